@@ -1,0 +1,164 @@
+"""A model as one folder without pickle. Loading a bundle executes no code.
+
+    model.onnx           raw columns in; prediction, probabilities or interval, uncertainty out
+    weights.safetensors  the members' weights, for warm starts
+    candidates.json      the members' candidates and the study's best ones, for warm starts
+    reference.parquet    conformed rows no member was fitted to, with labels and the graph's own outputs
+    card.md              the model card
+    figures/*.png        the card's pictures
+    bundle.json          the manifest: task, schema, metrics, calibration, lineage, and the SHA-256 of every other file
+
+Graph inputs, one per schema column under its name, all of shape (n, 1):
+
+    numeric, boolean   double, NaN where missing
+    datetime           int64, microseconds since 1970 UTC, `MISSING_TIME` where missing
+    categorical        string, "" where missing
+
+Graph outputs, under these names:
+
+    prediction         string (n,): a class of `target.classes`; or float (n,) for regression
+    probabilities      float (n, k), classification only, calibrated
+    set                bool (n, k), classification only: members of the conformal set
+    interval           float (n, 2), regression only: lower and upper conformal bound
+    uncertainty        float (n,): total: predictive entropy in nats; or standard deviation in the target's unit
+    disagreement       float (n,): the part of it that the members disagree about (mutual information, or the
+                       standard deviation of the members' means)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from registry.errors import BundleError
+from registry.schema import Frozen, Schema
+from registry.target import Target
+from registry.task import TaskSpec
+
+MANIFEST = "bundle.json"
+MODEL = "model.onnx"
+WEIGHTS = "weights.safetensors"
+CANDIDATES = "candidates.json"
+REFERENCE = "reference.parquet"
+CARD = "card.md"
+FIGURES = "figures"
+REQUIRED = (MODEL, WEIGHTS, CANDIDATES, REFERENCE, CARD)
+
+GOLDEN_ROWS = 32
+"""The first rows of the reference are the golden rows: a loaded graph must give their stored outputs again."""
+
+LABEL = "__label__"
+"""Column of `reference.parquet` with the true label: a class name, or a number for regression."""
+
+
+class Estimate(Frozen):
+    """A metric on rows held out, with its standard error and the number of rows."""
+
+    value: float
+    error: float = Field(ge=0)
+    rows: int = Field(ge=0)
+
+
+class Lineage(Frozen):
+    """Where a model comes from. `known_until` is the newest event time of any row that training, validation,
+    calibration or test has seen: a gate compares only on rows after it."""
+
+    data_hash: str
+    rows: dict[str, int]
+    known_until: datetime | None = None
+    code_version: str
+    seed: int
+    parent_version: str | None = None
+    seconds: float = Field(ge=0, description="wall-clock of the search")
+    trials: int = Field(ge=0)
+
+
+class Manifest(Frozen):
+    """`bundle.json`: everything about a model that is not an array."""
+
+    format: Literal[1] = 1
+    task: TaskSpec
+    data_schema: Schema
+    target: Target
+    reference: Estimate = Field(description="the task's metric on the test rows: what monitoring compares with")
+    metrics: dict[str, dict[str, float]] = Field(
+        description="on the test rows, by model (champion, boosted) and metric"
+    )
+    conformal_radius: float
+    temperature: float = 1.0
+    lineage: Lineage
+    files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
+
+
+class ModelBundle:
+    """An opened bundle: the folder and its checked manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelBundle:
+        """Open a bundle, checking that each file is there and unchanged. Raises `BundleError` naming the file."""
+        try:
+            manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        except OSError as error:
+            raise BundleError(f"{folder}: no readable {MANIFEST} ({error.strerror})") from error
+        except ValidationError as error:
+            raise BundleError(
+                f"{folder / MANIFEST}: {error.error_count()} errors, first: {error.errors()[0]}"
+            ) from error
+        for name in {*REQUIRED, *manifest.files}:
+            _check_file(folder, name, manifest.files.get(name))
+        return cls(folder, manifest)
+
+    @classmethod
+    def seal(cls, folder: Path, manifest: Manifest) -> ModelBundle:
+        """Write the manifest last, with the hashes of all files beside it: a folder without it is no bundle."""
+        files = {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        files.pop(MANIFEST, None)
+        sealed = manifest.model_copy(update={"files": files})
+        text = sealed.model_dump_json(indent=2)
+        partial = folder / f"{MANIFEST}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / MANIFEST)
+        return cls.load(folder)
+
+    @property
+    def model(self) -> Path:
+        """The ONNX graph's file."""
+        return self.folder / MODEL
+
+    @property
+    def candidates(self) -> dict[str, Any]:
+        """The JSON of `candidates.json`."""
+        found: dict[str, Any] = json.loads((self.folder / CANDIDATES).read_text(encoding="utf-8"))
+        return found
+
+    def reference(self) -> pd.DataFrame:
+        """The reference rows: the schema's columns, `LABEL`, and the graph's outputs under their names."""
+        return pd.read_parquet(self.folder / REFERENCE)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(folder: Path, name: str, expected: str | None) -> None:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise BundleError(f"{folder}: the manifest names a file outside the bundle, {name!r}")
+    if not path.is_file():
+        raise BundleError(f"{folder}: {name} is missing")
+    if expected is None:
+        raise BundleError(f"{folder}: {name} has no checksum in {MANIFEST}")
+    if (found := digest(path)) != expected:
+        raise BundleError(f"{path}: expected SHA-256 {expected[:12]}..., found {found[:12]}...: the file was changed")

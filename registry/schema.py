@@ -1,0 +1,197 @@
+"""The columns a model reads: their kinds, ranges and categories, and the one way a raw frame is made to fit them.
+
+A conformed frame has, by kind:
+
+    numeric       float64, NaN where missing
+    boolean       float64: 1.0, 0.0, NaN where missing
+    datetime      datetime64[us] without zone (UTC), NaT where missing
+    categorical   object: str, None where missing
+
+Every later stage (preparation, the ONNX graph, serving, monitoring) starts from that form.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from registry.errors import RowError, did_you_mean
+
+MAX_CATEGORY_LENGTH = 256
+
+
+class Frozen(BaseModel):
+    """Base of Everfit's value objects: immutable, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NumericColumn(Frozen):
+    """A number. `low` and `high` are the range seen in training, `integer` says that only whole numbers were seen."""
+
+    kind: Literal["numeric"] = "numeric"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1, description="share of missing values in training")
+    low: float | None = None
+    high: float | None = None
+    integer: bool = False
+
+
+class BooleanColumn(Frozen):
+    """True or false."""
+
+    kind: Literal["boolean"] = "boolean"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1)
+
+
+class DatetimeColumn(Frozen):
+    """A moment, in UTC without zone. Only its calendar parts reach a model."""
+
+    kind: Literal["datetime"] = "datetime"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1)
+    low: datetime | None = None
+    high: datetime | None = None
+
+
+class CategoricalColumn(Frozen):
+    """One of a set of strings. `categories` are those frequent enough in training to be learnt, most frequent first;
+    any other value is served as unknown. `distinct` counts all values seen."""
+
+    kind: Literal["categorical"] = "categorical"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1)
+    categories: tuple[str, ...] = ()
+    distinct: int = 0
+
+
+Column: TypeAlias = Annotated[
+    NumericColumn | BooleanColumn | DatetimeColumn | CategoricalColumn, Field(discriminator="kind")
+]
+ColumnKind: TypeAlias = Literal["numeric", "boolean", "datetime", "categorical"]
+
+
+class LeftOut(Frozen):
+    """A column of the source that no model reads, and why."""
+
+    name: str
+    reason: str
+
+
+class Schema(Frozen):
+    """The columns of a task, in the order in which every array and graph holds them."""
+
+    columns: tuple[Column, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Schema:
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"column names must be unique, got {names}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The column names in order."""
+        return tuple(column.name for column in self.columns)
+
+    def of(self, *kinds: ColumnKind) -> tuple[Column, ...]:
+        """The columns of these kinds, in order."""
+        return tuple(column for column in self.columns if column.kind in kinds)
+
+    def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The schema's columns of a raw frame, in the conformed dtypes; other columns are dropped.
+
+        Raises `RowError` that names column, value and row position for a vanished column or a value of a wrong type.
+        Infinities become missing in numeric columns: a frame is history, where they are artefacts of a division.
+        """
+        gone = [name for name in self.names if name not in frame.columns]
+        if gone:
+            near = did_you_mean(gone[0], [str(name) for name in frame.columns])
+            raise RowError(f"column {gone[0]!r} is missing{near}; the frame has {len(frame.columns)} other columns")
+        return pd.DataFrame({column.name: conform_column(frame[column.name], column) for column in self.columns})
+
+
+def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
+    """One raw series in the conformed dtype of its column, with a fresh row index (0 to n - 1)."""
+    values = values.reset_index(drop=True)
+    if column.kind == "numeric":
+        return _numeric(values, column.name)
+    if column.kind == "boolean":
+        return _boolean(values, column.name)
+    if column.kind == "datetime":
+        return as_datetimes(values, column.name)
+    return as_strings(values)
+
+
+def as_strings(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    known = pd.unique(values.dropna())
+    table = {value: canonical_category(value) for value in known}
+    out = values.map(table).astype(object)
+    return out.where(out.notna(), None)
+
+
+def canonical_category(value: object) -> str | None:
+    """The string a category is known by, alike whether it came as 1, 1.0, "1" or numpy's 1.
+
+    >>> canonical_category(1.0), canonical_category(True), canonical_category(" a "), canonical_category("")
+    ('1', 'true', ' a ', None)
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (float, np.floating)):
+        text = str(int(value)) if float(value).is_integer() else repr(float(value))
+    else:
+        text = str(value)
+    return text[:MAX_CATEGORY_LENGTH] or None
+
+
+def as_datetimes(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Moments as datetime64[us], UTC without zone; naive input counts as UTC."""
+    try:
+        parsed = pd.to_datetime(values, utc=True, format=None if values.dtype.kind in "Mm" else "ISO8601")
+    except (ValueError, TypeError, OverflowError) as error:
+        row, value = _first_bad(values, lambda one: pd.to_datetime(one, utc=True, format="ISO8601"))
+        raise RowError(f"column {name!r}, row {row}: expected an ISO 8601 date and time, got {value!r}") from error
+    return parsed.dt.tz_localize(None).astype("datetime64[us]")
+
+
+def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    try:
+        out = pd.to_numeric(values).astype("float64")
+    except (ValueError, TypeError) as error:
+        row, value = _first_bad(values, pd.to_numeric)
+        raise RowError(f"column {name!r}, row {row}: expected a number, got {value!r}") from error
+    return out.replace([np.inf, -np.inf], np.nan)
+
+
+_TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
+
+
+def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    texts = as_strings(values)
+    out = texts.map(lambda text: _TRUTH.get(text.strip().lower()), na_action="ignore").astype("float64")
+    bad = np.flatnonzero(out.isna().to_numpy() & texts.notna().to_numpy())
+    if bad.size:
+        raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {values.iloc[bad[0]]!r}")
+    return out
+
+
+def _first_bad(values: pd.Series[Any], parse: Any) -> tuple[int, object]:
+    for row, value in enumerate(values):
+        if pd.isna(value):
+            continue
+        try:
+            parse(value)
+        except (ValueError, TypeError, OverflowError):
+            return row, value
+    return 0, values.iloc[0]

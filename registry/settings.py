@@ -1,0 +1,69 @@
+"""Where things are kept and who may reach them: read from `EVERFIT_*` environment variables at the doors only.
+
+What belongs to a task (metric, budgets, policy) is in its YAML; what belongs to an installation is here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Settings(BaseSettings):
+    """The settings of an installation. Every field is an environment variable: `EVERFIT_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERFIT_", frozen=True, extra="forbid")
+
+    home: Path = Field(Path(".everfit"), description="folder of everything Everfit keeps on this machine")
+    tracking_url: str = Field("", description="MLflow's tracking and registry URL; empty: SQLite in the home")
+    store_url: str = Field("", description="SQLAlchemy URL of inference log and ledger; empty: SQLite in the home")
+    host: str = Field("127.0.0.1", description="address the endpoint listens on; beyond loopback only with a key")
+    port: int = Field(8000, ge=1, le=65535, description="port of the endpoint")
+    status_port: int = Field(8080, ge=1, le=65535, description="port of the status page (loopback)")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="port of Prefect's server (loopback)")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's server (loopback)")
+    api_key: SecretStr | None = Field(None, description="key that clients send as `Authorization: Bearer KEY`")
+    max_body_bytes: int = Field(4_000_000, ge=1_000, description="largest request body the endpoint reads, in bytes")
+    max_rows: int = Field(10_000, ge=1, description="most rows in one prediction request")
+    poll_seconds: float = Field(1.0, gt=0, description="how often the endpoint looks whether the champion changed")
+    log_sync: Literal["os", "disk"] = Field(
+        "os", description="when a prediction counts as stored: handed to the system (survives a kill) or synced to disk"
+    )
+    watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
+
+    @model_validator(mode="after")
+    def _no_open_door(self) -> Settings:
+        if self.host not in LOOPBACK and self.api_key is None:
+            raise ValueError(
+                f"EVERFIT_HOST={self.host!r} listens beyond this machine: set EVERFIT_API_KEY, or use 127.0.0.1"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The home folder as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def tracking(self) -> str:
+        """MLflow's URL, the embedded default filled in."""
+        return self.tracking_url or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def store(self) -> str:
+        """The store's URL, the embedded default filled in."""
+        return self.store_url or f"sqlite:///{self.folder / 'everfit.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of MLflow's artifacts when the registry is embedded."""
+        return self.folder / "artifacts"
+
+    def study(self, task: str) -> Path:
+        """Folder of a task's searches: journals, trials, locks."""
+        return self.folder / "studies" / task

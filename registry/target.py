@@ -1,0 +1,75 @@
+"""The column to predict: class names and indices, or numbers, and the one way labels are read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from registry.errors import RowError
+from registry.metrics import Labels
+from registry.schema import Frozen, as_strings, canonical_category
+from registry.task import Problem
+
+LabelType = Literal["string", "integer", "boolean", "number"]
+UNKNOWN_CLASS = -1
+
+
+class Target(Frozen):
+    """The target of a task. `classes` are canonical strings in a fixed order (empty for regression); for a binary
+    problem the last is the positive one. `label_type` is how a class is written in answers."""
+
+    problem: Problem
+    classes: tuple[str, ...] = ()
+    label_type: LabelType = "string"
+
+    @classmethod
+    def learn(cls, values: pd.Series[Any], problem: Problem) -> Target:
+        """The target as a column shows it. Missing values are passed over."""
+        if problem == "regression":
+            return cls(problem=problem, label_type="number")
+        texts = as_strings(values).dropna()
+        label_type = _label_type(texts.unique())
+        classes = sorted(texts.unique(), key=float if label_type == "integer" else str)
+        return cls(problem=problem, classes=tuple(classes), label_type=label_type)
+
+    def encode(self, values: pd.Series[Any]) -> Labels:
+        """Labels as (n,) class indices (int64, `UNKNOWN_CLASS` for one never seen) or float64 values (NaN if missing).
+
+        Raises `RowError` for a value that is no number where a number is expected.
+        """
+        if self.problem == "regression":
+            try:
+                return pd.to_numeric(values).to_numpy(dtype=np.float64)
+            except (ValueError, TypeError) as error:
+                raise RowError(f"label: expected a number ({error})") from error
+        index = {name: number for number, name in enumerate(self.classes)}
+        return np.array([index.get(text, UNKNOWN_CLASS) for text in as_strings(values)], dtype=np.int64)
+
+    def canonical(self, label: object) -> str | float:
+        """One label in the form it is stored in: a class name of `classes`, or a finite number.
+
+        Raises `RowError` naming what was expected.
+        """
+        if self.problem == "regression":
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or not np.isfinite(label):
+                raise RowError(f"label: expected a finite number, got {label!r}")
+            return float(label)
+        text = canonical_category(label) if isinstance(label, (str, int, float)) else None
+        if text not in self.classes:
+            shown = ", ".join(self.classes[:20])
+            raise RowError(f"label: expected one of {shown}, got {label!r}")
+        return text
+
+    def decode(self, name: str) -> str | int | bool:
+        """A class name as answers write it."""
+        if self.label_type == "integer":
+            return int(name)
+        return name == "true" if self.label_type == "boolean" else name
+
+
+def _label_type(names: Any) -> LabelType:
+    if set(names) <= {"true", "false"}:
+        return "boolean"
+    return "integer" if all(name.lstrip("-").isdigit() for name in names) else "string"

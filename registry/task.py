@@ -1,0 +1,278 @@
+"""What the user asks: one frozen `TaskSpec`, one YAML file, every key checked.
+
+`everfit init` writes the file, `load` reads it, and `proposal.py` holds the comments that explain each key in it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
+
+from registry.errors import TaskError, did_you_mean
+from registry.schema import ColumnKind, Frozen
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def parse_duration(value: object) -> timedelta:
+    """A span of time written as a whole number and a unit.
+
+    >>> parse_duration("7d")
+    datetime.timedelta(days=7)
+    """
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d+)\s*([smhdw])\s*", str(value))
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"expected a number and a unit (s, m, h, d, w) such as 7d, got {value!r}")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest writing that `parse_duration` reads back.
+
+    >>> format_duration(timedelta(days=14)), format_duration(timedelta(hours=36))
+    ('2w', '36h')
+    """
+    seconds = int(value.total_seconds())
+    unit = next(unit for unit in reversed(_UNITS) if seconds % _UNITS[unit] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
+Duration: TypeAlias = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
+Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+
+
+class FileSource(Frozen):
+    """CSV or Parquet: a file, a folder of files, or a glob."""
+
+    kind: Literal["file"] = "file"
+    path: str
+
+
+class SqlSource(Frozen):
+    """A query. `url` is a SQLAlchemy URL; `${NAME}` in it is read from the environment: no secret is written."""
+
+    kind: Literal["sql"] = "sql"
+    url: str
+    query: str
+
+
+Source: TypeAlias = Annotated[FileSource | SqlSource, Field(discriminator="kind")]
+
+
+class Columns(Frozen):
+    """The user's word on columns, over what `everfit init` infers."""
+
+    kinds: dict[str, ColumnKind] = Field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+
+
+class Splits(Frozen):
+    """Shares of the rows; training gets the rest. In time order when the task has a time column, else stratified."""
+
+    validation: Share = 0.12
+    calibration: Share = 0.08
+    test: Share = 0.1
+
+    @model_validator(mode="after")
+    def _leave_rows_to_train(self) -> Splits:
+        if (held := self.validation + self.calibration + self.test) >= 0.8:
+            raise ValueError(f"validation + calibration + test must leave a fifth for training, got {held:.2f}")
+        return self
+
+
+class Search(Frozen):
+    """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
+
+    strategy: str = "tpe"
+    families: tuple[str, ...] = ("mlp", "resnet")
+    trials: int = Field(40, ge=1)
+    seconds: float = Field(300.0, gt=0)
+    workers: int = Field(2, ge=1)
+    max_epochs: int = Field(27, ge=1)
+    ensemble: int = Field(4, ge=1, description="most candidates in the served ensemble")
+    seed: int = 0
+
+
+class Research(Frozen):
+    """A warm-started search after degradation: budget, and which labelled rows it reads."""
+
+    trials: int = Field(12, ge=1)
+    seconds: float = Field(90.0, gt=0)
+    history: Duration | None = Field(None, description="how far back rows are used; none: all of them")
+    fresh: float = Field(0.1, gt=0, lt=0.5, description="share of the newest labelled rows kept for the gate alone")
+    max_fresh_rows: int = Field(10_000, ge=50)
+
+
+class TimeWindows(Frozen):
+    """Windows of equal duration."""
+
+    kind: Literal["time"] = "time"
+    every: Duration
+
+
+class RowWindows(Frozen):
+    """Windows of equal row count."""
+
+    kind: Literal["rows"] = "rows"
+    rows: int = Field(ge=30)
+
+
+Windows: TypeAlias = Annotated[TimeWindows | RowWindows, Field(discriminator="kind")]
+
+
+class Monitor(Frozen):
+    """How predictions are watched."""
+
+    windows: Windows = RowWindows(rows=2_000)
+    min_labels: int = Field(100, ge=10, description="fewest labels at which a window's performance is judged")
+    segments: tuple[str, ...] = Field((), description="categorical or boolean columns whose values are watched apart")
+    report: bool = Field(True, description="render Evidently's HTML report of each window")
+
+
+class PerformancePolicy(Frozen):
+    """Degraded performance triggers; shift only explains.
+
+    A window is degraded when the metric is worse than the champion's own reference by more than `tolerate` (as a share
+    of the reference) with error probability `alpha`, corrected over all looks in time. `consecutive` such windows, or
+    one whose deviation is beyond `overwhelming` standard errors, ask for a re-search.
+    """
+
+    kind: Literal["performance"] = "performance"
+    tolerate: float = Field(0.02, ge=0, lt=1)
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    consecutive: int = Field(2, ge=1)
+    overwhelming: float = Field(6.0, gt=0)
+    warmup: int = Field(1, ge=0, description="windows after a promotion in which nothing is triggered")
+    cooldown: int = Field(2, ge=0, description="windows after a remedy in which none is triggered")
+
+
+class NeverPolicy(Frozen):
+    """Watches and writes the ledger, and never acts."""
+
+    kind: Literal["never"] = "never"
+
+
+class PeriodicPolicy(Frozen):
+    """Asks for a re-search every so many windows, whatever was measured: the baseline to beat."""
+
+    kind: Literal["periodic"] = "periodic"
+    every: int = Field(4, ge=1)
+
+
+PolicySpec: TypeAlias = Annotated[PerformancePolicy | NeverPolicy | PeriodicPolicy, Field(discriminator="kind")]
+
+
+class Gate(Frozen):
+    """What a challenger must show on fresh rows before it is promoted."""
+
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="one-sided confidence of the paired bootstrap")
+    min_gain: float = Field(0.0, ge=0, description="gain in the metric that must be exceeded with that confidence")
+    min_rows: int = Field(200, ge=30)
+    segment_tolerance: float = Field(0.05, ge=0, description="how much worse the worst segment may become")
+    calibration_tolerance: float = Field(0.03, ge=0, description="how much ECE may grow")
+    coverage_tolerance: float = Field(0.05, ge=0, description="how far coverage may fall below what is promised")
+    latency_ratio: float = Field(3.0, gt=0, description="how many times slower a single row may become")
+
+
+class Constraints(Frozen):
+    """What a served model may cost."""
+
+    latency_ms: float | None = Field(None, gt=0, description="median for one row, in the serving runtime")
+    size_mb: float | None = Field(None, gt=0)
+
+
+class TaskSpec(Frozen):
+    """All that the user asks for one prediction task."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    source: Source
+    target: str
+    time: str | None = None
+    problem: Problem
+    metric: str
+    coverage: float = Field(0.9, gt=0.5, lt=1, description="promised coverage of conformal sets and intervals")
+    columns: Columns = Columns()
+    splits: Splits = Splits()
+    search: Search = Search()
+    research: Research = Research()
+    monitor: Monitor = Monitor()
+    policy: PolicySpec = PerformancePolicy()
+    gate: Gate = Gate()
+    constraints: Constraints = Constraints()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TaskSpec:
+        from registry.metrics import metrics_for  # here, since metrics.py needs Problem
+
+        if self.target == self.time:
+            raise ValueError(f"target and time are the same column, {self.target!r}")
+        if self.metric not in (known := metrics_for(self.problem)):
+            near = did_you_mean(self.metric, known)
+            raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {', '.join(known)}{near}")
+        return self
+
+
+def load(path: Path) -> TaskSpec:
+    """The task in a YAML file. Raises `TaskError` that names file, key, value and the nearest known key."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise TaskError(f"{path}: expected keys and values, got {type(raw).__name__}")
+    try:
+        return TaskSpec.model_validate(raw)
+    except ValidationError as error:
+        raise TaskError(f"{path}:\n{explain(error, raw)}") from error
+
+
+def explain(error: ValidationError, raw: object) -> str:
+    """A validation error as one line a finding: the key's path, what is wrong, and the nearest known key."""
+    return "\n".join(f"  {_line(one, raw)}" for one in error.errors())
+
+
+def _line(one: Any, raw: object) -> str:
+    loc = [part for part in one["loc"] if part not in _TAGS]
+    where = ".".join(str(part) for part in loc) or "task"
+    if one["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(str(loc[-1]), sorted(_keys_near(one['loc'])))}"
+    if one["type"] == "missing":
+        return f"{where}: required key is missing"
+    message = one["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if isinstance(one["input"], dict) else f"{where}: {message}, got {one['input']!r}"
+
+
+def _keys_near(loc: tuple[int | str, ...]) -> set[str]:
+    """The keys known where the unknown one stands: models are followed down the location, unions by their tag."""
+    models: list[type[BaseModel]] = [TaskSpec]
+    for part in loc[:-1]:
+        tagged = [model for model in models if _tag(model) == part]
+        models = tagged or [m for model in models for m in _models_in(model, str(part))]
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_in(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
+    info = model.model_fields.get(field)
+    found = [info.annotation, *get_args(info.annotation)] if info else []
+    return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def _tag(model: type[BaseModel]) -> object:
+    kind = model.model_fields.get("kind")
+    return kind.default if kind else None
+
+
+_TAGS = frozenset(
+    _tag(model)
+    for model in (FileSource, SqlSource, TimeWindows, RowWindows, PerformancePolicy, NeverPolicy, PeriodicPolicy)
+)
