@@ -1,0 +1,116 @@
+"""The composition root: a task and the real stores it works with, wired in one place from the settings.
+
+Tasks are registered as `HOME/tasks/NAME.yaml`, so that a schedule, a server or a status page finds them by name. A
+registered task's file source is absolute: the process that reads it may stand in another folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from registry.errors import TaskError, unknown
+from registry.settings import Settings
+from registry.task import FileSource, TaskSpec, load
+
+if TYPE_CHECKING:
+    from registry.inference_log import InferenceLog
+    from registry.ledger import Ledger
+    from registry.versions import Versions
+
+
+def task_names(settings: Settings) -> tuple[str, ...]:
+    """The names of the registered tasks, sorted."""
+    return tuple(sorted(path.stem for path in (settings.folder / "tasks").glob("*.yaml")))
+
+
+def find_task(settings: Settings, name_or_path: str | Path) -> TaskSpec:
+    """A registered task by name, or the task in a YAML file by path. Raises `TaskError`."""
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or os.sep in text:
+        return load_task(Path(text))
+    registered = _file(settings, text)
+    if not registered.is_file():
+        raise TaskError(_unknown(settings, text))
+    return load(registered)
+
+
+def load_task(path: Path) -> TaskSpec:
+    """The task in a YAML file, a relative source path taken from that file's folder. Raises `TaskError`."""
+    task = load(path)
+    if not isinstance(task.source, FileSource):
+        return task
+    source = (path.expanduser().resolve().parent / Path(task.source.path).expanduser()).as_posix()
+    return task.model_copy(update={"source": FileSource(path=source)})
+
+
+def register_task(settings: Settings, task: TaskSpec) -> Path:
+    """Write the task under its name, replacing what stood there in one step; the path written.
+
+    Raises `TaskError` for a relative file source, which no other process could find.
+    """
+    if isinstance(task.source, FileSource) and not Path(task.source.path).is_absolute():
+        raise TaskError(f"task {task.name!r}: source.path must be absolute to be registered, got {task.source.path!r}")
+    path = _file(settings, task.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text(yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _file(settings: Settings, name: str) -> Path:
+    return settings.folder / "tasks" / f"{name}.yaml"
+
+
+def _unknown(settings: Settings, name: str) -> str:
+    if names := task_names(settings):
+        return unknown("task", name, names)
+    return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A task and all that its flows work with."""
+
+    settings: Settings
+    task: TaskSpec
+    log: InferenceLog
+    ledger: Ledger
+    versions: Versions
+
+    @classmethod
+    def open(cls, settings: Settings, task: TaskSpec) -> Workplace:
+        """Open the stores of a task. Raises `StoreError`; the registry is first reached when it is first asked."""
+        from registry.database import open_engine
+        from registry.inference_log import InferenceLog
+        from registry.ledger import Ledger
+
+        engine = open_engine(settings.store)
+        return cls(settings, task, InferenceLog(engine, task.name), Ledger(engine, task.name), open_versions(settings))
+
+    @property
+    def study(self) -> Path:
+        """Folder of the task's searches."""
+        return self.settings.study(self.task.name)
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the task's reports."""
+        return self.settings.folder / "reports" / self.task.name
+
+    @property
+    def lock(self) -> Path:
+        """The file that whoever improves the task holds: one at a time a task on this machine."""
+        return self.settings.folder / "locks" / f"improve-{self.task.name}.lock"
+
+
+def open_versions(settings: Settings) -> Versions:
+    """The model registry of the settings; nothing is reached yet."""
+    from registry.versions import Versions
+
+    return Versions(settings.tracking, settings.artifacts, settings.folder / "bundles")
