@@ -111,10 +111,8 @@ class ModelBundle:
         except OSError as error:
             raise BundleError(f"{folder}: no readable {MANIFEST} ({error.strerror})") from error
         except ValidationError as error:
-            raise BundleError(
-                f"{folder / MANIFEST}: {error.error_count()} errors, first: {error.errors()[0]}"
-            ) from error
-        for name in {*REQUIRED, *manifest.files}:
+            raise BundleError(f"{folder / MANIFEST}: not a manifest of this version: {error}") from error
+        for name in dict.fromkeys((*manifest.files, *REQUIRED)):
             _check_file(folder, name, manifest.files.get(name))
         return cls(folder, manifest)
 

@@ -1,0 +1,76 @@
+"""Every metric against scikit-learn's, and every standard error against the spread over fresh samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from registry.metrics import METRICS, Metric, auc, calibration_error, metrics_for
+
+
+def sample(metric: Metric, rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    if "regression" in metric.problems:
+        truth = rng.normal(size=rows)
+        return truth, truth + rng.normal(0, 0.7, rows)
+    logits = rng.normal(size=(rows, classes))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return (p.cumsum(axis=1) < rng.random((rows, 1))).sum(axis=1).astype(np.int64), p
+
+
+RIVALS = {
+    "auc": lambda y, p: sk.roc_auc_score(y, p[:, 1]),
+    "log_loss": sk.log_loss,
+    "accuracy": lambda y, p: sk.accuracy_score(y, p.argmax(axis=1)),
+    "brier": lambda y, p: 2 * sk.brier_score_loss(y, p[:, 1]),
+    "rmse": sk.root_mean_squared_error,
+    "mae": sk.mean_absolute_error,
+    "r2": sk.r2_score,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_values_agree_with_scikit_learn(metric: Metric) -> None:
+    labels, scores = sample(metric, 500, seed=1)
+    assert metric.value(labels, scores) == pytest.approx(RIVALS[metric.name](labels, scores), abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_standard_errors_match_the_spread_over_fresh_samples(metric: Metric) -> None:
+    values = [metric.value(*sample(metric, 400, seed=seed)) for seed in range(300)]
+    claimed = [metric.standard_error(*sample(metric, 400, seed=seed)) for seed in range(10)]
+    assert np.mean(claimed) == pytest.approx(np.std(values), rel=0.2)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_gain_is_positive_when_better(metric: Metric) -> None:
+    labels, scores = sample(metric, 500, seed=2)
+    worse = np.full_like(scores, scores.mean()) if scores.ndim == 1 else np.full_like(scores, 0.5)
+    assert metric.gain(metric.value(labels, scores), metric.value(labels, worse)) > 0
+
+
+def test_auc_counts_ties_half() -> None:
+    labels = np.array([0, 1, 0, 1])
+    assert auc(labels, np.full((4, 2), 0.5)) == 0.5
+
+
+def test_auc_of_one_class_is_undefined() -> None:
+    assert np.isnan(auc(np.zeros(3, dtype=np.int64), np.full((3, 2), 0.5)))
+
+
+def test_multiclass_auc_is_one_against_the_rest() -> None:
+    labels, p = sample(METRICS[0], 600, seed=3, classes=3)
+    assert auc(labels, p) == pytest.approx(sk.roc_auc_score(labels, p, multi_class="ovr"))
+
+
+def test_calibration_error_is_small_for_honest_and_large_for_overconfident_probabilities() -> None:
+    labels, p = sample(METRICS[0], 20_000, seed=4)
+    sharp = p**4 / (p**4).sum(axis=1, keepdims=True)
+    assert calibration_error(labels, p) < 0.02
+    assert calibration_error(labels, sharp) > 0.1
+
+
+def test_metrics_fit_their_problem() -> None:
+    assert "rmse" not in metrics_for("binary")
+    assert set(metrics_for("regression")) == {"rmse", "mae", "r2"}

@@ -1,0 +1,29 @@
+"""Settings refuse an open door and keep the key to themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.errors import unknown
+from registry.settings import Settings
+
+
+def test_beyond_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERFIT_HOST", "0.0.0.0")
+    with pytest.raises(ValueError, match="set EVERFIT_API_KEY"):
+        Settings()
+    monkeypatch.setenv("EVERFIT_API_KEY", "secret-key")
+    assert "secret-key" not in repr(Settings())
+
+
+def test_embedded_defaults_live_in_the_home_folder(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert settings.tracking == f"sqlite:///{tmp_path}/mlflow.db"
+    assert settings.store == f"sqlite:///{tmp_path}/everfit.db"
+    assert Settings(store_url="postgresql://db/everfit").store == "postgresql://db/everfit"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    assert unknown("strategy", "tp", ["random", "tpe"]).endswith("(did you mean 'tpe'?)")

@@ -1,0 +1,80 @@
+"""The task's YAML: what is accepted, and errors that name the key, the value and the nearest known key."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import TaskError
+from registry.task import TaskSpec, TimeWindows, format_duration, load, parse_duration
+from tests.handmade import make_task
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "task.yaml"
+    path.write_text(yaml.safe_dump({**make_task().model_dump(mode="json"), **changes}))
+    return path
+
+
+def test_a_task_survives_yaml(tmp_path: Path) -> None:
+    assert load(write(tmp_path)) == make_task()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"serch": {}}, r"serch: unknown key \(did you mean 'search'\?\)"),
+        ({"search": {"trails": 3}}, r"search.trails: unknown key \(did you mean 'trials'\?\)"),
+        ({"monitor": {"windows": {"kind": "time", "evry": "7d"}}}, r"windows.evry: unknown key \(did you mean 'every'"),
+        ({"policy": {"kind": "performance", "tolerat": 0.1}}, r"policy.tolerat: unknown key \(did you mean 'tolerate'"),
+        ({"search": {"trials": -1}}, r"search.trials: .*greater than or equal to 1, got -1"),
+        ({"monitor": {"windows": {"kind": "time", "every": "7 days"}}}, r"such as 7d, got '7 days'"),
+        ({"metric": "acuracy"}, r"'acuracy' does not fit a binary problem.*did you mean 'accuracy'"),
+        ({"target": "when"}, "target and time are the same column, 'when'"),
+        ({"splits": {"test": 0.7}}, "must leave a fifth for training, got 0.90"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        load(write(tmp_path, **changes))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("name: a\n")
+    with pytest.raises(TaskError, match="target: required key is missing"):
+        load(path)
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected keys and values")])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(text)
+    with pytest.raises(TaskError, match=message):
+        load(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"gone\.yaml: cannot be read"):
+        load(tmp_path / "gone.yaml")
+
+
+@given(st.integers(1, 10**7))
+def test_durations_are_read_back(seconds: int) -> None:
+    span = timedelta(seconds=seconds)
+    assert parse_duration(format_duration(span)) == span
+
+
+def test_a_task_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make_task().name = "other"  # type: ignore[misc]
+
+
+def test_windows_are_a_discriminated_union() -> None:
+    assert make_task().monitor.windows == TimeWindows(every=timedelta(days=7))
+    assert TaskSpec.model_validate(make_task().model_dump()) == make_task()
