@@ -1,0 +1,1 @@
+"""Orders the work: Prefect flows, deployments, services, and the command line."""

@@ -1,0 +1,1 @@
+"""Measures and judges: windows of the inference log, data quality, shift, uncertainty, performance, policies."""

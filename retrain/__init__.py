@@ -1,0 +1,1 @@
+"""Makes models: data checks, preparation, training, ensembles, calibration, export, and the gate."""

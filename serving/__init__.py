@@ -1,0 +1,1 @@
+"""Answers: the prediction endpoint, its log, and the hot swap."""

@@ -1,0 +1,1 @@
+"""Families of networks: each builds a module from a candidate and owns its search dimensions."""
