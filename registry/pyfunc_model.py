@@ -1,0 +1,112 @@
+"""The file MLflow stores beside a bundle, so that plain `mlflow.pyfunc.load_model(...).predict(frame)` works in a
+process that has MLflow and ONNX Runtime, but not Everfit.
+
+Self-contained on purpose. It repeats, in a few lines, the conversions of `registry/schema.py`: to ship those modules
+with each model (MLflow's `code_paths`) would put a package named `registry`, in the version of that day, in front of
+`sys.path` wherever a model is loaded, where two versions of a model or an installed Everfit would get the wrong one.
+A test holds that both give identical results.
+
+A row's answer, in columns: `prediction`; for classes `probability_CLASS` and `set_CLASS` (whether the class is in the
+conformal set); for numbers `low` and `high`; `uncertainty` and `disagreement`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnxruntime as ort
+import pandas as pd
+
+MAX_CATEGORY_LENGTH = 256
+CHUNK_ROWS = 8192
+TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
+
+
+class EverfitModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    """A bundle's graph behind MLflow's interface. The artifact `bundle` is the bundle's folder."""
+
+    def load_context(self, context: Any) -> None:
+        """Open the graph; executes no code of the model."""
+        folder = Path(context.artifacts["bundle"])
+        manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        self.columns = manifest["data_schema"]["columns"]
+        self.classes = manifest["target"]["classes"]
+        self.session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """The answers, one a row. Raises `ValueError` naming a missing column or one whose values do not fit."""
+        inputs = {column["name"]: to_input(model_input, column) for column in self.columns}
+        names = [output.name for output in self.session.get_outputs()]
+        starts = range(0, max(len(model_input), 1), CHUNK_ROWS)
+        parts = [
+            self.session.run(names, {name: values[at : at + CHUNK_ROWS] for name, values in inputs.items()})
+            for at in starts
+        ]
+        whole = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+        return to_frame(dict(zip(names, whole, strict=True)), self.classes)
+
+
+def to_input(frame: pd.DataFrame, column: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """One column of a user's frame as the graph's input, (n, 1)."""
+    name, kind = column["name"], column["kind"]
+    if name not in frame.columns:
+        raise ValueError(f"column {name!r} is missing; the frame has {list(frame.columns)}")
+    try:
+        return CONVERSIONS[kind](frame[name])[:, None]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"column {name!r}: expected {kind} values ({error})") from error
+
+
+def numbers(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """Numbers as float64; missing values and infinities as NaN."""
+    return pd.to_numeric(values).astype("float64").replace([np.inf, -np.inf], np.nan).to_numpy()
+
+
+def moments(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """Moments, naive ones in UTC, as int64 microseconds since 1970; the smallest int64 where missing."""
+    parsed = pd.to_datetime(values, utc=True, format=None if values.dtype.kind in "Mm" else "ISO8601")
+    return parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").view(np.int64)
+
+
+def texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """Categories as strings, "" where missing."""
+    plain = values.astype(object)
+    table = {value: category(value) for value in pd.unique(plain.dropna())}
+    return plain.map(table).fillna("").to_numpy(dtype=object)
+
+
+def truths(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """Truth values as 1.0 and 0.0; NaN where missing."""
+    return np.array([TRUTH[text.strip().lower()] if text else np.nan for text in texts(values)], dtype=np.float64)
+
+
+def category(value: object) -> str:
+    """The string a category is known by: alike for 1, 1.0 and "1"."""
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (float, np.floating)):
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    return str(value)[:MAX_CATEGORY_LENGTH]
+
+
+CONVERSIONS = {"numeric": numbers, "boolean": truths, "datetime": moments, "categorical": texts}
+
+
+def to_frame(outputs: dict[str, np.ndarray[Any, Any]], classes: list[str]) -> pd.DataFrame:
+    """The graph's outputs as scalar columns."""
+    columns = {"prediction": outputs["prediction"]}
+    for index, name in enumerate(classes):
+        columns[f"probability_{name}"] = outputs["probabilities"][:, index]
+        columns[f"set_{name}"] = outputs["set"][:, index]
+    if not classes:
+        columns["low"], columns["high"] = outputs["interval"].T
+    return pd.DataFrame(columns | {name: outputs[name] for name in ("uncertainty", "disagreement")})
+
+
+mlflow.models.set_model(EverfitModel())

@@ -1,0 +1,258 @@
+"""A bundle's graph at work: frames in, `Scores` out. What serving, monitoring and the gate have in common.
+
+    conformed frame --feed--> arrays by column --Scorer.run--> Scores
+
+Runs on ONNX Runtime alone. `registry/pyfunc_model.py` does the same for a process that has MLflow but not Everfit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pandas as pd
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from registry.bundle import GOLDEN_ROWS, ModelBundle
+from registry.errors import BundleError
+from registry.metrics import Array
+from registry.schema import Column, Schema
+from registry.task import Problem
+
+MISSING_TIME = int(np.iinfo(np.int64).min)
+"""A missing moment in the graph's inputs: also what numpy and pandas hold in NaT."""
+
+CLASS_OUTPUTS = ("prediction", "probabilities", "set", "uncertainty", "disagreement")
+NUMBER_OUTPUTS = ("prediction", "interval", "uncertainty", "disagreement")
+OUTPUTS = tuple(dict.fromkeys((*CLASS_OUTPUTS, *NUMBER_OUTPUTS)))
+"""All output names: no column of a schema can bear one of them."""
+
+TOLERANCE = 1e-4
+"""How far two computations of one output may differ, relative to its size where that is above 1."""
+
+CHUNK_ROWS = 8192
+
+Feed: TypeAlias = dict[str, npt.NDArray[Any]]
+Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+_LOAD_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+_GRAPH_TYPES = {
+    "numeric": "tensor(double)",
+    "boolean": "tensor(double)",
+    "datetime": "tensor(int64)",
+    "categorical": "tensor(string)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The graph's outputs for n rows, as `registry/bundle.py` describes them (float32, as the graph gives them).
+
+    `probabilities` and `sets` are (n, k) for classification, `interval` is (n, 2) for regression; else None.
+    """
+
+    prediction: npt.NDArray[Any]
+    uncertainty: Floats
+    disagreement: Floats
+    probabilities: Floats | None = None
+    sets: npt.NDArray[np.bool_] | None = None
+    interval: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.uncertainty)
+
+    @property
+    def scores(self) -> Array:
+        """What metrics take: (n, k) probabilities, or (n,) predicted numbers; float64."""
+        source = self.prediction if self.probabilities is None else self.probabilities
+        return np.asarray(source, dtype=np.float64)
+
+    def take(self, rows: npt.NDArray[Any] | slice) -> Scores:
+        """These rows only: positions, a mask or a slice."""
+        parts: Any = (None if value is None else value[rows] for value in self._parts())
+        return Scores(*parts)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The outputs as columns of a frame, under the graph's names; a cell of a matrix is a list.
+
+        `Scores.read` is the inverse.
+        """
+        named = zip(_FIELDS_TO_OUTPUTS.values(), self._parts(), strict=True)
+        return {name: value.tolist() for name, value in named if value is not None}
+
+    @classmethod
+    def read(cls, frame: pd.DataFrame) -> Scores:
+        """The outputs in a frame's columns, such as those of `reference.parquet`."""
+        names = {field: name for field, name in _FIELDS_TO_OUTPUTS.items() if name in frame.columns}
+        return cls(**{field: _matrix(frame[name], field) for field, name in names.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Scores]) -> Scores:
+        """Scores of consecutive rows as one. `parts` is not empty."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = zip(*(part._parts() for part in parts), strict=True)
+        joined: Any = (None if column[0] is None else np.concatenate(column) for column in columns)
+        return cls(*joined)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in _FIELDS_TO_OUTPUTS)
+
+
+_FIELDS_TO_OUTPUTS = {
+    "prediction": "prediction",
+    "uncertainty": "uncertainty",
+    "disagreement": "disagreement",
+    "probabilities": "probabilities",
+    "sets": "set",
+    "interval": "interval",
+}
+
+
+def feed(conformed: pd.DataFrame, schema: Schema) -> Feed:
+    """The graph's inputs, each (n, 1), of a conformed frame."""
+    return {column.name: _input(conformed[column.name], column)[:, None] for column in schema.columns}
+
+
+def outputs_of(problem: Problem) -> tuple[str, ...]:
+    """The names of the graph's outputs, in the order in which `Scorer` asks for them."""
+    return NUMBER_OUTPUTS if problem == "regression" else CLASS_OUTPUTS
+
+
+def differences(found: Scores, expected: Scores, *, radius: float, tolerance: float = TOLERANCE) -> dict[str, float]:
+    """The largest difference in each output, relative to its size where that is above 1.
+
+    A prediction or a set that differs counts as 1, unless probabilities within `tolerance` of the boundary explain it:
+    two classes tie, or a class stands at the conformal threshold, 1 - `radius`.
+    """
+    out = {name: _gap(found, expected, name) for name in ("uncertainty", "disagreement")}
+    if expected.probabilities is None or expected.sets is None:
+        return {name: _gap(found, expected, name) for name in ("prediction", "interval")} | out
+    p, index = expected.scores, np.arange(len(expected))
+    top = p.argmax(axis=1)
+    other = np.sort(p, axis=1)[:, -2]
+    tied = p[index, top] - other <= tolerance
+    edge = np.abs(p - (1 - radius)) <= tolerance
+    edge |= tied[:, None] & (p >= other[:, None] - tolerance)  # the arg max is in the set whatever the threshold
+    return out | {
+        "probabilities": _gap(found, expected, "probabilities"),
+        "prediction": float(((found.prediction != expected.prediction) & ~tied).any()),
+        "set": float(((found.sets != expected.sets) & ~edge).any()),
+    }
+
+
+class Scorer:
+    """A loaded graph. Safe to share between threads."""
+
+    def __init__(self, bundle: ModelBundle, session: ort.InferenceSession) -> None:
+        self.bundle = bundle
+        self._session = session
+        self._names = list(outputs_of(bundle.manifest.target.problem))
+        self._read = _numbers if bundle.manifest.target.problem == "regression" else _classes
+
+    @classmethod
+    def load(cls, bundle: ModelBundle, *, threads: int = 1) -> Scorer:
+        """Open the bundle's graph for `threads` threads a call. Raises `BundleError` when it does not load or does
+        not have the inputs and outputs of its own schema."""
+        try:
+            session = ort.InferenceSession(bundle.model, _options(threads), providers=["CPUExecutionProvider"])
+        except _LOAD_ERRORS as error:
+            raise BundleError(f"{bundle.model}: does not load: {str(error)[:300]}") from error
+        _check_signature(bundle, session)
+        return cls(bundle, session)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
+        """Scores of the rows in `inputs` (see `feed`); the hot path of serving."""
+        return self._read(*self._session.run(self._names, inputs))
+
+    def predict(self, frame: pd.DataFrame) -> Scores:
+        """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
+        schema = self.bundle.manifest.data_schema
+        inputs = feed(schema.conform(frame), schema)
+        starts = range(0, max(len(frame), 1), CHUNK_ROWS)
+        chunks = ({name: values[at : at + CHUNK_ROWS] for name, values in inputs.items()} for at in starts)
+        return Scores.join([self.run(chunk) for chunk in chunks])
+
+    def self_test(self) -> None:
+        """Raise `BundleError` when the golden rows' outputs differ from the stored ones by more than `TOLERANCE`."""
+        golden = self.bundle.reference().head(GOLDEN_ROWS)
+        if golden.empty:
+            raise BundleError(f"{self.bundle.folder}: the reference has no golden rows")
+        found = differences(self.predict(golden), Scores.read(golden), radius=self.bundle.manifest.conformal_radius)
+        require_small(found, f"{self.bundle.folder}: golden rows")
+
+
+def require_small(found: Mapping[str, float], where: str, *, tolerance: float = TOLERANCE) -> None:
+    """Raise `BundleError`, naming the worst output, when one of the `differences` is above `tolerance` or NaN."""
+    bad = {name: value for name, value in found.items() if not value <= tolerance}
+    if bad:
+        shown = ", ".join(f"{name} by {value:.2g}" for name, value in sorted(bad.items()))
+        raise BundleError(f"{where}: expected outputs equal within {tolerance:g}, they differ: {shown}")
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _check_signature(bundle: ModelBundle, session: ort.InferenceSession) -> None:
+    expected = {column.name: _GRAPH_TYPES[column.kind] for column in bundle.manifest.data_schema.columns}
+    found = {one.name: one.type for one in session.get_inputs()}
+    if found != expected:
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        raise BundleError(f"{bundle.model}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
+    names = {one.name for one in session.get_outputs()}
+    if lacking := set(outputs_of(bundle.manifest.target.problem)) - names:
+        raise BundleError(f"{bundle.model}: the graph lacks the outputs {', '.join(sorted(lacking))}")
+
+
+def _classes(prediction: Any, probabilities: Any, sets: Any, uncertainty: Any, disagreement: Any) -> Scores:
+    return Scores(prediction, uncertainty, disagreement, probabilities, sets)
+
+
+def _numbers(prediction: Any, interval: Any, uncertainty: Any, disagreement: Any) -> Scores:
+    return Scores(prediction, uncertainty, disagreement, None, None, interval)
+
+
+def _input(values: pd.Series[Any], column: Column) -> npt.NDArray[Any]:
+    if column.kind == "categorical":
+        return np.where(values.isna(), "", values.to_numpy(dtype=object))
+    if column.kind == "datetime":
+        return values.to_numpy(dtype="datetime64[us]").view(np.int64)
+    return values.to_numpy(dtype=np.float64)
+
+
+def _matrix(values: pd.Series[Any], field: str) -> npt.NDArray[Any]:
+    if field == "prediction":
+        return values.to_numpy(dtype=object if values.dtype.kind != "f" else None)
+    dtype = np.bool_ if field == "sets" else np.float64
+    return np.array(values.tolist(), dtype=dtype)
+
+
+def _gap(found: Scores, expected: Scores, field: str) -> float:
+    a = np.asarray(getattr(found, field), dtype=np.float64)
+    b = np.asarray(getattr(expected, field), dtype=np.float64)
+    if a.shape != b.shape:
+        return float("inf")
+    same = a == b  # infinite bounds are equal, though their difference is NaN
+    with np.errstate(invalid="ignore"):
+        gap = np.abs(a - b) / np.maximum(1, np.abs(b))
+    return float(np.where(same, 0, gap).max(initial=0))
