@@ -1,0 +1,178 @@
+"""Where rows come from: CSV or Parquet (a file, a folder, a glob) or a SQL query, read into one frame.
+
+Errors are `SourceError`s that name the path or the masked URL and what to do. No password is ever part of one.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
+
+from registry.errors import SourceError
+from registry.task import FileSource, Source, SqlSource
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+CSV = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz")
+PARQUET = (".parquet", ".pq")
+EXTENSIONS = CSV + PARQUET
+
+
+def read(source: Source, *, base: Path | None = None, limit: int | None = None) -> pd.DataFrame:
+    """The rows of a source, at most `limit` of them. Relative paths start at `base` (default: the working folder).
+
+    Raises `SourceError`: nothing there, unreadable, empty, unknown extension, differing columns, a missing variable.
+    """
+    frame = _read_files(source, base, limit) if isinstance(source, FileSource) else _read_sql(source, limit)
+    where = describe(source)
+    if frame.empty:
+        raise SourceError(f"{where}: no rows (columns: {', '.join(map(str, frame.columns)) or 'none'})")
+    if not frame.columns.is_unique:
+        raise SourceError(f"{where}: column {frame.columns[frame.columns.duplicated()][0]!r} comes more than once")
+    return frame.rename(columns=str)
+
+
+def describe(source: Source) -> str:
+    """A source in words fit for messages: the path, or the URL as written (variables unfilled, password masked)."""
+    return source.path if isinstance(source, FileSource) else mask_url(source.url)
+
+
+def files_of(source: FileSource, *, base: Path | None = None) -> list[Path]:
+    """The files a source names, sorted by path. Raises `SourceError` when there is none."""
+    path = (base or Path()) / Path(source.path).expanduser()
+    if path.is_dir():
+        found = [one for one in sorted(path.iterdir()) if _extension(one) and not one.name.startswith((".", "_"))]
+        if not found:
+            raise SourceError(f"{path}: the folder holds no {', '.join(EXTENSIONS)} file")
+        return found
+    if path.is_file():
+        return [path]
+    if glob.has_magic(source.path):
+        found = [Path(one) for one in sorted(glob.glob(str(path), recursive=True)) if Path(one).is_file()]
+        if not found:
+            raise SourceError(f"{path}: no file matches this pattern")
+        return found
+    raise SourceError(f"{path}: no such file or folder")
+
+
+def mask_url(url: str) -> str:
+    """A URL with its password, and every query value whose name speaks of a secret, replaced by ***.
+
+    >>> mask_url("postgresql://me:hunter2@db/flights?password=x")
+    'postgresql://me:***@db/flights?password=***'
+    """
+    url = re.sub(r"(://[^:/@]*:)[^@]+(?=@)", r"\1***", url)
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)[^&]+", r"\1***", url)
+
+
+def _extension(path: Path) -> str | None:
+    return next((known for known in EXTENSIONS if path.name.lower().endswith(known)), None)
+
+
+def _read_files(source: FileSource, base: Path | None, limit: int | None) -> pd.DataFrame:
+    frames: list[pd.DataFrame] = []
+    rows = 0
+    for path in files_of(source, base=base):
+        frame = _read_file(path, None if limit is None else limit - rows)
+        _same_columns(path, frame, frames)
+        frames.append(frame)
+        rows += len(frame)
+        if limit is not None and rows >= limit:
+            break
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True)
+
+
+def _same_columns(path: Path, frame: pd.DataFrame, others: list[pd.DataFrame]) -> None:
+    if not others or set(frame.columns) == set(others[0].columns):
+        return
+    missing = sorted(map(str, set(others[0].columns) - set(frame.columns)))
+    more = sorted(map(str, set(frame.columns) - set(others[0].columns)))
+    differs = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(more)} besides"] * bool(more)
+    raise SourceError(f"{path}: its columns differ from the first file's: it {' and '.join(differs)}")
+
+
+def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
+    extension = _extension(path)
+    if extension is None:
+        raise SourceError(f"{path}: unknown kind of file, expected one of {', '.join(EXTENSIONS)}")
+    try:
+        return _read_parquet(path, limit) if extension in PARQUET else _read_csv(path, limit)
+    except pd.errors.EmptyDataError as error:
+        raise SourceError(f"{path}: the file is empty; a header line and rows are expected") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
+        raise SourceError(f"{path}: damaged, or no {extension} file ({str(error).splitlines()[0]})") from error
+
+
+def _read_csv(path: Path, limit: int | None) -> pd.DataFrame:
+    # the whole column decides its type: chunk by chunk, a late text would leave numbers and texts in one column
+    return pd.read_csv(path, nrows=limit, low_memory=False, encoding="utf-8-sig")
+
+
+def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:
+    if limit is None:
+        return pd.read_parquet(path)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    batches: list[Any] = []
+    rows = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=min(limit, 65_536)):
+            batches.append(batch)
+            rows += batch.num_rows
+            if rows >= limit:
+                break
+        schema = file.schema_arrow
+    return cast(pd.DataFrame, pa.Table.from_batches(batches, schema).slice(0, limit).to_pandas())
+
+
+def _fill_in(url: str) -> tuple[str, list[str]]:
+    """A URL with its ${NAME}s filled from the environment, and the values filled in: they are secrets."""
+    names = re.findall(r"\$\{([^}]*)\}", url)
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise SourceError(f"{mask_url(url)}: the environment variable {missing[0]} is not set; export it first")
+    return re.sub(r"\$\{([^}]*)\}", lambda match: os.environ[match[1]], url), [os.environ[name] for name in names]
+
+
+def _read_sql(source: SqlSource, limit: int | None) -> pd.DataFrame:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url, secrets = _fill_in(source.url)
+    secrets += re.findall(r"://[^:/@]*:([^@]+)@", url)
+    try:
+        return _query(url, source.query, limit)
+    except (SQLAlchemyError, pd.errors.DatabaseError) as error:
+        text = str(getattr(error, "orig", None) or error).splitlines()[0]
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        # `from None`: the driver's own error may hold the password
+        raise SourceError(f"{mask_url(source.url)}: the query failed ({text})") from None
+    except ModuleNotFoundError as error:
+        hint = "pip install 'everfit[postgres]'" if "psycopg2" in str(error) else f"pip install {error.name}"
+        raise SourceError(f"{mask_url(source.url)}: its driver {error.name} is not installed; {hint}") from error
+
+
+def _query(url: str, query: str, limit: int | None) -> pd.DataFrame:
+    from sqlalchemy import create_engine
+
+    engine: Engine = create_engine(url)
+    try:
+        with engine.connect().execution_options(no_parameters=True) as connection:
+            if limit is None:
+                return pd.read_sql_query(query, connection)
+            chunks: Iterator[pd.DataFrame] = pd.read_sql_query(query, connection, chunksize=limit)
+            return next(chunks)
+    finally:
+        engine.dispose()

@@ -1,0 +1,259 @@
+"""Checks of the data before any training: findings with row counts; fatal ones stop with what to do.
+
+`examine` measures, `require` judges, `usable` gives the rows that remain. What no check here can see: a leak spread
+over two columns, labels that are wrong, rows that stand for one another (patients, devices) across the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from registry.errors import DataError, RowError, did_you_mean
+from registry.inference import conform_as, infer_kinds, nested
+from registry.schema import ColumnKind, Frozen, as_datetimes, as_strings
+from registry.task import TaskSpec
+from retrain.leaks import leaks
+
+MIN_ROWS = 200
+"""Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
+FEW_ROWS = 1_000
+MIN_CLASS_ROWS = 20
+"""Two classes at least must have so many rows."""
+MIXED_SHARE = 0.5
+
+
+class Finding(Frozen):
+    """One finding: fatal or a warning, about a column or the whole frame, in words that hold the counts and values,
+    with the remedy and the number of rows concerned."""
+
+    level: Literal["fatal", "warning"]
+    column: str | None = None
+    message: str
+    remedy: str
+    rows: int = 0
+
+    def __str__(self) -> str:
+        where = f"column {self.column!r}: " if self.column else ""
+        return f"{where}{self.message}; {self.remedy}"
+
+
+def require(findings: Sequence[Finding]) -> None:
+    """Raise `DataError` with every fatal finding, one a line."""
+    fatal = [str(finding) for finding in findings if finding.level == "fatal"]
+    if fatal:
+        raise DataError("the data cannot be used:\n" + "\n".join(f"  {line}" for line in fatal))
+
+
+def usable(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
+    """The rows that have a target (finite, for regression) and a time, if the task has a time column."""
+    keep = ~_target_gaps(frame[task.target], task)
+    if task.time is not None:
+        keep &= frame[task.time].notna()
+    return frame[keep].reset_index(drop=True)
+
+
+def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Finding]:
+    """All findings on a raw frame, fatal ones first. Raises `TaskError` if the task's column overrides are wrong.
+
+    Later checks need what earlier ones establish: a missing target or unparsable times end the examination there.
+    """
+    findings: list[Finding] = []
+    for stage in (_columns, _times, _target):
+        findings += stage(frame, task)
+        if any(finding.level == "fatal" for finding in findings):
+            return sorted(findings, key=lambda finding: finding.level)
+    rows = usable(frame, task)
+    kinds = infer_kinds(frame, task.columns, target=task.target, time=task.time)
+    findings += [*_count(rows, task), *_duplicates(frame)]
+    findings += [
+        Finding(level="warning", column=one.name, message=one.reason, remedy="it is left out", rows=len(frame))
+        for one in kinds.left_out
+        if one.name not in task.columns.exclude
+    ]
+    if not kinds.kinds:
+        findings.append(Finding(level="fatal", message="no column is left to learn from", remedy="add columns"))
+    for name, kind in kinds.kinds.items():
+        findings += _values(frame[name], name, kind, declared=name in task.columns.kinds)
+    bad = {finding.column for finding in findings if finding.level == "fatal"}
+    readable = {name: kind for name, kind in kinds.kinds.items() if name not in bad and name != task.time}
+    findings += _leaks(rows, readable, task, seed)
+    return sorted(findings, key=lambda finding: finding.level)
+
+
+def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    known = [str(name) for name in frame.columns]
+    for role, name in (("target", task.target), ("time", task.time)):
+        if name is not None and name not in known:
+            message = f"the data have no such column{did_you_mean(name, known)}"
+            yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
+    if len(frame) == 0:
+        yield Finding(level="fatal", message="there are no rows", remedy="check the source")
+
+
+def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    if task.time is None:
+        return
+    name, values = task.time, frame[task.time]
+    remedy = "write times as ISO 8601 (2024-01-31T12:00:00), in UTC or with an offset"
+    if values.dtype.kind in "iufb":
+        yield Finding(
+            level="fatal", column=name, message=f"times are numbers, such as {values.iloc[0]!r}", remedy=remedy
+        )
+        return
+    bad = _unparsable(values, name)
+    if len(bad):
+        message = f"{len(bad):,} of {len(values):,} values are no times, such as {values[bad[0]]!r}"
+        yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(bad))
+    missing = int(values.isna().sum())
+    if missing == len(values):
+        yield Finding(level="fatal", column=name, message="all times are missing", remedy=remedy, rows=missing)
+    elif missing:
+        message = f"{missing:,} of {len(values):,} rows have no time"
+        yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=missing)
+
+
+def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
+    try:
+        as_datetimes(values, name)
+    except RowError:
+        known = pd.Series(pd.unique(values.dropna()))
+        wrong = known[pd.to_datetime(known, utc=True, format="ISO8601", errors="coerce").isna()]
+        return values.index[values.isin(wrong.tolist())]
+    return values.index[:0]
+
+
+def _target_gaps(target: pd.Series[Any], task: TaskSpec) -> pd.Series[bool]:
+    """Rows without a usable target: missing, an empty text, or for regression infinite."""
+    if task.problem != "regression":
+        return as_strings(target).isna().set_axis(target.index)
+    numbers = pd.to_numeric(target, errors="coerce")
+    return target.isna() | numbers.isin([np.inf, -np.inf])
+
+
+def _target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    name, values, n = task.target, frame[task.target], len(frame)
+    gaps = int(_target_gaps(values, task).sum())
+    if gaps == n:
+        yield Finding(level="fatal", column=name, message="no row has a target", remedy="check `target`", rows=n)
+        return
+    if gaps:
+        kind = "a missing or infinite" if task.problem == "regression" else "no"
+        message = f"{gaps:,} of {n:,} rows have {kind} target"
+        yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=gaps)
+    yield from _numbers(values, task) if task.problem == "regression" else _classes(values, task)
+
+
+def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
+    wrong = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
+    if len(wrong):
+        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {wrong.iloc[0]!r}"
+        remedy = "clean them, or set `problem` to multiclass"
+        yield Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=len(wrong))
+    elif values.nunique() == 1:
+        message = f"every target is {values.dropna().iloc[0]!r}"
+        yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
+
+
+def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
+    counts = as_strings(values).value_counts()
+    shown = ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
+    if len(counts) == 1:
+        yield _fatal(task, f"only one class, {shown}", "give data with at least two classes", int(counts.iloc[0]))
+    elif task.problem == "binary" and len(counts) > 2:
+        yield _fatal(task, f"{len(counts)} classes, but the problem is binary", "set `problem` to multiclass", 0)
+    elif counts.iloc[1] < MIN_CLASS_ROWS:
+        message = f"too few rows in all classes but one: {shown}; at least {MIN_CLASS_ROWS} each are needed in two"
+        yield _fatal(task, message, "give more rows of them", int(counts.iloc[1]))
+    elif counts.iloc[-1] < MIN_CLASS_ROWS:
+        rare = counts[counts < MIN_CLASS_ROWS]
+        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {shown}"
+        remedy = "merge or drop them; they will hardly be learnt"
+        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=int(rare.sum()))
+
+
+def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
+    return Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=rows)
+
+
+def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    n = len(rows)
+    if n < MIN_ROWS:
+        message = f"{n:,} usable rows, at least {MIN_ROWS} are needed"
+        yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
+    elif n < FEW_ROWS:
+        message = f"only {n:,} usable rows: scores will be noisy"
+        yield Finding(level="warning", message=message, remedy=f"more than {FEW_ROWS:,} are advisable", rows=n)
+    if task.time is not None and task.problem != "regression":
+        yield from _first_rows(rows, task)
+
+
+def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """In time order the oldest rows train: they must show two classes."""
+    held = task.splits.validation + task.splits.calibration + task.splits.test
+    oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
+    if as_strings(oldest[task.target]).nunique() == 1:
+        message = f"the oldest {len(oldest):,} rows, which train, are all {oldest[task.target].iloc[0]!r}"
+        yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
+
+
+def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:
+    hashable = [name for name in frame.columns if not nested(frame[name])]
+    rows = int(frame.duplicated(subset=hashable).sum())
+    if rows:
+        message = f"{rows:,} of {len(frame):,} rows repeat an earlier row exactly"
+        remedy = "drop them if they are one event stored twice: they would stand in two parts"
+        yield Finding(level="warning", message=message, remedy=remedy, rows=rows)
+
+
+def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:
+    """Values that do not fit the column's kind, or types that are mixed in it."""
+    if kind == "categorical":
+        yield from _mixed(values, name, declared)
+    elif declared:
+        yield from _misfits(values, name, kind)
+    if kind == "numeric" and values.dtype.kind == "f" and (infinite := int(np.isinf(values.to_numpy()).sum())):
+        message = f"{infinite:,} of {len(values):,} values are infinite"
+        yield Finding(level="warning", column=name, message=message, remedy="they count as missing", rows=infinite)
+
+
+def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Finding]:
+    """A categorical column most of whose values are numbers holds a few texts that make it one."""
+    if declared or values.dtype.kind in "iufb":
+        return
+    counts = values.astype(object).value_counts()
+    known = pd.Series(counts.index, dtype=object)
+    number = pd.to_numeric(known.astype(str), errors="coerce").notna().to_numpy()
+    texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
+    if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
+        return
+    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {counts.index[~number][0]!r}"
+    remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
+    yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
+
+
+def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Finding]:
+    """A declared kind that some value does not fit."""
+    try:
+        conform_as(values, name, kind)
+    except RowError as error:
+        remedy = f"correct the value, or the kind {kind!r} declared under `columns.kinds`"
+        yield Finding(level="fatal", column=name, message=str(error), remedy=remedy, rows=1)
+
+
+def _leaks(rows: pd.DataFrame, kinds: dict[str, ColumnKind], task: TaskSpec, seed: int) -> Iterator[Finding]:
+    for leak in leaks(rows, kinds, task.target, task.problem, seed=seed):
+        declared = leak.column in task.columns.kinds
+        certain = leak.perfect and not declared
+        message = f"it predicts the target {'' if leak.perfect else 'almost '}alone ({leak.measure} {leak.score:.3f} "
+        yield Finding(
+            level="fatal" if certain else "warning",
+            column=leak.column,
+            message=f"{message}on {leak.rows:,} held-out rows)",
+            remedy="if it is not known before the outcome, list it under `columns.exclude`"
+            + (", otherwise declare its kind under `columns.kinds`" if certain else ""),
+            rows=leak.rows,
+        )

@@ -1,0 +1,92 @@
+"""Training, validation, calibration and test rows that never overlap: by time where there is time, else stratified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry.errors import DataError
+from registry.schema import as_datetimes, as_strings
+from registry.task import Splits, TaskSpec
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+
+STRATA = 20
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Row positions of each part, disjoint and together all rows. In time order when the task has a time column."""
+
+    train: Rows
+    validation: Rows
+    calibration: Rows
+    test: Rows
+
+    def counts(self) -> dict[str, int]:
+        """The number of rows of each part, by name."""
+        return {name: len(rows) for name, rows in vars(self).items()}
+
+
+def split(frame: pd.DataFrame, task: TaskSpec) -> Parts:
+    """The parts of a frame whose rows all have a target (and a time, if the task has a time column).
+
+    With time: training oldest, then validation, calibration, test newest; rows of one moment stay in one part.
+    Without: stratified by class, or by quantiles of a regression's target, shuffled by the search's seed.
+    Raises `DataError` when a part would be empty.
+    """
+    shares = cumulative_shares(task.splits)
+    if task.time is not None:
+        times = as_datetimes(frame[task.time], task.time).to_numpy().astype(np.int64)
+        order, cuts = time_cuts(times, shares)
+        train, validation, calibration, test = np.split(order, cuts)
+    else:
+        part = _stratified(_strata(frame[task.target], task), shares, np.random.default_rng(task.search.seed))
+        train, validation, calibration, test = (np.flatnonzero(part == number) for number in range(4))
+    parts = Parts(train, validation, calibration, test)
+    empty = [name for name, rows in parts.counts().items() if rows == 0]
+    if empty:
+        what = f"only {pd.unique(frame[task.time]).size} moments in {task.time!r}" if task.time else "too few rows"
+        raise DataError(f"the {empty[0]} part is empty: {what} ({len(frame)} rows); give more rows or change `splits`")
+    return parts
+
+
+def cumulative_shares(splits: Splits) -> tuple[float, float, float]:
+    """Where the shares of training, validation and calibration end."""
+    train = 1 - splits.validation - splits.calibration - splits.test
+    return train, train + splits.validation, 1 - splits.test
+
+
+def time_cuts(times: npt.NDArray[np.int64], shares: tuple[float, ...]) -> tuple[Rows, Rows]:
+    """Rows in time order (ties in their given order), and the cuts into it nearest to the cumulative shares that
+    leave no moment on both sides."""
+    order = np.argsort(times, kind="stable").astype(np.int64)
+    ordered = times[order]
+    borders = np.r_[0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, len(ordered)]
+    wanted = np.asarray(shares) * len(ordered)
+    cuts = borders[np.abs(borders[None, :] - wanted[:, None]).argmin(axis=1)]
+    return order, cuts.astype(np.int64)
+
+
+def _strata(target: pd.Series[Any], task: TaskSpec) -> npt.NDArray[np.int64]:
+    if task.problem != "regression":
+        return np.asarray(pd.factorize(as_strings(target))[0], dtype=np.int64)
+    ranks = pd.to_numeric(target).rank(method="first").to_numpy()
+    strata = int(np.clip(len(target) // 50, 1, STRATA))
+    return np.asarray((ranks - 1) * strata // len(target), dtype=np.int64)
+
+
+def _stratified(strata: npt.NDArray[np.int64], shares: tuple[float, ...], rng: np.random.Generator) -> Rows:
+    """The part (0 to 3) of each row. Each stratum is shuffled and laid on the shares with a random offset, so that rare
+    ones are spread fairly; its first row always trains."""
+    part = np.zeros(len(strata), dtype=np.int64)
+    for stratum in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == stratum))
+        place = (np.arange(len(rows)) + rng.random()) / len(rows)
+        place[0] = 0.0
+        part[rows] = np.searchsorted(np.asarray(shares), place, side="right")
+    return part
