@@ -23,19 +23,28 @@ Labels: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 _TINY = 1e-7
 
 
+def mid_ranks(values: Array) -> Array:
+    """Ranks of (n,) values from 1 to n, equal values sharing the mean of their ranks.
+
+    >>> mid_ranks(np.array([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[starts, len(ordered)])
+    ranks = np.empty(len(ordered))
+    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    return ranks
+
+
 def binary_auc(labels: Labels, positive: Array) -> float:
     """Area under the ROC curve by ranks, ties at half (Hanley & McNeil 1982). `positive`: (n,) scores of class 1."""
     ones = labels == 1
     n1, n0 = int(ones.sum()), int((~ones).sum())
     if n1 == 0 or n0 == 0:
         return float("nan")
-    order = np.argsort(positive, kind="stable")
-    ordered = positive[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(ordered)])
-    ranks = np.empty(len(ordered))
-    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
-    return float((ranks[ones].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+    return float((mid_ranks(positive)[ones].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
 def auc(labels: Labels, scores: Array) -> float:
@@ -54,12 +63,12 @@ def log_loss(labels: Labels, scores: Array) -> float:
 
 def accuracy(labels: Labels, scores: Array) -> float:
     """Share of rows whose most probable class is the label."""
-    return float((scores.argmax(axis=1) == labels).mean())
+    return float(_hits(labels, scores).mean())
 
 
 def brier(labels: Labels, scores: Array) -> float:
     """Mean squared distance between probabilities and the one-hot label (Brier 1950), summed over classes."""
-    return float(((scores - np.eye(scores.shape[1])[labels.astype(np.int64)]) ** 2).sum(axis=1).mean())
+    return float(_brier_losses(labels, scores).mean())
 
 
 def rmse(labels: Labels, scores: Array) -> float:
@@ -69,7 +78,7 @@ def rmse(labels: Labels, scores: Array) -> float:
 
 def mae(labels: Labels, scores: Array) -> float:
     """Mean absolute error, in the target's unit."""
-    return float(np.mean(np.abs(labels - scores)))
+    return float(_absolutes(labels, scores).mean())
 
 
 def r2(labels: Labels, scores: Array) -> float:
@@ -83,6 +92,56 @@ def _log_losses(labels: Labels, scores: Array) -> Array:
     return np.asarray(-np.log(np.clip(picked, _TINY, 1.0)), dtype=np.float64)
 
 
+def _absolutes(labels: Labels, scores: Array) -> Array:
+    return np.asarray(np.abs(labels - scores), dtype=np.float64)
+
+
+def _hits(labels: Labels, scores: Array) -> Array:
+    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
+
+
+def _brier_losses(labels: Labels, scores: Array) -> Array:
+    gaps = scores - np.eye(scores.shape[1])[labels.astype(np.int64)]
+    return np.asarray((gaps**2).sum(axis=1), dtype=np.float64)
+
+
+def _binary_auc_influence(labels: Labels, positive: Array) -> Array:
+    """DeLong's structural components (DeLong et al. 1988, by mid-ranks as in Sun & Xu 2014), one a row, centred and
+    divided by the share of the row's class. NaN everywhere with one class only."""
+    ones = labels == 1
+    n, n1 = len(labels), int(ones.sum())
+    if n1 in (0, n):
+        return np.full(n, np.nan)
+    ranks, out = mid_ranks(positive), np.empty(n)
+    above = (ranks[ones] - mid_ranks(positive[ones])) / (n - n1)
+    below = 1 - (ranks[~ones] - mid_ranks(positive[~ones])) / n1
+    out[ones] = (above - above.mean()) * n / n1
+    out[~ones] = (below - below.mean()) * n / (n - n1)
+    return out
+
+
+def _auc_influence(labels: Labels, scores: Array) -> Array:
+    if scores.shape[1] == 2:
+        return _binary_auc_influence(labels, scores[:, 1])
+    present = [k for k in range(scores.shape[1]) if 0 < (labels == k).sum() < len(labels)]
+    if not present:
+        return np.full(len(labels), np.nan)
+    each = [_binary_auc_influence((labels == k).astype(np.int64), scores[:, k]) for k in present]
+    return np.asarray(np.mean(each, axis=0), dtype=np.float64)
+
+
+def _rmse_influence(labels: Labels, scores: Array) -> Array:
+    squares = (labels - scores) ** 2
+    return np.asarray(squares / (2 * max(float(np.sqrt(squares.mean())), _TINY)), dtype=np.float64)
+
+
+def _r2_influence(labels: Labels, scores: Array) -> Array:
+    squares, spread = (labels - scores) ** 2, (labels - labels.mean()) ** 2
+    if (variance := float(spread.mean())) == 0:
+        return np.full(len(labels), np.nan)
+    return np.asarray((float(squares.mean()) / variance * spread - squares) / variance, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric by name: its direction, the problems it fits, and the function."""
@@ -91,28 +150,35 @@ class Metric:
     greater_is_better: bool
     problems: tuple[str, ...]
     value: Callable[[Labels, Array], float]
+    per_row: Callable[[Labels, Array], Array]
 
     def gain(self, new: float, old: float) -> float:
         """How much better `new` is than `old`: positive is better, whatever the direction."""
         return new - old if self.greater_is_better else old - new
 
-    def standard_error(self, labels: Labels, scores: Array, *, draws: int = 200, seed: int = 0) -> float:
-        """Bootstrap standard error over rows (Efron 1979)."""
-        rng = np.random.default_rng(seed)
+    def influence(self, labels: Labels, scores: Array) -> Array:
+        """How far each row pulls the metric away from its value, (n,) with mean 0 (Hampel 1974): the metric less its
+        true value is close to the mean of these. Exact for means, DeLong's components for AUC (unweighted over the
+        classes present), the delta method for the rest. NaN where the metric is undefined."""
+        rows = self.per_row(labels, scores)
+        return rows - rows.mean()
+
+    def standard_error(self, labels: Labels, scores: Array) -> float:
+        """Standard error over independent rows, from `influence` (the infinitesimal jackknife, Efron 1982).
+        NaN where the metric is undefined or with fewer than two rows."""
         n = len(labels)
-        values = [self.value(labels[rows], scores[rows]) for rows in (rng.integers(0, n, n) for _ in range(draws))]
-        return float(np.nanstd(values, ddof=1))
+        return float(self.influence(labels, scores).std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
 
 
 _CLASSES = ("binary", "multiclass")
 METRICS = (
-    Metric("auc", True, _CLASSES, auc),
-    Metric("log_loss", False, _CLASSES, log_loss),
-    Metric("accuracy", True, _CLASSES, accuracy),
-    Metric("brier", False, _CLASSES, brier),
-    Metric("rmse", False, ("regression",), rmse),
-    Metric("mae", False, ("regression",), mae),
-    Metric("r2", True, ("regression",), r2),
+    Metric("auc", True, _CLASSES, auc, _auc_influence),
+    Metric("log_loss", False, _CLASSES, log_loss, _log_losses),
+    Metric("accuracy", True, _CLASSES, accuracy, _hits),
+    Metric("brier", False, _CLASSES, brier, _brier_losses),
+    Metric("rmse", False, ("regression",), rmse, _rmse_influence),
+    Metric("mae", False, ("regression",), mae, _absolutes),
+    Metric("r2", True, ("regression",), r2, _r2_influence),
 )
 
 
