@@ -161,7 +161,7 @@ class Metric:
         true value is close to the mean of these. Exact for means, DeLong's components for AUC (unweighted over the
         classes present), the delta method for the rest. NaN where the metric is undefined."""
         rows = self.per_row(labels, scores)
-        return rows - rows.mean()
+        return np.asarray(rows - rows.mean(), dtype=np.float64)
 
     def standard_error(self, labels: Labels, scores: Array) -> float:
         """Standard error over independent rows, from `influence` (the infinitesimal jackknife, Efron 1982).
