@@ -1,1 +1,1 @@
-"""Families of networks: each builds a module from a candidate and owns its search dimensions."""
+"""Families of networks for tables."""

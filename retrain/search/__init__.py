@@ -1,1 +1,1 @@
-"""The search: spaces, strategies, early stopping, workers, and the session that makes a bundle."""
+"""The search: spaces, strategies, studies over worker processes, warm starts."""

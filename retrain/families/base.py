@@ -1,0 +1,86 @@
+"""What a family of networks is, and a point of the search space.
+
+Every network a family builds takes `numeric` (n, d_numeric) float32 and `categories` (n, c) int64 and gives
+(n, d_out) float32: logits for classification; mean and log-scale of the standardised target for regression. Its
+operations are plain enough for `torch.onnx.export`, and it names two parts alike in all families, so that weights can
+be handed down when columns or categories changed: `inputs` (an `InputEncoder`) and `first`, the linear layer on it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from registry.errors import TaskError
+from registry.schema import Frozen
+from retrain.families.embeddings import InputEncoder
+from retrain.families.parameters import Choice, Parameter
+
+
+class Candidate(Frozen):
+    """One point of the search space: a family and the choices of its network and its training. JSON-able.
+
+    >>> Candidate(family="mlp", choices={"width": 64, "depth": 2}).key
+    '{"choices":{"depth":2,"width":64},"family":"mlp"}'
+    """
+
+    family: str
+    choices: dict[str, Choice]
+
+    @property
+    def key(self) -> str:
+        """Canonical JSON: equal for equal candidates, whatever the order of the choices."""
+        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+
+    def text(self, name: str) -> str:
+        """A choice that is a word."""
+        return str(self._choice(name))
+
+    def number(self, name: str) -> float:
+        """A choice that is a number."""
+        return float(self._choice(name))
+
+    def count(self, name: str) -> int:
+        """A choice that is a whole number."""
+        return int(self._choice(name))
+
+    def _choice(self, name: str) -> Choice:
+        if name not in self.choices:
+            raise TaskError(f"candidate of family {self.family!r} lacks {name!r}: it has {sorted(self.choices)}")
+        return self.choices[name]
+
+
+class TabularNet(nn.Module):
+    """Base of the families' networks: the shared input encoder and the first linear layer on it."""
+
+    def __init__(self, inputs: InputEncoder, width: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.first = nn.Linear(inputs.d_out, width, bias=bias)
+
+    def embed(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """(n, d_numeric) and (n, c) -> (n, width)."""
+        hidden: Tensor = self.first(self.inputs(numeric, categories))
+        return hidden
+
+
+class Family(ABC):
+    """Builds a network from a candidate and owns the dimensions that describe it."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The dimensions of its architectures."""
+
+    @abstractmethod
+    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:
+        """The untrained network. `cardinalities` are the numbers of codes of each categorical column."""
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU}
+NORMALISATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}

@@ -1,0 +1,70 @@
+"""The plain multilayer perceptron: the reference of every comparison on tables (Gorishniy et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
+from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
+from retrain.families.parameters import Option, Parameter, Real, Whole
+
+
+class MlpNet(TabularNet):
+    """`depth` times linear, normalisation, activation, dropout; then a linear head."""
+
+    def __init__(
+        self,
+        inputs: InputEncoder,
+        d_out: int,
+        *,
+        depth: int,
+        width: int,
+        activation: str,
+        normalisation: str,
+        dropout: float,
+    ) -> None:
+        super().__init__(inputs, width)
+        act, norm = ACTIVATIONS[activation], NORMALISATIONS[normalisation]
+        layers: list[nn.Module] = []
+        for level in range(depth):
+            layers += [nn.Linear(width, width)] if level else []
+            layers += [norm(width), act(), nn.Dropout(dropout)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(width, d_out)
+
+    def forward(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """(n, d_numeric), (n, c) -> (n, d_out)."""
+        out: Tensor = self.head(self.body(self.embed(numeric, categories)))
+        return out
+
+
+class Mlp(Family):
+    """Multilayer perceptrons of one width."""
+
+    name: ClassVar[str] = "mlp"
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Depth, width, activation, normalisation, dropout and the encoder's dimensions."""
+        return (
+            Whole("depth", 1, 5),
+            Whole("width", 64, 384, step=64),
+            Option("activation", tuple(ACTIVATIONS)),
+            Option("normalisation", tuple(NORMALISATIONS)),
+            Real("dropout", 0.0, 0.5),
+            *INPUT_PARAMETERS,
+        )
+
+    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> MlpNet:
+        """The network of a candidate."""
+        return MlpNet(
+            InputEncoder.of(candidate.choices, d_numeric, cardinalities),
+            d_out,
+            depth=candidate.count("depth"),
+            width=candidate.count("width"),
+            activation=candidate.text("activation"),
+            normalisation=candidate.text("normalisation"),
+            dropout=candidate.number("dropout"),
+        )

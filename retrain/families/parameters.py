@@ -1,0 +1,98 @@
+"""The dimensions of a search space, free of any optimizer: options, whole numbers and real numbers.
+
+`snap` brings a value from another space into this one: numbers are clipped and rounded to the nearest point, an option
+that no longer exists has none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+Choice: TypeAlias = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class When:
+    """A condition: the dimension exists only where another one has this value."""
+
+    name: str
+    value: Choice
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of a few values."""
+
+    name: str
+    values: tuple[Choice, ...]
+    when: When | None = None
+
+    def sample(self, rng: np.random.Generator) -> Choice:
+        """A value at random."""
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def snap(self, value: Choice) -> Choice | None:
+        """The nearest of numeric values; the same value or none among others."""
+        if value in self.values:
+            return self.values[self.values.index(value)]
+        if isinstance(value, str) or not all(_is_number(one) for one in self.values):
+            return None
+        return min(self.values, key=lambda one: abs(float(one) - float(value)))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from `low` to `high` in steps."""
+
+    name: str
+    low: int
+    high: int
+    step: int = 1
+    when: When | None = None
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """A value at random."""
+        return self.low + self.step * int(rng.integers((self.high - self.low) // self.step + 1))
+
+    def snap(self, value: Choice) -> int | None:
+        """The nearest point; none for what is no number."""
+        if not _is_number(value):
+            return None
+        steps = round((min(max(float(value), self.low), self.high) - self.low) / self.step)
+        return min(self.low + self.step * steps, self.high)
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real number from `low` to `high`, known to two significant digits: two candidates that differ in the third
+    are the same candidate."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    when: When | None = None
+
+    def sample(self, rng: np.random.Generator) -> float:
+        """A value at random, uniform or log-uniform."""
+        if self.log:
+            return self._round(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return self._round(float(rng.uniform(self.low, self.high)))
+
+    def snap(self, value: Choice) -> float | None:
+        """Clipped and rounded; none for what is no number."""
+        return self._round(float(value)) if _is_number(value) else None
+
+    def _round(self, value: float) -> float:
+        return min(max(float(f"{value:.2g}"), self.low), self.high)
+
+
+Parameter: TypeAlias = Option | Whole | Real
+
+
+def _is_number(value: Choice) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

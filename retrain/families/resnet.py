@@ -1,0 +1,108 @@
+"""The tabular ResNet of Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", section 3.2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
+from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
+from retrain.families.parameters import Option, Parameter, Real, Whole
+
+
+class ResidualBlock(nn.Module):
+    """x + Dropout(Linear(Dropout(act(Linear(norm(x)))))), widened by `expansion` inside."""
+
+    def __init__(
+        self, width: int, *, expansion: float, activation: str, normalisation: str, dropout: float, residual: float
+    ) -> None:
+        super().__init__()
+        inner = int(width * expansion)
+        self.branch = nn.Sequential(
+            NORMALISATIONS[normalisation](width),
+            nn.Linear(width, inner),
+            ACTIVATIONS[activation](),
+            nn.Dropout(dropout),
+            nn.Linear(inner, width),
+            nn.Dropout(residual),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width) -> (n, width)."""
+        out: Tensor = x + self.branch(x)
+        return out
+
+
+class ResNet(TabularNet):
+    """Linear, residual blocks, then norm, activation and a linear head."""
+
+    def __init__(
+        self,
+        inputs: InputEncoder,
+        d_out: int,
+        *,
+        depth: int,
+        width: int,
+        expansion: float,
+        activation: str,
+        normalisation: str,
+        dropout: float,
+        residual: float,
+    ) -> None:
+        super().__init__(inputs, width)
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(
+                    width,
+                    expansion=expansion,
+                    activation=activation,
+                    normalisation=normalisation,
+                    dropout=dropout,
+                    residual=residual,
+                )
+                for _ in range(depth)
+            )
+        )
+        self.head = nn.Sequential(
+            NORMALISATIONS[normalisation](width), ACTIVATIONS[activation](), nn.Linear(width, d_out)
+        )
+
+    def forward(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """(n, d_numeric), (n, c) -> (n, d_out)."""
+        out: Tensor = self.head(self.blocks(self.embed(numeric, categories)))
+        return out
+
+
+class ResNets(Family):
+    """Residual networks for tables."""
+
+    name: ClassVar[str] = "resnet"
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Depth, width, expansion, activation, normalisation, both dropouts and the encoder's dimensions."""
+        return (
+            Whole("depth", 1, 4),
+            Whole("width", 64, 256, step=64),
+            Option("expansion", (1.0, 1.5, 2.0)),
+            Option("activation", tuple(ACTIVATIONS)),
+            Option("normalisation", ("batch", "layer")),
+            Real("dropout", 0.0, 0.5),
+            Option("residual_dropout", (0.0, 0.1, 0.2)),
+            *INPUT_PARAMETERS,
+        )
+
+    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> ResNet:
+        """The network of a candidate."""
+        return ResNet(
+            InputEncoder.of(candidate.choices, d_numeric, cardinalities),
+            d_out,
+            depth=candidate.count("depth"),
+            width=candidate.count("width"),
+            expansion=candidate.number("expansion"),
+            activation=candidate.text("activation"),
+            normalisation=candidate.text("normalisation"),
+            dropout=candidate.number("dropout"),
+            residual=candidate.number("residual_dropout"),
+        )

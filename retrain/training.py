@@ -1,0 +1,280 @@
+"""Training of one network: a loop on Lightning Fabric over tensors in memory, cheap enough for hundreds of trials.
+
+Deterministic by seed on one thread. It stops early on the validation score, keeps the best epoch's weights, and ends in
+good order at a deadline. It knows nothing of studies: a `report` callback may stop it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from registry.task import Problem
+
+Outputs: TypeAlias = npt.NDArray[np.float32]
+State: TypeAlias = dict[str, Tensor]
+Ending: TypeAlias = Literal["finished", "patience", "deadline", "stopped", "diverged"]
+
+EVALUATION_ROWS = 8192
+WARMUP = 0.05
+FLAT = 0.6
+MAX_LOG_SCALE = 5.0
+
+
+class DivergedError(ArithmeticError):
+    """The loss or the outputs became infinite or NaN before any epoch was finished."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Prepared rows: `numeric` (n, d) float32, `categories` (n, c) int64, `labels` (n,) int64 class indices or float32
+    standardised values."""
+
+    numeric: Tensor
+    categories: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> Rows:
+        """The rows at these positions."""
+        return Rows(self.numeric[index], self.categories[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained; see `SearchSpace` for the ranges."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str = "adamw"
+    rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    label_smoothing: float = 0.0
+    balanced: bool = False
+    patience: int = 6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The best epoch of a training: its weights, its validation outputs (n, d_out) and its score; the score of every
+    epoch; and what ended it."""
+
+    state: State
+    outputs: Outputs
+    score: float
+    best_epoch: int
+    history: tuple[float, ...]
+    ending: Ending
+
+
+def train(
+    network: nn.Module,
+    training: Rows,
+    validation: Rows,
+    recipe: Recipe,
+    *,
+    problem: Problem,
+    score: Callable[[Outputs], float],
+    greater_is_better: bool,
+    seed: int,
+    deadline: float = math.inf,
+    report: Callable[[int, float], bool] = lambda epoch, score: False,
+) -> Trained:
+    """Train, and give back the best epoch. Seeds the process's generator.
+
+    `report(epoch, best score so far)` is called after every epoch, counted from 1; true stops the training. `deadline`
+    is a reading of `time.monotonic`; a training that meets it before its first epoch ends is judged on what it has
+    learnt by then.
+
+    Raises `DivergedError` when there is no epoch with finite loss and score.
+    """
+    torch.manual_seed(seed)
+    loop = Loop(network, training, recipe, problem, seed)
+    best = _Best(greater_is_better)
+    ending: Ending = "finished"
+    for epoch in range(1, recipe.epochs + 1):
+        complete, finite = loop.epoch(deadline)
+        if not finite:
+            ending = "diverged"
+            break
+        if not complete and epoch > 1:
+            ending = "deadline"
+            break
+        outputs = evaluate(network, validation)
+        if not best.offer(epoch, score(outputs), outputs, network):
+            ending = "diverged"
+            break
+        stopped = report(epoch, best.score)
+        ending = "stopped" if stopped else best.ending(epoch, recipe, deadline)
+        if ending != "finished":
+            break
+    return best.trained(ending)
+
+
+class Loop:
+    """One network, its optimizer and its shuffled batches; every `epoch` is one pass over the training rows."""
+
+    def __init__(self, network: nn.Module, training: Rows, recipe: Recipe, problem: Problem, seed: int) -> None:
+        self.fabric = Fabric(accelerator="cpu", devices=1)
+        self.optimizer = make_optimizer(network, recipe)
+        self.network, self.stepper = self.fabric.setup(network, self.optimizer)
+        self.loss = make_loss(problem, recipe, training.labels)
+        self.training, self.recipe = training, recipe
+        self.generator = torch.Generator().manual_seed(seed)
+        self.steps = max(1, count_batches(len(training), recipe.batch_size)) * recipe.epochs
+        self.step = 0
+
+    def epoch(self, deadline: float = math.inf) -> tuple[bool, bool]:
+        """(whether the epoch was completed before the deadline, whether its loss stayed finite)."""
+        self.network.train()
+        total = torch.zeros(())
+        for index in batches(len(self.training), self.recipe.batch_size, self.generator):
+            total += self._batch(self.training.take(index))
+            if time.monotonic() >= deadline:
+                return False, bool(total.isfinite())
+        return True, bool(total.isfinite())
+
+    def _batch(self, rows: Rows) -> Tensor:
+        rate = self.recipe.rate * rate_factor(self.recipe.schedule, self.step / self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.step += 1
+        loss: Tensor = self.loss(self.network(rows.numeric, rows.categories), rows.labels)
+        self.fabric.backward(loss)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        return loss.detach()
+
+
+def count_batches(n: int, size: int) -> int:
+    """Full batches in n rows; at least one."""
+    return max(1, n // size)
+
+
+def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Shuffled row positions (size,), batch by batch; the incomplete last batch is left out (other rows each epoch)."""
+    order = torch.randperm(n, generator=generator)
+    for start in range(0, count_batches(n, size) * size, size):
+        yield order[start : start + size]
+
+
+def rate_factor(schedule: str, progress: float) -> float:
+    """The learning rate's factor at a share of all steps: a linear warm-up, then constant, a half cosine, or flat and
+    then a half cosine.
+
+    >>> rate_factor("constant", 0.5), round(rate_factor("cosine", 0.525), 3), rate_factor("flat-cosine", 0.5)
+    (1.0, 0.5, 1.0)
+    """
+    if progress < WARMUP:
+        return max(progress / WARMUP, 0.05)
+    if schedule == "constant":
+        return 1.0
+    begin = FLAT if schedule == "flat-cosine" else WARMUP
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, progress - begin) / (1 - begin)))
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum. Weight decay spares biases, normalisation and embeddings (all but the
+    matrices of linear layers)."""
+    decayed = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Linear)}
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) in decayed], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in network.parameters() if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, nesterov=True, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_loss(problem: Problem, recipe: Recipe, labels: Tensor) -> Loss:
+    """The loss of (outputs (n, d_out), labels (n,)) for a problem."""
+    if problem == "regression":
+        return regression_loss
+    weight = class_weights(labels) if recipe.balanced else None
+    return lambda outputs, target: functional.cross_entropy(
+        outputs, target, weight=weight, label_smoothing=recipe.label_smoothing
+    )
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """n / (k count), the weights under which all k classes weigh alike. Classes without rows count as one row."""
+    counts = torch.bincount(labels).clamp(min=1).float()
+    return len(labels) / (len(counts) * counts)
+
+
+def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Squared error of the mean, plus the Gaussian negative log-likelihood of the log-scale given the residual.
+
+    The residual is detached in the second part, so that the scale learns the noise and never trades the mean for it
+    (compare Seitzer et al. 2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation").
+    """
+    mean, log_scale = outputs.unbind(1)
+    residual = labels - mean
+    bounded = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
+    return residual.square().mean() + (bounded + 0.5 * (residual.detach() * torch.exp(-bounded)).square()).mean()
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, rows: Rows) -> Outputs:
+    """The network's outputs (n, d_out), in evaluation mode."""
+    network.eval()
+    parts = [
+        network(rows.numeric[start : start + EVALUATION_ROWS], rows.categories[start : start + EVALUATION_ROWS])
+        for start in range(0, len(rows), EVALUATION_ROWS)
+    ]
+    return torch.cat(parts).numpy()
+
+
+class _Best:
+    """The best epoch so far."""
+
+    def __init__(self, greater_is_better: bool) -> None:
+        self.sign = 1.0 if greater_is_better else -1.0
+        self.score = math.nan
+        self.epoch = 0
+        self.history: list[float] = []
+        self.state: State = {}
+        self.outputs: Outputs = np.empty((0, 0), dtype=np.float32)
+
+    def offer(self, epoch: int, score: float, outputs: Outputs, network: nn.Module) -> bool:
+        """Keep an epoch when it is better than all before; false when it is not finite."""
+        if not (math.isfinite(score) and np.isfinite(outputs).all()):
+            return False
+        self.history.append(score)
+        if not self.state or self.sign * (score - self.score) > 0:
+            self.score, self.epoch, self.outputs = score, epoch, outputs
+            self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        return True
+
+    def ending(self, epoch: int, recipe: Recipe, deadline: float) -> Ending:
+        if time.monotonic() >= deadline:
+            return "deadline"
+        return "patience" if epoch - self.epoch >= recipe.patience else "finished"
+
+    def trained(self, ending: Ending) -> Trained:
+        if not self.state:
+            raise DivergedError("no epoch with finite loss and score")
+        return Trained(self.state, self.outputs, self.score, self.epoch, tuple(self.history), ending)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network with these weights, in evaluation mode."""
+    network.load_state_dict(dict(state))
+    return network.eval()
