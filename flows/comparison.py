@@ -1,0 +1,207 @@
+"""What watching and repairing were worth: the served model against the first champion, frozen, on the same rows.
+
+The served scores are those of the inference log. The frozen model scores the same rows offline, after the replay: it
+takes no part in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry.errors import StateError
+from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.schema import Frozen
+from registry.target import Target
+from registry.task import PerformancePolicy
+
+if TYPE_CHECKING:
+    from registry.versions import Versions
+
+    from flows.replay import Judged, Progress
+    from flows.stream import Stream
+    from registry.bundle import ModelBundle
+    from registry.inference_log import InferenceLog
+
+
+class WindowScore(Frozen):
+    """One window: who served it, how well, how well the frozen model would have, and what was decided after it."""
+
+    index: int
+    begin: datetime
+    end: datetime
+    rows: int
+    version: str
+    served: float
+    frozen: float
+    gain: float
+    severity: str
+    remedy: str
+    outcome: str
+    champion: str
+
+    @property
+    def promoted(self) -> bool:
+        """Whether another version served after this window."""
+        return self.champion != self.version
+
+
+class Pooled(Frozen):
+    """The metric over all rows of a period at once."""
+
+    begin: datetime
+    end: datetime
+    rows: int
+    served: float
+    frozen: float
+    gain: float
+
+
+class Comparison(Frozen):
+    """The whole replay, by window and pooled. `references` is each version's own reference, by version."""
+
+    task: str
+    metric: str
+    greater_is_better: bool
+    first_version: str
+    references: dict[str, float]
+    tolerate: float | None
+    windows: tuple[WindowScore, ...]
+    pooled: Pooled
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled rows of a replay: times (n,), labels (n,), and what metrics take of either model."""
+
+    times: npt.NDArray[np.datetime64]
+    labels: Labels
+    versions: npt.NDArray[np.object_]
+    served: Array
+    frozen: Array
+
+    def between(self, begin: datetime, end: datetime) -> Rows:
+        """The rows with `begin <= time < end`."""
+        keep = (self.times >= np.datetime64(begin)) & (self.times < np.datetime64(end))
+        return Rows(self.times[keep], self.labels[keep], self.versions[keep], self.served[keep], self.frozen[keep])
+
+
+def compare(
+    stream: Stream,
+    progress: Progress,
+    *,
+    log: InferenceLog,
+    versions: Versions,
+    period: tuple[datetime, datetime] | None = None,
+) -> Comparison:
+    """The comparison of a replay; `pooled` is over `period`, or over all rows. Raises `StateError` without rows."""
+    bundles = {name: versions.fetch(progress.task, name) for name in log.versions()}
+    first = versions.fetch(progress.task, progress.first_version)
+    rows = scored(stream, log, first, bundles)
+    manifest = first.manifest
+    metric = metrics_for(manifest.target.problem)[manifest.task.metric]
+    period = period or (progress.steps[0].begin, progress.steps[-1].end)
+    chosen = rows.between(*period)
+    if not len(chosen.labels):
+        raise StateError(f"no labelled row of the replay lies between {period[0]} and {period[1]}")
+    served, frozen = metric.value(chosen.labels, chosen.served), metric.value(chosen.labels, chosen.frozen)
+    policy = manifest.task.policy
+    return Comparison(
+        task=progress.task,
+        metric=metric.name,
+        greater_is_better=metric.greater_is_better,
+        first_version=progress.first_version,
+        references={name: bundle.manifest.reference.value for name, bundle in bundles.items()},
+        tolerate=policy.tolerate if isinstance(policy, PerformancePolicy) else None,
+        windows=tuple(_windows(progress.steps, rows, metric)),
+        pooled=Pooled(
+            begin=period[0],
+            end=period[1],
+            rows=len(chosen.labels),
+            served=served,
+            frozen=frozen,
+            gain=metric.gain(served, frozen),
+        ),
+    )
+
+
+def scored(stream: Stream, log: InferenceLog, first: ModelBundle, bundles: dict[str, ModelBundle]) -> Rows:
+    """The rows of the stream that were served and whose label is a class (or number) the first champion knows."""
+    from registry.scoring import Scorer
+
+    target = first.manifest.target
+    logged = log.frame(columns=()).set_index("__id__")
+    ids = np.array(stream.ids(0, len(stream)), dtype=object)
+    labels = target.encode(pd.Series(stream.labels))
+    known = np.isfinite(labels) if target.problem == "regression" else labels >= 0
+    keep = np.flatnonzero(known & pd.Index(ids).isin(logged.index))
+    served = logged.loc[ids[keep]]
+    frozen = Scorer.load(first).predict(stream.rows.iloc[keep]).scores
+    targets = {name: bundle.manifest.target for name, bundle in bundles.items()}
+    return Rows(
+        stream.times[keep],
+        labels[keep],
+        served["__version__"].to_numpy(object),
+        _served(served, target, targets),
+        frozen,
+    )
+
+
+def _served(logged: pd.DataFrame, target: Target, targets: dict[str, Target]) -> Array:
+    """Logged scores in the class order of `target`: (n, k), a class a version did not know with probability 0."""
+    if target.problem == "regression":
+        return logged["__prediction__"].to_numpy(dtype=np.float64)
+    out = np.zeros((len(logged), len(target.classes)))
+    names = logged["__version__"].to_numpy(object)
+    for version in np.unique(names.astype(str)):
+        here = np.flatnonzero(names == version)
+        scores = np.array(logged["__scores__"].iloc[here].tolist(), dtype=np.float64)
+        for k, name in enumerate(target.classes):
+            if name in targets[version].classes:
+                out[here, k] = scores[:, targets[version].classes.index(name)]
+    return out
+
+
+def _windows(steps: list[Judged], rows: Rows, metric: Metric) -> Iterator[WindowScore]:
+    for step in steps:
+        part = rows.between(step.begin, step.end)
+        if not len(part.labels):
+            continue
+        served, frozen = metric.value(part.labels, part.served), metric.value(part.labels, part.frozen)
+        yield WindowScore(
+            **step.model_dump(include={"index", "begin", "end", "severity", "remedy", "outcome", "champion"}),
+            rows=len(part.labels),
+            version=Counter(part.versions.tolist()).most_common(1)[0][0],
+            served=served,
+            frozen=frozen,
+            gain=metric.gain(served, frozen),
+        )
+
+
+def table(comparison: Comparison) -> str:
+    """The comparison as lines of text, a window a line."""
+    name = comparison.metric
+    head = f"{'window from':<12} {'rows':>7} {'version':>8} {name:>9} {'frozen':>9} {'gain':>7}  {'judged':<9} action"
+    return "\n".join([head, *(_line(window) for window in comparison.windows)])
+
+
+def _line(one: WindowScore) -> str:
+    shown = f"{one.gain:+7.3f}" if one.gain else f"{'':>7}"
+    return (
+        f"{one.begin:%Y-%m-%d}   {one.rows:>7,} {one.version:>8} {one.served:>9.4f} {one.frozen:>9.4f} {shown}"
+        f"  {one.severity:<9} {action(one)}"
+    ).rstrip()
+
+
+def action(one: WindowScore) -> str:
+    """What was done after a window, in words; empty for nothing."""
+    if one.promoted:
+        return f"{one.remedy}: version {one.champion} promoted"
+    return f"{one.remedy}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""

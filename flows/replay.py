@@ -1,0 +1,233 @@
+"""Past rows through the running endpoint as if they came now: requests in time order, labels when they arrive.
+
+Each window of the task is one step: its rows go to `POST /predict` in batches; labels whose time has come go to
+`POST /feedback`; when the window is over, the endpoint's log is waited for and the window is judged (watched, and
+improved if the policy says so) as of the simulated time, while single-row traffic goes on. No label is sent before
+it exists, and nothing in a step reads the clock of the wall.
+
+A checkpoint is written after every request that was answered. Ids are functions of the rows, so what a killed replay
+sends again is known to the log: nothing is lost and nothing counts twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from flows.stream import Step, Stream, steps
+from flows.traffic import Counts, Endpoint, background
+from registry.errors import NoModelError, OutsideError, StateError
+from registry.task import TaskSpec
+
+if TYPE_CHECKING:
+    from registry.versions import Versions
+
+Judge: TypeAlias = Callable[[datetime, bool], Mapping[str, Any]]
+"""Judges the windows that are over at a time; the flag says that no rows follow. Answers with what was decided."""
+
+_BACKGROUND_ROWS = 50
+
+
+class Judged(BaseModel):
+    """One step that is over: what served its rows, and what was decided and done after it."""
+
+    index: int
+    begin: datetime
+    end: datetime
+    rows: int
+    version: str
+    severity: str = ""
+    remedy: str = ""
+    outcome: str = ""
+    champion: str = ""
+    serving: bool = True
+    seconds: float = 0.0
+
+
+class Progress(BaseModel):
+    """How far a replay is: the content of its checkpoint. `rows` and `labels` are positions in the stream."""
+
+    key: str
+    task: str
+    first_version: str
+    rows: int = 0
+    labels: int = 0
+    labels_sent: int = 0
+    steps: list[Judged] = Field(default_factory=list)
+    requests: Counts = Counts()
+    background: Counts = Counts()
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a replay sends: rows a request, label delay, most rows a second (None: as fast as answered), and how long
+    in seconds the endpoint's log or a new version is waited for."""
+
+    delay: timedelta = timedelta(days=1)
+    batch: int = 200
+    rate: float | None = None
+    patience: float = 60.0
+
+
+def replay(
+    stream: Stream,
+    task: TaskSpec,
+    versions: Versions,
+    *,
+    url: str,
+    checkpoint: Path,
+    judge: Judge,
+    pace: Pace | None = None,
+    key: str | None = None,
+    tell: Callable[[Judged], None] | None = None,
+) -> Progress:
+    """Send the stream's rows and labels through the endpoint at `url`, judging each window; what was done.
+
+    Goes on from `checkpoint` if it is there. Raises `StateError` when the endpoint serves another task or the
+    checkpoint belongs to other rows, `OutsideError` when the endpoint stays away: run it again to go on.
+    """
+    endpoint = Endpoint(url, key=key)
+    try:
+        served = endpoint.model()
+        if served["task"] != task.name:
+            raise StateError(f"{url} serves task {served['task']!r}, expected {task.name!r}")
+        progress = _resume(checkpoint, stream, task.name, str(served["version"]))
+        run = _Run(stream, task, versions, endpoint, checkpoint, judge, pace or Pace(), url, key, progress)
+        run.through(tell or (lambda judged: None))
+        return run.progress
+    finally:
+        endpoint.close()
+
+
+def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progress:
+    if not checkpoint.is_file():
+        return Progress(key=stream.key, task=task, first_version=version)
+    progress = Progress.model_validate_json(checkpoint.read_bytes())
+    if progress.key != stream.key:
+        raise StateError(f"{checkpoint} belongs to other rows: remove it, or give this replay another name")
+    return progress
+
+
+@dataclass
+class _Run:
+    """One run of a replay: its collaborators and its progress."""
+
+    stream: Stream
+    task: TaskSpec
+    versions: Versions
+    endpoint: Endpoint
+    checkpoint: Path
+    judge: Judge
+    pace: Pace
+    url: str
+    key: str | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic() - self.progress.seconds
+        self._former = self.progress.requests.model_copy()
+
+    def through(self, tell: Callable[[Judged], None]) -> None:
+        """All steps that are left, the labels that arrive after the last row, and the last judgement."""
+        windows = steps(self.stream.times, self.task.monitor.windows)
+        for step in windows[len(self.progress.steps) :]:
+            final = step.index == len(windows) - 1
+            tell(self._step(step, final))
+        self.progress.finished = True
+        self._save()
+
+    def _step(self, step: Step, final: bool) -> Judged:
+        self._send_rows(step)
+        as_of = step.end + self.pace.delay if final else step.end
+        self._send_labels(as_of, whole=True)
+        self._drain()
+        version = str(self.endpoint.model()["version"])
+        began = time.monotonic()
+        with background(self.url, self._asked_before(step), key=self.key) as counts:
+            decided = self.judge(as_of, final)
+            champion = self._champion()
+            serving = self._await_version(champion)
+        self.progress.background = self.progress.background.plus(counts)
+        judged = Judged(
+            index=step.index,
+            begin=step.begin,
+            end=step.end,
+            rows=step.stop - step.start,
+            version=version,
+            champion=champion,
+            serving=serving,
+            seconds=time.monotonic() - began,
+            **{name: str(decided.get(name) or "") for name in ("severity", "remedy", "outcome")},
+        )
+        self.progress.steps.append(judged)
+        self._save()
+        return judged
+
+    def _send_rows(self, step: Step) -> None:
+        for start in range(max(step.start, self.progress.rows), step.stop, self.pace.batch):
+            stop = min(start + self.pace.batch, step.stop)
+            self._send_labels(self.stream.times[start].astype("datetime64[us]").item())
+            body = {"rows": self.stream.records(start, stop), "ids": self.stream.ids(start, stop)}
+            began = time.monotonic()
+            self.endpoint.post("/predict", body)
+            self.progress.rows = stop
+            self._save()
+            self._slow_down(stop - start, time.monotonic() - began)
+
+    def _send_labels(self, now: datetime, *, whole: bool = False) -> None:
+        """Deliver what has arrived by `now`; unless `whole`, only when a full batch of labels waits."""
+        due = min(self.stream.due(now, self.pace.delay), self.progress.rows)
+        while (waiting := due - self.progress.labels) > 0 and (whole or waiting >= self.pace.batch):
+            stop = self.progress.labels + min(waiting, 5 * self.pace.batch)
+            if labels := self.stream.feedback(self.progress.labels, stop, self.pace.delay):
+                self.endpoint.post("/feedback", {"labels": labels})
+            self.progress.labels, self.progress.labels_sent = stop, self.progress.labels_sent + len(labels)
+            self._save()
+
+    def _drain(self) -> None:
+        """Wait until everything acknowledged is in the inference log. Raises `OutsideError` when it never is."""
+        if not self._until(lambda: int(self.endpoint.model()["log_backlog"]) == 0):
+            backlog = self.endpoint.model()["log_backlog"]
+            raise OutsideError(f"{self.url}: {backlog} records still not in the log after {self.pace.patience:.0f} s")
+
+    def _champion(self) -> str:
+        champion = self.versions.get(self.task.name, "champion")
+        if champion is None:
+            raise NoModelError(f"task {self.task.name!r} has no champion any more")
+        return champion
+
+    def _await_version(self, champion: str) -> bool:
+        """Whether the endpoint came to serve the champion in time; a bundle that it refuses is never served."""
+        return self._until(lambda: str(self.endpoint.model()["version"]) == champion)
+
+    def _until(self, reached: Callable[[], bool]) -> bool:
+        end = time.monotonic() + self.pace.patience
+        while not (done := reached()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return done
+
+    def _asked_before(self, step: Step) -> list[object]:
+        """Single-row requests for rows already predicted, under their own ids: the log knows them and does not grow."""
+        start = max(step.stop - _BACKGROUND_ROWS, 0)
+        rows, ids = self.stream.records(start, step.stop), self.stream.ids(start, step.stop)
+        return [{"rows": [row], "ids": [one]} for row, one in zip(rows, ids, strict=True)]
+
+    def _slow_down(self, rows: int, took: float) -> None:
+        if self.pace.rate is not None and (rest := rows / self.pace.rate - took) > 0:
+            time.sleep(rest)
+
+    def _save(self) -> None:
+        self.progress.requests = self._former.plus(self.endpoint.counts)
+        self.progress.seconds = time.monotonic() - self._began
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.checkpoint.with_suffix(".partial")
+        partial.write_text(self.progress.model_dump_json(indent=1), encoding="utf-8")
+        partial.replace(self.checkpoint)

@@ -1,0 +1,155 @@
+"""A file as a stream: its rows in time order with stable ids, the windows they fall into, and when labels arrive.
+
+Everything here is a function of the file, so that a replay that was killed finds the same rows under the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry.errors import DataError, did_you_mean
+from registry.schema import as_datetimes
+from registry.task import RowWindows, TaskSpec, TimeWindows
+
+_NAMESPACE = uuid.UUID("6f1f5f2e-53a5-4c58-9d5e-2f6e7a5f0c11")
+_EPOCH = datetime(1970, 1, 1)
+
+Moments = npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rows [start, stop) of one window of the task, and the simulated time at which it is judged."""
+
+    index: int
+    start: int
+    stop: int
+    begin: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows in time order. `times` is (n,) datetime64[us]; `labels` is (n,), None where the file has none."""
+
+    rows: pd.DataFrame
+    times: Moments
+    labels: npt.NDArray[np.object_]
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ids(self, start: int, stop: int) -> list[str]:
+        """The prediction ids of rows [start, stop): the same in every run over the same rows under the same name."""
+        return [str(uuid.uuid5(_NAMESPACE, f"{self.key}:{row}")) for row in range(start, stop)]
+
+    def records(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows [start, stop) as JSON objects: null where missing, times in ISO 8601."""
+        part = self.rows.iloc[start:stop]
+        columns = [plain_values(part[name]) for name in part.columns]
+        return [dict(zip(part.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def due(self, now: datetime, delay: timedelta) -> int:
+        """How many rows' labels have arrived by `now`, `delay` after the row's own time."""
+        return int(np.searchsorted(self.times, np.datetime64(now - delay, "us"), side="right"))
+
+    def feedback(self, start: int, stop: int, delay: timedelta) -> list[dict[str, Any]]:
+        """The labels of rows [start, stop) as the endpoint takes them, with the time of their arrival."""
+        ids = self.ids(start, stop)
+        arrivals = (self.times[start:stop] + np.timedelta64(delay)).astype("datetime64[us]").astype(str)
+        return [
+            {"id": one, "label": label, "time": str(arrival)}
+            for one, label, arrival in zip(ids, self.labels[start:stop], arrivals, strict=True)
+            if label is not None
+        ]
+
+
+def open_stream(frame: pd.DataFrame, task: TaskSpec, *, name: str) -> Stream:
+    """The rows of a frame as a stream of a task. `name` tells one replay of the same rows from another.
+
+    Raises `DataError` when the task has no time column, or when target or time are missing from the frame.
+    """
+    if task.time is None:
+        raise DataError(f"task {task.name!r} has no time column: a replay needs one to know the order of the rows")
+    for column in (task.time, task.target):
+        if column not in frame.columns:
+            near = did_you_mean(column, [str(one) for one in frame.columns])
+            raise DataError(f"column {column!r} of task {task.name!r} is missing from the rows to replay{near}")
+    times = as_datetimes(frame[task.time], task.time)
+    if gaps := int(times.isna().sum()):
+        raise DataError(f"column {task.time!r}: {gaps} of {len(frame)} rows have no time and cannot be replayed")
+    if frame.empty:
+        raise DataError("there are no rows to replay")
+    order = np.argsort(times.to_numpy(), kind="stable")
+    ordered = frame.iloc[order].reset_index(drop=True)
+    labels = np.array(plain_values(ordered[task.target]), dtype=object)
+    rows = ordered.drop(columns=[task.target, *task.columns.exclude], errors="ignore")
+    key = f"{fingerprint(ordered)}:{task.name}:{name}"
+    return Stream(rows, times.to_numpy()[order].astype("datetime64[us]"), labels, key)
+
+
+def fingerprint(frame: pd.DataFrame) -> str:
+    """A digest of the rows in their order, whatever kind of source they came from."""
+    hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    columns = ",".join(str(name) for name in frame.columns)
+    return hashlib.sha256(columns.encode() + hashes.tobytes()).hexdigest()[:32]
+
+
+def plain_values(values: pd.Series[Any]) -> list[Any]:
+    """A column as values that JSON knows: numbers, strings, booleans, ISO 8601 times, None where missing."""
+    if values.dtype.kind in "Mm":
+        values = values.map(lambda moment: moment.isoformat(), na_action="ignore")
+    gaps = values.isna().to_numpy()
+    if values.dtype.kind == "f":
+        gaps |= np.isinf(values.to_numpy(dtype=np.float64))
+    return [None if gap else value for value, gap in zip(values.tolist(), gaps, strict=True)]
+
+
+def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
+    """The windows of the task that the rows fall into, in order; windows without rows are left out."""
+    if isinstance(windows, RowWindows):
+        return list(_row_steps(times, windows.rows))
+    return list(_time_steps(times, windows.every))
+
+
+def _row_steps(times: Moments, rows: int) -> Iterator[Step]:
+    for index, start in enumerate(range(0, len(times), rows)):
+        stop = min(start + rows, len(times))
+        end = _moment(times[stop - 1]) + timedelta(microseconds=1)
+        yield Step(index, start, stop, _moment(times[start]), end)
+
+
+def _time_steps(times: Moments, every: timedelta) -> Iterator[Step]:
+    begin = window_start(_moment(times[0]), every)
+    start, index = 0, 0
+    while start < len(times):
+        end = begin + every
+        stop = int(np.searchsorted(times, np.datetime64(end, "us"), side="left"))
+        if stop > start:
+            yield Step(index, start, stop, begin, end)
+            start, index = stop, index + 1
+        begin = end
+
+
+def window_start(moment: datetime, every: timedelta) -> datetime:
+    """The start of the window that holds a moment: windows are whole multiples of `every` since 1970.
+
+    >>> window_start(datetime(1970, 1, 9, 5), timedelta(days=7))
+    datetime.datetime(1970, 1, 8, 0, 0)
+    """
+    return _EPOCH + (moment - _EPOCH) // every * every
+
+
+def _moment(value: np.datetime64) -> datetime:
+    found: datetime = value.astype("datetime64[us]").item()
+    return found

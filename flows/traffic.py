@@ -1,0 +1,123 @@
+"""Requests to a running endpoint, counted: how many were sent, tried again, and failed for good."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+import orjson
+from pydantic import BaseModel
+
+from registry.errors import InputError, OutsideError
+
+_PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+class Counts(BaseModel):
+    """What became of the requests so far."""
+
+    sent: int = 0
+    retried: int = 0
+    failed: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum of two counts."""
+        return Counts(
+            sent=self.sent + other.sent, retried=self.retried + other.retried, failed=self.failed + other.failed
+        )
+
+
+class Endpoint:
+    """A client of one endpoint. A request that meets a connection error or a 5xx is tried again, a few times.
+
+    Not for several threads at once: each has its own.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+        self._waits = _PATIENCE[:retries]
+        self.counts = Counts()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def post(self, path: str, body: object) -> dict[str, Any]:
+        """POST a JSON body. Raises `InputError` with the endpoint's words on a 4xx, `OutsideError` when it is away."""
+        content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        self.counts.sent += 1
+        return self._answer(lambda: self._client.post(path, content=content), f"POST {path}")
+
+    def model(self) -> dict[str, Any]:
+        """`GET /model`: task, version, backlog of the log. Not counted: it is no traffic of a user."""
+        return self._answer(lambda: self._client.get("/model"), "GET /model", counted=False)
+
+    def _answer(self, ask: Callable[[], httpx.Response], what: str, *, counted: bool = True) -> dict[str, Any]:
+        response, problem = None, ""
+        for wait in (*self._waits, None):
+            try:
+                response, problem = ask(), ""
+            except httpx.TransportError as error:
+                response, problem = None, f"{type(error).__name__}: {error}"
+            if response is not None and response.status_code < 500:
+                break
+            if wait is not None:
+                self.counts.retried += counted
+                time.sleep(wait)
+        return self._read(response, what, problem, counted)
+
+    def _read(self, response: httpx.Response | None, what: str, problem: str, counted: bool) -> dict[str, Any]:
+        if response is not None and response.is_success:
+            answer: dict[str, Any] = orjson.loads(response.content)
+            return answer
+        self.counts.failed += counted
+        where = f"{self._client.base_url}, {what}"
+        if response is None:
+            raise OutsideError(f"{where}: no answer ({problem})")
+        said = f"{where}: {response.status_code} {_words(response)}"
+        raise OutsideError(said) if response.status_code >= 500 else InputError(said)
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        problem = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return response.text[:300]
+    return str(problem.get("detail") or problem.get("title") or problem)[:600] if isinstance(problem, dict) else ""
+
+
+@contextmanager
+def background(url: str, bodies: Sequence[object], *, key: str | None, rate: float = 20.0) -> Iterator[Counts]:
+    """While the block runs, POST the bodies to `/predict` round and round, `rate` a second, and never again.
+
+    No request is tried twice: whatever the endpoint drops is counted as failed. The counts are whole after the block.
+    """
+    counts, stop = Counts(), threading.Event()
+    thread = threading.Thread(target=_keep_asking, args=(url, bodies, key, 1 / rate, counts, stop), daemon=True)
+    if bodies:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        if bodies:
+            thread.join(timeout=60)
+
+
+def _keep_asking(
+    url: str, bodies: Sequence[object], key: str | None, pause: float, counts: Counts, stop: threading.Event
+) -> None:
+    endpoint = Endpoint(url, key=key, retries=0)
+    for body in itertools.cycle(bodies):
+        with suppress(OutsideError, InputError):  # counted; the traffic goes on
+            endpoint.post("/predict", body)
+        if stop.wait(pause):
+            break
+    counts.sent, counts.failed = endpoint.counts.sent, endpoint.counts.failed
+    endpoint.close()
