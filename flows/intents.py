@@ -1,0 +1,66 @@
+"""Intents: what a flow has set out to do, in the ledger before it begins, so that a killed flow is completed.
+
+An intent is an entry of kind `intent`; its end is an entry of kind `improvement` or `search` that carries its id. In
+between, each stage leaves its own entry (`research`, `gate`, `promotion`) with the id. Whoever comes next finds the
+open intent and goes on after the last stage that was finished, with the rows and the moment it began with.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from registry.ledger import Entry, Ledger
+
+_ENDS = {"search": "search", "improve": "improvement"}
+"""The kind of entry that ends an intent, by what is intended."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What was set out to do, `at` which moment of event time, and with which particulars."""
+
+    id: str
+    what: str
+    at: datetime
+    details: Mapping[str, Any]
+
+
+class Intents:
+    """The intents of a task, read from and written to its ledger."""
+
+    def __init__(self, ledger: Ledger, task: str) -> None:
+        self._ledger = ledger
+        self._task = task
+
+    def open(self, what: str) -> Intent | None:
+        """The newest intent of this kind, if it has no end yet."""
+        begun = self._ledger.read(kinds={"intent"})
+        mine = [entry for entry in begun if entry.outcome == what]
+        if not mine:
+            return None
+        found = Intent(mine[-1].details["intent"], what, mine[-1].at, mine[-1].details)
+        return None if self.stage(found, _ENDS[what]) else found
+
+    def begin(self, what: str, at: datetime, **details: Any) -> Intent:
+        """Write a new intent."""
+        intent = Intent(uuid.uuid4().hex[:12], what, at, details)
+        self.write(intent, "intent", outcome=what, details=details)
+        return intent
+
+    def stage(self, intent: Intent, kind: str) -> Entry | None:
+        """The entry that a stage of this intent left, or None."""
+        found = [entry for entry in self._ledger.read(kinds={kind}) if entry.details.get("intent") == intent.id]
+        return found[-1] if found else None
+
+    def write(self, intent: Intent, kind: str, *, details: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
+        """Write the entry of a stage, with the intent's id and moment."""
+        marked = {**(details or {}), "intent": intent.id}
+        return self._ledger.write(Entry(task=self._task, kind=kind, at=intent.at, details=marked, **fields))
+
+    def end(self, intent: Intent, **fields: Any) -> Entry:
+        """Write the entry that ends an intent."""
+        return self.write(intent, _ENDS[intent.what], **fields)

@@ -1,0 +1,201 @@
+"""One service as a process of its own: started, recognised, waited for, stopped.
+
+A service is recognised by its record in `HOME/run` (pid, start time, command line) and, where a kill came between the
+start and the record, by a mark in its environment, which its own children inherit: `stop` leaves none of them behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from registry.errors import OutsideError, StateError
+
+MARK = "EVERFIT_PROCESS_OF"
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is started and how it is known to be ready.
+
+    `health` is a URL that answers 200, or a file that holds the pid of the process that is ready.
+    """
+
+    name: str
+    what: str
+    command: tuple[str, ...]
+    health: str | Path
+    url: str = ""
+    port: int | None = None
+    setting: str = ""
+    seconds: float = 90.0
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The folder in which the services of one home leave their records and logs."""
+
+    home: Path
+
+    def log(self, name: str) -> Path:
+        """The log file of a service."""
+        return self.home / "logs" / f"{name}.log"
+
+    def record(self, name: str) -> Path:
+        """The record of a service that was started."""
+        return self.home / "run" / f"{name}.json"
+
+    def ready(self, name: str) -> Path:
+        """The file in which a service without a port says that it is ready."""
+        return self.home / "run" / f"{name}.ready"
+
+    def mark(self, name: str) -> str:
+        """The value of `MARK` in the environment of a service and its children."""
+        return f"{name}@{self.home}"
+
+    def find(self, name: str) -> psutil.Process | None:
+        """The running process of a service, or None."""
+        return self._recorded(name) or next(iter(self.marked(name)), None)
+
+    def marked(self, *names: str) -> list[psutil.Process]:
+        """Every process of these services and of their children, oldest first."""
+        marks = {self.mark(name) for name in names}
+        found = [process for process in psutil.process_iter() if _mark_of(process) in marks]
+        return sorted(found, key=_created)
+
+    def _recorded(self, name: str) -> psutil.Process | None:
+        try:
+            record = json.loads(self.record(name).read_text(encoding="utf-8"))
+            process = psutil.Process(record["pid"])
+            same = process.create_time() == record["created"] and process.cmdline() == record["command"]
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+        return process if same and _alive(process) else None
+
+    def start(self, service: Service, environment: Mapping[str, str]) -> psutil.Process:
+        """Start a service in a session of its own, so that it outlives whoever started it."""
+        for path in (self.log(service.name), self.record(service.name)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log(service.name).open("ab") as log:
+            child = subprocess.Popen(
+                service.command,
+                env={**environment, MARK: self.mark(service.name)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.home,
+            )
+        child.returncode = 0  # it outlives this process: nothing here waits for it, and nothing need warn of that
+        process = psutil.Process(child.pid)
+        self._write_record(service, process)
+        return process
+
+    def _write_record(self, service: Service, process: psutil.Process) -> None:
+        record = {"pid": process.pid, "created": process.create_time(), "command": list(service.command)}
+        partial = self.record(service.name).with_suffix(".partial")
+        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.replace(self.record(service.name))
+
+    def wait(self, service: Service, process: psutil.Process) -> None:
+        """Wait until the service is ready. Raises `OutsideError` with its last words if it stops or takes too long."""
+        deadline = time.monotonic() + service.seconds
+        while not is_ready(service, process):
+            if not _alive(process):
+                raise OutsideError(f"{service.what} stopped while starting{self._last_words(service.name)}")
+            if time.monotonic() > deadline:
+                raise OutsideError(
+                    f"{service.what} was not ready within {service.seconds:.0f} s{self._last_words(service.name)}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _last_words(self, name: str) -> str:
+        path = self.log(name)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        return "\n".join([f"; the end of {path}:", *(f"  {line}" for line in lines[-8:])])
+
+    def stop(self, *names: str, grace: float) -> tuple[str, ...]:
+        """Ask services and their children to end, and kill what is left after `grace` seconds; the names that ran."""
+        leaders = {name: process for name in names if (process := self.find(name)) is not None}
+        members = {*leaders.values(), *self.marked(*names)}
+        _signal(members, signal.SIGTERM)
+        psutil.wait_procs(list(members), timeout=grace)
+        left = {process for process in {*members, *self.marked(*names)} if _alive(process)}
+        _signal(left, signal.SIGKILL)
+        psutil.wait_procs(list(left), timeout=grace)
+        for name in names:
+            self.record(name).unlink(missing_ok=True)
+            self.ready(name).unlink(missing_ok=True)
+        return tuple(leaders)
+
+
+def is_ready(service: Service, process: psutil.Process) -> bool:
+    """Whether a service says that it is ready."""
+    if isinstance(service.health, Path):
+        return service.health.is_file() and service.health.read_text(encoding="utf-8") == str(process.pid)
+    try:
+        return httpx.get(service.health, timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def require_free(service: Service) -> None:
+    """Raise `StateError`, naming port, holder and setting, when the port of a service that does not run is taken."""
+    if service.port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", service.port))
+        except OSError as error:
+            raise StateError(
+                f"{service.what}: port {service.port} is taken by {_holder(service.port)}; "
+                f"free it, or choose another with {service.setting}"
+            ) from error
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, as far as this user may see."""
+    try:
+        pids = {one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid}
+        return ", ".join(f"process {pid} ({psutil.Process(pid).name()})" for pid in sorted(pids)) or "another process"
+    except psutil.Error:
+        return "another process"
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _created(process: psutil.Process) -> float:
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return float("inf")

@@ -1,0 +1,256 @@
+"""Everfit's services on one machine: Prefect's server, MLflow's server, the deployments, the endpoint, the status page.
+
+`up` starts what does not run and waits until it answers; a second `up` finds what runs. `down` stops all of it. Every
+service listens on loopback only (the endpoint where `EVERFIT_HOST` says), keeps its log in `HOME/logs` and its record
+in `HOME/run`. A setting that names another server (`EVERFIT_TRACKING_URL`, `PREFECT_API_URL`) takes the place of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import SecretStr
+from registry.locks import exclusive
+
+from flows.processes import Desk, Service, is_ready, require_free
+from registry.errors import StateError, unknown
+from registry.settings import LOOPBACK, Settings
+
+NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
+"""The services in the order in which they are started."""
+
+_FIRST = ("prefect", "mlflow", "status")
+_GRACE_SECONDS = 10.0
+
+QUIET = {
+    "DO_NOT_TRACK": "true",  # MLflow honours the literal "true" only
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""Third parties' reporting, switched off in every process."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers: where, as which process, and whether this call started it."""
+
+    name: str
+    what: str
+    url: str
+    pid: int
+    started: bool
+
+
+def up(
+    settings: Settings,
+    task: str | None = None,
+    *,
+    only: Collection[str] | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[Running, ...]:
+    """Start the services that do not run, and wait until all answer.
+
+    Without a task there is no endpoint and no status page; `only` names the services wanted, all by default. Raises
+    `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
+    endpoint serves another task, `OutsideError` when a service does not come up.
+    """
+    wanted = [one for one in services(settings, task) if only is None or one.name in _checked(only)]
+    desk = Desk(settings.folder)
+    with exclusive(_lock(settings), "starting or stopping the services"):
+        there = {one.name for one in wanted} | {one.name for one in running(settings)}
+        environment = child_environment(settings, there)
+        first = [one for one in wanted if one.name in _FIRST]
+        rest = [one for one in wanted if one.name not in _FIRST]
+        return (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
+
+
+def down(settings: Settings, *, say: Callable[[str], None] = print) -> tuple[str, ...]:
+    """Stop every service of this home, whoever started it; the names of those that ran. Raises `BusyError`."""
+    desk = Desk(settings.folder)
+    with exclusive(_lock(settings), "starting or stopping the services"):
+        # Prefect's server goes last: the deployments still talk to it while they end.
+        stopped = desk.stop("deployments", "endpoint", "status", grace=_GRACE_SECONDS)
+        stopped += desk.stop("mlflow", "prefect", grace=_GRACE_SECONDS)
+    for name in stopped:
+        say(f"{name}: stopped")
+    return stopped
+
+
+def running(settings: Settings, task: str | None = None) -> tuple[Running, ...]:
+    """The services of this home that run and answer now."""
+    desk = Desk(settings.folder)
+    found = ((one, desk.find(one.name)) for one in services(settings, task or "-"))
+    return tuple(_running(one, process.pid, False) for one, process in found if process and is_ready(one, process))
+
+
+def connected(settings: Settings) -> Settings:
+    """The settings with the running services' URLs in them, for a process that works beside `up`.
+
+    Call it before Prefect is imported: it sets Prefect's environment variables, `PREFECT_API_URL` among them where a
+    server runs, and switches third parties' reporting off.
+    """
+    names = {one.name for one in running(settings)}
+    os.environ.update(QUIET)
+    if "prefect" in names:
+        os.environ.update(prefect_environment(settings))
+    return settings.model_copy(update={"tracking_url": _tracking_url(settings, names)})
+
+
+def prefect_api() -> str | None:
+    """The URL of the Prefect API that this process talks to, or None: then flows run without Prefect."""
+    return os.environ.get("PREFECT_API_URL")
+
+
+def services(settings: Settings, task: str | None) -> tuple[Service, ...]:
+    """The services that these settings ask for, in the order of `NAMES`."""
+    return tuple(_services(settings, task, Desk(settings.folder)))
+
+
+def _services(settings: Settings, task: str | None, desk: Desk) -> Iterator[Service]:
+    if not _foreign_prefect(settings):
+        yield _prefect(settings)
+    if settings.tracking_url in ("", _mlflow_url(settings)):
+        yield _mlflow(settings.model_copy(update={"tracking_url": ""}))
+    if task is not None:
+        yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page", task))
+    yield Service("deployments", "the deployments", _python("flows.deployments"), health=desk.ready("deployments"))
+    if task is not None:
+        yield _endpoint(settings, task)
+
+
+def _prefect(settings: Settings) -> Service:
+    port = str(settings.prefect_port)
+    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+    return _local("prefect", "Prefect's server", settings.prefect_port, "prefect_port", command, health="/api/health")
+
+
+def _mlflow(settings: Settings) -> Service:
+    """MLflow's server writes artifacts where the embedded registry does: either reads what the other wrote."""
+    command = ("mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
+    stores = ("--backend-store-uri", settings.tracking, "--default-artifact-root", settings.artifacts.as_uri())
+    command = (*command, *stores, "--no-serve-artifacts")
+    return _local("mlflow", "MLflow's server", settings.mlflow_port, "mlflow_port", command)
+
+
+def _endpoint(settings: Settings, task: str) -> Service:
+    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return Service(
+        name="endpoint",
+        what=f"the endpoint of {task}",
+        command=_python("serving", task),
+        health=f"{url}/health/ready",
+        url=url,
+        port=settings.port,
+        setting="EVERFIT_PORT",
+    )
+
+
+def _local(
+    name: str, what: str, port: int, setting: str, command: tuple[str, ...], *, health: str = "/health"
+) -> Service:
+    url = f"http://127.0.0.1:{port}"
+    return Service(name, what, _python(*command), f"{url}{health}", url, port, f"EVERFIT_{setting.upper()}")
+
+
+def _python(*module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *module)
+
+
+def _start_all(
+    desk: Desk, wanted: list[Service], environment: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[Running, ...]:
+    """Start together, then wait for each: they come up side by side."""
+    begun = [(service, *_found_or_started(desk, service, environment, say)) for service in wanted]
+    ready = []
+    for service, process, started in begun:
+        desk.wait(service, process)
+        ready.append(_running(service, process.pid, started))
+        say(f"{service.name}: {service.what} {'is up' if started else 'was running'} {service.url}".rstrip())
+    return tuple(ready)
+
+
+def _found_or_started(
+    desk: Desk, service: Service, environment: Mapping[str, str], say: Callable[[str], None]
+) -> tuple[psutil.Process, bool]:
+    process = desk.find(service.name)
+    if process is not None:
+        _require_same(service, process.cmdline())
+        return process, False
+    require_free(service)
+    say(f"{service.name}: starting {service.what}")
+    return desk.start(service, environment), True
+
+
+def _require_same(service: Service, command: list[str]) -> None:
+    if command[1:] != list(service.command[1:]):
+        raise StateError(
+            f"{service.what}: runs with other settings (`{' '.join(command[1:])}`, wanted "
+            f"`{' '.join(service.command[1:])}`); run `everfit down` first"
+        )
+
+
+def _running(service: Service, pid: int, started: bool) -> Running:
+    return Running(service.name, service.what, service.url, pid, started)
+
+
+def child_environment(settings: Settings, there: Collection[str]) -> dict[str, str]:
+    """The environment of every service: the settings, the URLs of the services that are `there`, no telemetry."""
+    seen = settings.model_copy(
+        update={"home": settings.folder, "tracking_url": _tracking_url(settings, there)},
+    )
+    environment = {**os.environ, **QUIET, "PYTHONUNBUFFERED": "1"}
+    environment |= {f"EVERFIT_{name.upper()}": _text(value) for name, value in seen if value is not None}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else four workers, seven consumers, 1.3 GB
+    return environment | (prefect_environment(settings) if "prefect" in there else {})
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """What Prefect's server, its clients and its runner must agree on."""
+    return {
+        "PREFECT_HOME": str(settings.folder / "prefect"),
+        "PREFECT_API_URL": _prefect_url(settings),
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),  # its pages call this port
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        # In memory, the default, a lease outlives a killed holder for ever once the server was restarted.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+    }
+
+
+def _foreign_prefect(settings: Settings) -> bool:
+    return prefect_api() not in (None, "", _prefect_url(settings))
+
+
+def _prefect_url(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.prefect_port}/api"
+
+
+def _tracking_url(settings: Settings, there: Collection[str]) -> str:
+    return _mlflow_url(settings) if "mlflow" in there and not settings.tracking_url else settings.tracking_url
+
+
+def _mlflow_url(settings: Settings) -> str:
+    return f"http://127.0.0.1:{settings.mlflow_port}"
+
+
+def _checked(names: Collection[str]) -> Collection[str]:
+    for name in names:
+        if name not in NAMES:
+            raise StateError(unknown("service", name, NAMES))
+    return names
+
+
+def _lock(settings: Settings) -> Path:
+    return settings.folder / "locks" / "services.lock"
