@@ -1,0 +1,363 @@
+"""Every prediction served and every label that came back, by task: what monitoring and retraining read.
+
+Features are stored as they were sent, one JSON object a row: a changed schema needs no migration. Labels are kept
+with all their corrections: a reader who asks for the labels known by a moment sees those of that moment.
+
+    >>> from tempfile import mkdtemp
+    >>> from registry.database import open_engine
+    >>> log = InferenceLog(open_engine(f"sqlite:///{mkdtemp()}/everfit.db"), "flights")
+    >>> noon = datetime(2024, 5, 1, 12)
+    >>> one = Prediction("a1", noon, noon, "3", "champion", {"delay": 4}, "no", [0.9, 0.1], [0], 0.33, 0.01)
+    >>> log.append([one]), log.append([one])
+    (1, 0)
+    >>> log.add_feedback([Feedback("a1", "yes", noon, noon)])
+    FeedbackCounts(stored=1, repeated=0, corrected=0, unknown=0)
+    >>> log.frame()[["__id__", "__prediction__", "__label__", "delay"]].values.tolist()
+    [['a1', 'no', 'yes', 4]]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import orjson
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from registry.database import from_micros, insert, reading, to_micros, writing
+from registry.errors import RowError
+
+Role: TypeAlias = Literal["champion", "shadow"]
+
+_ROLES: tuple[Role, ...] = ("champion", "shadow")
+_CHUNK = 500  # ids in one IN list
+_METADATA = sa.MetaData()
+_PREDICTIONS = sa.Table(
+    "predictions",
+    _METADATA,
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("task", "role", "id")),
+    *(sa.Column(name, sa.BigInteger) for name in ("time", "received")),
+    *(sa.Column(name, sa.Text) for name in ("version", "features", "prediction", "scores", "conformal")),
+    *(sa.Column(name, sa.Double) for name in ("uncertainty", "disagreement")),
+)
+_FEEDBACK = sa.Table(
+    "feedback",
+    _METADATA,
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("task", "id")),
+    sa.Column("received", sa.BigInteger, primary_key=True),
+    sa.Column("time", sa.BigInteger),
+    sa.Column("label", sa.Text),
+)
+
+_READ = tuple(column for column in _PREDICTIONS.c if column.name not in ("task", "role"))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One served row.
+
+    `time` is the event time and `received` the wall clock, both UTC without zone. `features` holds the schema's
+    columns as JSON values. `scores` are the class probabilities, or `[low, high]` for regression; `conformal` are the
+    class indices of the conformal set, None for regression. `role` is that of the version that answered: a champion
+    and a shadow may answer under one id.
+    """
+
+    id: str
+    time: datetime
+    received: datetime
+    version: str
+    role: Role
+    features: Mapping[str, Any]
+    prediction: str | float
+    scores: Sequence[float]
+    conformal: Sequence[int] | None
+    uncertainty: float
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The true label of a prediction, in canonical form. `time` is the moment it became known in event time."""
+
+    id: str
+    label: str | float
+    time: datetime
+    received: datetime
+
+
+@dataclass(frozen=True)
+class FeedbackCounts:
+    """What became of labels: `stored + repeated + corrected` is their number.
+
+    `unknown` says for how many of them there is no such prediction yet; those are kept all the same, and join when the
+    prediction arrives.
+    """
+
+    stored: int
+    repeated: int
+    corrected: int
+    unknown: int
+
+
+class Counts(NamedTuple):
+    """How many predictions there are, and how many of them have a label."""
+
+    predictions: int
+    labelled: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which predictions a reader asks for; the SQL of it."""
+
+    task: str
+    start: datetime | None = None
+    end: datetime | None = None
+    version: str | None = None
+    role: Role | None = "champion"
+    labels_by: datetime | None = None
+
+    def labels(self) -> sa.ColumnElement[bool]:
+        """Condition on feedback: this task's, known by the moment asked for."""
+        mine = _FEEDBACK.c.task == self.task
+        return mine if self.labels_by is None else mine & (_FEEDBACK.c.time <= to_micros(self.labels_by))
+
+    def where(self, *, labelled_only: bool = False) -> sa.ColumnElement[bool]:
+        """Condition on predictions."""
+        c = _PREDICTIONS.c
+        found = (c.task == self.task) & c.role.in_([self.role] if self.role else _ROLES)
+        if self.start is not None:
+            found &= c.time >= to_micros(self.start)
+        if self.end is not None:
+            found &= c.time < to_micros(self.end)
+        if self.version is not None:
+            found &= c.version == self.version
+        return found & sa.exists().where(_FEEDBACK.c.id == c.id, self.labels()) if labelled_only else found
+
+
+def _checked(name: str) -> str:
+    if not name or "\0" in name:
+        raise RowError(f"id: expected text without NUL, got {name!r}")
+    return name
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def _parse_all(texts: Sequence[str | None]) -> list[Any]:
+    """Many JSON texts at once: one call of the parser takes a third of the time of one call a text."""
+    parsed: list[Any] = orjson.loads(f"[{','.join(text or 'null' for text in texts)}]")
+    return parsed
+
+
+def _chunks(names: Collection[str]) -> Iterator[list[str]]:
+    every = list(names)
+    return (every[first : first + _CHUNK] for first in range(0, len(every), _CHUNK))
+
+
+def _kind(one: Feedback, known: tuple[str, int] | None) -> Literal["stored", "repeated", "corrected"]:
+    if known is None:
+        return "stored"
+    label, received = known
+    return "repeated" if label == _json(one.label) or to_micros(one.received) < received else "corrected"
+
+
+def _moments(micros: Sequence[int | None]) -> pd.Series[Any]:
+    missing = np.iinfo(np.int64).min  # numpy's NaT
+    return pd.Series(np.array([missing if one is None else one for one in micros], dtype=np.int64).view("M8[us]"))
+
+
+def _values(values: list[Any]) -> pd.Series[Any]:
+    """Numbers as float64, anything else as it is."""
+    numbers = bool(values) and all(isinstance(value, float) for value in values)
+    return pd.Series(values, dtype="float64" if numbers else "object")
+
+
+def _features(texts: Sequence[str], columns: Sequence[str] | None) -> dict[str, pd.Series[Any]]:
+    """The columns of many JSON objects; a key that a row lacks is None there."""
+    if columns is not None and not columns:
+        return {}
+    rows = _parse_all(texts)
+    names = columns if columns is not None else dict.fromkeys(name for row in rows for name in row)
+    return {name: pd.Series([row.get(name) for row in rows], dtype=None if rows else "object") for name in names}
+
+
+def _frame(
+    rows: Sequence[Sequence[Any]], labels: Mapping[str, tuple[str, int]], columns: Sequence[str] | None
+) -> pd.DataFrame:
+    """The frame of rows selected as `_READ`."""
+    ids, times, received, versions, features, predictions, scores, sets, uncertainty, disagreement = (
+        zip(*rows, strict=True) if rows else [()] * len(_READ)
+    )
+    known = [labels.get(name, (None, None)) for name in ids]
+    outputs = {
+        "__id__": pd.Series(ids, dtype="object"),
+        "__time__": _moments(times),
+        "__received__": _moments(received),
+        "__version__": pd.Series(versions, dtype="object"),
+        "__prediction__": _values(_parse_all(predictions)),
+        "__scores__": pd.Series(_parse_all(scores), dtype="object"),
+        "__set__": pd.Series(_parse_all(sets), dtype="object"),
+        "__uncertainty__": pd.Series(uncertainty, dtype="float64"),
+        "__disagreement__": pd.Series(disagreement, dtype="float64"),
+        "__label__": pd.Series(_parse_all([label for label, _ in known]), dtype="object"),
+        "__label_time__": _moments([time for _, time in known]),
+    }
+    return pd.DataFrame({**outputs, **_features(features, columns)})
+
+
+class InferenceLog:
+    """The predictions and labels of one task. One object may be used by several threads, one database by many logs.
+
+    All methods raise `StoreError` when the database fails; nothing of that call is kept then, and since writing is
+    idempotent, the same call may simply be made again.
+    """
+
+    def __init__(self, engine: Engine, task: str) -> None:
+        self._engine = engine
+        self._task = task
+
+    def append(self, predictions: Sequence[Prediction]) -> int:
+        """Store predictions, all or none; those whose id (and role) is known already are passed over.
+
+        Returns how many were new. Raises `RowError` for an id that no database keeps (empty, or with a NUL).
+        """
+        rows = [self._row(one) for one in predictions]
+        if not rows:
+            return 0
+        with writing(self._engine) as connection:
+            return connection.execute(insert(self._engine, _PREDICTIONS).on_conflict_do_nothing(), rows).rowcount
+
+    def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
+        """Store labels. One that says what is known already changes nothing; another one is a correction.
+
+        The label received last wins, so an old message delivered again never undoes a correction. Of several labels
+        for one id in one call the last counts, the others are repetitions.
+        """
+        newest = {_checked(one.id): one for one in feedback}
+        if not newest:
+            return FeedbackCounts(0, 0, 0, 0)
+        with writing(self._engine) as connection:
+            known = self._newest_labels(connection, newest)
+            kinds = {name: _kind(one, known.get(name)) for name, one in newest.items()}
+            self._write_labels(connection, [newest[name] for name, kind in kinds.items() if kind != "repeated"])
+            unknown = len(newest.keys() - self._predicted(connection, newest))
+        number = Counter(kinds.values())
+        repeated = number["repeated"] + len(feedback) - len(newest)
+        return FeedbackCounts(number["stored"], repeated, number["corrected"], unknown)
+
+    def frame(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        version: str | None = None,
+        role: Role | None = "champion",
+        columns: Sequence[str] | None = None,
+        labels_by: datetime | None = None,
+        labelled_only: bool = False,
+        offset: int = 0,
+        limit: int | None = None,
+        newest: int | None = None,
+    ) -> pd.DataFrame:
+        """The rows with `start <= time < end`, in order of (time, id), as columns:
+
+        `__id__ __time__ __received__ __version__ __prediction__`, `__scores__` (list), `__set__` (list of class
+        indices, or None), `__uncertainty__ __disagreement__`, `__label__` (None where absent), `__label_time__` (NaT),
+        then the features: those of `columns`, or all that occur. Features have the dtype pandas infers from JSON.
+
+        `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
+        first rows after `offset`, `newest` the last ones instead. `role` None reads champion's and shadow's rows.
+        """
+        asked = _Rows(self._task, start, end, version, role, labels_by)
+        c, where = _PREDICTIONS.c, asked.where(labelled_only=labelled_only)
+        order = (c.time, c.id) if newest is None else (c.time.desc(), c.id.desc())
+        rows = sa.select(*_READ).where(where).order_by(*order).offset(offset).limit(limit if newest is None else newest)
+        ids = rows.with_only_columns(c.id)
+        f = _FEEDBACK.c
+        labels = sa.select(f.id, f.label, f.time).where(asked.labels(), f.id.in_(ids)).order_by(f.received)
+        with reading(self._engine) as connection:
+            found = connection.execute(rows).all()
+            known = {name: (label, time) for name, label, time in connection.execute(labels)}
+        return _frame(found if newest is None else found[::-1], known, columns)
+
+    def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
+        """The first and the last event time, or None when nothing is logged."""
+        time, where = _PREDICTIONS.c.time, _Rows(self._task, role=role).where()
+        with reading(self._engine) as connection:
+            low, high = connection.execute(sa.select(sa.func.min(time), sa.func.max(time)).where(where)).one()
+        return None if low is None else (from_micros(low), from_micros(high))
+
+    def counts(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        version: str | None = None,
+        role: Role | None = "champion",
+        labels_by: datetime | None = None,
+    ) -> Counts:
+        """How many rows `frame` would give, and how many with a label."""
+        asked = _Rows(self._task, start, end, version, role, labels_by)
+        rows = sa.select(sa.func.count()).select_from(_PREDICTIONS)
+        with reading(self._engine) as connection:
+            every = connection.execute(rows.where(asked.where())).scalar_one()
+            return Counts(every, connection.execute(rows.where(asked.where(labelled_only=True))).scalar_one())
+
+    def versions(self, *, role: Role | None = "champion") -> dict[str, int]:
+        """How many rows each version answered, in the order in which they first did."""
+        c = _PREDICTIONS.c
+        rows = sa.select(c.version, sa.func.count()).where(_Rows(self._task, role=role).where()).group_by(c.version)
+        with reading(self._engine) as connection:
+            found = connection.execute(rows.order_by(sa.func.min(c.time), c.version)).all()
+        return {row[0]: row[1] for row in found}
+
+    def _row(self, one: Prediction) -> dict[str, Any]:
+        return {
+            "task": self._task,
+            "role": one.role,
+            "id": _checked(one.id),
+            "time": to_micros(one.time),
+            "received": to_micros(one.received),
+            "version": one.version,
+            "features": _json(one.features),
+            "prediction": _json(one.prediction),
+            "scores": _json(one.scores),
+            "conformal": None if one.conformal is None else _json(one.conformal),
+            "uncertainty": float(one.uncertainty),
+            "disagreement": float(one.disagreement),
+        }
+
+    def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
+        """The label received last, in JSON, and when it was received, by id."""
+        f, found = _FEEDBACK.c, dict[str, tuple[str, int]]()
+        for some in _chunks(ids):
+            rows = sa.select(f.id, f.label, f.received).where(f.task == self._task, f.id.in_(some)).order_by(f.received)
+            found |= {name: (label, received) for name, label, received in connection.execute(rows)}
+        return found
+
+    def _write_labels(self, connection: Connection, feedback: Sequence[Feedback]) -> None:
+        if not feedback:
+            return
+        times = [{"time": to_micros(one.time), "received": to_micros(one.received)} for one in feedback]
+        rows = [
+            {"task": self._task, "id": one.id, "label": _json(one.label), **moments}
+            for one, moments in zip(feedback, times, strict=True)
+        ]
+        statement = insert(self._engine, _FEEDBACK)
+        changed = {name: statement.excluded[name] for name in ("label", "time")}
+        keys = ["task", "id", "received"]
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+
+    def _predicted(self, connection: Connection, ids: Collection[str]) -> set[str]:
+        """Those of the ids that have a prediction."""
+        where, c = _Rows(self._task, role=None).where(), _PREDICTIONS.c
+        chunks = (connection.execute(sa.select(c.id).where(where, c.id.in_(some))) for some in _chunks(ids))
+        return {name for chunk in chunks for name in chunk.scalars()}

@@ -1,0 +1,97 @@
+"""The ledger: everything that was measured, decided and done about a task, in order, never changed afterwards.
+
+>>> from tempfile import mkdtemp
+>>> from registry.database import open_engine
+>>> ledger = Ledger(open_engine(f"sqlite:///{mkdtemp()}/everfit.db"), "flights")
+>>> entry = ledger.write(Entry(task="flights", kind="decision", at=datetime(2024, 5, 1), outcome="none"))
+>>> entry.id, [found.outcome for found in ledger.read(kinds={"decision"})]
+(1, ['none'])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.engine import Engine, Row
+
+from registry.database import from_micros, lock_until_commit, reading, to_micros, utc_now, writing
+from registry.schema import Frozen
+
+_TEXTS = ("task", "kind", "version", "severity", "outcome", "reasons", "details")
+_ENTRIES = sa.Table(
+    "ledger",
+    sa.MetaData(),
+    sa.Column("id", sa.BigInteger, primary_key=True),
+    *(sa.Column(name, sa.Text) for name in _TEXTS),
+    *(sa.Column(name, sa.BigInteger) for name in ("at", "written")),
+    sa.Column("seconds", sa.Double),
+)
+_LOCK = 0x6C656467  # key of PostgreSQL's advisory lock
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+class Entry(Frozen):
+    """One entry. `at` is event time, `written` the wall clock (UTC without zone); `id` and `written` come from
+    `Ledger.write`. `details` is JSON: what it takes to understand the entry later, or to replay it."""
+
+    id: int | None = None
+    task: str
+    kind: str = Field(description="search, window, decision, research, gate, promotion, rollback, replay, ...")
+    at: datetime
+    written: datetime | None = None
+    version: str | None = None
+    severity: str | None = None
+    outcome: str | None = Field(None, description="the remedy, the verdict, or how it ended")
+    reasons: tuple[str, ...] = ()
+    details: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Ledger:
+    """The entries of one task. There is no way to change or remove one.
+
+    All methods raise `StoreError` when the database fails. Ids grow in the order in which entries become visible, so
+    `read(since=last_id_seen)` misses none.
+    """
+
+    def __init__(self, engine: Engine, task: str) -> None:
+        self._engine = engine
+        self._task = task
+
+    def write(self, entry: Entry) -> Entry:
+        """Append an entry; returns it as stored, with its `id` and `written`. Raises `ValueError` for another task's
+        entry, or one that was written already."""
+        if entry.task != self._task or entry.id is not None:
+            raise ValueError(f"expected a new entry of task {self._task!r}, got one of {entry.task!r}, id {entry.id}")
+        with writing(self._engine) as connection:
+            lock_until_commit(connection, _LOCK)
+            row = connection.execute(_ENTRIES.insert().values(_row(entry)).returning(*_ENTRIES.c)).one()
+        return _entry(row)
+
+    def read(self, *, kinds: Collection[str] | None = None, since: int = 0, last: int | None = None) -> list[Entry]:
+        """The entries with an id above `since`, oldest first: all kinds or those named; only the newest `last`."""
+        c = _ENTRIES.c
+        rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(c.id.desc()).limit(last)
+        if kinds is not None:
+            rows = rows.where(c.kind.in_(sorted(kinds)))
+        with reading(self._engine) as connection:
+            found = connection.execute(rows).all()
+        return [_entry(row) for row in reversed(found)]
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    plain = entry.model_dump(include={"task", "kind", "version", "severity", "outcome", "seconds"})
+    texts = {name: orjson.dumps(getattr(entry, name), option=_OPTIONS).decode() for name in ("reasons", "details")}
+    return {**plain, **texts, "at": to_micros(entry.at), "written": to_micros(utc_now())}
+
+
+def _entry(row: Row[Any]) -> Entry:
+    found = row._asdict()
+    parsed = {name: orjson.loads(found[name]) for name in ("reasons", "details")}
+    moments = {name: from_micros(found[name]) for name in ("at", "written")}
+    return Entry.model_validate({**found, **parsed, **moments})
