@@ -177,9 +177,18 @@ def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
 
 
+def truth(text: str) -> float | None:
+    """What a canonical string means in a boolean column: 1.0, 0.0, or None if it means neither.
+
+    >>> truth("Yes"), truth("0"), truth("maybe")
+    (1.0, 0.0, None)
+    """
+    return _TRUTH.get(text.strip().lower())
+
+
 def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     texts = as_strings(values)
-    out = texts.map(lambda text: _TRUTH.get(text.strip().lower()), na_action="ignore").astype("float64")
+    out = texts.map(truth, na_action="ignore").astype("float64")
     bad = np.flatnonzero(out.isna().to_numpy() & texts.notna().to_numpy())
     if bad.size:
         raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {values.iloc[bad[0]]!r}")

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     log_sync: Literal["os", "disk"] = Field(
         "os", description="when a prediction counts as stored: handed to the system (survives a kill) or synced to disk"
     )
+    max_backlog_bytes: int = Field(
+        1_000_000_000, ge=1_000, description="most journal bytes that may wait for the store before requests get a 503"
+    )
     watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
 
     @model_validator(mode="after")

@@ -1,0 +1,76 @@
+"""Errors as answers: the error tree mapped to status codes, written as problem details (RFC 9457).
+
+    RowError (MisfitError names row, column, value)   422
+    BodyError, other InputError                       400
+    TooLargeError, TooManyRowsError                   413
+    NoModelError                                      503, Retry-After
+    other StateError                                  409
+    OutsideError                                      503, Retry-After
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from registry.errors import EverfitError, InputError, NoModelError, OutsideError, RowError, StateError
+from serving.rows import MisfitError, TooManyRowsError
+
+RETRY_SECONDS = 2
+MEDIA_TYPE = "application/problem+json"
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class BodyError(InputError):
+    """A body that is not JSON."""
+
+
+class TooLargeError(InputError):
+    """A body larger than the endpoint reads."""
+
+
+_STATUSES: tuple[tuple[type[EverfitError], int], ...] = (
+    (TooManyRowsError, 413),
+    (TooLargeError, 413),
+    (RowError, 422),
+    (InputError, 400),
+    (NoModelError, 503),
+    (StateError, 409),
+    (OutsideError, 503),
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer that says what went wrong."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+def problem_of(error: EverfitError) -> Problem:
+    """The answer to a deliberate error."""
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    place = {"row": error.row, "column": error.column, "value": error.value} if isinstance(error, MisfitError) else {}
+    known = {name: value for name, value in place.items() if value is not None}
+    return problem(status, str(error), **known)
+
+
+def problem(status: int, detail: str, **more: Any) -> Problem:
+    """Problem details as an answer. `more` are further members, such as the column."""
+    title = HTTPStatus(status).phrase
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    body = orjson.dumps(content, default=str)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers.append((b"connection", b"close"))
+    return Problem(status, headers, body)

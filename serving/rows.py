@@ -1,0 +1,284 @@
+"""Rows of a request as the graph's inputs: validation compiled once from the schema, quick for one row and for many.
+
+JSON has fewer types than a frame, so a request is read more strictly than `Schema.conform` reads history:
+
+    numeric       a number; no text, no boolean, nothing beyond single precision
+    boolean       true, false, 0, 1, or the words that training data may use for them ("yes", "f", ...)
+    datetime      ISO 8601 text; without a zone it counts as UTC
+    categorical   text, a number or a boolean: `canonical_category` makes them one
+
+`null` is a missing value everywhere. A column that is absent is an error, since a client that forgot it and one that
+has no value must not look alike. Columns the schema does not have are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.errors import RowError, did_you_mean
+from registry.schema import Column, NumericColumn, Schema, canonical_category, truth
+from registry.scoring import MISSING_TIME, Feed
+
+MAX_ID_LENGTH = 64
+MAX_WARNINGS = 20
+LARGEST = float(np.finfo(np.float32).max)
+"""Graphs reckon in single precision: a larger number would become infinite there."""
+
+Row: TypeAlias = dict[str, Any]
+Convert: TypeAlias = Callable[[Any], Any]
+
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+_SHOWN = 100
+
+
+class MisfitError(RowError):
+    """A value that does not fit, with its place: what an answer of status 422 names."""
+
+    def __init__(self, message: str, *, row: int | None = None, column: str | None = None, value: object = None):
+        super().__init__(message)
+        self.row, self.column, self.value = row, column, shorten(value)
+
+
+class _WrongTypeError(ValueError):
+    """Raised by a converter; its text is what was expected."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The rows of a request and the ids the client gave them, if any."""
+
+    rows: list[Row]
+    ids: list[str] | None = None
+
+
+class RowReader:
+    """The schema, compiled. `one` reuses its arrays: call it from one thread, and use what it returns before the next
+    call. `many` makes new ones and may run anywhere."""
+
+    def __init__(self, schema: Schema, time: str | None = None) -> None:
+        """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
+        self._columns = [(column.name, _CONVERTERS[column.kind], _DTYPES[column.kind]) for column in schema.columns]
+        self._cells = [(name, convert, np.empty((1, 1), dtype)) for name, convert, dtype in self._columns]
+        self._feed: Feed = {name: cell for name, _, cell in self._cells}
+        self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
+        self._time = time if time not in schema.names else None
+        self._known = set(schema.names) | {time}
+
+    def one(self, row: Row) -> Feed:
+        """The inputs of one row, each (1, 1). Raises `MisfitError`."""
+        try:
+            for name, convert, cell in self._cells:
+                cell[0, 0] = convert(row[name])
+            if self._time is not None:
+                _time(row.get(self._time))
+        except (_WrongTypeError, LookupError, TypeError) as error:
+            raise self._explain([row]) from error
+        return self._feed
+
+    def many(self, rows: Sequence[Row]) -> Feed:
+        """The inputs of n rows, each (n, 1). Raises `MisfitError` for the first row that does not fit."""
+        try:
+            if self._time is not None:
+                for row in rows:
+                    _time(row.get(self._time))
+            return {name: _column([row[name] for row in rows], convert, dtype) for name, convert, dtype in self._columns}
+        except (_WrongTypeError, LookupError, TypeError, AttributeError) as error:
+            raise self._explain(rows) from error
+
+    def warnings(self, feed: Feed) -> list[str]:
+        """The numeric columns with a value outside the range seen in training, one line each, bounded in number."""
+        lines = [line for name, low, high in self._bounds if (line := _outside(feed[name], name, low, high))]
+        if (more := len(lines) - MAX_WARNINGS) > 0:
+            lines = [*lines[:MAX_WARNINGS], f"and {more} more columns"]
+        return lines
+
+    def odd(self, row: Row) -> bool:
+        """Whether a row that fits has a number outside the range seen in training: the quick form of `warnings`."""
+        for name, low, high in self._bounds:
+            value = row[name]
+            if value is not None and not low <= value <= high:
+                return True
+        return False
+
+    def ignored(self, rows: Sequence[Row]) -> int:
+        """How many values of rows that fit stand in columns the schema does not have."""
+        if sum(map(len, rows)) == len(rows) * len(self._columns):
+            return 0
+        return sum(name not in self._known for row in rows for name in row)
+
+    def _explain(self, rows: Sequence[Any]) -> MisfitError:
+        """The first misfit in reading order; the quick paths only find out that there is one."""
+        for number, row in enumerate(rows):
+            if not isinstance(row, dict):
+                return MisfitError(f"row {number}: expected an object of columns, got {shorten(row)!r}", row=number)
+            if (found := self._misfit(number, row)) is not None:
+                return found
+        raise AssertionError("a row that does not fit must be found again")
+
+    def _misfit(self, number: int, row: Row) -> MisfitError | None:
+        checks = [(name, convert) for name, convert, _ in self._columns]
+        for name, convert in [*checks, (self._time, _time)] if self._time in row else checks:
+            where = f"row {number}, column {name!r}"
+            if name not in row:
+                near = did_you_mean(str(name), row)
+                message = f"{where}: it is absent{near}; a missing value is written null"
+                return MisfitError(message, row=number, column=name)
+            try:
+                convert(row[name])
+            except _WrongTypeError as error:
+                message = f"{where}: expected {error}, got {shorten(row[name])!r}"
+                return MisfitError(message, row=number, column=name, value=row[name])
+        return None
+
+
+def read_request(parsed: object, schema: Schema, max_rows: int) -> Request:
+    """The rows of a parsed body: one row, a list of rows, or `{"rows": [...], "ids": [...]}`.
+
+    Raises `MisfitError` for any other shape, `TooManyRowsError` above `max_rows`.
+    """
+    if isinstance(parsed, list):
+        return _checked(parsed, None, max_rows)
+    if not isinstance(parsed, dict):
+        raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shorten(parsed)!r}")
+    if "rows" not in parsed or ("rows" in schema.names and not isinstance(parsed["rows"], list)):
+        return Request([parsed])
+    if not isinstance(parsed["rows"], list):
+        raise MisfitError(f"rows: expected a list of rows, got {shorten(parsed['rows'])!r}")
+    return _checked(parsed["rows"], parsed.get("ids"), max_rows)
+
+
+class TooManyRowsError(RowError):
+    """More rows than one request may hold."""
+
+
+def _checked(rows: list[Any], ids: object, max_rows: int) -> Request:
+    if not rows:
+        raise MisfitError("rows: expected at least one row, got none")
+    if len(rows) > max_rows:
+        raise TooManyRowsError(f"rows: expected at most {max_rows} in one request, got {len(rows)}")
+    return Request(rows, None if ids is None else check_ids(ids, len(rows)))
+
+
+def check_ids(ids: object, expected: int) -> list[str]:
+    """The ids of a request, one a row. Raises `MisfitError` unless they are unique, printable and short."""
+    if not isinstance(ids, list) or len(ids) != expected:
+        found = f"{len(ids)} of them" if isinstance(ids, list) else repr(shorten(ids))
+        raise MisfitError(f"ids: expected a list of {expected}, one for each row, got {found}")
+    for row, one in enumerate(ids):
+        check_id(one, row)
+    if len(set(ids)) != len(ids):
+        twice = next(one for row, one in enumerate(ids) if one in ids[:row])
+        raise MisfitError(f"ids: expected unique ids, got {twice!r} twice", value=twice)
+    return ids
+
+
+def check_id(one: object, row: int) -> str:
+    """One prediction id. Raises `MisfitError`."""
+    if not isinstance(one, str) or not 0 < len(one) <= MAX_ID_LENGTH or not one.isprintable():
+        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shorten(one)!r}"
+        raise MisfitError(message, row=row, column="id", value=one)
+    return one
+
+
+def micros(text: str) -> int:
+    """Microseconds since 1970 UTC of ISO 8601 text; without a zone it counts as UTC. Raises `ValueError`.
+
+    >>> micros("1970-01-01T00:00:01"), micros("1970-01-01 01:00+01:00")
+    (1000000, 0)
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError as error:
+        raise ValueError(str(error)) from error
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def shorten(value: object) -> object:
+    """A value fit to be quoted in an error: scalars as they are, text cut, anything else as cut text."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _number(value: Any) -> float:
+    kind = type(value)
+    if kind is float or kind is int:
+        if -LARGEST <= value <= LARGEST:
+            return float(value)
+        raise _WrongTypeError(f"a number between {-LARGEST:.3g} and {LARGEST:.3g}")
+    if value is None:
+        return math.nan
+    raise _WrongTypeError("a number")
+
+
+def _truth(value: Any) -> float:
+    if value is True:
+        return 1.0
+    if value is False:
+        return 0.0
+    if value is None or value == "":
+        return math.nan
+    text = canonical_category(value) if isinstance(value, (str, int, float)) else None
+    found = None if text is None else truth(text)
+    if found is None:
+        raise _WrongTypeError("true or false")
+    return found
+
+
+def _time(value: Any) -> int:
+    if value is None:
+        return MISSING_TIME
+    if isinstance(value, str):
+        try:
+            return micros(value)
+        except ValueError:
+            pass
+    raise _WrongTypeError("an ISO 8601 date and time")
+
+
+def _category(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, float)):
+        return canonical_category(value) or ""
+    raise _WrongTypeError("text, a number or a boolean")
+
+
+_CONVERTERS: dict[str, Convert] = {"numeric": _number, "boolean": _truth, "datetime": _time, "categorical": _category}
+_DTYPES: dict[str, Any] = {"numeric": np.float64, "boolean": np.float64, "datetime": np.int64, "categorical": object}
+_NUMBERS = {float, int, type(None)}
+
+
+def _column(values: list[Any], convert: Convert, dtype: Any) -> npt.NDArray[Any]:
+    if convert is _number and set(map(type, values)) <= _NUMBERS:
+        found = np.array(values, dtype=np.float64)
+        if not (np.abs(found) > LARGEST).any():
+            return found[:, None]
+    out = np.empty((len(values), 1), dtype=dtype)
+    out[:, 0] = [convert(value) for value in values]
+    return out
+
+
+def _bounds(column: Column) -> tuple[str, float, float] | None:
+    if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
+        return None
+    return column.name, column.low, column.high
+
+
+def _outside(values: npt.NDArray[Any], name: str, low: float, high: float) -> str | None:
+    odd = np.flatnonzero((values < low) | (values > high))
+    if not odd.size:
+        return None
+    more = f" (and {odd.size - 1} more rows)" if odd.size > 1 else ""
+    first = float(values[odd[0], 0])
+    return f"{name}: {first:g} is outside the range seen in training, {low:g} to {high:g}{more}"
