@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from registry.errors import DataError, RowError, did_you_mean
-from registry.inference import conform_as, infer_kinds, nested
+from registry.inference import conform_as, infer_kinds, nested, shown
 from registry.schema import ColumnKind, Frozen, as_datetimes, as_strings
 from registry.task import TaskSpec
 from retrain.leaks import leaks
@@ -101,12 +101,12 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     remedy = "write times as ISO 8601 (2024-01-31T12:00:00), in UTC or with an offset"
     if values.dtype.kind in "iufb":
         yield Finding(
-            level="fatal", column=name, message=f"times are numbers, such as {values.iloc[0]!r}", remedy=remedy
+            level="fatal", column=name, message=f"times are numbers, such as {shown(values.iloc[0])}", remedy=remedy
         )
         return
     bad = _unparsable(values, name)
     if len(bad):
-        message = f"{len(bad):,} of {len(values):,} values are no times, such as {values[bad[0]]!r}"
+        message = f"{len(bad):,} of {len(values):,} values are no times, such as {shown(values[bad[0]])}"
         yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(bad))
     missing = int(values.isna().sum())
     if missing == len(values):
@@ -150,11 +150,11 @@ def _target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
 def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     wrong = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
     if len(wrong):
-        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {wrong.iloc[0]!r}"
+        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {shown(wrong.iloc[0])}"
         remedy = "clean them, or set `problem` to multiclass"
         yield Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=len(wrong))
     elif values.nunique() == 1:
-        message = f"every target is {values.dropna().iloc[0]!r}"
+        message = f"every target is {shown(values.dropna().iloc[0])}"
         yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
 
 
@@ -196,7 +196,7 @@ def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     held = task.splits.validation + task.splits.calibration + task.splits.test
     oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
     if as_strings(oldest[task.target]).nunique() == 1:
-        message = f"the oldest {len(oldest):,} rows, which train, are all {oldest[task.target].iloc[0]!r}"
+        message = f"the oldest {len(oldest):,} rows, which train, are all {shown(oldest[task.target].iloc[0])}"
         yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
 
 
@@ -230,7 +230,7 @@ def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Findin
     texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
     if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
         return
-    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {counts.index[~number][0]!r}"
+    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {shown(counts.index[~number][0])}"
     remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
     yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
 
