@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from registry.errors import BundleError
 from registry.schema import Frozen, Schema
@@ -81,6 +81,8 @@ class Lineage(Frozen):
 
 class Manifest(Frozen):
     """`bundle.json`: everything about a model that is not an array."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # an undefined metric is NaN, a radius may be infinite
 
     format: Literal[1] = 1
     task: TaskSpec
