@@ -1,0 +1,59 @@
+"""Defaults that work: the first trials of every cold search, best bets first and unlike one another.
+
+Drawn from what is published for networks on tables: widths, dropout, label smoothing and robust scaling of RealMLP's
+tuned defaults (Holzmueller et al. 2024), batch-normalised and ELU perceptrons of AutoGluon's portfolios, small ResNets
+(Gorishniy et al. 2021) and periodic embeddings of numbers (Gorishniy et al. 2022). A portfolio of three is worth some
+dozens to hundreds of random evaluations on tables of the kind it was learnt on.
+"""
+
+from __future__ import annotations
+
+from retrain.families.base import Candidate
+from retrain.families.parameters import Choice
+from retrain.search.space import SearchSpace
+
+DEFAULTS: dict[str, Choice] = {
+    "scaling": "robust",
+    "optimizer": "adamw",
+    "adamw_rate": 2e-3,
+    "sgd_rate": 0.05,
+    "momentum": 0.9,
+    "schedule": "cosine",
+    "weight_decay": 1e-2,
+    "batch_size": 0,  # snapped to the smallest of the space
+    "epochs": 10_000,  # snapped to the longest of the space
+    "label_smoothing": 0.0,
+    "class_weights": "none",
+    "depth": 3,
+    "width": 256,
+    "expansion": 1.5,
+    "activation": "relu",
+    "normalisation": "batch",
+    "dropout": 0.15,
+    "residual_dropout": 0.0,
+    "category_cap": 8,
+    "numeric_embedding": "none",
+    "frequencies": 16,
+    "sigma": 0.1,
+}
+"""A value for every dimension, for candidates that lack one."""
+
+_SHORT = 1
+_LARGE = 1_000_000
+
+_VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
+    ("mlp", {"dropout": 0.2, "label_smoothing": 0.05, "epochs": _SHORT}),
+    ("resnet", {"depth": 2, "width": 128, "adamw_rate": 1e-3, "dropout": 0.3, "batch_size": _LARGE}),
+    ("mlp", {"numeric_embedding": "periodic", "activation": "silu", "dropout": 0.1, "adamw_rate": 1e-3}),
+    ("mlp", {"depth": 2, "width": 128, "scaling": "quantile", "dropout": 0.4, "weight_decay": 0.1, "epochs": _SHORT}),
+    ("mlp", {"depth": 4, "width": 192, "activation": "elu", "adamw_rate": 5e-3, "dropout": 0.1, "batch_size": _LARGE}),
+    ("resnet", {"depth": 3, "numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile"}),
+    ("mlp", {"depth": 1, "width": 384, "normalisation": "none", "optimizer": "sgd", "category_cap": 16}),
+    ("mlp", {"depth": 2, "width": 64, "activation": "silu", "category_cap": 4, "batch_size": _LARGE}),
+)
+
+
+def portfolio(space: SearchSpace) -> list[Candidate]:
+    """The defaults that fit a space, in the order to try them."""
+    fitted = (space.fit(Candidate(family=family, choices=own), DEFAULTS) for family, own in _VARIATIONS)
+    return [candidate for candidate in fitted if candidate is not None]
