@@ -1,0 +1,87 @@
+"""The contract of the ledger, on both databases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import numpy as np
+import pytest
+from sqlalchemy.engine import Engine
+
+from registry.errors import StoreError
+from registry.ledger import Entry, Ledger
+
+AT = datetime(2024, 5, 1, 12, 30, 0, 123456)
+
+
+def _entry(kind: str = "decision", **changes: object) -> Entry:
+    return Entry.model_validate({"task": "flights", "kind": kind, "at": AT, **changes})
+
+
+def test_an_entry_comes_back_as_written(engine: Engine) -> None:
+    """Every field, nested details and characters of any kind survive."""
+    ledger = Ledger(engine, "flights")
+    details = {"metrics": {"auc": 0.75}, "rows": [1, 2], "note": "späť \x00 'x'", "none": None}
+    entry = _entry(
+        version="3",
+        severity="degraded",
+        outcome="research",
+        reasons=("auc fell", "twice"),
+        details=details,
+        seconds=1.5,
+    )
+    written = ledger.write(entry)
+    assert written.model_copy(update={"id": None, "written": None}) == entry
+    assert written.id == 1
+    assert written.written is not None
+    assert ledger.read() == [written]
+
+
+def test_numbers_of_numpy_become_json(engine: Engine) -> None:
+    """Measures return numpy's numbers; NaN, which JSON lacks, becomes None."""
+    details = {"value": np.float64(0.5), "rows": np.int64(3), "many": np.arange(2), "nan": float("nan"), 7: "seven"}
+    written = Ledger(engine, "flights").write(_entry(details={str(key): value for key, value in details.items()}))
+    assert written.details == {"value": 0.5, "rows": 3, "many": [0, 1], "nan": None, "7": "seven"}
+
+
+def test_reading_selects_and_keeps_order(engine: Engine) -> None:
+    """By kind, after an id, the newest few; always oldest first; never another task's."""
+    ledger, other = Ledger(engine, "flights"), Ledger(engine, "loans")
+    other.write(Entry(task="loans", kind="window", at=AT))
+    ids = [ledger.write(_entry(kind)).id for kind in ("search", "window", "decision", "window", "decision")]
+    assert [entry.id for entry in ledger.read()] == ids
+    assert [entry.id for entry in ledger.read(kinds={"window"})] == [ids[1], ids[3]]
+    assert [entry.id for entry in ledger.read(kinds=["window", "search"], last=2)] == [ids[1], ids[3]]
+    assert [entry.id for entry in ledger.read(since=ids[2] or 0)] == ids[3:]
+    assert [entry.id for entry in ledger.read(last=1)] == ids[-1:]
+    assert ledger.read(kinds=()) == []
+    assert len(other.read()) == 1
+
+
+def test_only_new_entries_of_the_own_task_are_written(engine: Engine) -> None:
+    """Writing an entry twice, or into another task's ledger, is a bug and says so."""
+    ledger = Ledger(engine, "flights")
+    written = ledger.write(_entry())
+    for wrong in (written, Entry(task="loans", kind="window", at=AT)):
+        with pytest.raises(ValueError, match="expected a new entry of task 'flights'"):
+            ledger.write(wrong)
+
+
+def test_many_threads_write_at_once(engine: Engine) -> None:
+    """No entry is lost and ids are unique."""
+    ledger = Ledger(engine, "flights")
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda number: ledger.write(_entry(details={"number": number})), range(40)))
+    assert [entry.details for entry in sorted(written, key=lambda entry: entry.id or 0)] == [
+        entry.details for entry in ledger.read()
+    ]
+    assert len({entry.id for entry in written}) == 40
+
+
+def test_lost_tables_are_a_store_error(engine: Engine) -> None:
+    """A database replaced under the program fails with a clear text."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE ledger")
+    with pytest.raises(StoreError, match="ledger"):
+        Ledger(engine, "flights").read()
