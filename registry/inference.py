@@ -30,6 +30,9 @@ IDENTIFIER_SHARE = 0.9
 IDENTIFIER_ROWS = 50
 MAX_CLASSES = 20
 
+RESERVED = ("prediction", "probabilities", "set", "interval", "uncertainty", "disagreement")
+"""The outputs of a served model: no input of its graph can bear such a name."""
+
 _TRUTHS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"}, {"0", "1"})
 _READ_AS_TRUTH = {"true", "false", "yes", "no", "t", "f", "0", "1"}
 
@@ -53,6 +56,8 @@ def infer_kinds(frame: pd.DataFrame, columns: Columns, *, target: str, time: str
     for name in (str(name) for name in frame.columns if name != target):
         if name in columns.exclude:
             left_out.append(LeftOut(name=name, reason="excluded by the task"))
+        elif name in RESERVED or name.startswith("__"):
+            left_out.append(LeftOut(name=name, reason="its name is reserved for outputs; rename it to have it used"))
         elif name in columns.kinds or name == time:
             kinds[name] = columns.kinds.get(name, "datetime")
         elif (reason := useless(frame[name])) is not None:

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from registry.errors import RowError, TaskError
-from registry.inference import Kinds, describe, infer_kinds, infer_problem, kind_of, learn_schema, useless
+from registry.inference import RESERVED, Kinds, describe, infer_kinds, infer_problem, kind_of, learn_schema, useless
+from registry.scoring import OUTPUTS
 from registry.task import Columns
 from tests.handmade import make_frame, make_task
 
@@ -146,3 +147,10 @@ def test_integers_and_rare_categories() -> None:
 def test_a_value_that_breaks_a_declared_kind_is_named() -> None:
     with pytest.raises(RowError, match="column 'carrier', row 0: expected a number"):
         describe(make_frame(10), Kinds({"carrier": "numeric"}, ()))
+
+
+def test_names_of_outputs_are_left_out() -> None:
+    assert set(RESERVED) == set(OUTPUTS)
+    found = infer(make_frame(100).assign(set=1.5, __id__=2.5))
+    assert {one.name for one in found.left_out} == {"set", "__id__"}
+    assert all("rename it" in one.reason for one in found.left_out)

@@ -1,0 +1,211 @@
+"""A task proposed by looking at the data, and its YAML with a comment at every key for the user to edit."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ValidationError
+
+from registry.errors import TaskError, did_you_mean
+from registry.inference import Kinds, infer_problem
+from registry.schema import as_datetimes
+from registry.task import (
+    FileSource,
+    Monitor,
+    RowWindows,
+    Source,
+    TaskSpec,
+    TimeWindows,
+    Windows,
+    explain,
+    parse_duration,
+)
+
+METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
+DURATIONS = ("1h", "6h", "1d", "7d", "4w")
+WINDOWS = 45
+"""Windows wanted over the span of the data: enough to see a trend, few enough for each to hold labels."""
+MIN_WINDOW_ROWS = 200
+
+
+def propose(
+    frame: pd.DataFrame, source: Source, *, target: str, time: str | None = None, name: str | None = None
+) -> TaskSpec:
+    """A task for a target column: problem, metric and windows from the data, everything else at its default.
+
+    `name` defaults to the source's own. Raises `TaskError` for a column that is not there or a name that is none,
+    `RowError` for a time column that holds no times.
+    """
+    known = [str(column) for column in frame.columns]
+    for column in filter(None, (target, time)):
+        if column not in known:
+            shown = ", ".join(known[:20])
+            raise TaskError(f"the data have no column {column!r}{did_you_mean(column, known)}; they have {shown}")
+    if frame[target].isna().all():
+        raise TaskError(f"the target {target!r} is missing in all {len(frame):,} rows")
+    problem = infer_problem(frame[target])
+    raw = {
+        "name": name or task_name(source, target),
+        "source": source,
+        "target": target,
+        "time": time,
+        "problem": problem,
+        "metric": METRIC[problem],
+        "monitor": Monitor(windows=windows(frame, time)),
+    }
+    try:
+        return TaskSpec.model_validate(raw)
+    except ValidationError as error:
+        raise TaskError(f"no such task can be:\n{explain(error, raw)}") from error
+
+
+def task_name(source: Source, target: str) -> str:
+    """A task's name after its file or its target.
+
+    >>> task_name(FileSource(path="data/My Flights.csv.gz"), "late")
+    'my-flights'
+    """
+    stem = Path(source.path).name.split(".")[0] if isinstance(source, FileSource) else target
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    return slug[:63] if slug[:1].isalpha() else f"task-{slug}"[:63].rstrip("-")
+
+
+def windows(frame: pd.DataFrame, time: str | None) -> Windows:
+    """Windows that would cut the data's own span into about `WINDOWS`, none smaller than `MIN_WINDOW_ROWS` if that
+    can be: of time when there is a time column, else of rows."""
+    if time is not None:
+        times = as_datetimes(frame[time], time)
+        span = (times.max() - times.min()).total_seconds()
+        counts = {every: span / parse_duration(every).total_seconds() for every in DURATIONS}
+        fitting = {every: n for every, n in counts.items() if n >= 2 and len(frame) / n >= MIN_WINDOW_ROWS}
+        if fitting:
+            return TimeWindows(every=min(fitting, key=lambda every: abs(math.log(fitting[every] / WINDOWS))))
+    rows = max(MIN_WINDOW_ROWS, min(10_000, len(frame) // WINDOWS))
+    return RowWindows(rows=round(rows, -2))
+
+
+def write(task: TaskSpec, path: Path, *, kinds: Kinds | None = None) -> None:
+    """Write the task as commented YAML that `task.load` reads back equal; `kinds` adds what was seen of the columns.
+
+    Raises `TaskError` when the file exists: the user's edits are never overwritten.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(to_yaml(task, kinds=kinds))
+    except FileExistsError as error:
+        raise TaskError(f"{path}: already exists; delete it first, or write the task to another path") from error
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def to_yaml(task: TaskSpec, *, kinds: Kinds | None = None) -> str:
+    """The task's YAML, each key under its comment."""
+    notes = {"columns": _column_notes(kinds)} if kinds else {}
+    head = f"# The task {task.name}: what Everfit keeps a model fit for. Every key is explained above it.\n"
+    return head + "".join(_lines(task.model_dump(mode="json"), (), notes))
+
+
+def _lines(tree: dict[str, Any], path: tuple[str, ...], notes: dict[str, list[str]]) -> list[str]:
+    """The lines of one level of the tree: comments, the key, and its value or the level below."""
+    indent = "  " * len(path)
+    lines: list[str] = []
+    for key, value in tree.items():
+        where = ".".join((*path, key))
+        lines += ["\n"] * (not path)
+        lines += [f"{indent}# {comment}\n" for comment in [*COMMENTS[where].splitlines(), *notes.get(where, [])]]
+        if isinstance(value, dict) and where not in USERS_KEYS:
+            lines += [f"{indent}{key}:\n", *_lines(value, (*path, key), notes)]
+        else:
+            lines.append(f"{indent}{key}: {_inline(value)}\n")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    """A value on one line: as the only item of a flow list, whose brackets are taken off."""
+    if isinstance(value, str) and "\n" in value:
+        return json.dumps(value, ensure_ascii=False)
+    return yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6).strip()[1:-1]
+
+
+def _column_notes(kinds: Kinds) -> list[str]:
+    seen: dict[str, list[str]] = {}
+    for name, kind in kinds.kinds.items():
+        seen.setdefault(kind, []).append(name)
+    lines = [f"seen as {kind}: {', '.join(names)}" for kind, names in seen.items()]
+    lines += [f"left out: {one.name} ({one.reason})" for one in kinds.left_out]
+    return [" ".join(line.split()) for line in lines]
+
+
+USERS_KEYS = frozenset({"columns.kinds"})
+"""Keys whose own keys are the user's column names."""
+
+COMMENTS = {
+    "name": "Names the model in the registry and in every command: lower case, digits, dashes.",
+    "source": "Where the labelled rows come from.",
+    "source.kind": "file (CSV or Parquet) or sql.",
+    "source.path": "A file, a folder of files or a glob; a relative path starts at this file's folder.",
+    "source.url": "A SQLAlchemy URL; ${NAME} is read from the environment, so that no password stands here.",
+    "source.query": "The query whose rows are read.",
+    "target": "The column to predict.",
+    "time": "The column with the moment of each row; null: rows have no order. With it, no row sees a later one.",
+    "problem": "binary, multiclass or regression.",
+    "metric": "What is optimised, watched and compared.\n"
+    "Classification: auc, log_loss, accuracy, brier. Regression: rmse, mae, r2.",
+    "coverage": "Promised share of answers whose conformal set or interval holds the truth.",
+    "columns": "Your word on columns, over what the data show.",
+    "columns.kinds": "Kinds by column, such as {zip: categorical}: numeric, boolean, datetime, categorical.",
+    "columns.exclude": "Columns no model may read, such as [id, decided_at].",
+    "splits": "Shares of the rows held out; the rest trains. The newest rows test if there is a time column.",
+    "splits.validation": "Ranks candidates and weighs the ensemble.",
+    "splits.calibration": "Fits the temperature and the conformal radius.",
+    "splits.test": "Never used before the end: the score in the model card and monitoring's reference.",
+    "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
+    "search.strategy": "tpe or random.",
+    "search.families": "Kinds of networks tried.",
+    "search.trials": "Most networks tried.",
+    "search.seconds": "Most wall-clock seconds.",
+    "search.workers": "Processes that train at a time, one thread each: at most the number of cores.",
+    "search.max_epochs": "Most passes over the training rows for one network; weak ones stop early.",
+    "search.ensemble": "Most networks in the served ensemble.",
+    "search.seed": "Makes splits and search repeatable.",
+    "research": "The smaller search after degradation, which starts from what the last one learnt.",
+    "research.trials": "Most networks tried.",
+    "research.seconds": "Most wall-clock seconds.",
+    "research.history": "How far back rows are used, such as 90d; null: all of them.",
+    "research.fresh": "Share of the newest labelled rows that only the gate sees.",
+    "research.max_fresh_rows": "Most of them.",
+    "monitor": "How predictions are watched.",
+    "monitor.windows": "Predictions are judged window by window.",
+    "monitor.windows.kind": "time (windows of equal duration) or rows (of equal count).",
+    "monitor.windows.every": "Duration of a window: a number and s, m, h, d or w.",
+    "monitor.windows.rows": "Predictions in a window.",
+    "monitor.min_labels": "Fewest labels at which a window's performance is judged.",
+    "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
+    "monitor.report": "Whether an HTML report of each window is kept.",
+    "policy": "When to act.",
+    "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
+    "policy.tolerate": "How much worse than the model's own reference the metric may be, as a share of it.",
+    "policy.alpha": "Probability of a false alarm, over all looks together.",
+    "policy.consecutive": "Degraded windows in a row that ask for a remedy.",
+    "policy.overwhelming": "Standard errors at which one window is enough.",
+    "policy.warmup": "Windows after a promotion in which nothing is triggered.",
+    "policy.cooldown": "Windows after a remedy in which none is triggered.",
+    "policy.every": "Windows between two remedies.",
+    "gate": "What a new model must show on fresh rows, against the old one on the same rows, to replace it.",
+    "gate.confidence": "One-sided confidence that it is better.",
+    "gate.min_gain": "Gain in the metric that must be exceeded with that confidence.",
+    "gate.min_rows": "Fewest fresh rows.",
+    "gate.segment_tolerance": "How much worse the metric may become in the worst segment.",
+    "gate.calibration_tolerance": "How much the calibration error (ECE) may grow.",
+    "gate.coverage_tolerance": "How far coverage may fall below what is promised.",
+    "gate.latency_ratio": "How many times slower a single row may become.",
+    "constraints": "What a served model may cost; null: no limit.",
+    "constraints.latency_ms": "Milliseconds for one row, median.",
+    "constraints.size_mb": "Megabytes of its graph.",
+}
