@@ -98,7 +98,7 @@ def _finish(axes: Axes, comparison: Comparison, title: str) -> None:
     pooled = comparison.pooled
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=26)
     said = (
-        f"{pooled.begin:%d %b} to {pooled.end:%d %b}, {pooled.rows:,} rows pooled: "
+        f"{pooled.begin:%d %b} to {pooled.end - timedelta(seconds=1):%d %b}, {pooled.rows:,} rows pooled: "
         f"{comparison.metric} {pooled.served:.3f} served, {pooled.frozen:.3f} frozen"
     )
     axes.text(0, 1.025, said, transform=axes.transAxes, fontsize=10, color="#444444")
@@ -112,4 +112,4 @@ def _finish(axes: Axes, comparison: Comparison, title: str) -> None:
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=5, frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False, fontsize=9)

@@ -116,6 +116,18 @@ def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progre
     return progress
 
 
+def flow_judge(task: str, *, repair: bool = True) -> Judge:
+    """Judges by the flows: `lifecycle`, or `watch` where nothing is to be repaired or no rows follow a repair."""
+    from flows.lifecycle import lifecycle
+    from flows.stages import perform
+    from flows.watch import watch
+
+    def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
+        return perform(lifecycle if repair and not final else watch, task, as_of=as_of)
+
+    return judge
+
+
 @dataclass
 class _Run:
     """One run of a replay: its collaborators and its progress."""

@@ -1,0 +1,44 @@
+"""The command line: `everfit`. The verbs stand in the order in which they are used."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+import click
+
+from flows.commands_data import demo, replay
+from flows.commands_task import improve, init, monitor, promote, rollback, search, serve, status
+from flows.commands_up import down, up
+from flows.door import Door, quiet_third_parties, show_bug
+
+_HELP = """Keeps a deep-learning model fit: search, serve, watch, repair, prove, promote or roll back.
+
+\b
+Example:
+  everfit demo
+  everfit init flights.csv --target late --time time_hour
+  everfit search flights.yaml
+  everfit up flights
+
+Settings are environment variables (EVERFIT_HOME, EVERFIT_PORT, ...). Exit codes: 0 done, 1 bug, 2 wrong input,
+3 wrong moment, 4 something outside failed, 10 degraded (monitor).
+"""
+
+
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(importlib.metadata.version("everfit"))
+        context.exit()
+
+
+@click.group(cls=Door, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="The version.")
+def main() -> None:
+    """The group of all commands."""
+    sys.excepthook = show_bug
+    quiet_third_parties()
+
+
+for command in (init, search, serve, monitor, status, promote, rollback, improve, replay, demo, up, down):
+    main.add_command(command)

@@ -1,0 +1,118 @@
+"""Commands that run data through the whole house: a replay of a file, and the demo."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.door import connect
+
+if TYPE_CHECKING:
+    from flows.replay import Judged
+
+
+class DurationType(click.ParamType[timedelta]):
+    """A span of time such as 12h or 1d."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Parse it as the task's YAML does."""
+        from registry.task import parse_duration
+
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--task", required=True, help="The task whose endpoint answers.")
+@click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
+@click.option("--batch", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Rows a request.")
+@click.option("--rate", type=click.FloatRange(min=0.1), help="Most rows a second; default: as fast as answered.")
+@click.option("--name", help="Name of the replay; a new name sends the same rows anew. Default: from FILE.")
+@click.option("--url", help="The endpoint; default: where `everfit serve` listens.")
+@click.option("--watch-only", is_flag=True, help="Watch each window but repair nothing.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of results; default: in EVERFIT_HOME.")
+def replay(
+    file: str,
+    task: str,
+    delay: timedelta,
+    batch: int,
+    rate: float | None,
+    name: str | None,
+    url: str | None,
+    watch_only: bool,
+    output: Path | None,
+) -> None:
+    """Send past rows through the running endpoint as if they came now.
+
+    FILE (CSV or Parquet: a file, folder or glob) has the task's columns, its time column and its target. Rows go to
+    /predict in time order, labels to /feedback when they would have arrived; each window is watched, and repaired if
+    performance is degraded. A replay that was killed goes on where it stopped when it is run again.
+
+    \b
+    Example:
+      everfit serve flights &
+      everfit replay later.parquet --task flights --delay 1d
+    """
+    settings = connect()
+    from flows.replay import Pace, flow_judge
+    from flows.replay import replay as run
+    from flows.results import describe, gather, write
+    from flows.stream import open_stream
+    from flows.workplace import Workplace, find_task
+    from registry.sources import read
+    from registry.task import FileSource
+
+    place = Workplace.open(settings, find_task(settings, task))
+    name = name or Path(file).stem.replace("*", "all")
+    stream = open_stream(read(FileSource(path=file)), place.task, name=name)
+    folder = settings.folder / "replays"
+    progress = run(
+        stream,
+        place.task,
+        place.versions,
+        url=url or f"http://{settings.host}:{settings.port}",
+        checkpoint=folder / f"{place.task.name}-{name}.json",
+        judge=flow_judge(place.task.name, repair=not watch_only),
+        pace=Pace(delay=delay, batch=batch, rate=rate),
+        key=settings.api_key.get_secret_value() if settings.api_key else None,
+        tell=show_step,
+    )
+    results = gather(stream, progress, place)
+    picture = write(results, output or folder / f"{place.task.name}-{name}")
+    click.echo(f"\n{describe(results)}\n\npicture: {picture}")
+
+
+def show_step(step: Judged) -> None:
+    """One line for a window that is over."""
+    did = f"{step.remedy}: {step.outcome}" if step.outcome else ""
+    swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
+    refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
+    click.echo(
+        f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
+        f"{step.seconds:5.1f} s  {did}{swap}{refused}".rstrip()
+    )
+
+
+@click.command()
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the searches.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default="demo-output", show_default=True, help="Made anew each time."
+)
+def demo(seed: int, folder: Path) -> None:
+    """Half a year of real flights in a few minutes: a model is found, served, drifts, is repaired and swapped.
+
+    \b
+    Example:
+      everfit demo --seed 1
+    """
+    from flows.demo import flights_plan, run
+
+    run(flights_plan(seed), folder, say=click.echo)

@@ -1,0 +1,215 @@
+"""Commands on one task: from data to a task, from a task to a model, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from flows.door import DEGRADED, connect, read_settings
+from registry.errors import SourceError
+
+_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+
+
+@click.command()
+@click.argument("data")
+@click.option("--target", required=True, help="Column to predict.")
+@click.option("--time", "time_column", help="Column with the time of each row.")
+@click.option("--name", help="Name of the task; default: from the file's name.")
+@click.option("--query", help="SQL query; DATA is then a SQLAlchemy URL.")
+@click.option("--output", type=click.Path(path_type=Path), help="YAML file to write; default: NAME.yaml.")
+def init(
+    data: str, target: str, time_column: str | None, name: str | None, query: str | None, output: Path | None
+) -> None:
+    """Look at DATA and write a task.
+
+    DATA is a CSV or Parquet file, a folder of them, a glob, or (with --query) a SQLAlchemy URL. Nothing is trained:
+    the YAML explains every key and is meant to be edited.
+
+    \b
+    Example:
+      everfit init flights.csv --target late --time time_hour
+      everfit init postgresql://me@db/shop --query "select * from orders" --target returned
+    """
+    from registry.proposal import propose, write
+    from registry.sources import read
+    from registry.task import FileSource, SqlSource
+    from retrain.checks import examine, require
+
+    if query is None and "://" in data:
+        raise SourceError("a database URL needs --query with the SQL that gives the rows")
+    source = FileSource(path=data) if query is None else SqlSource(url=data, query=query)
+    frame = read(source)
+    task = propose(frame, source, target=target, time=time_column, name=name)
+    findings = examine(frame, task)
+    require(findings)
+    path = output or Path(f"{task.name}.yaml")
+    write(task, path, [str(finding) for finding in findings])
+    click.echo(f"{len(frame):,} rows, {task.problem} problem, metric {task.metric}")
+    for finding in findings:
+        click.echo(f"warning: {finding}", err=True)
+    click.echo(f"wrote {path}; look at it, then: everfit search {path}")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--trials", type=click.IntRange(min=1), help="Most trials; default: the task's.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds; default: the task's.")
+@click.option("--seed", type=int, help="Seed; default: the task's.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
+@click.option("--fresh", is_flag=True, help="Forget the trials of an unfinished search instead of resuming it.")
+def search(
+    task: str, trials: int | None, seconds: float | None, seed: int | None, workers: int | None, fresh: bool
+) -> None:
+    """Search for a model and register it.
+
+    TASK is the YAML file, or the name of a task that was searched before. The first version becomes the champion; a
+    later one is registered as challenger. A search that was killed goes on from its journal.
+
+    \b
+    Example:
+      everfit search flights.yaml --seconds 600
+    """
+    settings = connect()
+    from flows.progress import listening
+    from flows.search import search as flow
+    from flows.stages import perform
+    from flows.terminal import ProgressLine
+    from flows.workplace import find_task, register_task
+
+    spec = find_task(settings, task)
+    if task != spec.name:
+        register_task(settings, spec)
+    with ProgressLine() as shown, listening(shown):
+        version = perform(flow, spec.name, trials=trials, seconds=seconds, seed=seed)
+    click.echo(f"{spec.name}: version {version}")
+
+
+@click.command()
+@click.argument("task")
+def serve(task: str) -> None:
+    """Serve TASK's champion over HTTP until interrupted.
+
+    The endpoint follows the champion: a promotion is swapped in between two requests.
+
+    \b
+    Example:
+      everfit serve flights
+      curl -s localhost:8000/model
+    """
+    from flows.services import child_environment, running
+    from flows.workplace import find_task
+
+    settings = read_settings()
+    spec = find_task(settings, task)
+    environment = child_environment(settings, {one.name for one in running(settings)})
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "serving", spec.name], environment)
+
+
+@click.command()
+@click.argument("task")
+@click.option("--as-of", type=_MOMENT, help="Judge as of this moment (UTC); default: now.")
+def monitor(task: str, as_of: datetime | None) -> None:
+    """Measure TASK's windows that are over and judge them; exit code 10 when performance is degraded.
+
+    Nothing is repaired: `everfit improve` or the deployments of `everfit up` do that.
+
+    \b
+    Example:
+      everfit monitor flights || echo "needs a look"
+    """
+    settings = connect()
+    from flows.stages import perform
+    from flows.watch import watch
+    from flows.workplace import find_task
+
+    found = perform(watch, find_task(settings, task).name, as_of=as_of)
+    click.echo(f"{task}: {found['severity']}, remedy: {found['remedy']}, {found['windows']} windows measured")
+    for reason in found["reasons"]:
+        click.echo(f"  {reason}")
+    if found["severity"] == "degraded":
+        sys.exit(DEGRADED)
+
+
+@click.command()
+@click.argument("task", required=False)
+def status(task: str | None) -> None:
+    """Show versions, decisions and services of TASK, or of every task.
+
+    \b
+    Example:
+      everfit status
+    """
+    settings = connect()
+    from flows.overview import service_lines, task_lines
+    from flows.services import running
+    from flows.workplace import Workplace, find_task, task_names
+
+    names = [find_task(settings, task).name] if task else list(task_names(settings))
+    if not names:
+        click.echo(f"no task yet in {settings.folder}; begin with: everfit init DATA --target COL")
+    for name in names:
+        click.echo("\n".join(task_lines(Workplace.open(settings, find_task(settings, name)))))
+    click.echo("\n".join(service_lines(running(settings))))
+
+
+@click.command()
+@click.argument("task")
+@click.argument("version")
+def promote(task: str, version: str) -> None:
+    """Make VERSION the champion of TASK without a gate. The former champion becomes `previous`.
+
+    \b
+    Example:
+      everfit promote flights 3
+    """
+    settings = connect()
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    done = place.versions.promote(place.task.name, version)
+    click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+
+
+@click.command()
+@click.argument("task")
+def rollback(task: str) -> None:
+    """Make the previous champion of TASK the champion again.
+
+    \b
+    Example:
+      everfit rollback flights
+    """
+    settings = connect()
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    done = place.versions.rollback(place.task.name)
+    click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--as-of", type=_MOMENT, help="Use only what was known at this moment (UTC); default: now.")
+@click.option("--reason", default="asked for by hand", show_default=True, help="Why, for the ledger.")
+def improve(task: str, as_of: datetime | None, reason: str) -> None:
+    """Search again from what TASK's champion knows, prove the challenger on fresh rows, promote it if it is better.
+
+    \b
+    Example:
+      everfit improve flights --reason "new aircraft"
+    """
+    settings = connect()
+    from flows.improve import improve as flow
+    from flows.stages import perform
+    from flows.workplace import find_task
+
+    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason)
+    click.echo(f"{task}: {done['outcome']} (version {done.get('version') or '-'})")
+    for line in done.get("reasons", ()):
+        click.echo(f"  {line}")

@@ -1,0 +1,114 @@
+"""The way in from a terminal: settings from the environment, errors as one clean message, exit codes for scripts.
+
+    0    done                                       3    right input, wrong moment (`StateError`)
+    1    a bug in Everfit                           4    a service or disk failed (`OutsideError`)
+    2    wrong input or usage (`InputError`)        10   `everfit monitor`: performance is degraded
+    130  interrupted
+
+Only click and the errors are imported here: `everfit --help` must not wait for anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from registry.errors import EverfitError, InputError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from registry.settings import Settings
+
+DEGRADED = 10
+INTERRUPTED = 130
+
+
+class Refusal(click.ClickException):
+    """A deliberate error as the command line shows it."""
+
+    def __init__(self, error: EverfitError) -> None:
+        super().__init__(str(error))
+        self.exit_code = type(error).exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message on stderr."""
+        click.echo(f"everfit: {self.format_message()}", file=file or sys.stderr)
+
+
+class Door(click.Group):
+    """A group of commands whose deliberate errors end in one message and the exit code of their class."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except EverfitError as error:
+            if debugging():
+                raise
+            raise Refusal(error) from error
+        except KeyboardInterrupt:
+            click.echo("everfit: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are usually run."""
+        return list(self.commands)
+
+
+def debugging() -> bool:
+    """Whether `EVERFIT_DEBUG` asks for tracebacks."""
+    return os.environ.get("EVERFIT_DEBUG", "") not in ("", "0")
+
+
+def show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """`sys.excepthook`: an error nobody foresaw, in one line unless tracebacks are asked for."""
+    if debugging():
+        sys.__excepthook__(kind, error, trace)
+        return
+    click.echo(f"everfit: bug: {kind.__name__}: {error}\n(set EVERFIT_DEBUG=1 to see where it happened)", err=True)
+
+
+def read_settings() -> Settings:
+    """The installation's settings from `EVERFIT_*`. Raises `InputError` naming each variable that is wrong."""
+    from pydantic import ValidationError
+
+    from registry.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_setting_line(one) for one in error.errors()]
+        raise InputError("wrong settings:\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def connect() -> Settings:
+    """The settings with the URLs of the running services in them, put into this process's environment for the flows.
+
+    Commands call it before they import anything of Prefect, which reads its environment when it is imported.
+    """
+    from flows.services import connected
+
+    return connected(read_settings())
+
+
+def _setting_line(one: Any) -> str:
+    message = one["msg"].removeprefix("Value error, ")
+    return f"EVERFIT_{str(one['loc'][0]).upper()}: {message}, got {one['input']!r}" if one["loc"] else message
+
+
+def quiet_third_parties() -> None:
+    """No reporting home, and no log of a library on the terminal: what matters is in the ledger and in our words."""
+    wanted = {
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    if not debugging():
+        wanted |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_LOGGING_LEVEL": "INFO"}
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,59 @@
+"""The state of a task and of the services in lines of text: what `everfit status` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.versions import VersionInfo
+
+    from flows.services import Running
+    from flows.workplace import Workplace
+    from registry.ledger import Entry
+
+_LAST_WINDOWS = 8
+
+
+def task_lines(place: Workplace) -> list[str]:
+    """A task: its versions with the rows each has served, its last windows as judged, its last decision."""
+    name = place.task.name
+    logged = place.log.counts()
+    lines = [f"{name}: {logged.predictions:,} predictions logged, {logged.labelled:,} with their label"]
+    lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
+    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
+    return [*lines, *decision_lines(windows)]
+
+
+def version_lines(versions: Sequence[VersionInfo], served: dict[str, int], metric: str) -> list[str]:
+    """A table of versions, newest last."""
+    if not versions:
+        return ["  no version yet"]
+    head = f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"
+    return [head, *(_version_line(one, served.get(one.version, 0), metric) for one in versions)]
+
+
+def _version_line(one: VersionInfo, served: int, metric: str) -> str:
+    value = one.metrics.get(metric)
+    shown = "-" if value is None else f"{value:.4f}"
+    aliases = ", ".join(sorted(one.aliases)) or "-"
+    return f"  {one.version:<8} {aliases:<22} {one.created:%Y-%m-%d %H:%M}  {shown:>16} {served:>12,}"
+
+
+def decision_lines(decisions: Sequence[Entry]) -> list[str]:
+    """A table of decisions, newest last, and the reasons of the last one."""
+    if not decisions:
+        return ["  nothing was judged yet"]
+    lines = [f"  {'judged as of':<17} {'version':<8} {'severity':<9} remedy"]
+    lines += [
+        f"  {one.at:%Y-%m-%d %H:%M}  {one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
+        for one in decisions
+    ]
+    return [*lines, *(f"    {reason}" for reason in decisions[-1].reasons)]
+
+
+def service_lines(services: Sequence[Running]) -> list[str]:
+    """The services that run."""
+    if not services:
+        return ["services: none running (start them with `everfit up TASK`)"]
+    return ["services:", *(f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}" for one in services)]

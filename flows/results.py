@@ -1,0 +1,83 @@
+"""What a replay leaves behind: a table, a picture and a JSON file, and the counts that say nothing was lost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.comparison import Comparison, compare, table
+from flows.traffic import Counts
+from registry.schema import Frozen
+
+if TYPE_CHECKING:
+    from flows.replay import Progress
+    from flows.stream import Stream
+    from flows.workplace import Workplace
+
+
+class Results(Frozen):
+    """A replay in figures. `predictions` and `labelled` are counted in the inference log, `rows` in the stream."""
+
+    comparison: Comparison
+    rows: int
+    predictions: int
+    labels_sent: int
+    labelled: int
+    promotions: int
+    requests: Counts
+    background: Counts
+    seconds: float
+
+    @property
+    def failed(self) -> int:
+        """Requests that got no good answer, background traffic included."""
+        return self.requests.failed + self.background.failed
+
+
+def gather(
+    stream: Stream, progress: Progress, place: Workplace, *, period: tuple[datetime, datetime] | None = None
+) -> Results:
+    """The results of a replay, the headline over `period` (default: all rows)."""
+    comparison = compare(stream, progress, log=place.log, versions=place.versions, period=period)
+    logged = place.log.counts()
+    return Results(
+        comparison=comparison,
+        rows=progress.rows,
+        predictions=logged.predictions,
+        labels_sent=progress.labels_sent,
+        labelled=logged.labelled,
+        promotions=sum(step.champion != step.version for step in progress.steps),
+        requests=progress.requests,
+        background=progress.background,
+        seconds=progress.seconds,
+    )
+
+
+def write(results: Results, folder: Path, *, title: str | None = None) -> Path:
+    """Write `replay.txt`, `replay.json` and `replay.png` into a folder; the picture's path."""
+    from flows.picture import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "replay.txt").write_text(f"{describe(results)}\n", encoding="utf-8")
+    (folder / "replay.json").write_text(results.model_dump_json(indent=1), encoding="utf-8")
+    return draw(results.comparison, folder / "replay.png", title=title)
+
+
+def describe(results: Results) -> str:
+    """The results in words: the table, the headline and the counts."""
+    pooled, metric = results.comparison.pooled, results.comparison.metric
+    requests, background = results.requests, results.background
+    lines = [
+        table(results.comparison),
+        "",
+        f"{pooled.begin:%Y-%m-%d} to {pooled.end:%Y-%m-%d}, {pooled.rows:,} rows pooled: "
+        f"{metric} {pooled.served:.4f} served, {pooled.frozen:.4f} frozen, gain {pooled.gain:+.4f}",
+        f"promotions          {results.promotions:>9,}",
+        f"requests sent       {requests.sent + background.sent:>9,}  "
+        f"({background.sent:,} of them while windows were judged and versions swapped)",
+        f"requests failed     {results.failed:>9,}  ({requests.retried:,} tried again)",
+        f"predictions logged  {results.predictions:>9,}  of {results.rows:,} rows",
+        f"labels joined       {results.labelled:>9,}  of {results.labels_sent:,} sent",
+    ]
+    return "\n".join(lines)

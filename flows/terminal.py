@@ -1,0 +1,50 @@
+"""Progress on one line of a terminal: rewritten in place; where there is no terminal, a new line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from retrain.search.progress import Progress
+
+from flows.progress import line
+
+EVERY_SECONDS = 5.0
+
+
+class ProgressLine:
+    """Shows sentences on a stream; used as a context, so that the last line ends properly."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._shown_at = float("-inf")
+        self._stage = ""
+        self._width = 0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._width:
+            self._write("\n")
+        self._width = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Show the progress of a search. Off a terminal it waits for its turn, unless the stage is a new one."""
+        text = line(progress)
+        if self._terminal:
+            self._write(f"\r{text:<{self._width}}")
+            self._width = len(text)
+            return
+        if (now := time.monotonic()) - self._shown_at >= EVERY_SECONDS or progress.stage != self._stage:
+            self._write(f"{text}\n")
+            self._shown_at, self._stage = now, progress.stage
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
