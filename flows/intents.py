@@ -57,9 +57,13 @@ class Intents:
         return found[-1] if found else None
 
     def write(self, intent: Intent, kind: str, *, details: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
-        """Write the entry of a stage, with the intent's id and moment."""
+        """Write the entry of a stage, with the intent's id, at its moment if no other is given."""
         marked = {**(details or {}), "intent": intent.id}
-        return self._ledger.write(Entry(task=self._task, kind=kind, at=intent.at, details=marked, **fields))
+        return self._ledger.write(Entry(task=self._task, kind=kind, details=marked, **{"at": intent.at, **fields}))
+
+    def write_once(self, intent: Intent, kind: str, **fields: Any) -> Entry:
+        """Write the entry of a stage unless it is there already."""
+        return self.stage(intent, kind) or self.write(intent, kind, **fields)
 
     def end(self, intent: Intent, **fields: Any) -> Entry:
         """Write the entry that ends an intent."""

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from registry.locks import exclusive
 
 from flows.processes import Desk, Service, is_ready, require_free
+from flows.workplace import task_names
 from registry.errors import StateError, unknown
 from registry.settings import LOOPBACK, Settings
 
@@ -92,14 +93,15 @@ def running(settings: Settings, task: str | None = None) -> tuple[Running, ...]:
 def connected(settings: Settings) -> Settings:
     """The settings with the running services' URLs in them, for a process that works beside `up`.
 
-    Call it before Prefect is imported: it sets Prefect's environment variables, `PREFECT_API_URL` among them where a
-    server runs, and switches third parties' reporting off.
+    Call it before Prefect is imported: flows read the settings at their own door, so they are put into this process's
+    environment, with `PREFECT_API_URL` where a server runs, and third parties' reporting off.
     """
     names = {one.name for one in running(settings)}
-    os.environ.update(QUIET)
+    seen = settings.model_copy(update={"home": settings.folder, "tracking_url": _tracking_url(settings, names)})
+    os.environ.update(QUIET | everfit_environment(seen))
     if "prefect" in names:
         os.environ.update(prefect_environment(settings))
-    return settings.model_copy(update={"tracking_url": _tracking_url(settings, names)})
+    return seen
 
 
 def prefect_api() -> str | None:
@@ -119,7 +121,8 @@ def _services(settings: Settings, task: str | None, desk: Desk) -> Iterator[Serv
         yield _mlflow(settings.model_copy(update={"tracking_url": ""}))
     if task is not None:
         yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page", task))
-    yield Service("deployments", "the deployments", _python("flows.deployments"), health=desk.ready("deployments"))
+    tasks = _python("flows.deployments", *task_names(settings))
+    yield Service("deployments", "the deployments", tasks, health=desk.ready("deployments"))
     if task is not None:
         yield _endpoint(settings, task)
 
@@ -202,13 +205,15 @@ def _running(service: Service, pid: int, started: bool) -> Running:
 
 def child_environment(settings: Settings, there: Collection[str]) -> dict[str, str]:
     """The environment of every service: the settings, the URLs of the services that are `there`, no telemetry."""
-    seen = settings.model_copy(
-        update={"home": settings.folder, "tracking_url": _tracking_url(settings, there)},
-    )
-    environment = {**os.environ, **QUIET, "PYTHONUNBUFFERED": "1"}
-    environment |= {f"EVERFIT_{name.upper()}": _text(value) for name, value in seen if value is not None}
+    seen = settings.model_copy(update={"home": settings.folder, "tracking_url": _tracking_url(settings, there)})
+    environment = {**os.environ, **QUIET, **everfit_environment(seen), "PYTHONUNBUFFERED": "1"}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else four workers, seven consumers, 1.3 GB
     return environment | (prefect_environment(settings) if "prefect" in there else {})
+
+
+def everfit_environment(settings: Settings) -> dict[str, str]:
+    """The settings as the environment variables that give them again."""
+    return {f"EVERFIT_{name.upper()}": _text(value) for name, value in settings if value is not None}
 
 
 def _text(value: object) -> str:

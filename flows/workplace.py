@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from registry.database import utc_now
 from registry.errors import TaskError, unknown
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
 
 if TYPE_CHECKING:
+    from registry.versions import Versions
+
     from registry.inference_log import InferenceLog
     from registry.ledger import Ledger
-    from registry.versions import Versions
 
 
 def task_names(settings: Settings) -> tuple[str, ...]:
@@ -93,6 +96,15 @@ class Workplace:
         engine = open_engine(settings.store)
         return cls(settings, task, InferenceLog(engine, task.name), Ledger(engine, task.name), open_versions(settings))
 
+    def now(self) -> datetime:
+        """The moment that watching stands at: the newest event logged, but never after the clock.
+
+        A window is over when an event from after it has been seen: rows that are logged late, or replayed from an
+        older time, are never mistaken for a window with few rows.
+        """
+        span, clock = self.log.span(), utc_now()
+        return min(span[1], clock) if span else clock
+
     @property
     def study(self) -> Path:
         """Folder of the task's searches."""
@@ -107,6 +119,12 @@ class Workplace:
     def lock(self) -> Path:
         """The file that whoever improves the task holds: one at a time a task on this machine."""
         return self.settings.folder / "locks" / f"improve-{self.task.name}.lock"
+
+
+def enter(task: str) -> Workplace:
+    """The door of a flow: the workplace of a registered task, with the settings of the environment."""
+    settings = Settings()
+    return Workplace.open(settings, find_task(settings, task))
 
 
 def open_versions(settings: Settings) -> Versions:

@@ -1,0 +1,268 @@
+"""The flow `improve`: research, gate, and what the verdict says. One at a time a task; killed, it is completed.
+
+The ledger holds the stages: `intent` before anything is done; `research` when the challenger is registered; `gate`
+with the verdict; `promotion` when the aliases have moved; `improvement` at the end, with the outcome and the costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import deployment
+from registry.locks import exclusive
+
+from flows.intents import Intent, Intents
+from flows.progress import Reporter
+from flows.publishing import alias_of, fetch, publish_once, show_bundle
+from flows.rows import forget, kept, known_rows, same_columns
+from flows.stages import in_run, say, show_markdown, show_table, stage
+from flows.workplace import Workplace, enter
+from registry.bundle import ModelBundle
+from registry.decisions import Outcome, Verdict
+from registry.errors import BusyError, InputError, NoModelError, StateError
+from registry.ledger import Entry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WAIT_SECONDS = 1800.0
+"""How long a triggered run waits for another one of the same task."""
+
+
+@flow(name="improve", flow_run_name="improve {task}", persist_result=False)
+def improve(task: str, as_of: datetime | None = None, reason: str = "", cold: bool = False) -> dict[str, Any]:
+    """Search for a better model on the rows known at `as_of`, prove it against the champion, act on the verdict.
+
+    `cold` asks for a search that inherits nothing. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`;
+    the outcome is promote, hold or reject, or `refused` when it cannot be done (too few fresh labels, faulty data).
+    An improvement that was broken off is completed first, and is then the answer. Raises `BusyError` while the task is
+    searched or improved elsewhere, `NoModelError` without a champion, `OutsideError` when registry or store fail.
+    """
+    place = enter(task)
+    with one_at_a_time(place):
+        entry = complete(place, as_of or place.now(), reason=reason, cold=cold)
+    return summary(entry)
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """What the flow answers, from the entry that ended it."""
+    details = entry.details
+    return {
+        "outcome": entry.outcome,
+        "version": entry.version,
+        "champion": details.get("champion"),
+        "reasons": list(entry.reasons),
+        "seconds": entry.seconds,
+    }
+
+
+def limit_name(task: str) -> str:
+    """The name of Prefect's global concurrency limit of a task."""
+    return f"everfit-improve-{task}"
+
+
+@contextmanager
+def one_at_a_time(place: Workplace) -> Iterator[None]:
+    """Hold Prefect's limit (a deployment waits for its turn) and the task's lock on this machine."""
+    name = place.task.name
+    with ExitStack() as held:
+        if in_run() and deployment.id is not None:
+            limit = concurrency(limit_name(name), strict=True, timeout_seconds=WAIT_SECONDS, lease_duration=60)
+            held.enter_context(limit)
+        held.enter_context(exclusive(place.lock, f"improving {name}"))
+        yield
+
+
+def pending(place: Workplace) -> bool:
+    """Whether an improvement was begun, has no end, and nobody is at work on it."""
+    if Intents(place.ledger, place.task.name).open("improve") is None:
+        return False
+    try:
+        with exclusive(place.lock, "looking for a broken-off improvement"):
+            return True
+    except BusyError:
+        return False
+
+
+def complete(place: Workplace, as_of: datetime, *, reason: str = "", cold: bool = False) -> Entry:
+    """Complete the open improvement, or begin one and complete it; the entry that ends it."""
+    intents = Intents(place.ledger, place.task.name)
+    if (intent := intents.open("improve")) is not None:
+        say(f"completing the improvement of {intent.at} that was broken off")
+    elif (done := _answered(place, as_of)) is not None:
+        say(f"the improvement of {as_of} was done before: {done.outcome}")
+        return done
+    else:
+        champion = _champion(place)
+        intent = intents.begin("improve", as_of, reason=reason, cold=cold, champion=champion)
+    begun = time.monotonic()
+    try:
+        outcome, version, reasons, details = _carry_out(place, intents, intent)
+    except BusyError:
+        raise
+    except (InputError, StateError) as error:
+        outcome, version, reasons, details = "refused", None, (str(error),), {}
+        say(f"refused: {error}")
+    details = {**details, "champion": intent.details["champion"], "reason": intent.details.get("reason", "")}
+    seconds = time.monotonic() - begun
+    entry = intents.end(intent, outcome=outcome, version=version, reasons=reasons, details=details, seconds=seconds)
+    forget(_folder(place, intent))
+    return entry
+
+
+def _answered(place: Workplace, as_of: datetime) -> Entry | None:
+    """The end of an improvement of this very moment: an event delivered twice starts nothing."""
+    ends = place.ledger.read(kinds={"improvement"}, last=1)
+    return ends[-1] if ends and ends[-1].at == as_of and ends[-1].outcome != "refused" else None
+
+
+def _champion(place: Workplace) -> str:
+    champion = alias_of(place, "champion")
+    if champion is None:
+        raise NoModelError(f"task {place.task.name!r} has no champion to improve on; run `everfit search` first")
+    return champion
+
+
+def _folder(place: Workplace, intent: Intent) -> Path:
+    return place.study / intent.id
+
+
+def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
+    """The stages in their order, each passed over when it was finished before."""
+    champion = fetch(place, intent.details["champion"])
+    history, fresh = rows(place, intent, champion)
+    version = research(place, intents, intent, champion, history)
+    verdict = gate(place, intents, intent, champion, version, fresh)
+    act(place, intents, intent, version, verdict)
+    return verdict.outcome.value, version, verdict.reasons, _costs(intents, intent)
+
+
+def _costs(intents: Intents, intent: Intent) -> dict[str, Any]:
+    found = {kind: intents.stage(intent, kind) for kind in ("research", "gate")}
+    return {"seconds": {kind: round(entry.seconds, 2) for kind, entry in found.items() if entry is not None}}
+
+
+@stage
+def rows(place: Workplace, intent: Intent, champion: ModelBundle) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows to search on, and the fresh ones for the gate alone: the same at every run of the intent."""
+    from retrain.gate import hold_out
+
+    schema = champion.manifest.data_schema
+    return kept(_folder(place, intent), lambda: hold_out(place.task, known_rows(place, schema, intent.at)))
+
+
+def research(place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> str:
+    """Search, warm-started from the champion, and register the result as the challenger; its version."""
+    if (done := intents.stage(intent, "research")) is not None and done.version is not None:
+        return done.version
+    begun = time.monotonic()
+    bundle = _find(place, intent, champion, history)
+    version = publish_once(place, intent.id, bundle)
+    challenge(place, version)
+    details = {"rows": len(history), "trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
+    reason = intent.details.get("reason", "")
+    seconds = time.monotonic() - begun
+    intents.write(
+        intent,
+        "research",
+        version=version,
+        outcome="registered",
+        reasons=(reason,) if reason else (),
+        details=details,
+        seconds=seconds,
+    )
+    show_bundle(place, bundle, version)
+    return version
+
+
+def _find(place: Workplace, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> ModelBundle:
+    from retrain.search.session import search
+
+    budget, folder, cold = place.task.research, _folder(place, intent), bool(intent.details.get("cold"))
+    report = Reporter(f"{place.task.name}-research")
+    bundle = search(
+        same_columns(place.task, champion.manifest.data_schema),
+        history,
+        folder=folder / "study",
+        out=folder / "bundle",
+        prior=None if cold else champion,
+        trials=place.task.search.trials if cold else budget.trials,
+        seconds=place.task.search.seconds if cold else budget.seconds,
+        seed=place.task.search.seed,
+        progress=report,
+    )
+    report.done()
+    return bundle
+
+
+@stage
+def challenge(place: Workplace, version: str) -> None:
+    """Make a version the challenger."""
+    place.versions.set(place.task.name, "challenger", version)
+
+
+def gate(
+    place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, version: str, fresh: pd.DataFrame
+) -> Verdict:
+    """Judge the challenger against the champion on the fresh rows; a verdict once given stands."""
+    from retrain.gate import judge
+
+    if (done := intents.stage(intent, "gate")) is not None:
+        return Verdict.model_validate(done.details["verdict"])
+    begun = time.monotonic()
+    verdict = judge(place.task, champion, fetch(place, version), fresh)
+    details = {"verdict": verdict.model_dump(mode="json"), "rows": len(fresh), "champion": intent.details["champion"]}
+    seconds = time.monotonic() - begun
+    intents.write(
+        intent,
+        "gate",
+        version=version,
+        outcome=verdict.outcome.value,
+        reasons=verdict.reasons,
+        details=details,
+        seconds=seconds,
+    )
+    show_verdict(place, version, verdict)
+    return verdict
+
+
+def show_verdict(place: Workplace, version: str, verdict: Verdict) -> None:
+    """Artifacts of a verdict: the checks as a table, the reasons as text."""
+    checks = [check.model_dump(mode="json") for check in verdict.checks]
+    show_table(f"{place.task.name}-gate", checks, f"Checks of version {version}: {verdict.outcome.value}")
+    reasons = "".join(f"- {reason}\n" for reason in verdict.reasons)
+    show_markdown(f"{place.task.name}-verdict", f"## Version {version}: {verdict.outcome.value}\n\n{reasons}")
+    say(f"gate: {verdict.outcome.value} version {version}: {'; '.join(verdict.reasons)}")
+
+
+@stage
+def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdict: Verdict) -> None:
+    """Promote the challenger, let it stand, or let it go. Each may be done twice with the same end."""
+    name, champion = place.task.name, intent.details["champion"]
+    if verdict.outcome is Outcome.PROMOTE:
+        _require_unchanged(place, champion, version)
+        place.versions.promote(name, version)
+        intents.write_once(
+            intent,
+            "promotion",
+            version=version,
+            outcome="promoted",
+            reasons=verdict.reasons,
+            details={"previous": champion},
+        )
+    elif verdict.outcome is Outcome.REJECT and place.versions.get(name, "challenger") == version:
+        place.versions.unset(name, "challenger")
+
+
+def _require_unchanged(place: Workplace, champion: str, version: str) -> None:
+    """Somebody who changed the champion by hand since the verdict is not overruled."""
+    now = place.versions.get(place.task.name, "champion")
+    if now not in (champion, version):
+        raise StateError(f"version {version} was proved against {champion}, but {now} is the champion now")

@@ -1,0 +1,85 @@
+"""The rows a re-search may read: the task's source and what the inference log has learnt since, as of a moment.
+
+Nothing from after the moment is in them: no row, and no label that had not arrived. A row is never counted twice: with
+a time column the log begins where the source ends. Without one that cannot be seen, and a source that already holds
+logged rows repeats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.workplace import Workplace
+from registry.errors import DataError
+from registry.schema import Schema, as_datetimes, as_strings
+from registry.sources import read
+from registry.task import Columns, TaskSpec
+
+
+def known_rows(place: Workplace, schema: Schema, as_of: datetime) -> pd.DataFrame:
+    """Labelled rows of source and log, the schema's columns with target and time, as known at `as_of`.
+
+    Raises `SourceError`, `RowError` for values that do not fit the schema, `DataError` when no labelled row is left.
+    """
+    task = place.task
+    source = from_source(read(task.source), task, schema, as_of)
+    logged = from_log(
+        place.log.frame(end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names), task, schema
+    )
+    if task.time is not None and len(source):
+        logged = logged[logged[task.time] > source[task.time].max()]
+    known = pd.concat([one for one in (source, logged) if len(one)] or [source], ignore_index=True)
+    if known.empty:
+        raise DataError(f"no labelled row is known by {as_of}: neither the source nor the inference log has one")
+    return known
+
+
+def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
+    """The source's labelled rows until `as_of`, conformed."""
+    if task.target not in frame.columns:
+        raise DataError(f"the source no longer has the target {task.target!r}; it has {', '.join(map(str, frame))}")
+    rows = schema.conform(frame).assign(**{task.target: labels(frame[task.target], task).to_numpy()})
+    if task.time is not None:
+        rows[task.time] = as_datetimes(frame[task.time], task.time).to_numpy()
+        rows = rows[rows[task.time] <= pd.Timestamp(as_of)]
+    return rows[rows[task.target].notna()]
+
+
+def from_log(frame: pd.DataFrame, task: TaskSpec, schema: Schema) -> pd.DataFrame:
+    """The labelled rows of `InferenceLog.frame`, conformed, the event time in the time column."""
+    rows = schema.conform(frame).assign(**{task.target: labels(frame["__label__"], task).to_numpy()})
+    return rows if task.time is None else rows.assign(**{task.time: frame["__time__"].to_numpy()})
+
+
+def labels(values: pd.Series[Any], task: TaskSpec) -> pd.Series[Any]:
+    """Labels in one form, whether they come from a file or from feedback: class names, or numbers."""
+    return pd.to_numeric(values).astype("float64") if task.problem == "regression" else as_strings(values)
+
+
+def same_columns(task: TaskSpec, schema: Schema) -> TaskSpec:
+    """The task with exactly the columns and kinds that a schema has: what a warm start can inherit weights for."""
+    kinds = {column.name: column.kind for column in schema.columns}
+    exclude = () if task.time is None or task.time in kinds else (task.time,)
+    return task.model_copy(update={"columns": Columns(kinds=kinds, exclude=exclude)})
+
+
+def kept(folder: Path, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The two frames that `make` gives: written to `folder` at the first call, read from there at every call."""
+    paths = (folder / "history.parquet", folder / "fresh.parquet")
+    if not paths[1].is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        for frame, path in zip(make(), paths, strict=True):
+            frame.to_parquet(path.with_suffix(".partial"), index=False)
+            path.with_suffix(".partial").replace(path)
+    return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
+
+
+def forget(folder: Path) -> None:
+    """Remove the rows that `kept` wrote."""
+    for name in ("fresh.parquet", "history.parquet"):
+        (folder / name).unlink(missing_ok=True)

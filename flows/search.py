@@ -1,0 +1,117 @@
+"""The flow `search`: a cold search over the task's source. Its result is registered; the first one is the champion."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+from prefect import flow
+from registry.locks import exclusive
+
+from flows.intents import Intent, Intents
+from flows.progress import Reporter
+from flows.publishing import alias_of, publish_once, show_bundle
+from flows.stages import say, stage
+from flows.workplace import Workplace, enter
+from registry.bundle import ModelBundle
+from registry.database import utc_now
+from registry.errors import BusyError, EverfitError, OutsideError
+from registry.sources import read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@flow(name="search", flow_run_name="search {task}", persist_result=False)
+def search(task: str, trials: int | None = None, seconds: float | None = None, seed: int | None = None) -> str:
+    """Search for a model of a registered task and register it; the version.
+
+    It becomes the champion if there is none, else the challenger: `everfit promote` decides then. A search that was
+    killed is resumed with all its finished trials. Raises `BusyError` while another search of the task runs.
+    """
+    place = enter(task)
+    with exclusive(place.lock, f"searching for {task}"):
+        return search_and_register(place, trials=trials, seconds=seconds, seed=seed)
+
+
+def search_and_register(
+    place: Workplace, *, trials: int | None = None, seconds: float | None = None, seed: int | None = None
+) -> str:
+    """What the flow does, inside the task's lock."""
+    intents = Intents(place.ledger, place.task.name)
+    intent = _resumed(intents, place) or intents.begin("search", utc_now(), question=_question(place))
+    begun = time.monotonic()
+    try:
+        bundle = _find(place, intent, trials=trials, seconds=seconds, seed=seed)
+        version = publish_once(place, intent.id, bundle)
+        _name(place, intents, intent, version, bundle)
+    except (OutsideError, BusyError):
+        raise  # the intent stays open: the next search completes it
+    except EverfitError as error:
+        intents.end(intent, outcome="failed", reasons=(str(error),), seconds=time.monotonic() - begun)
+        raise
+    costs = {"metrics": bundle.manifest.metrics, "trials": bundle.manifest.lineage.trials}
+    intents.end(intent, outcome="registered", version=version, details=costs, seconds=time.monotonic() - begun)
+    show_bundle(place, bundle, version)
+    return version
+
+
+def _resumed(intents: Intents, place: Workplace) -> Intent | None:
+    """The search that was broken off, unless something else is asked now."""
+    intent = intents.open("search")
+    if intent is None:
+        return None
+    if intent.details.get("question") != _question(place):
+        intents.end(intent, outcome="failed", reasons=("broken off, and the task has changed since",))
+        return None
+    say(f"resuming the search that began at {intent.at}")
+    return intent
+
+
+def _question(place: Workplace) -> str:
+    """A fingerprint of what is searched for: the task without its budget."""
+    budget = {"trials", "seconds", "workers"}
+    asked = place.task.model_dump_json(include={"source", "target", "time", "problem", "metric", "columns", "splits"})
+    means = place.task.search.model_dump_json(exclude=budget)
+    return hashlib.sha256(f"{asked}{means}".encode()).hexdigest()[:16]
+
+
+def _find(
+    place: Workplace, intent: Intent, *, trials: int | None, seconds: float | None, seed: int | None
+) -> ModelBundle:
+    from retrain.search.session import search as find
+
+    budget, folder = place.task.search, place.study / intent.id
+    report = Reporter(f"{place.task.name}-search")
+    bundle = find(
+        place.task,
+        source_rows(place),
+        folder=folder / "study",
+        out=folder / "bundle",
+        trials=trials or budget.trials,
+        seconds=seconds or budget.seconds,
+        seed=budget.seed if seed is None else seed,
+        progress=report,
+    )
+    report.done()
+    return bundle
+
+
+@stage
+def source_rows(place: Workplace) -> pd.DataFrame:
+    """The rows of the task's source. Raises `SourceError`."""
+    return read(place.task.source)
+
+
+@stage
+def _name(place: Workplace, intents: Intents, intent: Intent, version: str, bundle: ModelBundle) -> None:
+    """Champion if there is none, or if this very search made it so before it was killed; else challenger."""
+    if alias_of(place, "champion") not in (None, version):
+        place.versions.set(place.task.name, "challenger", version)
+        say(f"version {version} is registered as the challenger")
+        return
+    place.versions.promote(place.task.name, version)
+    at = bundle.manifest.lineage.known_until or intent.at
+    intents.write_once(intent, "promotion", version=version, outcome="promoted", at=at, reasons=("the first model",))
+    say(f"version {version} is the champion")
