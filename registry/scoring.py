@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -153,25 +154,20 @@ def differences(found: Scores, expected: Scores, *, radius: float, tolerance: fl
     }
 
 
-class Scorer:
+class Graph:
     """A loaded graph. Safe to share between threads."""
 
-    def __init__(self, bundle: ModelBundle, session: ort.InferenceSession) -> None:
-        self.bundle = bundle
+    def __init__(self, session: ort.InferenceSession, schema: Schema, problem: Problem) -> None:
+        self.schema = schema
         self._session = session
-        self._names = list(outputs_of(bundle.manifest.target.problem))
-        self._read = _numbers if bundle.manifest.target.problem == "regression" else _classes
+        self._names = list(outputs_of(problem))
+        self._read = _numbers if problem == "regression" else _classes
 
     @classmethod
-    def load(cls, bundle: ModelBundle, *, threads: int = 1) -> Scorer:
-        """Open the bundle's graph for `threads` threads a call. Raises `BundleError` when it does not load or does
-        not have the inputs and outputs of its own schema."""
-        try:
-            session = ort.InferenceSession(bundle.model, _options(threads), providers=["CPUExecutionProvider"])
-        except _LOAD_ERRORS as error:
-            raise BundleError(f"{bundle.model}: does not load: {str(error)[:300]}") from error
-        _check_signature(bundle, session)
-        return cls(bundle, session)
+    def open(cls, path: Path, schema: Schema, problem: Problem, *, threads: int = 1) -> Graph:
+        """Open a graph for `threads` threads a call. Raises `BundleError` when it does not load or does not have the
+        inputs of this schema and the outputs of this problem."""
+        return cls(_open(path, schema, problem, threads), schema, problem)
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
         """Scores of the rows in `inputs` (see `feed`); the hot path of serving."""
@@ -179,11 +175,24 @@ class Scorer:
 
     def predict(self, frame: pd.DataFrame) -> Scores:
         """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
-        schema = self.bundle.manifest.data_schema
-        inputs = feed(schema.conform(frame), schema)
+        inputs = feed(self.schema.conform(frame), self.schema)
         starts = range(0, max(len(frame), 1), CHUNK_ROWS)
         chunks = ({name: values[at : at + CHUNK_ROWS] for name, values in inputs.items()} for at in starts)
         return Scores.join([self.run(chunk) for chunk in chunks])
+
+
+class Scorer(Graph):
+    """A bundle's graph, with the bundle's own test of it."""
+
+    def __init__(self, bundle: ModelBundle, session: ort.InferenceSession) -> None:
+        super().__init__(session, bundle.manifest.data_schema, bundle.manifest.target.problem)
+        self.bundle = bundle
+
+    @classmethod
+    def load(cls, bundle: ModelBundle, *, threads: int = 1) -> Scorer:
+        """Open the bundle's graph as `Graph.open` does."""
+        manifest = bundle.manifest
+        return cls(bundle, _open(bundle.model, manifest.data_schema, manifest.target.problem, threads))
 
     def self_test(self) -> None:
         """Raise `BundleError` when the golden rows' outputs differ from the stored ones by more than `TOLERANCE`."""
@@ -213,15 +222,19 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _check_signature(bundle: ModelBundle, session: ort.InferenceSession) -> None:
-    expected = {column.name: _GRAPH_TYPES[column.kind] for column in bundle.manifest.data_schema.columns}
+def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.InferenceSession:
+    try:
+        session = ort.InferenceSession(path, _options(threads), providers=["CPUExecutionProvider"])
+    except _LOAD_ERRORS as error:
+        raise BundleError(f"{path}: does not load: {str(error)[:300]}") from error
+    expected = {column.name: _GRAPH_TYPES[column.kind] for column in schema.columns}
     found = {one.name: one.type for one in session.get_inputs()}
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        raise BundleError(f"{bundle.model}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
-    names = {one.name for one in session.get_outputs()}
-    if lacking := set(outputs_of(bundle.manifest.target.problem)) - names:
-        raise BundleError(f"{bundle.model}: the graph lacks the outputs {', '.join(sorted(lacking))}")
+        raise BundleError(f"{path}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
+    if lacking := set(outputs_of(problem)) - {one.name for one in session.get_outputs()}:
+        raise BundleError(f"{path}: the graph lacks the outputs {', '.join(sorted(lacking))}")
+    return session
 
 
 def _classes(prediction: Any, probabilities: Any, sets: Any, uncertainty: Any, disagreement: Any) -> Scores:
