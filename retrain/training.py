@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -129,6 +128,8 @@ class Loop:
     """One network, its optimizer and its shuffled batches; every `epoch` is one pass over the training rows."""
 
     def __init__(self, network: nn.Module, training: Rows, recipe: Recipe, problem: Problem, seed: int) -> None:
+        from lightning_fabric import Fabric  # here: it takes seconds, and only workers train
+
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.optimizer = make_optimizer(network, recipe)
         self.network, self.stepper = self.fabric.setup(network, self.optimizer)

@@ -17,7 +17,7 @@ import optuna
 from registry.task import Problem
 from retrain.families.base import Candidate, Family
 from retrain.families.catalogue import family_named
-from retrain.families.parameters import Choice, Option, Parameter, Real, Whole, When
+from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
 from retrain.training import Recipe
 
 SCALINGS = ("robust", "quantile")
@@ -148,7 +148,8 @@ def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
 
 def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:
     if isinstance(parameter, Option):
-        chosen: Choice = trial.suggest_categorical(label, list(parameter.values))
+        chosen = trial.suggest_categorical(label, list(parameter.values))
+        assert chosen is not None
         return chosen
     if isinstance(parameter, Whole):
         return trial.suggest_int(label, parameter.low, parameter.high, step=parameter.step)

@@ -41,8 +41,8 @@ class RandomStrategy(Strategy):
 
 
 class TpeStrategy(Strategy):
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), joint over the dimensions that occur together (Falkner et
-    al. 2018), spreading out over what parallel workers try."""
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), joint over the dimensions that occur together (Falkner
+    et al. 2018), spreading out over what parallel workers try."""
 
     name: ClassVar[str] = "tpe"
 

@@ -1,0 +1,214 @@
+"""One worker process of a study: `python -m retrain.search.worker FOLDER NUMBER DEADLINE PARENT`.
+
+It asks the study for a trial, trains it on one thread, keeps it on disk, tells the study, and so on, until trials or
+time are spent (`DEADLINE` is a reading of `time.monotonic`, "inf" for none). It ends when its parent has gone.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import safetensors.torch
+import torch
+from optuna.trial import TrialState
+
+from registry.metrics import Labels
+from retrain.families.base import Candidate, TabularNet
+from retrain.families.catalogue import family_named
+from retrain.search import plan as plans
+from retrain.search.journal import locked, open_study
+from retrain.search.plan import Layout, Plan, Result
+from retrain.search.pruning import first_rung, halving, rungs
+from retrain.search.space import batch_sizes
+from retrain.search.strategies import propose, strategy_named
+from retrain.search.tally import DIVERGED, INHERIT, REFUSED, RUN, guard, is_spent, origin_of, tell
+from retrain.search.warm import inherit
+from retrain.training import DivergedError, Rows, Trained, train
+
+PRIOR, PRIOR_WEIGHTS = "prior.json", "prior.safetensors"
+ASKING, WORKING = "asking.lock", "working.lock"
+LOOK_SECONDS = 0.5
+WAIT_SECONDS = 0.05
+
+
+class Worker:
+    """The loop of one process."""
+
+    def __init__(self, folder: Path, number: int, deadline: float) -> None:
+        self.folder, self.deadline = folder, deadline
+        self.plan = plans.read_plan(folder)
+        self.space = self.plan.space
+        self.arrays = Arrays(folder, self.plan)
+        self.durations: list[float] = []
+        first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
+        self.rungs = frozenset(rungs(first, self.plan.max_epochs))
+        self.study = open_study(
+            folder,
+            greater_is_better=self.plan.greater_is_better,
+            sampler=strategy_named(self.plan.strategy).sampler(self.plan.seed * 1_000 + number),
+            pruner=halving(first),
+        )
+
+    def run(self) -> None:
+        """Trial after trial, until the budget is spent."""
+        while self._worth_starting() and (asked := self._ask()) is not None:
+            start = time.monotonic()
+            self._try(*asked, start)
+            self.durations.append(time.monotonic() - start)
+
+    def _worth_starting(self) -> bool:
+        """A trial that meets the deadline keeps its best epoch, so half of the usual time is worth a start."""
+        usual = statistics.median(self.durations) if self.durations else 0.0
+        return self.deadline - time.monotonic() > 0.5 * usual
+
+    def _ask(self) -> tuple[optuna.Trial, Candidate] | None:
+        with locked(self.folder / ASKING):
+            while True:
+                trials = self.study.get_trials(deepcopy=False)
+                if sum(map(is_spent, trials)) >= self.plan.trials:
+                    return None
+                taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
+                trial, candidate = propose(self.study, self.space, taken)
+                if origin_of(trial) == "prior" and guard(trials, greater_is_better=self.plan.greater_is_better):
+                    trial.set_user_attr(REFUSED, True)
+                    self.study.tell(trial, state=TrialState.FAIL)
+                    continue
+                trial.set_user_attr(RUN, {"pid": os.getpid(), "key": candidate.key})
+                return trial, candidate
+
+    def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
+        seed = self.plan.seed * 10_000 + trial.number
+        network, inherited = self._network(trial, candidate, seed)
+        try:
+            trained = self._train(trial, candidate, network, seed)
+        except DivergedError:
+            trial.set_user_attr(DIVERGED, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        stopped = trained.ending == "stopped"
+        result = Result(
+            number=trial.number,
+            candidate=candidate,
+            origin=origin_of(trial),
+            state="pruned" if stopped else "complete",
+            score=trained.score,
+            best_epoch=trained.best_epoch,
+            history=trained.history,
+            seed=seed,
+            seconds=time.monotonic() - start,
+            ending=trained.ending,
+            inherited=inherited,
+        )
+        plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
+        tell(self.study, result)
+
+    def _train(self, trial: optuna.Trial, candidate: Candidate, network: TabularNet, seed: int) -> Trained:
+        training, validation, labels = self.arrays.of(candidate.text("scaling"))
+        judged = origin_of(trial) != "fresh"  # the guard compares whole trainings
+
+        def report(epoch: int, score: float) -> bool:
+            if epoch not in self.rungs:
+                return False
+            trial.report(score, epoch)
+            return judged and trial.should_prune()
+
+        return train(
+            network,
+            training,
+            validation,
+            self.space.recipe(candidate),
+            problem=self.plan.problem,
+            score=lambda outputs: self.plan.score(labels, outputs),
+            greater_is_better=self.plan.greater_is_better,
+            seed=seed,
+            deadline=self.deadline,
+            report=report,
+        )
+
+    def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[TabularNet, bool]:
+        """The network, and whether it begins with a prior's weights."""
+        torch.manual_seed(seed)
+        layout = self.plan.layout
+        family = family_named(candidate.family)
+        network = family.build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out)
+        member = trial.user_attrs.get(INHERIT)
+        if member is None:
+            return network, False
+        state = inherit(network, prior_weights(self.folder, member), prior_layout(self.folder), layout)
+        if state is not None:
+            network.load_state_dict(state)
+        return network, state is not None
+
+
+def prior_layout(folder: Path) -> Layout:
+    """How the columns of the weights a warm start hands down are laid out."""
+    return Layout.model_validate_json((folder / PRIOR).read_bytes())
+
+
+def prior_weights(folder: Path, member: str) -> dict[str, torch.Tensor]:
+    """The weights of one of the prior's members, given by the prefix of its names."""
+    with safetensors.safe_open(folder / PRIOR_WEIGHTS, framework="pt") as file:
+        return {name.removeprefix(member): file.get_tensor(name) for name in file.keys() if name.startswith(member)}  # noqa: SIM118 - a safetensors file is no dict
+
+
+class Arrays:
+    """The study's prepared rows, mapped into memory; one numeric array for each scaling."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder / plans.ARRAYS, plan
+        self._known: dict[str, tuple[Rows, Rows, Labels]] = {}
+
+    def of(self, scaling: str) -> tuple[Rows, Rows, Labels]:
+        """Training rows, validation rows, and the validation labels in the target's unit."""
+        if scaling not in self._known:
+            labels: Labels = self._load("validation.labels")
+            self._known[scaling] = self._rows("train", scaling), self._rows("validation", scaling), labels
+        return self._known[scaling]
+
+    def _rows(self, part: str, scaling: str) -> Rows:
+        labels = self._load(f"{part}.labels")
+        if self.plan.problem == "regression":
+            labels = ((labels - self.plan.centre) / self.plan.spread).astype(np.float32)
+        return Rows(
+            torch.from_numpy(self._load(f"{part}.{scaling}")),
+            torch.from_numpy(self._load(f"{part}.categories")),
+            torch.from_numpy(np.asarray(labels)),
+        )
+
+    def _load(self, name: str) -> npt.NDArray[Any]:
+        loaded: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+        return loaded
+
+
+def end_with(parent: int) -> None:
+    """Watch the parent in a thread, and end this process at once when it has gone."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def main(folder: Path, number: int, deadline: float, parent: int) -> None:
+    """Run one worker. It may be started before its study is ready: the plan is what is written last."""
+    end_with(parent)
+    torch.set_num_threads(1)
+    while not (folder / plans.PLAN).exists():
+        time.sleep(WAIT_SECONDS)
+    with locked(folder / WORKING, shared=True):
+        Worker(folder, number, deadline).run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
