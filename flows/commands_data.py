@@ -50,11 +50,12 @@ def replay(
     watch_only: bool,
     output: Path | None,
 ) -> None:
-    """Send past rows through the running endpoint as if they came now.
+    """Send past rows as if they came now.
 
-    FILE (CSV or Parquet: a file, folder or glob) has the task's columns, its time column and its target. Rows go to
-    /predict in time order, labels to /feedback when they would have arrived; each window is watched, and repaired if
-    performance is degraded. A replay that was killed goes on where it stopped when it is run again.
+    The endpoint must be running. FILE (CSV or Parquet: a file, folder or glob) has the task's columns, its time column
+    and its target. Rows go to /predict in time order, labels to /feedback when they would have arrived; each window is
+    watched, and repaired if performance is degraded. A replay that was killed goes on where it stopped when it is run
+    again.
 
     \b
     Example:
@@ -107,7 +108,9 @@ def show_step(step: Judged) -> None:
     "--folder", type=click.Path(path_type=Path), default="demo-output", show_default=True, help="Made anew each time."
 )
 def demo(seed: int, folder: Path) -> None:
-    """Half a year of real flights in a few minutes: a model is found, served, drifts, is repaired and swapped.
+    """Half a year of real flights in five minutes.
+
+    A model is found and served, drifts, is repaired and swapped. Everything happens in a fresh folder, on free ports.
 
     \b
     Example:

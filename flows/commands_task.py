@@ -35,6 +35,7 @@ def init(
       everfit init flights.csv --target late --time time_hour
       everfit init postgresql://me@db/shop --query "select * from orders" --target returned
     """
+    from registry.inference import infer_kinds
     from registry.proposal import propose, write
     from registry.sources import read
     from registry.task import FileSource, SqlSource
@@ -48,11 +49,20 @@ def init(
     findings = examine(frame, task)
     require(findings)
     path = output or Path(f"{task.name}.yaml")
-    write(task, path, [str(finding) for finding in findings])
+    if query is None:
+        task = task.model_copy(update={"source": FileSource(path=_seen_from(path, data))})
+    write(task, path, kinds=infer_kinds(frame, task.columns, target=target, time=time_column))
     click.echo(f"{len(frame):,} rows, {task.problem} problem, metric {task.metric}")
     for finding in findings:
         click.echo(f"warning: {finding}", err=True)
     click.echo(f"wrote {path}; look at it, then: everfit search {path}")
+
+
+def _seen_from(path: Path, data: str) -> str:
+    """The data's path as the task's file must hold it: relative paths start at that file's folder."""
+    if os.path.isabs(os.path.expanduser(data)):
+        return data
+    return Path(os.path.relpath(data, path.parent)).as_posix()
 
 
 @click.command()
@@ -115,9 +125,10 @@ def serve(task: str) -> None:
 @click.argument("task")
 @click.option("--as-of", type=_MOMENT, help="Judge as of this moment (UTC); default: now.")
 def monitor(task: str, as_of: datetime | None) -> None:
-    """Measure TASK's windows that are over and judge them; exit code 10 when performance is degraded.
+    """Measure and judge TASK's windows that are over.
 
-    Nothing is repaired: `everfit improve` or the deployments of `everfit up` do that.
+    The exit code is 10 when performance is degraded. Nothing is repaired: `everfit improve` or the deployments of
+    `everfit up` do that.
 
     \b
     Example:
@@ -139,7 +150,9 @@ def monitor(task: str, as_of: datetime | None) -> None:
 @click.command()
 @click.argument("task", required=False)
 def status(task: str | None) -> None:
-    """Show versions, decisions and services of TASK, or of every task.
+    """Show versions, decisions and services.
+
+    Of TASK, or of every task.
 
     \b
     Example:
@@ -198,7 +211,10 @@ def rollback(task: str) -> None:
 @click.option("--as-of", type=_MOMENT, help="Use only what was known at this moment (UTC); default: now.")
 @click.option("--reason", default="asked for by hand", show_default=True, help="Why, for the ledger.")
 def improve(task: str, as_of: datetime | None, reason: str) -> None:
-    """Search again from what TASK's champion knows, prove the challenger on fresh rows, promote it if it is better.
+    """Search again, prove the challenger, promote it.
+
+    The search starts from what TASK's champion knows. The challenger is promoted only if it is better than the
+    champion on fresh rows that neither has seen.
 
     \b
     Example:
@@ -210,6 +226,6 @@ def improve(task: str, as_of: datetime | None, reason: str) -> None:
     from flows.workplace import find_task
 
     done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason)
-    click.echo(f"{task}: {done['outcome']} (version {done.get('version') or '-'})")
-    for line in done.get("reasons", ()):
+    click.echo(f"{task}: {done['outcome']} (version {done['version'] or '-'})")
+    for line in done["reasons"]:
         click.echo(f"  {line}")

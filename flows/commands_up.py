@@ -10,9 +10,10 @@ from flows.door import read_settings
 @click.command()
 @click.argument("task", required=False)
 def up(task: str | None) -> None:
-    """Start the services: Prefect, MLflow, the deployments, and TASK's endpoint and status page.
+    """Start the services of this machine.
 
-    What runs already is left as it is. Without TASK, the only registered task is taken, if there is just one.
+    Prefect, MLflow, the deployments, TASK's endpoint and its status page. What runs already is left as it is. Without
+    TASK, the only registered task is taken, if there is just one.
 
     \b
     Example:

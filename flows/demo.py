@@ -148,8 +148,7 @@ def _play(plan: Plan, folder: Path, settings: Settings, clock: Clock) -> Results
     with clock.stage("serve", "serving it"):
         up(settings, task.name, only={"endpoint"}, say=clock.say)
     with clock.stage("replay", "replaying what came later, window by window"):
-        results = _replay(plan, task, settings, stream)
-    return results
+        return _replay(plan, task, settings, stream)
 
 
 def _task(plan: Plan, history: Path, settings: Settings, say: Say) -> TaskSpec:

@@ -177,7 +177,9 @@ class _Run:
             champion=champion,
             serving=serving,
             seconds=time.monotonic() - began,
-            **{name: str(decided.get(name) or "") for name in ("severity", "remedy", "outcome")},
+            severity=decided["severity"],
+            remedy=decided["remedy"],
+            outcome=(decided.get("improvement") or {}).get("outcome") or "",
         )
         self.progress.steps.append(judged)
         self._save()

@@ -111,7 +111,7 @@ def plain_values(values: pd.Series[Any]) -> list[Any]:
         values = values.map(lambda moment: moment.isoformat(), na_action="ignore")
     gaps = values.isna().to_numpy()
     if values.dtype.kind == "f":
-        gaps |= np.isinf(values.to_numpy(dtype=np.float64))
+        gaps = gaps | np.isinf(values.to_numpy(dtype=np.float64))
     return [None if gap else value for value, gap in zip(values.tolist(), gaps, strict=True)]
 
 
