@@ -112,5 +112,3 @@ def _within(body: bytes, limit: int) -> bytes:
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"the body: expected at most {limit} bytes (EVERFIT_MAX_BODY_BYTES), got more")
-
-

@@ -1,11 +1,11 @@
 """Errors as answers: the error tree mapped to status codes, written as problem details (RFC 9457).
 
-    RowError (MisfitError names row, column, value)   422
-    BodyError, other InputError                       400
-    TooLargeError, TooManyRowsError                   413
-    NoModelError                                      503, Retry-After
-    other StateError                                  409
-    OutsideError                                      503, Retry-After
+RowError (MisfitError names row, column, value)   422
+BodyError, other InputError                       400
+TooLargeError, TooManyRowsError                   413
+NoModelError                                      503, Retry-After
+other StateError                                  409
+OutsideError                                      503, Retry-After
 """
 
 from __future__ import annotations

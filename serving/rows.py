@@ -69,7 +69,7 @@ class RowReader:
         self._feed: Feed = {name: cell for name, _, cell in self._cells}
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
-        self._known = set(schema.names) | {time}
+        self._known = {*schema.names, time}
 
     def one(self, row: Row) -> Feed:
         """The inputs of one row, each (1, 1). Raises `MisfitError`."""
@@ -88,7 +88,9 @@ class RowReader:
             if self._time is not None:
                 for row in rows:
                     _time(row.get(self._time))
-            return {name: _column([row[name] for row in rows], convert, dtype) for name, convert, dtype in self._columns}
+            return {
+                name: _column([row[name] for row in rows], convert, dtype) for name, convert, dtype in self._columns
+            }
         except (_WrongTypeError, LookupError, TypeError, AttributeError) as error:
             raise self._explain(rows) from error
 

@@ -1,0 +1,48 @@
+"""`python -m serving TASK`: the endpoint of a task, one worker, settings from `EVERFIT_*`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from registry.errors import EverfitError
+from registry.settings import Settings
+from serving.app import create_app
+
+_QUIET = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until told to stop; returns the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m serving TASK", file=sys.stderr)
+        return 2
+    os.environ.update(_QUIET)
+    try:
+        settings = Settings()
+        app = create_app(settings, arguments[0])
+    except ValidationError as error:
+        print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
+        return 2
+    except EverfitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    # the interpreter's default of 5 ms would let the thread that polls the registry hold up requests so long
+    sys.setswitchinterval(0.0005)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

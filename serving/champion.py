@@ -1,0 +1,232 @@
+"""The served version: loaded beside the old one, tested, swapped between two requests; and what follows the alias.
+
+    registry's alias --poll--> Follower --fetch, verify, load, golden rows--> Slot.current = Served
+
+The slot holds one reference. A request reads it once, so it is answered by one version whole, and a swap waits for
+nobody. Whatever goes wrong with a new version, the old one stays, and `Slot` says what went wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+from registry.bundle import Manifest, ModelBundle
+from registry.errors import BundleError, EverfitError, NoModelError, OutsideError
+from registry.scoring import Scorer
+from serving.answers import Answers
+from serving.rows import RowReader
+
+CHAMPION = "champion"
+FIRST_BACKOFF = 5.0
+LONGEST_BACKOFF = 600.0
+
+T = TypeVar("T")
+
+
+class VersionSource(Protocol):
+    """What is asked of the registry: `registry.versions.Versions` has it."""
+
+    def get(self, task: str, alias: str) -> str | None:
+        """The version an alias points at. Raises `RegistryError`."""
+
+    def fetch(self, task: str, version: str) -> ModelBundle:
+        """The bundle of a version, verified, in a local folder. Raises `RegistryError`, `BundleError`."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version ready to answer, with all that a request needs of it."""
+
+    version: str
+    bundle: ModelBundle
+    scorer: Scorer
+    reader: RowReader
+    answers: Answers
+    record: bytes
+    """The model as the journal describes it."""
+    since: datetime
+
+    @classmethod
+    def load(cls, bundle: ModelBundle, version: str, task: str) -> Served:
+        """Load a bundle's graph and try it on the golden rows. Raises `BundleError`."""
+        manifest = bundle.manifest
+        if manifest.task.name != task:
+            raise BundleError(
+                f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
+            )
+        scorer = Scorer.load(bundle)
+        scorer.self_test()
+        return cls(
+            version=version,
+            bundle=bundle,
+            scorer=scorer,
+            reader=RowReader(manifest.data_schema, manifest.task.time),
+            answers=Answers(task, version, manifest.target),
+            record=_record(version, manifest),
+            since=datetime.now(UTC).replace(tzinfo=None),
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+
+@dataclass
+class Slot:
+    """What is served now, and how following the champion goes."""
+
+    task: str
+    current: Served | None = None
+    swaps: int = 0
+    last_error: str | None = None
+    """Why the champion of the registry is not the one that is served, if so."""
+    registry_error: str | None = None
+    """Why the registry could not be asked at the last look, if so."""
+    registry_seen: bool = False
+    bundle_failures: int = field(default=0)
+
+    def served(self) -> Served:
+        """The version that answers. Raises `NoModelError`."""
+        if self.current is None:
+            why = self.last_error or self.registry_error or "the registry has no champion"
+            raise NoModelError(f"task {self.task!r} has no model to serve yet: {why}")
+        return self.current
+
+    def put(self, new: Served) -> None:
+        """Answer with this version from the next request on."""
+        self.swaps += self.current is not None
+        self.current = new
+        self.last_error = None
+
+
+class Follower:
+    """Makes the slot follow the champion alias. Loading runs in a thread; the event loop only swaps."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        source: Callable[[], VersionSource],
+        memory: Path,
+        *,
+        seconds: float,
+        report: Callable[[str], None],
+    ) -> None:
+        """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
+        was served last; `report` takes a line for the operator."""
+        self._slot, self._open_source, self._memory = slot, source, memory
+        self._seconds, self._report = seconds, report
+        self._source: VersionSource | None = None
+        self._refused: tuple[str, float, float] | None = None  # version, when to try again, backoff
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="champion")
+
+    async def remember(self) -> None:
+        """Serve what was served last, from the cache; what is wrong with it is kept in the slot."""
+        if not self._memory.exists():
+            return
+        served, error = await self._try(self._recall)
+        if served is not None:
+            self._slot.put(served)
+        else:
+            self._slot.last_error = f"the version served last cannot be served again: {error}"
+
+    async def follow(self) -> None:
+        """Look at the alias again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._seconds)
+
+    async def look(self) -> None:
+        """One look: if the champion is another version, load, test and swap."""
+        version, error = await self._try(self._champion)
+        self._tell(error)
+        current = self._slot.current
+        if error is not None or version is None or not self._due(version):
+            return
+        if current is not None and current.version == version:
+            self._slot.last_error = self._refused = None
+            return
+        served, error = await self._try(self._load, version)
+        if served is None:
+            self._refuse(version, error)
+            return
+        self._refused = None
+        self._slot.put(served)
+        self._report(f"task {self._slot.task!r}: version {version} is served")
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _try(self, work: Callable[..., T], *args: Any) -> tuple[T | None, BaseException | None]:
+        """The result of work in the thread, or its error, of whatever kind: no bundle may end the following."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        await asyncio.wait([future])
+        error = future.exception()
+        return (None, error) if error is not None else (future.result(), None)
+
+    def _champion(self) -> str | None:
+        if self._source is None:
+            self._source = self._open_source()
+        return self._source.get(self._slot.task, CHAMPION)
+
+    def _load(self, version: str) -> Served:
+        assert self._source is not None
+        served = Served.load(self._source.fetch(self._slot.task, version), version, self._slot.task)
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._memory.with_suffix(".partial")
+        partial.write_bytes(orjson.dumps({"version": version, "folder": str(served.bundle.folder)}))
+        partial.replace(self._memory)
+        return served
+
+    def _recall(self) -> Served:
+        last = orjson.loads(self._memory.read_bytes())
+        return Served.load(ModelBundle.load(Path(last["folder"])), last["version"], self._slot.task)
+
+    def _tell(self, error: BaseException | None) -> None:
+        text = None if error is None or isinstance(error, NoModelError) else _words(error)
+        if text is not None and self._slot.registry_error is None:
+            self._report(f"task {self._slot.task!r}: the registry cannot be asked: {text}")
+        self._slot.registry_error = text
+        self._slot.registry_seen |= text is None
+
+    def _due(self, version: str) -> bool:
+        return self._refused is None or self._refused[0] != version or time.monotonic() >= self._refused[1]
+
+    def _refuse(self, version: str, error: BaseException | None) -> None:
+        known = self._refused is not None and self._refused[0] == version
+        wait = min(2 * self._refused[2], LONGEST_BACKOFF) if known and self._refused else FIRST_BACKOFF
+        if isinstance(error, OutsideError):
+            wait = self._seconds  # the version may be sound: the registry failed while it was fetched
+        self._refused = (version, time.monotonic() + wait, wait)
+        self._slot.bundle_failures += 1
+        self._slot.last_error = f"version {version} is the champion but cannot be served: {_words(error)}"
+        if not known:
+            self._report(f"task {self._slot.task!r}: {self._slot.last_error}")
+
+
+def _words(error: BaseException | None) -> str:
+    return str(error) if isinstance(error, EverfitError) else f"{type(error).__name__}: {error}"
+
+
+def _record(version: str, manifest: Manifest) -> bytes:
+    schema, target, time_column = manifest.data_schema, manifest.target, manifest.task.time
+    kinds = {column.name: column.kind for column in schema.columns}
+    return orjson.dumps(
+        {
+            "version": version,
+            "columns": schema.names,
+            "time": time_column if kinds.get(time_column or "", "datetime") == "datetime" else None,
+            "labels": [target.decode(name) for name in target.classes],
+            "classes": target.classes,
+        }
+    )

@@ -1,0 +1,81 @@
+"""`POST /feedback`: true labels, late or repeated or of ids nobody knows yet; answered after the commit."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from registry.errors import EverfitError, RowError
+from registry.target import Target
+from serving.body import GoneError, parse, read_body, send_json, send_problem
+from serving.champion import Slot
+from serving.logbook import Label, Logbook
+from serving.metrics import Counts
+from serving.problems import problem_of
+from serving.rows import MisfitError, TooManyRowsError, check_id, micros, shorten
+
+
+class TakeFeedback:
+    """The route, as an ASGI application."""
+
+    def __init__(self, slot: Slot, logbook: Logbook, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
+        self._slot, self._logbook, self._counts = slot, logbook, counts
+        self._max_bytes, self._max_rows = max_bytes, max_rows
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            counts = await self._take(await read_body(scope, receive, self._max_bytes))
+        except EverfitError as error:
+            refusal = problem_of(error)
+            self._counts.requests["/feedback", refusal.status] += 1
+            await send_problem(receive, send, refusal)
+        except GoneError:
+            self._counts.requests["/feedback", 499] += 1
+        else:
+            await send_json(send, orjson.dumps(counts))
+            self._counts.requests["/feedback", 200] += 1
+            self._counts.feedback.update(counts)
+
+    async def _take(self, body: bytes) -> dict[str, int]:
+        target = self._slot.served().manifest.target
+        labels = read_labels(parse(body), target, self._max_rows, now=time.time_ns() // 1000)
+        return await self._logbook.feedback(labels)
+
+
+def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> list[Label]:
+    """The labels of a parsed body: one, a list, or `{"labels": [...]}`; `now` is the wall clock in microseconds.
+
+    Raises `MisfitError` naming row, field and value, `TooManyRowsError` above `max_rows`.
+    """
+    found = parsed.get("labels", [parsed]) if isinstance(parsed, dict) else parsed
+    if not isinstance(found, list):
+        raise MisfitError(f"expected a label, a list of labels or {{'labels': [...]}}, got {shorten(found)!r}")
+    if not found:
+        raise MisfitError("labels: expected at least one, got none")
+    if len(found) > max_rows:
+        raise TooManyRowsError(f"labels: expected at most {max_rows} in one request, got {len(found)}")
+    return [_label(row, one, target, now) for row, one in enumerate(found)]
+
+
+def _label(row: int, one: Any, target: Target, now: int) -> Label:
+    if not isinstance(one, dict) or not {"id", "label"} <= one.keys():
+        raise MisfitError(f"row {row}: expected an object with id and label, got {shorten(one)!r}", row=row)
+    try:
+        label = target.canonical(one["label"])
+    except RowError as error:
+        raise MisfitError(f"row {row}, {error}", row=row, column="label", value=one["label"]) from error
+    return check_id(one["id"], row), label, _when(row, one.get("time"), now), now
+
+
+def _when(row: int, value: object, now: int) -> int:
+    if value is None:
+        return now
+    try:
+        return micros(value) if isinstance(value, str) else micros("")
+    except ValueError as error:
+        message = f"row {row}, time: expected an ISO 8601 date and time, got {shorten(value)!r}"
+        raise MisfitError(message, row=row, column="time", value=value) from error

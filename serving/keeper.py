@@ -1,0 +1,293 @@
+"""The keeper: a process beside the endpoint that moves the journal into the inference log and stores feedback.
+
+It is a process and not a thread so that neither its reading and writing nor the database's driver ever takes the
+interpreter lock of the process that answers. It talks with that process over a socket, in lines of JSON:
+
+    endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...}              first of all
+                          {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
+    keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null}
+                          {"number": 7, "counts": {...}} or {"number": 7, "fault": text}
+
+Times are microseconds since 1970 UTC. When the endpoint is gone, however it went, the keeper empties the journal and
+ends. It never outlives a store that stays away: what is left then is the next keeper's work.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from registry.database import from_micros, open_engine
+from registry.errors import EverfitError
+from registry.inference_log import Feedback, InferenceLog, Prediction
+from serving.journal import (
+    MODEL,
+    DamagedError,
+    Position,
+    abandoned,
+    read_frames,
+    remove_run,
+    segment_path,
+    segments,
+)
+from serving.rows import micros
+
+TICK_SECONDS = 0.2
+RETRY_SECONDS = 1.0
+FAREWELL_SECONDS = 20.0
+ADOPT_SECONDS = 5.0
+BATCH_ROWS = 5_000
+
+Model = dict[str, Any]
+
+
+class Run:
+    """The reading side of one run's journal: how far its records are in the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.at = Position(next(iter(segments(folder)), 1), 0)
+        self.records = 0
+        self._models: dict[str, Model] = {}
+
+    def drain(self, log: InferenceLog, *, alive: bool = False) -> bool:
+        """Move the next records into the log; True if there may be more. Raises `StoreError`; nothing is lost.
+
+        `alive` says that the run is still written: its last segment stays.
+        """
+        known = segments(self.folder)
+        if self.at.segment not in known:
+            if not known:
+                return False
+            self._enter(known[0])
+        path, last = segment_path(self.folder, self.at.segment), self.at.segment == known[-1]
+        try:
+            if self._read(path, log):
+                return True
+        except DamagedError:
+            if alive and last:
+                raise
+            path.rename(self.folder.parent / f"{self.folder.name}-{path.stem}.damaged")
+        else:
+            if not (alive and last):
+                path.unlink()
+        if not last:
+            self._enter(known[known.index(self.at.segment) + 1])
+        return not last
+
+    def _enter(self, segment: int) -> None:
+        self.at, self.records, self._models = Position(segment, 0), 0, {}
+
+    def _read(self, path: Path, log: InferenceLog) -> bool:
+        predictions: list[Prediction] = []
+        end, records = self.at.offset, 0
+        damaged: DamagedError | None = None
+        try:
+            for found in read_frames(path, self.at.offset):
+                predictions += self._decode(found.payload)
+                end, records = found.end, records + found.records
+        except DamagedError as error:
+            damaged = error
+        for start in range(0, len(predictions), BATCH_ROWS):
+            log.append(predictions[start : start + BATCH_ROWS])
+        progress = end > self.at.offset
+        self.at, self.records = Position(self.at.segment, end), self.records + records
+        if damaged is not None and not progress:
+            raise damaged
+        return progress
+
+    def _decode(self, payload: bytes) -> list[Prediction]:
+        content = orjson.loads(payload[1:])
+        if payload[:1] == MODEL:
+            self._models[content["version"]] = content
+            return []
+        return list(predictions_of(content, self._models[content["answer"]["model"]["version"]]))
+
+
+class Abandoned(NamedTuple):
+    """A run whose process is gone, its lock, and how many records it had when it was found."""
+
+    run: Run
+    lock: int
+    records: int
+
+
+def count_records(folder: Path) -> int:
+    """How many records a run's segments hold; of a damaged one those before the damage."""
+    total = 0
+    for segment in segments(folder):
+        with suppress(DamagedError):
+            for found in read_frames(segment_path(folder, segment), 0, sys.maxsize):
+                total += found.records
+    return total
+
+
+def predictions_of(content: dict[str, Any], model: Model) -> Iterator[Prediction]:
+    """A journal record of one request, made by `model`, as rows of the inference log."""
+    received = from_micros(content["received"])
+    sent, answers = content["sent"], content["answer"]["predictions"]
+    index = {label: number for number, label in enumerate(model["labels"])}
+    for row, answer in zip(_rows(sent, model), answers, strict=True):
+        when = row.get(model["time"]) if model["time"] else None
+        classes = "probabilities" in answer
+        yield Prediction(
+            id=answer["id"],
+            time=from_micros(micros(when)) if isinstance(when, str) else received,
+            received=received,
+            version=model["version"],
+            role="champion",
+            features={name: row[name] for name in model["columns"]},
+            prediction=model["classes"][index[answer["prediction"]]] if classes else answer["prediction"],
+            scores=list(answer["probabilities"].values()) if classes else answer["interval"],
+            conformal=[index[label] for label in answer["set"]] if classes else None,
+            uncertainty=answer["uncertainty"],
+            disagreement=answer["disagreement"],
+        )
+
+
+def _rows(sent: Any, model: Model) -> list[dict[str, Any]]:
+    if isinstance(sent, list):
+        return sent
+    rows = sent.get("rows")
+    return rows if isinstance(rows, list) else [sent]
+
+
+class Keeper:
+    """The process's work, one `turn` after another."""
+
+    def __init__(self, opening: dict[str, Any], say: socket.socket) -> None:
+        """`opening` is the endpoint's first line."""
+        self._opening, self._say = opening, say
+        self._log: InferenceLog | None = None
+        self._own = Run(Path(opening["folder"]))
+        self._others: dict[Path, Abandoned] = {}
+        self._adopt_at = self._retry_at = 0.0
+        self._said = b""
+
+    def turn(self) -> bool:
+        """Move what is there into the store; True if that worked."""
+        if time.monotonic() < self._retry_at:
+            return False
+        fault: str | None = None
+        try:
+            log = self._open()
+            while self._own.drain(log, alive=True):
+                self._report(None)
+            self._adopt(log)
+        except (EverfitError, DamagedError, OSError) as error:
+            fault = str(error)
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        self._report(fault)
+        return fault is None
+
+    def feedback(self, order: dict[str, Any]) -> None:
+        """Store labels after the predictions that were acknowledged before them, and say what became of them."""
+        answer: dict[str, Any] = {"number": order["number"]}
+        if not self.turn() or list(self._own.at) < order["after"]:
+            answer["fault"] = "the store does not take the predictions that came before these labels"
+        else:
+            try:
+                answer["counts"] = asdict(self._open().add_feedback(list(_labels(order["feedback"]))))
+            except EverfitError as error:
+                answer["fault"] = str(error)
+        self._send(orjson.dumps(answer))
+
+    def finish(self) -> None:
+        """Empty the journal after the endpoint's end, and delete the run; gives up when the store stays away."""
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                log = self._open()
+                while self._own.drain(log):
+                    pass
+            except (EverfitError, OSError):
+                time.sleep(RETRY_SECONDS)
+            else:
+                remove_run(self._own.folder)
+                return
+
+    def _open(self) -> InferenceLog:
+        if self._log is None:
+            engine = open_engine(self._opening["store"], durable=self._opening["durable"])
+            self._log = InferenceLog(engine, self._opening["task"])
+        return self._log
+
+    def _adopt(self, log: InferenceLog) -> None:
+        if time.monotonic() > self._adopt_at:
+            self._adopt_at = time.monotonic() + ADOPT_SECONDS
+            found = abandoned(self._own.folder.parent)
+            self._others |= {run: Abandoned(Run(run), lock, count_records(run)) for run, lock in found}
+            self._report(None)
+        for folder, other in list(self._others.items()):
+            while other.run.drain(log):
+                pass
+            remove_run(folder)
+            os.close(other.lock)
+            del self._others[folder]
+
+    def _report(self, fault: str | None) -> None:
+        older = sum(other.records for other in self._others.values())
+        line = orjson.dumps({"at": list(self._own.at), "records": self._own.records, "older": older, "fault": fault})
+        if line != self._said:
+            self._said = line
+            self._send(line)
+
+    def _send(self, line: bytes) -> None:
+        with suppress(OSError):  # the endpoint is gone: the next read says so
+            self._say.sendall(line + b"\n")
+
+
+def _labels(given: Sequence[Sequence[Any]]) -> Iterator[Feedback]:
+    for one, label, when, received in given:
+        yield Feedback(one, label, from_micros(when), from_micros(received))
+
+
+def _lines(listen: socket.socket) -> Iterator[list[bytes]]:
+    """The whole lines that came within each tick, until the endpoint is gone."""
+    rest = b""
+    while True:
+        if not select.select([listen], [], [], TICK_SECONDS)[0]:
+            yield []
+            continue
+        try:
+            data = listen.recv(1 << 20)
+        except ConnectionError:
+            return
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        yield lines
+
+
+def main(handle: int) -> None:
+    """Serve the endpoint at the other end of socket `handle` until it is gone."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # the endpoint decides: its end is ours
+    talk = socket.socket(fileno=handle)
+    keeper: Keeper | None = None
+    for lines in _lines(talk):
+        for line in lines:
+            order = orjson.loads(line)
+            if keeper is None:
+                keeper = Keeper(order, talk)
+            else:
+                keeper.feedback(order)
+        if keeper is not None:
+            keeper.turn()
+    if keeper is not None:
+        keeper.finish()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,171 @@
+"""The routes that are plain ASGI, described for `/docs`, with examples made from the served version's schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from registry.bundle import Manifest
+from registry.schema import Column, Schema
+from registry.target import Target
+
+JsonSchema = dict[str, Any]
+
+_PROBLEM: JsonSchema = {
+    "type": "object",
+    "description": "Problem details (RFC 9457)",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "row": {"type": "integer"},
+        "column": {"type": "string"},
+        "value": {},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+_PREDICT_ERRORS = {
+    400: "The body is not JSON",
+    413: "The body or the number of rows is too large",
+    422: "A row does not fit the schema: row, column and value are named",
+    503: "There is no model yet, or predictions cannot be stored now",
+}
+
+
+def describe(paths: dict[str, Any], manifest: Manifest | None, *, secured: bool) -> dict[str, Any]:
+    """`paths` of an OpenAPI document with `/predict` and `/feedback` added; general ones while nothing is served."""
+    examples = _examples(manifest) if manifest is not None else {}
+    row = row_schema(manifest.data_schema) if manifest is not None else {"type": "object"}
+    target = manifest.target if manifest is not None else None
+    added = {
+        "/predict": {"post": _predict(row, target, examples)},
+        "/feedback": {"post": _feedback(target)},
+    }
+    described = added | paths
+    if secured:
+        for path, operations in described.items():
+            for operation in operations.values() if not path.startswith("/health/") else ():
+                operation["security"] = [{"key": []}]
+    return described
+
+
+def example_row(schema: Schema) -> dict[str, Any]:
+    """A row that fits: the middle of each range, the most frequent category."""
+    return {column.name: _example(column) for column in schema.columns}
+
+
+def row_schema(schema: Schema) -> JsonSchema:
+    """A row as JSON schema."""
+    properties = {column.name: _property(column) for column in schema.columns}
+    return {"type": "object", "properties": properties, "required": list(schema.names), "additionalProperties": True}
+
+
+def _example(column: Column) -> Any:
+    if column.kind == "numeric":
+        low, high = column.low or 0.0, column.high if column.high is not None else 1.0
+        middle = (low + high) / 2
+        return round(middle) if column.integer else float(f"{middle:.4g}") if low <= float(f"{middle:.4g}") else middle
+    if column.kind == "boolean":
+        return True
+    if column.kind == "datetime":
+        return (
+            (column.high.replace(microsecond=0) if column.high else "2024-01-01T00:00:00").__str__().replace(" ", "T")
+        )
+    return column.categories[0] if column.categories else "a"
+
+
+def _property(column: Column) -> JsonSchema:
+    missing = f"missing in {column.missing:.1%} of the training rows" if column.missing else "never missing in training"
+    if column.kind == "numeric":
+        known = "" if column.low is None or column.high is None else f"{column.low:g} to {column.high:g} in training; "
+        return {"type": ["number", "null"], "description": f"{known}{missing}"}
+    if column.kind == "boolean":
+        return {"type": ["boolean", "null"], "description": missing}
+    if column.kind == "datetime":
+        return {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": f"ISO 8601, UTC without zone; {missing}",
+        }
+    known = ", ".join(column.categories[:20])
+    text = f"{column.distinct} values in training, such as {known}; unknown ones are served; {missing}"
+    return {"type": ["string", "number", "boolean", "null"], "description": text}
+
+
+def _examples(manifest: Manifest) -> dict[str, Any]:
+    row = example_row(manifest.data_schema)
+    absent = dict.fromkeys(row)
+    found: dict[str, Any] = {
+        "one": {"summary": "One row", "value": row},
+        "many": {
+            "summary": "Many rows, with ids of the client's own",
+            "value": {"rows": [row, row], "ids": ["a-1", "a-2"]},
+        },
+        "missing": {"summary": "Missing values are null", "value": {"rows": [absent]}},
+    }
+    categorical = manifest.data_schema.of("categorical")
+    if categorical:
+        unseen = row | {categorical[0].name: "never seen before"}
+        found["unknown"] = {"summary": "An unknown category is served", "value": [unseen]}
+    return found
+
+
+def _predict(row: JsonSchema, target: Target | None, examples: dict[str, Any]) -> dict[str, Any]:
+    rows = {"type": "array", "items": row, "minItems": 1}
+    ids = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "uniqueItems": True}
+    envelope = {"type": "object", "properties": {"rows": rows, "ids": ids}, "required": ["rows"]}
+    return {
+        "summary": "Predict one row or many",
+        "description": "Every prediction is stored before it is answered. With `ids` of its own a client may send it again.",
+        "operationId": "predict",
+        "requestBody": _body({"anyOf": [envelope, rows, row]}, examples),
+        "responses": _responses(_answer(target), _PREDICT_ERRORS),
+    }
+
+
+def _feedback(target: Target | None) -> dict[str, Any]:
+    label: JsonSchema = {"type": ["string", "number", "boolean"]}
+    value: Any = "yes"
+    if target is not None:
+        value = target.decode(target.classes[-1]) if target.classes else 1.5
+    one = {
+        "type": "object",
+        "properties": {"id": {"type": "string"}, "label": label, "time": {"type": "string", "format": "date-time"}},
+        "required": ["id", "label"],
+    }
+    many = {"type": "array", "items": one, "minItems": 1}
+    envelope = {"type": "object", "properties": {"labels": many}, "required": ["labels"]}
+    counts = {name: {"type": "integer"} for name in ("stored", "repeated", "corrected", "unknown")}
+    examples = {"one": {"summary": "One label", "value": {"labels": [{"id": "a-1", "label": value}]}}}
+    return {
+        "summary": "Report true labels",
+        "description": "Late, repeated and corrected labels are welcome; that of an unknown id waits for its prediction.",
+        "operationId": "feedback",
+        "requestBody": _body({"anyOf": [envelope, many, one]}, examples),
+        "responses": _responses({"type": "object", "properties": counts}, _PREDICT_ERRORS),
+    }
+
+
+def _answer(target: Target | None) -> JsonSchema:
+    numbers = {"uncertainty": {"type": "number"}, "disagreement": {"type": "number"}}
+    if target is not None and target.problem == "regression":
+        interval = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+        fields: JsonSchema = {"prediction": {"type": "number"}, "interval": interval}
+    else:
+        shares = {"type": "object", "additionalProperties": {"type": "number"}}
+        fields = {"prediction": {}, "probabilities": shares, "set": {"type": "array"}}
+    prediction = {"type": "object", "properties": {"id": {"type": "string"}} | fields | numbers}
+    model = {"type": "object", "properties": {"task": {"type": "string"}, "version": {"type": "string"}}}
+    warnings = {"type": "array", "items": {"type": "string"}, "description": "columns outside the range of training"}
+    predictions = {"type": "array", "items": prediction}
+    return {"type": "object", "properties": {"model": model, "predictions": predictions, "warnings": warnings}}
+
+
+def _body(schema: JsonSchema, examples: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+
+
+def _responses(answer: JsonSchema, errors: dict[int, str]) -> dict[str, Any]:
+    problem = {"content": {"application/problem+json": {"schema": _PROBLEM}}}
+    good = {"description": "The answer", "content": {"application/json": {"schema": answer}}}
+    return {"200": good} | {str(status): {"description": text, **problem} for status, text in errors.items()}
