@@ -19,7 +19,7 @@ from registry.schema import Frozen
 from registry.scoring import Scores
 from registry.target import Target
 
-LOG_SCALE = (-6.0, 6.0)
+LOG_SCALE = (-5.0, 5.0)
 """Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
 
 TINY = 1e-12

@@ -1,0 +1,153 @@
+"""`Preparation` as ONNX nodes: raw columns in, the two arrays a network reads out.
+
+A single row pays for nodes, not for arithmetic: columns are joined before they are computed with, and a node that two
+members' preparations share is written once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from registry.scoring import MISSING_TIME
+from retrain.preparation import BOUND, CYCLES, DAY, Preparation, Robust, Scaling
+
+PREFIX = "everfit:"
+"""Begins every name inside the graph: no column may begin with it."""
+
+ML_DOMAIN = "ai.onnx.ml"
+
+
+class GraphBuilder:
+    """Collects nodes and constants, each distinct one once."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._known: dict[object, str] = {}
+
+    def constant(self, value: npt.NDArray[Any]) -> str:
+        """The name of a constant."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._known:
+            self._known[key] = f"{PREFIX}constant_{len(self.constants)}"
+            self.constants.append(numpy_helper.from_array(value, self._known[key]))
+        return self._known[key]
+
+    def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """The name of the one output of a node."""
+        key = (op, inputs, domain, repr(sorted(attributes.items())))
+        if key not in self._known:
+            self._known[key] = f"{PREFIX}{op}_{len(self.nodes)}"
+            self.nodes.append(helper.make_node(op, inputs, [self._known[key]], domain=domain, **attributes))
+        return self._known[key]
+
+    def name(self, source: str, name: str) -> None:
+        """Give a value another name, such as that of an output."""
+        self.nodes.append(helper.make_node("Identity", [source], [name]))
+
+    def join(self, names: Sequence[str]) -> str:
+        """Columns side by side."""
+        return names[0] if len(names) == 1 else self.add("Concat", *names, axis=1)
+
+    def pick(self, source: str, indices: Sequence[int], width: int) -> str:
+        """These columns of `width`, in this order."""
+        if list(indices) == list(range(width)):
+            return source
+        return self.add("Gather", source, self.constant(np.array(indices, dtype=np.int64)), axis=1)
+
+    def cast(self, source: str, to: int) -> str:
+        """Values in another type."""
+        return self.add("Cast", source, to=to)
+
+
+def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str, str]:
+    """The names of `numeric` (n, d) float and `categories` (n, c) int64."""
+    blocks = [*_numbers(graph, preparation), *_moments(graph, preparation)]
+    codes = [
+        graph.add(
+            "LabelEncoder",
+            column.name,
+            domain=ML_DOMAIN,
+            keys_strings=["", *column.categories],
+            values_int64s=range(1, len(column.categories) + 2),
+            default_int64=0,
+        )
+        for column in preparation.categories
+    ]
+    if not blocks:
+        return graph.cast(graph.pick(codes[0], (), 1), TensorProto.FLOAT), graph.join(codes)
+    numeric = graph.join(blocks)
+    if not codes:
+        return numeric, graph.cast(graph.pick(numeric, (), preparation.d_numeric), TensorProto.INT64)
+    return numeric, graph.join(codes)
+
+
+def _numbers(graph: GraphBuilder, preparation: Preparation) -> list[str]:
+    columns = preparation.numbers
+    if not columns:
+        return []
+    raw = graph.join([column.name for column in columns])
+    missing = graph.add("IsNaN", raw)
+    filled = graph.add("Where", missing, graph.constant(np.array([[column.fill for column in columns]])), raw)
+    scaled = _scaled(graph, filled, preparation.scaling)
+    gaps = [index for index, column in enumerate(columns) if column.gap]
+    return [scaled, graph.cast(graph.pick(missing, gaps, len(columns)), TensorProto.FLOAT)] if gaps else [scaled]
+
+
+def _scaled(graph: GraphBuilder, filled: str, scaling: Scaling) -> str:
+    def double(value: object) -> str:
+        return graph.constant(np.asarray(value, dtype=np.float64))
+
+    def single(value: object) -> str:
+        return graph.constant(np.asarray(value, dtype=np.float32))
+
+    if isinstance(scaling, Robust):
+        moved = graph.add("Mul", graph.add("Sub", filled, double([scaling.centre])), double([scaling.factor]))
+        z = graph.cast(graph.add("Clip", moved, double(-BOUND), double(BOUND)), TensorProto.FLOAT)
+        ninth = graph.add("Mul", graph.add("Mul", z, z), single(1 / 9))
+        return graph.add("Div", z, graph.add("Sqrt", graph.add("Add", ninth, single(1))))
+    deep = graph.add("Unsqueeze", filled, graph.constant(np.array([2])))
+    moved = graph.add("Mul", graph.add("Sub", deep, double([scaling.start])), double([scaling.slope]))
+    ramps = graph.cast(graph.add("Clip", moved, double(0), double(1)), TensorProto.FLOAT)
+    risen = graph.add("Mul", ramps, single([scaling.rise]))
+    total = graph.add("ReduceSum", risen, graph.constant(np.array([2])), keepdims=0)
+    return graph.add("Add", total, single([scaling.base]))
+
+
+def _moments(graph: GraphBuilder, preparation: Preparation) -> list[str]:
+    columns = preparation.moments
+    if not columns:
+        return []
+    raw = graph.join([column.name for column in columns])
+    missing = graph.add("Equal", raw, graph.constant(np.array(MISSING_TIME, dtype=np.int64)))
+    waves = [
+        (index, CYCLES[cycle], shift)
+        for shift in (0.0, math.pi / 2)
+        for index, column in enumerate(columns)
+        for cycle in column.cycles
+    ]
+    gaps = [index for index, column in enumerate(columns) if column.gap]
+    blocks = [_waves(graph, raw, missing, waves, len(columns))] if waves else []
+    return [*blocks, graph.cast(graph.pick(missing, gaps, len(columns)), TensorProto.FLOAT)] if gaps else blocks
+
+
+def _waves(graph: GraphBuilder, raw: str, missing: str, waves: Sequence[tuple[int, int, float]], width: int) -> str:
+    """Sines (n, waves) of the phases in each (column, period, shift); one column alone is broadcast, not gathered."""
+    indices, periods, shifts = zip(*waves, strict=True)
+    if width > 1:
+        raw, missing = graph.pick(raw, indices, width), graph.pick(missing, indices, width)
+    hours = graph.add("Mod", raw, graph.constant(np.array(DAY, dtype=np.int64)))
+    whole = graph.constant(np.array([[int(period != DAY) for period in periods]], dtype=np.int64))
+    start = graph.add("Sub", raw, graph.add("Mul", hours, whole))
+    inside = graph.add("Mod", start, graph.constant(np.array([periods], dtype=np.int64)))
+    turns = graph.constant(np.array([[2 * math.pi / period for period in periods]], dtype=np.float32))
+    phase = graph.add("Mul", graph.cast(inside, TensorProto.FLOAT), turns)
+    shifted = graph.add("Add", phase, graph.constant(np.array([shifts], dtype=np.float32)))
+    return graph.add("Where", missing, graph.constant(np.zeros((), dtype=np.float32)), graph.add("Sin", shifted))
