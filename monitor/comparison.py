@@ -1,0 +1,116 @@
+"""Is the champion worse than it was? The arithmetic of that question, apart from what is done about it.
+
+A champion's realised metric m, with standard error s, is compared with a reference r, with standard error e: it is
+worse when (loss - tolerated) / sqrt(s^2 + e^2) is large, where loss = r - m (m - r where smaller is better). There are
+two references: the champion's figure on its own test rows, and its own realised windows before those judged. The
+second matters where the test rows happened to be hard ones: without it, a champion that does well and then falls
+would not be seen before it is worse than on its worst days. (The drift detection method of Gama et al. 2004 compares
+with the best level reached so far for the same reason; the mean used here has no bias from choosing the best.)
+
+What it does not know: rows count as independent. Where rows of one day share their luck, windows vary by more than
+their standard errors say; `tolerate` and `consecutive` are what stands against that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import ndtr
+
+from monitor.measurements import WindowRecord
+from registry.metrics import METRICS, Metric
+
+MIN_PAST = 2
+"""Fewest earlier windows that make a reference of their own."""
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+
+@dataclass(frozen=True)
+class Level:
+    """A metric's value with its standard error, on so many rows."""
+
+    value: float
+    error: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A realised level against a reference: `loss` is positive when it is worse, `deviation` in standard errors
+    beyond what is tolerated, `p_value` one-sided."""
+
+    realised: Level
+    reference: Level
+    against: str
+    loss: float
+    tolerated: float
+    deviation: float
+
+    @property
+    def p_value(self) -> float:
+        """Chance of such a deviation if the loss were exactly what is tolerated."""
+        return float(ndtr(-self.deviation))
+
+
+def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
+    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
+
+    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
+
+    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
+    (0.014, 0.02)
+    """
+    return tolerate * (1.0 if metric == "r2" else abs(reference))
+
+
+def pool(levels: Sequence[Level]) -> Level:
+    """Several windows as one level: the mean weighted by rows. `levels` is not empty.
+
+    >>> pool([Level(0.6, 0.03, 100), Level(0.7, 0.04, 300)])
+    Level(value=0.675, error=0.0309..., rows=400)
+    """
+    rows = sum(level.rows for level in levels)
+    value = sum(level.rows * level.value for level in levels) / rows
+    error = math.sqrt(sum((level.rows * level.error) ** 2 for level in levels)) / rows
+    return Level(value, error, rows)
+
+
+def compare(metric: str, realised: Level, reference: Level, against: str, tolerate: float) -> Comparison:
+    """One comparison."""
+    loss = BY_NAME[metric].gain(reference.value, realised.value)
+    tolerated = tolerated_loss(metric, reference.value, tolerate)
+    excess, error = loss - tolerated, math.hypot(realised.error, reference.error)
+    deviation = excess / error if error > 0 else math.copysign(math.inf, excess)
+    return Comparison(realised, reference, against, loss, tolerated, deviation)
+
+
+def worst(history: Sequence[WindowRecord], last: int, tolerate: float) -> Comparison:
+    """The newest `last` records together against each reference: the comparison that looks worst.
+
+    All records are of one version and have a performance. Two references are tried: a caller who wants an error
+    probability a asks each for a / 2.
+    """
+    levels = [_level(record) for record in history]
+    realised, metric = pool(levels[-last:]), history[-1].metric
+    references = [(_reference(history[-1]), "its test rows")]
+    if len(past := levels[:-last]) >= MIN_PAST:
+        references.append((pool(past), f"its {len(past)} windows before"))
+    tried = [compare(metric, realised, level, against, tolerate) for level, against in references]
+    return max(tried, key=lambda one: one.deviation)
+
+
+def _level(record: WindowRecord) -> Level:
+    found = record.performance
+    if found is None or found.value is None:
+        raise ValueError(f"window {record.window.index} has no performance")
+    return Level(found.value, found.error or 0.0, found.rows)
+
+
+def _reference(record: WindowRecord) -> Level:
+    found = record.performance
+    if found is None or found.reference is None:
+        raise ValueError(f"window {record.window.index} has no reference")
+    return Level(found.reference, found.reference_error or 0.0, 0)

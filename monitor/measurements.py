@@ -1,0 +1,69 @@
+"""What measures return: numbers about one window, without any judgement. All of it is JSON, for the ledger."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator
+
+from registry.schema import Frozen
+
+
+def _finite(value: object) -> object:
+    return None if value is None or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+Number: TypeAlias = Annotated[float | None, BeforeValidator(_finite)]
+"""A finite number, or None: NaN and infinities become None."""
+
+
+class Window(Frozen):
+    """The rows with `start <= time < end`: event time, UTC without zone. `index` counts from the first logged row."""
+
+    index: int
+    start: datetime
+    end: datetime
+    rows: int
+
+
+class Measurement(Frozen):
+    """One number about a window.
+
+    `subject` is the column or the segment it is about, None for the whole window. `low` and `high` bound the value
+    with 95 % confidence; `error` is its standard error. `reference` is the same number on the champion's reference
+    rows, `reference_error` its standard error. `p_value` is the chance of a value at least as far from the reference
+    when nothing changed, for this window's and the reference's own sizes, uncorrected. `rows` is the number of rows
+    behind the value. A value that cannot be had is None, and `note` says why; else `note` is an example or a detail.
+    """
+
+    name: str
+    value: Number = None
+    subject: str | None = None
+    low: Number = None
+    high: Number = None
+    reference: Number = None
+    reference_error: Number = None
+    error: Number = None
+    p_value: Number = None
+    rows: int = 0
+    note: str = ""
+
+
+class WindowRecord(Frozen):
+    """Everything measured about one window, for the champion of that moment. `metric` is the task's metric."""
+
+    window: Window
+    version: str
+    metric: str
+    measurements: tuple[Measurement, ...]
+
+    def named(self, *names: str) -> tuple[Measurement, ...]:
+        """The measurements of these names, in the order they were made."""
+        return tuple(one for one in self.measurements if one.name in names)
+
+    @property
+    def performance(self) -> Measurement | None:
+        """The task's metric on the labels that have arrived, if any has."""
+        return next((one for one in self.named("performance") if one.value is not None), None)

@@ -1,0 +1,45 @@
+"""All measures, in the order in which their numbers are written. A new one is a class and a line here."""
+
+from __future__ import annotations
+
+from monitor.measurements import Measurement
+from monitor.performance import Performance, SegmentPerformance
+from monitor.quality import (
+    BrokenShare,
+    Constant,
+    Duplicates,
+    MissingShare,
+    NovelLabels,
+    OutOfRange,
+    UnseenShare,
+    Volume,
+)
+from monitor.shift import ColumnShift, PredictionShift, UncertaintyShift
+from monitor.uncertainty import Coverage, Disagreement, SetSize, Uncertainty
+from monitor.views import Measure, View
+
+MEASURES: tuple[Measure, ...] = (
+    Performance(),
+    SegmentPerformance(),
+    Volume(),
+    BrokenShare(),
+    MissingShare(),
+    UnseenShare(),
+    OutOfRange(),
+    Constant(),
+    Duplicates(),
+    NovelLabels(),
+    ColumnShift(),
+    PredictionShift(),
+    UncertaintyShift(),
+    Uncertainty(),
+    Disagreement(),
+    SetSize(),
+    Coverage(),
+)
+NAMES = tuple(measure.name for measure in MEASURES)
+
+
+def measure_all(view: View) -> tuple[Measurement, ...]:
+    """Every measure of one window."""
+    return tuple(one for measure in MEASURES for one in measure.measure(view))

@@ -1,0 +1,92 @@
+"""Null distributions in closed form, each for the sample sizes at hand. They take rows as independent."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, chdtrc, gammaln, kolmogorov, ndtr, ndtri, rel_entr
+
+from registry.metrics import Array
+
+LEAST_EXPECTED = 5.0
+
+
+def wilson(hits: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval for a share (Wilson 1927); `rows` is not 0.
+
+    >>> low, high = wilson(9, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.596, 0.982)
+    """
+    z = float(ndtri((1 + confidence) / 2))
+    share, room = hits / rows, 1 + z**2 / rows
+    centre = (share + z**2 / (2 * rows)) / room
+    half = z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2) / room
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def share_below(hits: int, rows: int, promised: float) -> float:
+    """Chance of at most so many hits when each row hits with the promised probability (binomial tail)."""
+    return float(bdtr(hits, rows, promised))
+
+
+def share_above(hits: int, rows: int, reference_hits: int, reference_rows: int) -> float:
+    """Chance of at least so many hits if they were spread over both samples at random (Fisher's exact test).
+
+    >>> round(share_above(3, 3, 0, 3), 3)
+    0.05
+    """
+    total = hits + reference_hits
+    if rows == 0 or reference_rows == 0 or total == 0:
+        return 1.0
+    counts = np.arange(hits, min(rows, total) + 1)
+    ways = _log_choose(rows, counts) + _log_choose(reference_rows, total - counts)
+    return float(min(1.0, np.exp(ways - _log_choose(rows + reference_rows, total)).sum()))
+
+
+def _log_choose(n: int, k: npt.NDArray[np.int64] | int) -> Array:
+    inside = np.asarray(k) <= n
+    safe = np.where(inside, k, 0)
+    return np.where(inside, gammaln(n + 1) - gammaln(safe + 1) - gammaln(n - safe + 1), -np.inf)
+
+
+def smirnov(first: Array, second: Array) -> tuple[float, float]:
+    """Two-sample Kolmogorov-Smirnov distance and its p-value, by the asymptotic law with Stephens' (1970) correction
+    for small samples. Conservative where values are tied. Neither sample is empty."""
+    first, second = np.sort(first), np.sort(second)
+    values = np.concatenate([first, second])
+    gaps = np.searchsorted(first, values, "right") / len(first) - np.searchsorted(second, values, "right") / len(second)
+    distance = float(np.abs(gaps).max())
+    root = math.sqrt(len(first) * len(second) / (len(first) + len(second)))
+    return distance, float(kolmogorov((root + 0.12 + 0.11 / root) * distance))
+
+
+def jensen_shannon(first: Array, second: Array) -> float:
+    """Jensen-Shannon distance of two vectors of counts, 0 to 1 (base 2, Endres & Schindelin 2003). Empty bins are no
+    matter. Neither sums to 0."""
+    p, q = first / first.sum(), second / second.sum()
+    middle = (p + q) / 2
+    return float(math.sqrt(max(0.0, (rel_entr(p, middle) + rel_entr(q, middle)).sum() / (2 * math.log(2)))))
+
+
+def homogeneity(first: Array, second: Array) -> float:
+    """p-value of Pearson's chi-squared test that two vectors of counts come from one distribution; bins expected fewer
+    than five times in either are judged as one (Cochran 1954). Neither sums to 0."""
+    both = first + second
+    small = min(first.sum(), second.sum()) / both.sum()
+    rare = both * small < LEAST_EXPECTED
+    table = np.array([[*counts[~rare], counts[rare].sum()] for counts in (first, second)])
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:
+        return 1.0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(chdtrc(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+
+
+def means_differ(first: Array, second: Array) -> float:
+    """Two-sided p-value of Welch's test with the normal law: for means of many rows. At least two rows in each."""
+    error = math.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
+    gap = abs(float(first.mean() - second.mean()))
+    return (1.0 if gap == 0 else 0.0) if error == 0 else float(2 * ndtr(-gap / error))

@@ -1,0 +1,108 @@
+"""Uncertainty: how sure the model is on average, and whether its conformal promise holds."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.measurements import Measurement
+from monitor.significance import means_differ, share_below, wilson
+from monitor.views import Measure, Side, View
+from registry.metrics import Array
+
+_Z = 1.96
+
+
+class MeanOutput(Measure):
+    """A measure that is the mean of an output over the rows the champion answered."""
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement, with the reference's mean beside it."""
+        now, before = (self.output(side) for side in (view.window, view.reference))
+        if not len(now):
+            return [Measurement(name=self.name, note="no rows of this version")]
+        mean, enough = float(now.mean()), len(now) > 1 and len(before) > 1
+        error = float(now.std(ddof=1) / np.sqrt(len(now))) if enough else None
+        return [
+            Measurement(
+                name=self.name,
+                value=mean,
+                error=error,
+                low=None if error is None else mean - _Z * error,
+                high=None if error is None else mean + _Z * error,
+                reference=float(before.mean()) if len(before) else None,
+                p_value=means_differ(now, before) if enough else None,
+                rows=len(now),
+            )
+        ]
+
+    @abstractmethod
+    def output(self, side: Side) -> Array:
+        """The output, (m,)."""
+
+
+class Uncertainty(MeanOutput):
+    """Total uncertainty: predictive entropy in nats, or standard deviation in the target's unit."""
+
+    name: ClassVar[str] = "uncertainty"
+
+    def output(self, side: Side) -> Array:
+        """Of each row."""
+        return np.asarray(side.scores.uncertainty, dtype=np.float64)
+
+
+class Disagreement(MeanOutput):
+    """The part of the uncertainty that the ensemble's members disagree about."""
+
+    name: ClassVar[str] = "disagreement"
+
+    def output(self, side: Side) -> Array:
+        """Of each row."""
+        return np.asarray(side.scores.disagreement, dtype=np.float64)
+
+
+class SetSize(MeanOutput):
+    """Classes in the conformal set, or the width of the conformal interval."""
+
+    name: ClassVar[str] = "set_size"
+
+    def output(self, side: Side) -> Array:
+        """Of each row."""
+        if side.scores.sets is not None:
+            return side.scores.sets.sum(axis=1).astype(np.float64)
+        interval = np.asarray(side.scores.interval, dtype=np.float64)
+        return interval[:, 1] - interval[:, 0]
+
+
+class Coverage(Measure):
+    """Share of labels inside the conformal set or interval, beside what was promised. The p-value is that of so few
+    under the promise (binomial), the interval Wilson's."""
+
+    name: ClassVar[str] = "coverage"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement."""
+        promised = view.manifest.task.coverage
+        inside = covered(view.window)
+        if not len(inside):
+            return [Measurement(name=self.name, reference=promised, note="no labels yet")]
+        hits, rows = int(inside.sum()), len(inside)
+        low, high = wilson(hits, rows)
+        p_value = share_below(hits, rows, promised)
+        return [
+            Measurement(
+                name=self.name, value=hits / rows, low=low, high=high, reference=promised, p_value=p_value, rows=rows
+            )
+        ]
+
+
+def covered(side: Side) -> npt.NDArray[np.bool_]:
+    """Which of the labels lie inside their set or interval: one flag a labelled row."""
+    labels, scores = side.labels[side.labelled], side.scores.take(side.labelled)
+    if scores.sets is not None:
+        return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)], dtype=np.bool_)
+    interval = np.asarray(scores.interval, dtype=np.float64)
+    return np.asarray((interval[:, 0] <= labels) & (labels <= interval[:, 1]), dtype=np.bool_)

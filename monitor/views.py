@@ -1,0 +1,158 @@
+"""What a measure sees: the window and the reference side by side, in the same form; and the base of all measures.
+
+A logged row holds what a client sent. A value that its column cannot hold is counted as broken and becomes missing: a
+measure never meets it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from monitor.measurements import Measurement
+from registry.bundle import LABEL, Manifest, ModelBundle
+from registry.errors import RowError
+from registry.metrics import Labels
+from registry.schema import Column, conform_column
+from registry.scoring import Scores
+from registry.target import UNKNOWN_CLASS, Target
+
+
+@dataclass(frozen=True)
+class Broken:
+    """How many values of a column it cannot hold, and one of them."""
+
+    rows: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """n rows of one side.
+
+    `inputs` is the conformed frame (n rows). `own` (n,) says which rows the version in question answered; `scores` and
+    `labels` belong to those m rows alone. `labelled` (m,) says whose label has arrived and is of a known class, `novel`
+    counts the labels that are of none.
+    """
+
+    inputs: pd.DataFrame
+    own: npt.NDArray[np.bool_]
+    scores: Scores
+    labels: Labels
+    labelled: npt.NDArray[np.bool_]
+    novel: int = 0
+    broken: Mapping[str, Broken] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class View:
+    """A window beside the champion's reference rows."""
+
+    window: Side
+    reference: Side
+    manifest: Manifest
+
+
+class Measure(ABC):
+    """Numbers about a window: the plug-in point of monitoring. A measure holds no threshold and keeps no state.
+
+    It must cope with an empty window, a column that is missing throughout, one class only, and no label at all.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def measure(self, view: View) -> list[Measurement]:
+        """The measurements, all of this measure's name."""
+
+
+def reference_side(bundle: ModelBundle) -> Side:
+    """The rows that came with the model, none of which it was fitted to."""
+    frame, manifest = bundle.reference(), bundle.manifest
+    labels, labelled, novel = _labels(frame[LABEL], manifest.target)
+    own = np.ones(len(frame), dtype=bool)
+    return Side(manifest.data_schema.conform(frame), own, Scores.read(frame), labels, labelled, novel)
+
+
+def window_side(logged: pd.DataFrame, version: str, manifest: Manifest) -> Side:
+    """The rows of `InferenceLog.frame`; scores and labels of those that `version` answered."""
+    columns = {column.name: _readable(logged, column) for column in manifest.data_schema.columns}
+    inputs = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=pd.RangeIndex(len(logged)))
+    own = (logged["__version__"] == version).to_numpy(dtype=bool)
+    mine = logged[own]
+    labels, labelled, novel = _labels(mine["__label__"], manifest.target)
+    broken = {name: fault for name, (_, fault) in columns.items() if fault is not None}
+    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken)
+
+
+def _labels(values: pd.Series[Any], target: Target) -> tuple[Labels, npt.NDArray[np.bool_], int]:
+    """Labels as metrics take them, which of them are there, and how many are of an unknown class."""
+    if target.problem == "regression":
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
+        return numbers, np.isfinite(numbers), 0
+    arrived = values.notna().to_numpy()
+    codes = target.encode(values)
+    known = codes != UNKNOWN_CLASS
+    return codes, arrived & known, int((arrived & ~known).sum())
+
+
+def _scores(logged: pd.DataFrame, target: Target) -> Scores:
+    """The outputs as they were logged."""
+    n, k = len(logged), len(target.classes)
+    total, apart = (logged[f"__{name}__"].to_numpy(dtype=np.float64) for name in ("uncertainty", "disagreement"))
+    matrix = np.array(logged["__scores__"].to_list(), dtype=np.float64).reshape(n, k or 2)
+    if target.problem == "regression":
+        return Scores(logged["__prediction__"].to_numpy(dtype=np.float64), total, apart, interval=matrix)
+    members, sets = logged["__set__"].to_list(), np.zeros((n, k), dtype=bool)
+    rows = np.repeat(np.arange(n), [len(one or ()) for one in members])
+    sets[rows, np.array([index for one in members for index in one or ()], dtype=np.int64)] = True
+    return Scores(logged["__prediction__"].to_numpy(dtype=object), total, apart, probabilities=matrix, sets=sets)
+
+
+def _readable(logged: pd.DataFrame, column: Column) -> tuple[pd.Series[Any], Broken | None]:
+    """A logged column in conformed form, what it cannot hold made missing; a vanished column is missing throughout."""
+    if column.name not in logged.columns:
+        return conform_column(pd.Series([None] * len(logged), dtype=object), column), None
+    raw = logged[column.name].reset_index(drop=True)
+    try:
+        return conform_column(raw, column), None
+    except (RowError, TypeError):  # TypeError: a list or an object, which pandas cannot hash
+        fits = _fits(raw, column)
+    broken = Broken(int((~fits).sum()), repr(raw[~fits].iloc[0])[:80])
+    return conform_column(raw.where(fits, None), column), broken
+
+
+def _fits(raw: pd.Series[Any], column: Column) -> npt.NDArray[np.bool_]:
+    """Which values the column can hold, missing ones included."""
+    flat = raw.map(lambda value: not isinstance(value, (list, dict))).to_numpy(dtype=bool)
+    missing, values = raw.isna().to_numpy(), raw.where(flat, None)
+    if column.kind == "numeric":
+        return flat & (missing | pd.to_numeric(values, errors="coerce").notna().to_numpy())
+    if column.kind == "datetime":
+        moments = pd.to_datetime(values.map(_text), utc=True, format="ISO8601", errors="coerce")
+        return flat & (missing | moments.notna().to_numpy())
+    if column.kind == "boolean":
+        known = {value: _holds(value, column) for value in values.dropna().unique()}
+        return flat & (missing | values.map(known).eq(True).to_numpy())
+    return flat
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _holds(value: object, column: Column) -> bool:
+    try:
+        conform_column(pd.Series([value], dtype=object), column)
+    except RowError:
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""One monitoring pass: measure what is due, remember it, decide, remember that.
+
+The ledger is the memory: a "window" entry holds a `WindowRecord` (the newest entry of a window counts), a "decision"
+entry the decision on the newest state. A pass that finds nothing new writes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias
+
+from monitor.measurements import Window, WindowRecord
+from monitor.measures import measure_all
+from monitor.policy import Act, ActKind, decide
+from monitor.report import write_report
+from monitor.views import Side, View, reference_side, window_side
+from monitor.windows import Span, due
+from registry.bundle import ModelBundle
+from registry.decisions import Decision
+from registry.inference_log import InferenceLog
+from registry.ledger import Entry, Ledger
+from registry.task import TaskSpec
+
+HISTORY = 64
+"""Windows that a policy looks back over, and within which late labels are still looked for."""
+
+MOST_ENTRIES = 1_000
+GROWTH = 1.1
+"""A window is measured again when its labels (or rows) have grown by a tenth, or all labels are there."""
+
+WINDOW, DECISION = "window", "decision"
+_Place: TypeAlias = tuple[datetime, datetime]
+_ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", "research": "remedy", "gate": "remedy"}
+
+
+@dataclass(frozen=True)
+class WatchReport:
+    """What a pass did: the windows it measured in time order, its decision, and the newest window's HTML if any."""
+
+    records: list[WindowRecord]
+    decision: Decision
+    seconds: float
+    report: Path | None
+
+
+def watch(
+    task: TaskSpec,
+    bundle: ModelBundle,
+    version: str,
+    log: InferenceLog,
+    ledger: Ledger,
+    *,
+    as_of: datetime,
+    reports: Path | None = None,
+) -> WatchReport:
+    """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
+
+    `bundle` is the champion's, `version` its number in the registry. `reports` is the folder for the HTML of the newest
+    window, None for none. Raises `StoreError` when log or ledger fail; what was written until then is not redone.
+    """
+    began = time.perf_counter()
+    known = _newest_records(ledger)
+    windows = [record.window for record in known.values()]
+    recent = [record for record in _in_order(known) if record.version == version][-HISTORY:]
+    places = [span for record in recent if (span := _grown(record, log, as_of)) is not None]
+    places += due(task.monitor.windows, log, windows, as_of)
+    reader = _Reader(bundle, version, log, as_of)
+    records = []
+    for place in sorted(places, key=lambda span: span.start):
+        records.append(record := reader.record(place))
+        ledger.write(_window_entry(task, record))
+    known |= {_place(record.window): record for record in records}
+    decision = _decide(task, version, _in_order(known)[-HISTORY:], ledger, as_of)
+    report = None
+    if records and reports is not None and task.monitor.report:
+        window = records[-1].window
+        report = write_report(reader.view(window), window, version, reports)
+    return WatchReport(records, decision, time.perf_counter() - began, report)
+
+
+class _Reader:
+    """Reads windows out of the log, for one champion; the reference is prepared once, when it is first needed."""
+
+    def __init__(self, bundle: ModelBundle, version: str, log: InferenceLog, as_of: datetime) -> None:
+        self._bundle, self._version, self._log, self._as_of = bundle, version, log, as_of
+
+    @cached_property
+    def _reference(self) -> Side:
+        return reference_side(self._bundle)
+
+    def view(self, place: Span | Window) -> View:
+        logged = self._log.frame(start=place.start, end=place.end, labels_by=self._as_of)
+        manifest = self._bundle.manifest
+        return View(window_side(logged, self._version, manifest), self._reference, manifest)
+
+    def record(self, place: Span) -> WindowRecord:
+        view = self.view(place)
+        window = Window(index=place.index, start=place.start, end=place.end, rows=len(view.window))
+        metric = self._bundle.manifest.task.metric
+        return WindowRecord(window=window, version=self._version, metric=metric, measurements=measure_all(view))
+
+
+def _newest_records(ledger: Ledger) -> dict[_Place, WindowRecord]:
+    entries = ledger.read(kinds={WINDOW}, last=MOST_ENTRIES)
+    records = (WindowRecord.model_validate(entry.details) for entry in entries)
+    return {_place(record.window): record for record in records}
+
+
+def _in_order(records: Mapping[_Place, WindowRecord]) -> list[WindowRecord]:
+    return [records[place] for place in sorted(records)]
+
+
+def _place(window: Window) -> _Place:
+    return window.start, window.end
+
+
+def _grown(record: WindowRecord, log: InferenceLog, as_of: datetime) -> Span | None:
+    """The place of a window that has enough more rows or labels now to be measured again."""
+    had = {one.subject: one.value or 0.0 for one in record.named("volume")}
+    if had["own"] == had["labelled"] == record.window.rows:
+        return None
+    window = record.window
+    now = log.counts(start=window.start, end=window.end, version=record.version, labels_by=as_of)
+    complete = now.labelled == now.predictions and now.labelled > had["labelled"]
+    more = now.labelled > GROWTH * had["labelled"] or now.predictions > GROWTH * had["own"]
+    return Span(window.index, window.start, window.end) if complete or more else None
+
+
+def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:
+    details = record.model_dump(mode="json", exclude_defaults=True)
+    return Entry(task=task.name, kind=WINDOW, at=record.window.end, version=record.version, details=details)
+
+
+def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledger: Ledger, as_of: datetime) -> Decision:
+    """The decision on this history; written down unless the newest one is about the same."""
+    entries = ledger.read(kinds=_ACTS, last=HISTORY)
+    acts = [Act(kind=_ACTS[entry.kind], at=entry.at) for entry in entries if entry.at <= as_of]
+    decision = decide(task.policy, history, acts, version=version, min_labels=task.monitor.min_labels)
+    newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
+    before = ledger.read(kinds={DECISION}, last=1)
+    if before and before[-1].version == version and before[-1].details.get("seen") == newest:
+        return decision
+    ledger.write(
+        Entry(
+            task=task.name,
+            kind=DECISION,
+            at=as_of,
+            version=version,
+            severity=decision.severity,
+            outcome=decision.remedy.value,
+            reasons=decision.reasons,
+            details={"seen": newest, "window": history[-1].window.model_dump(mode="json") if history else None},
+        )
+    )
+    return decision
