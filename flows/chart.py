@@ -1,0 +1,163 @@
+"""A line chart as inline SVG: performance by window, its interval, the reference it is held against, what was done.
+
+Pure text from numbers: no script, no request. Colours come from the page's CSS variables, so that it follows light and
+dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from itertools import groupby
+
+WIDTH, HEIGHT = 960, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 26, 30
+
+
+@dataclass(frozen=True)
+class Point:
+    """One window: its middle, the value with its interval, and the reference of the version that served it."""
+
+    at: datetime
+    value: float
+    low: float | None
+    high: float | None
+    reference: float | None
+    version: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something done at a moment, drawn as a labelled vertical line."""
+
+    at: datetime
+    label: str
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From event time and value to pixels."""
+
+    start: float
+    end: float
+    low: float
+    high: float
+
+    def x(self, at: datetime) -> float:
+        share = (at.timestamp() - self.start) / max(self.end - self.start, 1.0)
+        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str) -> str:
+    """The SVG element; a sentence in its place when there is nothing to draw yet."""
+    if not points:
+        return '<p class="quiet">No window has been judged on labels yet.</p>'
+    scale = _fit(points)
+    parts = [
+        *_grid(scale),
+        *_dates(points, scale),
+        _band(points, scale),
+        *_references(points, scale),
+        *_marks([mark for mark in marks if points[0].at <= mark.at <= points[-1].at], scale),
+        _path(points, scale),
+        *_dots(points, scale, metric),
+    ]
+    title = f"{escape(metric)} by window, with its 95 % interval and the reference"
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round values from `low` to `high`, about so many or up to twice as many.
+
+    >>> ticks(0.61, 0.78)
+    [0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.74, 0.76, 0.78]
+    """
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * max((factor for factor in (1, 2, 5, 10) if power * factor <= rough), default=1)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def _fit(points: Sequence[Point]) -> _Scale:
+    values = [each for point in points for each in (point.value, point.low, point.high, point.reference)]
+    known = [value for value in values if value is not None]
+    low, high = min(known), max(known)
+    margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
+    times = [point.at.timestamp() for point in points]
+    return _Scale(min(times), max(times), low - margin, high + margin)
+
+
+def _grid(scale: _Scale) -> list[str]:
+    values = ticks(scale.low, scale.high)
+    digits = max(len(f"{value:.10g}".partition(".")[2]) for value in values)
+    lines = ((scale.y(value), f"{value:.{digits}f}") for value in values)
+    return [
+        f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
+        f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{text}</text>'
+        for y, text in lines
+    ]
+
+
+def _dates(points: Sequence[Point], scale: _Scale, most: int = 8) -> list[str]:
+    every = math.ceil(len(points) / most)
+    return [
+        f'<text x="{scale.x(point.at)}" y="{HEIGHT - 8}" text-anchor="middle">{point.at:%d %b}</text>'
+        for point in points[::every]
+    ]
+
+
+def _band(points: Sequence[Point], scale: _Scale) -> str:
+    bounded = [point for point in points if point.low is not None and point.high is not None]
+    if len(bounded) < 2:
+        return ""
+    upper = [f"{scale.x(point.at)},{scale.y(point.high or 0.0)}" for point in bounded]
+    lower = [f"{scale.x(point.at)},{scale.y(point.low or 0.0)}" for point in reversed(bounded)]
+    return f'<polygon class="band" points="{" ".join([*upper, *lower])}"/>'
+
+
+def _references(points: Sequence[Point], scale: _Scale) -> list[str]:
+    """One level line for each run of windows with the same reference, up to where the next run begins."""
+    lines = []
+    for reference, run in groupby(enumerate(points), key=lambda pair: pair[1].reference):
+        numbers = [number for number, _ in run]
+        if reference is not None:
+            start, end = points[numbers[0]].at, points[min(numbers[-1] + 1, len(points) - 1)].at
+            y = scale.y(reference)
+            lines.append(f'<line class="reference" x1="{scale.x(start)}" x2="{scale.x(end)}" y1="{y}" y2="{y}"/>')
+    return lines
+
+
+def _marks(marks: Sequence[Mark], scale: _Scale) -> list[str]:
+    bottom = HEIGHT - _BOTTOM
+    return [
+        f'<line class="mark" x1="{scale.x(mark.at)}" x2="{scale.x(mark.at)}" y1="{_TOP - 8}" y2="{bottom}"/>'
+        f'<text class="mark" x="{scale.x(mark.at)}" y="{_TOP - 12}" text-anchor="middle">{escape(mark.label)}</text>'
+        for mark in marks
+    ]
+
+
+def _path(points: Sequence[Point], scale: _Scale) -> str:
+    corners = " ".join(f"{scale.x(point.at)},{scale.y(point.value)}" for point in points)
+    return f'<polyline class="value" points="{corners}"/>'
+
+
+def _dots(points: Sequence[Point], scale: _Scale, metric: str) -> list[str]:
+    return [
+        f'<circle cx="{scale.x(point.at)}" cy="{scale.y(point.value)}" r="3.5"><title>{escape(_words(point, metric))}'
+        "</title></circle>"
+        for point in points
+    ]
+
+
+def _words(point: Point, metric: str) -> str:
+    interval = "" if point.low is None or point.high is None else f" ({point.low:.4f} to {point.high:.4f})"
+    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {point.value:.4f}{interval}"

@@ -1,0 +1,56 @@
+"""The status page's style sheet: system fonts, light and dark after the reader's own setting."""
+
+STYLE = """
+:root { color-scheme: light dark;
+  --ground: #f6f7f9; --paper: #ffffff; --ink: #1c2430; --soft: #5d6b7e; --line: #e1e6ec;
+  --value: #1664c0; --band: #1664c026; --reference: #7a8699; --mark: #a2570b;
+  --ok: #1a7f4b; --shifted: #a2570b; --faulty: #8b3fc0; --degraded: #c62f2f; }
+@media (prefers-color-scheme: dark) { :root {
+  --ground: #12161c; --paper: #1a2029; --ink: #e4e9f0; --soft: #96a3b5; --line: #2b3440;
+  --value: #6db1ff; --band: #6db1ff2b; --reference: #8793a5; --mark: #eba75b;
+  --ok: #56c78c; --shifted: #eba75b; --faulty: #c893f0; --degraded: #ff7b74; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1120px; padding: 24px; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+header { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 24px; }
+h1 { font-size: 26px; margin: 0; letter-spacing: -.01em; }
+h1 span { color: var(--soft); font-weight: 400; }
+h2 { font-size: 16px; margin: 0 0 12px; }
+h3 { font-size: 13px; margin: 0; color: var(--soft); font-weight: 500; }
+p { margin: 0; }
+header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
+.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr)); margin: 18px 0 12px; }
+.card, section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; }
+.card { border-top: 3px solid var(--line); }
+.card p.big { font-size: 24px; line-height: 1.35; color: var(--ink); font-variant-numeric: tabular-nums; }
+.card.ok { border-top-color: var(--ok); } .card.ok p.big { color: var(--ok); }
+.card.shifted { border-top-color: var(--shifted); } .card.shifted p.big { color: var(--shifted); }
+.card.faulty { border-top-color: var(--faulty); } .card.faulty p.big { color: var(--faulty); }
+.card.degraded { border-top-color: var(--degraded); } .card.degraded p.big { color: var(--degraded); }
+.reasons { margin: 0 0 18px; padding-left: 20px; color: var(--soft); font-size: 14px; }
+section { margin-bottom: 18px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+svg .grid { stroke: var(--line); }
+svg .band { fill: var(--band); }
+svg .reference { stroke: var(--reference); stroke-width: 1.5; stroke-dasharray: 6 4; }
+svg line.mark { stroke: var(--mark); stroke-width: 1.5; }
+svg text.mark { fill: var(--mark); font-weight: 600; }
+svg .value { fill: none; stroke: var(--value); stroke-width: 2.2; stroke-linejoin: round; }
+svg circle { fill: var(--value); stroke: var(--paper); stroke-width: 1.5; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 8px; }
+.legend span::before { content: ""; display: inline-block; width: 22px; margin-right: 7px; vertical-align: middle;
+  border-top: 2.5px solid var(--value); }
+.legend .band::before { border-top: 10px solid var(--band); }
+.legend .reference::before { border-top: 2px dashed var(--reference); }
+.legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th { text-align: left; color: var(--soft); font-weight: 500; }
+th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td:first-child, td:last-child, td:nth-child(4) { white-space: nowrap; }
+tbody tr:last-child td { border-bottom: 0; }
+td:nth-child(5) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
+.links { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0; padding: 0; list-style: none; }
+a { color: var(--value); }
+"""
