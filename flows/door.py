@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,18 +27,6 @@ DEGRADED = 10
 INTERRUPTED = 130
 
 
-class Refusal(click.ClickException):
-    """A deliberate error as the command line shows it."""
-
-    def __init__(self, error: EverfitError) -> None:
-        super().__init__(str(error))
-        self.exit_code = type(error).exit_code
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message on stderr."""
-        click.echo(f"everfit: {self.format_message()}", file=file or sys.stderr)
-
-
 class Door(click.Group):
     """A group of commands whose deliberate errors end in one message and the exit code of their class."""
 
@@ -49,7 +37,8 @@ class Door(click.Group):
         except EverfitError as error:
             if debugging():
                 raise
-            raise Refusal(error) from error
+            click.echo(f"everfit: {error}", err=True)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("everfit: interrupted", err=True)
             ctx.exit(INTERRUPTED)

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from monitor.windows import spans
 from registry.errors import DataError, did_you_mean
 from registry.schema import as_datetimes
 from registry.task import RowWindows, TaskSpec, TimeWindows
 
 _NAMESPACE = uuid.UUID("6f1f5f2e-53a5-4c58-9d5e-2f6e7a5f0c11")
-_EPOCH = datetime(1970, 1, 1)
 
 Moments = npt.NDArray[np.datetime64]
 
@@ -116,38 +116,28 @@ def plain_values(values: pd.Series[Any]) -> list[Any]:
 
 
 def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
-    """The windows of the task that the rows fall into, in order; windows without rows are left out."""
+    """The windows of the task that the rows fall into, cut as monitoring cuts them; those without rows are left out."""
     if isinstance(windows, RowWindows):
         return list(_row_steps(times, windows.rows))
     return list(_time_steps(times, windows.every))
 
 
 def _row_steps(times: Moments, rows: int) -> Iterator[Step]:
-    for index, start in enumerate(range(0, len(times), rows)):
-        stop = min(start + rows, len(times))
-        end = _moment(times[stop - 1]) + timedelta(microseconds=1)
-        yield Step(index, start, stop, _moment(times[start]), end)
+    start, index = 0, 0
+    while start < len(times):
+        last = times[min(start + rows, len(times)) - 1]
+        stop = int(np.searchsorted(times, last, side="right"))  # rows of one moment stay together
+        yield Step(index, start, stop, _moment(times[start]), _moment(last) + timedelta(microseconds=1))
+        start, index = stop, index + 1
 
 
 def _time_steps(times: Moments, every: timedelta) -> Iterator[Step]:
-    begin = window_start(_moment(times[0]), every)
     start, index = 0, 0
-    while start < len(times):
-        end = begin + every
-        stop = int(np.searchsorted(times, np.datetime64(end, "us"), side="left"))
+    for span in spans(_moment(times[0]), every, _moment(times[-1]) + every):
+        stop = int(np.searchsorted(times, np.datetime64(span.end, "us"), side="left"))
         if stop > start:
-            yield Step(index, start, stop, begin, end)
+            yield Step(index, start, stop, span.start, span.end)
             start, index = stop, index + 1
-        begin = end
-
-
-def window_start(moment: datetime, every: timedelta) -> datetime:
-    """The start of the window that holds a moment: windows are whole multiples of `every` since 1970.
-
-    >>> window_start(datetime(1970, 1, 9, 5), timedelta(days=7))
-    datetime.datetime(1970, 1, 8, 0, 0)
-    """
-    return _EPOCH + (moment - _EPOCH) // every * every
 
 
 def _moment(value: np.datetime64) -> datetime:

@@ -1,0 +1,176 @@
+"""The command line: help, messages and exit codes. Real processes where start and exit count, else click's runner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flows.cli import main
+from registry.task import load
+from tests.handmade import make_frame
+
+COMMANDS = tuple(main.commands)
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Commands put the settings into their process's environment; here that process is the tests'."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, which is also the working folder."""
+    monkeypatch.chdir(tmp_path)
+    os.environ["EVERFIT_HOME"] = str(tmp_path / "home")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from flows.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_help_starts_at_once_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = process("--help", cwd=tmp_path)
+    assert time.monotonic() - began < 2  # benchmarks/cli_start.py has the figure; this is a busy machine's bound
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+    code = "import sys, flows.cli; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("pandas", "numpy", "torch", "mlflow", "prefect", "pydantic", "sklearn", "matplotlib"):
+        assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    assert "Example:\n" in done.output
+    assert f"everfit {command}" in done.output
+
+
+def test_init_writes_a_task_that_reads_back(home: Path) -> None:
+    (home / "data").mkdir()
+    make_frame(1200, every="1h").to_csv(home / "data" / "rows.csv", index=False)
+    done = run("init", "data/rows.csv", "--target", "late", "--time", "when", "--output", "data/rows.yaml")
+    assert done.exit_code == 0, done.output
+    assert "binary problem" in done.output
+    task = load(home / "data" / "rows.yaml")
+    assert (task.name, task.target, task.time, task.source.path) == ("rows", "late", "when", "rows.csv")
+
+
+def test_init_never_overwrites(home: Path) -> None:
+    make_frame(1200).to_csv(home / "rows.csv", index=False)
+    (home / "rows.yaml").write_text("mine\n")
+    done = run("init", "rows.csv", "--target", "late")
+    assert done.exit_code == 2
+    assert "already exists" in done.stderr
+    assert (home / "rows.yaml").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("init", "rows.csv", "--target", "lat"), "no column 'lat' (did you mean 'late'?)"),
+        (("init", "rows.csv", "--target", "late", "--time", "wen"), "(did you mean 'when'?)"),
+        (("init", "gone.csv", "--target", "late"), "gone.csv: no such file"),
+        (("init", "broken.parquet", "--target", "late"), "broken.parquet"),
+        (("init", "single.csv", "--target", "late"), "late"),
+        (("init", "sqlite:///x.db", "--target", "late"), "--query"),
+        (("search", "wrong.yaml"), "polcy: unknown key (did you mean 'policy'?)"),
+        (("search", "gone.yaml"), "gone.yaml: cannot be read"),
+        (("search", "nobody"), "unknown task 'nobody'"),
+        (("serve", "nobody"), "unknown task 'nobody'"),
+        (("monitor", "nobody"), "unknown task 'nobody'"),
+        (("promote", "nobody", "1"), "unknown task 'nobody'"),
+        (("rollback", "nobody"), "unknown task 'nobody'"),
+        (("improve", "nobody"), "unknown task 'nobody'"),
+        (("replay", "rows.csv", "--task", "nobody"), "unknown task 'nobody'"),
+        (("status", "nobody"), "unknown task 'nobody'"),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple[str, ...], words: str) -> None:
+    frame = make_frame(300)
+    frame.to_csv(home / "rows.csv", index=False)
+    frame.assign(late="yes").to_csv(home / "single.csv", index=False)
+    (home / "broken.parquet").write_bytes(b"PAR1 no")
+    (home / "wrong.yaml").write_text(
+        "name: wrong\nsource: {path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\npolcy: {}\n"
+    )
+    done = run(*arguments)
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert done.stderr.startswith("everfit: ")
+    assert "Traceback" not in done.stderr
+    assert not list(home.glob("gone*"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nonsense",), ("init",), ("init", "x.csv"), ("search", "x", "--trials", "0"), ("replay", "x", "--delay", "soon")],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Usage:" in done.stderr
+
+
+def test_wrong_settings_name_their_variable(home: Path) -> None:
+    os.environ["EVERFIT_PORT"] = "seventy"
+    done = run("status")
+    assert done.exit_code == 2
+    assert "EVERFIT_PORT" in done.stderr
+    assert "'seventy'" in done.stderr
+
+
+def test_an_open_door_without_a_key_is_refused(home: Path) -> None:
+    os.environ["EVERFIT_HOST"] = "0.0.0.0"
+    done = run("status")
+    assert done.exit_code == 2
+    assert "EVERFIT_API_KEY" in done.stderr
+
+
+def test_status_of_an_empty_home_says_how_to_begin(home: Path) -> None:
+    done = run("status")
+    assert done.exit_code == 0
+    assert "no task yet" in done.output
+    assert "none running" in done.output
+
+
+def test_down_without_services_is_no_error(home: Path) -> None:
+    done = run("down")
+    assert done.exit_code == 0
+    assert "nothing was running" in done.output
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug: str) -> None:
+    code = (
+        "import sys, flows.cli\n"
+        "def broken(): raise ZeroDivisionError('not foreseen')\n"
+        "flows.cli.main.commands['down'].callback = broken\n"
+        "sys.exit(flows.cli.main(['down']))\n"
+    )
+    environment = {"PATH": "", "EVERFIT_DEBUG": debug, "EVERFIT_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == (debug == "1")
+    if debug == "0":
+        assert "bug: ZeroDivisionError: not foreseen" in done.stderr
+        assert "EVERFIT_DEBUG=1" in done.stderr

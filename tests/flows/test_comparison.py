@@ -1,0 +1,127 @@
+"""The served model against the frozen first champion: from real graphs and a real log."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.comparison import Comparison, compare, table
+from flows.picture import draw
+from flows.replay import Judged, Progress
+from flows.stream import Stream, open_stream, steps
+from registry.bundle import ModelBundle
+from registry.database import open_engine
+from registry.errors import StateError
+from registry.inference_log import InferenceLog, Prediction
+from registry.metrics import binary_auc
+from registry.scoring import Scorer
+from tests.handmade import make_bundle, make_frame, make_task
+
+START = datetime(2024, 3, 4)  # a Monday
+
+
+class Shelf:
+    """Bundles by version: what the comparison needs of a registry."""
+
+    def __init__(self, **bundles: ModelBundle) -> None:
+        self._bundles = bundles
+
+    def fetch(self, task: str, version: str) -> ModelBundle:
+        """The bundle of a version."""
+        return self._bundles[f"v{version}"]
+
+
+def predictions(stream: Stream, bundle: ModelBundle, version: str, start: int, stop: int) -> list[Prediction]:
+    scores = Scorer.load(bundle).predict(stream.rows.iloc[start:stop])
+    found = zip(stream.ids(start, stop), stream.times[start:stop].tolist(), scores.prediction, strict=True)
+    regression = scores.probabilities is None
+    listed = (scores.interval if regression else scores.probabilities).tolist()
+    return [
+        Prediction(
+            one, when, when, version, "champion", {}, float(value) if regression else str(value), row, None, 0.1, 0.0
+        )
+        for (one, when, value), row in zip(found, listed, strict=True)
+    ]
+
+
+LAST_WEEKS = (START + timedelta(weeks=1), START + timedelta(weeks=3))
+
+
+def played(
+    folder: Path,
+    *,
+    problem: str = "binary",
+    qualities: tuple[float, float] = (-1.0, 1.0),
+    period: tuple[datetime, datetime] = LAST_WEEKS,
+) -> Comparison:
+    """Three weeks, of which version 1 served the first and version 2 the others."""
+    first = make_bundle(folder / "1", problem=problem, quality=qualities[0])
+    second = make_bundle(folder / "2", problem=problem, quality=qualities[1])
+    stream = open_stream(make_frame(504, every="1h", start=str(START), problem=problem), make_task(problem), name="x")
+    log = InferenceLog(open_engine(f"sqlite:///{folder / 'log.db'}"), "handmade")
+    weeks = steps(stream.times, make_task().monitor.windows)
+    assert len(weeks) == 3
+    log.append(predictions(stream, first, "1", 0, weeks[0].stop))
+    log.append(predictions(stream, second, "2", weeks[0].stop, len(stream)))
+    judged = [
+        Judged(
+            index=week.index,
+            begin=week.begin,
+            end=week.end,
+            rows=week.stop - week.start,
+            version="1" if week.index == 0 else "2",
+            champion="2",
+            severity="degraded" if week.index == 0 else "ok",
+            remedy="research" if week.index == 0 else "none",
+            outcome="promote" if week.index == 0 else "",
+        )
+        for week in weeks
+    ]
+    progress = Progress(key=stream.key, task="handmade", first_version="1", steps=judged)
+    return compare(stream, progress, log=log, versions=Shelf(v1=first, v2=second), period=period)
+
+
+def test_each_window_has_both_models_on_the_same_rows(tmp_path: Path) -> None:
+    found = played(tmp_path)
+    assert [one.version for one in found.windows] == ["1", "2", "2"]
+    assert [one.rows for one in found.windows] == [168, 168, 168]
+    assert found.windows[0].served == found.windows[0].frozen
+    for one in found.windows[1:]:
+        assert one.served == pytest.approx(1 - one.frozen, abs=1e-6)  # its weights are the first's, reversed
+        assert one.gain == one.served - one.frozen > 0.3
+    assert found.references.keys() == {"1", "2"}
+
+
+def test_the_headline_pools_the_rows_of_its_period(tmp_path: Path) -> None:
+    found = played(tmp_path)
+    frame = make_frame(504, every="1h", start=str(START)).iloc[168:]
+    truth = (frame["late"] == "yes").to_numpy(np.int64)
+    scores = Scorer.load(ModelBundle.load(tmp_path / "2")).predict(frame).scores
+    assert found.pooled.rows == 336
+    assert found.pooled.served == pytest.approx(binary_auc(truth, scores[:, 1]), abs=1e-9)
+
+
+def test_regression_gains_are_positive_when_the_error_falls(tmp_path: Path) -> None:
+    found = played(tmp_path, problem="regression", qualities=(0.2, 1.0))
+    assert found.metric == "rmse"
+    assert found.pooled.served < found.pooled.frozen
+    assert found.pooled.gain > 0
+
+
+def test_the_table_and_the_picture_show_it(tmp_path: Path) -> None:
+    found = played(tmp_path)
+    lines = table(found).splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("2024-03-04")
+    assert lines[1].endswith("degraded  research: version 2 promoted")
+    assert lines[2].endswith("ok")
+    picture = draw(found, tmp_path / "deep" / "picture.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_period_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="no labelled row"):
+        played(tmp_path, period=(datetime(2030, 1, 1), datetime(2031, 1, 1)))

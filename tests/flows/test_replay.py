@@ -1,0 +1,237 @@
+"""A replay against a real endpoint in its own process, a real registry and a real log; killed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pandas as pd
+import pytest
+
+from flows.replay import Pace, Progress, replay
+from flows.services import child_environment
+from flows.stream import Stream, open_stream
+from flows.workplace import Workplace, register_task
+from registry.errors import InputError, OutsideError, StateError
+from registry.settings import Settings
+from tests.handmade import make_bundle, make_frame, make_task
+
+QUIET_WEEKS = {"severity": "ok", "remedy": "none"}
+
+
+@dataclass
+class House:
+    """A home with two registered versions, and its running endpoint."""
+
+    place: Workplace
+    url: str
+    environment: dict[str, str]
+
+    def stream(self, rows: int, *, seed: int, start: str = "2024-03-04", **changes: Any) -> Stream:
+        """Rows of their own: each test has its own ids in the shared log."""
+        return open_stream(make_frame(rows, seed=seed, start=start, **changes), self.place.task, name=f"seed{seed}")
+
+    def logged(self, stream: Stream) -> pd.DataFrame:
+        """What the log holds of a stream, in its order."""
+        found = self.place.log.frame(columns=())
+        return found[found["__id__"].isin(stream.ids(0, len(stream)))]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = Settings(home=folder / "home", port=port, poll_seconds=0.1)
+    make_frame(300).to_csv(folder / "history.csv", index=False)
+    task = make_task(source={"kind": "file", "path": str(folder / "history.csv")})
+    register_task(settings, task)
+    place = Workplace.open(settings, task)
+    for quality in (1.0, 0.5):
+        place.versions.publish(make_bundle(folder / f"bundle{quality}", quality=quality))
+    place.versions.promote(task.name, "1")
+    environment = child_environment(settings, ())
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "endpoint.log").open("wb") as log:
+        command = [sys.executable, "-m", "serving", task.name]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        try:
+            wait_until_ready(url, process, folder / "endpoint.log")
+            yield House(place, url, environment)
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        try:
+            if httpx.get(f"{url}/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_path: Path) -> None:
+    stream, seen = house.stream(500, seed=1, every="1h"), []
+
+    def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
+        logged = house.logged(stream)
+        arrived = logged["__label_time__"].dropna()
+        seen.append((as_of, final, len(logged), len(arrived)))
+        assert (arrived <= pd.Timestamp(as_of)).all()
+        return QUIET_WEEKS
+
+    progress = replay(
+        stream,
+        house.place.task,
+        house.place.versions,
+        url=house.url,
+        checkpoint=tmp_path / "a.json",
+        judge=judge,
+        pace=Pace(batch=50, delay=timedelta(days=1)),
+    )
+    weeks = [datetime(2024, 3, 11), datetime(2024, 3, 18), datetime(2024, 3, 26)]
+    assert [one[0] for one in seen] == weeks  # the last waits until its labels are there
+    assert [one[1] for one in seen] == [False, False, True]
+    assert [one[2] for one in seen] == [168, 336, 500]
+    assert [one[3] for one in seen] == [145, 313, 500]
+    logged = house.logged(stream)
+    assert logged["__id__"].is_unique
+    assert (logged["__label_time__"] - logged["__time__"] == pd.Timedelta(days=1)).all()
+    by_id = dict(zip(stream.ids(0, 500), stream.labels, strict=True))
+    assert logged["__label__"].tolist() == [by_id[one] for one in logged["__id__"]]
+    assert progress.finished
+    assert progress.requests.failed == progress.background.failed == progress.requests.retried == 0
+    assert progress.labels_sent == 500
+    assert progress.background.sent > 0
+
+
+def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(house: House, tmp_path: Path) -> None:
+    stream, versions, task = house.stream(400, seed=2, every="1h"), house.place.versions, house.place.task
+
+    def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
+        if as_of != datetime(2024, 3, 11):
+            return QUIET_WEEKS
+        versions.promote(task.name, "2")
+        return {"severity": "degraded", "remedy": "research", "improvement": {"outcome": "promote", "version": "2"}}
+
+    told: list[str] = []
+    try:
+        progress = replay(
+            stream,
+            task,
+            versions,
+            url=house.url,
+            checkpoint=tmp_path / "b.json",
+            judge=judge,
+            pace=Pace(batch=50),
+            tell=lambda step: told.append(f"{step.version}>{step.champion}"),
+        )
+    finally:
+        versions.promote(task.name, "1")
+    assert told == ["1>2", "2>2", "2>2"]
+    assert progress.steps[0].outcome == "promote"
+    assert progress.first_version == "1"
+    by_version = house.logged(stream).groupby("__version__").size().to_dict()
+    assert by_version == {"1": 168, "2": 232}
+    assert progress.background.failed == 0
+
+
+def test_a_killed_replay_goes_on_without_loss_or_repetition(house: House, tmp_path: Path) -> None:
+    file = tmp_path / "later.csv"
+    make_frame(600, seed=3, every="1h", start="2024-03-04").to_csv(file, index=False)
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "replay", str(file)]
+    command += ["--task", "handmade", "--batch", "20", "--rate", "150", "--watch-only", "--output", str(tmp_path)]
+    checkpoint = house.place.settings.folder / "replays" / "handmade-later.json"
+    wait_for_version(house.url, "1")
+    process = subprocess.Popen(command, env=house.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while not checkpoint.is_file() or json.loads(checkpoint.read_text())["rows"] < 250:
+        assert process.poll() is None, process.stdout and process.stdout.read().decode()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    stopped = Progress.model_validate_json(checkpoint.read_bytes())
+    assert 250 <= stopped.rows < 600
+    assert not stopped.finished
+    command[command.index("150")] = "5000"
+    done = subprocess.run(command, env=house.environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    progress = Progress.model_validate_json(checkpoint.read_bytes())
+    assert progress.finished
+    assert progress.rows == 600
+    stream = open_stream(pd.read_csv(file), house.place.task, name="later")
+    logged = house.logged(stream)
+    assert sorted(logged["__id__"]) == sorted(stream.ids(0, 600))
+    assert logged["__label__"].notna().all()
+    assert "requests failed             0" in done.stdout
+    assert (tmp_path / "replay.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "replay.json").read_text())["labels_sent"] >= 600
+
+
+def wait_for_version(url: str, version: str) -> None:
+    for _ in range(200):
+        if httpx.get(f"{url}/model").json()["version"] == version:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"version {version} is never served")
+
+
+def test_a_checkpoint_of_other_rows_is_refused(house: House, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.json"
+    checkpoint.write_text(Progress(key="other", task="handmade", first_version="1").model_dump_json())
+    with pytest.raises(StateError, match="belongs to other rows"):
+        run_quietly(house, house.stream(5, seed=4), checkpoint)
+
+
+def test_an_endpoint_of_another_task_is_refused(house: House, tmp_path: Path) -> None:
+    stream, task = house.stream(5, seed=5), make_task(name="another")
+    with pytest.raises(StateError, match="serves task 'handmade', expected 'another'"):
+        replay(
+            stream, task, house.place.versions, url=house.url, checkpoint=tmp_path / "d", judge=lambda *_: QUIET_WEEKS
+        )
+
+
+def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, tmp_path: Path) -> None:
+    stream = house.stream(5, seed=6)
+    stream.rows["amount"] = "much"
+    with pytest.raises(InputError, match=r"422.*amount"):
+        run_quietly(house, stream, tmp_path / "e.json")
+
+
+def test_an_endpoint_that_is_away_is_named(house: House, tmp_path: Path) -> None:
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:9.*no answer"):
+        replay(
+            house.stream(5, seed=7),
+            house.place.task,
+            house.place.versions,
+            url="http://127.0.0.1:9",
+            checkpoint=tmp_path / "f.json",
+            judge=lambda *_: QUIET_WEEKS,
+        )
+
+
+def run_quietly(house: House, stream: Stream, checkpoint: Path) -> Progress:
+    return replay(
+        stream,
+        house.place.task,
+        house.place.versions,
+        url=house.url,
+        checkpoint=checkpoint,
+        judge=lambda *_: QUIET_WEEKS,
+    )
