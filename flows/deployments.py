@@ -16,10 +16,11 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.schedules import Interval
+from prefect.types.entrypoint import EntrypointType
 
 from flows.improve import improve, limit_name
 from flows.lifecycle import lifecycle
@@ -44,7 +45,9 @@ def deployments(settings: Settings, tasks: Sequence[str]) -> list[RunnerDeployme
 
 
 def _named(flow: Flow[..., Any], name: str, parameters: dict[str, Any] | None = None, **more: Any) -> RunnerDeployment:
-    return flow.to_deployment(name, parameters=parameters, entrypoint_type=EntrypointType.MODULE_PATH, **more)
+    return RunnerDeployment.from_flow(
+        flow, name, parameters=parameters, entrypoint_type=EntrypointType.MODULE_PATH, **more
+    )
 
 
 def on_degradation() -> DeploymentEventTrigger:
@@ -73,7 +76,7 @@ async def serve(settings: Settings, tasks: Sequence[str]) -> None:
     """Register the deployments, say so, and run what is due until a signal ends it."""
     runner = Runner(name="everfit", pause_on_shutdown=False, limit=RUNS_AT_ONCE)
     for deployment in deployments(settings, tasks):
-        await runner.add_deployment(deployment)
+        await runner.aadd_deployment(deployment)
     ready = Desk(settings.folder).ready("deployments")
     ready.parent.mkdir(parents=True, exist_ok=True)
     ready.write_text(str(os.getpid()), encoding="utf-8")

@@ -19,8 +19,8 @@ from prefect.runtime import deployment
 from registry.locks import exclusive
 
 from flows.intents import Intent, Intents
-from flows.progress import Reporter
-from flows.publishing import alias_of, fetch, publish_once, show_bundle
+from flows.progress import reported
+from flows.publishing import alias_of, fetch, finished, publish_once, show_bundle
 from flows.rows import forget, kept, known_rows, same_columns
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
@@ -154,8 +154,8 @@ def rows(place: Workplace, intent: Intent, champion: ModelBundle) -> tuple[pd.Da
     """The rows to search on, and the fresh ones for the gate alone: the same at every run of the intent."""
     from retrain.gate import hold_out
 
-    schema = champion.manifest.data_schema
-    return kept(_folder(place, intent), lambda: hold_out(place.task, known_rows(place, schema, intent.at)))
+    schema, seen = champion.manifest.data_schema, champion.manifest.lineage.known_until
+    return kept(_folder(place, intent), lambda: hold_out(place.task, known_rows(place, schema, intent.at), after=seen))
 
 
 def research(place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> str:
@@ -183,23 +183,26 @@ def research(place: Workplace, intents: Intents, intent: Intent, champion: Model
 
 
 def _find(place: Workplace, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> ModelBundle:
+    """The search's bundle; one that a killed flow had finished is taken as it is."""
     from retrain.search.session import search
 
-    budget, folder, cold = place.task.research, _folder(place, intent), bool(intent.details.get("cold"))
-    report = Reporter(f"{place.task.name}-research")
-    bundle = search(
-        same_columns(place.task, champion.manifest.data_schema),
-        history,
-        folder=folder / "study",
-        out=folder / "bundle",
-        prior=None if cold else champion,
-        trials=place.task.search.trials if cold else budget.trials,
-        seconds=place.task.search.seconds if cold else budget.seconds,
-        seed=place.task.search.seed,
-        progress=report,
-    )
-    report.done()
-    return bundle
+    folder, cold = _folder(place, intent), bool(intent.details.get("cold"))
+    if (found := finished(folder / "bundle")) is not None:
+        return found
+    budget = place.task.search if cold else place.task.research
+    with reported(f"{place.task.name}-research") as report:
+        return search(
+            same_columns(place.task, champion.manifest.data_schema),
+            history,
+            folder=folder / "study",
+            out=folder / "bundle",
+            prior=None if cold else champion,
+            trials=budget.trials,
+            seconds=budget.seconds,
+            seed=place.task.search.seed,
+            parent_version=intent.details["champion"],
+            progress=report,
+        )
 
 
 @stage

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from flows.stages import in_run, say
 
 if TYPE_CHECKING:
-    from retrain.search.session import Progress
+    from retrain.search.progress import Progress
 
 _LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("listener", default=None)
 _ARTIFACT_SECONDS = 2.0
@@ -54,22 +55,35 @@ class Reporter:
         self._key = key
         self._artifact: UUID | None = None
         self._next = 0.0
+        self._last: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        tell(progress)
+        if progress != self._last and (_LISTENER.get() is not None or _news(progress, self._last)):
+            tell(progress)
+            self._last = progress
         if in_run() and progress.total and time.monotonic() >= self._next:
             self._next = time.monotonic() + _ARTIFACT_SECONDS
-            self._show(100.0 * min(progress.finished / progress.total, 1.0))
+            self.show(100.0 * min(progress.finished / progress.total, 1.0))
 
-    def done(self) -> None:
-        """Show the end."""
-        if in_run() and self._artifact is not None:
-            self._show(100.0)
-
-    def _show(self, percent: float) -> None:
+    def show(self, percent: float) -> None:
+        """Make or move the progress artifact of the flow run."""
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key=self._key)
+            self._artifact = cast("UUID", create_progress_artifact(percent, key=self._key))  # no coroutine: sync code
         else:
             update_progress_artifact(self._artifact, progress=percent)
+
+
+def _news(progress: Progress, last: Progress | None) -> bool:
+    """Whether more than the time left has changed: a log needs no line for that."""
+    return last is None or replace(progress, seconds_left=last.seconds_left) != last
+
+
+@contextmanager
+def reported(key: str) -> Iterator[Reporter]:
+    """A reporter whose artifact is full at the end."""
+    reporter = Reporter(key)
+    yield reporter
+    if in_run():
+        reporter.show(100.0)

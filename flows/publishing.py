@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flows.stages import show_link, show_markdown, show_picture, show_table, stage
 from flows.workplace import Workplace
 from registry.bundle import CARD, FIGURES, ModelBundle
+from registry.errors import BundleError
 
 INTENT_TAG = "everfit.intent"
 """Tag of a version with the id of the intent that made it."""
+
+
+def finished(folder: Path) -> ModelBundle | None:
+    """The bundle in a folder if it was sealed, else None."""
+    try:
+        return ModelBundle.load(folder)
+    except BundleError:
+        return None
 
 
 @stage

@@ -10,8 +10,8 @@ from prefect import flow
 from registry.locks import exclusive
 
 from flows.intents import Intent, Intents
-from flows.progress import Reporter
-from flows.publishing import alias_of, publish_once, show_bundle
+from flows.progress import reported
+from flows.publishing import alias_of, finished, publish_once, show_bundle
 from flows.stages import say, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
@@ -80,22 +80,23 @@ def _question(place: Workplace) -> str:
 def _find(
     place: Workplace, intent: Intent, *, trials: int | None, seconds: float | None, seed: int | None
 ) -> ModelBundle:
+    """The search's bundle; one that a killed flow had finished is taken as it is."""
     from retrain.search.session import search as find
 
-    budget, folder = place.task.search, place.study / intent.id
-    report = Reporter(f"{place.task.name}-search")
-    bundle = find(
-        place.task,
-        source_rows(place),
-        folder=folder / "study",
-        out=folder / "bundle",
-        trials=trials or budget.trials,
-        seconds=seconds or budget.seconds,
-        seed=budget.seed if seed is None else seed,
-        progress=report,
-    )
-    report.done()
-    return bundle
+    budget, out = place.task.search, place.study / intent.id / "bundle"
+    if (found := finished(out)) is not None:
+        return found
+    with reported(f"{place.task.name}-search") as report:
+        return find(
+            place.task,
+            source_rows(place),
+            folder=place.study / intent.id / "study",
+            out=out,
+            trials=trials or budget.trials,
+            seconds=seconds or budget.seconds,
+            seed=budget.seed if seed is None else seed,
+            progress=report,
+        )
 
 
 @stage

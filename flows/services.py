@@ -135,9 +135,9 @@ def _prefect(settings: Settings) -> Service:
 
 def _mlflow(settings: Settings) -> Service:
     """MLflow's server writes artifacts where the embedded registry does: either reads what the other wrote."""
-    command = ("mlflow", "server", "--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
+    listens = ("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1")
     stores = ("--backend-store-uri", settings.tracking, "--default-artifact-root", settings.artifacts.as_uri())
-    command = (*command, *stores, "--no-serve-artifacts")
+    command = ("mlflow", "server", *listens, *stores, "--no-serve-artifacts")
     return _local("mlflow", "MLflow's server", settings.mlflow_port, "mlflow_port", command)
 
 

@@ -43,14 +43,13 @@ _MAX_PICTURE_BYTES = 300_000
 def stage(function: Callable[P, R]) -> Callable[P, R]:
     """A function that is a Prefect task inside a flow run, retried when the outside fails."""
     as_task = task(
-        function,
         name=function.__name__.replace("_", " ").strip(),
         retries=len(RETRY_DELAYS),
         retry_delay_seconds=list(RETRY_DELAYS),
         retry_condition_fn=outside_failed,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )
+    )(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
