@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtr
 
-from monitor.measurements import WindowRecord
+from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import METRICS, Metric
 
 MIN_PAST = 2
@@ -93,24 +93,37 @@ def worst(history: Sequence[WindowRecord], last: int, tolerate: float) -> Compar
     All records are of one version and have a performance. Two references are tried: a caller who wants an error
     probability a asks each for a / 2.
     """
-    levels = [_level(record) for record in history]
-    realised, metric = pool(levels[-last:]), history[-1].metric
-    references = [(_reference(history[-1]), "its test rows")]
-    if len(past := levels[:-last]) >= MIN_PAST:
-        references.append((pool(past), f"its {len(past)} windows before"))
+    found = [_performance(record) for record in history]
+    realised, metric = pool([_now(one) for one in found[-last:]]), history[-1].metric
+    references = [(_before(found[-1]), "its test rows")]
+    if len(past := found[:-last]) >= MIN_PAST:
+        references.append((pool([_now(one) for one in past]), f"its {len(past)} windows before"))
     tried = [compare(metric, realised, level, against, tolerate) for level, against in references]
     return max(tried, key=lambda one: one.deviation)
 
 
-def _level(record: WindowRecord) -> Level:
-    found = record.performance
-    if found is None or found.value is None:
-        raise ValueError(f"window {record.window.index} has no performance")
-    return Level(found.value, found.error or 0.0, found.rows)
+def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:
+    """In words, worst first: segments worse than on the reference rows, all of them with error probability `level`."""
+    found = [one for one in record.named("segment_performance") if one.rows >= min_labels]
+    known = [one for one in found if one.value is not None and one.reference is not None]
+    compared = [(one.subject, compare(record.metric, _now(one), _before(one), "", tolerate)) for one in known]
+    sure = [(name, one) for name, one in compared if one.p_value <= level / len(compared)]
+    return tuple(
+        f"{name}: {record.metric} {one.realised.value:.3f} on {one.realised.rows:,} labels, "
+        f"reference {one.reference.value:.3f}"
+        for name, one in sorted(sure, key=lambda pair: -pair[1].loss)
+    )
 
 
-def _reference(record: WindowRecord) -> Level:
-    found = record.performance
-    if found is None or found.reference is None:
-        raise ValueError(f"window {record.window.index} has no reference")
-    return Level(found.reference, found.reference_error or 0.0, 0)
+def _performance(record: WindowRecord) -> Measurement:
+    if (found := record.performance) is None or found.reference is None:
+        raise ValueError(f"window {record.window.index} has no performance, or no reference for it")
+    return found
+
+
+def _now(one: Measurement) -> Level:
+    return Level(one.value or 0.0, one.error or 0.0, one.rows)
+
+
+def _before(one: Measurement) -> Level:
+    return Level(one.reference or 0.0, one.reference_error or 0.0, 0)

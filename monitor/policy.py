@@ -8,10 +8,10 @@ The default policy triggers on performance alone. Its arithmetic is in `comparis
                           with probability alpha / LOOKS; or when the newest is beyond `overwhelming` standard errors
 
 Each look is paid alike (Bonferroni over any LOOKS windows in a row): whatever the dependence between windows, a
-champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of the windows (one in
-400 by default), and with probability `alpha` at most in any LOOKS of them. (An `overwhelming` below 3 would add its own.) A
-spending sequence such as 6 alpha / (pi^2 k^2) would hold alpha for ever, but its hundredth look would ask for p < 3e-6;
-one that is paid by the window, as control charts are, is as keen in the second year as in the first.
+champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of the windows, one in
+400 by default, and with probability `alpha` at most in any LOOKS of them. (An `overwhelming` below 3 adds its own.)
+A spending sequence such as 6 alpha / (pi^2 k^2) would hold alpha for ever, but its hundredth look would ask for
+p < 3e-6; one that is paid by the window, as control charts are, is as keen in the second year as in the first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from monitor.comparison import Comparison, worst
+from monitor.comparison import Comparison, worst, worst_segments
 from monitor.findings import faults, shifts
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Remedy, Severity
@@ -93,7 +93,8 @@ def assess(
     degraded, performance = _performance(spec, judged, newest, champion, min_labels)
     severity: Severity = "faulty" if broken else "degraded" if degraded else "shifted" if moved else "ok"
     empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)
-    return Assessment(severity, (*_few(broken), *empty, *performance, *_few(moved)))
+    where = worst_segments(newest, spec.tolerate, min_labels, level) if degraded else ()
+    return Assessment(severity, (*_few(broken), *empty, *performance, *_few(where), *_few(moved)))
 
 
 def _on_performance(

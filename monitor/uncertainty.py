@@ -72,7 +72,7 @@ class SetSize(MeanOutput):
     def output(self, side: Side) -> Array:
         """Of each row."""
         if side.scores.sets is not None:
-            return side.scores.sets.sum(axis=1).astype(np.float64)
+            return np.asarray(side.scores.sets.sum(axis=1), dtype=np.float64)
         interval = np.asarray(side.scores.interval, dtype=np.float64)
         return interval[:, 1] - interval[:, 0]
 
@@ -104,5 +104,6 @@ def covered(side: Side) -> npt.NDArray[np.bool_]:
     labels, scores = side.labels[side.labelled], side.scores.take(side.labelled)
     if scores.sets is not None:
         return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)], dtype=np.bool_)
-    interval = np.asarray(scores.interval, dtype=np.float64)
-    return np.asarray((interval[:, 0] <= labels) & (labels <= interval[:, 1]), dtype=np.bool_)
+    low, high = np.asarray(scores.interval, dtype=np.float64).T
+    inside: npt.NDArray[np.bool_] = (low <= labels) & (labels <= high)
+    return inside
