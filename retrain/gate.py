@@ -1,0 +1,196 @@
+"""The gate: a challenger is promoted only when it is shown to be better on fresh rows, and worse in nothing that
+matters. An old score of the champion is never compared with a new one of the challenger: both predict the same rows.
+
+    PROMOTE   the gain's lower bound is above `gate.min_gain`, and every other check passes
+    REJECT    the gain's upper bound is below 0, or the model costs more than the task's constraints allow
+    HOLD      anything between: too few rows, an unclear gain, a gain bought with calibration, coverage or a segment
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+
+from registry.bundle import ModelBundle
+from registry.decisions import Check, Outcome, Verdict
+from registry.errors import StateError
+from registry.schema import as_datetimes
+from registry.scoring import Scorer
+from registry.task import TaskSpec
+from retrain.checks import usable
+from retrain.contest import (
+    Contest,
+    Latency,
+    Paired,
+    Segment,
+    latency,
+    meet,
+    paired,
+    segment_columns,
+    segments,
+    tolerated,
+)
+from retrain.splits import time_cuts
+
+NEGLIGIBLE_MS = 1.0
+"""A single row answered in less is quick enough, whatever the champion takes."""
+
+DECISIVE = ("latency limit", "size limit")
+"""Checks that more rows cannot change."""
+
+
+def hold_out(
+    task: TaskSpec, frame: pd.DataFrame, *, after: datetime | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labelled rows as (history to search on, fresh rows for the gate alone), each oldest first.
+
+    The fresh ones are the newest `research.fresh`, at most `research.max_fresh_rows`; rows of one moment stay
+    together. `after` is the newest moment the champion knows (`lineage.known_until`): fresh rows are all later, and
+    at most half of those, unless `gate.min_rows` needs more, so that the challenger too has new rows to learn from.
+    History reaches back by `research.history`. Without a time column the frame's order counts as age.
+    """
+    frame = usable(frame, task)
+    times = np.arange(len(frame), dtype=np.int64)
+    if task.time is not None:
+        times = as_datetimes(frame[task.time], task.time).to_numpy().astype("datetime64[us]").astype(np.int64)
+    new = len(frame) if after is None or task.time is None else int((times > _microseconds(after)).sum())
+    count = min(round(task.research.fresh * len(frame)), task.research.max_fresh_rows)
+    count = min(count, max(new // 2, min(new, task.gate.min_rows)))
+    order, cuts = time_cuts(times, (1 - count / max(len(frame), 1),))
+    start = max(int(cuts[0]), len(frame) - new)
+    history, fresh = order[:start], order[start:]
+    if task.research.history is not None and task.time is not None and len(times):
+        oldest = times.max() - round(task.research.history.total_seconds() * 1e6)
+        history = history[times[history] >= oldest]
+    return frame.iloc[history].reset_index(drop=True), frame.iloc[fresh].reset_index(drop=True)
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(np.datetime64(moment, "us").astype(np.int64))
+
+
+def judge(
+    task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, fresh: pd.DataFrame, *, seed: int = 0
+) -> Verdict:
+    """Judge a challenger on fresh labelled rows that neither model has seen.
+
+    Raises `StateError` when a row is not later than what either model knows (tasks with a time column; without one the
+    caller must see to it), `RowError` for rows that do not fit a schema.
+    """
+    _require_fresh(task, {"champion": champion, "challenger": challenger}, fresh)
+    old, new = Scorer.load(champion), Scorer.load(challenger)
+    contest = meet(task, old, new, fresh)
+    if (reason := _too_little(contest)) is not None:
+        rows = Check(name="rows", passed=False, detail=reason, value=float(len(contest.labels)))
+        return Verdict(outcome=Outcome.HOLD, reasons=(reason,), checks=(rows,))
+    measured = paired(contest, seed=seed)
+    checks = (
+        _gain_check(contest, measured),
+        *_calibration_check(contest, measured),
+        _coverage_check(contest, measured),
+        _segment_check(contest, segments(contest, segment_columns(contest, champion))),
+        *_latency_checks(task, latency(old, new, contest.frame)),
+        _size_check(task, challenger),
+    )
+    return _verdict(contest, measured, checks)
+
+
+def _require_fresh(task: TaskSpec, models: dict[str, ModelBundle], fresh: pd.DataFrame) -> None:
+    if task.time is None or fresh.empty:
+        return
+    oldest = as_datetimes(fresh[task.time], task.time).min()
+    for name, bundle in models.items():
+        known = bundle.manifest.lineage.known_until
+        if known is not None and oldest <= known:
+            raise StateError(f"the {name} knows rows until {known}, but the fresh rows begin at {oldest}: not fresh")
+
+
+def _too_little(contest: Contest) -> str | None:
+    rows, needed = len(contest.labels), contest.task.gate.min_rows
+    if rows < needed:
+        return f"only {rows:,} fresh labelled rows, {needed:,} are needed to judge"
+    if not contest.decidable:
+        return f"{contest.task.metric} is undefined on the {rows:,} fresh rows: they hold one class only"
+    return None
+
+
+def _gain_check(contest: Contest, measured: Paired) -> Check:
+    gain, metric = measured.gain, contest.metric
+    old, new = (metric.value(contest.labels, scores) for scores in (contest.old, contest.new))
+    detail = (
+        f"{metric.name} {new:.4f} against {old:.4f} on {len(contest.labels):,} rows in {_blocks(contest):,} blocks: "
+        f"gain {gain.value:+.4f}, at least {gain.low:+.4f} with {contest.task.gate.confidence:.0%} confidence "
+        f"(needed: above {contest.task.gate.min_gain:g})"
+    )
+    passed = bool(gain.low > contest.task.gate.min_gain)
+    return Check(name="gain", passed=passed, detail=detail, value=gain.value, low=gain.low, high=gain.high)
+
+
+def _blocks(contest: Contest) -> int:
+    return int(contest.blocks.max()) + 1
+
+
+def _calibration_check(contest: Contest, measured: Paired) -> Iterator[Check]:
+    """Fails when the calibration error grew by more than is tolerated, and surely grew."""
+    if (growth := measured.calibration) is None:
+        return
+    tolerance = contest.task.gate.calibration_tolerance
+    detail = f"calibration error (ECE) grew by {growth.value:+.4f}, tolerated {tolerance:g}"
+    passed = not (growth.value > tolerance and growth.low > 0)
+    yield Check(name="calibration", passed=passed, detail=detail, value=growth.value, low=growth.low, high=growth.high)
+
+
+def _coverage_check(contest: Contest, measured: Paired) -> Check:
+    """Fails when coverage is surely below what is tolerated, unless the champion's is no better."""
+    found, old = measured.coverage, float(contest.old_covered.mean())
+    bound = contest.task.coverage - contest.task.gate.coverage_tolerance
+    detail = f"{found.value:.3f} of the truths covered, promised {contest.task.coverage:g}; the champion's {old:.3f}"
+    passed = not (found.high < bound and found.value < old)
+    return Check(name="coverage", passed=passed, detail=detail, value=found.value, low=found.low, high=found.high)
+
+
+def _segment_check(contest: Contest, found: list[Segment]) -> Check:
+    """Fails when a segment became worse by more than is tolerated, its own noise taken into account."""
+    if not found:
+        return Check(name="segments", passed=True, detail="no segment has enough rows of its own")
+    bound = -tolerated(contest, contest.task.gate.segment_tolerance)
+    worst = min(found, key=lambda one: one.gain.high)
+    detail = (
+        f"worst of {len(found)} segments: {worst.column} = {worst.value}, {worst.rows:,} rows, "
+        f"gain {worst.gain.value:+.4f}, at most {worst.gain.high:+.4f}; tolerated {bound:+.4f}"
+    )
+    gain = worst.gain
+    return Check(
+        name="segments", passed=gain.high >= bound, detail=detail, value=gain.value, low=gain.low, high=gain.high
+    )
+
+
+def _latency_checks(task: TaskSpec, found: Latency) -> Iterator[Check]:
+    ratio, most = found.ratio, task.gate.latency_ratio
+    detail = f"{found.new:.3f} ms a row, the champion {found.old:.3f} ms: {ratio.value:.2f} times, tolerated {most:g}"
+    passed = ratio.value <= most or found.new < NEGLIGIBLE_MS
+    yield Check(name="latency", passed=passed, detail=detail, value=ratio.value, low=ratio.low, high=ratio.high)
+    if (limit := task.constraints.latency_ms) is not None:
+        detail = f"{found.new:.3f} ms a row, allowed {limit:g} ms"
+        yield Check(name="latency limit", passed=found.new <= limit, detail=detail, value=found.new)
+
+
+def _size_check(task: TaskSpec, challenger: ModelBundle) -> Check:
+    size, limit = challenger.model.stat().st_size / 1e6, task.constraints.size_mb
+    detail = f"{size:.3f} MB" + (f", allowed {limit:g} MB" if limit is not None else ", no limit set")
+    return Check(name="size limit", passed=limit is None or size <= limit, detail=detail, value=size)
+
+
+def _verdict(contest: Contest, measured: Paired, checks: tuple[Check, ...]) -> Verdict:
+    failed = [check for check in checks if not check.passed]
+    reasons = tuple(f"{check.name}: {check.detail}" for check in failed)
+    if not failed:
+        return Verdict(outcome=Outcome.PROMOTE, reasons=(f"gain: {checks[0].detail}",), checks=checks)
+    if measured.gain.high < 0:
+        reasons = (f"the challenger is worse: at most {measured.gain.high:+.4f}", *reasons)
+        return Verdict(outcome=Outcome.REJECT, reasons=reasons, checks=checks)
+    decisive = any(check.name in DECISIVE for check in failed)
+    return Verdict(outcome=Outcome.REJECT if decisive else Outcome.HOLD, reasons=reasons, checks=checks)

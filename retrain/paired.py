@@ -1,0 +1,95 @@
+"""Paired comparison on the same rows: what resampling those rows, in blocks, says about a difference.
+
+Rows of one day depend on one another (one storm delays all flights), so that a bootstrap over single rows would be far
+too sure of itself. Whole blocks are drawn instead: days where there are enough of them, else a twentieth of the rows
+in time order, else, without times, single rows. Blocks are drawn with replacement (Kunsch 1989; Davison & Hinkley
+1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too thin: both are
+corrected, the latter by the ratio of Student's to the normal quantile (Cameron, Gelbach & Miller 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.metrics import Array
+from retrain.splits import Rows
+
+DRAWS = 500
+MIN_DAYS = 10
+BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with a lower and an upper bound, each one-sided at the confidence asked for. NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
+    """The block (0 to G - 1) of each row: its day, if there are at least `MIN_DAYS` days; else one of `BLOCKS` equal
+    runs in time order; else, without times, a block of its own."""
+    if times is None or rows == 0:
+        return np.arange(rows, dtype=np.int64)
+    days = np.unique(times.astype("datetime64[D]"), return_inverse=True)[1]
+    if days.max() + 1 >= MIN_DAYS:
+        return np.asarray(days, dtype=np.int64)
+    out = np.empty(rows, dtype=np.int64)
+    out[np.argsort(times, kind="stable")] = np.arange(rows) * min(BLOCKS, rows) // rows
+    return out
+
+
+def draws_of(blocks: Rows, count: int, rng: np.random.Generator) -> Iterator[Rows]:
+    """`count` resamples: the rows of as many blocks as there are, drawn with replacement."""
+    members = np.split(np.argsort(blocks, kind="stable"), np.cumsum(np.bincount(blocks))[:-1])
+    single = len(members) == len(blocks)
+    for _ in range(count):
+        drawn = rng.integers(0, len(members), len(members))
+        yield drawn if single else np.concatenate([members[block] for block in drawn])
+
+
+def bootstrap(
+    statistics: Callable[[Rows], tuple[float, ...]], blocks: Rows, *, confidence: float, seed: int, draws: int = DRAWS
+) -> list[Interval]:
+    """Intervals of statistics, each a function of row positions, from resampling all of them together."""
+    values = statistics(np.arange(len(blocks)))
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistics(rows) for rows in draws_of(blocks, draws, rng)])
+    count = int(blocks.max()) + 1
+    return [_interval(value, drawn[:, k], count, confidence) for k, value in enumerate(values)]
+
+
+def _interval(value: float, drawn: Array, blocks: int, confidence: float) -> Interval:
+    """Bounds by the draws' quantiles around their mean, so that a statistic's bias under resampling cancels."""
+    known = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or len(known) < 0.9 * len(drawn) or blocks < 2:
+        return Interval(value, float("nan"), float("nan"))
+    around = (known - known.mean()) * _few(blocks, confidence)
+    low, high = np.quantile(around, [1 - confidence, confidence])
+    return Interval(value, value + float(low), value + float(high))
+
+
+def _few(blocks: int, confidence: float) -> float:
+    """How much wider an interval from so few blocks must be."""
+    from scipy.stats import norm, t
+
+    return float(np.sqrt(blocks / (blocks - 1)) * t.ppf(confidence, blocks - 1) / norm.ppf(confidence))
+
+
+def clustered(per_row: Array, blocks: Rows, value: float, *, confidence: float) -> Interval:
+    """The interval of a value whose influence on each row is known, rows of a block depending on one another (Liang &
+    Zeger 1986). `per_row` is (n,) with mean 0, see `Metric.influence`."""
+    from scipy.stats import t
+
+    sums = np.bincount(np.unique(blocks, return_inverse=True)[1], weights=per_row)
+    if len(sums) < 2 or not np.isfinite(sums).all() or not np.isfinite(value):
+        return Interval(value, float("nan"), float("nan"))
+    error = float(np.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(per_row))
+    reach = float(t.ppf(confidence, len(sums) - 1)) * error
+    return Interval(value, value - reach, value + reach)
