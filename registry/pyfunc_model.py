@@ -6,6 +6,9 @@ with each model (MLflow's `code_paths`) would put a package named `registry`, in
 `sys.path` wherever a model is loaded, where two versions of a model or an installed Everfit would get the wrong one.
 A test holds that both give identical results.
 
+Log it with a signature whose input columns are of `mlflow.types.schema.AnyType`: typed ones make MLflow refuse integers
+for doubles and ISO strings for moments before this file sees them.
+
 A row's answer, in columns: `prediction`; for classes `probability_CLASS` and `set_CLASS` (whether the class is in the
 conformal set); for numbers `low` and `high`; `uncertainty` and `disagreement`.
 """
@@ -59,7 +62,7 @@ def to_input(frame: pd.DataFrame, column: dict[str, Any]) -> np.ndarray[Any, Any
         raise ValueError(f"column {name!r} is missing; the frame has {list(frame.columns)}")
     try:
         return CONVERSIONS[kind](frame[name])[:, None]
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, KeyError) as error:
         raise ValueError(f"column {name!r}: expected {kind} values ({error})") from error
 
 

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 from scipy.optimize import minimize_scalar
 
 from registry.metrics import Array, Labels
@@ -49,6 +50,8 @@ class TargetScale(Frozen):
 
 class Calibration(Frozen):
     """What is needed beside the members: temperature (classification), conformal radius, target scale (regression)."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     temperature: float = 1.0
     radius: float

@@ -1,0 +1,235 @@
+"""The exported graph answers as torch does, and a bundle made from it holds together."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, REFERENCE, WEIGHTS, Manifest, ModelBundle
+from registry.errors import BundleError, DataError
+from registry.schema import CategoricalColumn, NumericColumn, Schema
+from registry.scoring import Graph, Scorer, Scores, differences, require_small
+from registry.target import Target
+from registry.task import Problem
+from retrain.calibration import Calibration, TargetScale
+from retrain.export import Member, check_parity, export, member_outputs, refuse_names, write_model
+from retrain.preparation import Preparation, ScalingName
+from tests.handmade import make_bundle, make_frame, make_schema
+
+SCHEMA = make_schema()
+PROBLEMS: tuple[Problem, ...] = ("binary", "multiclass", "regression")
+
+
+class Net(nn.Module):
+    """A small network with what families use: embeddings by Gather, batch norm, dropout, a residual."""
+
+    def __init__(self, preparation: Preparation, d_out: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(codes, 3) for codes in preparation.cardinalities)
+        self.first = nn.Linear(preparation.d_numeric + 3 * len(self.tables), 16)
+        self.body = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Dropout(0.5), nn.LayerNorm(16))
+        self.head = nn.Linear(16, d_out)
+
+    def forward(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        embedded = [table(categories[:, index]) for index, table in enumerate(self.tables)]
+        hidden = self.first(torch.cat([numeric, *embedded], dim=1))
+        out: Tensor = self.head(hidden + self.body(hidden))
+        return out
+
+
+def make_member(conformed: pd.DataFrame, schema: Schema, d_out: int, scaling: ScalingName, weight: float) -> Member:
+    """A network that has never learnt, but whose batch norms have seen the rows."""
+    preparation = Preparation.fit(conformed, schema, scaling)
+    net = Net(preparation, d_out)
+    prepared = preparation.apply(conformed)
+    with torch.no_grad():
+        net.train()(torch.from_numpy(prepared.numeric), torch.from_numpy(prepared.categories))
+    return Member(net, preparation, weight, {"family": "net", "choices": {"width": 16, "scaling": scaling}})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A written folder and all it was written from."""
+
+    folder: Path
+    problem: Problem
+    members: tuple[Member, ...]
+    calibration: Calibration
+    target: Target
+    test: pd.DataFrame
+    answers: Scores
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.array([member.weight for member in self.members])
+
+
+def history(rows: int, problem: Problem, seed: int) -> pd.DataFrame:
+    frame = make_frame(rows, seed=seed, problem=problem, every="1h").astype({"carrier": object, "member": object})
+    for column, step in (("when", 11), ("weight", 7), ("member", 5), ("carrier", 13)):
+        frame.loc[::step, column] = None
+    return frame
+
+
+@pytest.fixture(scope="module", params=PROBLEMS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    problem: Problem = request.param
+    torch.manual_seed(0)
+    training, test = history(600, problem, 0), history(2_500, problem, 1)
+    target = Target.learn(training["late"], problem)
+    conformed = SCHEMA.conform(training)
+    plan: tuple[tuple[ScalingName, float], ...] = (("robust", 0.5), ("quantile", 0.3), ("robust", 0.2))
+    members = tuple(
+        make_member(conformed, SCHEMA, len(target.classes) or 2, scaling, weight) for scaling, weight in plan
+    )
+    labels = target.encode(training["late"])
+    scale = TargetScale.fit(labels) if problem == "regression" else None
+    weights = np.array([member.weight for member in members])
+    calibration = Calibration.fit(member_outputs(members, conformed), weights, labels, coverage=0.9, scale=scale)
+    folder = tmp_path_factory.mktemp(problem) / "bundle"
+    answers = write_model(
+        folder, members, calibration, SCHEMA, target, test=test, labels=test["late"], study=[{"value": 0.7}]
+    )
+    return Made(folder, problem, members, calibration, target, test, answers)
+
+
+def nasty() -> pd.DataFrame:
+    """Rows that nobody would send on purpose."""
+    return pd.DataFrame(
+        {
+            "when": [None, "1815-06-18T11:35", "2150-12-31T23:59:59.999999", "0001-01-02", "9999-12-30", "1970-01-01"],
+            "amount": [None, np.inf, -np.inf, 1e300, -1e-300, 5e-324],
+            "weight": [1e12, 0.0, None, -1e12, 1e38, 1.7e308],
+            "member": [None, True, False, "yes", 0, None],
+            "carrier": [None, "", "ZZ", "AA ", "é\n", "BB"],
+        }
+    )
+
+
+def test_the_graph_answers_as_torch_does(made: Made) -> None:
+    """All outputs, on a thousand real rows and on nasty ones, within 1e-4 of torch and numpy."""
+    graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
+    for frame in (made.test.tail(1_000), nasty()):
+        conformed = SCHEMA.conform(frame)
+        expected = made.calibration.scores(member_outputs(made.members, conformed), made.weights, made.target)
+        found = graph.predict(frame)
+        assert np.isfinite(found.scores).all()
+        assert len(found) == len(frame)
+        require_small(differences(found, expected, radius=made.calibration.radius), made.problem)
+
+
+def test_one_row_is_answered_as_in_a_batch(made: Made) -> None:
+    """The batch dimension is free: none, one, many."""
+    graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
+    whole = made.answers.take(slice(3))
+    single = Scores.join([graph.predict(made.test.iloc[[row]]) for row in range(3)])
+    require_small(differences(single, whole, radius=made.calibration.radius), "one by one")
+    assert len(graph.predict(made.test.head(0))) == 0
+
+
+def test_the_graph_is_lean(made: Made) -> None:
+    """Batch norms are folded, dropout is gone, and each categorical column is looked up once for all members."""
+    nodes = [node.op_type for node in onnx.load(made.folder / MODEL).graph.node]
+    assert not {"BatchNormalization", "Dropout", "If", "Loop"} & set(nodes)
+    assert nodes.count("LabelEncoder") == 1 + bool(made.target.classes)
+
+
+def test_a_sealed_bundle_passes_its_own_test(made: Made, tmp_path: Path) -> None:
+    """With card and manifest added, the folder is a bundle; its reference is the graph's answers on test rows."""
+    (made.folder / "card.md").write_text("# card\n")
+    pattern = make_bundle(tmp_path / "pattern", problem=made.problem).manifest
+    changes = {"target": made.target, "conformal_radius": made.calibration.radius, "data_schema": SCHEMA}
+    bundle = ModelBundle.seal(made.folder, Manifest.model_validate({**pattern.model_dump(), **changes}))
+    Scorer.load(bundle).self_test()
+    reference = bundle.reference()
+    assert len(reference) == 2_000
+    assert list(reference.columns[: len(SCHEMA.names)]) == list(SCHEMA.names)
+    again = Scorer.load(bundle).predict(reference)
+    require_small(differences(again, Scores.read(reference), radius=made.calibration.radius), "reference")
+    assert reference[LABEL].head(GOLDEN_ROWS).nunique() > 1
+
+
+def test_labels_of_the_reference_are_those_of_its_rows(made: Made) -> None:
+    """Rows and labels stay together though they are drawn at random."""
+    reference = pd.read_parquet(made.folder / REFERENCE)
+    known = reference["amount"].to_numpy()
+    truth = made.test.set_index("amount")["late"].loc[known].to_numpy()
+    assert (reference[LABEL].to_numpy() == truth).all()
+
+
+def test_weights_and_candidates_are_kept_for_warm_starts(made: Made) -> None:
+    """Tensors by member and parameter; candidates with weight and preparation, and the study's best."""
+    weights = load_file(made.folder / WEIGHTS)
+    for index, member in enumerate(made.members):
+        for name, value in member.module.state_dict().items():
+            assert (weights[f"member{index}.{name}"] == value.numpy()).all()
+    kept = json.loads((made.folder / CANDIDATES).read_text())
+    assert [one["weight"] for one in kept["members"]] == [0.5, 0.3, 0.2]
+    assert kept["members"][1]["candidate"]["choices"]["scaling"] == "quantile"
+    assert Preparation.model_validate(kept["members"][0]["preparation"]) == made.members[0].preparation
+    assert kept["study"] == [{"value": 0.7}]
+
+
+def test_a_graph_that_differs_from_torch_is_refused(made: Made) -> None:
+    """Swapped weights of two members are enough; the error names the outputs."""
+    graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
+    swapped = [replace(member, weight=weight) for member, weight in zip(made.members, (0.2, 0.3, 0.5), strict=True)]
+    conformed = SCHEMA.conform(made.test.head(200))
+    check_parity(graph, made.members, made.calibration, made.target, conformed)
+    with pytest.raises(BundleError, match=r"graph against torch on 200 rows: .*uncertainty by"):
+        check_parity(graph, swapped, made.calibration, made.target, conformed)
+
+
+def alone(columns: tuple[str, ...], calibration: Calibration, path: Path) -> Scores:
+    """One untrained member on few columns, exported and checked."""
+    schema = Schema(columns=tuple(column for column in SCHEMA.columns if column.name in columns))
+    conformed = schema.conform(history(60, "binary", 2))
+    target = Target(problem="regression") if calibration.scale else Target(problem="binary", classes=("no", "yes"))
+    members = [make_member(conformed, schema, 2, "robust", 1.0)]
+    export(members, calibration, schema, target, path)
+    graph = Graph.open(path, schema, target.problem)
+    check_parity(graph, members, calibration, target, conformed)
+    return graph.predict(conformed)
+
+
+def test_one_member_without_numbers_never_disagrees(tmp_path: Path) -> None:
+    """Categories alone make a model, and a single member has nothing to disagree with."""
+    scores = alone(("carrier",), Calibration(radius=1.0), tmp_path / "model.onnx")
+    assert scores.disagreement == pytest.approx(0, abs=1e-6)
+    assert scores.sets is not None
+    assert scores.sets.all()
+
+
+def test_one_member_without_categories_may_have_an_unbounded_interval(tmp_path: Path) -> None:
+    """Numbers alone make a model; too few calibration rows give infinite bounds, also in the graph."""
+    calibration = Calibration(radius=np.inf, scale=TargetScale(centre=1e6, spread=1e5))
+    scores = alone(("amount", "weight"), calibration, tmp_path / "model.onnx")
+    assert scores.interval is not None
+    assert np.isinf(scores.interval).all()
+    assert np.isfinite(scores.prediction).all()
+
+
+@pytest.mark.parametrize("name", ["set", "prediction", LABEL, "", "everfit:Concat_0"])
+def test_names_the_graph_needs_are_refused(name: str) -> None:
+    """A column cannot bear the name of an output, of the label, or of an inner value."""
+    schema = Schema(columns=(NumericColumn(name=name), CategoricalColumn(name="fine")))
+    with pytest.raises(DataError, match="rename or exclude"):
+        refuse_names(schema)
+
+
+def test_the_exporter_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
+    """What torch says of itself on every export does not reach the user."""
+    with caplog.at_level(logging.WARNING):
+        alone(("amount", "carrier"), Calibration(radius=0.9), tmp_path / "model.onnx")
+    assert caplog.records == []
+    assert capfd.readouterr().err == ""
