@@ -28,6 +28,8 @@ EVALUATION_ROWS = 8192
 WARMUP = 0.05
 FLAT = 0.6
 MAX_LOG_SCALE = 5.0
+FITTED_AFTER = 1
+"""Epochs after which the pace is known."""
 
 
 class DivergedError(ArithmeticError):
@@ -105,7 +107,10 @@ def train(
     loop = Loop(network, training, recipe, problem, seed)
     best = _Best(greater_is_better)
     ending: Ending = "finished"
+    begin = time.monotonic()
     for epoch in range(1, recipe.epochs + 1):
+        if epoch == FITTED_AFTER + 1:
+            loop.fit_into((deadline - time.monotonic()) / (time.monotonic() - begin) * FITTED_AFTER)
         complete, finite = loop.epoch(deadline)
         if not finite:
             ending = "diverged"
@@ -138,6 +143,12 @@ class Loop:
         self.generator = torch.Generator().manual_seed(seed)
         self.steps = max(1, count_batches(len(training), recipe.batch_size)) * recipe.epochs
         self.step = 0
+
+    def fit_into(self, epochs: float) -> None:
+        """Let the learning rate fall as if only so many more epochs were to come, if those are fewer than planned: a
+        training that a deadline cuts short should have settled by then."""
+        if self.step + epochs * self.steps / self.recipe.epochs < self.steps:
+            self.steps = self.step + max(1, int(epochs * self.steps / self.recipe.epochs))
 
     def epoch(self, deadline: float = math.inf) -> tuple[bool, bool]:
         """(whether the epoch was completed before the deadline, whether its loss stayed finite)."""
@@ -182,8 +193,8 @@ def rate_factor(schedule: str, progress: float) -> float:
     """
     if progress < WARMUP:
         return max(progress / WARMUP, 0.05)
-    if schedule == "constant":
-        return 1.0
+    if schedule == "constant" or progress >= 1:
+        return 1.0 if schedule == "constant" else 0.0
     begin = FLAT if schedule == "flat-cosine" else WARMUP
     return 0.5 * (1 + math.cos(math.pi * max(0.0, progress - begin) / (1 - begin)))
 

@@ -21,8 +21,8 @@ class Crew:
     """Worker processes of one study's folder, one thread each. They may start before the study is ready, and end by
     themselves when its budget is spent or this process is gone."""
 
-    def __init__(self, folder: Path, size: int, deadline: float) -> None:
-        self.folder, self.deadline = folder, deadline
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
         self.spare = SPARE
         self.started = 0
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class Crew:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         with (self.folder / LOGS / f"{number}.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder), str(number), repr(self.deadline), str(os.getpid())],
+                [sys.executable, "-m", MODULE, str(self.folder), str(number), str(os.getpid())],
                 env={**os.environ, **THREADS, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

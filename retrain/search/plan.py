@@ -49,7 +49,7 @@ class Layout(Frozen):
 
 
 class Plan(Frozen):
-    """One study: the task as workers need it, its space and its budget in trials."""
+    """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`."""
 
     problem: Problem
     metric: str
@@ -58,6 +58,7 @@ class Plan(Frozen):
     rows: int
     max_epochs: int
     trials: int
+    deadline: float
     seed: int
     layout: Layout
     d_out: int

@@ -103,7 +103,7 @@ class SearchSpace:
             schedule=candidate.text("schedule"),
             label_smoothing=candidate.number("label_smoothing") if classes else 0.0,
             balanced=classes and candidate.text("class_weights") == "balanced",
-            patience=max(4, epochs // 3),
+            patience=max(3, epochs // 5),
         )
 
     def _walk(self, choose: Chooser) -> Candidate | None:
@@ -123,12 +123,12 @@ class SearchSpace:
 
 
 def batch_sizes(rows: int) -> tuple[int, ...]:
-    """Three powers of two around a 64th of the rows, so that an epoch has 30 to 120 steps; 16 to 2048.
+    """Three powers of two around a 32nd of the rows, so that an epoch has 15 to 60 steps; 16 to 2048.
 
     >>> batch_sizes(1_000), batch_sizes(31_000), batch_sizes(10_000_000)
-    ((16, 32, 64), (256, 512, 1024), (512, 1024, 2048))
+    ((16, 32, 64), (512, 1024, 2048), (512, 1024, 2048))
     """
-    middle = 2 ** round(math.log2(max(rows, 1) / 64)) if rows > 64 else 1
+    middle = 2 ** round(math.log2(max(rows, 32) / 32))
     middle = min(max(middle, 32), 1024)
     return (middle // 2, middle, middle * 2)
 

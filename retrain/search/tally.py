@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import optuna
@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
+from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
 from retrain.search.space import SearchSpace
 from retrain.search.strategies import ORIGIN
@@ -20,7 +21,10 @@ RUN = "run"
 DIVERGED = "diverged"
 REFUSED = "refused"
 INHERIT = "inherit"
-RETRY = "retry"
+RETRIED = "retried"
+ASKING, WORKING = "asking.lock", "working.lock"
+"""Held by a worker while it asks for a trial; held by all workers, shared, as long as they live."""
+PRIOR, PRIOR_WEIGHTS = "prior.json", "prior.safetensors"
 
 
 def origin_of(trial: FrozenTrial | optuna.Trial) -> Origin:
@@ -61,20 +65,28 @@ def tell(study: optuna.Study, result: Result) -> None:
     study.tell(result.number, None if pruned else result.score, state)
 
 
-def recover(study: optuna.Study, folder: Path, lost: Callable[[FrozenTrial], bool]) -> int:
-    """Settle the running trials whose process is gone: told if their result is on disk, else enqueued again, once.
-    Gives back how many were enqueued."""
-    again = 0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not lost(trial):
-            continue
-        result = plans.read_result(folder, trial.number)
-        if result is not None:
-            tell(study, result)
-            continue
-        study.tell(trial.number, state=TrialState.FAIL)
-        if RETRY not in trial.user_attrs and trial.params:
-            marks = {key: value for key, value in trial.user_attrs.items() if key in (ORIGIN, INHERIT)}
-            study.enqueue_trial(trial.params, user_attrs={**marks, RETRY: trial.number})
-            again += 1
-    return again
+def runner(trial: FrozenTrial) -> int | None:
+    """The process that runs a trial; None while it is being asked for."""
+    run = trial.user_attrs.get(RUN)
+    return None if run is None else int(run["pid"])
+
+
+def recover(study: optuna.Study, folder: Path, dead: Collection[int] | None = None) -> None:
+    """Settle the running trials of these dead workers, or of all: a trial whose result is on disk is told, another is
+    enqueued again. A trial is enqueued only once after the death of its own worker: it may be the cause of it."""
+    with locked(folder / ASKING):
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if dead is None or runner(trial) is None or runner(trial) in dead:
+                _settle(study, folder, trial, suspect=dead is not None)
+
+
+def _settle(study: optuna.Study, folder: Path, trial: FrozenTrial, *, suspect: bool) -> None:
+    result = plans.read_result(folder, trial.number)
+    if result is not None:
+        tell(study, result)
+        return
+    study.tell(trial.number, state=TrialState.FAIL)
+    params = trial.params if RUN in trial.user_attrs else trial.system_attrs.get("fixed_params")
+    if params and not (suspect and RETRIED in trial.user_attrs):
+        marks = {key: trial.user_attrs[key] for key in (ORIGIN, INHERIT, RETRIED) if key in trial.user_attrs}
+        study.enqueue_trial(params, user_attrs={**marks, **({RETRIED: True} if suspect else {})})

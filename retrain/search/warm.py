@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from retrain.families.base import TabularNet
 from retrain.search.plan import Layout
+
+Item = TypeVar("Item")
 
 FRESH_EVERY = 3
 ENOUGH = 3
@@ -24,13 +27,13 @@ FREQUENCIES = "inputs.numbers.frequencies"
 FIRST = "first.weight"
 
 
-def interleave(prior: Sequence[str], fresh: Sequence[str]) -> list[str]:
+def interleave(prior: Sequence[Item], fresh: Sequence[Item]) -> list[Item]:
     """Two from the prior, then a fresh one, as long as there are any.
 
     >>> interleave(["p0", "p1", "p2"], ["f0", "f1"])
     ['p0', 'p1', 'f0', 'p2', 'f1']
     """
-    out: list[str] = []
+    out: list[Item] = []
     olds, news = list(prior), list(fresh)
     while olds or news:
         out += olds[: FRESH_EVERY - 1] + news[:1]

@@ -1,7 +1,7 @@
-"""One worker process of a study: `python -m retrain.search.worker FOLDER NUMBER DEADLINE PARENT`.
+"""One worker process of a study: `python -m retrain.search.worker FOLDER NUMBER PARENT`.
 
 It asks the study for a trial, trains it on one thread, keeps it on disk, tells the study, and so on, until trials or
-time are spent (`DEADLINE` is a reading of `time.monotonic`, "inf" for none). It ends when its parent has gone.
+time are spent. It ends when its parent has gone.
 """
 
 from __future__ import annotations
@@ -30,33 +30,53 @@ from retrain.search.plan import Layout, Plan, Result
 from retrain.search.pruning import first_rung, halving, rungs
 from retrain.search.space import batch_sizes
 from retrain.search.strategies import propose, strategy_named
-from retrain.search.tally import DIVERGED, INHERIT, REFUSED, RUN, guard, is_spent, origin_of, tell
+from retrain.search.tally import (
+    ASKING,
+    DIVERGED,
+    INHERIT,
+    PRIOR,
+    PRIOR_WEIGHTS,
+    REFUSED,
+    RUN,
+    WORKING,
+    guard,
+    is_spent,
+    origin_of,
+    tell,
+)
 from retrain.search.warm import inherit
 from retrain.training import DivergedError, Rows, Trained, train
 
-PRIOR, PRIOR_WEIGHTS = "prior.json", "prior.safetensors"
-ASKING, WORKING = "asking.lock", "working.lock"
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
+LEAST_SECONDS = 2.0
+"""So long a worker may train even if preparation has used up the time: a late model is better than none."""
+MOST_SHARE = 0.25
+"""The share of a worker's time that one trial may take."""
 
 
 class Worker:
     """The loop of one process."""
 
-    def __init__(self, folder: Path, number: int, deadline: float) -> None:
-        self.folder, self.deadline = folder, deadline
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
         self.plan = plans.read_plan(folder)
+        self.begin = time.monotonic()
+        self.deadline = max(self.plan.deadline, self.begin + LEAST_SECONDS)
         self.space = self.plan.space
         self.arrays = Arrays(folder, self.plan)
         self.durations: list[float] = []
         first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
         self.rungs = frozenset(rungs(first, self.plan.max_epochs))
-        self.study = open_study(
-            folder,
-            greater_is_better=self.plan.greater_is_better,
-            sampler=strategy_named(self.plan.strategy).sampler(self.plan.seed * 1_000 + number),
-            pruner=halving(first),
-        )
+        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, pruner=halving(first))
+        draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
+        self.study.sampler = strategy_named(self.plan.strategy).sampler(self.plan.seed * 1_000 + draws * 10 + number)
+
+    @property
+    def limit(self) -> float:
+        """When the trial that starts now must end: none may use up more than its share of the time."""
+        now = time.monotonic()
+        return min(self.deadline, now + max(LEAST_SECONDS, MOST_SHARE * (self.deadline - self.begin)))
 
     def run(self) -> None:
         """Trial after trial, until the budget is spent."""
@@ -130,7 +150,7 @@ class Worker:
             score=lambda outputs: self.plan.score(labels, outputs),
             greater_is_better=self.plan.greater_is_better,
             seed=seed,
-            deadline=self.deadline,
+            deadline=self.limit,
             report=report,
         )
 
@@ -191,6 +211,8 @@ class Arrays:
 
 def end_with(parent: int) -> None:
     """Watch the parent in a thread, and end this process at once when it has gone."""
+    if os.getppid() != parent:
+        os._exit(1)
 
     def look() -> None:
         while os.getppid() == parent:
@@ -200,15 +222,15 @@ def end_with(parent: int) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-def main(folder: Path, number: int, deadline: float, parent: int) -> None:
+def main(folder: Path, number: int, parent: int) -> None:
     """Run one worker. It may be started before its study is ready: the plan is what is written last."""
     end_with(parent)
     torch.set_num_threads(1)
-    while not (folder / plans.PLAN).exists():
-        time.sleep(WAIT_SECONDS)
     with locked(folder / WORKING, shared=True):
-        Worker(folder, number, deadline).run()
+        while not (folder / plans.PLAN).exists():
+            time.sleep(WAIT_SECONDS)
+        Worker(folder, number).run()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

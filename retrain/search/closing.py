@@ -1,0 +1,198 @@
+"""From a finished study to a sealed bundle: ensemble, calibration, graph, the boosted reference, card and manifest.
+
+The test rows are looked at once, at the very end, by the finished graph and by the boosted reference.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from registry.bundle import CANDIDATES, Estimate, Lineage, Manifest, ModelBundle
+from registry.errors import StateError
+from registry.metrics import Array, metrics_for
+from registry.scoring import Scores
+from retrain.boosted import Boosted, evaluate, fit_boosted
+from retrain.calibration import Calibration
+from retrain.ensemble import select
+from retrain.export import Member, member_outputs, write_model
+from retrain.families.catalogue import family_named
+from retrain.search import plan as plans
+from retrain.search.heritage import TRAINED_UNTIL, annotate
+from retrain.search.material import Material
+from retrain.search.plan import Plan, Result
+from retrain.training import load_state
+
+LIBRARY = 20
+"""The best trials from which the ensemble is chosen."""
+KEPT = 50
+"""The best trials whose candidates a bundle keeps."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What the closing of a study knows beside its trials."""
+
+    data_hash: str
+    seed: int
+    parent_version: str | None
+    heritage: Mapping[str, Any]
+    seconds: Callable[[], float]
+    tell: Callable[[str, str], None]
+
+
+def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finish) -> ModelBundle:
+    """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result."""
+    results = ranked(plans.read_results(folder), greater_is_better=plan.greater_is_better)
+    if not results:
+        raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
+    shutil.rmtree(out, ignore_errors=True)
+    with one_thread(), ThreadPoolExecutor(1) as pool:
+        boosting = pool.submit(_boosted, material, finish.seed)
+        finish.tell("ensemble", "choosing the ensemble, calibration")
+        members = assemble(material, folder, plan, results)
+        calibration = calibrate(material, members)
+        finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
+        answers = _write(material, out, members, calibration, results, finish)
+        boosted = boosting.result()
+    finish.tell("card", "metrics on the test part, figures and card")
+    manifest = _manifest(material, calibration, answers, boosted, len(results), finish)
+    return ModelBundle.seal(out, manifest)
+
+
+def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result]:
+    """Completed trials, best first; pruned ones only when nothing else is there."""
+    complete = [result for result in results if result.state == "complete"]
+    return sorted(complete or results, key=lambda result: result.score, reverse=greater_is_better)
+
+
+def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Result]) -> list[Member]:
+    """The members of the ensemble, chosen on the validation rows."""
+    library = list(results[:LIBRARY])
+    answers = np.stack([plan.answers(plans.read_outputs(folder, result.number)) for result in library])
+    labels = material.labels[material.parts.validation]
+    metric = metrics_for(plan.problem)[plan.metric]
+
+    def value(mixture: Array) -> float:
+        return metric.gain(metric.value(labels, mixture), 0.0)
+
+    weights = select(answers, value, size=material.task.search.ensemble)
+    chosen = [(result, float(weight)) for result, weight in zip(library, weights, strict=True) if weight > 0]
+    return [_member(material, folder, result, weight) for result, weight in chosen]
+
+
+def _member(material: Material, folder: Path, result: Result, weight: float) -> Member:
+    candidate, layout = result.candidate, material.layout
+    network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, material.d_out)
+    state = safetensors.torch.load_file(plans.trial_folder(folder, result.number) / plans.WEIGHTS)
+    facts = {"seed": result.seed, "score": result.score, "epochs": result.best_epoch}
+    return Member(
+        module=load_state(network, state),
+        preparation=material.preparations[candidate.text("scaling")],
+        weight=weight,
+        candidate={**candidate.model_dump(), **facts},
+    )
+
+
+def calibrate(material: Material, members: Sequence[Member]) -> Calibration:
+    """Temperature and conformal radius, learnt on the calibration rows."""
+    rows = material.parts.calibration
+    outputs = member_outputs(members, material.conformed.iloc[rows])
+    weights = np.array([member.weight for member in members])
+    return Calibration.fit(
+        outputs, weights, material.labels[rows], coverage=material.task.coverage, scale=material.scale
+    )
+
+
+def _write(
+    material: Material,
+    out: Path,
+    members: Sequence[Member],
+    calibration: Calibration,
+    results: Sequence[Result],
+    finish: Finish,
+) -> Scores:
+    test = material.frame.iloc[material.parts.test]
+    answers = write_model(
+        out,
+        members,
+        calibration,
+        material.schema,
+        material.target,
+        test=test,
+        labels=test[material.task.target],
+        study=[_told(result) for result in results[:KEPT]],
+        seed=finish.seed,
+    )
+    until = material.newest(material.parts.train)
+    annotate(
+        out / CANDIDATES,
+        **{TRAINED_UNTIL: until.isoformat() if until is not None else None, "heritage": dict(finish.heritage)},
+    )
+    return answers
+
+
+def _told(result: Result) -> dict[str, Any]:
+    return {
+        "candidate": result.candidate.model_dump(),
+        "score": result.score,
+        "epochs": result.best_epoch,
+        "origin": result.origin,
+        "inherited": result.inherited,
+    }
+
+
+def _boosted(material: Material, seed: int) -> Boosted:
+    task = material.task
+    return fit_boosted(material.frame, material.schema, material.target, task.target, material.parts, seed=seed)
+
+
+def _manifest(
+    material: Material, calibration: Calibration, answers: Scores, boosted: Boosted, trials: int, finish: Finish
+) -> Manifest:
+    task, parts = material.task, material.parts
+    labels = material.labels[parts.test]
+    metric = metrics_for(task.problem)[task.metric]
+    scores = np.asarray(answers.scores, dtype=np.float64)
+    return Manifest(
+        task=task,
+        data_schema=material.schema,
+        target=material.target,
+        reference=Estimate(
+            value=metric.value(labels, scores), error=metric.standard_error(labels, scores), rows=len(labels)
+        ),
+        metrics={"champion": evaluate(labels, scores, task.problem), "boosted": boosted.metrics},
+        conformal_radius=calibration.radius,
+        temperature=calibration.temperature,
+        lineage=Lineage(
+            data_hash=finish.data_hash,
+            rows=parts.counts(),
+            known_until=material.newest(*vars(parts).values()),
+            code_version=version("everfit"),
+            seed=finish.seed,
+            parent_version=finish.parent_version,
+            seconds=finish.seconds(),
+            trials=trials,
+        ),
+    )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: many small operations are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

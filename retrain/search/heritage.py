@@ -1,0 +1,133 @@
+"""What a prior bundle hands down to a study: its best candidates and, where that leaks nothing, its members' weights.
+
+Weights are handed down only when every row they were fitted to is older than every row that judges the new networks:
+a network that has seen the validation rows would flatter itself. Without a time column nobody can tell, and
+candidates alone are handed down.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from pydantic import ValidationError
+
+from registry.bundle import WEIGHTS, ModelBundle
+from registry.schema import Frozen
+from retrain.families.base import Candidate
+from retrain.preparation import Preparation
+from retrain.search import plan as plans
+from retrain.search.material import Material, layout_of
+from retrain.search.portfolio import DEFAULTS
+from retrain.search.space import SearchSpace
+from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
+from retrain.search.warm import FRESH_EVERY, interleave
+
+MOST = 8
+"""Candidates handed down at most."""
+TRAINED_UNTIL = "trained_until"
+
+
+class Handed(Frozen):
+    """A candidate from the prior, as this space has it, and the prefix of its weights if they may be inherited."""
+
+    candidate: Candidate
+    member: str | None = None
+
+
+@dataclass(frozen=True)
+class Heritage:
+    """The candidates in the order to try them, how many no longer fit the space, and whether weights are inherited."""
+
+    handed: tuple[Handed, ...]
+    dropped: int
+    weights: str
+
+    def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
+        """Fill a study's queue: the prior's candidates, and after every second one a fresh one at random, the guard."""
+        rng = np.random.default_rng(seed)
+        fresh = [Handed(candidate=space.sample(rng)) for _ in range(max(1, len(self.handed) // (FRESH_EVERY - 1)))]
+        for one in interleave(self.handed, fresh):
+            enqueue(study, space, one.candidate, "fresh" if one in fresh else "prior", member=one.member)
+
+    def record(self, study: optuna.Study) -> dict[str, Any]:
+        """What became of it, JSON-able: counts, and how often the guard refused one of the prior's candidates."""
+        trials = study.get_trials(deepcopy=False)
+        refused = sum(REFUSED in trial.user_attrs for trial in trials)
+        tried = sum(origin_of(trial) == "prior" and trial.value is not None for trial in trials)
+        return {
+            "handed": len(self.handed),
+            "tried": tried,
+            "dropped": self.dropped,
+            "refused": refused,
+            "guard_fired": refused > 0,
+            "weights": self.weights,
+        }
+
+
+def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder: Path) -> Heritage:
+    """What a prior hands down to a study of this material; its weights are put into the study's folder."""
+    found = list(_candidates(prior))
+    reason = _why_not(prior, found, material)
+    fitted = [(space.fit(one.candidate, DEFAULTS), one.member if reason is None else None) for one in found]
+    kept: dict[str, Handed] = {}
+    for candidate, member in fitted:
+        if candidate is not None:
+            kept.setdefault(candidate.key, Handed(candidate=candidate, member=member))
+    if reason is None:
+        shutil.copyfile(prior.folder / WEIGHTS, folder / PRIOR_WEIGHTS)
+        preparation = Preparation.model_validate(prior.candidates["members"][0]["preparation"])
+        plans.write_json(folder / PRIOR, layout_of(preparation))
+    dropped = sum(candidate is None for candidate, _ in fitted)
+    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture")
+
+
+def _candidates(prior: ModelBundle) -> Iterator[Handed]:
+    """The prior's members, then the other candidates of its study, best first."""
+    told = prior.candidates
+    for index, member in enumerate(told.get("members", [])):
+        if (candidate := _read(member["candidate"])) is not None:
+            yield Handed(candidate=candidate, member=f"member{index}.")
+    for one in told.get("study", []):
+        if (candidate := _read(one["candidate"])) is not None:
+            yield Handed(candidate=candidate)
+
+
+def _read(told: dict[str, Any]) -> Candidate | None:
+    try:
+        return Candidate(family=told["family"], choices=told["choices"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _why_not(prior: ModelBundle, found: list[Handed], material: Material) -> str | None:
+    """Why weights are not handed down; None when they are."""
+    if not any(one.member for one in found):
+        return "not inherited: the prior has no members that can be read"
+    parts = material.parts
+    judging = material.oldest(parts.validation, parts.calibration, parts.test)
+    until = trained_until(prior)
+    if judging is None or until is None:
+        return "not inherited: without times nobody can tell whether they have seen the validation rows"
+    if until >= judging:
+        return f"not inherited: they were fitted to rows until {until}, the validation rows begin at {judging}"
+    return None
+
+
+def trained_until(bundle: ModelBundle) -> datetime | None:
+    """The newest event time of a row that a bundle's weights were fitted to; of any row it has seen, if untold."""
+    told = bundle.candidates.get(TRAINED_UNTIL)
+    return datetime.fromisoformat(told) if told else bundle.manifest.lineage.known_until
+
+
+def annotate(path: Path, **more: Any) -> None:
+    """Add entries to a bundle's `candidates.json`."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**told, **more}, indent=1), encoding="utf-8")

@@ -1,0 +1,141 @@
+"""From a raw frame to what a study trains on: checked, split, described, prepared, and written as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry.inference import learn_schema
+from registry.metrics import Labels
+from registry.schema import Schema, as_datetimes
+from registry.target import Target
+from registry.task import TaskSpec
+from retrain.calibration import TargetScale
+from retrain.checks import Finding, examine, require, usable
+from retrain.preparation import Preparation, ScalingName
+from retrain.search import plan as plans
+from retrain.search.plan import Layout
+from retrain.splits import Parts, split
+
+
+@dataclass(frozen=True)
+class Material:
+    """A task's usable rows, and all that was learnt of them before any training. Schema, preparations (by scaling) and
+    the target's scale know the training rows alone."""
+
+    task: TaskSpec
+    frame: pd.DataFrame
+    findings: tuple[Finding, ...]
+    parts: Parts
+    schema: Schema
+    target: Target
+    preparations: Mapping[str, Preparation]
+    scale: TargetScale | None
+
+    @cached_property
+    def conformed(self) -> pd.DataFrame:
+        """All usable rows, conformed."""
+        return self.schema.conform(self.frame)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The labels of all usable rows (n,)."""
+        return self.target.encode(self.frame[self.task.target])
+
+    @property
+    def layout(self) -> Layout:
+        """What the networks' inputs stand for: alike for every scaling."""
+        return layout_of(next(iter(self.preparations.values())))
+
+    @property
+    def d_out(self) -> int:
+        """How many numbers a network gives."""
+        return 2 if self.scale is not None else len(self.target.classes)
+
+    def newest(self, *parts: npt.NDArray[np.int64]) -> datetime | None:
+        """The newest event time of the rows of these parts; None without a time column."""
+        times = self._times(parts)
+        return None if times is None else times.max().to_pydatetime()
+
+    def oldest(self, *parts: npt.NDArray[np.int64]) -> datetime | None:
+        """The oldest event time of the rows of these parts; None without a time column."""
+        times = self._times(parts)
+        return None if times is None else times.min().to_pydatetime()
+
+    def _times(self, parts: tuple[npt.NDArray[np.int64], ...]) -> pd.Series[Any] | None:
+        if self.task.time is None:
+            return None
+        return as_datetimes(self.frame[self.task.time], self.task.time).iloc[np.concatenate(parts)]
+
+
+def gather(task: TaskSpec, frame: pd.DataFrame) -> Material:
+    """Check, split, describe and prepare. Raises `DataError` with every fatal finding."""
+    findings = examine(frame, task, seed=task.search.seed)
+    require(findings)
+    rows = usable(frame, task)
+    parts = split(rows, task)
+    train = rows.iloc[parts.train]
+    schema = learn_schema(rows, train, task)
+    target = Target.learn(rows[task.target], task.problem)
+    conformed = schema.conform(train)
+    regression = task.problem == "regression"
+    return Material(
+        task=task,
+        frame=rows,
+        findings=tuple(findings),
+        parts=parts,
+        schema=schema,
+        target=target,
+        preparations={name: Preparation.fit(conformed, schema, name) for name in get_args(ScalingName)},
+        scale=TargetScale.fit(target.encode(train[task.target])) if regression else None,
+    )
+
+
+def write_arrays(material: Material, folder: Path) -> None:
+    """Write the prepared rows of training and validation under `arrays/`."""
+    home = folder / plans.ARRAYS
+    home.mkdir(parents=True, exist_ok=True)
+    for part, rows in (("train", material.parts.train), ("validation", material.parts.validation)):
+        np.save(home / f"{part}.labels.npy", material.labels[rows])
+        conformed = material.conformed.iloc[rows]
+        for scaling, preparation in material.preparations.items():
+            prepared = preparation.apply(conformed)
+            np.save(home / f"{part}.{scaling}.npy", prepared.numeric)
+            np.save(home / f"{part}.categories.npy", prepared.categories)
+
+
+def layout_of(preparation: Preparation) -> Layout:
+    """The names of a preparation's outputs, in their order."""
+    numbers = [column.name for column in preparation.numbers]
+    gaps = [f"{column.name} missing" for column in preparation.numbers if column.gap]
+    waves = [
+        f"{column.name} {cycle} {shift}"
+        for shift in ("sine", "cosine")
+        for column in preparation.moments
+        for cycle in column.cycles
+    ]
+    moment_gaps = [f"{column.name} missing" for column in preparation.moments if column.gap]
+    return Layout(
+        numeric=(*numbers, *gaps, *waves, *moment_gaps),
+        categorical=tuple((column.name, column.categories) for column in preparation.categories),
+    )
+
+
+def hash_frame(frame: pd.DataFrame) -> str:
+    """SHA-256 of a frame's column names, types and values, whatever its index."""
+    digest = hashlib.sha256("\0".join(f"{name}\0{dtype}" for name, dtype in frame.dtypes.items()).encode())
+    for name in frame.columns:
+        values = frame[name]
+        if values.dtype == object:
+            values = values.map(repr)
+        digest.update(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""A whole search: from a task and its rows to a sealed bundle.
+
+    checks, splits, schema, preparation -> study over worker processes -> ensemble, calibration, graph, card
+
+The study lives in a folder named by a fingerprint of data and question. A search that was killed goes on from there:
+finished trials are kept, interrupted ones run again, and only the rest of the budget is used. Other data, or another
+question, begin a fresh study beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import TrialState
+from registry.locks import exclusive
+
+from registry.bundle import ModelBundle
+from registry.metrics import metrics_for
+from registry.task import TaskSpec
+from retrain.search import plan as plans
+from retrain.search.closing import Finish, close
+from retrain.search.crew import Crew
+from retrain.search.heritage import Heritage, hand_down
+from retrain.search.journal import locked, open_study
+from retrain.search.material import Material, gather, hash_frame, write_arrays
+from retrain.search.plan import Plan
+from retrain.search.portfolio import portfolio
+from retrain.search.progress import Progress as Progress
+from retrain.search.progress import silent
+from retrain.search.strategies import strategy_named
+from retrain.search.tally import WORKING, enqueue, is_spent, recover
+
+LOCK = "search.lock"
+SPENT = "spent"
+LOOK_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
+"""How long after the deadline a worker that does not end is killed."""
+
+
+def search(
+    task: TaskSpec,
+    frame: pd.DataFrame,
+    *,
+    folder: Path,
+    out: Path,
+    prior: ModelBundle | None = None,
+    trials: int,
+    seconds: float,
+    seed: int,
+    fresh_start: bool = False,
+    parent_version: str | None = None,
+    progress: Callable[[Progress], None] = silent,
+) -> ModelBundle:
+    """Search for a model of `task` on raw rows that hold its target and time, and seal it as a bundle in `out`.
+
+    `folder` keeps the study. The trials end after `trials` of them or `seconds` of wall-clock, preparation included;
+    ensemble, graph and card come after. `prior` is a former model whose candidates and weights begin the search.
+    Raises `DataError` for fatal findings, `BusyError` while another search holds the folder, `OutsideError` when
+    workers keep dying.
+    """
+    begin = time.monotonic()
+    strategy_named(task.search.strategy)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK, f"the search for {task.name}"):
+        data_hash = hash_frame(frame)
+        home = folder / fingerprint(task, data_hash, seed, prior)
+        if fresh_start:
+            shutil.rmtree(home, ignore_errors=True)
+        budget = Budget(begin, trials, seconds, seed)
+        session = Session(task, home, budget, prior, progress)
+        material, study = session.run(frame)
+        finish = Finish(
+            data_hash=data_hash,
+            seed=seed,
+            parent_version=parent_version,
+            heritage=session.heirlooms(study),
+            seconds=lambda: time.monotonic() - begin,
+            tell=session.stage,
+        )
+        return close(material, home, session.plan, out, finish)
+
+
+def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
+    """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
+    asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
+    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"})
+    heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
+    return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend, from `begin`, a reading of `time.monotonic`."""
+
+    begin: float
+    trials: int
+    seconds: float
+    seed: int
+
+
+class Session:
+    """One run of a study: prepares it, or finds it prepared, and sees its workers through to the end."""
+
+    def __init__(
+        self,
+        task: TaskSpec,
+        folder: Path,
+        budget: Budget,
+        prior: ModelBundle | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.task, self.folder, self.budget, self.prior, self.progress = task, folder, budget, prior, progress
+        self.metric = metrics_for(task.problem)[task.metric]
+        self.spent = read_spent(folder)
+        self.deadline = budget.begin + max(0.0, budget.seconds - self.spent)
+        self.heritage: Heritage | None = None
+        self.plan: Plan
+
+    def run(self, frame: pd.DataFrame) -> tuple[Material, optuna.Study]:
+        """Prepare and finish the study; what it was made from, and the study."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / WORKING):  # the workers of a killed session have ended when this is free
+            (self.folder / plans.PLAN).unlink(missing_ok=True)
+        crew = Crew(self.folder, self.task.search.workers)
+        try:
+            self.stage("preparation", "checks, splits and preparation")
+            material = gather(self.task, frame)
+            study = self._ready(material)
+            self._see_through(crew, study)
+        finally:
+            crew.stop()
+        shutil.rmtree(self.folder / plans.ARRAYS, ignore_errors=True)
+        return material, study
+
+    def stage(self, stage: str, message: str = "") -> None:
+        """Tell of a stage in which no trials run."""
+        left = max(0.0, self.deadline - time.monotonic())
+        self.progress(Progress(stage, 0, None, None, self.metric.name, left, message))
+
+    def heirlooms(self, study: optuna.Study) -> dict[str, Any]:
+        """What became of the prior, JSON-able; empty without one."""
+        return self.heritage.record(study) if self.heritage is not None else {}
+
+    def _ready(self, material: Material) -> optuna.Study:
+        """The study with its queue filled and its plan written: the workers begin."""
+        write_arrays(material, self.folder)
+        scale = material.scale
+        self.plan = Plan(
+            problem=self.task.problem,
+            metric=self.task.metric,
+            strategy=self.task.search.strategy,
+            families=self.task.search.families,
+            rows=len(material.parts.train),
+            max_epochs=self.task.search.max_epochs,
+            trials=self.budget.trials,
+            deadline=self.deadline,
+            seed=self.budget.seed,
+            layout=material.layout,
+            d_out=material.d_out,
+            centre=scale.centre if scale is not None else 0.0,
+            spread=scale.spread if scale is not None else 1.0,
+        )
+        space = self.plan.space
+        study = open_study(self.folder, greater_is_better=self.metric.greater_is_better)
+        if self.prior is not None:
+            self.heritage = hand_down(self.prior, material, space, self.folder)
+        if study.get_trials(deepcopy=False):
+            recover(study, self.folder)
+        elif self.heritage is not None:
+            self.heritage.enqueue(study, space, self.budget.seed)
+        else:
+            for candidate in portfolio(space):
+                enqueue(study, space, candidate, "portfolio")
+        plans.write_json(self.folder / plans.PLAN, self.plan)
+        return study
+
+    def _see_through(self, crew: Crew, study: optuna.Study) -> None:
+        while crew.working:
+            time.sleep(LOOK_SECONDS)
+            dead = crew.bury()
+            if dead:
+                recover(study, self.folder, dead)
+                if time.monotonic() < self.deadline:
+                    crew.replace(len(dead))
+            write_spent(self.folder, self.spent + time.monotonic() - self.budget.begin)
+            self._look(study)
+            if time.monotonic() > self.deadline + PATIENCE_SECONDS:
+                crew.stop()
+        recover(study, self.folder)
+
+    def _look(self, study: optuna.Study) -> None:
+        trials = study.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
+        scores = [trial.value for trial in ended if trial.value is not None]
+        best = (max if self.metric.greater_is_better else min)(scores) if scores else None
+        left = max(0.0, self.deadline - time.monotonic())
+        self.progress(Progress("search", len(ended), self.budget.trials, best, self.metric.name, left))
+
+
+def read_spent(folder: Path) -> float:
+    """Seconds that former sessions of a study have used."""
+    path = folder / SPENT
+    return float(path.read_text()) if path.is_file() else 0.0
+
+
+def write_spent(folder: Path, seconds: float) -> None:
+    """Keep the seconds used so far."""
+    partial = folder / f"{SPENT}.partial"
+    partial.write_text(f"{seconds:.2f}")
+    partial.replace(folder / SPENT)
