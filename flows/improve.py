@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
-from registry.locks import exclusive
 
 from flows.intents import Intent, Intents
 from flows.progress import reported
@@ -25,12 +25,16 @@ from flows.rows import forget, kept, known_rows, same_columns
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
-from registry.decisions import Outcome, Verdict
+from registry.decisions import Outcome, Remedy, Verdict
 from registry.errors import BusyError, InputError, NoModelError, StateError
 from registry.ledger import Entry
+from registry.locks import exclusive
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TRAINS = (Remedy.RESEARCH, Remedy.SEARCH)
+"""The remedies that are carried out here."""
 
 WAIT_SECONDS = 1800.0
 """How long a triggered run waits for another one of the same task."""
@@ -80,10 +84,30 @@ def one_at_a_time(place: Workplace) -> Iterator[None]:
         yield
 
 
-def pending(place: Workplace) -> bool:
-    """Whether an improvement was begun, has no end, and nobody is at work on it."""
-    if Intents(place.ledger, place.task.name).open("improve") is None:
-        return False
+@dataclass(frozen=True)
+class Wish:
+    """An improvement that should be made: as of when, why, and whether it may inherit nothing."""
+
+    as_of: datetime
+    reason: str
+    cold: bool = False
+
+
+def wished(place: Workplace) -> Wish | None:
+    """What the ledger says is to be done: an improvement that was broken off and that nobody is at work on, or the
+    newest decision, if it asks for a new model and was not followed yet, whoever was killed in between."""
+    if (begun := Intents(place.ledger, place.task.name).open("improve")) is not None:
+        return Wish(begun.at, "an improvement was broken off") if _idle(place) else None
+    decided = place.ledger.read(kinds={"decision"}, last=1)
+    if not decided or decided[-1].outcome not in TRAINS:
+        return None
+    if any(entry.outcome == "improve" for entry in place.ledger.read(kinds={"intent"}, since=decided[-1].id or 0)):
+        return None
+    entry = decided[-1]
+    return Wish(entry.at, "; ".join(entry.reasons), entry.outcome == Remedy.SEARCH)
+
+
+def _idle(place: Workplace) -> bool:
     try:
         with exclusive(place.lock, "looking for a broken-off improvement"):
             return True

@@ -7,11 +7,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows.improve import improve, pending
+from flows.improve import improve, wished
 from flows.stages import perform
-from flows.watch import asks, observe, summary
+from flows.watch import observe, summary
 from flows.workplace import enter
-from registry.decisions import Remedy
 
 
 @flow(name="lifecycle", flow_run_name="lifecycle {task}", persist_result=False)
@@ -21,11 +20,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     Returns what `watch` answers, with `improvement`: what `improve` answers, or None.
     """
     place = enter(task)
-    moment = as_of or place.now()
-    report = observe(place, moment)
+    report = observe(place, as_of or place.now())
     found: dict[str, Any] = {**summary(report), "improvement": None}
-    if asks(report) or pending(place):
-        reason = "; ".join(report.decision.reasons)
-        cold = report.decision.remedy is Remedy.SEARCH
-        found["improvement"] = perform(improve, task, as_of=moment, reason=reason, cold=cold)
+    if (wish := wished(place)) is not None:
+        found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, cold=wish.cold)
     return found

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.events import emit_event
 
-from flows.improve import pending
+from flows.improve import Wish, wished
 from flows.publishing import alias_of, fetch
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
-from registry.decisions import Decision, Remedy
-from registry.errors import NoModelError
+from registry.errors import BusyError, NoModelError
+from registry.locks import exclusive
 
 if TYPE_CHECKING:
     from monitor.watching import WatchReport
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 EVENT = "everfit.degraded"
 """The event that starts `improve`; its resource is `everfit.task.NAME`."""
 
-TRAINS = (Remedy.RESEARCH, Remedy.SEARCH)
-"""The remedies that `improve` carries out."""
+WAIT_SECONDS = 60.0
+"""How long a pass waits for another one of the same task."""
 
 
 @flow(name="watch", flow_run_name="watch {task}", persist_result=False)
@@ -30,15 +33,11 @@ def watch(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
     When a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
-    `NoModelError` without a champion, `BusyError` while another pass is at work, `OutsideError`.
+    `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
     place = enter(task)
-    moment = as_of or place.now()
-    report = observe(place, moment)
-    if asks(report):
-        announce(place, moment, report.decision)
-    elif pending(place):
-        announce(place, moment, None)
+    report = observe(place, as_of or place.now())
+    announce(place, wished(place))
     return summary(report)
 
 
@@ -53,11 +52,6 @@ def summary(report: WatchReport) -> dict[str, Any]:
     }
 
 
-def asks(report: WatchReport) -> bool:
-    """Whether this pass, and not an earlier one, asks for a new model."""
-    return bool(report.records) and report.decision.remedy in TRAINS
-
-
 @stage
 def observe(place: Workplace, as_of: datetime) -> WatchReport:
     """One pass of monitoring over the champion, with its artifacts."""
@@ -67,9 +61,26 @@ def observe(place: Workplace, as_of: datetime) -> WatchReport:
     if version is None:
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
-    report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, reports=place.reports)
+    with turn(place):
+        report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, reports=place.reports)
     show(place, report)
     return report
+
+
+@contextmanager
+def turn(place: Workplace) -> Iterator[None]:
+    """Watch one at a time a task: two passes at once would measure the same windows."""
+    lock, deadline = place.lock.with_name(f"watch-{place.task.name}.lock"), time.monotonic() + WAIT_SECONDS
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(exclusive(lock, f"watching {place.task.name}"))
+                break
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield
 
 
 def show(place: Workplace, report: WatchReport) -> None:
@@ -82,19 +93,17 @@ def show(place: Workplace, report: WatchReport) -> None:
     reasons = "".join(f"- {reason}\n" for reason in decision.reasons)
     show_markdown(f"{name}-decision", f"## {decision.severity}: {decision.remedy.value}\n\n{reasons}")
     if report.report is not None:
-        show_link(f"{name}-report", report.report.as_uri(), "Evidently's report of the window")
+        page = f"http://127.0.0.1:{place.settings.status_port}/reports/{report.report.name}"
+        show_link(f"{name}-report", page, "Evidently's report of the window")
 
 
-def announce(place: Workplace, as_of: datetime, decision: Decision | None) -> None:
-    """Emit the event; without a decision it is for an improvement that was broken off."""
-    if not in_run():
+def announce(place: Workplace, wish: Wish | None) -> None:
+    """Emit the event for what is to be done. Outside a flow run nobody would hear it."""
+    if wish is None or not in_run():
         return
-    name = place.task.name
-    reason = decision.reasons[0] if decision and decision.reasons else "an improvement was broken off"
-    cold = decision is not None and decision.remedy is Remedy.SEARCH
     emit_event(
         event=EVENT,
-        resource={"prefect.resource.id": f"everfit.task.{name}", "task": name},
-        payload={"as_of": as_of.isoformat(), "reason": reason, "cold": cold},
+        resource={"prefect.resource.id": f"everfit.task.{place.task.name}", "task": place.task.name},
+        payload={"as_of": wish.as_of.isoformat(), "reason": wish.reason, "cold": wish.cold},
     )
-    say(f"asked for an improvement: {reason}")
+    say(f"asked for an improvement: {wish.reason}")

@@ -1,0 +1,133 @@
+"""A home with a champion and a log, free ports, and one Prefect database for the few tests that run real flows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.services import everfit_environment
+from flows.workplace import Workplace, open_versions, register_task
+from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.scoring import Scorer
+from registry.settings import Settings
+from registry.versions import Versions
+from tests.handmade import make_bundle, make_frame, make_task
+
+TINY_SEARCH = {
+    "trials": 2,
+    "seconds": 40,
+    "workers": 1,
+    "max_epochs": 3,
+    "ensemble": 1,
+    "families": ["mlp"],
+    "strategy": "random",
+}
+
+
+@pytest.fixture(scope="session")
+def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making one takes seconds, copying it none."""
+    folder = tmp_path_factory.mktemp("registry")
+    Versions(f"sqlite:///{folder / 'mlflow.db'}", folder, folder).list("nothing")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of an empty home with ports of its own; the environment says the same."""
+    ports = free_ports(4)
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(registry_template, home / "mlflow.db")
+    names = ("port", "status_port", "prefect_port", "mlflow_port")
+    made = Settings(home=home, poll_seconds=0.2, **dict(zip(names, ports, strict=True)))
+    for name, value in everfit_environment(made).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return made
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def make_place(settings: Settings, tmp_path: Path) -> Callable[..., Workplace]:
+    """Register the handmade task with a source of 400 rows, and make a handmade bundle its champion."""
+
+    def make(**changes: object) -> Workplace:
+        make_frame(400).to_parquet(tmp_path / "source.parquet")
+        source = {"kind": "file", "path": str(tmp_path / "source.parquet")}
+        task = make_task(**{"source": source, **changes})  # type: ignore[arg-type]
+        register_task(settings, task)
+        versions = open_versions(settings)
+        bundle = make_bundle(tmp_path / "bundle", **{**changes, "source": source})  # type: ignore[arg-type]
+        versions.promote(task.name, versions.publish(bundle))
+        return Workplace.open(settings, task)
+
+    return make
+
+
+@pytest.fixture
+def place(make_place: Callable[..., Workplace]) -> Workplace:
+    """The handmade task with its champion."""
+    return make_place()
+
+
+def fill(log: InferenceLog, frame: pd.DataFrame, bundle_folder: Path, *, delay: timedelta = timedelta(hours=1)) -> None:
+    """Log the predictions of the bundle on the rows of `make_frame`, and their labels `delay` later."""
+    from registry.bundle import ModelBundle
+
+    scores = Scorer.load(ModelBundle.load(bundle_folder)).predict(frame)
+    features = json.loads(frame.drop(columns="late").to_json(orient="records", date_format="iso", date_unit="us"))
+    sets = [np.flatnonzero(row).tolist() for row in scores.sets]
+    times = [moment.to_pydatetime() for moment in frame["when"]]
+    log.append(
+        [
+            Prediction(
+                id=f"{times[row]:%Y%m%d%H%M}",
+                time=times[row],
+                received=times[row],
+                version="1",
+                role="champion",
+                features=features[row],
+                prediction=str(scores.prediction[row]),
+                scores=scores.probabilities[row].tolist(),
+                conformal=sets[row],
+                uncertainty=float(scores.uncertainty[row]),
+                disagreement=float(scores.disagreement[row]),
+            )
+            for row in range(len(frame))
+        ]
+    )
+    log.add_feedback(
+        [
+            Feedback(f"{moment:%Y%m%d%H%M}", label, moment + delay, moment + delay)
+            for moment, label in zip(times, frame["late"], strict=True)
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """Prefect's own database for tests; entering takes ten seconds, so once."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

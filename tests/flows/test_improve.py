@@ -1,0 +1,181 @@
+"""Improvement with a real search and a real gate: degraded, searched, judged, promoted; killed anywhere, completed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from flows.improve import complete, improve, one_at_a_time, wished
+from flows.intents import Intents
+from flows.lifecycle import lifecycle
+from flows.rows import from_source, kept, known_rows
+from flows.workplace import Workplace
+from registry.errors import BusyError, DataError, NoModelError
+from registry.ledger import Entry
+from tests.flows.conftest import TINY_SEARCH, fill
+from tests.handmade import make_frame, make_schema
+
+AS_OF = datetime(2024, 3, 16)
+
+
+@pytest.fixture
+def degraded(make_place: Callable[..., Workplace], tmp_path: Path) -> Workplace:
+    """Two weeks in which the relation to the target is reversed, with their labels."""
+    research = {"trials": 2, "seconds": 40, "history": "14d"}
+    place = make_place(search=TINY_SEARCH, research=research, gate={"min_rows": 150, "latency_ratio": 100})
+    fill(place.log, make_frame(2016, seed=5, start="2024-03-02", flip=1.0), tmp_path / "bundle")
+    return place
+
+
+def kinds(place: Workplace) -> Counter[str]:
+    return Counter(entry.kind for entry in place.ledger.read())
+
+
+def run_and_die(where: str) -> None:
+    """Run `improve` in a process that is killed, without notice, as soon as it has done `where`."""
+    code = f"""
+import os, signal
+from registry.versions import Versions
+
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+
+publish, promote = Versions.publish, Versions.promote
+if {where!r} == "publish":
+    Versions.publish = lambda *args, **more: die(publish(*args, **more))
+else:
+    Versions.promote = lambda *args: promote(*args, step=die)
+
+from datetime import datetime
+from flows.improve import improve
+improve.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}), reason="auc fell")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+def test_a_killed_improvement_is_completed_without_doing_its_stages_again(degraded: Workplace) -> None:
+    run_and_die("publish")
+    assert kinds(degraded) == {"intent": 1}
+    assert degraded.versions.get("handmade", "champion") == "1"
+    (bundle,) = degraded.study.glob("*/bundle/bundle.json")
+    made = bundle.stat().st_mtime_ns
+
+    run_and_die("promote")
+    assert kinds(degraded) == {"intent": 1, "research": 1, "gate": 1}
+    assert bundle.stat().st_mtime_ns == made
+    assert [one.version for one in degraded.versions.list("handmade")] == ["1", "2"]
+
+    later = AS_OF + timedelta(days=1)
+    found = improve.fn("handmade", as_of=later)
+    assert (found["outcome"], found["version"], found["champion"]) == ("promote", "2", "1")
+    assert kinds(degraded) == {"intent": 1, "research": 1, "gate": 1, "promotion": 1, "improvement": 1}
+    assert {entry.at for entry in degraded.ledger.read()} == {AS_OF}
+    aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}
+    assert aliases == {"champion": "2", "previous": "1", "challenger": None}
+    assert not list(degraded.study.glob("*/*.parquet"))
+
+    again = improve.fn("handmade", as_of=AS_OF)
+    assert again == found
+    assert kinds(degraded)["intent"] == 1
+
+
+def test_watching_finds_the_degradation_and_the_lifecycle_repairs_it(degraded: Workplace) -> None:
+    found = lifecycle.fn("handmade", as_of=AS_OF)
+    assert found["severity"] == "degraded"
+    assert found["improvement"]["outcome"] == "promote"
+    bundle = degraded.versions.fetch("handmade", "2")
+    assert bundle.manifest.lineage.parent_version == "1"
+    assert bundle.manifest.lineage.known_until < AS_OF
+    assert bundle.manifest.data_schema.names == make_schema().names
+    assert wished(degraded) is None
+
+
+def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplace) -> None:
+    at = datetime(2024, 3, 9)
+    place.ledger.write(Entry(task="handmade", kind="decision", at=at, outcome="research", reasons=("auc fell",)))
+    wish = wished(place)
+    assert wish is not None
+    assert (wish.as_of, wish.reason, wish.cold) == (at, "auc fell", False)
+    Intents(place.ledger, "handmade").begin("improve", at, champion="1")
+    assert wished(place).reason == "an improvement was broken off"  # type: ignore[union-attr]
+    with one_at_a_time(place):
+        assert wished(place) is None
+
+
+def test_only_one_at_a_time(place: Workplace) -> None:
+    with one_at_a_time(place), pytest.raises(BusyError, match=rf"{os.getpid()}"):
+        improve.fn("handmade")
+
+
+def test_nothing_to_learn_from_is_refused_and_written_down(place: Workplace) -> None:
+    before = datetime(2023, 12, 1)  # the source begins in 2024
+    entry = complete(place, before)
+    assert (entry.kind, entry.outcome, entry.version) == ("improvement", "refused", None)
+    assert "no labelled row is known by 2023-12-01" in entry.reasons[0]
+    assert place.versions.get("handmade", "challenger") is None
+    assert Intents(place.ledger, "handmade").open("improve") is None
+
+
+def test_too_few_fresh_rows_never_promote(make_place: Callable[..., Workplace], tmp_path: Path) -> None:
+    place = make_place(search=TINY_SEARCH, research={"trials": 1, "seconds": 30})
+    fill(place.log, make_frame(40, start="2024-03-02", flip=1.0), tmp_path / "bundle")
+    entry = complete(place, datetime(2024, 3, 3))
+    assert entry.outcome == "hold"
+    assert place.versions.get("handmade", "champion") == "1"
+
+
+def test_without_a_champion_there_is_nothing_to_improve(place: Workplace) -> None:
+    place.versions.unset("handmade", "champion")
+    with pytest.raises(NoModelError, match="run `everfit search` first"):
+        complete(place, AS_OF)
+    assert kinds(place) == {}
+
+
+def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -> None:
+    fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
+    bundle = place.versions.fetch("handmade", "1")
+    proved, chosen = place.versions.publish(bundle), place.versions.publish(bundle)
+    intents = Intents(place.ledger, "handmade")
+    intent = intents.begin("improve", datetime(2024, 3, 3), champion="1")
+    intents.write(intent, "research", version=proved)
+    intents.write(
+        intent, "gate", version=proved, details={"verdict": {"outcome": "promote", "reasons": [], "checks": []}}
+    )
+    place.versions.promote("handmade", chosen)
+    entry = complete(place, intent.at)
+    assert (entry.outcome, entry.reasons) == ("refused", ("version 2 was proved against 1, but 3 is the champion now",))
+    assert place.versions.get("handmade", "champion") == chosen
+
+
+def test_rows_hold_nothing_from_after_the_moment_and_none_twice(place: Workplace, tmp_path: Path) -> None:
+    logged = pd.concat([make_frame(400, seed=1).tail(10), make_frame(200, start="2024-03-02")])
+    fill(place.log, logged, tmp_path / "bundle", delay=timedelta(hours=2))
+    as_of = datetime(2024, 3, 2, 12)
+    rows = known_rows(place, make_schema(), as_of)
+    assert rows["when"].is_monotonic_increasing
+    assert rows["when"].is_unique
+    assert len(rows) == 400 + 61  # one every ten minutes, and those of the last two hours have no label yet
+    assert rows["when"].max() == pd.Timestamp("2024-03-02 10:00")
+    assert rows["late"].isin(["yes", "no"]).all()
+    assert len(known_rows(place, make_schema(), datetime(2024, 1, 2))) == 6 * 24 + 1
+
+
+def test_a_source_without_its_target_is_refused(place: Workplace) -> None:
+    with pytest.raises(DataError, match="no longer has the target 'late'"):
+        from_source(make_frame(9).drop(columns="late"), place.task, make_schema(), AS_OF)
+
+
+def test_rows_once_cut_stay_as_they_are(tmp_path: Path) -> None:
+    first = kept(tmp_path, lambda: (make_frame(5), make_frame(3, seed=1)))
+    again = kept(tmp_path, lambda: (make_frame(9), make_frame(9)))
+    pd.testing.assert_frame_equal(first[0], again[0])
+    pd.testing.assert_frame_equal(first[1], again[1])

@@ -1,0 +1,75 @@
+"""Tasks by name, and the stores behind them."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.workplace import Workplace, enter, find_task, load_task, register_task, task_names
+from registry.database import utc_now
+from registry.errors import TaskError
+from registry.settings import Settings
+from registry.task import FileSource, SqlSource
+from tests.flows.conftest import fill
+from tests.handmade import make_frame, make_task
+
+
+def write_yaml(path: Path, source: dict[str, str]) -> Path:
+    task = make_task(source=source).model_dump(mode="json")
+    path.write_text(yaml.safe_dump(task))
+    return path
+
+
+def test_a_relative_source_is_taken_from_the_file_of_the_task(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "task.yaml", {"kind": "file", "path": "data/rows-*.csv"})
+    assert load_task(path).source == FileSource(path=f"{tmp_path}/data/rows-*.csv")
+
+
+def test_a_query_is_taken_as_it_is(tmp_path: Path) -> None:
+    source = {"kind": "sql", "url": "postgresql://${USER}@db/rows", "query": "select 1"}
+    assert load_task(write_yaml(tmp_path / "task.yaml", source)).source == SqlSource(**source)
+
+
+def test_a_registered_task_is_found_by_name_and_replaced(settings: Settings) -> None:
+    for metric in ("auc", "brier"):
+        register_task(settings, make_task(source={"kind": "file", "path": "/rows.csv"}, metric=metric))
+    assert task_names(settings) == ("handmade",)
+    assert find_task(settings, "handmade").metric == "brier"
+    assert os.listdir(settings.folder / "tasks") == ["handmade.yaml"]
+
+
+def test_a_task_file_is_found_by_path_without_being_registered(settings: Settings, tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "task.yaml", {"kind": "file", "path": "rows.csv"})
+    assert find_task(settings, path).name == "handmade"
+    assert task_names(settings) == ()
+
+
+def test_a_relative_source_is_not_registered(settings: Settings) -> None:
+    with pytest.raises(TaskError, match=r"must be absolute to be registered, got 'handmade\.csv'"):
+        register_task(settings, make_task())
+
+
+def test_an_unknown_name_tells_the_known_ones(settings: Settings) -> None:
+    with pytest.raises(TaskError, match=r"no task is registered in .*home"):
+        find_task(settings, "handmade")
+    register_task(settings, make_task(source={"kind": "file", "path": "/rows.csv"}))
+    with pytest.raises(TaskError, match="did you mean 'handmade'"):
+        find_task(settings, "hand-made")
+
+
+def test_the_moment_is_the_newest_event_never_after_the_clock(place: Workplace, tmp_path: Path) -> None:
+    assert utc_now() - place.now() < timedelta(seconds=5)
+    fill(place.log, make_frame(3, start="2024-03-02"), tmp_path / "bundle")
+    assert place.now() == datetime(2024, 3, 2, 0, 20)
+    fill(place.log, make_frame(1, start="2124-03-02"), tmp_path / "bundle")
+    assert utc_now() - place.now() < timedelta(seconds=5)
+
+
+def test_a_flow_enters_with_the_settings_of_the_environment(place: Workplace) -> None:
+    found = enter("handmade")
+    assert found.settings == place.settings
+    assert found.versions.get("handmade", "champion") == "1"
