@@ -57,7 +57,7 @@ _GRAPH_TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """The graph's outputs for n rows, as `registry/bundle.py` describes them (float32, as the graph gives them).
 

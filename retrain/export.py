@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ def write_model(
 def export(members: Sequence[Member], calibration: Calibration, schema: Schema, target: Target, path: Path) -> None:
     """Write the ONNX graph: inputs and outputs as `registry/bundle.py` describes them. Puts modules in eval mode."""
     refuse_names(schema)
+    if not math.isclose(total := sum(member.weight for member in members), 1, abs_tol=1e-6):
+        raise ValueError(f"expected weights that sum to 1, got {total:g} of {len(members)} members")
     builder = GraphBuilder()
     preparations = _distinct(members)
     arrays = [add_preparation(builder, preparation) for preparation in preparations]

@@ -112,7 +112,7 @@ class CategoryColumn(Frozen):
     categories: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """What a network reads: `numeric` (n, d) float32, `categories` (n, c) int64."""
 

@@ -202,9 +202,15 @@ def alone(columns: tuple[str, ...], calibration: Calibration, path: Path) -> Sco
     return graph.predict(conformed)
 
 
-def test_one_member_without_numbers_never_disagrees(tmp_path: Path) -> None:
-    """Categories alone make a model, and a single member has nothing to disagree with."""
-    scores = alone(("carrier",), Calibration(radius=1.0), tmp_path / "model.onnx")
+def test_one_member_without_numbers_never_disagrees(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Categories alone make a model, and a single member has nothing to disagree with. What torch says of itself on
+    every export does not reach the user."""
+    with caplog.at_level(logging.WARNING):
+        scores = alone(("carrier",), Calibration(radius=1.0), tmp_path / "model.onnx")
+    assert caplog.records == []
+    assert capfd.readouterr().err == ""
     assert scores.disagreement == pytest.approx(0, abs=1e-6)
     assert scores.sets is not None
     assert scores.sets.all()
@@ -227,9 +233,7 @@ def test_names_the_graph_needs_are_refused(name: str) -> None:
         refuse_names(schema)
 
 
-def test_the_exporter_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
-    """What torch says of itself on every export does not reach the user."""
-    with caplog.at_level(logging.WARNING):
-        alone(("amount", "carrier"), Calibration(radius=0.9), tmp_path / "model.onnx")
-    assert caplog.records == []
-    assert capfd.readouterr().err == ""
+def test_weights_that_do_not_sum_to_one_are_refused(made: Made, tmp_path: Path) -> None:
+    """A mixture of half a model is a mistake of the caller."""
+    with pytest.raises(ValueError, match=r"sum to 1, got 0\.5 of 1 members"):
+        export(made.members[:1], made.calibration, SCHEMA, made.target, tmp_path / "model.onnx")
