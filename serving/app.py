@@ -140,7 +140,7 @@ def _add_health(app: FastAPI, slot: Slot, logbook: Logbook) -> None:
 
 
 def _add_state(app: FastAPI, slot: Slot, logbook: Logbook, counts: Counts) -> None:
-    exposition = Exposition(slot.task, counts, lambda: _gauges(slot, logbook))
+    exposition = Exposition(slot.task, counts, lambda: _gauges(slot, logbook, counts))
 
     @app.get("/model", summary="The served version, and how the endpoint fares")
     async def model() -> Response:
@@ -178,7 +178,7 @@ def _state(slot: Slot, logbook: Logbook) -> dict[str, Any]:
     }
 
 
-def _gauges(slot: Slot, logbook: Logbook) -> dict[str, float]:
+def _gauges(slot: Slot, logbook: Logbook, counts: Counts) -> dict[str, float]:
     waiting = logbook.journal.waiting
     return {
         "everfit_ready": slot.current is not None,
@@ -187,6 +187,8 @@ def _gauges(slot: Slot, logbook: Logbook) -> dict[str, float]:
         "everfit_log_backlog_records": logbook.backlog,
         "everfit_log_backlog_bytes": waiting.size,
         "everfit_swaps_total": slot.swaps,
+        "everfit_ignored_values_total": counts.ignored_values,
+        "everfit_outside_range_total": counts.outside_range,
         "everfit_refused_versions_total": slot.bundle_failures,
     }
 

@@ -116,7 +116,7 @@ def _predict(row: JsonSchema, target: Target | None, examples: dict[str, Any]) -
     envelope = {"type": "object", "properties": {"rows": rows, "ids": ids}, "required": ["rows"]}
     return {
         "summary": "Predict one row or many",
-        "description": "Every prediction is stored before it is answered. With `ids` of its own a client may send it again.",
+        "description": "Every prediction is stored before it is answered. A request with `ids` may be sent again.",
         "operationId": "predict",
         "requestBody": _body({"anyOf": [envelope, rows, row]}, examples),
         "responses": _responses(_answer(target), _PREDICT_ERRORS),
@@ -139,7 +139,7 @@ def _feedback(target: Target | None) -> dict[str, Any]:
     examples = {"one": {"summary": "One label", "value": {"labels": [{"id": "a-1", "label": value}]}}}
     return {
         "summary": "Report true labels",
-        "description": "Late, repeated and corrected labels are welcome; that of an unknown id waits for its prediction.",
+        "description": "Late, repeated and corrected labels are welcome; one of an unknown id waits for its row.",
         "operationId": "feedback",
         "requestBody": _body({"anyOf": [envelope, many, one]}, examples),
         "responses": _responses({"type": "object", "properties": counts}, _PREDICT_ERRORS),

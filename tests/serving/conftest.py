@@ -1,0 +1,96 @@
+"""A real endpoint for the tests: uvicorn in a thread, a registry that is a dictionary, bundles made by hand."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from registry.bundle import ModelBundle
+from registry.errors import NoModelError, RegistryError
+from registry.settings import Settings
+from serving.app import create_app
+from tests.handmade import make_bundle
+
+ROW = {"when": "2024-03-01T10:00:00", "amount": 0.5, "weight": 2.0, "member": True, "carrier": "AA"}
+
+
+class FakeVersions:
+    """The registry's two questions, answered from memory."""
+
+    def __init__(self, **bundles: ModelBundle) -> None:
+        self.bundles = {name.removeprefix("v"): bundle for name, bundle in bundles.items()}
+        self.champion: str | None = None
+        self.down = False
+        self.fetched: list[str] = []
+
+    def get(self, task: str, alias: str) -> str | None:
+        assert alias == "champion"
+        self._ask()
+        return self.champion
+
+    def fetch(self, task: str, version: str) -> ModelBundle:
+        self._ask()
+        self.fetched.append(version)
+        if version not in self.bundles:
+            raise NoModelError(f"no version {version}")
+        return ModelBundle.load(self.bundles[version].folder)
+
+    def _ask(self) -> None:
+        if self.down:
+            raise RegistryError("the registry does not answer")
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelBundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return {
+        "good": make_bundle(folder / "good", rows=100),
+        "reverse": make_bundle(folder / "reverse", quality=-1.0, rows=100),
+        "regression": make_bundle(folder / "regression", problem="regression", rows=100),
+        "multiclass": make_bundle(folder / "multiclass", problem="multiclass", rows=100),
+    }
+
+
+@contextmanager
+def serve(app: FastAPI) -> Iterator[httpx.Client]:
+    """The app behind a real socket, and a client of it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(256)
+        config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="warning", access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        wait_for(lambda: server.started)
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=30) as one:
+            yield one
+        server.should_exit = True
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def endpoint(home: Path, versions: FakeVersions, *, ready: bool = True, **changes: object) -> Iterator[httpx.Client]:
+    """An endpoint of the task `handmade`, ready unless told otherwise."""
+    settings = Settings.model_validate({"home": home, "poll_seconds": 0.05, **changes})
+    with serve(create_app(settings, "handmade", versions)) as client:
+        if ready:
+            wait_for(lambda: client.get("/health/ready").status_code == 200)
+        yield client
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Return when the condition holds; fail when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)

@@ -1,0 +1,253 @@
+"""What may go wrong around the endpoint, for real: killed processes, a registry or a store that is away, bad models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.database import open_engine
+from registry.inference_log import InferenceLog
+from registry.settings import Settings
+from serving.app import create_app
+from tests.handmade import make_bundle
+from tests.serving.conftest import ROW, FakeVersions, endpoint, serve, wait_for
+from tests.serving.test_journal import full_disk
+
+AWAY = "http://127.0.0.1:9"
+
+
+def log_of(home: Path) -> InferenceLog:
+    return InferenceLog(open_engine(f"sqlite:///{home}/everfit.db"), "handmade")
+
+
+def hammer(url: str, stop: threading.Event, versions: list[str], failures: list[str]) -> None:
+    with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
+        while not stop.is_set():
+            try:
+                response = client.post("/predict", json=ROW)
+                versions.append(response.json()["model"]["version"])
+            except (httpx.HTTPError, KeyError, ValueError) as error:
+                failures.append(repr(error))
+
+
+def test_swaps_under_load_lose_no_request(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """The alias moves back and forth while four clients ask: each answer is one version's, none fails."""
+    versions = FakeVersions(v1=bundles["good"], v2=bundles["reverse"])
+    versions.champion = "1"
+    with endpoint(tmp_path, versions) as client:
+        seen: list[str] = []
+        failures: list[str] = []
+        stop = threading.Event()
+        threads = [threading.Thread(target=hammer, args=(str(client.base_url), stop, seen, failures)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for version in ("2", "1", "2", "1", "2"):
+            versions.champion = version
+            wait_for(lambda version=version: client.get("/model").json()["version"] == version)
+            before = len(seen)
+            wait_for(lambda before=before: len(seen) > before + 40)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert set(seen) == {"1", "2"}
+        assert client.get("/model").json()["swaps"] == 5
+        wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
+        counts = log_of(tmp_path).versions()
+        assert counts == {version: seen.count(version) for version in ("1", "2")}
+
+
+def test_a_bad_champion_keeps_the_old_one_serving(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """A file that was changed, a graph that fails the golden rows, a model of another task: each is refused."""
+    good = bundles["good"]
+    broken, liar = (shutil.copytree(good.folder, tmp_path / name) for name in ("broken", "liar"))
+    (broken / "model.onnx").write_bytes(b"no graph")
+    shutil.copy(bundles["reverse"].model, liar / "model.onnx")
+    resealed, other = ModelBundle.seal(liar, good.manifest), make_bundle(tmp_path / "other", rows=50, name="another")
+    versions = FakeVersions(v1=good, v2=ModelBundle(broken, good.manifest), v3=resealed, v4=other)
+    versions.champion = "1"
+    with endpoint(tmp_path / "home", versions) as client:
+        for version, why in (("2", "the file was changed"), ("3", "golden rows"), ("4", "expected a model of task")):
+            versions.champion = version
+            wait_for(lambda why=why: why in (client.get("/model").json()["last_error"] or ""))
+            model = client.get("/model").json()
+            assert model["version"] == "1"
+            assert f"version {version} is the champion but cannot be served" in model["last_error"]
+            assert client.get("/health/ready").status_code == 200
+            assert client.post("/predict", json=ROW).json()["model"]["version"] == "1"
+        time.sleep(0.3)
+        assert versions.fetched.count("4") == 1, "a bad version is not tried again at every look"
+        versions.champion = "1"
+        wait_for(lambda: client.get("/model").json()["last_error"] is None)
+
+
+def test_registry_away_at_start_and_while_running(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    versions = FakeVersions(v1=bundles["good"], v2=bundles["reverse"])
+    versions.down = True
+    with endpoint(tmp_path, versions, ready=False) as client:
+        assert client.get("/health/live").status_code == 200
+        wait_for(lambda: "does not answer" in client.get("/health/ready").json()["registry"])
+        response = client.post("/predict", json=ROW)
+        assert response.status_code == 503
+        assert "retry-after" in response.headers
+        assert "has no model to serve yet" in response.json()["detail"]
+        assert client.get("/openapi.json").status_code == 200
+        versions.down, versions.champion = False, "1"
+        wait_for(lambda: client.get("/health/ready").status_code == 200)
+        versions.down = True
+        wait_for(lambda: "does not answer" in client.get("/model").json()["registry"])
+        assert client.post("/predict", json=ROW).status_code == 200
+        assert 'everfit_registry_up{task="handmade"} 0.0' in client.get("/metrics").text
+    with endpoint(tmp_path, versions) as client:
+        ready = client.get("/health/ready").json()
+        assert (ready["ready"], ready["version"]) == (True, "1")
+        wait_for(lambda: "does not answer" in client.get("/health/ready").json()["registry"])
+        versions.down, versions.champion = False, "2"
+        wait_for(lambda: client.get("/model").json()["version"] == "2")
+
+
+@contextlib.contextmanager
+def process(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`python -m serving handmade` in a process of its own, ready; killed at the end."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    known = {"EVERFIT_HOME": str(home), "EVERFIT_TRACKING_URL": AWAY, "EVERFIT_PORT": str(port)}
+    server = subprocess.Popen([sys.executable, "-m", "serving", "handmade"], env={**os.environ, **known})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: _ready(url), 60)
+        yield server, url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def remember(home: Path, bundle: ModelBundle) -> None:
+    (home / "served").mkdir(parents=True)
+    (home / "served" / "handmade.json").write_bytes(orjson.dumps({"version": "1", "folder": str(bundle.folder)}))
+
+
+def test_killed_without_warning_no_acknowledged_prediction_is_lost(
+    tmp_path: Path, bundles: dict[str, ModelBundle]
+) -> None:
+    remember(tmp_path, bundles["good"])
+    acknowledged: list[str] = []
+
+    def ask(url: str) -> None:
+        with contextlib.suppress(httpx.TransportError), httpx.Client(base_url=url, trust_env=False) as client:
+            while True:
+                answer = client.post("/predict", json=[ROW, ROW]).json()
+                acknowledged.extend(one["id"] for one in answer["predictions"])
+
+    with process(tmp_path) as (server, url):
+        threads = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(acknowledged) > 300)
+        os.kill(server.pid, signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    with process(tmp_path) as (_, url):
+        known = set(acknowledged)
+        wait_for(lambda: httpx.get(f"{url}/model", trust_env=False).json()["log_backlog"] == 0)
+        wait_for(lambda: known <= set(log_of(tmp_path).frame(columns=[])["__id__"]))
+    assert len(acknowledged) == len(known)
+    ids = list(log_of(tmp_path).frame(columns=[])["__id__"])
+    assert len(ids) == len(set(ids))
+
+
+def test_a_store_that_is_away_is_bridged_up_to_a_bound(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """Another program holds the database: predictions go on until the journal is at its bound; then 503, no ids."""
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion = "1"
+    with endpoint(tmp_path, versions, max_backlog_bytes=40_000) as client:
+        client.post("/predict", json=ROW)
+        wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
+        other = sqlite3.connect(tmp_path / "everfit.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        accepted = 1
+        while (response := client.post("/predict", json=ROW)).status_code == 200:
+            accepted += 1
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert "the store has not taken" in response.json()["detail"]
+        assert client.get("/model").json()["log_backlog"] == accepted - 1 > 20
+        other.execute("ROLLBACK")
+        other.close()
+        wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
+        assert client.post("/predict", json=ROW).status_code == 200
+    assert log_of(tmp_path).counts().predictions == accepted + 1
+
+
+def test_a_full_disk_is_said_and_survived(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion = "1"
+    with endpoint(tmp_path, versions) as client:
+        client.post("/predict", json=ROW)
+        with full_disk(1_500):
+            statuses = [client.post("/predict", json=ROW).status_code for _ in range(10)]
+        assert statuses[-1] == 503
+        assert client.post("/predict", json=ROW).status_code == 200
+        accepted = statuses.count(200) + 2
+    assert log_of(tmp_path).counts().predictions == accepted
+    assert list((tmp_path / "journal" / "handmade").iterdir()) == [], "a clean stop leaves nothing behind"
+
+
+def test_a_keeper_that_dies_is_replaced(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    import psutil
+
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion = "1"
+    with endpoint(tmp_path, versions) as client:
+        client.post("/predict", json=[ROW] * 10)
+        wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
+        (keeper,) = [one for one in psutil.Process().children() if "serving.keeper" in one.cmdline()]
+        keeper.kill()
+        wait_for(lambda: client.get("/model").json()["log"] != "ok")
+        client.post("/predict", json=[ROW] * 10)
+        wait_for(lambda: client.get("/model").json() | {"log_backlog": 0, "log": "ok"} == client.get("/model").json())
+        assert client.post("/feedback", json={"id": "x", "label": "no"}).status_code == 200
+    assert log_of(tmp_path).counts().predictions == 20
+
+
+def test_follows_the_real_registry(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    from registry.versions import Versions
+
+    settings = Settings(home=tmp_path, poll_seconds=0.1)
+    versions = Versions(settings.tracking, settings.artifacts, settings.folder / "bundles")
+    version = versions.publish(bundles["good"])
+    with serve(create_app(settings, "handmade", versions)) as client:
+        wait_for(lambda: client.get("/model").json()["registry"] == "ok")
+        assert client.get("/health/ready").status_code == 503
+        versions.promote("handmade", version)
+        wait_for(lambda: client.get("/health/ready").status_code == 200)
+        assert client.post("/predict", json=ROW).json()["model"]["version"] == version
+
+
+def test_imports_neither_torch_nor_mlflow() -> None:
+    program = "import sys, serving.app; print([n for n in ('torch', 'mlflow', 'sqlalchemy') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,188 @@
+"""Rows of a request: what fits, what does not, and what the error names."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+
+from registry.schema import NumericColumn, Schema
+from registry.scoring import MISSING_TIME, feed
+from serving.rows import LARGEST, MisfitError, RowReader, TooManyRowsError, micros, read_request
+from tests.handmade import make_frame, make_schema
+from tests.serving.conftest import ROW
+
+SCHEMA = make_schema()
+
+
+def test_reads_rows_as_the_frame_path_does() -> None:
+    """JSON rows give the graph the very arrays that a frame of the same rows gives it."""
+    frame = make_frame(50).drop(columns="late")
+    frame.loc[3, "amount"] = np.nan
+    rows = orjson.loads(frame.to_json(orient="records", date_format="iso"))
+    expected = feed(SCHEMA.conform(frame), SCHEMA)
+    found = RowReader(SCHEMA).many(rows)
+    one = RowReader(SCHEMA)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        if values.dtype == np.float64:
+            np.testing.assert_allclose(found[name], values, atol=1e-9)
+        else:
+            np.testing.assert_array_equal(found[name], values)
+    for number, row in enumerate(rows):
+        for name, values in one.one(row).items():
+            np.testing.assert_array_equal(values[0], found[name][number])
+
+
+def test_null_is_a_missing_value_everywhere() -> None:
+    found = RowReader(SCHEMA).one(dict.fromkeys(ROW))
+    assert np.isnan(found["amount"][0, 0])
+    assert np.isnan(found["member"][0, 0])
+    assert found["when"][0, 0] == MISSING_TIME
+    assert found["carrier"][0, 0] == ""
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("carrier", 7, "7"),
+        ("carrier", 7.0, "7"),
+        ("carrier", True, "true"),
+        ("carrier", "", ""),
+        ("carrier", "x" * 1000, "x" * 256),
+        ("member", 1, 1.0),
+        ("member", "No", 0.0),
+        ("member", "", np.nan),
+        ("amount", 3, 3.0),
+        ("amount", 2**64 - 1, float(2**64)),
+        ("when", "1970-01-01T00:00:01Z", 1_000_000),
+        ("when", "1970-01-01 01:00:00.000001+01:00", 1),
+        ("when", "9999-12-31T23:59:59", micros("9999-12-31T23:59:59")),
+    ],
+)
+def test_accepts(column: str, value: object, expected: object) -> None:
+    for read in (RowReader(SCHEMA).one, lambda row: RowReader(SCHEMA).many([row])):
+        np.testing.assert_equal(read({**ROW, column: value})[column][0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("amount", "1.5", "a number"),
+        ("amount", "NaN", "a number"),
+        ("amount", True, "a number"),
+        ("amount", [1], "a number"),
+        ("amount", {}, "a number"),
+        ("amount", 1e300, "a number between"),
+        ("amount", -2 * LARGEST, "a number between"),
+        ("member", "maybe", "true or false"),
+        ("member", 2, "true or false"),
+        ("member", [], "true or false"),
+        ("when", 1700000000, "an ISO 8601 date and time"),
+        ("when", "yesterday", "an ISO 8601 date and time"),
+        ("when", "0001-01-01T00:00:00+14:00", "an ISO 8601 date and time"),
+        ("when", True, "an ISO 8601 date and time"),
+        ("carrier", ["AA"], "text, a number or a boolean"),
+        ("carrier", {"a": 1}, "text, a number or a boolean"),
+    ],
+)
+def test_refuses_and_names_row_column_and_value(column: str, value: object, expected: str) -> None:
+    bad = {**ROW, column: value}
+    with pytest.raises(MisfitError, match=f"row 0, column '{column}': expected {expected}"):
+        RowReader(SCHEMA).one(bad)
+    with pytest.raises(MisfitError, match=f"row 2, column '{column}': expected {expected}") as caught:
+        RowReader(SCHEMA).many([ROW, ROW, bad, bad])
+    assert (caught.value.row, caught.value.column) == (2, column)
+
+
+def test_absent_column_is_named_with_the_nearest() -> None:
+    row = {("amout" if name == "amount" else name): value for name, value in ROW.items()}
+    for rows in ([row], [ROW, row]):
+        reader = RowReader(SCHEMA)
+        with pytest.raises(MisfitError, match=r"column 'amount': it is absent \(did you mean 'amout'\?\)"):
+            reader.one(row) if len(rows) == 1 else reader.many(rows)
+
+
+@pytest.mark.parametrize("row", [5, None, [], "text", [1]])
+def test_a_row_that_is_no_object_is_refused(row: object) -> None:
+    with pytest.raises(MisfitError, match="row 0: expected an object of columns"):
+        RowReader(SCHEMA).one(row)  # type: ignore[arg-type]
+    with pytest.raises(MisfitError, match="row 1: expected an object of columns"):
+        RowReader(SCHEMA).many([ROW, row])  # type: ignore[list-item]
+
+
+def test_time_column_outside_the_schema_is_checked() -> None:
+    schema = Schema(columns=(NumericColumn(name="a"),))
+    reader = RowReader(schema, time="at")
+    assert reader.one({"a": 1})["a"] == 1
+    assert reader.many([{"a": 1, "at": "2024-01-01"}, {"a": 2, "at": None}])["a"].shape == (2, 1)
+    for read in (reader.one, lambda row: reader.many([row])):
+        with pytest.raises(MisfitError, match="row 0, column 'at': expected an ISO 8601"):
+            read({"a": 1, "at": "soon"})
+
+
+def test_warnings_name_columns_outside_the_range() -> None:
+    reader = RowReader(SCHEMA)
+    odd = {**ROW, "amount": 99, "weight": -1}
+    assert not reader.odd(ROW)
+    assert not reader.odd(dict.fromkeys(ROW))
+    assert reader.odd(odd)
+    assert reader.warnings(reader.one(odd)) == [
+        "amount: 99 is outside the range seen in training, -4 to 4",
+        "weight: -1 is outside the range seen in training, 0 to 12",
+    ]
+    many = reader.warnings(reader.many([ROW, odd, odd]))
+    assert many[0].endswith("-4 to 4 (and 1 more rows)")
+
+
+def test_warnings_are_bounded() -> None:
+    columns = tuple(NumericColumn(name=f"c{number}", low=0, high=1) for number in range(50))
+    reader = RowReader(Schema(columns=columns))
+    found = reader.warnings(reader.one({column.name: 5 for column in columns}))
+    assert len(found) == 21
+    assert found[-1] == "and 30 more columns"
+
+
+def test_unknown_columns_are_counted_not_refused() -> None:
+    reader = RowReader(SCHEMA, time="when")
+    assert reader.ignored([ROW, ROW]) == 0
+    assert reader.ignored([{**ROW, "x": 1}, {**ROW, "x": 1, "y": 2}]) == 3
+
+
+def test_shapes_of_a_request() -> None:
+    for parsed in (ROW, [ROW], {"rows": [ROW]}):
+        assert read_request(parsed, SCHEMA, 10).rows == [ROW]
+    assert read_request({"rows": [ROW], "ids": ["a"]}, SCHEMA, 10).ids == ["a"]
+
+
+def test_a_column_called_rows_is_not_taken_for_the_envelope() -> None:
+    schema = Schema(columns=(NumericColumn(name="rows"),))
+    assert read_request({"rows": 3}, schema, 10).rows == [{"rows": 3}]
+    assert read_request({"rows": [{"rows": 3}]}, schema, 10).rows == [{"rows": 3}]
+
+
+@pytest.mark.parametrize(
+    ("parsed", "message"),
+    [
+        ([], "expected at least one row"),
+        ({"rows": []}, "expected at least one row"),
+        ({"rows": 5}, "rows: expected a list of rows, got 5"),
+        (5, "expected a row, a list of rows"),
+        (None, "expected a row, a list of rows"),
+        ({"rows": [ROW], "ids": "a"}, "ids: expected a list of 1"),
+        ({"rows": [ROW], "ids": ["a", "b"]}, "one for each row, got 2 of them"),
+        ({"rows": [ROW, ROW], "ids": ["a", "a"]}, "expected unique ids, got 'a' twice"),
+        ({"rows": [ROW], "ids": [""]}, "row 0: expected an id of 1 to 64 printable"),
+        ({"rows": [ROW], "ids": ["x" * 65]}, "row 0: expected an id of 1 to 64 printable"),
+        ({"rows": [ROW], "ids": ["a\x00"]}, "row 0: expected an id of 1 to 64 printable"),
+        ({"rows": [ROW], "ids": [7]}, "row 0: expected an id of 1 to 64 printable"),
+    ],
+)
+def test_other_shapes_are_refused(parsed: object, message: str) -> None:
+    with pytest.raises(MisfitError, match=message):
+        read_request(parsed, SCHEMA, 10)
+
+
+def test_too_many_rows() -> None:
+    with pytest.raises(TooManyRowsError, match="at most 2 in one request, got 3"):
+        read_request([ROW] * 3, SCHEMA, 2)
