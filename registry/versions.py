@@ -1,0 +1,334 @@
+"""The versions of a task's model, and which of them is champion, challenger and previous: MLflow, and its only home.
+
+A version is a registered MLflow model whose artifact is the bundle's folder, so that plain
+`mlflow.pyfunc.load_model("models:/NAME@champion").predict(frame)` works without Everfit. MLflow is imported at first
+use, not with this module, and none of its process-wide settings (active run, tracking URI) is touched.
+
+    versions = Versions("sqlite:////home/mlflow.db", Path("/home/artifacts"), Path("/home/bundles"))
+    version = versions.publish(bundle)
+    versions.promote("flights", version)
+    versions.fetch("flights", versions.get("flights", "champion"))
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import sqlalchemy as sa
+
+from registry.bundle import ModelBundle
+from registry.database import from_micros
+from registry.errors import BundleError, NoModelError, RegistryError
+from registry.publication import lineage_tags, tolerating, write_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+PATIENCE_SECONDS = 5
+"""How long one call waits for the registry before it fails; who calls decides whether to try again."""
+
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE_SECONDS),
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+_MOVE = "everfit.move"  # tag of a registered model: aliases that are on their way
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """A version as lists show it. `created` is UTC without zone; `metrics` are those it was published with."""
+
+    version: str
+    created: datetime
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The champion after a promotion or a rollback, and the one before it (None if there was none)."""
+
+    version: str
+    previous: str | None
+
+
+Infos: TypeAlias = list[VersionInfo]  # inside the class `list` is a method
+Step: TypeAlias = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class _Move:
+    """Aliases on their way: written down in the registry first, so that whoever comes next can finish it."""
+
+    champion: str
+    previous: str | None
+    rollback: bool = False
+
+
+def _aliases(client: MlflowClient, task: str) -> dict[str, str]:
+    """The version that bears each alias; none for a task that has published nothing."""
+    found = tolerating("RESOURCE_DOES_NOT_EXIST", lambda: client.get_registered_model(task))
+    return {} if found is None else {alias: str(version) for alias, version in found.aliases.items()}
+
+
+def _begin(client: MlflowClient, task: str, move: _Move, step: Step) -> None:
+    """Note a move, then make it."""
+    client.set_registered_model_tag(task, _MOVE, json.dumps(asdict(move)))
+    step("noted")
+    _make(client, task, move, step)
+
+
+def _finish(client: MlflowClient, task: str) -> _Move | None:
+    """Complete the move that was cut short, if there is one."""
+    if (note := client.get_registered_model(task).tags.get(_MOVE)) is None:
+        return None
+    move = _Move(**json.loads(note))
+    _make(client, task, move, lambda name: None)
+    return move
+
+
+def _make(client: MlflowClient, task: str, move: _Move, step: Step) -> None:
+    """The old champion becomes `previous` before there is a new one: at no moment is it lost. May be made again."""
+    if move.previous is not None:
+        client.set_registered_model_alias(task, PREVIOUS, move.previous)
+        step(PREVIOUS)
+    client.set_registered_model_alias(task, CHAMPION, move.champion)
+    step(CHAMPION)
+    if _aliases(client, task).get(CHALLENGER) == move.champion:
+        client.delete_registered_model_alias(task, CHALLENGER)
+        step(CHALLENGER)
+    client.delete_registered_model_tag(task, _MOVE)
+
+
+def _metrics_by_run(client: MlflowClient, task: str) -> dict[str, dict[str, float]]:
+    if (experiment := client.get_experiment_by_name(task)) is None:
+        return {}
+    runs = _pages(lambda **page: client.search_runs([experiment.experiment_id], **page))
+    return {run.info.run_id: dict(run.data.metrics) for run in runs}
+
+
+def _pages(search: Callable[..., Any]) -> list[Any]:
+    """All results of one of MLflow's searches."""
+    found = page = search()
+    while page.token:
+        page = search(page_token=page.token)
+        found += page
+    return list(found)
+
+
+def _knock(url: str) -> None:
+    """Fail fast if a database does not answer: MLflow itself would try for minutes."""
+    if url.startswith("http"):
+        return
+    sqlite = url.startswith("sqlite")
+    if sqlite:
+        Path(str(sa.make_url(url).database)).parent.mkdir(parents=True, exist_ok=True)
+    limit = {"timeout": PATIENCE_SECONDS} if sqlite else {"connect_timeout": PATIENCE_SECONDS}
+    engine = sa.create_engine(url, connect_args=limit)
+    try:
+        sa.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _number(version: str) -> str:
+    if not version.isdigit():
+        raise NoModelError(f"expected the number of a version, got {version!r}")
+    return version
+
+
+def _sound(folder: Path) -> ModelBundle | None:
+    try:
+        return ModelBundle.load(folder)
+    except BundleError:
+        return None
+
+
+def _only_folder(folder: Path) -> Path:
+    """The bundle among the files of a version: MLflow keeps it under the name its folder had when published."""
+    found = [path for path in folder.iterdir() if path.is_dir()]
+    if len(found) != 1:
+        raise BundleError(f"expected one bundle among the version's files, found {sorted(path.name for path in found)}")
+    return found[0]
+
+
+class Versions:
+    """The registry behind one MLflow URL: `http://...`, `sqlite:///...` or `postgresql://...`.
+
+    `artifacts` is where a new experiment keeps its files when the URL is a database; a server has its own place.
+    `cache` is where `fetch` keeps bundles. Thread-safe. Every method raises `RegistryError` when the registry cannot
+    be reached, within `PATIENCE_SECONDS` or so, and `NoModelError` when it has no such version.
+    """
+
+    def __init__(self, tracking_url: str, artifacts: Path, cache: Path) -> None:
+        self._url = tracking_url
+        self._artifacts = artifacts
+        self._cache = cache
+        self._opening = threading.Lock()
+
+    def publish(
+        self,
+        bundle: ModelBundle,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Register a bundle as a new version of its task, without an alias; returns its number.
+
+        The run shows metrics (the manifest's, if none are given), parameters, the card and the figures. `tags` are the
+        version's, beside its lineage. A publication that is cut short leaves a run, and no version.
+        """
+        task, marks = bundle.manifest.task.name, lineage_tags(bundle.manifest) | dict(tags or {})
+        with self._open() as client:
+            place = None if self._url.startswith("http") else self._artifacts.resolve() / task
+            logged = write_run(client, bundle, place, tags=marks, metrics=metrics, params=params)
+            tolerating("RESOURCE_ALREADY_EXISTS", lambda: client.create_registered_model(task))
+            created = client.create_model_version(
+                task, logged.location, run_id=logged.run, tags=marks, model_id=logged.model
+            )
+            return str(created.version)
+
+    def get(self, task: str, alias: str) -> str | None:
+        """The version that bears an alias now, or None. One quick call, fit for polling."""
+        with self._open() as client:
+            return _aliases(client, task).get(alias)
+
+    def set(self, task: str, alias: str, version: str) -> None:
+        """Let a version bear an alias, taking it from another."""
+        with self._open() as client:
+            client.set_registered_model_alias(task, alias, _number(version))
+
+    def unset(self, task: str, alias: str) -> None:
+        """Let no version bear an alias."""
+        with self._open() as client:
+            if alias in _aliases(client, task):
+                client.delete_registered_model_alias(task, alias)
+
+    def promote(self, task: str, version: str, *, step: Step = lambda name: None) -> Promotion:
+        """Make a version the champion and the old champion `previous`; the version stops being challenger.
+
+        The move is noted in the registry before the first alias is touched, so one that was cut short is completed by
+        the next promotion or rollback, whoever asks for it; promoting the champion again changes nothing. `step` is
+        called with the name of each step done.
+        """
+        with self._open() as client:
+            client.get_model_version(task, _number(version))
+            _finish(client, task)
+            aliases = _aliases(client, task)
+            if (champion := aliases.get(CHAMPION)) == version:
+                return Promotion(version, aliases.get(PREVIOUS))
+            _begin(client, task, _Move(version, champion), step)
+            return Promotion(version, champion)
+
+    def rollback(self, task: str, *, step: Step = lambda name: None) -> Promotion:
+        """Make `previous` the champion again and the champion `previous`. Raises `NoModelError` if there is none.
+
+        One that was cut short is completed by the next call, which then goes no further.
+        """
+        with self._open() as client:
+            if (move := _finish(client, task)) is not None and move.rollback:
+                return Promotion(move.champion, move.previous)
+            aliases = _aliases(client, task)
+            champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+            if champion is None or previous is None:
+                raise NoModelError(f"task {task!r} has no previous version to go back to (champion: {champion})")
+            _begin(client, task, _Move(previous, champion, rollback=True), step)
+            return Promotion(previous, champion)
+
+    def fetch(self, task: str, version: str) -> ModelBundle:
+        """The bundle of a version, from the cache if it is there and sound, else downloaded, checked and kept.
+
+        A version never changes, so a cached one needs no registry. Raises `BundleError` if the registry's own copy is
+        corrupt; a bundle in the cache is always whole.
+        """
+        place = self._cache / task / _number(version)
+        return _sound(place) or self._download(task, version, place)
+
+    def list(self, task: str) -> Infos:
+        """All versions of a task, oldest first; none for a task that has published nothing."""
+        with self._open() as client:
+            aliases = _aliases(client, task)
+            metrics = _metrics_by_run(client, task)
+            found = [
+                VersionInfo(
+                    version=str(one.version),
+                    created=from_micros(one.creation_timestamp * 1000),
+                    aliases=tuple(sorted(name for name, version in aliases.items() if version == str(one.version))),
+                    tags=dict(one.tags),
+                    metrics=metrics.get(one.run_id, {}),
+                )
+                for one in _pages(lambda **page: client.search_model_versions(f"name='{task}'", **page))
+            ]
+        return sorted(found, key=lambda one: int(one.version))
+
+    def _download(self, task: str, version: str, place: Path) -> ModelBundle:
+        with self._open() as client:
+            from mlflow.artifacts import download_artifacts
+
+            source = f"{client.get_model_version_download_uri(task, version)}/artifacts"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=f".{version}-", dir=place.parent) as partial:
+                folder = download_artifacts(source, dst_path=f"{partial}/new", tracking_uri=self._url)
+                bundle = ModelBundle.load(_only_folder(Path(folder)))
+                if (other := _sound(place)) is not None:  # another process was quicker
+                    return other
+                if place.exists():  # a damaged copy, moved away: a folder cannot be replaced in one step
+                    place.rename(f"{partial}/damaged")
+                bundle.folder.rename(place)
+            return ModelBundle.load(place)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        _knock(self._url)
+        from mlflow import MlflowClient
+
+        return MlflowClient(self._url, self._url)
+
+    @contextmanager
+    def _open(self) -> Iterator[MlflowClient]:
+        """The client; what MLflow, its database or the network raise becomes one of our errors."""
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with self._opening:
+                client = self._client
+            from mlflow.exceptions import MlflowException
+        except (SQLAlchemyError, OSError) as error:
+            raise RegistryError(self._words(error)) from error
+        try:
+            yield client
+        except MlflowException as error:
+            kind = NoModelError if error.error_code in _ABSENT else RegistryError
+            raise kind(self._words(error)) from error
+        except (SQLAlchemyError, RequestException, OSError) as error:
+            raise RegistryError(self._words(error)) from error
+
+    def _words(self, error: Exception) -> str:
+        """An error on one line, with the registry's URL and without its password."""
+        shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self._url)
+        text = " ".join(str(getattr(error, "orig", None) or error).replace(self._url, shown).split())
+        return f"registry {shown}: {(text.partition('(Caused by ')[2] or text)[:300]}"

@@ -1,0 +1,68 @@
+"""The lock: one holder, named to the others, and free again when the holder is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry.errors import BusyError, StoreError
+from registry.locks import exclusive
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from registry.locks import exclusive
+with exclusive(Path(sys.argv[1]), "a search of task flights"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_is_held_once_and_free_again(tmp_path: Path) -> None:
+    """Within one process too, and after an error inside the block."""
+    path = tmp_path / "new" / "search.lock"
+    with (
+        exclusive(path, "a search"),
+        pytest.raises(BusyError, match=rf"a search is already running \(process {os.getpid()}: a search\)"),
+        exclusive(path, "a search"),
+    ):
+        pytest.fail("the lock was given twice")
+    with pytest.raises(ZeroDivisionError), exclusive(path, "a search"):
+        raise ZeroDivisionError
+    with exclusive(path, "a search"):
+        pass
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    """Another process is named by its id while it holds the lock; kill -9 frees it."""
+    path = tmp_path / "search.lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=f"process {process.pid}: a search of task flights"), exclusive(path, "it"):
+            pytest.fail("the lock was given twice")
+        process.send_signal(signal.SIGKILL)
+    with exclusive(path, "it"):
+        assert path.read_text() == f"{os.getpid()}\nit\n"
+
+
+def test_a_child_process_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A worker started under the lock does not hold it beyond its parent's block."""
+    path = tmp_path / "search.lock"
+    with exclusive(path, "a search"):
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with exclusive(path, "a search"):
+        worker.kill()
+    worker.wait()
+
+
+def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder in the lock's place is an outside fault that names it."""
+    with pytest.raises(StoreError, match="cannot be opened"), exclusive(tmp_path, "a search"):
+        pytest.fail("a folder was locked")
