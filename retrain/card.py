@@ -1,0 +1,227 @@
+"""The model card: what a model is, on which rows it stands, how good it is beside boosted trees, and what it cannot do.
+
+Markdown, after Mitchell et al. 2019. Every figure in it comes from the test part, which nothing was fitted to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.bundle import FIGURES, Manifest
+from registry.metrics import METRICS, Labels, metrics_for
+from registry.schema import Column
+from registry.scoring import Scores
+from retrain.boosted import Boosted
+from retrain.checks import Finding
+from retrain.contest import covered
+from retrain.paired import Interval, blocks_of, clustered
+
+CONFIDENCE = 0.95
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a card tells beside the manifest, all of it on the test rows: the model's answers, their labels and times
+    (None without a time column), the boosted reference; `told` is the content of `candidates.json`; `findings` are
+    those of the data checks; `figures` the names of the pictures."""
+
+    scores: Scores
+    labels: Labels
+    times: npt.NDArray[np.datetime64] | None
+    boosted: Boosted
+    told: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
+    figures: Sequence[str] = field(default=())
+
+
+def card(manifest: Manifest, story: Story) -> str:
+    """The card as Markdown."""
+    parts = (_task, _data, _members, _performance, _trust, _figures, _lineage, _limits)
+    lines = [line.rstrip() for part in parts for line in (*part(manifest, story), "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _task(manifest: Manifest, story: Story) -> Iterator[str]:
+    task, target = manifest.task, manifest.target
+    yield f"# {task.name}"
+    yield ""
+    what = f"one of {len(target.classes)} classes ({_some(target.classes)})" if target.classes else "a number"
+    yield f"Predicts `{task.target}`, {what}, from {len(manifest.data_schema.columns)} columns. "
+    yield f"Made by Everfit {manifest.lineage.code_version}; found by {task.metric}."
+
+
+def _data(manifest: Manifest, story: Story) -> Iterator[str]:
+    schema, lineage, task = manifest.data_schema, manifest.lineage, manifest.task
+    order = f"in the order of `{task.time}`" if task.time else "stratified, without order in time"
+    yield "## Data"
+    yield ""
+    yield f"Split {order}:"
+    yield ""
+    yield "| part | rows | used for |"
+    yield "|---|---:|---|"
+    uses = {
+        "train": "weights, preparation, schema",
+        "validation": "choice of candidates, epochs and ensemble",
+        "calibration": "temperature and conformal radius",
+        "test": "every figure in this card, looked at once",
+    }
+    for part, rows in lineage.rows.items():
+        yield f"| {part} | {rows:,} | {uses.get(part, '')} |"
+    yield ""
+    yield "| columns read | |"
+    yield "|---|---|"
+    for kind in ("numeric", "boolean", "datetime", "categorical"):
+        if columns := schema.of(kind):
+            yield f"| {kind} | {', '.join(_column(one) for one in columns)} |"
+    yield ""
+    yield from (f"- left out: `{one.name}` ({one.reason})" for one in schema.left_out)
+    left_out = {one.name for one in schema.left_out}
+    yield from (f"- {finding}" for finding in story.findings if finding.column not in left_out)
+
+
+def _column(column: Column) -> str:
+    if column.kind != "categorical":
+        return f"`{column.name}`"
+    return f"`{column.name}` ({len(column.categories):,} of {column.distinct:,} values learnt)"
+
+
+def _members(manifest: Manifest, story: Story) -> Iterator[str]:
+    members = story.told.get("members", [])
+    yield "## Model"
+    yield ""
+    yield f"A weighted ensemble of {len(members)} networks, chosen greedily on validation out of "
+    yield f"{manifest.lineage.trials} trials in {manifest.lineage.seconds:.0f} s:"
+    yield ""
+    yield f"| weight | family | {manifest.task.metric} on validation | choices |"
+    yield "|---:|---|---:|---|"
+    for member in sorted(members, key=lambda one: -one["weight"]):
+        candidate = member["candidate"]
+        score = candidate.get("score")
+        choices = ", ".join(f"{name} {_choice(value)}" for name, value in candidate.get("choices", {}).items())
+        shown = "" if score is None else f"{score:.4f}"
+        yield f"| {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} | {choices} |"
+    yield from _warm_start(manifest, story)
+
+
+def _choice(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
+    heritage = story.told.get("heritage")
+    if not heritage:
+        return
+    yield ""
+    parent = manifest.lineage.parent_version
+    source = f"version {parent}" if parent else "a former model"
+    handed, tried = heritage.get("handed", 0), heritage.get("tried", 0)
+    yield f"Warm start from {source}: {handed} candidates handed down, {tried} tried."
+    yield f"Weights: {heritage.get('weights', 'not inherited')}."
+    if heritage.get("guard_fired"):
+        yield f"Fresh random candidates beat the prior's: {heritage.get('refused', 0)} of its candidates were dropped."
+
+
+def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
+    champion, boosted = manifest.metrics["champion"], story.boosted.metrics
+    higher = {metric.name: metric.greater_is_better for metric in METRICS} | {"ece": False}
+    yield "## Performance on the test rows"
+    yield ""
+    yield "| metric | this model | boosted trees |"
+    yield "|---|---:|---:|"
+    for name in sorted(champion, key=lambda one: (one != manifest.task.metric, one)):
+        mine, theirs = champion[name], boosted.get(name)
+        if theirs is None:
+            continue
+        ahead = (mine > theirs) == higher.get(name, True) if mine != theirs else None
+        pair = (f"{mine:.4f}", f"{theirs:.4f}")
+        left, right = (_bold(text, ahead is wins) for text, wins in zip(pair, (True, False), strict=True))
+        yield f"| {name} ({'higher' if higher.get(name, True) else 'lower'} is better) | {left} | {right} |"
+    yield ""
+    yield who_wins(manifest, compare(manifest, story))
+    estimate = manifest.reference
+    yield f"Monitoring's reference: {manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}."
+    yield f"The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
+    yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} s, one thread, not tuned."
+
+
+def _bold(text: str, wins: bool) -> str:
+    return f"**{text}**" if wins else text
+
+
+def compare(manifest: Manifest, story: Story) -> Interval:
+    """The model's gain over the boosted trees on the same rows, with bounds that take days or runs as blocks."""
+    metric = metrics_for(manifest.task.problem)[manifest.task.metric]
+    mine, theirs = story.scores.scores, story.boosted.scores
+    gain = metric.gain(metric.value(story.labels, mine), metric.value(story.labels, theirs))
+    sign = 1 if metric.greater_is_better else -1
+    influence = sign * (metric.influence(story.labels, mine) - metric.influence(story.labels, theirs))
+    return clustered(influence, blocks_of(story.times, len(story.labels)), gain, confidence=CONFIDENCE)
+
+
+def who_wins(manifest: Manifest, gain: Interval) -> str:
+    """One sentence on who is ahead, and whether that is sure."""
+    metric = manifest.task.metric
+    if not np.isfinite(gain.low):
+        return f"Nobody can be called ahead: {metric} or its error is undefined on these rows."
+    bounds = f"the difference in {metric} is {gain.value:+.4f}, between {gain.low:+.4f} and {gain.high:+.4f} with 90 %"
+    if gain.low > 0:
+        return f"This model is ahead of boosted trees: {bounds} confidence."
+    if gain.high < 0:
+        return f"**Boosted trees are ahead of this model**: {bounds} confidence."
+    return f"Neither is surely ahead: {bounds} confidence."
+
+
+def _trust(manifest: Manifest, story: Story) -> Iterator[str]:
+    task, share = manifest.task, float(covered(story.scores, story.labels).mean())
+    what = "conformal set" if manifest.target.classes else "conformal interval"
+    yield "## Calibration and coverage on the test rows"
+    yield ""
+    yield f"- The {what} holds the truth in {share:.1%} of rows; promised {task.coverage:.0%}."
+    if story.scores.sets is not None:
+        sizes = story.scores.sets.sum(axis=1)
+        yield f"- A set holds {sizes.mean():.2f} of {len(manifest.target.classes)} classes on average."
+        ece = manifest.metrics["champion"].get("ece", float("nan"))
+        yield f"- Expected calibration error {ece:.4f}, after a temperature of {manifest.temperature:.3f}."
+    elif story.scores.interval is not None:
+        width = float(np.mean(story.scores.interval[:, 1] - story.scores.interval[:, 0]))
+        yield f"- An interval is {width:.4g} wide on average."
+
+
+def _figures(manifest: Manifest, story: Story) -> Iterator[str]:
+    yield from (f"![{name}]({FIGURES}/{name})" for name in story.figures)
+
+
+def _lineage(manifest: Manifest, story: Story) -> Iterator[str]:
+    lineage = manifest.lineage
+    yield "## Lineage"
+    yield ""
+    yield f"- data: SHA-256 `{lineage.data_hash[:16]}...`, {sum(lineage.rows.values()):,} rows"
+    if lineage.known_until is not None:
+        yield f"- newest row seen by any part: {lineage.known_until} UTC"
+    yield f"- parent: {f'version {lineage.parent_version}' if lineage.parent_version else 'none'}"
+    yield f"- Everfit {lineage.code_version}, seed {lineage.seed}"
+
+
+def _limits(manifest: Manifest, story: Story) -> Iterator[str]:
+    task = manifest.task
+    yield "## Limits"
+    yield ""
+    if task.time:
+        yield f"- Learnt from rows until {manifest.lineage.known_until}; the world after that is watched, not known."
+    else:
+        yield "- Rows have no order in time here: if they drift, these figures are too good."
+    yield f"- Coverage of {task.coverage:.0%} is promised on average over rows like the calibration part's, not for"
+    yield "  each segment, and not after drift."
+    yield "- Categories that training hardly saw are all treated alike, as unknown."
+    yield "- Only associations in the data are learnt: nothing here says what an intervention would do."
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:SHOWN])
+    return f"{shown}, ..." if len(names) > SHOWN else shown

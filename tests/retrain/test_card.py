@@ -1,0 +1,104 @@
+"""The card states what is true of the bundle, and says who wins whoever wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registry.bundle import Manifest
+from registry.schema import LeftOut
+from registry.scoring import Scorer
+from registry.task import Problem
+from retrain.boosted import Boosted, evaluate
+from retrain.card import Story, card, compare, who_wins
+from retrain.checks import Finding
+from retrain.paired import Interval
+from tests.handmade import make_bundle, make_frame
+
+METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
+MEMBER = {"family": "resnet", "choices": {"depth": 2, "dropout": 0.123456}, "seed": 1, "score": 0.71234, "epochs": 9}
+TOLD = {"members": [{"candidate": MEMBER, "weight": 0.25}, {"candidate": {**MEMBER, "family": "mlp"}, "weight": 0.75}]}
+
+
+def tell(tmp_path: Path, problem: Problem = "binary", other: float = 0.5) -> tuple[Manifest, Story]:
+    """A bundle's manifest and story; `other` is the quality of the model that stands for the boosted trees."""
+    bundle, rival = (
+        make_bundle(tmp_path / name, problem=problem, quality=quality, metric=METRIC[problem])
+        for name, quality in (("mine", 1.0), ("other", other))
+    )
+    frame = make_frame(2_000, problem=problem, seed=7, start="2024-03-02")
+    labels = bundle.manifest.target.encode(frame["late"])
+    scores, theirs = Scorer.load(bundle).predict(frame), Scorer.load(rival).predict(frame).scores
+    boosted = Boosted(evaluate(labels, theirs, problem), theirs, rounds=33, seconds=1.25)
+    metrics = {"champion": evaluate(labels, scores.scores, problem), "boosted": boosted.metrics}
+    manifest = bundle.manifest.model_copy(update={"metrics": metrics})
+    return manifest, Story(scores, labels, frame["when"].to_numpy(), boosted, TOLD, figures=("search.png",))
+
+
+@pytest.mark.parametrize("problem", ["binary", "multiclass", "regression"])
+def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path, problem)
+    text = card(manifest, story)
+    assert text.startswith("# handmade\n\nPredicts `late`, ")
+    assert "| train | 1,000 |" in text
+    assert "| numeric | `amount`, `weight` |" in text
+    assert "`carrier` (3 of 3 values learnt)" in text
+    assert "| 0.75 | mlp | 0.7123 | depth 2, dropout 0.123 |" in text
+    assert text.index("| 0.75 | mlp") < text.index("| 0.25 | resnet")
+    assert f"{manifest.metrics['champion'][METRIC[problem]]:.4f}" in text
+    assert "promised 90%" in text
+    assert "![search.png](figures/search.png)" in text
+    assert "33 rounds" in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_the_winner_is_named_whoever_it_is(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    swapped = replace(story, boosted=replace(story.boosted, scores=1 - story.scores.scores))
+    assert compare(manifest, swapped).value > 0.5
+    assert "This model is ahead" in who_wins(manifest, compare(manifest, swapped))
+    same = replace(story, boosted=replace(story.boosted, scores=story.scores.scores))
+    assert "Neither is surely ahead" in who_wins(manifest, compare(manifest, same))
+    assert "**Boosted trees are ahead" in who_wins(manifest, Interval(-0.02, -0.03, -0.01))
+    assert "Nobody can be called ahead" in who_wins(manifest, Interval(0.1, float("nan"), float("nan")))
+
+
+def test_the_better_figure_is_bold(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    worse = {
+        name: value + (0.1 if name in ("log_loss", "brier", "ece") else -0.1)
+        for name, value in manifest.metrics["champion"].items()
+    }
+    text = card(manifest, replace(story, boosted=replace(story.boosted, metrics=worse)))
+    rows = [line for line in text.splitlines() if "is better)" in line]
+    assert rows[0].startswith("| auc (higher is better) | **")
+    assert all("**" in row.split("|")[2] and "**" not in row.split("|")[3] for row in rows)
+
+
+def test_warm_start_left_out_columns_and_findings(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    heritage = {"handed": 5, "tried": 3, "refused": 2, "guard_fired": True, "weights": "inherited where shapes agree"}
+    finding = Finding(level="warning", column="x", message="7 of 9 rows", remedy="mend them", rows=7)
+    schema = manifest.data_schema.model_copy(update={"left_out": (LeftOut(name="row", reason="identifier-like"),)})
+    lineage = manifest.lineage.model_copy(update={"parent_version": "4"})
+    manifest = manifest.model_copy(update={"data_schema": schema, "lineage": lineage})
+    text = card(manifest, replace(story, told={**TOLD, "heritage": heritage}, findings=(finding,)))
+    assert "Warm start from version 4: 5 candidates handed down, 3 tried." in text
+    assert "2 of its candidates were dropped" in text
+    assert "- left out: `row` (identifier-like)" in text
+    assert "- column 'x': 7 of 9 rows; mend them" in text
+    assert "- parent: version 4" in text
+
+
+def test_without_time_the_card_warns(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    lineage = manifest.lineage.model_copy(update={"known_until": None})
+    task = manifest.task.model_copy(update={"time": None})
+    text = card(manifest.model_copy(update={"task": task, "lineage": lineage}), replace(story, times=None))
+    assert "stratified" in text
+    assert "if they drift, these figures are too good" in text
+    assert np.isfinite(compare(manifest, replace(story, times=None)).low)
