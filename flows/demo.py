@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -105,6 +106,7 @@ def run(plan: Plan, folder: Path, *, say: Say = print) -> DemoResult:
         _clear(folder, settings)
         stack.enter_context(_environment())
         stack.callback(_stop_all, settings)
+        stack.callback(_send_what_prefect_holds)
         results = _play(plan, folder, settings, clock)
     picture = write(results, folder, title=plan.title)
     result = DemoResult(
@@ -238,6 +240,16 @@ def _stop_all(settings: Settings) -> None:
     from flows.services import down
 
     down(settings, say=lambda _: None)
+
+
+def _send_what_prefect_holds() -> None:
+    """Prefect's client sends logs and events in threads: they must be gone before its server is."""
+    if "prefect.flows" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=5)
+        EventsWorker.drain_all(timeout=5)
 
 
 @contextmanager

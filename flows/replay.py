@@ -94,17 +94,27 @@ def replay(
     Goes on from `checkpoint` if it is there. Raises `StateError` when the endpoint serves another task or the
     checkpoint belongs to other rows, `OutsideError` when the endpoint stays away: run it again to go on.
     """
+    served = _served(url, key, task.name)
     endpoint = Endpoint(url, key=key)
     try:
-        served = endpoint.model()
-        if served["task"] != task.name:
-            raise StateError(f"{url} serves task {served['task']!r}, expected {task.name!r}")
-        progress = _resume(checkpoint, stream, task.name, str(served["version"]))
+        progress = _resume(checkpoint, stream, task.name, served)
         run = _Run(stream, task, versions, endpoint, checkpoint, judge, pace or Pace(), url, key, progress)
         run.through(tell or (lambda judged: None))
         return run.progress
     finally:
         endpoint.close()
+
+
+def _served(url: str, key: str | None, task: str) -> str:
+    """The version served at the start, asked once: an endpoint that is not there is no reason to wait."""
+    endpoint = Endpoint(url, key=key, retries=0)
+    try:
+        found = endpoint.model()
+    finally:
+        endpoint.close()
+    if found["task"] != task:
+        raise StateError(f"{url} serves task {found['task']!r}, expected {task!r}")
+    return str(found["version"])
 
 
 def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progress:

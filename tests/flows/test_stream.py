@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import datetime, timedelta
 
@@ -90,7 +91,7 @@ def test_steps_are_whole_windows_without_gaps_or_overlap() -> None:
     assert [step.index for step in found] == list(range(len(found)))
     assert found[0].start == 0
     assert found[-1].stop == 500
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         assert one.stop == other.start
         assert one.end == other.begin
     for step in found:

@@ -1,0 +1,105 @@
+"""Requests that are counted: against a small real server that fails as it is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from flows.traffic import Counts, Endpoint, background
+from registry.errors import InputError, OutsideError
+
+
+class Moody(ThreadingHTTPServer):
+    """Answers with the next of `moods`, and 200 when there is none left; keeps the bodies it got."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.moods: list[int] = []
+        self.bodies: list[object] = []
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    """One request of `Moody`."""
+
+    protocol_version = "HTTP/1.1"
+    server: Moody
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.bodies.append(json.loads(body))
+        status = self.server.moods.pop(0) if self.server.moods else 200
+        content = json.dumps({"detail": "row 0, column 'amount'", "status": status}).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Moody]:
+    with Moody() as found:
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+@pytest.fixture
+def endpoint(server: Moody) -> Iterator[Endpoint]:
+    found = Endpoint(server.url)
+    yield found
+    found.close()
+
+
+def test_a_server_error_is_tried_again_and_counted(server: Moody, endpoint: Endpoint) -> None:
+    server.moods = [500, 503]
+    assert endpoint.post("/predict", {"rows": []})["status"] == 200
+    assert endpoint.counts == Counts(sent=1, retried=2, failed=0)
+    assert server.bodies == [{"rows": []}] * 3
+
+
+def test_a_refusal_is_not_tried_again_and_says_why(server: Moody, endpoint: Endpoint) -> None:
+    server.moods = [422]
+    with pytest.raises(InputError, match="422 row 0, column 'amount'"):
+        endpoint.post("/predict", {})
+    assert endpoint.counts == Counts(sent=1, retried=0, failed=1)
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_stays_away_is_outside() -> None:
+    endpoint = Endpoint("http://127.0.0.1:9", retries=1)
+    with pytest.raises(OutsideError, match="no answer"):
+        endpoint.post("/predict", {})
+    assert endpoint.counts == Counts(sent=1, retried=1, failed=1)
+    endpoint.close()
+
+
+def test_background_traffic_counts_what_is_dropped_and_goes_on(server: Moody) -> None:
+    server.moods = [200, 503, 200]
+    with background(server.url, [{"row": 1}, {"row": 2}], key=None, rate=200) as counts:
+        while len(server.bodies) < 8:
+            time.sleep(0.005)
+    assert counts.failed == 1
+    assert counts.sent == len(server.bodies)
+    assert server.bodies[:4] == [{"row": 1}, {"row": 2}, {"row": 1}, {"row": 2}]
+
+
+def test_background_traffic_without_rows_is_none(server: Moody) -> None:
+    with background(server.url, [], key=None) as counts:
+        pass
+    assert counts == Counts()
+    assert server.bodies == []
