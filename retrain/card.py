@@ -53,7 +53,7 @@ def _task(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     what = f"one of {len(target.classes)} classes ({_some(target.classes)})" if target.classes else "a number"
     yield f"Predicts `{task.target}`, {what}, from {len(manifest.data_schema.columns)} columns. "
-    yield f"Made by Everfit {manifest.lineage.code_version}; found by {task.metric}."
+    yield f"Made by Everfit {manifest.lineage.code_version}; chosen by {task.metric}."
 
 
 def _data(manifest: Manifest, story: Story) -> Iterator[str]:
@@ -79,10 +79,10 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
     for kind in ("numeric", "boolean", "datetime", "categorical"):
         if columns := schema.of(kind):
             yield f"| {kind} | {', '.join(_column(one) for one in columns)} |"
-    yield ""
-    yield from (f"- left out: `{one.name}` ({one.reason})" for one in schema.left_out)
     left_out = {one.name for one in schema.left_out}
-    yield from (f"- {finding}" for finding in story.findings if finding.column not in left_out)
+    notes = [f"- left out: `{one.name}` ({one.reason})" for one in schema.left_out]
+    notes += [f"- {finding}" for finding in story.findings if finding.column not in left_out]
+    yield from ("", *notes) if notes else ()
 
 
 def _column(column: Column) -> str:
@@ -146,7 +146,7 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
     yield who_wins(manifest, compare(manifest, story))
     estimate = manifest.reference
     yield f"Monitoring's reference: {manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}."
-    yield f"The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
+    yield "The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
     yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} s, one thread, not tuned."
 
 
