@@ -125,7 +125,7 @@ def _readable(logged: pd.DataFrame, column: Column) -> tuple[pd.Series[Any], Bro
     raw = logged[column.name].reset_index(drop=True)
     try:
         return conform_column(raw, column), None
-    except (RowError, TypeError):  # TypeError: a list or an object, which pandas cannot hash
+    except (RowError, TypeError, ValueError):  # the latter two: a list or an object, which pandas can't hash or compare
         fits = _fits(raw, column)
     broken = Broken(int((~fits).sum()), repr(raw[~fits].iloc[0])[:80])
     return conform_column(raw.where(fits, None), column), broken

@@ -1,0 +1,79 @@
+"""Faults and shifts: a large effect and a sure one, both; ranked, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monitor.findings import Finding, faults, holm, shifts
+from monitor.measurements import Measurement
+from tests.monitor.records import record
+
+LEVEL = 0.0025
+
+
+def share(name: str, value: float, reference: float, p_value: float = 1e-20, subject: str | None = "x") -> Measurement:
+    return Measurement(name=name, subject=subject, value=value, reference=reference, p_value=p_value, rows=1_000)
+
+
+def shift(value: float, p_value: float, subject: str = "x") -> Measurement:
+    return Measurement(name="shift", subject=subject, value=value, p_value=p_value, rows=1_000, note="median 1 -> 2")
+
+
+@pytest.mark.parametrize(
+    ("one", "sentence"),
+    [
+        (share("broken", 0.02, 0), "x: values of the wrong type in 2 % of the rows"),
+        (share("missing", 0.3, 0.01), "x: missing in 30 % of the rows, 1 % in the reference"),
+        (share("constant", 1, 0.3), "x: stands still, which 30 % of the reference had"),
+        (share("duplicates", 0.4, 0, subject=None), "40 % of the rows repeat another one, 0 % in the reference"),
+    ],
+)
+def test_what_is_broken(one: Measurement, sentence: str) -> None:
+    assert [found.sentence for found in faults(record(0, one), LEVEL)] == [sentence]
+    assert shifts(record(0, one), LEVEL) == []
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        share("missing", 0.3, 0.01, p_value=0.01),  # could be chance
+        share("missing", 0.05, 0.01),  # sure, but little
+        share("missing", 0.9, 0.75),  # a column that is mostly missing anyway
+        share("missing", 0.0, 0.9),  # less is missing than was
+        share("constant", 1, 0.9),  # it nearly always stood there
+        share("unseen", 1, 0),  # new categories are news, not a fault: a model can learn them
+        share("out_of_range", 0.9, 0),  # summer, to a model of the winter
+    ],
+)
+def test_what_is_not_broken(one: Measurement) -> None:
+    assert faults(record(0, one), LEVEL) == []
+
+
+def test_shifts_are_ranked_and_small_or_unsure_ones_left_out() -> None:
+    made = [shift(0.12, 1e-9, "a"), shift(0.4, 1e-9, "b"), shift(0.09, 1e-99, "c"), shift(0.5, 0.2, "d")]
+    found = shifts(record(0, *made), LEVEL)
+    assert [one.measurement.subject for one in found] == ["b", "a"]
+    assert found[0].sentence == "b: distribution moved by 0.40 (median 1 -> 2)"
+
+
+def test_coverage_counts_when_it_falls_and_not_when_it_rises() -> None:
+    fallen, risen = (Measurement(name="coverage", value=v, reference=0.9, p_value=1e-9, rows=900) for v in (0.8, 0.99))
+    assert shifts(record(0, fallen), LEVEL)[0].sentence == "conformal coverage 80 % on 900 labels, promised 90 %"
+    assert shifts(record(0, risen), LEVEL) == []
+
+
+def test_many_columns_are_corrected_for() -> None:
+    made = [shift(0.3, LEVEL / 2, f"c{number}") for number in range(20)]
+    assert shifts(record(0, *made), LEVEL) == []
+    assert len(shifts(record(0, made[0]), LEVEL)) == 1
+
+
+def test_holm_holds_the_family_wise_error() -> None:
+    rng = np.random.default_rng(0)
+    wrong = [any(holm(list(rng.random(20)), 0.1)) for _ in range(2_000)]
+    assert np.mean(wrong) <= 0.1 + 3 * np.sqrt(0.09 / 2_000)
+
+
+def test_a_finding_that_has_no_example_says_nothing_of_one() -> None:
+    assert "(" not in Finding(share("unseen", 0.5, 0), 1.0).sentence

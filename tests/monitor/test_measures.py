@@ -1,0 +1,179 @@
+"""One contract for all measures: JSON, no crash on nothing, and p-values that keep their word when nothing changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monitor.measurements import Measurement, Window, WindowRecord
+from monitor.measures import MEASURES, NAMES, measure_all
+from monitor.views import Measure, Side, View, reference_side, window_side
+from registry.bundle import ModelBundle
+from registry.inference_log import InferenceLog
+from registry.task import Problem
+from tests.handmade import make_frame
+from tests.monitor.logged import write_rows
+
+PROBLEMS: tuple[Problem, ...] = ("binary", "multiclass", "regression")
+BundleOf = Callable[[Problem], ModelBundle]
+
+
+def part(side: Side, rows: np.ndarray) -> Side:
+    """Some rows of a side of which all are its own."""
+    return dataclasses.replace(
+        side,
+        inputs=side.inputs.iloc[rows].reset_index(drop=True),
+        own=side.own[rows],
+        scores=side.scores.take(rows),
+        labels=side.labels[rows],
+        labelled=side.labelled[rows],
+    )
+
+
+def view_of(bundle: ModelBundle, window: Side, reference: Side | None = None) -> View:
+    return View(window, reference or reference_side(bundle), bundle.manifest)
+
+
+def logged_side(bundle: ModelBundle, log: InferenceLog, frame: pd.DataFrame, **options: object) -> Side:
+    write_rows(log, bundle, frame, **options)
+    return window_side(log.frame(), "1", bundle.manifest)
+
+
+def test_names_are_unique() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_record_survives_json(bundle_of: BundleOf, log: InferenceLog, problem: Problem) -> None:
+    bundle = bundle_of(problem)
+    frame = make_frame(300, problem=problem)
+    made = measure_all(view_of(bundle, logged_side(bundle, log, frame)))
+    window = Window(index=0, start=frame["when"].min(), end=frame["when"].max(), rows=300)
+    record = WindowRecord(window=window, version="1", metric=bundle.manifest.task.metric, measurements=made)
+    text = json.dumps(record.model_dump(mode="json", exclude_defaults=True), allow_nan=False)
+    assert WindowRecord.model_validate_json(text) == record
+    assert {one.name for one in made} >= set(NAMES) - {"segment_performance", "novel_labels"}
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=NAMES)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_an_empty_window_is_no_accident(
+    bundle_of: BundleOf, log: InferenceLog, measure: Measure, problem: Problem
+) -> None:
+    bundle = bundle_of(problem)
+    empty = window_side(log.frame(), "1", bundle.manifest)
+    for one in measure.measure(view_of(bundle, empty)):
+        assert one.name == measure.name
+        assert one.rows == 0
+        assert one.value in (None, 0)
+        assert one.p_value is None or one.p_value > 0.05
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=NAMES)
+def test_a_column_missing_throughout_and_one_class_are_no_accident(
+    bundle: ModelBundle, log: InferenceLog, measure: Measure
+) -> None:
+    frame = make_frame(200).assign(late="yes", weight=np.nan, carrier=None)
+    found = measure.measure(view_of(bundle, logged_side(bundle, log, frame)))
+    by_subject = {one.subject: one for one in found}
+    if measure.name == "missing":
+        assert by_subject["weight"].value == by_subject["carrier"].value == 1
+        assert by_subject["weight"].p_value < 1e-9
+    if measure.name == "shift":
+        assert by_subject["weight"].value is None
+        assert by_subject["weight"].note
+    if measure.name == "performance":
+        assert found[0].value is None
+        assert "undefined on 200 labels" in found[0].note
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(("before", "now"), [(400, 60), (600, 300)])
+def test_p_values_keep_their_word_when_nothing_changed(
+    bundle_of: BundleOf, problem: Problem, before: int, now: int
+) -> None:
+    """Reference and window are drawn from the same rows: a p-value below a comes with probability a at most."""
+    bundle, rng = bundle_of(problem), np.random.default_rng(1)
+    everything = reference_side(bundle)
+    drawn: dict[tuple[str, str | None], list[float]] = {}
+    for _ in range(40):
+        rows = rng.integers(0, len(everything), before + now)
+        reference, window = part(everything, rows[:before]), part(everything, rows[before:])
+        for one in measure_all(view_of(bundle, window, reference)):
+            if one.p_value is not None and one.name not in ("duplicates", "coverage", "constant"):
+                drawn.setdefault((one.name, one.subject), []).append(one.p_value)
+    for name, p_values in drawn.items():
+        below = np.mean(np.array(p_values) < 0.2)
+        assert below <= 0.2 + 3 * np.sqrt(0.2 * 0.8 / len(p_values)), name
+
+
+def test_coverage_keeps_its_word(bundle: ModelBundle) -> None:
+    side, rng = reference_side(bundle), np.random.default_rng(0)
+    coverage = next(measure for measure in MEASURES if measure.name == "coverage")
+    assert side.scores.sets is not None
+    inside = np.asarray(side.scores.sets).copy()
+    inside[np.arange(len(side)), side.labels] = True
+    low, view = [], view_of(bundle, side)
+    for _ in range(300):
+        kept = rng.random(len(side)) < 0.9
+        sets = inside.copy()
+        sets[~kept, side.labels[~kept]] = False
+        window = dataclasses.replace(side, scores=dataclasses.replace(side.scores, sets=sets))
+        low.append(coverage.measure(dataclasses.replace(view, window=window))[0].p_value)
+    assert np.mean(np.array(low) < 0.1) <= 0.1 + 3 * np.sqrt(0.09 / 300)
+
+
+def test_the_time_column_is_left_out_and_says_why(bundle: ModelBundle, log: InferenceLog) -> None:
+    side = logged_side(bundle, log, make_frame(300, start="2030-01-01"))
+    when = [one for one in measure_all(view_of(bundle, side)) if one.name == "shift" and one.subject == "when"]
+    assert [(one.value, one.p_value) for one in when] == [(None, None)]
+    assert "time always moves on" in when[0].note
+
+
+def found(made: tuple[Measurement, ...], name: str, subject: str | None = None) -> Measurement:
+    return next(one for one in made if (one.name, one.subject) == (name, subject))
+
+
+def test_planted_changes_are_seen_in_their_place(bundle: ModelBundle, log: InferenceLog) -> None:
+    frame = make_frame(500, shift=1.0)
+    frame.loc[:99, "carrier"] = "ZZ"
+    frame.loc[:49, "weight"] = np.nan
+    frame.loc[50:89, "weight"] = 99.0
+    frame["member"] = True
+    made = measure_all(view_of(bundle, logged_side(bundle, log, frame)))
+    assert found(made, "unseen", "carrier").value == pytest.approx(0.2)
+    assert found(made, "unseen", "carrier").note == "such as 'ZZ'"
+    assert found(made, "missing", "weight").value == pytest.approx(0.1)
+    assert found(made, "out_of_range", "weight").value == pytest.approx(40 / 450)
+    assert found(made, "constant", "member").value == 1
+    assert found(made, "constant", "member").reference < 0.5
+    assert found(made, "shift", "amount").value > 0.3
+    assert found(made, "shift", "carrier").p_value < 1e-9
+    assert found(made, "prediction_shift").p_value < 1e-3
+
+
+def test_repeated_rows_are_counted(bundle: ModelBundle, log: InferenceLog) -> None:
+    frame = pd.concat([make_frame(50)] * 3, ignore_index=True)
+    made = measure_all(view_of(bundle, logged_side(bundle, log, frame)))
+    assert found(made, "duplicates").value == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_coverage_and_uncertainty_of_what_was_answered(
+    bundle_of: BundleOf, log: InferenceLog, problem: Problem
+) -> None:
+    bundle = bundle_of(problem)
+    side = logged_side(bundle, log, make_frame(400, problem=problem))
+    made = measure_all(view_of(bundle, side))
+    coverage = found(made, "coverage")
+    assert coverage.low < coverage.value
+    assert coverage.value == pytest.approx(coverage.high) or coverage.value < coverage.high
+    assert coverage.rows == 400
+    assert coverage.reference == 0.9
+    assert found(made, "uncertainty").value == pytest.approx(float(np.mean(side.scores.uncertainty)), rel=1e-5)
+    assert found(made, "set_size").value > 0

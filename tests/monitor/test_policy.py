@@ -1,0 +1,158 @@
+"""Policies: one contract for all, the rules of the default one, and its false alarms and power by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monitor.measurements import Measurement
+from monitor.policy import LOOKS, Act, decide
+from registry.decisions import Remedy
+from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from tests.monitor.records import START, end_of, performance, record, weeks
+
+GOOD, BAD, AWFUL = 0.70, 0.66, 0.50
+DEFAULT = PerformancePolicy()
+POLICIES: tuple[PolicySpec, ...] = (DEFAULT, NeverPolicy(), PeriodicPolicy())
+BROKEN = Measurement(name="broken", subject="x", value=0.5, reference=0.0, p_value=0.0, rows=6_000)
+MOVED = Measurement(name="shift", subject="x", value=0.4, p_value=0.0, rows=6_000, note="median 1 -> 2")
+
+
+@pytest.mark.parametrize("spec", POLICIES, ids=lambda spec: spec.kind)
+class TestContract:
+    def test_nothing_measured_is_nothing_to_do(self, spec: PolicySpec) -> None:
+        found = decide(spec, [])
+        assert (found.remedy, found.severity) == (Remedy.NONE, "ok")
+        assert "no window is complete yet" in found.reasons
+
+    def test_the_same_history_gives_the_same_decision_with_reasons(self, spec: PolicySpec) -> None:
+        history = weeks([GOOD, BAD, None, AWFUL])
+        acts = [Act(kind="promotion", at=START)]
+        first = decide(spec, history, acts)
+        assert first == decide(spec, history, list(acts))
+        assert first.reasons
+        assert all(reason and not reason.endswith(" ") for reason in first.reasons)
+
+    def test_broken_data_are_faulty_and_never_trained_on(self, spec: PolicySpec) -> None:
+        history = [*weeks([GOOD] * 8), record(8, performance(AWFUL), BROKEN)]
+        found = decide(spec, history)
+        assert found.severity == "faulty"
+        assert found.remedy in (Remedy.ALERT, Remedy.NONE)
+        assert any(reason.startswith("x: values of the wrong type in 50 %") for reason in found.reasons)
+
+    def test_a_shift_alone_triggers_nothing_and_is_named(self, spec: PolicySpec) -> None:
+        found = decide(spec, [record(0, performance(GOOD), MOVED)])
+        assert (found.remedy, found.severity) == (Remedy.NONE, "shifted")
+        assert "x: distribution moved by 0.40 (median 1 -> 2)" in found.reasons
+
+    def test_an_empty_window_is_no_accident(self, spec: PolicySpec) -> None:
+        empty = record(3).model_copy(update={"window": record(3).window.model_copy(update={"rows": 0})})
+        assert "no rows in window 3" in decide(spec, [*weeks([GOOD] * 3), empty]).reasons
+
+
+def test_never_never_acts() -> None:
+    found = decide(NeverPolicy(), weeks([GOOD, AWFUL, AWFUL]))
+    assert (found.remedy, found.severity) == (Remedy.NONE, "degraded")
+
+
+def test_periodic_counts_from_the_last_act() -> None:
+    spec, history = PeriodicPolicy(every=4), weeks([GOOD] * 6)
+    assert decide(spec, history[:3]).remedy is Remedy.NONE
+    assert decide(spec, history[:4]).remedy is Remedy.RESEARCH
+    assert decide(spec, history, [Act(kind="remedy", at=end_of(3))]).remedy is Remedy.NONE
+
+
+def test_one_bad_window_waits_for_a_second() -> None:
+    found = decide(DEFAULT, weeks([GOOD, GOOD, BAD]))
+    assert (found.remedy, found.severity) == (Remedy.NONE, "ok")
+    assert "1 of the 2 windows in a row that it takes" in found.reasons[0]
+
+
+def test_two_in_a_row_ask_for_a_research_in_figures() -> None:
+    found = decide(DEFAULT, weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7))
+    assert (found.remedy, found.severity) == (Remedy.RESEARCH, "degraded")
+    assert found.reasons[0].startswith(
+        "auc 0.650 +/- 0.006 on 12,000 labels in windows 2 and 3, reference 0.705 +/- 0.006 (its 2 windows before): "
+        "worse by 0.055, tolerated 0.014, p = "
+    )
+
+
+def test_two_that_are_not_in_a_row_do_not() -> None:
+    assert decide(DEFAULT, weeks([0.65, GOOD, 0.65])).severity == "ok"
+
+
+def test_one_overwhelming_window_is_enough() -> None:
+    found = decide(DEFAULT, weeks([GOOD, GOOD, AWFUL]))
+    assert found.remedy is Remedy.RESEARCH
+    assert "overwhelming" in found.reasons[0]
+
+
+def test_too_few_labels_are_not_judged_yet_and_said_so() -> None:
+    history = [*weeks([GOOD, GOOD]), record(2, performance(AWFUL, rows=60))]
+    found = decide(DEFAULT, history, min_labels=100)
+    assert (found.remedy, found.severity) == (Remedy.NONE, "ok")
+    assert "window 2 is not judged yet: 60 labels for version 1, 100 needed" in found.reasons
+
+
+def test_labels_that_come_late_are_judged_when_they_come() -> None:
+    found = decide(DEFAULT, [*weeks([GOOD, 0.65, 0.65]), *weeks([None] * 5)[3:]])
+    assert found.remedy is Remedy.RESEARCH
+
+
+def test_other_versions_windows_say_nothing_of_the_champion() -> None:
+    old = [record(i, performance(AWFUL), version="1") for i in range(3)]
+    assert decide(DEFAULT, [*old, record(3, performance(GOOD), version="2")]).severity == "ok"
+    found = decide(DEFAULT, old, version="2")
+    assert found.severity == "ok"
+    assert found.reasons[0].startswith("window 2 is not judged yet: 0 labels for version 2")
+
+
+def test_a_window_of_broken_data_is_no_evidence_against_the_model() -> None:
+    broken = record(2, performance(AWFUL), BROKEN)
+    assert decide(DEFAULT, [*weeks([GOOD, GOOD]), broken, record(3, performance(BAD))]).severity == "ok"
+
+
+@pytest.mark.parametrize(("kind", "pause", "word"), [("promotion", 1, "warm-up"), ("remedy", 2, "cooldown")])
+def test_after_an_act_it_waits(kind: str, pause: int, word: str) -> None:
+    history = weeks([GOOD, GOOD, *[AWFUL] * 6])
+    for passed in range(5):
+        found = decide(DEFAULT, history[: 3 + passed], [Act(kind=kind, at=end_of(2))])
+        assert found.severity == "degraded"
+        assert (found.remedy is Remedy.NONE) == (passed <= pause)
+        assert any(reason.startswith(word) for reason in found.reasons) == (passed <= pause)
+
+
+def degraded_share(spec: PerformancePolicy, loss: float, windows: int, champions: int, seed: int = 0) -> float:
+    """Share of champions that are called degraded in any of their windows. The true AUC is 0.70 on the test rows and
+    `loss` less ever after; both are seen with their errors."""
+    rng, called = np.random.default_rng(seed), 0
+    for _ in range(champions):
+        reference = rng.normal(0.70, 0.01)
+        history = weeks(rng.normal(0.70 - loss, 0.008, windows), reference=reference)
+        called += any(decide(spec, history[: until + 1]).severity == "degraded" for until in range(windows))
+    return called / champions
+
+
+@pytest.mark.parametrize(
+    "spec", [DEFAULT, PerformancePolicy(consecutive=1), PerformancePolicy(tolerate=0, consecutive=1)]
+)
+@pytest.mark.parametrize("harmless", [0.0, 1.0])
+def test_false_alarms_stay_within_alpha_over_their_looks(spec: PerformancePolicy, harmless: float) -> None:
+    """Up to the very loss that is tolerated."""
+    champions = 100
+    bound = spec.alpha + 2.5 * np.sqrt(spec.alpha * (1 - spec.alpha) / champions)
+    assert degraded_share(spec, harmless * spec.tolerate * 0.70, LOOKS, champions) <= bound
+
+
+def test_a_fall_by_six_hundredths_of_auc_is_seen_within_three_windows() -> None:
+    assert degraded_share(DEFAULT, 0.06, 3, 200) > 0.8
+
+
+def test_a_fall_late_in_life_is_seen_as_soon() -> None:
+    """The hundredth look is as keen as the third."""
+    rng, seen = np.random.default_rng(1), 0
+    for _ in range(50):
+        values = [*rng.normal(0.70, 0.008, 57), *rng.normal(0.64, 0.008, 3)]
+        history = weeks(values, reference=rng.normal(0.70, 0.01))
+        seen += any(decide(DEFAULT, history[:until]).severity == "degraded" for until in (58, 59, 60))
+    assert seen >= 45

@@ -1,0 +1,197 @@
+"""A pass over a real log and a real ledger: measures once, decides once, and knows nothing of the future."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from monitor.measurements import WindowRecord
+from monitor.watching import WatchReport, watch
+from registry.bundle import ModelBundle
+from registry.decisions import Remedy
+from registry.inference_log import InferenceLog
+from registry.ledger import Entry, Ledger
+from registry.task import TaskSpec
+from tests.handmade import make_frame, make_task
+from tests.monitor.logged import write_labels, write_rows
+
+WEEK = 7 * 24 * 6  # rows of ten minutes
+FIRST = "2024-03-04"
+
+
+def moment(day: str) -> datetime:
+    return datetime.fromisoformat(f"2024-{day}")
+
+
+@pytest.fixture
+def task() -> TaskSpec:
+    return make_task()
+
+
+class Room:
+    """A task, its champion and its stores."""
+
+    def __init__(self, task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> None:
+        self.task, self.bundle, self.log, self.ledger = task, bundle, log, ledger
+
+    def watch(self, day: str, version: str = "1", **options: Path) -> WatchReport:
+        return watch(self.task, self.bundle, version, self.log, self.ledger, as_of=moment(day), **options)
+
+    def act(self, kind: str, day: str) -> None:
+        self.ledger.write(Entry(task=self.task.name, kind=kind, at=moment(day)))
+
+
+@pytest.fixture
+def room(task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> Room:
+    return Room(task, bundle, log, ledger)
+
+
+def indices(report: WatchReport) -> list[int]:
+    return [record.window.index for record in report.records]
+
+
+def test_nothing_logged_is_nothing_measured(room: Room) -> None:
+    found = room.watch("03-11")
+    assert found.records == []
+    assert found.decision.remedy is Remedy.NONE
+    assert [entry.kind for entry in room.ledger.read()] == ["decision"]
+    room.watch("03-11")
+    assert [entry.kind for entry in room.ledger.read()] == ["decision"]
+
+
+def test_a_second_pass_measures_and_writes_nothing(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(3 * WEEK, start=FIRST))
+    first = room.watch("03-26")
+    assert indices(first) == [0, 1, 2]
+    written = room.ledger.read()
+    assert [entry.kind for entry in written] == ["window"] * 3 + ["decision"]
+    second = room.watch("03-26")
+    assert (second.records, second.decision) == ([], first.decision)
+    assert room.ledger.read() == written
+
+
+def test_what_stands_in_the_ledger_is_what_was_measured(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST))
+    found = room.watch("03-12")
+    window, decision = room.ledger.read()
+    assert WindowRecord.model_validate(window.details) == found.records[0]
+    assert (window.at, window.version) == (moment("03-11"), "1")
+    assert (decision.severity, decision.outcome) == ("ok", "none")
+    assert decision.reasons == found.decision.reasons
+    assert decision.details["window"]["index"] == 0
+
+
+def test_concept_drift_asks_for_a_research_and_covariate_shift_does_not(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(2 * WEEK, start=FIRST), tag="a")
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18", shift=0.6), tag="b")
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-25", flip=0.3), tag="c")
+    quiet, shifted, degraded = room.watch("03-18"), room.watch("03-25"), room.watch("04-01")
+    assert (quiet.decision.severity, quiet.decision.remedy) == ("ok", Remedy.NONE)
+    assert (shifted.decision.severity, shifted.decision.remedy) == ("shifted", Remedy.NONE)
+    assert any(reason.startswith("amount: distribution moved") for reason in shifted.decision.reasons)
+    assert (degraded.decision.severity, degraded.decision.remedy) == ("degraded", Remedy.RESEARCH)
+
+
+def test_a_broken_column_is_faulty_and_not_trained_on(room: Room) -> None:
+    frame = make_frame(WEEK, start=FIRST)
+    frame.loc[::2, "amount"] = float("nan")
+    write_rows(room.log, room.bundle, frame)
+    found = room.watch("03-12").decision
+    assert (found.severity, found.remedy) == ("faulty", Remedy.ALERT)
+    assert found.reasons[0] == "amount: missing in 50 % of the rows, 0 % in the reference"
+
+
+def test_labels_of_tomorrow_do_not_exist_and_are_looked_for_again(room: Room) -> None:
+    frame = make_frame(WEEK, start=FIRST)
+    write_rows(room.log, room.bundle, frame, delay=3)
+    early = room.watch("03-11")
+    assert early.records[0].performance.rows == 4 * 24 * 6 + 1
+    assert indices(room.watch("03-11")) == []
+    assert [record.performance.rows for record in room.watch("03-12").records] == [5 * 24 * 6 + 1]
+    assert [record.performance.rows for record in room.watch("03-15").records] == [WEEK]
+    assert indices(room.watch("03-20")) == [1]
+    decisions = [entry for entry in room.ledger.read() if entry.kind == "decision"]
+    assert len(decisions) == 4
+
+
+def test_a_window_without_any_label_waits_for_them(room: Room) -> None:
+    frame = make_frame(WEEK, start=FIRST, flip=0.5)
+    write_rows(room.log, room.bundle, frame, delay=None)
+    found = room.watch("03-11")
+    assert found.decision.severity == "ok"
+    assert found.decision.reasons[0].startswith("window 0 is not judged yet: 0 labels")
+    write_labels(room.log, frame, delay=8)
+    late = room.watch("03-18")
+    assert indices(late) == [0, 1]
+    assert late.decision.severity == "degraded"
+
+
+def test_an_act_is_mapped_to_its_windows(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(5 * WEEK, start=FIRST, flip=0.3))
+    room.act("promotion", FIRST[5:])
+    assert room.watch("03-11").decision.remedy is Remedy.NONE  # warm-up
+    assert room.watch("03-18").decision.remedy is Remedy.RESEARCH
+    room.act("research", "03-18")
+    assert room.watch("03-18").decision.remedy is Remedy.NONE
+    assert [room.watch(day).decision.remedy.value for day in ("03-25", "04-01", "04-08")] == [
+        "none",
+        "none",
+        "research",
+    ]
+    assert len(room.ledger.read(kinds={"decision"})) == 5
+
+
+def test_an_act_of_the_future_has_not_happened(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(2 * WEEK, start=FIRST, flip=0.3))
+    room.act("promotion", "12-31")
+    assert room.watch("03-18").decision.remedy is Remedy.RESEARCH
+
+
+def test_a_new_champion_is_judged_on_its_own_rows(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(2 * WEEK, start=FIRST, flip=0.4), tag="a")
+    assert room.watch("03-18").decision.severity == "degraded"
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18"), version="2", tag="b")
+    found = room.watch("03-25", version="2")
+    assert indices(found) == [2]
+    assert found.decision.severity == "ok"
+    assert found.records[0].version == "2"
+
+
+def test_windows_by_rows(task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> None:
+    monitor = {"windows": {"kind": "rows", "rows": 300}, "report": False}
+    room = Room(make_task(monitor=monitor), bundle, log, ledger)
+    write_rows(log, bundle, make_frame(1000, start=FIRST))
+    assert indices(room.watch("04-01")) == [0, 1, 2]
+    write_rows(log, bundle, make_frame(300, start="2024-03-20"), tag="more")
+    found = room.watch("04-02")
+    assert [(record.window.index, record.window.rows) for record in found.records] == [(3, 300)]
+
+
+def test_an_empty_week_between_is_a_record_like_any(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18"), tag="b")
+    found = room.watch("03-18")
+    assert [record.window.rows for record in found.records] == [WEEK, 0]
+    assert "no rows in window 1" in found.decision.reasons
+    assert [record.window.rows for record in room.watch("03-26").records] == [WEEK]
+
+
+def test_the_newest_window_gets_its_html(
+    bundle: ModelBundle, log: InferenceLog, ledger: Ledger, tmp_path: Path
+) -> None:
+    monitor = {"windows": {"kind": "time", "every": "7d"}, "report": True}
+    room = Room(make_task(monitor=monitor), bundle, log, ledger)
+    write_rows(log, bundle, make_frame(2 * WEEK, start=FIRST))
+    first = room.watch("03-18", reports=tmp_path)
+    assert first.report == tmp_path / "window-20240311T000000-v1.html"
+    assert room.watch("03-18", reports=tmp_path).report is None
+
+
+def test_watching_is_imported_without_evidently_or_torch() -> None:
+    code = "import sys, monitor.watching; print(sorted({'evidently', 'torch', 'sklearn', 'mlflow'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
