@@ -245,13 +245,13 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import mlflow, pandas as pd
 
-folder, code = map(Path, sys.argv[1:])
-mlflow.pyfunc.save_model(
-    folder / "model", python_model=str(code), artifacts={"bundle": str(folder / "bundle")}, pip_requirements=["mlflow"]
-)
-model = mlflow.pyfunc.load_model(str(folder / "model"))
-for path in sorted(folder.glob("*.frame")):
-    model.predict(pd.read_parquet(path)).to_parquet(path.with_suffix(".answer"))
+home, code = map(Path, sys.argv[1:])
+for folder in home.iterdir():
+    artifacts = {"bundle": str(folder / "bundle")}
+    mlflow.pyfunc.save_model(folder / "model", python_model=str(code), artifacts=artifacts, pip_requirements=["mlflow"])
+    model = mlflow.pyfunc.load_model(str(folder / "model"))
+    for path in sorted(folder.glob("*.frame")):
+        model.predict(pd.read_parquet(path)).to_parquet(path.with_suffix(".answer"))
 assert "registry" not in sys.modules
 """
 
@@ -275,25 +275,31 @@ def frames(problem: Problem) -> dict[str, pd.DataFrame]:
     }
 
 
-def test_mlflow_gives_the_same_answers_without_everfit_and_without_pickle(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_mlflow_gives_the_same_answers_without_everfit_and_without_pickle(tmp_path: Path) -> None:
     """In a process that cannot import Everfit and may not unpickle, plain MLflow equals `Scorer`."""
-    shutil.copytree(bundle.folder, tmp_path / "bundle")
-    problem = bundle.manifest.task.problem
-    for name, frame in frames(problem).items():
-        frame.to_parquet(tmp_path / f"{name}.frame")
-    code = ROOT / "registry" / "pyfunc_model.py"
-    run_python(WITHOUT_EVERFIT, tmp_path, code, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
-    scorer = Scorer.load(bundle)
-    for name in frames(problem):
-        expected = scorer.predict(pd.read_parquet(tmp_path / f"{name}.frame"))
-        answer = pd.read_parquet(tmp_path / f"{name}.answer")
+    for problem in PROBLEMS:
+        make_bundle(tmp_path / problem / "bundle", problem=problem)
+        for name, frame in frames(problem).items():
+            frame.to_parquet(tmp_path / problem / f"{name}.frame")
+    run_python(
+        WITHOUT_EVERFIT, tmp_path, ROOT / "registry" / "pyfunc_model.py", MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false"
+    )
+    for problem in PROBLEMS:
+        require_same_answers(tmp_path / problem)
+    assert not list(tmp_path.rglob("*.pkl"))
+
+
+def require_same_answers(folder: Path) -> None:
+    bundle = ModelBundle.load(folder / "bundle")
+    scorer, classes = Scorer.load(bundle), bundle.manifest.target.classes
+    for path in folder.glob("*.frame"):
+        expected, answer = scorer.predict(pd.read_parquet(path)), pd.read_parquet(path.with_suffix(".answer"))
         assert (answer["prediction"].to_numpy() == expected.prediction).all()
         assert (answer["uncertainty"].to_numpy() == expected.uncertainty).all()
         if expected.interval is not None:
             assert (answer[["low", "high"]].to_numpy() == expected.interval).all()
-        for index, label in enumerate(bundle.manifest.target.classes):
+        for index, label in enumerate(classes):
             assert expected.probabilities is not None
             assert expected.sets is not None
             assert (answer[f"probability_{label}"].to_numpy() == expected.probabilities[:, index]).all()
             assert (answer[f"set_{label}"].to_numpy() == expected.sets[:, index]).all()
-    assert not list((tmp_path / "model").rglob("*.pkl"))
