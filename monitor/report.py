@@ -53,7 +53,8 @@ def _table(side: Side, schema: Schema) -> pd.DataFrame:
 def _render(current: pd.DataFrame, reference: pd.DataFrame) -> str:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Evidently's own imports and numpy's divisions by zero in thin samples
+        for category in (DeprecationWarning, FutureWarning, RuntimeWarning):  # its imports; 0 / 0 in thin samples
+            warnings.simplefilter("ignore", category)
         from evidently import DataDefinition, Dataset, Report
         from evidently.presets import DataDriftPreset
 

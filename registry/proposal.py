@@ -191,7 +191,7 @@ COMMENTS = {
     "policy": "When to act.",
     "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
     "policy.tolerate": "How much worse than the model's own reference the metric may be, as a share of it.",
-    "policy.alpha": "Probability of a false alarm, over all looks together.",
+    "policy.alpha": "Probability of a false alarm in any 20 windows in a row.",
     "policy.consecutive": "Degraded windows in a row that ask for a remedy.",
     "policy.overwhelming": "Standard errors at which one window is enough.",
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",

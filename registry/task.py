@@ -140,9 +140,10 @@ class Monitor(Frozen):
 class PerformancePolicy(Frozen):
     """Degraded performance triggers; shift only explains.
 
-    A window is degraded when the metric is worse than the champion's own reference by more than `tolerate` (as a share
-    of the reference) with error probability `alpha`, corrected over all looks in time. `consecutive` such windows, or
-    one whose deviation is beyond `overwhelming` standard errors, ask for a re-search.
+    A window is worse when the metric is below the champion's own reference by more than `tolerate` (as a share of the
+    reference) with error probability `alpha`. `consecutive` such windows in a row, if together they are so with `alpha`
+    corrected over 20 looks in time, or one whose deviation is beyond `overwhelming` standard errors, ask for a
+    re-search.
     """
 
     kind: Literal["performance"] = "performance"
