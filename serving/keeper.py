@@ -95,7 +95,7 @@ class Run:
         damaged: DamagedError | None = None
         try:
             for found in read_frames(path, self.at.offset):
-                predictions += self._decode(found.payload)
+                predictions += self._decode(found.payload, found.end)
                 end, records = found.end, records + found.records
         except DamagedError as error:
             damaged = error
@@ -107,12 +107,18 @@ class Run:
             raise damaged
         return progress
 
-    def _decode(self, payload: bytes) -> list[Prediction]:
-        content = orjson.loads(payload[1:])
-        if payload[:1] == MODEL:
-            self._models[content["version"]] = content
+    def _decode(self, payload: bytes, offset: int) -> list[Prediction]:
+        """The predictions of a frame. One that cannot be read is set aside: it must not hold up all that follow."""
+        try:
+            content = orjson.loads(payload[1:])
+            if payload[:1] == MODEL:
+                self._models[content["version"]] = content
+                return []
+            return list(predictions_of(content, self._models[content["answer"]["model"]["version"]]))
+        except (ValueError, LookupError, TypeError):
+            name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
+            (self.folder.parent / name).write_bytes(payload)
             return []
-        return list(predictions_of(content, self._models[content["answer"]["model"]["version"]]))
 
 
 class Abandoned(NamedTuple):

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import httpx
 import orjson
-import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine

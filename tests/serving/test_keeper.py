@@ -96,6 +96,20 @@ def test_nothing_is_lost_or_doubled_when_the_store_fails(
     assert sorted(log.frame()["__id__"]) == sorted(f"{number}-{end}" for number in range(20) for end in "ab")
 
 
+def test_a_record_that_cannot_be_read_holds_up_nothing(served: Served, tmp_path: Path, log: InferenceLog) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    write(journal, served, ["before"])
+    journal.append(served.version, served.record, b'{"received":0,"answer":{"model":{}},"sent":{}}', 1)
+    write(journal, served, ["after"])
+    run = Run(journal.folder)
+    while run.drain(log, alive=True):
+        pass
+    assert sorted(log.frame()["__id__"]) == ["after", "before"]
+    assert run.records == 3
+    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 1
+    journal.close()
+
+
 def test_a_damaged_segment_is_set_aside(served: Served, tmp_path: Path, log: InferenceLog) -> None:
     """The records before the damage are stored; the file is kept for a person to look at."""
     journal = Journal(tmp_path / "journal", max_bytes=10**6)
