@@ -8,7 +8,8 @@ would not be seen before it is worse than on its worst days. (The drift detectio
 with the best level reached so far for the same reason; the mean used here has no bias from choosing the best.)
 
 What it does not know: rows count as independent. Where rows of one day share their luck, windows vary by more than
-their standard errors say; `tolerate` and `consecutive` are what stands against that.
+their standard errors say; `tolerate` and `consecutive` are what stands against that. Nor does it know that a window
+whose labels arrive in parts is looked at more than once.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ entry the decision on the newest state. A pass that finds nothing new writes not
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
 
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
@@ -34,7 +33,6 @@ GROWTH = 1.1
 """A window is measured again when its labels (or rows) have grown by a tenth, or all labels are there."""
 
 WINDOW, DECISION = "window", "decision"
-_Place: TypeAlias = tuple[datetime, datetime]
 _ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", "research": "remedy", "gate": "remedy"}
 
 
@@ -64,18 +62,17 @@ def watch(
     window, None for none. Raises `StoreError` when log or ledger fail; what was written until then is not redone.
     """
     began = time.perf_counter()
-    known = _newest_records(ledger)
-    windows = [record.window for record in known.values()]
-    recent = [record for record in _in_order(known) if record.version == version][-HISTORY:]
-    places = [span for record in recent if (span := _grown(record, log, as_of)) is not None]
+    windows, recent = _remembered(ledger, as_of)
+    mine = [record for record in recent if record.version == version]
+    places = [span for record in mine if (span := _grown(record, log, as_of)) is not None]
     places += due(task.monitor.windows, log, windows, as_of)
     reader = _Reader(bundle, version, log, as_of)
     records = []
     for place in sorted(places, key=lambda span: span.start):
         records.append(record := reader.record(place))
         ledger.write(_window_entry(task, record))
-    known |= {_place(record.window): record for record in records}
-    decision = _decide(task, version, _in_order(known)[-HISTORY:], ledger, as_of)
+    history = {_place(record.window): record for record in (*recent, *records)}
+    decision = _decide(task, version, [history[place] for place in sorted(history)][-HISTORY:], ledger, as_of)
     report = None
     if records and reports is not None and task.monitor.report:
         window = records[-1].window
@@ -105,24 +102,24 @@ class _Reader:
         return WindowRecord(window=window, version=self._version, metric=metric, measurements=measure_all(view))
 
 
-def _newest_records(ledger: Ledger) -> dict[_Place, WindowRecord]:
+def _remembered(ledger: Ledger, as_of: datetime) -> tuple[list[Window], list[WindowRecord]]:
+    """The windows measured already that were complete at `as_of`, and the newest HISTORY of them in full."""
     entries = ledger.read(kinds={WINDOW}, last=MOST_ENTRIES)
-    records = (WindowRecord.model_validate(entry.details) for entry in entries)
-    return {_place(record.window): record for record in records}
+    found = [(Window.model_validate(entry.details["window"]), entry.details) for entry in entries]
+    newest = {_place(window): (window, details) for window, details in found if window.end <= as_of}
+    ordered = [newest[place] for place in sorted(newest)]
+    recent = [WindowRecord.model_validate(details) for _, details in ordered[-HISTORY:]]
+    return [window for window, _ in ordered], recent
 
 
-def _in_order(records: Mapping[_Place, WindowRecord]) -> list[WindowRecord]:
-    return [records[place] for place in sorted(records)]
-
-
-def _place(window: Window) -> _Place:
+def _place(window: Window) -> tuple[datetime, datetime]:
     return window.start, window.end
 
 
 def _grown(record: WindowRecord, log: InferenceLog, as_of: datetime) -> Span | None:
     """The place of a window that has enough more rows or labels now to be measured again."""
     had = {one.subject: one.value or 0.0 for one in record.named("volume")}
-    if had["own"] == had["labelled"] == record.window.rows:
+    if 0 < had["own"] == had["labelled"] == record.window.rows:
         return None
     window = record.window
     now = log.counts(start=window.start, end=window.end, version=record.version, labels_by=as_of)

@@ -180,6 +180,20 @@ def test_an_empty_week_between_is_a_record_like_any(room: Room) -> None:
     assert [record.window.rows for record in room.watch("03-26").records] == [WEEK]
 
 
+def test_rows_that_reach_the_log_late_are_looked_for_again(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    assert [record.window.rows for record in room.watch("03-18").records] == [WEEK, 0]
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11"), tag="b")
+    assert [(record.window.index, record.window.rows) for record in room.watch("03-18").records] == [(1, WEEK)]
+
+
+def test_a_pass_as_of_the_past_knows_no_later_window(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11", flip=0.5), tag="b")
+    assert room.watch("03-19").decision.severity == "degraded"
+    assert room.watch("03-12").decision.severity == "ok"
+
+
 def test_the_newest_window_gets_its_html(
     bundle: ModelBundle, log: InferenceLog, ledger: Ledger, tmp_path: Path
 ) -> None:
