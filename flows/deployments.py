@@ -16,6 +16,7 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
@@ -35,7 +36,11 @@ RUNS_AT_ONCE = 4
 def deployments(settings: Settings, tasks: Sequence[str]) -> list[RunnerDeployment]:
     """All deployments: one `watch` a task, the others for any task."""
     every = timedelta(minutes=settings.watch_minutes)
-    watches = [_named(watch, f"{task}", {"task": task}, schedules=[Interval(every)]) for task in tasks]
+    # A pass that is still at work makes the next one needless: it must not queue up before an improvement.
+    alone = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    watches = [
+        _named(watch, task, {"task": task}, schedules=[Interval(every)], concurrency_limit=alone) for task in tasks
+    ]
     return [
         *watches,
         _named(improve, "improve", triggers=[on_degradation()]),

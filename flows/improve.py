@@ -80,7 +80,7 @@ def one_at_a_time(place: Workplace) -> Iterator[None]:
         if in_run() and deployment.id is not None:
             limit = concurrency(limit_name(name), strict=True, timeout_seconds=WAIT_SECONDS, lease_duration=60)
             held.enter_context(limit)
-        held.enter_context(exclusive(place.lock, f"improving {name}"))
+        held.enter_context(exclusive(place.lock, f"a search or an improvement of task {name}"))
         yield
 
 

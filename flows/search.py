@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from prefect import flow
-from registry.locks import exclusive
 
 from flows.intents import Intent, Intents
 from flows.progress import reported
@@ -17,6 +16,7 @@ from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
 from registry.database import utc_now
 from registry.errors import BusyError, EverfitError, OutsideError
+from registry.locks import exclusive
 from registry.sources import read
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def search(task: str, trials: int | None = None, seconds: float | None = None, s
     killed is resumed with all its finished trials. Raises `BusyError` while another search of the task runs.
     """
     place = enter(task)
-    with exclusive(place.lock, f"searching for {task}"):
+    with exclusive(place.lock, f"a search or an improvement of task {task}"):
         return search_and_register(place, trials=trials, seconds=seconds, seed=seed)
 
 

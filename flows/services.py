@@ -15,11 +15,11 @@ from pathlib import Path
 
 import psutil
 from pydantic import SecretStr
-from registry.locks import exclusive
 
 from flows.processes import Desk, Service, is_ready, require_free
 from flows.workplace import task_names
 from registry.errors import StateError, unknown
+from registry.locks import exclusive
 from registry.settings import LOOPBACK, Settings
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -63,7 +63,7 @@ def up(
     """
     wanted = [one for one in services(settings, task) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
-    with exclusive(_lock(settings), "starting or stopping the services"):
+    with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
         there = {one.name for one in wanted} | {one.name for one in running(settings)}
         environment = child_environment(settings, there)
         first = [one for one in wanted if one.name in _FIRST]
@@ -74,7 +74,7 @@ def up(
 def down(settings: Settings, *, say: Callable[[str], None] = print) -> tuple[str, ...]:
     """Stop every service of this home, whoever started it; the names of those that ran. Raises `BusyError`."""
     desk = Desk(settings.folder)
-    with exclusive(_lock(settings), "starting or stopping the services"):
+    with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
         # Prefect's server goes last: the deployments still talk to it while they end.
         stopped = desk.stop("deployments", "endpoint", "status", grace=_GRACE_SECONDS)
         stopped += desk.stop("mlflow", "prefect", grace=_GRACE_SECONDS)

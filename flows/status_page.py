@@ -56,14 +56,14 @@ class Snapshot:
 
 
 def read(place: Workplace) -> Snapshot:
-    """Read everything. A registry or an endpoint that is down is a text on the page; raises `StoreError`."""
+    """Read everything. An endpoint that is down is a text on the page; raises `StoreError`."""
     entries = place.ledger.read()
     counts = place.log.counts()
     return Snapshot(
         task=place.task.name,
         metric=place.task.metric,
         served=_served(place),
-        champion=_champion(place),
+        champion=_champion(entries),
         predictions=counts.predictions,
         labelled=counts.labelled,
         entries=tuple(entries),
@@ -93,12 +93,10 @@ def _served(place: Workplace) -> str:
         return "not answering"
 
 
-def _champion(place: Workplace) -> str:
-    try:
-        version = place.versions.get(place.task.name, "champion")
-    except EverfitError:
-        return "registry not answering"
-    return "none yet" if version is None else f"version {version}"
+def _champion(entries: Sequence[Entry]) -> str:
+    """The version last promoted or gone back to, by the ledger: a page needs no registry for it."""
+    found = [entry.version for entry in entries if entry.kind in ("promotion", "rollback")]
+    return f"version {found[-1]}" if found else "none yet"
 
 
 def page(snapshot: Snapshot) -> str:

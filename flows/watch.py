@@ -74,7 +74,7 @@ def turn(place: Workplace) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(exclusive(lock, f"watching {place.task.name}"))
+                held.enter_context(exclusive(lock, f"a watch pass over task {place.task.name}"))
                 break
             except BusyError:
                 if time.monotonic() > deadline:

@@ -1,0 +1,122 @@
+"""The flows as Prefect runs them: names, retries, artifacts; and as plain functions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
+
+from flows import stages
+from flows.progress import Reporter, line, listening, reported
+from flows.stages import in_run, perform, stage
+from flows.watch import watch
+from flows.workplace import Workplace
+from registry.errors import DataError, NoModelError, RegistryError
+from retrain.search.progress import Progress
+from tests.flows.conftest import fill
+from tests.handmade import make_frame
+
+HALF = Progress("search", 3, 6, 0.71234, "auc", 12.4)
+
+
+@pytest.fixture
+def watched(place: Workplace, tmp_path: Path) -> Workplace:
+    """Ten days of predictions with labels, in weekly windows: two are over."""
+    fill(place.log, make_frame(1440, seed=3, start="2024-03-02"), tmp_path / "bundle")
+    return place
+
+
+def test_watch_as_a_plain_function(watched: Workplace) -> None:
+    found = watch.fn("handmade")
+    assert (found["severity"], found["remedy"], found["windows"]) == ("ok", "none", 2)
+    assert [entry.kind for entry in watched.ledger.read()] == ["window", "window", "decision"]
+    assert watch.fn("handmade")["windows"] == 0
+
+
+def test_watch_without_a_champion(place: Workplace) -> None:
+    place.versions.unset("handmade", "champion")
+    with pytest.raises(NoModelError, match="no champion to watch"):
+        watch.fn("handmade", as_of=datetime(2024, 3, 9))
+
+
+def test_without_a_server_a_flow_is_a_plain_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+    @flow
+    def where() -> bool:
+        return in_run()
+
+    assert perform(where) is False
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_watch_as_a_flow_leaves_its_artifacts(watched: Workplace) -> None:
+    found = watch("handmade")
+    assert found["windows"] == 2
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["watch handmade"])))
+        ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        artifacts = {one.key: one.type for one in client.read_artifacts(artifact_filter=ours)}
+    assert run.parameters == {"task": "handmade", "as_of": None}
+    assert artifacts == {"handmade-measurements": "table", "handmade-decision": "markdown"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(("error", "attempts"), [(RegistryError, 3), (DataError, 1)])
+def test_only_what_fails_outside_is_tried_again(
+    error: type[Exception], attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "RETRY_DELAYS", (0.01, 0.01))
+    calls = []
+
+    @stage
+    def fragile() -> None:
+        calls.append(1)
+        raise error("no")
+
+    @flow
+    def one_stage() -> None:
+        fragile()
+
+    with pytest.raises(error):
+        one_stage()
+    assert len(calls) == attempts
+    with pytest.raises(error):
+        fragile()
+    assert len(calls) == attempts + 1
+
+
+def test_progress_is_one_line() -> None:
+    assert line(HALF) == "search, 3/6, best auc 0.7123, 12 s left"
+    assert line(Progress("export", 0, None, None, "auc", 0.0, "one graph")) == "export, 0, 0 s left, one graph"
+
+
+def test_progress_goes_to_the_listener_or_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Progress] = []
+    with listening(heard.append):
+        Reporter("search")(HALF)
+    assert heard == [HALF]
+    with caplog.at_level(logging.INFO, "everfit"):
+        report = Reporter("search")
+        for left in (12.4, 11.9, 11.4):
+            report(Progress("search", 3, 6, 0.71234, "auc", left))
+    assert caplog.messages == [line(HALF)]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_progress_fills_an_artifact(make_place: Callable[..., Workplace]) -> None:
+    @flow
+    def searching() -> None:
+        with reported("some-search") as report:
+            report(HALF)
+
+    searching()
+    with get_client(sync_client=True) as client:
+        (found,) = [one for one in client.read_artifacts() if one.key == "some-search"]
+    assert found.data == 100.0

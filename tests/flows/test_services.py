@@ -1,0 +1,163 @@
+"""The services as real processes on ports of their own: started, found again, stopped, and told from strangers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from flows.processes import Desk
+from flows.services import NAMES, child_environment, connected, down, running, services, up
+from flows.workplace import Workplace
+from registry.errors import BusyError, OutsideError, StateError
+from registry.locks import exclusive
+from registry.settings import Settings
+from tests.flows.conftest import fill
+from tests.handmade import make_frame
+
+LOCAL = ("status", "endpoint")
+
+
+@pytest.fixture
+def stopped(settings: Settings) -> Iterator[Settings]:
+    """Whatever a test starts is gone when it ends."""
+    yield settings
+    Desk(settings.folder).stop(*NAMES, grace=5.0)
+
+
+def test_up_and_down(place: Workplace, stopped: Settings) -> None:
+    said: list[str] = []
+    began = up(stopped, "handmade", only=LOCAL, say=said.append)
+    assert [(one.name, one.started) for one in began] == [("status", True), ("endpoint", True)]
+    assert "endpoint: starting the endpoint of handmade" in said
+    again = up(stopped, "handmade", only=LOCAL, say=said.append)
+    assert [(one.pid, one.started) for one in again] == [(one.pid, False) for one in began]
+    assert {one.name for one in running(stopped, "handmade")} == set(LOCAL)
+
+    status, endpoint = began
+    page = httpx.get(status.url, trust_env=False, timeout=30)
+    assert page.status_code == 200
+    assert "version 1" in page.text
+    assert httpx.get(status.url, headers={"Host": "elsewhere.example"}, trust_env=False).status_code == 400
+    assert httpx.get(f"{endpoint.url}/model", trust_env=False).json()["version"] == "1"
+
+    Desk(stopped.folder).record("status").unlink()  # as if a kill had come between the start and the record
+    os.kill(endpoint.pid, signal.SIGKILL)
+    psutil.Process(endpoint.pid).wait(timeout=10)
+    found = up(stopped, "handmade", only=LOCAL, say=said.append)
+    assert [(one.name, one.started) for one in found] == [("status", False), ("endpoint", True)]
+
+    assert set(down(stopped, say=said.append)) == set(LOCAL)
+    assert not any(psutil.pid_exists(one.pid) for one in found)
+    assert down(stopped, say=said.append) == ()
+    assert os.listdir(stopped.folder / "run") == []
+
+
+def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", stopped.status_port))
+        stranger.listen()
+        with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_STATUS_PORT"):
+            up(stopped, "handmade", only=["status"])
+
+
+def test_a_service_that_does_not_come_up_says_why(settings: Settings, stopped: Settings) -> None:
+    with pytest.raises(OutsideError, match=r"the status page stopped while starting; the end of [^$]*unknown task"):
+        up(settings, "nobody", only=["status"])
+
+
+def test_two_at_once_are_one_too_many(settings: Settings) -> None:
+    with exclusive(settings.folder / "locks" / "services.lock", "starting"):
+        with pytest.raises(BusyError):
+            up(settings, "handmade")
+        with pytest.raises(BusyError):
+            down(settings)
+
+
+def test_an_unknown_service(settings: Settings) -> None:
+    with pytest.raises(StateError, match=r"unknown service 'endpiont'.*did you mean 'endpoint'"):
+        up(settings, "handmade", only=["endpiont"])
+
+
+def test_another_task_is_another_command(place: Workplace, stopped: Settings) -> None:
+    up(stopped, "handmade", only=["status"], say=lambda _: None)
+    with pytest.raises(StateError, match="run `everfit down` first"):
+        up(stopped, "flights", only=["status"])
+
+
+def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tuple(one.name for one in services(settings, "handmade")) == NAMES
+    assert [one.name for one in services(settings, None)] == ["prefect", "mlflow", "deployments"]
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
+    elsewhere = settings.model_copy(update={"tracking_url": "http://mlflow.example"})
+    assert [one.name for one in services(elsewhere, None)] == ["deployments"]
+    assert all("127.0.0.1" in one.url for one in services(settings, "handmade") if one.url)
+
+
+def test_children_reach_the_services_that_are_there(settings: Settings) -> None:
+    alone = child_environment(settings, ())
+    assert "EVERFIT_TRACKING_URL" not in alone or alone["EVERFIT_TRACKING_URL"] == ""
+    assert "PREFECT_API_URL" not in alone
+    beside = child_environment(settings, NAMES)
+    assert beside["EVERFIT_TRACKING_URL"] == f"http://127.0.0.1:{settings.mlflow_port}"
+    assert beside["PREFECT_API_URL"] == f"http://127.0.0.1:{settings.prefect_port}/api"
+    assert beside["PREFECT_HOME"].startswith(str(settings.folder))
+    assert beside["DO_NOT_TRACK"] == "true"
+
+
+def test_a_key_reaches_the_children(settings: Settings) -> None:
+    locked = Settings(home=settings.home, api_key="opensesame")  # type: ignore[arg-type]
+    assert child_environment(locked, ())["EVERFIT_API_KEY"] == "opensesame"
+
+
+def test_nothing_runs_and_nothing_is_swapped_in(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert running(settings) == ()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", dict(os.environ))
+        assert connected(settings).tracking == settings.tracking
+        assert "PREFECT_API_URL" not in os.environ
+
+
+def until(answer: Callable[[], Any], seconds: float = 120) -> Any:
+    """The first answer that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := answer()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.3)
+    return found
+
+
+def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
+    make_place: Callable[..., Workplace], stopped: Settings, tmp_path: Path
+) -> None:
+    """One server for the whole chain: schedule, watch, event, automation, limit, improve (refused: no source)."""
+    place = make_place()
+    fill(place.log, make_frame(2016, seed=5, start="2024-03-02", flip=1.0), tmp_path / "bundle")
+    (tmp_path / "source.parquet").unlink()
+    often = stopped.model_copy(update={"watch_minutes": 0.1})
+    server, _ = up(often, only=["prefect", "deployments"], say=lambda _: None)
+
+    def runs(flow: str) -> list[dict[str, Any]]:
+        asked = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+        found = httpx.post(f"{server.url}/api/flow_runs/filter", json=asked, trust_env=False)
+        return list(found.raise_for_status().json())
+
+    watched = until(lambda: runs("watch"))
+    assert watched[0]["auto_scheduled"]
+    assert watched[0]["name"] == "watch handmade"
+    (improved,) = until(lambda: runs("improve"))
+    (end,) = place.ledger.read(kinds={"improvement"})
+    assert end.outcome == "refused"
+    assert "source.parquet" in end.reasons[0]
+    (decision,) = (entry for entry in place.ledger.read(kinds={"decision"}) if entry.outcome == "research")
+    assert datetime.fromisoformat(improved["parameters"]["as_of"]) == decision.at == end.at
+    assert improved["parameters"]["reason"]
