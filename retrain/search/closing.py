@@ -5,6 +5,7 @@ The test rows are looked at once, at the very end, by the finished graph and by 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +19,18 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from registry.bundle import CANDIDATES, Estimate, Lineage, Manifest, ModelBundle
+from registry.bundle import CANDIDATES, CARD, FIGURES, Estimate, Lineage, Manifest, ModelBundle
 from registry.errors import StateError
 from registry.metrics import Array, metrics_for
+from registry.schema import as_datetimes
 from registry.scoring import Scores
 from retrain.boosted import Boosted, evaluate, fit_boosted
 from retrain.calibration import Calibration
+from retrain.card import Story, card
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs, write_model
 from retrain.families.catalogue import family_named
+from retrain.figures import Tried, draw
 from retrain.search import plan as plans
 from retrain.search.heritage import TRAINED_UNTIL, annotate
 from retrain.search.material import Material
@@ -67,6 +71,7 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
         boosted = boosting.result()
     finish.tell("card", "metrics on the test part, figures and card")
     manifest = _manifest(material, calibration, answers, boosted, len(results), finish)
+    _present(material, manifest, answers, boosted, plans.read_results(folder), out)
     return ModelBundle.seal(out, manifest)
 
 
@@ -185,6 +190,26 @@ def _manifest(
             trials=trials,
         ),
     )
+
+
+def _present(
+    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted, results: Sequence[Result], out: Path
+) -> None:
+    """Write the figures and the card."""
+    task, rows = material.task, material.parts.test
+    labels = material.labels[rows]
+    tried = [Tried(one.number, one.score, one.origin, one.state == "complete") for one in results]
+    pictures = draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores), tried)
+    story = Story(
+        scores=answers,
+        labels=labels,
+        times=None if task.time is None else as_datetimes(material.frame[task.time], task.time).to_numpy()[rows],
+        boosted=boosted,
+        told=json.loads((out / CANDIDATES).read_text(encoding="utf-8")),
+        findings=material.findings,
+        figures=[path.name for path in pictures],
+    )
+    (out / CARD).write_text(card(manifest, story), encoding="utf-8")
 
 
 @contextmanager
