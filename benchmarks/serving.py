@@ -217,8 +217,10 @@ def _rounds(servers: dict[str, tuple[psutil.Process, int]], body: bytes, options
     for name, rounds in found.items():
         print(f"{name:16}" + "".join(f"{statistics.median(values):10.0f}" for values in zip(*rounds, strict=True)))
     ratios = sorted(a.rate / b.rate for a, b in zip(*found.values(), strict=True))
+    spent = sorted(b.cpu / a.cpu for a, b in zip(*found.values(), strict=True))
     middle = statistics.median(ratios)
     print(f"ratio of the rates: {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); to reach: {REACH}")
+    print(f"by the server's CPU time: {statistics.median(spent):.2f} ({spent[0]:.2f} to {spent[-1]:.2f})")
     return middle
 
 

@@ -12,6 +12,7 @@ from registry.errors import EverfitError
 from registry.settings import Settings
 from serving.app import create_app
 
+GRACE_SECONDS = 10
 _QUIET = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
 
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
         http="httptools",
         log_level="warning",
         access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     return 0
 

@@ -53,7 +53,7 @@ def create_app(settings: Settings, task: str, versions: VersionSource | None = N
         source,
         settings.folder / "served" / f"{task}.json",
         seconds=settings.poll_seconds,
-        report=_LOG.warning,
+        report=_LOG.log,
     )
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
@@ -207,7 +207,7 @@ def _gauges(slot: Slot, logbook: Logbook, counts: Counts) -> dict[str, float]:
         "everfit_swaps_total": slot.swaps,
         "everfit_ignored_values_total": counts.ignored_values,
         "everfit_outside_range_total": counts.outside_range,
-        "everfit_refused_versions_total": slot.bundle_failures,
+        "everfit_refused_versions_total": slot.refusals,
     }
 
 

@@ -9,10 +9,11 @@ nobody. Whatever goes wrong with a new version, the old one stays, and `Slot` sa
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -93,7 +94,8 @@ class Slot:
     registry_error: str | None = None
     """Why the registry could not be asked at the last look, if so."""
     registry_seen: bool = False
-    bundle_failures: int = field(default=0)
+    refusals: int = 0
+    """How often a new champion could not be served."""
 
     def served(self) -> Served:
         """The version that answers. Raises `NoModelError`."""
@@ -119,10 +121,10 @@ class Follower:
         memory: Path,
         *,
         seconds: float,
-        report: Callable[[str], None],
+        report: Callable[[int, str], None],
     ) -> None:
         """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
-        was served last; `report` takes a line for the operator."""
+        was served last; `report` takes a level of `logging` and a line for the operator."""
         self._slot, self._open_source, self._memory = slot, source, memory
         self._seconds, self._report = seconds, report
         self._source: VersionSource | None = None
@@ -161,7 +163,7 @@ class Follower:
             return
         self._refused = None
         self._slot.put(served)
-        self._report(f"task {self._slot.task!r}: version {version} is served")
+        self._report(logging.INFO, f"task {self._slot.task!r}: version {version} is served")
 
     def close(self) -> None:
         """Stop looking."""
@@ -195,7 +197,7 @@ class Follower:
     def _tell(self, error: BaseException | None) -> None:
         text = None if error is None or isinstance(error, NoModelError) else _words(error)
         if text is not None and self._slot.registry_error is None:
-            self._report(f"task {self._slot.task!r}: the registry cannot be asked: {text}")
+            self._report(logging.WARNING, f"task {self._slot.task!r}: the registry cannot be asked: {text}")
         self._slot.registry_error = text
         self._slot.registry_seen |= text is None
 
@@ -208,10 +210,10 @@ class Follower:
         if isinstance(error, OutsideError):
             wait = self._seconds  # the version may be sound: the registry failed while it was fetched
         self._refused = (version, time.monotonic() + wait, wait)
-        self._slot.bundle_failures += 1
+        self._slot.refusals += 1
         self._slot.last_error = f"version {version} is the champion but cannot be served: {_words(error)}"
         if not known:
-            self._report(f"task {self._slot.task!r}: {self._slot.last_error}")
+            self._report(logging.WARNING, f"task {self._slot.task!r}: {self._slot.last_error}")
 
 
 def _words(error: BaseException | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from registry.bundle import Manifest
-from registry.schema import Column, Schema
+from registry.schema import Column, NumericColumn, Schema
 from registry.target import Target
 
 JsonSchema = dict[str, Any]
@@ -62,16 +63,19 @@ def row_schema(schema: Schema) -> JsonSchema:
 
 def _example(column: Column) -> Any:
     if column.kind == "numeric":
-        low, high = column.low or 0.0, column.high if column.high is not None else 1.0
-        middle = (low + high) / 2
-        return round(middle) if column.integer else float(f"{middle:.4g}") if low <= float(f"{middle:.4g}") else middle
+        return _middle(column)
     if column.kind == "boolean":
         return True
     if column.kind == "datetime":
-        return (
-            (column.high.replace(microsecond=0) if column.high else "2024-01-01T00:00:00").__str__().replace(" ", "T")
-        )
+        return (column.high or datetime(2024, 1, 1)).isoformat(timespec="seconds")
     return column.categories[0] if column.categories else "a"
+
+
+def _middle(column: NumericColumn) -> float:
+    low = 0.0 if column.low is None else column.low
+    middle = (low + (low if column.high is None else column.high)) / 2
+    short = round(middle) if column.integer else float(f"{middle:.4g}")
+    return short if low <= short <= (column.high or short) else middle
 
 
 def _property(column: Column) -> JsonSchema:

@@ -1,0 +1,100 @@
+"""Following the champion: what is asked of the registry, what is remembered, when a bad version is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import orjson
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.errors import NoModelError
+from serving import champion
+from serving.champion import Follower, Slot
+from tests.serving.conftest import FakeVersions
+
+
+class Watch:
+    """A follower of the task `handmade`, looked at by hand."""
+
+    def __init__(self, folder: Path, versions: FakeVersions) -> None:
+        self.slot, self.lines = Slot("handmade"), list[tuple[int, str]]()
+        self.memory = folder / "served" / "handmade.json"
+        self.follower = Follower(
+            self.slot, lambda: versions, self.memory, seconds=0, report=lambda *line: self.lines.append(line)
+        )
+
+    def look(self) -> None:
+        asyncio.run(self.follower.look())
+
+
+def test_no_champion_is_no_fault(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, FakeVersions())
+    watch.look()
+    assert (watch.slot.registry_error, watch.slot.last_error, watch.lines) == (None, None, [])
+    with pytest.raises(NoModelError, match="no model to serve yet: the registry has no champion"):
+        watch.slot.served()
+
+
+def test_a_champion_is_fetched_once_and_remembered(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion = "1"
+    watch = Watch(tmp_path, versions)
+    for _ in range(3):
+        watch.look()
+    assert versions.fetched == ["1"]
+    assert watch.slot.served().version == "1"
+    assert orjson.loads(watch.memory.read_bytes())["version"] == "1"
+    assert watch.lines == [(logging.INFO, "task 'handmade': version 1 is served")]
+    again = Watch(tmp_path, FakeVersions())
+    asyncio.run(again.follower.remember())
+    assert again.slot.served().version == "1"
+
+
+def test_a_memory_that_is_damaged_is_said(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, FakeVersions())
+    watch.memory.parent.mkdir()
+    for text in (b"{", b"{}", b'{"version": "1", "folder": "/nowhere"}'):
+        watch.memory.write_bytes(text)
+        asyncio.run(watch.follower.remember())
+        assert "cannot be served again" in (watch.slot.last_error or "")
+        assert watch.slot.current is None
+
+
+def test_a_bad_version_is_tried_again_later_and_later(
+    tmp_path: Path, bundles: dict[str, ModelBundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(champion.time, "monotonic", lambda: now)
+    versions = FakeVersions()
+    versions.champion = "9"
+    watch = Watch(tmp_path, versions)
+    tries = []
+    for now in range(60):
+        before = len(versions.fetched)
+        watch.look()
+        tries += [now] * (len(versions.fetched) - before)
+    assert tries == [0, 5, 15, 35]
+    assert watch.slot.refusals == 4
+    assert len(watch.lines) == 1, "said once, not at every try"
+    versions.bundles["9"] = bundles["good"]
+    now = 100
+    watch.look()
+    assert watch.slot.served().version == "9"
+    assert watch.slot.last_error is None
+
+
+def test_a_registry_that_fails_is_said_once(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion, versions.down = "1", True
+    watch = Watch(tmp_path, versions)
+    watch.look()
+    watch.look()
+    assert len(watch.lines) == 1
+    assert watch.slot.registry_error == "the registry does not answer"
+    versions.down = False
+    watch.look()
+    assert watch.slot.registry_error is None
+    assert watch.slot.served().version == "1"
