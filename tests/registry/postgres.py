@@ -52,7 +52,7 @@ def server(programs: Path) -> Iterator[str]:
                 _wait(programs, port, process, folder / "log")
                 yield f"postgresql://everfit@127.0.0.1:{port}/postgres"
             finally:
-                process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+                process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
                 process.wait(20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
