@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Engine
 
 from registry.database import open_engine
 from registry.versions import Versions
@@ -27,13 +26,13 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgres(postgres_url: str) -> str:
-    """The URL of a new database without tables."""
-    name = f"test_{uuid4().hex}"
-    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    """The URL of a real server's database, without tables."""
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
-    return make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    return postgres_url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
