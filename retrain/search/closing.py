@@ -57,7 +57,8 @@ class Finish:
 
 def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finish) -> ModelBundle:
     """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result."""
-    results = ranked(plans.read_results(folder), greater_is_better=plan.greater_is_better)
+    tried = plans.read_results(folder)
+    results = ranked(tried, greater_is_better=plan.greater_is_better)
     if not results:
         raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
     shutil.rmtree(out, ignore_errors=True)
@@ -70,8 +71,8 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
         answers = _write(material, out, members, calibration, results, finish)
         boosted = boosting.result()
     finish.tell("card", "metrics on the test part, figures and card")
-    manifest = _manifest(material, calibration, answers, boosted, len(results), finish)
-    _present(material, manifest, answers, boosted, plans.read_results(folder), out)
+    manifest = _manifest(material, calibration, answers, boosted, len(tried), finish)
+    _present(material, manifest, answers, boosted, tried, out)
     return ModelBundle.seal(out, manifest)
 
 

@@ -1,0 +1,132 @@
+"""The contract of families: one suite that every family passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from registry.errors import TaskError
+from retrain.families.base import Candidate, Family
+from retrain.families.catalogue import FAMILIES, family_named
+from retrain.families.embeddings import CategoryEmbedding, InputEncoder
+from retrain.search.portfolio import DEFAULTS
+from retrain.search.space import SearchSpace
+
+SHAPES = [(3, (4, 7)), (3, ()), (0, (4, 7))]
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+every_shape = pytest.mark.parametrize(("d_numeric", "cardinalities"), SHAPES)
+
+
+def candidates(family: Family, count: int = 6) -> list[Candidate]:
+    space = SearchSpace((family,), 1_000, 9, "binary")
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(count)]
+    periodic = space.fit(Candidate(family=family.name, choices={"numeric_embedding": "periodic"}), DEFAULTS)
+    assert periodic is not None
+    return [*drawn, periodic]
+
+
+def rows(n: int, d_numeric: int, cardinalities: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    codes = [torch.randint(k, (n,), generator=generator) for k in cardinalities]
+    categories = torch.stack(codes, dim=1) if codes else torch.zeros(n, 0, dtype=torch.int64)
+    return torch.randn(n, d_numeric, generator=generator), categories
+
+
+@every_family
+@every_shape
+def test_gives_the_outputs_asked_for(family: Family, d_numeric: int, cardinalities: tuple[int, ...]) -> None:
+    for candidate in candidates(family):
+        network = family.build(candidate, d_numeric, cardinalities, 3)
+        outputs = network(*rows(5, d_numeric, cardinalities))
+        assert outputs.shape == (5, 3)
+        assert outputs.isfinite().all()
+
+
+@every_family
+def test_every_parameter_learns(family: Family) -> None:
+    for candidate in candidates(family):
+        network = family.build(candidate, 3, (4, 7), 2)
+        network(*rows(64, 3, (4, 7))).square().sum().backward()
+        assert [name for name, one in network.named_parameters() if one.grad is None] == []
+
+
+@every_family
+def test_is_the_same_by_seed(family: Family) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        states.append(family.build(candidates(family)[0], 3, (4,), 2).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@every_family
+def test_rows_do_not_meet_in_evaluation(family: Family) -> None:
+    for candidate in candidates(family):
+        network = family.build(candidate, 3, (4, 7), 2).eval()
+        numeric, categories = rows(6, 3, (4, 7))
+        with torch.no_grad():
+            together = network(numeric, categories)
+            alone = torch.cat([network(numeric[i : i + 1], categories[i : i + 1]) for i in range(6)])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_names_the_parts_a_warm_start_matches(family: Family) -> None:
+    network = family.build(candidates(family)[-1], 3, (4, 7), 2)
+    wide, narrow = network.inputs.widths
+    assert network.state_dict()["first.weight"].shape[1] == 3 * wide + 2 * narrow
+    assert network.state_dict()["inputs.words.table.weight"].shape == (11, narrow)
+    assert network.state_dict()["inputs.numbers.frequencies"].shape[0] == 3
+
+
+@every_family
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.:FutureWarning")  # torch of itself
+@pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
+def test_becomes_a_graph_with_any_number_of_rows(family: Family, tmp_path) -> None:
+    network = family.build(candidates(family)[-1], 3, (4, 7), 2).eval()
+    n = torch.export.Dim("n")
+    program = torch.onnx.export(
+        network,
+        rows(3, 3, (4, 7)),
+        dynamo=True,
+        dynamic_shapes=({0: n}, {0: n}),
+        input_names=["numeric", "categories"],
+        external_data=False,
+        verbose=False,
+    )
+    program.save(tmp_path / "network.onnx")
+    session = ort.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 17):
+        numeric, categories = rows(count, 3, (4, 7))
+        found = session.run(None, {"numeric": numeric.numpy(), "categories": categories.numpy()})[0]
+        np.testing.assert_allclose(found, network(numeric, categories).detach().numpy(), atol=1e-5)
+
+
+def test_names_are_unique_and_known() -> None:
+    names = [family.name for family in FAMILIES]
+    assert len(set(names)) == len(names)
+    assert all(family_named(name).name == name for name in names)
+    with pytest.raises(TaskError, match=r"unknown family 'mpl'.*did you mean 'mlp'"):
+        family_named("mpl")
+
+
+def test_unknown_and_missing_categories_begin_at_zero() -> None:
+    embedding = CategoryEmbedding((4, 5), 3)
+    assert embedding(torch.tensor([[0, 1]])).abs().max() == 0
+    assert embedding(torch.tensor([[2, 4]])).abs().min() > 0
+
+
+def test_a_network_needs_a_column() -> None:
+    with pytest.raises(ValueError, match="at least one numeric or categorical column"):
+        InputEncoder(0, (), cap=8)
+
+
+def test_a_candidate_is_known_by_its_choices() -> None:
+    one = Candidate(family="mlp", choices={"a": 1, "b": 0.5})
+    assert one.key == Candidate(family="mlp", choices={"b": 0.5, "a": 1}).key
+    assert one.key != Candidate(family="resnet", choices={"a": 1, "b": 0.5}).key
+    with pytest.raises(TaskError, match="lacks 'width'"):
+        one.count("width")

@@ -1,0 +1,177 @@
+"""Whole small searches over real worker processes, and what is left of them after kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.errors import BusyError, DataError, OutsideError, TaskError
+from registry.scoring import Scorer
+from registry.task import Problem, TaskSpec
+from retrain.search import plan as plans
+from retrain.search.crew import SPARE, Crew
+from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
+from retrain.search.material import hash_frame
+from retrain.search.progress import Progress, silent
+from retrain.search.session import Budget, Session, fingerprint, search
+from tests.handmade import make_frame, make_task
+
+ROWS = 600
+SEARCH = {"families": ["mlp"], "workers": 2, "max_epochs": 3}
+
+
+def small_task(problem: Problem = "binary", **more: object) -> TaskSpec:
+    return make_task(problem, search={**SEARCH, **more})
+
+
+def only(folder: Path) -> Path:
+    (home,) = [path for path in folder.iterdir() if path.is_dir()]
+    return home
+
+
+@pytest.mark.parametrize("problem", ["binary", "multiclass", "regression"])
+def test_a_search_ends_in_a_bundle_that_works(problem: Problem, tmp_path: Path) -> None:
+    task, frame, seen = small_task(problem), make_frame(ROWS, problem=problem), []
+    bundle = search(
+        task, frame, folder=tmp_path / "study", out=tmp_path / "bundle", trials=3, seconds=60, seed=0,
+        parent_version="7", progress=seen.append,
+    )  # fmt: skip
+    _check_bundle(bundle, frame, task)
+    assert list(dict.fromkeys(one.stage for one in seen))[:2] == ["preparation", "search"]
+    assert (max(one.finished for one in seen), seen[-1].metric) == (3, task.metric)
+    assert len(plans.read_results(only(tmp_path / "study"))) == 3
+
+
+def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
+    manifest = bundle.manifest
+    assert sum(manifest.lineage.rows.values()) == ROWS
+    assert manifest.lineage.parent_version == "7"
+    assert manifest.lineage.known_until == make_frame(ROWS)["when"].max().to_pydatetime()
+    assert set(manifest.metrics) == {"champion", "boosted"}
+    good = {"auc": 0.7, "rmse": 2.0}[task.metric]
+    assert (manifest.reference.value < good) == (task.metric == "rmse")
+    assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
+    assert bundle.candidates["study"][0]["origin"] == "portfolio"
+    Scorer.load(bundle).self_test()
+
+
+def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:
+    task, frame, killed = small_task(), make_frame(ROWS), []
+
+    def kill_one(progress: Progress) -> None:
+        if progress.stage == "search" and progress.finished >= 1 and not killed:
+            workers = [child for child in psutil.Process().children() if "retrain.search.worker" in child.cmdline()]
+            if workers:
+                workers[0].kill()
+                killed.append(workers[0].pid)
+
+    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 6, 90.0, 0), None, kill_one)
+    session.run(frame)
+    assert killed
+    assert len(plans.read_results(tmp_path / "study")) == 6
+
+
+_SEARCH_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from retrain.search.session import search
+from tests.handmade import make_frame
+from tests.retrain.test_session import ROWS, small_task
+folder = Path(sys.argv[1])
+search(small_task(), make_frame(ROWS), folder=folder, out=folder / "bundle", trials=400, seconds=300, seed=0)
+"""
+
+
+def test_a_killed_search_resumes_with_all_it_had_finished(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SEARCH_IN_A_PROCESS, str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    try:
+        results = _wait_for_results(tmp_path, process)
+        with pytest.raises(BusyError, match=str(process.pid)):
+            search(small_task(), make_frame(ROWS), folder=tmp_path, out=tmp_path / "other", trials=1, seconds=1, seed=0)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = {result.number: result for result in plans.read_results(only(tmp_path))}
+    assert set(results) <= set(before)
+    budget = len(before) + 2
+    home = only(tmp_path)
+    Session(small_task(), home, Budget(time.monotonic(), budget, 300.0, 0), None, silent).run(make_frame(ROWS))
+    after = {result.number: result for result in plans.read_results(home)}
+    assert {number: after[number] for number in before} == before
+    assert len(after) >= budget
+
+
+def _wait_for_results(folder: Path, process: subprocess.Popen[bytes]) -> list[int]:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        found = [int(path.parent.name) for path in folder.glob("*/trials/*/result.json") if path.parent.name.isdigit()]
+        if len(found) >= 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("the search gave no results")
+
+
+def test_other_data_and_other_questions_begin_a_fresh_study() -> None:
+    task, frame = small_task(), make_frame(100)
+    names = {
+        fingerprint(task, hash_frame(frame), 0, None),
+        fingerprint(task, hash_frame(frame.iloc[1:]), 0, None),
+        fingerprint(task, hash_frame(frame.assign(amount=frame["amount"] + 1e-9)), 0, None),
+        fingerprint(small_task(max_epochs=4), hash_frame(frame), 0, None),
+        fingerprint(task, hash_frame(frame), 1, None),
+    }
+    assert len(names) == 5
+    assert fingerprint(small_task(workers=5, trials=2), hash_frame(frame.copy()), 0, None) in names
+
+
+def test_fatal_findings_stop_before_any_training(tmp_path: Path) -> None:
+    frame = make_frame(200).assign(late="yes")
+    with pytest.raises(DataError, match="late"):
+        search(small_task(), frame, folder=tmp_path, out=tmp_path / "out", trials=1, seconds=5, seed=0)
+    assert psutil.Process().children() == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_strategy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="unknown strategy"):
+        search(
+            small_task(strategy="tpee"),
+            make_frame(10),
+            folder=tmp_path,
+            out=tmp_path / "o",
+            trials=1,
+            seconds=1,
+            seed=0,
+        )
+
+
+def test_a_crew_that_keeps_dying_says_what_it_died_of(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, 0)
+    (tmp_path / "workers" / "0.log").write_text("MemoryError\n")
+    with pytest.raises(OutsideError, match="MemoryError"):
+        crew.replace(SPARE + 1)
+
+
+def test_a_torn_line_is_cut_from_the_journal(tmp_path: Path) -> None:
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(b'{"op": 1}\n{"op": ')
+    lock = KernelLock(journal)
+    lock.acquire()
+    lock.release()
+    assert journal.read_bytes() == b'{"op": 1}\n'
+    cut_torn_line(journal)
+    assert json.loads(journal.read_text()) == {"op": 1}

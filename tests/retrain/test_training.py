@@ -1,0 +1,159 @@
+"""The training loop: it learns, is repeatable, keeps the best epoch and ends in good order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from registry.metrics import auc
+from registry.task import Problem
+from retrain.families.base import Candidate, TabularNet
+from retrain.families.catalogue import family_named
+from retrain.search.portfolio import DEFAULTS
+from retrain.search.space import SearchSpace
+from retrain.training import (
+    DivergedError,
+    Outputs,
+    Recipe,
+    Rows,
+    Trained,
+    batches,
+    class_weights,
+    evaluate,
+    load_state,
+    rate_factor,
+    regression_loss,
+    train,
+)
+
+RECIPE = Recipe(epochs=6, batch_size=32, rate=5e-3)
+
+
+def make_rows(n: int, problem: Problem, seed: int = 0) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    numeric = torch.randn(n, 3, generator=generator)
+    categories = torch.randint(2, 5, (n, 1), generator=generator)
+    signal = numeric[:, 0] + (categories[:, 0] == 3).float() + 0.3 * torch.randn(n, generator=generator)
+    labels = {
+        "binary": (signal > 0.3).long(),
+        "multiclass": torch.bucketize(signal, torch.tensor([-0.3, 0.8])),
+        "regression": (signal - signal.mean()) / signal.std(),
+    }
+    return Rows(numeric, categories, labels[problem])
+
+
+def make_network(d_out: int, seed: int = 0) -> TabularNet:
+    space = SearchSpace.of(("mlp",), 300, 9, "binary")
+    candidate = space.fit(Candidate(family="mlp", choices={"width": 64, "depth": 2, "dropout": 0.1}), DEFAULTS)
+    assert candidate is not None
+    torch.manual_seed(seed)
+    return family_named("mlp").build(candidate, 3, (5,), d_out)
+
+
+def scored(problem: Problem, rows: Rows) -> tuple[Callable[[Outputs], float], bool]:
+    labels = rows.labels.numpy()
+    if problem == "regression":
+        return lambda outputs: float(np.sqrt(np.mean((outputs[:, 0] - labels) ** 2))), False
+    return lambda outputs: auc(labels, torch.softmax(torch.from_numpy(outputs).double(), 1).numpy()), True
+
+
+def run(problem: Problem = "binary", recipe: Recipe = RECIPE, seed: int = 0, **more: object) -> Trained:
+    d_out = {"binary": 2, "multiclass": 3, "regression": 2}[problem]
+    validation = make_rows(200, problem, 1)
+    score, greater = scored(problem, validation)
+    given = {"score": score, "greater_is_better": greater, "seed": seed, **more}
+    return train(make_network(d_out), make_rows(600, problem), validation, recipe, problem=problem, **given)
+
+
+@pytest.mark.parametrize(("problem", "good"), [("binary", 0.95), ("multiclass", 0.9), ("regression", 0.6)])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_learns(problem: Problem, good: float, optimizer: str) -> None:
+    recipe = replace(RECIPE, epochs=12, optimizer=optimizer, rate=0.05 if optimizer == "sgd" else 5e-3)
+    trained = run(problem, recipe)
+    assert trained.score < good if problem == "regression" else trained.score > good
+
+
+def test_is_the_same_by_seed() -> None:
+    one, two, other = run(seed=1), run(seed=1), run(seed=2)
+    assert one.history == two.history != other.history
+    assert all(torch.equal(one.state[name], two.state[name]) for name in one.state)
+
+
+def test_gives_back_the_best_epoch() -> None:
+    scores = iter([0.5, 0.9, 0.6, 0.7])
+    trained = run(recipe=replace(RECIPE, epochs=4), score=lambda outputs: next(scores))
+    assert (trained.score, trained.best_epoch, trained.ending) == (0.9, 2, "finished")
+    network = load_state(make_network(2, seed=5), trained.state)
+    np.testing.assert_array_equal(evaluate(network, make_rows(200, "binary", 1)), trained.outputs)
+
+
+def test_stops_when_nothing_improves() -> None:
+    trained = run(recipe=replace(RECIPE, epochs=20, patience=2), score=lambda outputs: 0.5)
+    assert (trained.ending, len(trained.history)) == ("patience", 3)
+
+
+def test_stops_when_told() -> None:
+    seen: list[tuple[int, float]] = []
+    trained = run(report=lambda epoch, score: bool(seen.append((epoch, score))) or epoch == 2)
+    assert (trained.ending, [epoch for epoch, _ in seen]) == ("stopped", [1, 2])
+
+
+def test_keeps_what_it_has_at_the_deadline() -> None:
+    begin = time.monotonic()
+    trained = run(recipe=replace(RECIPE, epochs=100_000, patience=100_000), deadline=begin + 1.0)
+    assert trained.ending == "deadline"
+    assert time.monotonic() - begin < 3.0
+    assert len(trained.history) >= 1
+
+
+def test_a_deadline_within_the_first_epoch_still_gives_a_model() -> None:
+    trained = run(deadline=time.monotonic())
+    assert (trained.ending, trained.best_epoch) == ("deadline", 1)
+
+
+def test_divergence_is_an_error_of_its_own() -> None:
+    with pytest.raises(DivergedError, match="no epoch"):
+        run(recipe=replace(RECIPE, optimizer="sgd", rate=1e12, momentum=0.9))
+
+
+def test_a_late_divergence_keeps_the_best_epoch() -> None:
+    scores = iter([0.5, math.nan])
+    trained = run(score=lambda outputs: next(scores))
+    assert (trained.ending, trained.best_epoch) == ("diverged", 1)
+
+
+def test_batches_cover_each_row_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.cat(list(batches(100, 25, generator)))
+    assert sorted(seen.tolist()) == list(range(100))
+    assert [len(batch) for batch in batches(100, 30, generator)] == [30, 30, 30]
+    assert [len(batch) for batch in batches(10, 30, generator)] == [10]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "flat-cosine", "constant"])
+def test_schedules_warm_up_and_stay_within_bounds(schedule: str) -> None:
+    factors = [rate_factor(schedule, step / 200) for step in range(220)]
+    assert factors[0] < 0.1
+    assert max(factors) <= 1.0
+    assert min(factors) >= 0.0
+    assert factors[199] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-3)
+
+
+def test_class_weights_make_classes_weigh_alike() -> None:
+    labels = torch.tensor([0] * 9 + [1])
+    weights = class_weights(labels)
+    assert weights[0] * 9 == pytest.approx(float(weights[1]))
+
+
+def test_the_scale_learns_from_the_residual_and_not_the_mean() -> None:
+    outputs = nn.Parameter(torch.tensor([[0.0, 0.0]]))
+    regression_loss(outputs, torch.tensor([2.0])).backward()
+    assert outputs.grad is not None
+    assert outputs.grad[0].tolist() == pytest.approx([-4.0, 1.0 - 4.0])

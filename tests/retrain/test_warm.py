@@ -1,0 +1,167 @@
+"""Warm starts: weights matched by name, the guard, and no weights that have seen the rows that judge them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
+from retrain.families.base import Candidate, TabularNet
+from retrain.families.catalogue import FAMILIES, family_named
+from retrain.search.heritage import hand_down
+from retrain.search.material import Material, gather, layout_of
+from retrain.search.plan import Layout
+from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.space import SearchSpace
+from retrain.search.tally import ORIGIN, guard
+from retrain.search.warm import guard_fires, inherit, interleave
+from retrain.search.worker import prior_layout, prior_weights
+from tests.handmade import make_bundle, make_frame, make_task
+
+OLD = Layout(numeric=("a", "b"), categorical=(("city", ("rome", "oslo")), ("kind", ("x", "y"))))
+NEW = Layout(numeric=("b", "c"), categorical=(("kind", ("y", "z")), ("city", ("oslo", "rome"))))
+SPACE = SearchSpace.of(("mlp", "resnet"), 420, 9, "binary")
+
+
+def build(family: str, layout: Layout, seed: int) -> TabularNet:
+    choices = {"numeric_embedding": "periodic", "width": 64, "depth": 1}
+    candidate = SPACE.fit(Candidate(family=family, choices=choices), DEFAULTS)
+    assert candidate is not None
+    torch.manual_seed(seed)
+    network = family_named(family).build(candidate, len(layout.numeric), layout.cardinalities, 2)
+    torch.nn.init.normal_(network.inputs.words.table.weight)  # type: ignore[union-attr]
+    return network.eval()
+
+
+every_family = pytest.mark.parametrize("family", [family.name for family in FAMILIES])
+
+
+@every_family
+def test_the_same_columns_in_another_order_give_the_same_answers(family: str) -> None:
+    turned = Layout(numeric=("b", "a"), categorical=OLD.categorical[::-1])
+    old, new = build(family, OLD, 0), build(family, turned, 1)
+    state = inherit(new, old.state_dict(), OLD, turned, keep=1.0)
+    assert state is not None
+    new.load_state_dict(state)
+    numeric, categories = torch.randn(5, 2), torch.randint(4, (5, 2))
+    torch.testing.assert_close(old(numeric, categories), new(numeric.flip(1), categories.flip(1)))
+
+
+@every_family
+def test_what_is_new_keeps_its_own_weights(family: str) -> None:
+    old, new = build(family, OLD, 0), build(family, NEW, 1)
+    state, own = inherit(new, old.state_dict(), OLD, NEW, keep=1.0), new.state_dict()
+    assert state is not None
+    table, mine, theirs = (one["inputs.words.table.weight"] for one in (state, own, old.state_dict()))
+    assert torch.equal(table[3], mine[3])  # kind z is new
+    assert torch.equal(table[2], theirs[7])  # kind y
+    assert torch.equal(table[6], theirs[3])  # city oslo
+    frequencies = "inputs.numbers.frequencies"
+    assert torch.equal(state[frequencies][0], old.state_dict()[frequencies][1])
+    assert torch.equal(state[frequencies][1], own[frequencies][1])
+
+
+@every_family
+def test_shrinking_stands_between_old_and_own(family: str) -> None:
+    old, new = build(family, OLD, 0), build(family, OLD, 1)
+    state = inherit(new, old.state_dict(), OLD, OLD, keep=0.75)
+    assert state is not None
+    expected = 0.75 * old.state_dict()["first.weight"] + 0.25 * new.state_dict()["first.weight"]
+    torch.testing.assert_close(state["first.weight"], expected)
+
+
+def test_another_architecture_inherits_nothing() -> None:
+    assert inherit(build("mlp", OLD, 0), build("resnet", OLD, 0).state_dict(), OLD, OLD) is None
+    narrow = {name: value[:1] for name, value in build("mlp", OLD, 0).state_dict().items() if value.dim()}
+    assert inherit(build("mlp", OLD, 0), narrow, OLD, OLD) is None
+
+
+def test_the_guard_needs_enough_of_each_and_a_clear_case() -> None:
+    assert not guard_fires([0.6, 0.6], [0.7, 0.7, 0.7], greater_is_better=True)
+    assert not guard_fires([0.6, 0.6, 0.8], [0.7, 0.7, 0.7], greater_is_better=True)
+    assert not guard_fires([0.6, 0.6, 0.6], [0.7, 0.5, 0.5], greater_is_better=True)
+    assert guard_fires([0.6, 0.6, 0.6], [0.5, 0.5, 0.7], greater_is_better=False)
+
+
+def test_the_guard_reads_the_journal() -> None:
+    study = optuna.create_study(direction="maximize")
+    for origin, value in [("prior", 0.6), ("fresh", 0.7)] * 3:
+        study.enqueue_trial({}, user_attrs={ORIGIN: origin})
+        study.tell(study.ask(), value)
+    assert guard(study.trials, greater_is_better=True)
+    assert not guard(study.trials[:-1], greater_is_better=True)
+
+
+def test_every_third_is_fresh() -> None:
+    assert interleave(["p0", "p1", "p2", "p3"], ["f0", "f1"]) == ["p0", "p1", "f0", "p2", "p3", "f1"]
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    return gather(make_task(), make_frame(ROWS))
+
+
+ROWS = 600
+
+
+def prior_bundle(folder: Path, material: Material, trained_until: str | None) -> ModelBundle:
+    """A bundle whose one member is a network over the material's columns."""
+    bundle = make_bundle(folder)
+    preparation = material.preparations["robust"]
+    candidate = portfolio(SPACE)[0]
+    layout = layout_of(preparation)
+    network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, 2)
+    safetensors.torch.save_file({f"member0.{k}": v for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    gone = {"family": "transformer", "choices": {}}
+    told = {
+        "members": [{"candidate": candidate.model_dump(), "preparation": preparation.model_dump(mode="json")}],
+        "study": [{"candidate": one.model_dump()} for one in portfolio(SPACE)] + [{"candidate": gone}],
+        "trained_until": trained_until,
+    }
+    (folder / CANDIDATES).write_text(json.dumps(told))
+    return ModelBundle.seal(folder, bundle.manifest)
+
+
+def first_judged(material: Material) -> pd.Timestamp:
+    return pd.Timestamp(material.oldest(material.parts.validation))  # type: ignore[arg-type]
+
+
+def test_weights_are_handed_down_when_they_are_older_than_what_judges_them(tmp_path: Path, material: Material) -> None:
+    until = first_judged(material) - pd.Timedelta("1min")
+    heritage = hand_down(prior_bundle(tmp_path / "prior", material, until.isoformat()), material, SPACE, tmp_path)
+    assert heritage.handed[0].member == "member0."
+    assert [one.member for one in heritage.handed[1:]] == [None] * 7
+    assert heritage.dropped == 1
+    assert prior_layout(tmp_path) == material.layout
+    assert "first.weight" in prior_weights(tmp_path, "member0.")
+
+
+@pytest.mark.parametrize("later", ["0min", "30D"])
+def test_weights_that_have_seen_what_judges_them_are_not(tmp_path: Path, material: Material, later: str) -> None:
+    until = first_judged(material) + pd.Timedelta(later)
+    heritage = hand_down(prior_bundle(tmp_path / "prior", material, until.isoformat()), material, SPACE, tmp_path)
+    assert {one.member for one in heritage.handed} == {None}
+    assert "not inherited" in heritage.weights
+    assert len(heritage.handed) == 8
+
+
+def test_without_a_time_nobody_can_tell(tmp_path: Path) -> None:
+    timeless = gather(make_task(time=None), make_frame(ROWS).drop(columns="when"))
+    heritage = hand_down(prior_bundle(tmp_path / "prior", timeless, None), timeless, SPACE, tmp_path)
+    assert {one.member for one in heritage.handed} == {None}
+
+
+def test_the_queue_mixes_prior_and_fresh(tmp_path: Path, material: Material) -> None:
+    heritage = hand_down(prior_bundle(tmp_path / "prior", material, None), material, SPACE, tmp_path)
+    study = optuna.create_study(direction="maximize")
+    heritage.enqueue(study, SPACE, seed=0)
+    assert [trial.user_attrs[ORIGIN] for trial in study.trials] == ["prior", "prior", "fresh"] * 4
+    assert heritage.record(study) | {"weights": ""} == {
+        "handed": 8, "tried": 0, "dropped": 1, "refused": 0, "guard_fired": False, "weights": "",
+    }  # fmt: skip
