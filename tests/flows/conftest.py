@@ -23,9 +23,9 @@ from tests.handmade import make_bundle, make_frame, make_task
 
 TINY_SEARCH = {
     "trials": 2,
-    "seconds": 40,
+    "seconds": 20,
     "workers": 1,
-    "max_epochs": 3,
+    "max_epochs": 2,
     "ensemble": 1,
     "families": ["mlp"],
     "strategy": "random",

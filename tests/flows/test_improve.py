@@ -30,7 +30,7 @@ AS_OF = datetime(2024, 3, 16)
 @pytest.fixture
 def degraded(make_place: Callable[..., Workplace], tmp_path: Path) -> Workplace:
     """Two weeks in which the relation to the target is reversed, with their labels."""
-    research = {"trials": 2, "seconds": 40, "history": "14d"}
+    research = {"trials": 2, "seconds": 20, "history": "14d"}
     place = make_place(search=TINY_SEARCH, research=research, gate={"min_rows": 150, "latency_ratio": 100})
     fill(place.log, make_frame(2016, seed=5, start="2024-03-02", flip=1.0), tmp_path / "bundle")
     return place
@@ -41,7 +41,7 @@ def kinds(place: Workplace) -> Counter[str]:
 
 
 def run_and_die(where: str) -> None:
-    """Run `improve` in a process that is killed, without notice, as soon as it has done `where`."""
+    """Run the lifecycle in a process that is killed, without notice, as soon as it has done `where`."""
     code = f"""
 import os, signal
 from registry.versions import Versions
@@ -55,48 +55,48 @@ else:
     Versions.promote = lambda *args: promote(*args, step=die)
 
 from datetime import datetime
-from flows.improve import improve
-improve.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}), reason="auc fell")
+from flows.lifecycle import lifecycle
+lifecycle.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
-def test_a_killed_improvement_is_completed_without_doing_its_stages_again(degraded: Workplace) -> None:
+def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workplace) -> None:
+    watched = {"window": 2, "decision": 1}
     run_and_die("publish")
-    assert kinds(degraded) == {"intent": 1}
+    assert kinds(degraded) == {**watched, "intent": 1}
     assert degraded.versions.get("handmade", "champion") == "1"
     (bundle,) = degraded.study.glob("*/bundle/bundle.json")
     made = bundle.stat().st_mtime_ns
 
     run_and_die("promote")
-    assert kinds(degraded) == {"intent": 1, "research": 1, "gate": 1}
+    assert kinds(degraded) == {**watched, "intent": 1, "research": 1, "gate": 1}
     assert bundle.stat().st_mtime_ns == made
     assert [one.version for one in degraded.versions.list("handmade")] == ["1", "2"]
 
-    later = AS_OF + timedelta(days=1)
-    found = improve.fn("handmade", as_of=later)
+    found = lifecycle.fn("handmade", as_of=AS_OF)["improvement"]
     assert (found["outcome"], found["version"], found["champion"]) == ("promote", "2", "1")
-    assert kinds(degraded) == {"intent": 1, "research": 1, "gate": 1, "promotion": 1, "improvement": 1}
-    assert {entry.at for entry in degraded.ledger.read()} == {AS_OF}
+    assert "auc" in found["reasons"][0]
+    done = {"intent": 1, "research": 1, "gate": 1, "promotion": 1, "improvement": 1}
+    assert kinds(degraded) == {**watched, **done}
+    assert {entry.at for entry in degraded.ledger.read(kinds=done)} == {AS_OF}
     aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}
     assert aliases == {"champion": "2", "previous": "1", "challenger": None}
     assert not list(degraded.study.glob("*/*.parquet"))
+    _is_its_child(degraded)
 
-    again = improve.fn("handmade", as_of=AS_OF)
-    assert again == found
-    assert kinds(degraded)["intent"] == 1
-
-
-def test_watching_finds_the_degradation_and_the_lifecycle_repairs_it(degraded: Workplace) -> None:
-    found = lifecycle.fn("handmade", as_of=AS_OF)
-    assert found["severity"] == "degraded"
-    assert found["improvement"]["outcome"] == "promote"
-    bundle = degraded.versions.fetch("handmade", "2")
-    assert bundle.manifest.lineage.parent_version == "1"
-    assert bundle.manifest.lineage.known_until < AS_OF
-    assert bundle.manifest.data_schema.names == make_schema().names
     assert wished(degraded) is None
+    assert improve.fn("handmade", as_of=AS_OF) == found
+    assert kinds(degraded) == {**watched, **done}
+
+
+def _is_its_child(place: Workplace) -> None:
+    manifest = place.versions.fetch("handmade", "2").manifest
+    assert manifest.lineage.parent_version == "1"
+    assert manifest.lineage.known_until is not None
+    assert manifest.lineage.known_until < AS_OF
+    assert manifest.data_schema.names == make_schema().names
 
 
 def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplace) -> None:
@@ -125,12 +125,17 @@ def test_nothing_to_learn_from_is_refused_and_written_down(place: Workplace) -> 
     assert Intents(place.ledger, "handmade").open("improve") is None
 
 
-def test_too_few_fresh_rows_never_promote(make_place: Callable[..., Workplace], tmp_path: Path) -> None:
-    place = make_place(search=TINY_SEARCH, research={"trials": 1, "seconds": 30})
-    fill(place.log, make_frame(40, start="2024-03-02", flip=1.0), tmp_path / "bundle")
-    entry = complete(place, datetime(2024, 3, 3))
-    assert entry.outcome == "hold"
-    assert place.versions.get("handmade", "champion") == "1"
+def test_too_few_fresh_rows_never_promote(place: Workplace, tmp_path: Path) -> None:
+    fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
+    version = place.versions.publish(place.versions.fetch("handmade", "1"))
+    place.versions.set("handmade", "challenger", version)
+    intents = Intents(place.ledger, "handmade")
+    intents.write(intents.begin("improve", datetime(2024, 3, 3), champion="1"), "research", version=version)
+    entry = complete(place, AS_OF)
+    assert (entry.outcome, entry.at) == ("hold", datetime(2024, 3, 3))
+    assert "40 fresh labelled rows" in entry.reasons[0]
+    aliases = [place.versions.get("handmade", alias) for alias in ("champion", "challenger")]
+    assert aliases == ["1", version]
 
 
 def test_without_a_champion_there_is_nothing_to_improve(place: Workplace) -> None:
