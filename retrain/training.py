@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from registry.task import Problem
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Outputs: TypeAlias = npt.NDArray[np.float32]
 State: TypeAlias = dict[str, Tensor]
@@ -133,9 +136,7 @@ class Loop:
     """One network, its optimizer and its shuffled batches; every `epoch` is one pass over the training rows."""
 
     def __init__(self, network: nn.Module, training: Rows, recipe: Recipe, problem: Problem, seed: int) -> None:
-        from lightning_fabric import Fabric  # here: it takes seconds, and only workers train
-
-        self.fabric = Fabric(accelerator="cpu", devices=1)
+        self.fabric = make_fabric()
         self.optimizer = make_optimizer(network, recipe)
         self.network, self.stepper = self.fabric.setup(network, self.optimizer)
         self.loss = make_loss(problem, recipe, training.labels)
@@ -170,6 +171,14 @@ class Loop:
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         return loss.detach()
+
+
+def make_fabric() -> Fabric:
+    """Lightning's Fabric on one CPU. The first call imports it, which takes seconds: a worker makes one before it has a
+    trial, and a process that does not train never does."""
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator="cpu", devices=1)
 
 
 def count_batches(n: int, size: int) -> int:
@@ -216,12 +225,19 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_loss(problem: Problem, recipe: Recipe, labels: Tensor) -> Loss:
-    """The loss of (outputs (n, d_out), labels (n,)) for a problem."""
+    """The loss of (outputs (n, d_out), labels (n,)) for a problem.
+
+    Under class weights 1 / prior, cross-entropy is least at the logits of p / prior. The prior is taken off the outputs
+    before it, so that they themselves stay logits of p (King & Zeng 2001; Menon et al. 2021).
+    """
     if problem == "regression":
         return regression_loss
-    weight = class_weights(labels) if recipe.balanced else None
+    smoothing = recipe.label_smoothing
+    if not recipe.balanced:
+        return lambda outputs, target: functional.cross_entropy(outputs, target, label_smoothing=smoothing)
+    weight = class_weights(labels)
     return lambda outputs, target: functional.cross_entropy(
-        outputs, target, weight=weight, label_smoothing=recipe.label_smoothing
+        outputs + weight.log(), target, weight=weight, label_smoothing=smoothing
     )
 
 

@@ -45,7 +45,7 @@ from retrain.search.tally import (
     tell,
 )
 from retrain.search.warm import inherit
-from retrain.training import DivergedError, Rows, Trained, train
+from retrain.training import DivergedError, Rows, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
@@ -227,6 +227,7 @@ def main(folder: Path, number: int, parent: int) -> None:
     end_with(parent)
     torch.set_num_threads(1)
     with locked(folder / WORKING, shared=True):
+        make_fabric()
         while not (folder / plans.PLAN).exists():
             time.sleep(WAIT_SECONDS)
         Worker(folder, number).run()
@@ -234,3 +235,4 @@ def main(folder: Path, number: int, parent: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    os._exit(0)  # everything is on disk, and taking torch down takes seconds

@@ -152,6 +152,19 @@ def test_class_weights_make_classes_weigh_alike() -> None:
     assert weights[0] * 9 == pytest.approx(float(weights[1]))
 
 
+def test_class_weights_leave_probabilities_true() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(4_000, generator=generator) < 0.1).long()
+    rows = Rows(torch.randn(4_000, 3, generator=generator), torch.full((4_000, 1), 2), labels)
+    recipe = Recipe(epochs=2, batch_size=100, rate=5e-3, balanced=True)
+    score, greater = scored("binary", rows)
+    trained = train(
+        make_network(2), rows, rows, recipe, problem="binary", score=score, greater_is_better=greater, seed=0
+    )
+    positive = torch.softmax(torch.from_numpy(trained.outputs), 1)[:, 1]
+    assert float(positive.mean()) == pytest.approx(float(labels.float().mean()), abs=0.03)
+
+
 def test_the_scale_learns_from_the_residual_and_not_the_mean() -> None:
     outputs = nn.Parameter(torch.tensor([[0.0, 0.0]]))
     regression_loss(outputs, torch.tensor([2.0])).backward()
