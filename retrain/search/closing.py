@@ -68,7 +68,7 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
         members = assemble(material, folder, plan, results)
         calibration = calibrate(material, members)
         finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
-        answers = _write(material, out, members, calibration, results, finish)
+        answers = _write(material, out, members, calibration, promising(tried, plan), finish)
         boosted = boosting.result()
     finish.tell("card", "metrics on the test part, figures and card")
     manifest = _manifest(material, calibration, answers, boosted, len(tried), finish)
@@ -80,6 +80,12 @@ def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result
     """Completed trials, best first; pruned ones only when nothing else is there."""
     complete = [result for result in results if result.state == "complete"]
     return sorted(complete or results, key=lambda result: result.score, reverse=greater_is_better)
+
+
+def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
+    """All trials, those most worth trying again first: complete ones by score, then those stopped early by score."""
+    by_score = sorted(tried, key=lambda result: result.score, reverse=plan.greater_is_better)
+    return sorted(by_score, key=lambda result: result.state != "complete")
 
 
 def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Result]) -> list[Member]:

@@ -25,7 +25,7 @@ from retrain.families.base import Candidate
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
 from retrain.search.warm import FRESH_EVERY, interleave
@@ -51,11 +51,16 @@ class Heritage:
     weights: str
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
-        """Fill a study's queue: the prior's candidates, and after every second one a fresh one at random, the guard."""
+        """Fill a study's queue: the prior's candidates, and after every second one a fresh one at random, the guard;
+        then the defaults, since a prior may have little to give."""
         rng = np.random.default_rng(seed)
         fresh = [Handed(candidate=space.sample(rng)) for _ in range(max(1, len(self.handed) // (FRESH_EVERY - 1)))]
         for one in interleave(self.handed, fresh):
             enqueue(study, space, one.candidate, "fresh" if one in fresh else "prior", member=one.member)
+        known = {one.candidate.key for one in self.handed}
+        for candidate in portfolio(space):
+            if candidate.key not in known:
+                enqueue(study, space, candidate, "portfolio")
 
     def record(self, study: optuna.Study) -> dict[str, Any]:
         """What became of it, JSON-able: counts, and how often the guard refused one of the prior's candidates."""

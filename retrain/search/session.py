@@ -20,9 +20,9 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
-from registry.locks import exclusive
 
 from registry.bundle import ModelBundle
+from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
 from retrain.search import plan as plans

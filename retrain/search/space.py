@@ -123,13 +123,13 @@ class SearchSpace:
 
 
 def batch_sizes(rows: int) -> tuple[int, ...]:
-    """Three powers of two around a 32nd of the rows, so that an epoch has 15 to 60 steps; 16 to 2048.
+    """Three powers of two around a 32nd of the rows, so that an epoch has 15 to 60 steps; 16 to 4096.
 
     >>> batch_sizes(1_000), batch_sizes(31_000), batch_sizes(10_000_000)
-    ((16, 32, 64), (512, 1024, 2048), (512, 1024, 2048))
+    ((16, 32, 64), (512, 1024, 2048), (1024, 2048, 4096))
     """
     middle = 2 ** round(math.log2(max(rows, 32) / 32))
-    middle = min(max(middle, 32), 1024)
+    middle = min(max(middle, 32), 2048)
     return (middle // 2, middle, middle * 2)
 
 

@@ -133,13 +133,13 @@ class Worker:
 
     def _train(self, trial: optuna.Trial, candidate: Candidate, network: TabularNet, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
-        judged = origin_of(trial) != "fresh"  # the guard compares whole trainings
+        spared = min(self.rungs) if origin_of(trial) == "fresh" else 0  # the prior has a head start at the first rung
 
         def report(epoch: int, score: float) -> bool:
             if epoch not in self.rungs:
                 return False
             trial.report(score, epoch)
-            return judged and trial.should_prune()
+            return epoch > spared and trial.should_prune()
 
         return train(
             network,

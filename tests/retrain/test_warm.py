@@ -162,6 +162,18 @@ def test_the_queue_mixes_prior_and_fresh(tmp_path: Path, material: Material) -> 
     study = optuna.create_study(direction="maximize")
     heritage.enqueue(study, SPACE, seed=0)
     assert [trial.user_attrs[ORIGIN] for trial in study.trials] == ["prior", "prior", "fresh"] * 4
+
+
+def test_the_defaults_follow_what_the_prior_lacks(tmp_path: Path, material: Material) -> None:
+    space, study = SearchSpace.of(("mlp", "resnet"), 420, 27, "binary"), optuna.create_study()
+    hand_down(prior_bundle(tmp_path / "prior", material, None), material, SPACE, tmp_path).enqueue(study, space, seed=0)
+    assert {trial.user_attrs[ORIGIN] for trial in study.trials} == {"prior", "fresh", "portfolio"}
+
+
+def test_a_record_tells_what_became_of_it(tmp_path: Path, material: Material) -> None:
+    heritage = hand_down(prior_bundle(tmp_path / "prior", material, None), material, SPACE, tmp_path)
+    study = optuna.create_study(direction="maximize")
+    heritage.enqueue(study, SPACE, seed=0)
     assert heritage.record(study) | {"weights": ""} == {
         "handed": 8, "tried": 0, "dropped": 1, "refused": 0, "guard_fired": False, "weights": "",
     }  # fmt: skip
