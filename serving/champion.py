@@ -9,6 +9,7 @@ nobody. Whatever goes wrong with a new version, the old one stays, and `Slot` sa
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -143,9 +144,11 @@ class Follower:
 
     async def follow(self) -> None:
         """Look at the alias again and again, until cancelled."""
+        await self.look()
+        gc.freeze()  # MLflow's import leaves much: the collector, which stops all requests, need not walk it each time
         while True:
-            await self.look()
             await asyncio.sleep(self._seconds)
+            await self.look()
 
     async def look(self) -> None:
         """One look: if the champion is another version, load, test and swap."""

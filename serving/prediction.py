@@ -7,6 +7,7 @@ A large one is read and scored in a thread, so that others are answered meanwhil
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from time import perf_counter
@@ -115,6 +116,6 @@ def _many(served: Served, ids: list[str], rows: list[Row]) -> tuple[bytes, int]:
 
 
 def _require_finite(scores: Scores) -> None:
-    for row, value in enumerate(scores.uncertainty.tolist()):
-        if value - value != 0:
-            raise RowError(f"row {row}: the model has no finite answer to these values")
+    if not math.isfinite(sum(values := scores.uncertainty.tolist())):
+        row = next((row for row, value in enumerate(values) if not math.isfinite(value)), 0)
+        raise RowError(f"row {row}: the model has no finite answer to these values")
