@@ -71,7 +71,7 @@ def _seen_from(path: Path, data: str) -> str:
 @click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds; default: the task's.")
 @click.option("--seed", type=int, help="Seed; default: the task's.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
-@click.option("--fresh", is_flag=True, help="Forget the trials of an unfinished search instead of resuming it.")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
 def search(
     task: str, trials: int | None, seconds: float | None, seed: int | None, workers: int | None, fresh: bool
 ) -> None:
@@ -95,7 +95,7 @@ def search(
     if task != spec.name:
         register_task(settings, spec)
     with ProgressLine() as shown, listening(shown):
-        version = perform(flow, spec.name, trials=trials, seconds=seconds, seed=seed)
+        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh)
     click.echo(f"{spec.name}: version {version}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prefect import flow
@@ -24,26 +25,39 @@ if TYPE_CHECKING:
 
 
 @flow(name="search", flow_run_name="search {task}", persist_result=False)
-def search(task: str, trials: int | None = None, seconds: float | None = None, seed: int | None = None) -> str:
+def search(
+    task: str,
+    trials: int | None = None,
+    seconds: float | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+) -> str:
     """Search for a model of a registered task and register it; the version.
 
-    It becomes the champion if there is none, else the challenger: `everfit promote` decides then. A search that was
-    killed is resumed with all its finished trials. Raises `BusyError` while another search of the task runs.
+    What is given takes the place of the task's own budget. It becomes the champion if there is none, else the
+    challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
+    begun anew if `fresh`. Raises `BusyError` while another search of the task runs.
     """
-    place = enter(task)
+    place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers)
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
-        return search_and_register(place, trials=trials, seconds=seconds, seed=seed)
+        return search_and_register(place, fresh=fresh)
 
 
-def search_and_register(
-    place: Workplace, *, trials: int | None = None, seconds: float | None = None, seed: int | None = None
-) -> str:
+def _budgeted(place: Workplace, **asked: float | None) -> Workplace:
+    """The workplace with what was asked for in its task's search."""
+    changes = {name: value for name, value in asked.items() if value is not None}
+    budget = place.task.search.model_copy(update=changes)
+    return replace(place, task=place.task.model_copy(update={"search": budget}))
+
+
+def search_and_register(place: Workplace, *, fresh: bool = False) -> str:
     """What the flow does, inside the task's lock."""
     intents = Intents(place.ledger, place.task.name)
-    intent = _resumed(intents, place) or intents.begin("search", utc_now(), question=_question(place))
+    intent = _resumed(intents, place, fresh) or intents.begin("search", utc_now(), question=_question(place))
     begun = time.monotonic()
     try:
-        bundle = _find(place, intent, trials=trials, seconds=seconds, seed=seed)
+        bundle = _find(place, intent)
         version = publish_once(place, intent.id, bundle)
         _name(place, intents, intent, version, bundle)
     except (OutsideError, BusyError):
@@ -57,13 +71,14 @@ def search_and_register(
     return version
 
 
-def _resumed(intents: Intents, place: Workplace) -> Intent | None:
+def _resumed(intents: Intents, place: Workplace, fresh: bool) -> Intent | None:
     """The search that was broken off, unless something else is asked now."""
     intent = intents.open("search")
     if intent is None:
         return None
-    if intent.details.get("question") != _question(place):
-        intents.end(intent, outcome="failed", reasons=("broken off, and the task has changed since",))
+    if fresh or intent.details.get("question") != _question(place):
+        why = "a fresh start was asked for" if fresh else "the task has changed since"
+        intents.end(intent, outcome="failed", reasons=(f"broken off, and {why}",))
         return None
     say(f"resuming the search that began at {intent.at}")
     return intent
@@ -77,9 +92,7 @@ def _question(place: Workplace) -> str:
     return hashlib.sha256(f"{asked}{means}".encode()).hexdigest()[:16]
 
 
-def _find(
-    place: Workplace, intent: Intent, *, trials: int | None, seconds: float | None, seed: int | None
-) -> ModelBundle:
+def _find(place: Workplace, intent: Intent) -> ModelBundle:
     """The search's bundle; one that a killed flow had finished is taken as it is."""
     from retrain.search.session import search as find
 
@@ -92,9 +105,9 @@ def _find(
             source_rows(place),
             folder=place.study / intent.id / "study",
             out=out,
-            trials=trials or budget.trials,
-            seconds=seconds or budget.seconds,
-            seed=budget.seed if seed is None else seed,
+            trials=budget.trials,
+            seconds=budget.seconds,
+            seed=budget.seed,
             progress=report,
         )
 
