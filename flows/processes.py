@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -66,7 +68,13 @@ class Desk:
 
     def find(self, name: str) -> psutil.Process | None:
         """The running process of a service, or None."""
-        return self._recorded(name) or next(iter(self.marked(name)), None)
+        try:
+            record = json.loads(self.record(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        named = _same(record)
+        orphans = (one for one in self.marked(name) if _command(one) == record["command"])
+        return named or next(orphans, None)
 
     def marked(self, *names: str) -> list[psutil.Process]:
         """Every process of these services and of their children, oldest first."""
@@ -74,19 +82,11 @@ class Desk:
         found = [process for process in psutil.process_iter() if _mark_of(process) in marks]
         return sorted(found, key=_created)
 
-    def _recorded(self, name: str) -> psutil.Process | None:
-        try:
-            record = json.loads(self.record(name).read_text(encoding="utf-8"))
-            process = psutil.Process(record["pid"])
-            same = process.create_time() == record["created"] and process.cmdline() == record["command"]
-        except (OSError, ValueError, KeyError, psutil.Error):
-            return None
-        return process if same and _alive(process) else None
-
     def start(self, service: Service, environment: Mapping[str, str]) -> psutil.Process:
         """Start a service in a session of its own, so that it outlives whoever started it."""
         for path in (self.log(service.name), self.record(service.name)):
             path.parent.mkdir(parents=True, exist_ok=True)
+        self._write_record(service, {})  # first: one that is killed after the start is still found by its command
         with self.log(service.name).open("ab") as log:
             child = subprocess.Popen(
                 service.command,
@@ -99,13 +99,12 @@ class Desk:
             )
         child.returncode = 0  # it outlives this process: nothing here waits for it, and nothing need warn of that
         process = psutil.Process(child.pid)
-        self._write_record(service, process)
+        self._write_record(service, {"pid": process.pid, "created": process.create_time()})
         return process
 
-    def _write_record(self, service: Service, process: psutil.Process) -> None:
-        record = {"pid": process.pid, "created": process.create_time(), "command": list(service.command)}
+    def _write_record(self, service: Service, process: Mapping[str, float]) -> None:
         partial = self.record(service.name).with_suffix(".partial")
-        partial.write_text(json.dumps(record), encoding="utf-8")
+        partial.write_text(json.dumps({"command": service.command, **process}), encoding="utf-8")
         partial.replace(self.record(service.name))
 
     def wait(self, service: Service, process: psutil.Process) -> None:
@@ -126,10 +125,12 @@ class Desk:
         return "\n".join([f"; the end of {path}:", *(f"  {line}" for line in lines[-8:])])
 
     def stop(self, *names: str, grace: float) -> tuple[str, ...]:
-        """Ask services and their children to end, and kill what is left after `grace` seconds; the names that ran."""
+        """Ask services to end, and kill what is left of them and their children after `grace` seconds; the names that
+        ran. A child with a process group of its own is not asked: it ends when it sees its parent gone."""
         leaders = {name: process for name in names if (process := self.find(name)) is not None}
         members = {*leaders.values(), *self.marked(*names)}
-        _signal(members, signal.SIGTERM)
+        groups = {process.pid for process in leaders.values()}
+        _signal([process for process in members if _group(process) in groups], signal.SIGTERM)
         psutil.wait_procs(list(members), timeout=grace)
         left = {process for process in {*members, *self.marked(*names)} if _alive(process)}
         _signal(left, signal.SIGKILL)
@@ -185,6 +186,30 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _same(record: Mapping[str, Any]) -> psutil.Process | None:
+    """The process of a record, if it is still the one that was recorded: pids are used again."""
+    try:
+        process = psutil.Process(record["pid"])
+        same = process.create_time() == record["created"] and process.cmdline() == record["command"]
+    except (KeyError, psutil.Error):
+        return None
+    return process if same and _alive(process) else None
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _group(process: psutil.Process) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _mark_of(process: psutil.Process) -> str | None:
