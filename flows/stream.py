@@ -93,7 +93,8 @@ def open_stream(frame: pd.DataFrame, task: TaskSpec, *, name: str) -> Stream:
     order = np.argsort(times.to_numpy(), kind="stable")
     ordered = frame.iloc[order].reset_index(drop=True)
     labels = np.array(plain_values(ordered[task.target]), dtype=object)
-    rows = ordered.drop(columns=[task.target, *task.columns.exclude], errors="ignore")
+    unread = set(task.columns.exclude) - {task.time}  # an excluded time column still says when a row happens
+    rows = ordered.drop(columns=[task.target, *unread], errors="ignore")
     key = f"{fingerprint(ordered)}:{task.name}:{name}"
     return Stream(rows, times.to_numpy()[order].astype("datetime64[us]"), labels, key)
 
