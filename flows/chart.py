@@ -14,7 +14,7 @@ from html import escape
 from itertools import groupby
 
 WIDTH, HEIGHT = 960, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 26, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 30, 26, 30
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,14 @@ def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str) -
     """The SVG element; a sentence in its place when there is nothing to draw yet."""
     if not points:
         return '<p class="quiet">No window has been judged on labels yet.</p>'
-    scale = _fit(points)
+    marks = [mark for mark in marks if mark.at >= points[0].at]
+    scale = _fit(points, marks)
     parts = [
         *_grid(scale),
         *_dates(points, scale),
         _band(points, scale),
         *_references(points, scale),
-        *_marks([mark for mark in marks if points[0].at <= mark.at <= points[-1].at], scale),
+        *_marks(marks, scale),
         _path(points, scale),
         *_dots(points, scale, metric),
     ]
@@ -87,12 +88,12 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(number * step, digits) for number in range(first, last + 1)]
 
 
-def _fit(points: Sequence[Point]) -> _Scale:
+def _fit(points: Sequence[Point], marks: Sequence[Mark]) -> _Scale:
     values = [each for point in points for each in (point.value, point.low, point.high, point.reference)]
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
-    times = [point.at.timestamp() for point in points]
+    times = [one.at.timestamp() for one in (*points, *marks)]
     return _Scale(min(times), max(times), low - margin, high + margin)
 
 

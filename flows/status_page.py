@@ -126,7 +126,7 @@ _LEGEND = (
 def _cards(snapshot: Snapshot) -> str:
     decision = snapshot.decision
     severity = decision.severity if decision and decision.severity else "no decision yet"
-    judged = f"remedy {decision.outcome}, as of {decision.at:%Y-%m-%d}" if decision else "nothing was watched yet"
+    judged = f"remedy {decision.outcome}, {decision.at:%Y-%m-%d}" if decision else "nothing was watched yet"
     cards = [
         _card("Endpoint", snapshot.served, f"champion: {snapshot.champion}"),
         _card("Last decision", severity, judged, mood=severity),
@@ -151,7 +151,7 @@ def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
         return "unknown", "no labels yet"
     record, found = judged[-1]
     reference = "unknown" if found.reference is None else f"{found.reference:.4f}"
-    return f"{found.value:.4f}", f"reference {reference}, window to {record.window.end:%Y-%m-%d}"
+    return f"{found.value:.4f}", f"reference {reference}, {record.window.end:%Y-%m-%d}"
 
 
 def _chart(snapshot: Snapshot) -> str:

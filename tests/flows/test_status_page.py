@@ -1,0 +1,126 @@
+"""The status page: what it says, what it never does, and the chart on it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from xml.etree import ElementTree
+
+import httpx
+import pytest
+
+from flows.chart import Mark, Point, line_chart, ticks
+from flows.status_page import create_app
+from flows.workplace import Workplace
+from registry.ledger import Entry
+
+START = datetime(2024, 3, 1)
+
+
+def points(*values: float) -> list[Point]:
+    days = (START + timedelta(days=7 * number) for number in range(len(values)))
+    return [Point(day, value, value - 0.02, value + 0.02, 0.75, "1") for day, value in zip(days, values, strict=True)]
+
+
+class Client:
+    """Asks the application without a server."""
+
+    def __init__(self, place: Workplace, host: str = "127.0.0.1") -> None:
+        self._transport, self._url = httpx.ASGITransport(create_app(place)), f"http://{host}"
+
+    def get(self, path: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport, base_url=self._url) as client:
+                return await client.get(path)
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture
+def client(place: Workplace) -> Client:
+    return Client(place)
+
+
+def window(place: Workplace, number: int, value: float) -> None:
+    """A record of one window in the ledger."""
+    start = START + timedelta(days=7 * number)
+    span = {"index": number, "start": start.isoformat(), "end": (start + timedelta(days=7)).isoformat(), "rows": 500}
+    measured = {"name": "performance", "value": value, "low": value - 0.01, "high": value + 0.01, "reference": 0.75}
+    details = {"window": span, "version": "1", "metric": "auc", "measurements": [measured]}
+    place.ledger.write(Entry(task="handmade", kind="window", at=start + timedelta(days=7), details=details))
+
+
+def test_an_empty_home_has_a_page(client: Client) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    for text in ("not answering", "no decision yet", "no labels yet", "No window has been judged", "Nothing has been"):
+        assert text in page.text
+
+
+def test_the_page_shows_the_newest_of_each_window_and_escapes_what_it_shows(client: Client, place: Workplace) -> None:
+    for number, value in ((0, 0.7), (1, 0.61), (0, 0.7312)):
+        window(place, number, value)
+    evil = "<script>alert('x')</script>"
+    place.ledger.write(
+        Entry(task="handmade", kind="decision", at=START, severity="degraded", outcome="research", reasons=(evil,))
+    )
+    place.ledger.write(Entry(task="handmade", kind="promotion", at=START + timedelta(days=9), version="2"))
+    text = client.get("/").text
+    assert "0.7312" in text
+    assert "0.7000" not in text
+    assert 'class="card degraded"' in text
+    assert ">v2</text>" in text
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not re.search(r"""(?:src|@import|url\()""", page.text)
+
+
+def test_only_loopback_names_are_answered(place: Workplace) -> None:
+    stranger = Client(place, host="elsewhere.example")
+    assert stranger.get("/").status_code == 400
+
+
+def test_reports_are_served_and_nothing_else(client: Client, place: Workplace) -> None:
+    place.reports.mkdir(parents=True)
+    (place.reports / "window-1.html").write_text("<h1>shift</h1>")
+    (place.reports.parent / "secret.html").write_text("secret")
+    assert client.get("/reports/window-1.html").text == "<h1>shift</h1>"
+    assert "report window-1" in client.get("/").text
+    for name in ("none.html", "..%2Fsecret.html", "%2e%2e%2fsecret.html"):
+        assert client.get(f"/reports/{name}").status_code == 404
+
+
+def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:
+    marks = [Mark(START - timedelta(days=1), "v1"), Mark(START + timedelta(days=40), "v<2>")]
+    svg = ElementTree.fromstring(line_chart(points(0.74, 0.7, 0.72), marks, metric="auc"))
+    circles = svg.findall("circle")
+    assert len(circles) == 3
+    heights = [float(one.attrib["cy"]) for one in circles]
+    assert heights[0] < heights[2] < heights[1]
+    assert [one.text for one in svg.findall("text[@class='mark']")] == ["v<2>"]
+    assert all(0 <= float(one.attrib["x1"]) <= 960 for one in svg.findall("line"))
+    assert len(svg.findall("line[@class='reference']")) == 1
+
+
+@pytest.mark.parametrize("values", [(0.5,), (0.5, 0.5), (1e6, 2e6), (-3.0, 4.0)])
+def test_the_chart_takes_any_values(values: tuple[float, ...]) -> None:
+    bare = [Point(one.at, one.value, None, None, None, "1") for one in points(*values)]
+    ElementTree.fromstring(line_chart(bare, [], metric="rmse"))
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(-3.0, 4.0) == [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0]
+    assert ticks(1e6, 2e6)[0] == 1e6
+
+
+def test_a_page_needs_no_folder_of_reports(client: Client, place: Workplace, tmp_path: Path) -> None:
+    assert not place.reports.exists()
+    assert "report " not in client.get("/").text
