@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError, RowError
 from registry.scoring import CHUNK_ROWS, Scores
+from serving.batching import Batcher
 from serving.body import GoneError, parse, read_body, send_json, send_problem
 from serving.champion import Served, Slot
 from serving.logbook import Logbook
@@ -25,6 +26,9 @@ from serving.rows import Row, read_request
 
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
+
+Answered = tuple[bytes, int]
+"""The answer's body, and how many columns have values outside their range."""
 
 
 class Ids:
@@ -49,6 +53,7 @@ class Predict:
         self._slot, self._logbook, self._counts = slot, logbook, counts
         self._max_bytes, self._max_rows = max_bytes, max_rows
         self._ids = Ids()
+        self._batcher = Batcher(THREAD_ROWS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -72,8 +77,10 @@ class Predict:
         request = read_request(parse(body), served.manifest.data_schema, self._max_rows)
         rows = request.rows
         ids = request.ids or self._ids.take(len(rows))
-        if len(rows) < THREAD_ROWS:
-            answer, outside = _few(served, ids, rows)
+        if len(rows) == 1:
+            answer, outside = await self._one(served, ids, rows[0])
+        elif len(rows) < THREAD_ROWS:
+            answer, outside = _many(served, ids, rows)
         else:
             answer, outside = await asyncio.to_thread(_many, served, ids, rows)
         self._logbook.append(
@@ -87,25 +94,20 @@ class Predict:
         self._count(served, rows, outside)
         return answer
 
+    async def _one(self, served: Served, ids: list[str], row: Row) -> Answered:
+        reader = served.reader
+        scores = await self._batcher.score(served, reader.values(row))
+        _require_finite(scores)
+        warnings = reader.warnings(reader.one(row)) if reader.odd(row) else ()
+        return served.answers.write(ids, scores, warnings), len(warnings)
+
     def _count(self, served: Served, rows: list[Row], outside: int) -> None:
         self._counts.predictions[served.version] += len(rows)
         self._counts.outside_range += outside
         self._counts.ignored_values += served.reader.ignored(rows)
 
 
-def _few(served: Served, ids: list[str], rows: list[Row]) -> tuple[bytes, int]:
-    """The answer, and how many columns have values outside their range."""
-    if len(rows) > 1:
-        return _many(served, ids, rows)
-    reader = served.reader
-    feed = reader.one(rows[0])
-    scores = served.scorer.run(feed)
-    _require_finite(scores)
-    warnings = reader.warnings(feed) if reader.odd(rows[0]) else ()
-    return served.answers.write(ids, scores, warnings), len(warnings)
-
-
-def _many(served: Served, ids: list[str], rows: list[Row]) -> tuple[bytes, int]:
+def _many(served: Served, ids: list[str], rows: list[Row]) -> Answered:
     feed = served.reader.many(rows)
     starts = range(0, len(rows), CHUNK_ROWS)
     chunks = ({name: values[at : at + CHUNK_ROWS] for name, values in feed.items()} for at in starts)

@@ -59,28 +59,40 @@ class Request:
 
 
 class RowReader:
-    """The schema, compiled. `one` reuses its arrays: call it from one thread, and use what it returns before the next
-    call. `many` makes new ones and may run anywhere."""
+    """The schema, compiled. `one` and `together` reuse the arrays of a single row: call them from one thread, and use
+    what they return before the next call. `many` makes new ones and may run anywhere."""
 
     def __init__(self, schema: Schema, time: str | None = None) -> None:
         """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
         self._columns = [(column.name, _CONVERTERS[column.kind], _DTYPES[column.kind]) for column in schema.columns]
-        self._cells = [(name, convert, np.empty((1, 1), dtype)) for name, convert, dtype in self._columns]
-        self._feed: Feed = {name: cell for name, _, cell in self._cells}
+        self._feed: Feed = {name: np.empty((1, 1), dtype) for name, _, dtype in self._columns}
+        self._cells = list(self._feed.values())
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
         self._known = {*schema.names, time}
 
-    def one(self, row: Row) -> Feed:
-        """The inputs of one row, each (1, 1). Raises `MisfitError`."""
+    def values(self, row: Row) -> list[Any]:
+        """One row's values as the graph takes them, in the order of the columns. Raises `MisfitError`."""
         try:
-            for name, convert, cell in self._cells:
-                cell[0, 0] = convert(row[name])
+            found = [convert(row[name]) for name, convert, _ in self._columns]
             if self._time is not None:
                 _time(row.get(self._time))
         except (_WrongTypeError, LookupError, TypeError) as error:
             raise self._explain([row]) from error
+        return found
+
+    def together(self, rows: Sequence[list[Any]]) -> Feed:
+        """The inputs, each (n, 1), of n rows' `values`."""
+        if len(rows) > 1:
+            columns = zip(self._columns, zip(*rows, strict=True), strict=True)
+            return {name: np.array(values, dtype)[:, None] for (name, _, dtype), values in columns}
+        for cell, value in zip(self._cells, rows[0], strict=True):
+            cell[0, 0] = value
         return self._feed
+
+    def one(self, row: Row) -> Feed:
+        """The inputs of one row, each (1, 1). Raises `MisfitError`."""
+        return self.together([self.values(row)])
 
     def many(self, rows: Sequence[Row]) -> Feed:
         """The inputs of n rows, each (n, 1). Raises `MisfitError` for the first row that does not fit."""

@@ -1,0 +1,78 @@
+"""Rows that share a call of the graph: each gets its own scores, from its own version."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.scoring import Scorer
+from serving.batching import Batcher
+from serving.champion import Served
+from tests.serving.conftest import ROW
+
+AMOUNTS = [number - 3.5 for number in range(20)]
+
+
+class CountingScorer(Scorer):
+    """Remembers how many rows each call had."""
+
+    def run(self, inputs: Any) -> Any:
+        self.calls = [*getattr(self, "calls", []), len(next(iter(inputs.values())))]
+        return super().run(inputs)
+
+
+def served(bundle: ModelBundle, version: str) -> Served:
+    return replace(Served.load(bundle, version, "handmade"), scorer=CountingScorer.load(bundle))
+
+
+async def ask(batcher: Batcher, model: Served, amount: float) -> float:
+    scores = await batcher.score(model, model.reader.values({**ROW, "amount": amount}))
+    assert len(scores) == 1
+    return float(scores.scores[0, 1])
+
+
+def alone(model: Served, amount: float) -> float:
+    return float(model.scorer.run(model.reader.one({**ROW, "amount": amount})).scores[0, 1])
+
+
+def test_rows_of_one_turn_share_calls_and_keep_their_scores(bundles: dict[str, ModelBundle]) -> None:
+    model = served(bundles["good"], "1")
+
+    async def together() -> list[float]:
+        batcher = Batcher(largest=8)
+        return await asyncio.gather(*(ask(batcher, model, amount) for amount in AMOUNTS))
+
+    found = asyncio.run(together())
+    assert model.scorer.calls == [8, 8, 4]  # type: ignore[attr-defined]
+    assert found == pytest.approx([alone(model, amount) for amount in AMOUNTS], abs=1e-6)
+
+
+def test_versions_are_never_mixed(bundles: dict[str, ModelBundle]) -> None:
+    models = [served(bundles["good"], "1"), served(bundles["reverse"], "2")]
+
+    async def together() -> list[float]:
+        batcher = Batcher(largest=8)
+        return await asyncio.gather(
+            *(ask(batcher, models[number // 5 % 2], amount) for number, amount in enumerate(AMOUNTS))
+        )
+
+    found = asyncio.run(together())
+    expected = [alone(models[number // 5 % 2], amount) for number, amount in enumerate(AMOUNTS)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_call_that_fails_fails_for_all_and_then_is_over(bundles: dict[str, ModelBundle]) -> None:
+    model = served(bundles["good"], "1")
+
+    async def fail_then_work() -> float:
+        batcher = Batcher(largest=8)
+        wrong = [1.0]  # too few values
+        results = await asyncio.gather(*(batcher.score(model, wrong) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in results] == [ValueError, RuntimeError, RuntimeError]
+        return await ask(batcher, model, 0.5)
+
+    assert asyncio.run(fail_then_work()) == pytest.approx(alone(model, 0.5), abs=1e-6)
