@@ -1,0 +1,61 @@
+"""The search flow: the first model is the champion, later ones are challengers, and a broken-off search goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.intents import Intents
+from flows.search import _question, search
+from flows.workplace import Workplace, register_task
+from registry.errors import BusyError, DataError
+from registry.locks import exclusive
+from tests.flows.conftest import TINY_SEARCH
+from tests.handmade import make_frame
+
+
+def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workplace]) -> None:
+    place = make_place(search={**TINY_SEARCH, "trials": 1})
+    place.versions.unset("handmade", "champion")
+    version = search.fn("handmade")
+    assert version == "2"
+    assert place.versions.get("handmade", "champion") == version
+    intent, promotion, found = place.ledger.read()
+    assert (intent.kind, promotion.kind, found.kind, found.outcome) == ("intent", "promotion", "search", "registered")
+    assert promotion.at == place.versions.fetch("handmade", version).manifest.lineage.known_until
+    assert found.details["metrics"]["boosted"].keys() == found.details["metrics"]["champion"].keys()
+
+
+def test_a_search_killed_before_its_end_is_completed_once(place: Workplace, tmp_path: Path) -> None:
+    """The bundle was sealed when the kill came: it is registered, as the challenger, and nothing is searched again."""
+    intent = Intents(place.ledger, "handmade").begin("search", place.now(), question=_question(place))
+    shutil.copytree(tmp_path / "bundle", place.study / intent.id / "bundle")
+    assert search.fn("handmade") == "2"
+    aliases = [place.versions.get("handmade", alias) for alias in ("champion", "challenger")]
+    assert aliases == ["1", "2"]
+    (end,) = place.ledger.read(kinds={"search"})
+    assert end.details["intent"] == intent.id
+
+
+def test_a_task_that_changed_is_not_answered_with_the_old_search(place: Workplace, tmp_path: Path) -> None:
+    intents = Intents(place.ledger, "handmade")
+    intent = intents.begin("search", place.now(), question="another")
+    shutil.copytree(tmp_path / "bundle", place.study / intent.id / "bundle")
+    make_frame(30).assign(late="yes").to_parquet(tmp_path / "source.parquet")
+    with pytest.raises(DataError, match="late"):
+        search.fn("handmade")
+    assert [entry.outcome for entry in place.ledger.read(kinds={"search"})] == ["failed", "failed"]
+    assert intents.open("search") is None
+    assert len(place.versions.list("handmade")) == 1
+
+
+def test_two_searches_at_once(place: Workplace) -> None:
+    register_task(place.settings, place.task)
+    with (
+        exclusive(place.lock, "a search"),
+        pytest.raises(BusyError, match="a search or an improvement of task handmade"),
+    ):
+        search.fn("handmade")
