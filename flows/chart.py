@@ -93,7 +93,7 @@ def _fit(points: Sequence[Point], marks: Sequence[Mark]) -> _Scale:
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
-    times = [one.at.timestamp() for one in (*points, *marks)]
+    times = [point.at.timestamp() for point in points] + [mark.at.timestamp() for mark in marks]
     return _Scale(min(times), max(times), low - margin, high + margin)
 
 

@@ -95,15 +95,16 @@ class Wish:
 
 def wished(place: Workplace) -> Wish | None:
     """What the ledger says is to be done: an improvement that was broken off and that nobody is at work on, or the
-    newest decision, if it asks for a new model and was not followed yet, whoever was killed in between."""
+    newest decision, if it asks for a new model and nothing has followed, whoever was killed in between."""
     if (begun := Intents(place.ledger, place.task.name).open("improve")) is not None:
         return Wish(begun.at, "an improvement was broken off") if _idle(place) else None
     decided = place.ledger.read(kinds={"decision"}, last=1)
     if not decided or decided[-1].outcome not in TRAINS:
         return None
-    if any(entry.outcome == "improve" for entry in place.ledger.read(kinds={"intent"}, since=decided[-1].id or 0)):
-        return None
     entry = decided[-1]
+    since = place.ledger.read(kinds={"intent", "promotion", "rollback"}, since=entry.id or 0)
+    if any(one.kind != "intent" or one.outcome == "improve" for one in since):
+        return None
     return Wish(entry.at, "; ".join(entry.reasons), entry.outcome == Remedy.SEARCH)
 
 

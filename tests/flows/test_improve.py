@@ -111,6 +111,14 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
         assert wished(place) is None
 
 
+def test_a_rollback_by_hand_answers_a_decision(place: Workplace) -> None:
+    at = datetime(2024, 3, 9)
+    place.ledger.write(Entry(task="handmade", kind="decision", at=at, outcome="search", reasons=("auc fell",)))
+    assert wished(place).cold  # type: ignore[union-attr]
+    place.ledger.write(Entry(task="handmade", kind="rollback", at=at, version="0"))
+    assert wished(place) is None
+
+
 def test_only_one_at_a_time(place: Workplace) -> None:
     with one_at_a_time(place), pytest.raises(BusyError, match=rf"{os.getpid()}"):
         improve.fn("handmade")
