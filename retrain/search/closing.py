@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -62,15 +61,14 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
     if not results:
         raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
     shutil.rmtree(out, ignore_errors=True)
-    with one_thread(), ThreadPoolExecutor(1) as pool:
-        boosting = pool.submit(_boosted, material, finish.seed)
+    with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
         members = assemble(material, folder, plan, results)
         calibration = calibrate(material, members)
         finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
         answers = _write(material, out, members, calibration, promising(tried, plan), finish)
-        boosted = boosting.result()
-    finish.tell("card", "metrics on the test part, figures and card")
+    finish.tell("card", "boosted reference, metrics on the test part, figures and card")
+    boosted = _boosted(material, finish.seed)
     manifest = _manifest(material, calibration, answers, boosted, len(tried), finish)
     _present(material, manifest, answers, boosted, tried, out)
     return ModelBundle.seal(out, manifest)
