@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,4 +119,5 @@ def demo(seed: int, folder: Path) -> None:
     """
     from flows.demo import flights_plan, run
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, its services are stopped
     run(flights_plan(seed), folder, say=click.echo)

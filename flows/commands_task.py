@@ -6,11 +6,16 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.door import DEGRADED, connect, read_settings
 from registry.errors import SourceError
+
+if TYPE_CHECKING:
+    from flows.workplace import Workplace
+    from registry.versions import Promotion
 
 _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
@@ -186,6 +191,7 @@ def promote(task: str, version: str) -> None:
 
     place = Workplace.open(settings, find_task(settings, task))
     done = place.versions.promote(place.task.name, version)
+    _record(place, "promotion", "promoted", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
 
 
@@ -203,7 +209,17 @@ def rollback(task: str) -> None:
 
     place = Workplace.open(settings, find_task(settings, task))
     done = place.versions.rollback(place.task.name)
+    _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
+
+
+def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
+    """Write in the ledger what a person did to the aliases: policies count their warm-up from it."""
+    from registry.ledger import Entry
+
+    details = {"previous": done.previous}
+    entry = Entry(task=place.task.name, kind=kind, at=place.now(), version=done.version, outcome=outcome)
+    place.ledger.write(entry.model_copy(update={"reasons": ("by hand",), "details": details}))
 
 
 @click.command()

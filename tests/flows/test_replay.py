@@ -195,6 +195,28 @@ def wait_for_version(url: str, version: str) -> None:
     raise AssertionError(f"version {version} is never served")
 
 
+def test_promote_and_rollback_by_hand_are_in_the_ledger_and_status_shows_them(house: House) -> None:
+    def everfit(*arguments: str) -> str:
+        done = CliRunner().invoke(main, arguments, env=house.environment)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "version 2 is the champion (previous: 1)" in everfit("promote", "handmade", "2")
+    assert "champion" in next(line for line in everfit("status", "handmade").splitlines() if line.startswith("  2 "))
+    assert "version 1 is the champion again (instead of 2)" in everfit("rollback", "handmade")
+    entries = house.place.ledger.read(kinds={"promotion", "rollback"}, last=2)
+    assert [(one.kind, one.version, one.reasons) for one in entries] == [
+        ("promotion", "2", ("by hand",)),
+        ("rollback", "1", ("by hand",)),
+    ]
+
+
+def test_a_version_that_is_not_there_is_a_wrong_moment(house: House) -> None:
+    done = CliRunner().invoke(main, ["promote", "handmade", "77"], env=house.environment)
+    assert done.exit_code == 3
+    assert "77" in done.stderr
+
+
 def test_a_checkpoint_of_other_rows_is_refused(house: House, tmp_path: Path) -> None:
     checkpoint = tmp_path / "c.json"
     checkpoint.write_text(Progress(key="other", task="handmade", first_version="1").model_dump_json())
