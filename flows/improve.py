@@ -214,10 +214,11 @@ def _find(place: Workplace, intent: Intent, champion: ModelBundle, history: pd.D
     folder, cold = _folder(place, intent), bool(intent.details.get("cold"))
     if (found := finished(folder / "bundle")) is not None:
         return found
-    budget = place.task.search if cold else place.task.research
+    task = same_columns(place.task, champion.manifest.data_schema)
+    budget = task.search if cold else task.research
     with reported(f"{place.task.name}-research") as report:
         return search(
-            same_columns(place.task, champion.manifest.data_schema),
+            task if cold else task.model_copy(update={"splits": task.research.splits}),
             history,
             folder=folder / "study",
             out=folder / "bundle",

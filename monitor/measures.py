@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monitor.attainable import Attainable
 from monitor.measurements import Measurement
 from monitor.performance import Performance, SegmentPerformance
 from monitor.quality import (
@@ -20,6 +21,7 @@ from monitor.views import Measure, View
 
 MEASURES: tuple[Measure, ...] = (
     Performance(),
+    Attainable(),
     SegmentPerformance(),
     Volume(),
     BrokenShare(),

@@ -31,9 +31,6 @@ from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, Policy
 LOOKS = 20
 """Windows over which `alpha` is spent."""
 
-REFERENCES = 2
-"""Each look compares with two references (`comparison.worst`): each gets half of its probability."""
-
 MOST_NAMED = 5
 
 ActKind: TypeAlias = Literal["promotion", "remedy"]
@@ -134,7 +131,7 @@ def _performance(
     if not judged:
         return False, late
     one = worst(judged, 1, spec.tolerate)
-    level = spec.alpha / LOOKS / REFERENCES
+    level = spec.alpha / LOOKS
     if one.deviation > spec.overwhelming and one.p_value <= level:
         return True, (f"{_sentence(judged[-1:], one)}: overwhelming", *late)
     run = _run(spec, judged)
@@ -150,7 +147,7 @@ def _run(spec: PerformancePolicy, judged: Sequence[WindowRecord]) -> int:
     """How many of the newest windows are each worse, in a row; `consecutive` at most."""
     for run in range(min(spec.consecutive, len(judged))):
         until = len(judged) - run
-        if worst(judged[:until], 1, spec.tolerate).p_value > spec.alpha / REFERENCES:
+        if worst(judged[:until], 1, spec.tolerate).p_value > spec.alpha:
             return run
     return min(spec.consecutive, len(judged))
 

@@ -55,11 +55,13 @@ class Side:
 
 @dataclass(frozen=True)
 class View:
-    """A window beside the champion's reference rows."""
+    """A window beside the champion's reference rows. `past` are the newest rows before the window whose labels were
+    known when it began, in time order; None where they are too few or not wanted."""
 
     window: Side
     reference: Side
     manifest: Manifest
+    past: Side | None = None
 
 
 class Measure(ABC):
@@ -83,11 +85,11 @@ def reference_side(bundle: ModelBundle) -> Side:
     return Side(manifest.data_schema.conform(frame), own, Scores.read(frame), labels, labelled, novel)
 
 
-def window_side(logged: pd.DataFrame, version: str, manifest: Manifest) -> Side:
-    """The rows of `InferenceLog.frame`; scores and labels of those that `version` answered."""
+def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -> Side:
+    """The rows of `InferenceLog.frame`; scores and labels of those that `version` (None: any) answered."""
     columns = {column.name: _readable(logged, column) for column in manifest.data_schema.columns}
     inputs = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=pd.RangeIndex(len(logged)))
-    own = (logged["__version__"] == version).to_numpy(dtype=bool)
+    own = (logged["__version__"] == version).to_numpy(dtype=bool) | (version is None)
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: fault for name, (_, fault) in columns.items() if fault is not None}

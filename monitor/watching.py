@@ -93,7 +93,15 @@ class _Reader:
     def view(self, place: Span | Window) -> View:
         logged = self._log.frame(start=place.start, end=place.end, labels_by=self._as_of)
         manifest = self._bundle.manifest
-        return View(window_side(logged, self._version, manifest), self._reference, manifest)
+        return View(window_side(logged, self._version, manifest), self._reference, manifest, self._past(place))
+
+    def _past(self, place: Span | Window) -> Side | None:
+        rows = self._bundle.manifest.task.monitor.yardstick_rows
+        if not rows:
+            return None
+        names = self._bundle.manifest.data_schema.names
+        logged = self._log.frame(end=place.start, labels_by=place.start, labelled_only=True, newest=rows, columns=names)
+        return window_side(logged, None, self._bundle.manifest)
 
     def record(self, place: Span) -> WindowRecord:
         view = self.view(place)

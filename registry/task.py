@@ -107,6 +107,7 @@ class Research(Frozen):
     trials: int = Field(12, ge=1)
     seconds: float = Field(90.0, gt=0)
     history: Duration | None = Field(None, description="how far back rows are used; none: all of them")
+    splits: Splits = Splits(validation=0.08, calibration=0.04, test=0.04)
     fresh: float = Field(0.1, gt=0, lt=0.5, description="share of the newest labelled rows kept for the gate alone")
     max_fresh_rows: int = Field(10_000, ge=50)
 
@@ -135,6 +136,9 @@ class Monitor(Frozen):
     min_labels: int = Field(100, ge=10, description="fewest labels at which a window's performance is judged")
     segments: tuple[str, ...] = Field((), description="categorical or boolean columns whose values are watched apart")
     report: bool = Field(True, description="render Evidently's HTML report of each window")
+    yardstick_rows: int = Field(
+        30_000, ge=0, description="newest labelled rows that a boosted model is fitted to at each window; 0: none is"
+    )
 
 
 class PerformancePolicy(Frozen):

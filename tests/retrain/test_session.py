@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from registry.bundle import ModelBundle
@@ -24,6 +23,7 @@ from retrain.search.material import hash_frame
 from retrain.search.progress import Progress, silent
 from retrain.search.session import Budget, Session, fingerprint, search
 from tests.handmade import make_frame, make_task
+from tests.processes import children
 
 ROWS = 600
 SEARCH = {"families": ["mlp"], "workers": 2, "max_epochs": 3}
@@ -69,7 +69,7 @@ def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> N
 
     def kill_one(progress: Progress) -> None:
         if progress.stage == "search" and progress.finished >= 1 and not killed:
-            workers = [child for child in psutil.Process().children() if "retrain.search.worker" in child.cmdline()]
+            workers = children("retrain.search.worker")
             if workers:
                 workers[0].kill()
                 killed.append(workers[0].pid)
@@ -142,7 +142,7 @@ def test_fatal_findings_stop_before_any_training(tmp_path: Path) -> None:
     frame = make_frame(200).assign(late="yes")
     with pytest.raises(DataError, match="late"):
         search(small_task(), frame, folder=tmp_path, out=tmp_path / "out", trials=1, seconds=5, seed=0)
-    assert psutil.Process().children() == []
+    assert children("retrain.search.worker") == []
     assert not (tmp_path / "out").exists()
 
 

@@ -24,6 +24,7 @@ from registry.inference_log import InferenceLog
 from registry.settings import Settings
 from serving.app import create_app
 from tests.handmade import make_bundle
+from tests.processes import children
 from tests.serving.conftest import ROW, FakeVersions, endpoint, serve, wait_for
 from tests.serving.test_journal import full_disk
 
@@ -216,14 +217,12 @@ def test_a_full_disk_is_said_and_survived(tmp_path: Path, bundles: dict[str, Mod
 
 
 def test_a_keeper_that_dies_is_replaced(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
-    import psutil
-
     versions = FakeVersions(v1=bundles["good"])
     versions.champion = "1"
     with endpoint(tmp_path, versions) as client:
         client.post("/predict", json=[ROW] * 10)
         wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
-        (keeper,) = [one for one in psutil.Process().children() if "serving.keeper" in one.cmdline()]
+        (keeper,) = children("serving.keeper")
         keeper.kill()
         wait_for(lambda: client.get("/model").json()["log"] != "ok")
         client.post("/predict", json=[ROW] * 10)
