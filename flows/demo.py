@@ -65,7 +65,12 @@ def flights_plan(seed: int = 0) -> Plan:
         time="time_hour",
         changes={
             "search": {"trials": 24, "seconds": 60.0, "workers": 2, "seed": seed},
-            "research": {"trials": 8, "seconds": 25.0, "max_fresh_rows": 6_000},
+            "research": {
+                "trials": 12,
+                "seconds": 25.0,
+                "max_fresh_rows": 6_000,
+                "splits": {"validation": 0.06, "calibration": 0.02, "test": 0.03},
+            },
             "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},  # the newest rows are for learning
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
         },

@@ -5,7 +5,9 @@ The default policy triggers on performance alone. Its arithmetic is in `comparis
 
     a window is worse     when its comparison rejects with probability `alpha`
     the model is degraded when the newest `consecutive` judged windows are each worse, and all of them together are so
-                          with probability alpha / LOOKS; or when the newest is beyond `overwhelming` standard errors
+                          with probability alpha / LOOKS; or twice or four times as many are so together, the newest
+                          among them (each with its share of that probability); or when the newest is
+                          beyond `overwhelming` standard errors
 
 Each look is paid alike (Bonferroni over any LOOKS windows in a row): whatever the dependence between windows, a
 champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of the windows, one in
@@ -30,6 +32,9 @@ from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, Policy
 
 LOOKS = 20
 """Windows over which `alpha` is spent."""
+
+SPANS = {1: 0.5, 2: 0.25, 4: 0.25}
+"""Runs of windows judged together at each look, in multiples of `consecutive`, and the share of alpha each is paid."""
 
 MOST_NAMED = 5
 
@@ -135,12 +140,25 @@ def _performance(
     if one.deviation > spec.overwhelming and one.p_value <= level:
         return True, (f"{_sentence(judged[-1:], one)}: overwhelming", *late)
     run = _run(spec, judged)
-    if run < spec.consecutive:
+    spans = _spans(spec, judged, one.loss > one.tolerated, run)
+    if not spans:
         patience = f": {run} of the {spec.consecutive} windows in a row that it takes" if run else ""
         return False, (_sentence(judged[-1:], one) + patience, *late)
-    together = worst(judged, spec.consecutive, spec.tolerate)
-    said = _sentence(judged[-spec.consecutive :], together)
-    return together.p_value <= level, (f"{said}, p = {together.p_value:.1g}, needed {level:.3g}", *late)
+    found = [(span, worst(judged, span, spec.tolerate), share * level) for span, share in spans.items()]
+    span, together, needed = min(found, key=lambda each: each[1].p_value / each[2])
+    said = f"{_sentence(judged[-span:], together)}, p = {together.p_value:.1g}, needed {needed:.3g}"
+    return together.p_value <= needed, (said, *late)
+
+
+def _spans(spec: PerformancePolicy, judged: Sequence[WindowRecord], worse: bool, run: int) -> dict[int, float]:
+    """How many of the newest windows are judged together, with their shares of the error probability.
+
+    `consecutive` of them when each is worse; twice and four times as many when the newest is worse than tolerated: what
+    is too small to show in one window shows in many.
+    """
+    spans = {spec.consecutive * times: share for times, share in SPANS.items()}
+    ready = {span: run >= span if span == spec.consecutive else worse and span <= len(judged) for span in spans}
+    return {span: share for span, share in spans.items() if ready[span]}
 
 
 def _run(spec: PerformancePolicy, judged: Sequence[WindowRecord]) -> int:

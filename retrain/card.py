@@ -123,6 +123,8 @@ def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
     handed, tried = heritage.get("handed", 0), heritage.get("tried", 0)
     yield f"Warm start from {source}: {handed} candidates handed down, {tried} tried."
     yield f"Weights: {heritage.get('weights', 'not inherited')}."
+    if elders := heritage.get("elders", 0):
+        yield f"{elders} of the prior's networks stood for election to the ensemble beside the new ones."
     if heritage.get("guard_fired"):
         yield f"Fresh random candidates beat the prior's: {heritage.get('refused', 0)} of its candidates were dropped."
 

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Finish:
     seed: int
     parent_version: str | None
     heritage: Mapping[str, Any]
+    elders: Sequence[Member]
     seconds: Callable[[], float]
     tell: Callable[[str, str], None]
 
@@ -63,7 +64,7 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
-        members = assemble(material, folder, plan, results)
+        members = assemble(material, folder, plan, results, finish.elders)
         calibration = calibrate(material, members)
         finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
         answers = _write(material, out, members, calibration, promising(tried, plan), finish)
@@ -86,19 +87,30 @@ def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
     return sorted(by_score, key=lambda result: result.state != "complete")
 
 
-def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Result]) -> list[Member]:
-    """The members of the ensemble, chosen on the validation rows."""
+def assemble(
+    material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Sequence[Member]
+) -> list[Member]:
+    """The members of the ensemble, chosen on the validation rows among the best trials and a prior's members."""
     library = list(results[:LIBRARY])
-    answers = np.stack([plan.answers(plans.read_outputs(folder, result.number)) for result in library])
+    outputs = [plans.read_outputs(folder, result.number) for result in library]
+    if elders:
+        outputs += list(member_outputs(elders, material.conformed.iloc[material.parts.validation]))
+    answers = np.stack([plan.answers(one) for one in outputs])
     labels = material.labels[material.parts.validation]
     metric = metrics_for(plan.problem)[plan.metric]
 
     def value(mixture: Array) -> float:
         return metric.gain(metric.value(labels, mixture), 0.0)
 
-    weights = select(answers, value, size=material.task.search.ensemble)
-    chosen = [(result, float(weight)) for result, weight in zip(library, weights, strict=True) if weight > 0]
-    return [_member(material, folder, result, weight) for result, weight in chosen]
+    size = material.task.search.ensemble
+    weights = select(answers, value, size=size, start=max(1, size // 2))
+    fresh = [
+        _member(material, folder, result, float(weight))
+        for result, weight in zip(library, weights, strict=False)
+        if weight > 0
+    ]
+    kept = zip(elders, weights[len(library) :], strict=True)
+    return [*fresh, *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
 
 
 def _member(material: Material, folder: Path, result: Result, weight: float) -> Member:

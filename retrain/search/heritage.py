@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 import optuna
+import safetensors.torch
 from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
 from registry.schema import Frozen
+from retrain.export import Member
 from retrain.families.base import Candidate
+from retrain.families.catalogue import family_named
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of
@@ -29,6 +32,7 @@ from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
 from retrain.search.warm import FRESH_EVERY, interleave
+from retrain.training import load_state
 
 MOST = 8
 """Candidates handed down at most."""
@@ -44,11 +48,15 @@ class Handed(Frozen):
 
 @dataclass(frozen=True)
 class Heritage:
-    """The candidates in the order to try them, how many no longer fit the space, and whether weights are inherited."""
+    """The candidates in the order to try them, how many no longer fit the space, and whether weights are inherited.
+
+    `elders` are the prior's members as they are: old and new networks err apart, and the ensemble may hold both.
+    """
 
     handed: tuple[Handed, ...]
     dropped: int
     weights: str
+    elders: tuple[Member, ...] = ()
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
         """Fill a study's queue: the prior's candidates, and after every second one a fresh one at random, the guard;
@@ -74,6 +82,7 @@ class Heritage:
             "refused": refused,
             "guard_fired": refused > 0,
             "weights": self.weights,
+            "elders": len(self.elders),
         }
 
 
@@ -91,7 +100,25 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
         preparation = Preparation.model_validate(prior.candidates["members"][0]["preparation"])
         plans.write_json(folder / PRIOR, layout_of(preparation))
     dropped = sum(candidate is None for candidate, _ in fitted)
-    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture")
+    elders = tuple(_elders(prior, found, material)) if reason is None else ()
+    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elders)
+
+
+def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iterator[Member]:
+    """The prior's members, where they answer the same question in the same unit from columns that are still there."""
+    same = prior.manifest.target.classes == material.target.classes and material.scale is None
+    if not same or not set(prior.manifest.data_schema.names) <= set(material.schema.names):
+        return
+    weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
+    for one, told in zip(found, prior.candidates["members"], strict=False):
+        if one.member is None:
+            continue
+        preparation = Preparation.model_validate(told["preparation"])
+        layout = layout_of(preparation)
+        family = family_named(one.candidate.family)
+        network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
+        state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
+        yield Member(load_state(network, state), preparation, weight=0.0, candidate=told["candidate"])
 
 
 def _candidates(prior: ModelBundle) -> Iterator[Handed]:

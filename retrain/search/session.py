@@ -82,6 +82,7 @@ def search(
             seed=seed,
             parent_version=parent_version,
             heritage=session.heirlooms(study),
+            elders=session.heritage.elders if session.heritage is not None else (),
             seconds=lambda: time.monotonic() - begin,
             tell=session.stage,
         )

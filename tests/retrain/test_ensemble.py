@@ -63,3 +63,18 @@ def test_nothing_to_choose_from_is_an_error() -> None:
     """The error says what was expected."""
     with pytest.raises(ValueError, match="at least one model"):
         select(np.empty((0, 3)), quality, size=1)
+
+
+def test_a_mixture_that_begins_with_several_does_not_hang_on_one() -> None:
+    """The best of many on few rows had luck; begun with three, the mixture is better on other rows."""
+    better = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth, errors = rng.normal(size=1_000), rng.normal(size=(8, 1_000))
+        outputs, seen, unseen = truth + errors, slice(0, 20), slice(20, None)
+        lone, begun = (
+            select(outputs[:, seen], lambda mean, truth=truth: -rmse(truth[:20], mean), size=4, start=start, rounds=3)
+            for start in (1, 3)
+        )
+        better.append(rmse(truth[unseen], lone @ outputs[:, unseen]) - rmse(truth[unseen], begun @ outputs[:, unseen]))
+    assert np.mean(better) > 0

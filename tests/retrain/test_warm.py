@@ -142,6 +142,17 @@ def test_weights_are_handed_down_when_they_are_older_than_what_judges_them(tmp_p
     assert "first.weight" in prior_weights(tmp_path, "member0.")
 
 
+def test_elders_answer_as_they_did_and_only_where_their_weights_may_be_used(tmp_path: Path, material: Material) -> None:
+    until = first_judged(material) - pd.Timedelta("1min")
+    prior = prior_bundle(tmp_path / "prior", material, until.isoformat())
+    (elder,) = hand_down(prior, material, SPACE, tmp_path).elders
+    assert elder.preparation == material.preparations["robust"]
+    stored = prior_weights(tmp_path, "member0.")
+    assert all(torch.equal(value, stored[name]) for name, value in elder.module.state_dict().items())
+    seen = prior_bundle(tmp_path / "seen", material, (until + pd.Timedelta("1D")).isoformat())
+    assert hand_down(seen, material, SPACE, tmp_path).elders == ()
+
+
 @pytest.mark.parametrize("later", ["0min", "30D"])
 def test_weights_that_have_seen_what_judges_them_are_not(tmp_path: Path, material: Material, later: str) -> None:
     until = first_judged(material) + pd.Timedelta(later)
@@ -175,5 +186,5 @@ def test_a_record_tells_what_became_of_it(tmp_path: Path, material: Material) ->
     study = optuna.create_study(direction="maximize")
     heritage.enqueue(study, SPACE, seed=0)
     assert heritage.record(study) | {"weights": ""} == {
-        "handed": 8, "tried": 0, "dropped": 1, "refused": 0, "guard_fired": False, "weights": "",
+        "handed": 8, "tried": 0, "dropped": 1, "refused": 0, "guard_fired": False, "weights": "", "elders": 0,
     }  # fmt: skip
