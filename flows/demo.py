@@ -40,7 +40,7 @@ class Plan:
     changes: Mapping[str, Any]
     period: tuple[datetime, datetime]
     delay: timedelta = timedelta(days=1)
-    batch: int = 200
+    batch: int = 500
 
 
 class DemoResult(Frozen):
@@ -66,13 +66,14 @@ def flights_plan(seed: int = 0) -> Plan:
         changes={
             "search": {"trials": 24, "seconds": 60.0, "workers": 2, "seed": seed},
             "research": {
-                "trials": 12,
-                "seconds": 25.0,
+                "trials": 10,
+                "seconds": 20.0,
                 "max_fresh_rows": 6_000,
                 "splits": {"validation": 0.06, "calibration": 0.02, "test": 0.03},
             },
             "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},  # the newest rows are for learning
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
+            "policy": {"kind": "performance", "tolerate": 0.01, "alpha": 0.1},  # a re-search costs half a minute here
         },
         period=(datetime(2013, 5, 1), datetime(2013, 9, 1)),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.improve import improve, wished
+from flows.second_look import look_again, promoted
 from flows.stages import perform
 from flows.watch import observe, summary
 from flows.workplace import enter
@@ -17,11 +18,16 @@ from flows.workplace import enter
 def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
-    Returns what `watch` answers, with `improvement`: what `improve` answers, or None.
+    Returns what `watch` answers, with `improvement`: what `improve` answers, or a second look at a held challenger, or
+    None.
     """
     place = enter(task)
-    report = observe(place, as_of or place.now())
-    found: dict[str, Any] = {**summary(report), "improvement": None}
+    moment = as_of or place.now()
+    report = observe(place, moment)
+    look = look_again(place, moment)
+    found: dict[str, Any] = {**summary(report), "improvement": look}
+    if promoted(look):
+        return found
     if (wish := wished(place)) is not None:
         found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, cold=wish.cold)
     return found

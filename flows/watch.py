@@ -13,6 +13,7 @@ from prefect.events import emit_event
 
 from flows.improve import Wish, wished
 from flows.publishing import alias_of, fetch
+from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.errors import BusyError, NoModelError
@@ -32,12 +33,15 @@ WAIT_SECONDS = 60.0
 def watch(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
+    A challenger that was held is looked at again, and promoted if it is shown to be better by now.
     When a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
     `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
     place = enter(task)
-    report = observe(place, as_of or place.now())
-    announce(place, wished(place))
+    moment = as_of or place.now()
+    report = observe(place, moment)
+    if not promoted(look_again(place, moment)):
+        announce(place, wished(place))
     return summary(report)
 
 

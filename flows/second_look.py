@@ -1,0 +1,140 @@
+"""A challenger that was held is judged again as labels arrive, at no cost of training: hold means "not shown yet".
+
+Each look is on all labelled rows later than what either model knows, the first gate's among them, so that evidence
+adds up. There are at most `LOOKS`, and they share one error probability, that of the first gate: each asks for the
+confidence 1 - (1 - confidence) / LOOKS (Bonferroni). A task without a time column gets none: nobody could tell which
+rows are fresh.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from flows.improve import one_at_a_time, show_verdict
+from flows.publishing import alias_of, fetch
+from flows.rows import from_log
+from flows.stages import say, stage
+from flows.workplace import Workplace
+from registry.bundle import ModelBundle
+from registry.decisions import Outcome, Verdict
+from registry.errors import BusyError
+from registry.ledger import Entry
+from registry.task import TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KIND = "second_look"
+LOOKS = 4
+
+
+def look_again(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
+    """Judge a held challenger on what is known at `as_of`, and promote or reject it where that is clear now.
+
+    None when no challenger is held, or an improvement is at work. Otherwise what `improve` answers.
+    """
+    if (held := held_challenger(place)) is None:
+        return None
+    try:
+        with one_at_a_time(place):
+            entry = _look(place, held, as_of)
+    except BusyError as error:
+        say(f"no second look now: {error}")
+        return None
+    found = {"outcome": entry.outcome, "version": entry.version, "champion": held.details["champion"]}
+    return {**found, "reasons": list(entry.reasons), "seconds": entry.seconds}
+
+
+def promoted(look: dict[str, Any] | None) -> bool:
+    """Whether a second look made a new champion."""
+    return look is not None and look["outcome"] == Outcome.PROMOTE.value
+
+
+def held_challenger(place: Workplace) -> Entry | None:
+    """The end of the last improvement, if it held its challenger and another look at that is due.
+
+    A promotion that a kill cut off from its entry is still due: the aliases have moved, the ledger does not know.
+    """
+    ends = place.ledger.read(kinds={"improvement"}, last=1)
+    if place.task.time is None or not ends or ends[-1].outcome != Outcome.HOLD.value:
+        return None
+    held = ends[-1]
+    champion, challenger = alias_of(place, "champion"), alias_of(place, "challenger")
+    if champion == held.version:
+        told = any(one.version == champion for one in place.ledger.read(kinds={"promotion"}))
+        return None if told else held
+    waits = challenger == held.version and champion == held.details.get("champion")
+    return held if waits and len(_looks(place, held)) < LOOKS else None
+
+
+def _looks(place: Workplace, held: Entry) -> list[Entry]:
+    return [one for one in place.ledger.read(kinds={KIND}) if one.version == held.version]
+
+
+def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry:
+    began, version, former = time.monotonic(), str(held.version), str(held.details["champion"])
+    if alias_of(place, "champion") == version:
+        verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
+        rows = 0
+    else:
+        verdict, rows = _judged(place, fetch(place, former), fetch(place, version), as_of)
+        show_verdict(place, version, verdict)
+    _act(place, version, former, verdict, as_of)
+    return place.ledger.write(
+        Entry(
+            task=place.task.name,
+            kind=KIND,
+            at=as_of,
+            version=version,
+            outcome=verdict.outcome.value,
+            reasons=verdict.reasons,
+            details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former},
+            seconds=time.monotonic() - began,
+        )
+    )
+
+
+def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> tuple[Verdict, int]:
+    from retrain.gate import judge
+
+    rows = fresh_rows(place, champion, challenger, as_of)
+    return judge(strict(place.task), champion, challenger, rows), len(rows)
+
+
+def strict(task: TaskSpec) -> TaskSpec:
+    """The task with the confidence that each of several looks must reach."""
+    confidence = 1 - (1 - task.gate.confidence) / LOOKS
+    return task.model_copy(update={"gate": task.gate.model_copy(update={"confidence": confidence})})
+
+
+def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:
+    """The labelled rows of the log later than what either model knows, as known at `as_of`, in time order."""
+    known = [one.manifest.lineage.known_until for one in (champion, challenger)]
+    start = max((moment for moment in known if moment is not None), default=datetime.min) + timedelta(microseconds=1)
+    schema = challenger.manifest.data_schema
+    logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
+    return from_log(logged, place.task, schema)
+
+
+@stage
+def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: datetime) -> None:
+    """Move the aliases as the verdict says, and tell the ledger. Each may be done twice with the same end."""
+    name = place.task.name
+    if verdict.outcome is Outcome.REJECT:
+        place.versions.unset(name, "challenger")
+    if verdict.outcome is not Outcome.PROMOTE:
+        return
+    place.versions.promote(name, version)
+    place.ledger.write(
+        Entry(
+            task=name,
+            kind="promotion",
+            at=as_of,
+            version=version,
+            outcome="promoted",
+            reasons=verdict.reasons,
+            details={"previous": former},
+        )
+    )
