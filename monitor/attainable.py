@@ -5,7 +5,9 @@ have reached on the very same rows moves with them, so the difference shows agei
 does not show a hard week. The champion's usual lead over a boosted model of its own age, known from its test rows, is
 added: a boosted model that is simply stronger, or weaker, on these data is no sign of age.
 
-It leaks nothing: the yardstick sees only rows before the window whose labels had arrived when the window began.
+It leaks nothing: the yardstick sees only rows before the window whose labels had arrived when the window began. One is
+fitted a pass, for the oldest window of it: a pass that catches up on many windows stays cheap, at the price of a
+yardstick that is somewhat old for the newest of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import numpy as np
 
 from monitor.measurements import Measurement
 from monitor.performance import task_metric
-from monitor.views import Measure, Side, View
+from monitor.views import Fresh, Measure, Side, View
+from registry.bundle import Manifest
 from registry.metrics import Array, Labels, Metric
 from registry.yardstick import Yardstick
 
@@ -44,10 +47,10 @@ class Attainable(Measure):
         rows = int(side.labelled.sum())
         if (lead := _lead(view, metric)) is None:
             return [Measurement(name=self.name, note="the model's card has no boosted reference")]
-        if (yardstick := _fit(view)) is None or rows < BLOCKS:
+        if view.fresh is None or rows < BLOCKS:
             return [Measurement(name=self.name, note="too few labelled rows before the window, or in it")]
         labels, mine = side.labels[side.labelled], side.scores.take(side.labelled).scores
-        fresh = yardstick.scores(side.inputs[side.own][side.labelled])
+        fresh = view.fresh.model.scores(side.inputs[side.own][side.labelled])
         value, own = metric.value(labels, fresh), metric.value(labels, mine)
         value += lead if metric.greater_is_better else -lead
         error = paired_error(metric, labels, mine, fresh)
@@ -61,7 +64,7 @@ class Attainable(Measure):
                 reference_error=view.manifest.reference.error,
                 error=error,
                 rows=rows,
-                note=f"boosted on {_training_rows(view):,} newer rows; usual lead {lead:+.3g}",
+                note=f"boosted on {view.fresh.rows:,} newer rows; usual lead {lead:+.3g}",
             )
         ]
 
@@ -79,23 +82,19 @@ def _lead(view: View, metric: Metric) -> float | None:
     return None if found[0] is None or found[1] is None else metric.gain(found[0], found[1])
 
 
-def _training_rows(view: View) -> int:
-    return 0 if view.past is None else int(view.past.labelled.sum())
-
-
-def _fit(view: View) -> Yardstick | None:
-    past: Side | None = view.past
-    if past is None or _training_rows(view) < LEAST_ROWS:
-        return None
+def fit_fresh(past: Side, manifest: Manifest) -> Fresh | None:
+    """The yardstick of labelled rows in time order, the newest tenth of which stops it early; None on too few."""
     rows, labels = past.inputs[past.labelled], past.labels[past.labelled]
     cut = len(rows) - round(VALIDATION * len(rows))
-    if view.manifest.target.problem != "regression" and len(np.unique(labels[:cut])) < 2:
+    several = manifest.target.problem == "regression" or len(np.unique(labels[:cut])) > 1
+    if len(rows) < LEAST_ROWS or not several:
         return None
-    return Yardstick.fit(
+    model = Yardstick.fit(
         rows.iloc[:cut],
         labels[:cut],
         rows.iloc[cut:],
         labels[cut:],
-        schema=view.manifest.data_schema,
-        target=view.manifest.target,
+        schema=manifest.data_schema,
+        target=manifest.target,
     )
+    return Fresh(model, len(rows))

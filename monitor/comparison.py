@@ -20,8 +20,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 
+from monitor.attainable import BLOCKS
 from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import METRICS, Metric
 
@@ -43,7 +44,8 @@ class Level:
 @dataclass(frozen=True)
 class Comparison:
     """A realised level against a reference: `loss` is positive when it is worse, `deviation` in standard errors
-    beyond what is tolerated, `p_value` one-sided. `tried` is the number of references of which this looked worst."""
+    beyond what is tolerated, `p_value` one-sided. `tried` is the number of references of which this looked worst,
+    `freedom` the degrees of freedom of the realised level's error."""
 
     realised: Level
     reference: Level
@@ -52,11 +54,13 @@ class Comparison:
     tolerated: float
     deviation: float
     tried: int = 1
+    freedom: float = math.inf
 
     @property
     def p_value(self) -> float:
         """Chance of such a deviation if the loss were exactly what is tolerated: Bonferroni over those tried."""
-        return min(1.0, self.tried * float(ndtr(-self.deviation)))
+        tail = ndtr(-self.deviation) if math.isinf(self.freedom) else stdtr(self.freedom, -self.deviation)
+        return min(1.0, self.tried * float(tail))
 
 
 def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
@@ -113,7 +117,8 @@ def _attained(metric: str, fresh: Sequence[Measurement], tolerate: float) -> Com
     realised = pool([Level(one.reference or 0.0, one.error or 0.0, one.rows) for one in fresh])
     level = pool([Level(one.value or 0.0, 0.0, one.rows) for one in fresh])
     reference = Level(level.value, fresh[-1].reference_error or 0.0, level.rows)
-    return compare(metric, realised, reference, "what newer rows teach", tolerate)
+    found = compare(metric, realised, reference, "what newer rows teach", tolerate)
+    return replace(found, freedom=(BLOCKS - 1) * len(fresh))
 
 
 def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:

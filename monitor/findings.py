@@ -17,6 +17,9 @@ FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * ma
 """Shares and the growth, as Cohen's h, from which the data count as broken: 0.8 is large (Cohen 1988), from 0 to 15 %;
 wrong types at 0.2, 1 %; a column stands still on a value that it had in fewer than half of the reference's rows."""
 
+USUALLY_THERE = 0.2
+"""A column missing in more of the reference's rows than this is one that comes and goes: more of it is a shift."""
+
 SHIFTS = {"missing": 0.2, "duplicates": 0.5, "unseen": 0.5, "out_of_range": 0.5, "novel_labels": 0.2, "coverage": 0.2}
 """Shares and the change, as Cohen's h, from which the inputs or outputs count as moved: 0.2 small, 0.5 medium."""
 
@@ -91,7 +94,10 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
 
 def faults(record: WindowRecord, level: float) -> list[Finding]:
     """What is broken in a window's data, worst first."""
-    return _ranked(record, FAULTS, level)
+    found = _ranked(record, FAULTS, level)
+    return [
+        one for one in found if one.measurement.name != "missing" or (one.measurement.reference or 0) < USUALLY_THERE
+    ]
 
 
 def shifts(record: WindowRecord, level: float) -> list[Finding]:

@@ -22,6 +22,7 @@ from registry.metrics import Labels
 from registry.schema import Column, conform_column
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
+from registry.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,22 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Fresh:
+    """A boosted model fitted to so many newer rows."""
+
+    model: Yardstick
+    rows: int
+
+
+@dataclass(frozen=True)
 class View:
-    """A window beside the champion's reference rows. `past` are the newest rows before the window whose labels were
-    known when it began, in time order; None where they are too few or not wanted."""
+    """A window beside the champion's reference rows. `fresh` is a quick model fitted to the newest rows before the
+    window whose labels were known when it began; None where they are too few or it is not wanted."""
 
     window: Side
     reference: Side
     manifest: Manifest
-    past: Side | None = None
+    fresh: Fresh | None = None
 
 
 class Measure(ABC):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+from monitor.attainable import fit_fresh
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
 from monitor.policy import Act, ActKind, decide
 from monitor.report import write_report
-from monitor.views import Side, View, reference_side, window_side
+from monitor.views import Fresh, Side, View, reference_side, window_side
 from monitor.windows import Span, due
 from registry.bundle import ModelBundle
 from registry.decisions import Decision
@@ -85,6 +86,7 @@ class _Reader:
 
     def __init__(self, bundle: ModelBundle, version: str, log: InferenceLog, as_of: datetime) -> None:
         self._bundle, self._version, self._log, self._as_of = bundle, version, log, as_of
+        self._fresh: Fresh | None = None
 
     @cached_property
     def _reference(self) -> Side:
@@ -93,18 +95,20 @@ class _Reader:
     def view(self, place: Span | Window) -> View:
         logged = self._log.frame(start=place.start, end=place.end, labels_by=self._as_of)
         manifest = self._bundle.manifest
-        return View(window_side(logged, self._version, manifest), self._reference, manifest, self._past(place))
+        return View(window_side(logged, self._version, manifest), self._reference, manifest)
 
-    def _past(self, place: Span | Window) -> Side | None:
+    def _yardstick(self, place: Span) -> Fresh | None:
+        """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""
         rows = self._bundle.manifest.task.monitor.yardstick_rows
-        if not rows:
-            return None
-        names = self._bundle.manifest.data_schema.names
-        logged = self._log.frame(end=place.start, labels_by=place.start, labelled_only=True, newest=rows, columns=names)
-        return window_side(logged, None, self._bundle.manifest)
+        if rows and self._fresh is None:
+            manifest, known = self._bundle.manifest, place.start
+            names = manifest.data_schema.names
+            past = self._log.frame(end=known, labels_by=known, labelled_only=True, newest=rows, columns=names)
+            self._fresh = fit_fresh(window_side(past, None, manifest), manifest)
+        return self._fresh
 
     def record(self, place: Span) -> WindowRecord:
-        view = self.view(place)
+        view = replace(self.view(place), fresh=self._yardstick(place))
         window = Window(index=place.index, start=place.start, end=place.end, rows=len(view.window))
         metric = self._bundle.manifest.task.metric
         return WindowRecord(window=window, version=self._version, metric=metric, measurements=measure_all(view))

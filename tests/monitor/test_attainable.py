@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.attainable import LEAST_ROWS, Attainable, paired_error
+from monitor.attainable import LEAST_ROWS, Attainable, fit_fresh, paired_error
 from monitor.measurements import Measurement
 from monitor.views import View, reference_side, window_side
 from registry.bundle import ModelBundle
@@ -28,7 +28,8 @@ def measured(bundle: ModelBundle, log: InferenceLog, frame: pd.DataFrame, *, row
     assert (past["__label_time__"] <= cut).all()
     manifest = bundle.manifest
     window = window_side(log.frame(start=cut), "1", manifest)
-    view = View(window, reference_side(bundle), manifest, window_side(past, None, manifest))
+    fresh = fit_fresh(window_side(past, None, manifest), manifest)
+    view = View(window, reference_side(bundle), manifest, fresh)
     (found,) = Attainable().measure(view)
     return found
 
