@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry.errors import EverfitError, InputError
+from registry.quiet import QUIET
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,12 +92,7 @@ def _setting_line(one: Any) -> str:
 
 def quiet_third_parties() -> None:
     """No reporting home, and no log of a library on the terminal: what matters is in the ledger and in our words."""
-    wanted = {
-        "DO_NOT_TRACK": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
+    wanted = dict(QUIET)
     if not debugging():
         wanted |= {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_LOGGING_LEVEL": "INFO"}
     for name, value in wanted.items():

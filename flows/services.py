@@ -20,6 +20,7 @@ from flows.processes import Desk, Service, is_ready, require_free
 from flows.workplace import task_names
 from registry.errors import StateError, unknown
 from registry.locks import exclusive
+from registry.quiet import QUIET
 from registry.settings import LOOPBACK, Settings
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -27,14 +28,6 @@ NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
 
 _FIRST = ("prefect", "mlflow", "status")
 _GRACE_SECONDS = 10.0
-
-QUIET = {
-    "DO_NOT_TRACK": "true",  # MLflow honours the literal "true" only
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-"""Third parties' reporting, switched off in every process."""
 
 
 @dataclass(frozen=True)

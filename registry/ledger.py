@@ -41,7 +41,9 @@ class Entry(Frozen):
 
     id: int | None = None
     task: str
-    kind: str = Field(description="search, window, decision, research, gate, promotion, rollback, replay, ...")
+    kind: str = Field(
+        description="intent, search, window, decision, research, gate, second_look, promotion, rollback or improvement"
+    )
     at: datetime
     written: datetime | None = None
     version: str | None = None

@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from registry.errors import RowError, did_you_mean
 
 MAX_CATEGORY_LENGTH = 256
+MAX_SHOWN = 100
+"""Characters of a wrong value that a message shows."""
 
 
 class Frozen(BaseModel):
@@ -127,7 +129,15 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
         return _boolean(values, column.name)
     if column.kind == "datetime":
         return as_datetimes(values, column.name)
-    return as_strings(values)
+    return _strings(values, column.name)
+
+
+def _strings(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    try:
+        return as_strings(values)
+    except TypeError as error:
+        row, value = _first_bad(values, hash)
+        raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
 
 
 def as_strings(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -161,7 +171,7 @@ def as_datetimes(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         parsed = pd.to_datetime(values, utc=True, format=None if values.dtype.kind in "Mm" else "ISO8601")
     except (ValueError, TypeError, OverflowError) as error:
         row, value = _first_bad(values, lambda one: pd.to_datetime(one, utc=True, format="ISO8601"))
-        raise RowError(f"column {name!r}, row {row}: expected an ISO 8601 date and time, got {value!r}") from error
+        raise RowError(f"column {name!r}, row {row}: expected an ISO 8601 date and time, got {value}") from error
     return parsed.dt.tz_localize(None).astype("datetime64[us]")
 
 
@@ -170,7 +180,7 @@ def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
         out = pd.to_numeric(values).astype("float64")
     except (ValueError, TypeError) as error:
         row, value = _first_bad(values, pd.to_numeric)
-        raise RowError(f"column {name!r}, row {row}: expected a number, got {value!r}") from error
+        raise RowError(f"column {name!r}, row {row}: expected a number, got {value}") from error
     return out.replace([np.inf, -np.inf], np.nan)
 
 
@@ -187,20 +197,39 @@ def truth(text: str) -> float | None:
 
 
 def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    texts = as_strings(values)
+    texts = _strings(values, name)
     out = texts.map(truth, na_action="ignore").astype("float64")
     bad = np.flatnonzero(out.isna().to_numpy() & texts.notna().to_numpy())
     if bad.size:
-        raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {values.iloc[bad[0]]!r}")
+        raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {_shown(values.iloc[bad[0]])}")
     return out
 
 
-def _first_bad(values: pd.Series[Any], parse: Any) -> tuple[int, object]:
+def _first_bad(values: pd.Series[Any], parse: Any) -> tuple[int, str]:
+    """The row and the text of the first value that cannot be parsed; lists and the like never can."""
     for row, value in enumerate(values):
+        if not pd.api.types.is_scalar(value):
+            return row, _shown(value)
         if pd.isna(value):
             continue
         try:
             parse(value)
         except (ValueError, TypeError, OverflowError):
-            return row, value
-    return 0, values.iloc[0]
+            return row, _shown(value)
+    return 0, _shown(values.iloc[0])
+
+
+def _shown(value: object) -> str:
+    """A value as messages show it: in plain Python, and not at any length.
+
+    >>> _shown(np.float64(1.0)), _shown([np.int64(1), "a"])
+    ('1.0', "[1, 'a']")
+    """
+    text = repr(_plain(value))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, list) else value

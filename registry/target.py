@@ -72,4 +72,16 @@ class Target(Frozen):
 def _label_type(names: Any) -> LabelType:
     if set(names) <= {"true", "false"}:
         return "boolean"
-    return "integer" if all(name.lstrip("-").isdigit() for name in names) else "string"
+    return "integer" if all(_is_canonical_integer(name) for name in names) else "string"
+
+
+def _is_canonical_integer(name: str) -> bool:
+    """Whether the integer that answers show would be read back as this class: "03" would come back as "3".
+
+    >>> [_is_canonical_integer(name) for name in ("3", "-3", "03", "-0", "x")]
+    [True, True, False, False, False]
+    """
+    try:
+        return str(int(name)) == name
+    except ValueError:
+        return False

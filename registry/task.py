@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from registry.errors import TaskError, did_you_mean
 from registry.schema import ColumnKind, Frozen
 
+_PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -62,6 +71,19 @@ class SqlSource(Frozen):
     kind: Literal["sql"] = "sql"
     url: str
     query: str
+
+    @field_validator("url")
+    @classmethod
+    def _hold_no_password(cls, url: str) -> str:
+        """Raises `TaskError` itself: pydantic would show the value, and with it the secret."""
+        found = _PASSWORD.match(url)
+        if found and found["password"] and not re.fullmatch(r"(\$\{[^}]+\})+", found["password"]):
+            shown = f"{found['begin']}:${{NAME}}@..."
+            raise TaskError(
+                f"source.url: the URL holds a password, and a task's file is no place for it: write {shown} "
+                "and keep the password in the environment variable NAME"
+            )
+        return url
 
 
 Source: TypeAlias = Annotated[FileSource | SqlSource, Field(discriminator="kind")]
@@ -239,6 +261,8 @@ def load(path: Path) -> TaskSpec:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:
         raise TaskError(f"{path}:\n{explain(error, raw)}") from error
+    except TaskError as error:
+        raise TaskError(f"{path}:\n  {error}") from error
 
 
 def explain(error: ValidationError, raw: object) -> str:

@@ -31,6 +31,7 @@ from registry.bundle import ModelBundle
 from registry.database import from_micros
 from registry.errors import BundleError, NoModelError, RegistryError
 from registry.publication import lineage_tags, tolerating, write_run
+from registry.quiet import QUIET
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,10 +41,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 PATIENCE_SECONDS = 5
 """How long one call waits for the registry before it fails; who calls decides whether to try again."""
 
-_ENVIRONMENT = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
+_ENVIRONMENT = QUIET | {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

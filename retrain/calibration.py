@@ -19,9 +19,7 @@ from registry.metrics import Array, Labels
 from registry.schema import Frozen
 from registry.scoring import Scores
 from registry.target import Target
-
-LOG_SCALE = (-5.0, 5.0)
-"""Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
+from retrain.training import LOG_SCALE
 
 TINY = 1e-12
 SLACK = 1e-6

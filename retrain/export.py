@@ -33,9 +33,10 @@ from registry.metrics import Array
 from registry.schema import Schema, as_strings
 from registry.scoring import OUTPUTS, Graph, Scores, differences, outputs_of, require_small
 from registry.target import Target
-from retrain.calibration import LOG_SCALE, TINY, Calibration, TargetScale
+from retrain.calibration import TINY, Calibration, TargetScale
 from retrain.preparation import Preparation, Prepared
 from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation
+from retrain.training import LOG_SCALE
 
 OPSET, ML_OPSET, IR_VERSION = 20, 3, 10
 PARITY_ROWS = 1_000

@@ -37,7 +37,9 @@ AVERAGE = 0.998
 
 WARMUP = 0.05
 FLAT = 0.6
-MAX_LOG_SCALE = 5.0
+LOG_SCALE = (-5.0, 5.0)
+"""Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
+
 FITTED_AFTER = 1
 """Epochs after which the pace is known."""
 
@@ -276,7 +278,7 @@ def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     """
     mean, log_scale = outputs.unbind(1)
     residual = labels - mean
-    bounded = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
+    bounded = log_scale.clamp(*LOG_SCALE)
     return residual.square().mean() + (bounded + 0.5 * (residual.detach() * torch.exp(-bounded)).square()).mean()
 
 

@@ -9,11 +9,11 @@ import uvicorn
 from pydantic import ValidationError
 
 from registry.errors import EverfitError
+from registry.quiet import QUIET
 from registry.settings import Settings
 from serving.app import create_app
 
 GRACE_SECONDS = 10
-_QUIET = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m serving TASK", file=sys.stderr)
         return 2
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)
     try:
         settings = Settings()
         app = create_app(settings, arguments[0])

@@ -49,10 +49,15 @@ class Batcher:
         self._open = batch
         try:
             await asyncio.sleep(0)
-            if self._open is batch:
-                self._open = None
+            self._close(batch)
             batch.scores = scores = batch.served.scorer.run(batch.served.reader.together(batch.rows))
         finally:
+            self._close(batch)  # a leader that is cancelled while it waits must not leave a batch that nobody scores
             if batch.done is not None and not batch.done.done():
                 batch.done.set_result(None)
         return scores if len(scores) == 1 else scores.take(slice(0, 1))
+
+    def _close(self, batch: _Batch) -> None:
+        """Let no further row join."""
+        if self._open is batch:
+            self._open = None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 
+from registry.quiet import QUIET
+
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
-os.environ |= {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
+os.environ |= QUIET
 for name in [name for name in os.environ if name.startswith("EVERFIT_")]:
     if name != "EVERFIT_DATA":
         del os.environ[name]

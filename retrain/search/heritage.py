@@ -24,14 +24,14 @@ from registry.bundle import WEIGHTS, ModelBundle
 from registry.schema import Frozen
 from retrain.export import Member
 from retrain.families.base import Candidate
-from retrain.families.catalogue import family_named
+from retrain.families.catalogue import FAMILIES, family_named
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
-from retrain.search.warm import FRESH_EVERY, interleave
+from retrain.search.warm import FRESH_EVERY, PriorLayouts, interleave
 from retrain.training import load_state
 
 MOST = 8
@@ -97,8 +97,8 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
             kept.setdefault(candidate.key, Handed(candidate=candidate, member=member))
     if reason is None:
         shutil.copyfile(prior.folder / WEIGHTS, folder / PRIOR_WEIGHTS)
-        preparation = Preparation.model_validate(prior.candidates["members"][0]["preparation"])
-        plans.write_json(folder / PRIOR, layout_of(preparation))
+        layouts = {prefix: layout_of(preparation) for prefix, preparation in _preparations(prior, found).items()}
+        plans.write_json(folder / PRIOR, PriorLayouts(by_member=layouts))
     dropped = sum(candidate is None for candidate, _ in fitted)
     elders = tuple(_elders(prior, found, material)) if reason is None else ()
     return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elders)
@@ -110,24 +110,35 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     if not same or not set(prior.manifest.data_schema.names) <= set(material.schema.names):
         return
     weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
-    for one, told in zip(found, prior.candidates["members"], strict=False):
-        if one.member is None:
+    preparations, members = _preparations(prior, found), _members(prior)
+    for one in found:
+        if one.member is None or one.candidate.family not in {family.name for family in FAMILIES}:
             continue
-        preparation = Preparation.model_validate(told["preparation"])
+        preparation = preparations[one.member]
         layout = layout_of(preparation)
         family = family_named(one.candidate.family)
         network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
         state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
-        yield Member(load_state(network, state), preparation, weight=0.0, candidate=told["candidate"])
+        yield Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
+
+
+def _members(prior: ModelBundle) -> dict[str, dict[str, Any]]:
+    """What a bundle tells of its members, by the prefix of their weights."""
+    return {f"member{place}.": told for place, told in enumerate(prior.candidates.get("members", []))}
+
+
+def _preparations(prior: ModelBundle, found: list[Handed]) -> dict[str, Preparation]:
+    """The preparation of each member that was found, by the prefix of its weights."""
+    members, prefixes = _members(prior), [one.member for one in found if one.member is not None]
+    return {prefix: Preparation.model_validate(members[prefix]["preparation"]) for prefix in prefixes}
 
 
 def _candidates(prior: ModelBundle) -> Iterator[Handed]:
     """The prior's members, then the other candidates of its study, best first."""
-    told = prior.candidates
-    for index, member in enumerate(told.get("members", [])):
-        if (candidate := _read(member["candidate"])) is not None:
-            yield Handed(candidate=candidate, member=f"member{index}.")
-    for one in told.get("study", []):
+    for prefix, told in _members(prior).items():
+        if (candidate := _read(told["candidate"])) is not None:
+            yield Handed(candidate=candidate, member=prefix)
+    for one in prior.candidates.get("study", []):
         if (candidate := _read(one["candidate"])) is not None:
             yield Handed(candidate=candidate)
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from registry.schema import Frozen
 from retrain.families.base import TabularNet
 from retrain.search.plan import Layout
 
@@ -25,6 +26,13 @@ KEEP = 0.8
 TABLE = "inputs.words.table.weight"
 FREQUENCIES = "inputs.numbers.frequencies"
 FIRST = "first.weight"
+
+
+class PriorLayouts(Frozen):
+    """How the columns of a prior's weights are laid out, by the prefix of a member's weights: members of different
+    generations have preparations of their own, with categories in another order."""
+
+    by_member: dict[str, Layout]
 
 
 def interleave(prior: Sequence[Item], fresh: Sequence[Item]) -> list[Item]:

@@ -44,7 +44,7 @@ from retrain.search.tally import (
     origin_of,
     tell,
 )
-from retrain.search.warm import inherit
+from retrain.search.warm import PriorLayouts, inherit
 from retrain.training import DivergedError, Rows, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
@@ -163,15 +163,15 @@ class Worker:
         member = trial.user_attrs.get(INHERIT)
         if member is None:
             return network, False
-        state = inherit(network, prior_weights(self.folder, member), prior_layout(self.folder), layout)
+        state = inherit(network, prior_weights(self.folder, member), prior_layout(self.folder, member), layout)
         if state is not None:
             network.load_state_dict(state)
         return network, state is not None
 
 
-def prior_layout(folder: Path) -> Layout:
-    """How the columns of the weights a warm start hands down are laid out."""
-    return Layout.model_validate_json((folder / PRIOR).read_bytes())
+def prior_layout(folder: Path, member: str) -> Layout:
+    """How the columns of the weights of one of the prior's members are laid out."""
+    return PriorLayouts.model_validate_json((folder / PRIOR).read_bytes()).by_member[member]
 
 
 def prior_weights(folder: Path, member: str) -> dict[str, torch.Tensor]:

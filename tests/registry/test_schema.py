@@ -69,6 +69,14 @@ def test_infinities_and_missing_values_become_missing() -> None:
         ("n", ["1", "tall"], r"column 'n', row 1: expected a number, got 'tall'"),
         ("b", [True, "maybe"], r"column 'b', row 1: expected true or false, got 'maybe'"),
         ("t", ["2024-01-01", "soon"], r"column 't', row 1: expected an ISO 8601 date and time, got 'soon'"),
+        ("n", [1, [np.float64(1.0), 2]], r"column 'n', row 1: expected a number, got \[1\.0, 2\]$"),
+        ("n", [1, np.array([1.0, 2.0])], r"column 'n', row 1: expected a number, got \[1\.0, 2\.0\]$"),
+        ("t", ["2024-01-01", [1]], r"column 't', row 1: expected an ISO 8601 date and time, got \[1\]$"),
+        ("t", [None, {"a": 1}], r"column 't', row 1: expected an ISO 8601 date and time, got \{'a': 1\}$"),
+        ("b", [True, [1]], r"column 'b', row 1: expected a single value, got \[1\]$"),
+        ("b", [0.0, 2.5], r"column 'b', row 1: expected true or false, got 2\.5$"),
+        ("c", ["x", ["y"]], r"column 'c', row 1: expected a single value, got \['y'\]$"),
+        ("n", [1, "9" * 50 + "x" * 100], r"got '9{50}x{49}\.\.\.$"),
     ],
 )
 def test_a_wrong_value_is_named(column: str, values: list[object], message: str) -> None:

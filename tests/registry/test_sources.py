@@ -119,7 +119,7 @@ def test_a_column_that_comes_twice(tmp_path: Path) -> None:
         sources.read(SqlSource(url=database(tmp_path), query="select number, number from rows"))
 
 
-@pytest.mark.parametrize("url", ["nosuch://me:hunter2@db/x", "postgresql://me:${SECRET}@127.0.0.1:1/x"])
+@pytest.mark.parametrize("url", ["nosuch://me:${SECRET}@db/x", "postgresql://me:${SECRET}@127.0.0.1:1/x"])
 def test_no_error_prints_a_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     with pytest.raises(SourceError) as caught:

@@ -17,6 +17,9 @@ from registry.target import UNKNOWN_CLASS, Target
         ([10, 9, 10], ("9", "10"), "integer"),
         ([1.0, 0.0, np.nan], ("0", "1"), "integer"),
         (["no", "yes"], ("no", "yes"), "string"),
+        (["03", "12"], ("03", "12"), "string"),
+        (["-1", "1"], ("-1", "1"), "integer"),
+        (["²", "1"], ("1", "²"), "string"),
     ],
 )
 def test_classes_are_learnt(values: list[object], classes: tuple[str, ...], label_type: str) -> None:
@@ -46,6 +49,11 @@ def test_a_label_of_no_class_is_refused(label: object) -> None:
 def test_a_label_that_is_no_number_is_refused(label: object) -> None:
     with pytest.raises(RowError, match="expected a finite number"):
         Target(problem="regression").canonical(label)
+
+
+def test_what_answers_show_is_accepted_as_a_label() -> None:
+    target = Target.learn(pd.Series(["03", "12"]), "binary")
+    assert [target.canonical(target.decode(name)) for name in target.classes] == ["03", "12"]
 
 
 def test_answers_are_written_in_the_users_type() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import TaskError
-from registry.task import TaskSpec, TimeWindows, format_duration, load, parse_duration
+from registry.task import SqlSource, TaskSpec, TimeWindows, format_duration, load, parse_duration
 from tests.handmade import make_task
 
 
@@ -78,3 +78,32 @@ def test_a_task_is_frozen() -> None:
 def test_windows_are_a_discriminated_union() -> None:
     assert make_task().monitor.windows == TimeWindows(every=timedelta(days=7))
     assert TaskSpec.model_validate(make_task().model_dump()) == make_task()
+
+
+SECRETS = ["postgresql://me:hunter2@db/shop", "postgresql+psycopg2://me:p@hunter2@db/x", "mysql://:${PW}hunter2@db/x"]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(TaskError, match=r"://(me)?:\$\{NAME\}@") as direct:
+        SqlSource(url=url, query="select 1")
+    with pytest.raises(TaskError, match=r"task\.yaml:\n  source\.url: .*\$\{NAME\}") as loaded:
+        load(write(tmp_path, source={"kind": "sql", "url": url, "query": "select 1"}))
+    assert "hunter2" not in f"{direct.value}{loaded.value}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:${PW}@db:5432/shop",
+        "postgresql://me:${A}${B}@db/shop",
+        "postgresql://${LOGIN}@db/shop",
+        "postgresql://me@db:5432/shop",
+        "postgresql://db:5432/shop",
+        "sqlite:///folder/a@b:c.db",
+        "sqlite:////tmp/shop.db",
+        "${URL}",
+    ],
+)
+def test_a_url_without_a_written_password_is_taken(url: str) -> None:
+    assert SqlSource(url=url, query="select 1").url == url

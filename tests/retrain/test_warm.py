@@ -14,6 +14,7 @@ import torch
 from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
+from retrain.preparation import Preparation
 from retrain.search.heritage import hand_down
 from retrain.search.material import Material, gather, layout_of
 from retrain.search.plan import Layout
@@ -138,7 +139,7 @@ def test_weights_are_handed_down_when_they_are_older_than_what_judges_them(tmp_p
     assert heritage.handed[0].member == "member0."
     assert [one.member for one in heritage.handed[1:]] == [None] * 7
     assert heritage.dropped == 1
-    assert prior_layout(tmp_path) == material.layout
+    assert prior_layout(tmp_path, "member0.") == material.layout
     assert "first.weight" in prior_weights(tmp_path, "member0.")
 
 
@@ -151,6 +152,45 @@ def test_elders_answer_as_they_did_and_only_where_their_weights_may_be_used(tmp_
     assert all(torch.equal(value, stored[name]) for name, value in elder.module.state_dict().items())
     seen = prior_bundle(tmp_path / "seen", material, (until + pd.Timedelta("1D")).isoformat())
     assert hand_down(seen, material, SPACE, tmp_path).elders == ()
+
+
+def test_each_member_keeps_its_own_layout_whatever_became_of_its_neighbours(tmp_path: Path, material: Material) -> None:
+    until = (first_judged(material) - pd.Timedelta("1min")).isoformat()
+    now = material.preparations["robust"]
+    before = turned(now)
+    assert layout_of(now) != layout_of(before)
+    prior = with_members(prior_bundle(tmp_path / "prior", material, until), [None, now, before])
+    heritage = hand_down(prior, material, SPACE, tmp_path)
+    assert prior_layout(tmp_path, "member1.") == layout_of(now)
+    assert prior_layout(tmp_path, "member2.") == layout_of(before)
+    assert [elder.preparation for elder in heritage.elders] == [now, before]
+    for elder, prefix in zip(heritage.elders, ("member1.", "member2."), strict=True):
+        stored = prior_weights(tmp_path, prefix)
+        assert all(torch.equal(value, stored[name]) for name, value in elder.module.state_dict().items())
+
+
+def turned(preparation: Preparation) -> Preparation:
+    """As another generation would have it: the same categories, their frequencies the other way round."""
+    columns = tuple(one.model_copy(update={"categories": one.categories[::-1]}) for one in preparation.categories)
+    return preparation.model_copy(update={"categories": columns})
+
+
+def with_members(bundle: ModelBundle, preparations: list[Preparation | None]) -> ModelBundle:
+    """The bundle with one member for each preparation; one that nobody can read for None."""
+    weights, members = {}, []
+    for place, preparation in enumerate(preparations):
+        if preparation is None:
+            members.append({"candidate": {"name": "of another age"}, "preparation": {}})
+            continue
+        candidate, layout = portfolio(SPACE)[place], layout_of(preparation)
+        network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, 2)
+        weights |= {f"member{place}.{name}": value for name, value in network.state_dict().items()}
+        told = preparation.model_dump(mode="json")
+        members.append({"candidate": candidate.model_dump(), "preparation": told})
+    safetensors.torch.save_file(weights, bundle.folder / WEIGHTS)
+    told = json.loads((bundle.folder / CANDIDATES).read_text()) | {"members": members}
+    (bundle.folder / CANDIDATES).write_text(json.dumps(told))
+    return ModelBundle.seal(bundle.folder, bundle.manifest)
 
 
 @pytest.mark.parametrize("later", ["0min", "30D"])

@@ -76,3 +76,17 @@ def test_a_call_that_fails_fails_for_all_and_then_is_over(bundles: dict[str, Mod
         return await ask(batcher, model, 0.5)
 
     assert asyncio.run(fail_then_work()) == pytest.approx(alone(model, 0.5), abs=1e-6)
+
+
+def test_a_leader_that_is_cancelled_leaves_no_batch_behind(bundles: dict[str, ModelBundle]) -> None:
+    model = served(bundles["good"], "1")
+
+    async def cancel_then_work() -> float:
+        batcher = Batcher(largest=8)
+        leader, follower = (asyncio.create_task(ask(batcher, model, amount)) for amount in (0.0, 1.0))
+        asyncio.get_running_loop().call_soon(leader.cancel)
+        results = await asyncio.gather(leader, follower, return_exceptions=True)
+        assert [type(one) for one in results] == [asyncio.CancelledError, RuntimeError]
+        return await asyncio.wait_for(ask(batcher, model, 0.5), timeout=10)
+
+    assert asyncio.run(cancel_then_work()) == pytest.approx(alone(model, 0.5), abs=1e-6)
