@@ -68,6 +68,7 @@ def flights_plan(seed: int = 0) -> Plan:
             "research": {
                 "trials": 10,
                 "seconds": 20.0,
+                "history": "12w",
                 "max_fresh_rows": 6_000,
                 "splits": {"validation": 0.06, "calibration": 0.02, "test": 0.03},
             },

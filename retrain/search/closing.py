@@ -103,7 +103,8 @@ def assemble(
         return metric.gain(metric.value(labels, mixture), 0.0)
 
     size = material.task.search.ensemble
-    weights = select(answers, value, size=size, start=max(1, size // 2))
+    groups = [0] * len(library) + [1] * len(elders)
+    weights = select(answers, value, size=size, start=max(1, size // 2), groups=groups)
     fresh = [
         _member(material, folder, result, float(weight))
         for result, weight in zip(library, weights, strict=False)

@@ -78,3 +78,10 @@ def test_a_mixture_that_begins_with_several_does_not_hang_on_one() -> None:
         )
         better.append(rmse(truth[unseen], lone @ outputs[:, unseen]) - rmse(truth[unseen], begun @ outputs[:, unseen]))
     assert np.mean(better) > 0
+
+
+def test_groups_take_turns_at_the_beginning() -> None:
+    """The best of the poorer group is in, though two of the other are better."""
+    outputs = np.stack([LABELS + step for step in (0.1, 0.2, 0.3, 0.9)])
+    weights = select(outputs, quality, size=4, start=2, groups=[0, 0, 1, 1], rounds=2)
+    assert weights.tolist() == [0.5, 0, 0.5, 0]
