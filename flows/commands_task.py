@@ -144,7 +144,7 @@ def monitor(task: str, as_of: datetime | None) -> None:
     from flows.watch import watch
     from flows.workplace import find_task
 
-    found = perform(watch, find_task(settings, task).name, as_of=as_of)
+    found = perform(watch, find_task(settings, task).name, as_of=as_of, repair=False)
     click.echo(f"{task}: {found['severity']}, remedy: {found['remedy']}, {found['windows']} windows measured")
     for reason in found["reasons"]:
         click.echo(f"  {reason}")

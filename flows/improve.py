@@ -21,12 +21,12 @@ from prefect.runtime import deployment
 from flows.intents import Intent, Intents
 from flows.progress import reported
 from flows.publishing import alias_of, fetch, finished, publish_once, show_bundle
-from flows.rows import forget, kept, known_rows, same_columns
+from flows.rows import forget, kept, known_rows, same_columns, unseen_rows
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
-from registry.errors import BusyError, InputError, NoModelError, StateError
+from registry.errors import BusyError, DataError, InputError, NoModelError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 
@@ -51,7 +51,7 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", cold: bo
     """
     place = enter(task)
     with one_at_a_time(place):
-        entry = complete(place, as_of or place.now(), reason=reason, cold=cold)
+        entry = complete(place, place.moment(as_of), reason=reason, cold=cold)
     return summary(entry)
 
 
@@ -163,10 +163,18 @@ def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str,
     """The stages in their order, each passed over when it was finished before."""
     champion = fetch(place, intent.details["champion"])
     history, fresh = rows(place, intent, champion)
+    if intents.stage(intent, "research") is None:
+        _require_enough(place, fresh)
     version = research(place, intents, intent, champion, history)
     verdict = gate(place, intents, intent, champion, version, fresh)
     act(place, intents, intent, version, verdict)
     return verdict.outcome.value, version, verdict.reasons, _costs(intents, intent)
+
+
+def _require_enough(place: Workplace, fresh: pd.DataFrame) -> None:
+    """A search whose result could not be judged is not worth its costs."""
+    if len(fresh) < (needed := place.task.gate.min_rows):
+        raise DataError(f"only {len(fresh):,} fresh labelled rows, {needed:,} are needed to judge a new model")
 
 
 def _costs(intents: Intents, intent: Intent) -> dict[str, Any]:
@@ -180,7 +188,13 @@ def rows(place: Workplace, intent: Intent, champion: ModelBundle) -> tuple[pd.Da
     from retrain.gate import hold_out
 
     schema, seen = champion.manifest.data_schema, champion.manifest.lineage.known_until
-    return kept(_folder(place, intent), lambda: hold_out(place.task, known_rows(place, schema, intent.at), after=seen))
+    timeless = place.task.time is None
+    new = unseen_rows(place, intent.details["champion"], intent.at) if timeless else None
+
+    def cut() -> tuple[pd.DataFrame, pd.DataFrame]:
+        return hold_out(place.task, known_rows(place, schema, intent.at), after=seen, new=new)
+
+    return kept(_folder(place, intent), cut)
 
 
 def research(place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> str:
@@ -276,7 +290,9 @@ def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdic
     """Promote the challenger, let it stand, or let it go. Each may be done twice with the same end."""
     name, champion = place.task.name, intent.details["champion"]
     if verdict.outcome is Outcome.PROMOTE:
-        _require_unchanged(place, champion, version)
+        if intents.stage(intent, "promotion") is not None:
+            return  # all was done; whatever the aliases say now is somebody's later wish
+        _require_unchanged(place, intents, intent, version)
         place.versions.promote(name, version)
         intents.write_once(
             intent,
@@ -290,8 +306,13 @@ def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdic
         place.versions.unset(name, "challenger")
 
 
-def _require_unchanged(place: Workplace, champion: str, version: str) -> None:
-    """Somebody who changed the champion by hand since the verdict is not overruled."""
-    now = place.versions.get(place.task.name, "champion")
+def _require_unchanged(place: Workplace, intents: Intents, intent: Intent, version: str) -> None:
+    """Somebody who changed the champion by hand since the verdict is not overruled, even if it is the old one again."""
+    champion, now = intent.details["champion"], place.versions.get(place.task.name, "champion")
     if now not in (champion, version):
         raise StateError(f"version {version} was proved against {champion}, but {now} is the champion now")
+    judged = intents.stage(intent, "gate")
+    since = (judged.id if judged else None) or 0
+    for one in place.ledger.read(kinds={"promotion", "rollback"}, since=since):
+        if one.details.get("intent") != intent.id:
+            raise StateError(f"version {version} was proved, but since then a {one.kind} chose version {one.version}")

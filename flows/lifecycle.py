@@ -22,7 +22,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     None.
     """
     place = enter(task)
-    moment = as_of or place.now()
+    moment = place.moment(as_of)
     report = observe(place, moment)
     look = look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}

@@ -32,6 +32,7 @@ Judge: TypeAlias = Callable[[datetime, bool], Mapping[str, Any]]
 """Judges the windows that are over at a time; the flag says that no rows follow. Answers with what was decided."""
 
 _BACKGROUND_ROWS = 50
+_MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 
 class Judged(BaseModel):
@@ -133,7 +134,9 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
     from flows.watch import watch
 
     def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
-        return perform(lifecycle if repair and not final else watch, task, as_of=as_of)
+        if repair and not final:
+            return perform(lifecycle, task, as_of=as_of)
+        return perform(watch, task, as_of=as_of, repair=False)
 
     return judge
 
@@ -210,7 +213,7 @@ class _Run:
         """Deliver what has arrived by `now`; unless `whole`, only when a full batch of labels waits."""
         due = min(self.stream.due(now, self.pace.delay), self.progress.rows)
         while (waiting := due - self.progress.labels) > 0 and (whole or waiting >= self.pace.batch):
-            stop = self.progress.labels + min(waiting, 5 * self.pace.batch)
+            stop = self.progress.labels + min(waiting, 5 * self.pace.batch, _MOST_LABELS)
             if labels := self.stream.feedback(self.progress.labels, stop, self.pace.delay):
                 self.endpoint.post("/feedback", {"labels": labels})
             self.progress.labels, self.progress.labels_sent = stop, self.progress.labels_sent + len(labels)

@@ -7,8 +7,9 @@ logged rows repeats them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def known_rows(place: Workplace, schema: Schema, as_of: datetime) -> pd.DataFram
     if known.empty:
         raise DataError(f"no labelled row is known by {as_of}: neither the source nor the inference log has one")
     return known
+
+
+def unseen_rows(place: Workplace, champion: str, as_of: datetime) -> int:
+    """How many labelled rows were logged since a version became the champion: those it cannot have learnt from."""
+    promotions = [one for one in place.ledger.read(kinds={"promotion"}) if one.version == champion]
+    if not promotions:
+        return 0
+    start = promotions[-1].at + timedelta(microseconds=1)
+    return place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
 
 
 def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
@@ -80,6 +90,5 @@ def kept(folder: Path, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) ->
 
 
 def forget(folder: Path) -> None:
-    """Remove the rows that `kept` wrote."""
-    for name in ("fresh.parquet", "history.parquet"):
-        (folder / name).unlink(missing_ok=True)
+    """Remove the folder of an improvement that has ended: what lasts of it is in registry and ledger."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,9 +1,10 @@
 """A challenger that was held is judged again as labels arrive, at no cost of training: hold means "not shown yet".
 
 Each look is on all labelled rows later than what either model knows, the first gate's among them, so that evidence
-adds up. There are at most `LOOKS`, and they share one error probability, that of the first gate: each asks for the
-confidence 1 - (1 - confidence) / LOOKS (Bonferroni). A task without a time column gets none: nobody could tell which
-rows are fresh.
+adds up. A look is taken only when those rows have grown by a quarter since the version was judged last. There are at
+most `LOOKS`, and each asks for the confidence 1 - (1 - confidence) / LOOKS (Bonferroni): together they spend as much
+error probability as the first gate did, so 2 (1 - confidence) in all. A task without a time column gets none (nobody
+could tell which rows are fresh), nor does one whose policy is `never`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.improve import one_at_a_time, show_verdict
+from flows.improve import show_verdict
 from flows.publishing import alias_of, fetch
 from flows.rows import from_log
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Verdict
-from registry.errors import BusyError
+from registry.errors import BusyError, StateError
 from registry.ledger import Entry
+from registry.locks import exclusive
 from registry.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -28,20 +30,24 @@ if TYPE_CHECKING:
 
 KIND = "second_look"
 LOOKS = 4
+GROWTH = 1.25
+"""By how much the labelled rows must have grown since the last judgement: looks at the same rows show nothing new."""
 
 
 def look_again(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
     """Judge a held challenger on what is known at `as_of`, and promote or reject it where that is clear now.
 
-    None when no challenger is held, or an improvement is at work. Otherwise what `improve` answers.
+    None when no challenger is held, too few labels have arrived since it was judged, a search or an improvement is at
+    work, or somebody changes the champion meanwhile. Otherwise what `improve` answers.
     """
-    if (held := held_challenger(place)) is None:
-        return None
     try:
-        with one_at_a_time(place):
-            entry = _look(place, held, as_of)
-    except BusyError as error:
+        with exclusive(place.lock, f"a second look at task {place.task.name}"):
+            held = held_challenger(place)
+            entry = None if held is None else _look(place, held, as_of)
+    except (BusyError, StateError) as error:
         say(f"no second look now: {error}")
+        return None
+    if held is None or entry is None:
         return None
     found = {"outcome": entry.outcome, "version": entry.version, "champion": held.details["champion"]}
     return {**found, "reasons": list(entry.reasons), "seconds": entry.seconds}
@@ -57,8 +63,10 @@ def held_challenger(place: Workplace) -> Entry | None:
 
     A promotion that a kill cut off from its entry is still due: the aliases have moved, the ledger does not know.
     """
+    if place.task.time is None or place.task.policy.kind == "never":
+        return None
     ends = place.ledger.read(kinds={"improvement"}, last=1)
-    if place.task.time is None or not ends or ends[-1].outcome != Outcome.HOLD.value:
+    if not ends or ends[-1].outcome != Outcome.HOLD.value:
         return None
     held = ends[-1]
     champion, challenger = alias_of(place, "champion"), alias_of(place, "challenger")
@@ -73,13 +81,17 @@ def _looks(place: Workplace, held: Entry) -> list[Entry]:
     return [one for one in place.ledger.read(kinds={KIND}) if one.version == held.version]
 
 
-def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry:
+def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
+    """The entry of a look, or None when there is nothing new to look at."""
     began, version, former = time.monotonic(), str(held.version), str(held.details["champion"])
     if alias_of(place, "champion") == version:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
     else:
-        verdict, rows = _judged(place, fetch(place, former), fetch(place, version), as_of)
+        models = fetch(place, former), fetch(place, version)
+        if not _grown(place, held, known_until(*models), as_of):
+            return None
+        verdict, rows = _judged(place, *models, as_of)
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
     return place.ledger.write(
@@ -94,6 +106,24 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry:
             seconds=time.monotonic() - began,
         )
     )
+
+
+def _grown(place: Workplace, held: Entry, known: datetime | None, as_of: datetime) -> bool:
+    """Whether there are enough labelled rows to judge, and enough more than at the last judgement of the version."""
+    judged = [one for one in place.ledger.read(kinds={"gate", KIND}) if one.version == held.version]
+    before = int(judged[-1].details.get("rows", 0)) if judged else 0
+    rows = place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled
+    return rows >= max(GROWTH * before, place.task.gate.min_rows)
+
+
+def known_until(*models: ModelBundle) -> datetime | None:
+    """The newest moment that any of the models knows."""
+    known = (one.manifest.lineage.known_until for one in models)
+    return max((moment for moment in known if moment is not None), default=None)
+
+
+def _just_after(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment + timedelta(microseconds=1)
 
 
 def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> tuple[Verdict, int]:
@@ -111,8 +141,7 @@ def strict(task: TaskSpec) -> TaskSpec:
 
 def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:
     """The labelled rows of the log later than what either model knows, as known at `as_of`, in time order."""
-    known = [one.manifest.lineage.known_until for one in (champion, challenger)]
-    start = max((moment for moment in known if moment is not None), default=datetime.min) + timedelta(microseconds=1)
+    start = _just_after(known_until(champion, challenger))
     schema = challenger.manifest.data_schema
     logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
     return from_log(logged, place.task, schema)
@@ -120,12 +149,18 @@ def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle,
 
 @stage
 def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: datetime) -> None:
-    """Move the aliases as the verdict says, and tell the ledger. Each may be done twice with the same end."""
+    """Move the aliases as the verdict says, and tell the ledger. Each may be done twice with the same end.
+
+    Raises `StateError` when somebody has made another version the champion since.
+    """
     name = place.task.name
     if verdict.outcome is Outcome.REJECT:
         place.versions.unset(name, "challenger")
     if verdict.outcome is not Outcome.PROMOTE:
         return
+    now = place.versions.get(name, "champion")
+    if now not in (former, version):
+        raise StateError(f"version {version} was proved against {former}, but {now} is the champion now")
     place.versions.promote(name, version)
     place.ledger.write(
         Entry(

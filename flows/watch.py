@@ -30,17 +30,17 @@ WAIT_SECONDS = 60.0
 
 
 @flow(name="watch", flow_run_name="watch {task}", persist_result=False)
-def watch(task: str, as_of: datetime | None = None) -> dict[str, Any]:
+def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict[str, Any]:
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
-    A challenger that was held is looked at again, and promoted if it is shown to be better by now.
-    When a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
+    With `repair`, a challenger that was held is looked at again, and promoted if it is shown to be better by now; when
+    a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
     `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
     place = enter(task)
-    moment = as_of or place.now()
+    moment = place.moment(as_of)
     report = observe(place, moment)
-    if not promoted(look_again(place, moment)):
+    if repair and not promoted(look_again(place, moment)):
         announce(place, wished(place))
     return summary(report)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,9 @@ from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
 
 if TYPE_CHECKING:
-    from registry.versions import Versions
-
     from registry.inference_log import InferenceLog
     from registry.ledger import Ledger
+    from registry.versions import Versions
 
 
 def task_names(settings: Settings) -> tuple[str, ...]:
@@ -104,6 +103,12 @@ class Workplace:
         """
         span, clock = self.log.span(), utc_now()
         return min(span[1], clock) if span else clock
+
+    def moment(self, as_of: datetime | None) -> datetime:
+        """`as_of` as event times are written, UTC without a zone; `now` where none is given."""
+        if as_of is None:
+            return self.now()
+        return as_of if as_of.tzinfo is None else as_of.astimezone(UTC).replace(tzinfo=None)
 
     @property
     def study(self) -> Path:

@@ -43,29 +43,45 @@ DECISIVE = ("latency limit", "size limit")
 
 
 def hold_out(
-    task: TaskSpec, frame: pd.DataFrame, *, after: datetime | None = None
+    task: TaskSpec, frame: pd.DataFrame, *, after: datetime | None = None, new: int | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Labelled rows as (history to search on, fresh rows for the gate alone), each oldest first.
 
-    The fresh ones are the newest `research.fresh`, at most `research.max_fresh_rows`; rows of one moment stay
-    together. `after` is the newest moment the champion knows (`lineage.known_until`): fresh rows are all later, and
-    at most half of those, unless `gate.min_rows` needs more, so that the challenger too has new rows to learn from.
-    History reaches back by `research.history`. Without a time column the frame's order counts as age.
+    The fresh ones are the newest `research.fresh`, or `gate.min_rows` where that is more, at most
+    `research.max_fresh_rows` and half of the frame; rows of one moment stay together. `after` is the newest moment the
+    champion knows (`lineage.known_until`): fresh rows are all later, and at most half of those, unless `gate.min_rows`
+    needs more, so that the challenger too has new rows to learn from. History reaches back by `research.history`.
+    Without a time column the frame's order counts as age, and `new` says how many of the newest rows no model has seen
+    (None: all).
     """
     frame = usable(frame, task)
     times = np.arange(len(frame), dtype=np.int64)
     if task.time is not None:
         times = as_datetimes(frame[task.time], task.time).to_numpy().astype("datetime64[us]").astype(np.int64)
-    new = len(frame) if after is None or task.time is None else int((times > _microseconds(after)).sum())
-    count = min(round(task.research.fresh * len(frame)), task.research.max_fresh_rows)
-    count = min(count, max(new // 2, min(new, task.gate.min_rows)))
+    unseen = _unseen(task, times, after, new)
+    count = _fresh_count(task, len(frame), unseen)
     order, cuts = time_cuts(times, (1 - count / max(len(frame), 1),))
-    start = max(int(cuts[0]), len(frame) - new)
+    start = max(int(cuts[0]), len(frame) - unseen)
+    if len(frame) - start < min(count, task.gate.min_rows):  # the nearest border between moments left too few
+        start = int(np.searchsorted(times[order], times[order[-count]]))
     history, fresh = order[:start], order[start:]
     if task.research.history is not None and task.time is not None and len(times):
         oldest = times.max() - round(task.research.history.total_seconds() * 1e6)
         history = history[times[history] >= oldest]
     return frame.iloc[history].reset_index(drop=True), frame.iloc[fresh].reset_index(drop=True)
+
+
+def _unseen(task: TaskSpec, times: np.ndarray, after: datetime | None, new: int | None) -> int:
+    """How many of the newest rows the champion cannot know."""
+    if task.time is None:
+        return len(times) if new is None else min(new, len(times))
+    return len(times) if after is None else int((times > _microseconds(after)).sum())
+
+
+def _fresh_count(task: TaskSpec, rows: int, unseen: int) -> int:
+    """How many rows to aim for: a share of few rows may be too few ever to be judged."""
+    aim = min(max(round(task.research.fresh * rows), task.gate.min_rows), task.research.max_fresh_rows)
+    return min(aim, max(unseen // 2, min(unseen, task.gate.min_rows)), rows // 2)
 
 
 def _microseconds(moment: datetime) -> int:

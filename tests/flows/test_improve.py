@@ -8,16 +8,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from flows.improve import complete, improve, one_at_a_time, wished
-from flows.intents import Intents
+from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
-from flows.rows import from_source, kept, known_rows
+from flows.rows import from_source, kept, known_rows, unseen_rows
 from flows.workplace import Workplace
 from registry.errors import BusyError, DataError, NoModelError
 from registry.ledger import Entry
@@ -83,11 +83,11 @@ def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workp
     assert {entry.at for entry in degraded.ledger.read(kinds=done)} == {AS_OF}
     aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}
     assert aliases == {"champion": "2", "previous": "1", "challenger": None}
-    assert not list(degraded.study.glob("*/*.parquet"))
+    assert not list(degraded.study.iterdir())
     _is_its_child(degraded)
 
     assert wished(degraded) is None
-    assert improve.fn("handmade", as_of=AS_OF) == found
+    assert improve.fn("handmade", as_of=AS_OF.replace(tzinfo=UTC)) == found
     assert kinds(degraded) == {**watched, **done}
 
 
@@ -133,17 +133,26 @@ def test_nothing_to_learn_from_is_refused_and_written_down(place: Workplace) -> 
     assert Intents(place.ledger, "handmade").open("improve") is None
 
 
-def test_too_few_fresh_rows_never_promote(place: Workplace, tmp_path: Path) -> None:
+def test_too_few_fresh_rows_are_refused_before_the_search(place: Workplace, tmp_path: Path) -> None:
     fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
-    version = place.versions.publish(place.versions.fetch("handmade", "1"))
-    place.versions.set("handmade", "challenger", version)
-    intents = Intents(place.ledger, "handmade")
-    intents.write(intents.begin("improve", datetime(2024, 3, 3), champion="1"), "research", version=version)
     entry = complete(place, AS_OF)
-    assert (entry.outcome, entry.at) == ("hold", datetime(2024, 3, 3))
-    assert "40 fresh labelled rows" in entry.reasons[0]
-    aliases = [place.versions.get("handmade", alias) for alias in ("champion", "challenger")]
-    assert aliases == ["1", version]
+    assert (entry.outcome, entry.version) == ("refused", None)
+    assert entry.reasons == ("only 40 fresh labelled rows, 200 are needed to judge a new model",)
+    assert kinds(place) == {"intent": 1, "improvement": 1}
+    assert [one.version for one in place.versions.list("handmade")] == ["1"]
+
+
+def test_without_a_time_column_only_rows_logged_since_the_promotion_are_unseen(
+    make_place: Callable[..., Workplace], tmp_path: Path
+) -> None:
+    place = make_place()
+    fill(place.log, make_frame(400, start="2024-03-02"), tmp_path / "bundle")
+    assert unseen_rows(place, "1", AS_OF) == 0  # nobody knows since when it is the champion
+    at = datetime(2024, 3, 4)
+    place.ledger.write(Entry(task="handmade", kind="promotion", at=at, version="1", outcome="promoted"))
+    later = make_frame(400, start="2024-03-02")["when"] > pd.Timestamp(at)
+    assert unseen_rows(place, "1", AS_OF) == later.sum()
+    assert unseen_rows(place, "2", AS_OF) == 0
 
 
 def test_without_a_champion_there_is_nothing_to_improve(place: Workplace) -> None:
@@ -167,6 +176,38 @@ def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path:
     entry = complete(place, intent.at)
     assert (entry.outcome, entry.reasons) == ("refused", ("version 2 was proved against 1, but 3 is the champion now",))
     assert place.versions.get("handmade", "champion") == chosen
+
+
+def proved(place: Workplace, tmp_path: Path) -> tuple[Intents, Intent, str]:
+    """An improvement whose aliases have moved to a proved version, cut off from the entry of its promotion."""
+    fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
+    version = place.versions.publish(place.versions.fetch("handmade", "1"))
+    intents = Intents(place.ledger, "handmade")
+    intent = intents.begin("improve", datetime(2024, 3, 3), champion="1")
+    intents.write(intent, "research", version=version)
+    verdict = {"outcome": "promote", "reasons": [], "checks": []}
+    intents.write(intent, "gate", version=version, details={"verdict": verdict})
+    place.versions.promote("handmade", version)
+    return intents, intent, version
+
+
+def test_a_rollback_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -> None:
+    _, intent, version = proved(place, tmp_path)
+    place.versions.rollback("handmade")
+    place.ledger.write(Entry(task="handmade", kind="rollback", at=AS_OF, version="1", reasons=("by hand",)))
+    entry = complete(place, intent.at)
+    reason = f"version {version} was proved, but since then a rollback chose version 1"
+    assert (entry.outcome, entry.reasons) == ("refused", (reason,))
+    assert place.versions.get("handmade", "champion") == "1"
+
+
+def test_a_promotion_that_is_written_down_is_not_repeated(place: Workplace, tmp_path: Path) -> None:
+    intents, intent, version = proved(place, tmp_path)
+    intents.write(intent, "promotion", version=version, outcome="promoted")
+    place.versions.rollback("handmade")
+    assert complete(place, intent.at).outcome == "promote"  # what it had done; the aliases stay as somebody put them
+    assert place.versions.get("handmade", "champion") == "1"
+    assert len(place.ledger.read(kinds={"promotion"})) == 1
 
 
 def test_rows_hold_nothing_from_after_the_moment_and_none_twice(place: Workplace, tmp_path: Path) -> None:

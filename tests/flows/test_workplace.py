@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -73,3 +73,10 @@ def test_a_flow_enters_with_the_settings_of_the_environment(place: Workplace) ->
     found = enter("handmade")
     assert found.settings == place.settings
     assert found.versions.get("handmade", "champion") == "1"
+
+
+def test_a_moment_with_a_zone_is_taken_as_event_times_are_written(place: Workplace) -> None:
+    zoned = datetime(2024, 3, 9, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert place.moment(zoned) == place.moment(datetime(2024, 3, 9)) == datetime(2024, 3, 9)
+    assert place.moment(zoned).tzinfo is None
+    assert abs(place.moment(None) - utc_now()) < timedelta(minutes=1)

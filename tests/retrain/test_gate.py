@@ -262,6 +262,24 @@ def test_fresh_rows_are_later_than_what_the_champion_knows() -> None:
 def test_rows_without_label_are_no_history_and_without_time_order_is_age() -> None:
     frame = make_frame(1_000)
     frame.loc[::2, "late"] = None
-    history, fresh = hold_out(make_task(time=None), frame)
+    history, fresh = hold_out(make_task(time=None, gate={"min_rows": 50}), frame)
     assert (len(history), len(fresh)) == (450, 50)
     assert fresh["when"].min() > history["when"].max()
+
+
+def test_a_share_too_small_to_be_judged_is_made_as_large_as_that_takes() -> None:
+    assert [len(part) for part in hold(make_task(), rows=1_000)] == [800, 200]
+    assert [len(part) for part in hold(make_task(), rows=300)] == [150, 150]  # never more than half
+
+
+def test_rows_of_one_moment_are_taken_whole_rather_than_left_out_below_what_judging_takes() -> None:
+    frame = make_frame(1_000)
+    frame["when"] = frame["when"].dt.floor("D")
+    history, fresh = hold_out(make_task(), frame)
+    assert len(fresh) >= 200
+    assert history["when"].max() < fresh["when"].min()
+
+
+def test_without_time_fresh_rows_are_among_those_said_to_be_new() -> None:
+    task, frame = make_task(time=None), make_frame(2_000)
+    assert [len(hold_out(task, frame, new=new)[1]) for new in (0, 120, 300, 5_000)] == [0, 120, 200, 200]
