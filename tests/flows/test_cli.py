@@ -93,6 +93,7 @@ def test_init_never_overwrites(home: Path) -> None:
         (("init", "broken.parquet", "--target", "late"), "broken.parquet"),
         (("init", "single.csv", "--target", "late"), "late"),
         (("init", "sqlite:///x.db", "--target", "late"), "--query"),
+        (("init", "mysql://me:hunter2@db/x", "--query", "select 1", "--target", "late"), "mysql://me:${NAME}@"),
         (("search", "wrong.yaml"), "polcy: unknown key (did you mean 'policy'?)"),
         (("search", "gone.yaml"), "gone.yaml: cannot be read"),
         (("search", "nobody"), "unknown task 'nobody'"),
