@@ -21,9 +21,10 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import main
-from flows.replay import Pace, Progress, replay
+from flows.replay import Pace, Progress, _Run, replay
 from flows.services import child_environment
 from flows.stream import Stream, open_stream
+from flows.traffic import Counts
 from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.settings import Settings
@@ -260,3 +261,20 @@ def run_quietly(house: House, stream: Stream, checkpoint: Path) -> Progress:
         checkpoint=checkpoint,
         judge=lambda *_: QUIET_WEEKS,
     )
+
+
+def test_no_request_has_more_labels_than_an_endpoint_takes(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Mailbox:
+        counts = Counts()
+
+        def post(self, path: str, body: Mapping[str, Any]) -> None:
+            sizes.append(len(body["labels"]))
+
+    stream, task = open_stream(make_frame(25_000, every="1min"), make_task(), name="many"), make_task()
+    progress, mailbox, nobody = Progress(key="", task="", first_version="1", rows=25_000), Mailbox(), None
+    pace, judge = Pace(batch=10_000), lambda *_: QUIET_WEEKS
+    run = _Run(stream, task, nobody, mailbox, tmp_path / "g.json", judge, pace, "", None, progress)  # type: ignore[arg-type]
+    run._send_labels(datetime(2025, 1, 1), whole=True)
+    assert sizes == [10_000, 10_000, 5_000]
