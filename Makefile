@@ -26,7 +26,7 @@ check: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+	for program in benchmarks/*.py; do PYTHONPATH=. $(BIN)/python $$program || exit 1; done
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
