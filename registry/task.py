@@ -129,7 +129,7 @@ class Research(Frozen):
     trials: int = Field(12, ge=1)
     seconds: float = Field(90.0, gt=0)
     history: Duration | None = Field(None, description="how far back rows are used; none: all of them")
-    splits: Splits = Splits(validation=0.08, calibration=0.04, test=0.04)
+    splits: Splits = Splits(validation=0.08, calibration=0.08, test=0.04)
     fresh: float = Field(0.1, gt=0, lt=0.5, description="share of the newest labelled rows kept for the gate alone")
     max_fresh_rows: int = Field(10_000, ge=50)
 
