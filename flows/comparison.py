@@ -23,12 +23,11 @@ from registry.target import Target
 from registry.task import PerformancePolicy
 
 if TYPE_CHECKING:
-    from registry.versions import Versions
-
     from flows.replay import Judged, Progress
     from flows.stream import Stream
     from registry.bundle import ModelBundle
     from registry.inference_log import InferenceLog
+    from registry.versions import Versions
 
 
 class WindowScore(Frozen):

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from registry.versions import VersionInfo
-
     from flows.services import Running
     from flows.workplace import Workplace
     from registry.ledger import Entry
+    from registry.versions import VersionInfo
 
 _LAST_WINDOWS = 8
 

@@ -7,9 +7,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
-from retrain.search.progress import Progress
-
 from flows.progress import line
+from retrain.search.progress import Progress
 
 EVERY_SECONDS = 5.0
 
