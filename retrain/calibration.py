@@ -25,7 +25,9 @@ TINY = 1e-12
 SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""
 
-TEMPERATURES = (0.05, 20.0)
+TEMPERATURES = (0.5, 3.0)
+"""Bounds of the temperature. One beyond them says that the calibration rows are of another world than the training's, a
+week of storms perhaps, and would carry that into every probability served later."""
 
 
 class TargetScale(Frozen):
