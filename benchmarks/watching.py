@@ -86,6 +86,7 @@ def make_bundle(folder: Path, frame: pd.DataFrame) -> ModelBundle:
         data_schema=schema,
         target=Target(problem="binary", classes=("no", "yes")),
         reference=Estimate(value=0.87, error=0.005, rows=len(frame)),
+        headroom=Estimate(value=0.003, error=0.002, rows=len(frame)),
         metrics={"champion": {"auc": 0.87}, "boosted": {"auc": 0.86}},
         conformal_radius=0.8,
         lineage=lineage,

@@ -70,11 +70,11 @@ def flights_plan(seed: int = 0) -> Plan:
                 "seconds": 16.0,
                 "history": "12w",
                 "max_fresh_rows": 6_000,
-                "splits": {"validation": 0.06, "calibration": 0.08, "test": 0.03},  # a day of storms calibrates nothing
+                "splits": {"validation": 0.06, "calibration": 0.05, "test": 0.03},  # the newest rows are for learning
             },
-            "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},  # the newest rows are for learning
+            "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
-            "policy": {"kind": "performance", "tolerate": 0.01, "alpha": 0.1},  # a re-search costs half a minute here
+            "policy": {"kind": "performance", "tolerate": 0.005, "alpha": 0.4},  # a re-search costs little here
         },
         period=(datetime(2013, 5, 1), datetime(2013, 9, 1)),
     )

@@ -9,9 +9,10 @@ than on its worst days. (The drift detection method of Gama et al. 2004 compares
 the same reason; the mean used here has no bias from choosing the best.) The third sees an ageing model through the
 ups and downs of the weeks, since both models meet the same rows.
 
-What it does not know: for the first two references rows count as independent. Where rows of one day share their luck,
-windows vary by more than their standard errors say; `tolerate` and `consecutive` are what stands against that. Nor
-does it know that a window whose labels arrive in parts is looked at more than once.
+Rows of one stretch of time may depend on one another: errors are over blocks of them (`error_of_mean`), and judged by
+Student's t with the blocks' degrees of freedom. Luck that lasts longer than a twentieth of a window is still not in
+them; `tolerate` and `consecutive` are what stands against that. Nor does it know that a window whose labels arrive in
+parts is looked at more than once.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import ndtr, stdtr
+from scipy.special import stdtr
 
-from monitor.attainable import BLOCKS
 from monitor.measurements import Measurement, WindowRecord
-from registry.metrics import METRICS, Metric
+from registry.metrics import BLOCKS, METRICS, Metric
 
 MIN_PAST = 2
 """Fewest earlier windows that make a reference of their own."""
+
+YOUNG = 4
+"""A version's first windows, which show what newer rows add to it before it can have aged much."""
+
+_TINY = 1e-9
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
@@ -45,7 +50,7 @@ class Level:
 class Comparison:
     """A realised level against a reference: `loss` is positive when it is worse, `deviation` in standard errors
     beyond what is tolerated, `p_value` one-sided. `tried` is the number of references of which this looked worst,
-    `freedom` the degrees of freedom of the realised level's error."""
+    `windows` the number of windows behind the realised level."""
 
     realised: Level
     reference: Level
@@ -54,13 +59,12 @@ class Comparison:
     tolerated: float
     deviation: float
     tried: int = 1
-    freedom: float = math.inf
+    windows: int = 1
 
     @property
     def p_value(self) -> float:
         """Chance of such a deviation if the loss were exactly what is tolerated: Bonferroni over those tried."""
-        tail = ndtr(-self.deviation) if math.isinf(self.freedom) else stdtr(self.freedom, -self.deviation)
-        return min(1.0, self.tried * float(tail))
+        return min(1.0, self.tried * float(stdtr((BLOCKS - 1) * self.windows, -self.deviation)))
 
 
 def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
@@ -106,19 +110,30 @@ def worst(history: Sequence[WindowRecord], last: int, tolerate: float) -> Compar
     if len(past := found[:-last]) >= MIN_PAST:
         before = pool([_now(one) for one in past])
         tried.append(compare(metric, realised, before, f"its {len(past)} windows before", tolerate))
-    fresh = [one for record in history[-last:] for one in record.named("attainable") if one.value is not None]
+    fresh = _attainable(history[-last:])
     if len(fresh) == last:
-        tried.append(_attained(metric, fresh, tolerate))
-    return replace(max(tried, key=lambda one: one.deviation), tried=len(tried))
+        tried.append(_attained(metric, fresh, _attainable(history[:-last])[:YOUNG], tolerate))
+    return replace(max(tried, key=lambda one: one.deviation), tried=len(tried), windows=last)
 
 
-def _attained(metric: str, fresh: Sequence[Measurement], tolerate: float) -> Comparison:
-    """The champion against what was attainable on the same rows; the error of the lead is common to all windows."""
+def _attainable(history: Sequence[WindowRecord]) -> list[Measurement]:
+    return [one for record in history for one in record.named("attainable") if one.value is not None]
+
+
+def _attained(metric: str, fresh: Sequence[Measurement], young: Sequence[Measurement], tolerate: float) -> Comparison:
+    """The champion against what was attainable on the same rows.
+
+    What newer rows add to a champion that has not aged is known from its test rows, with an error, and from its first
+    windows: both are pooled by precision, and what the windows say differently is taken off.
+    """
     realised = pool([Level(one.reference or 0.0, one.error or 0.0, one.rows) for one in fresh])
     level = pool([Level(one.value or 0.0, 0.0, one.rows) for one in fresh])
-    reference = Level(level.value, fresh[-1].reference_error or 0.0, level.rows)
-    found = compare(metric, realised, reference, "what newer rows teach", tolerate)
-    return replace(found, freedom=(BLOCKS - 1) * len(fresh))
+    usual = [(0.0, fresh[-1].reference_error or 0.0)]
+    usual += [((one.value or 0.0) - (one.reference or 0.0), one.error or 0.0) for one in young]
+    weights = [1 / max(error, _TINY) ** 2 for _, error in usual]
+    more = sum(weight * value for weight, (value, _) in zip(weights, usual, strict=True)) / sum(weights)
+    reference = Level(level.value - more, 1 / math.sqrt(sum(weights)), level.rows)
+    return compare(metric, realised, reference, "what newer rows add", tolerate)
 
 
 def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:

@@ -89,6 +89,9 @@ class Manifest(Frozen):
     data_schema: Schema
     target: Target
     reference: Estimate = Field(description="the task's metric on the test rows: what monitoring compares with")
+    headroom: Estimate | None = Field(
+        None, description="what the boosted reference adds to the task's metric when averaged with the champion, ditto"
+    )
     metrics: dict[str, dict[str, float]] = Field(
         description="on the test rows, by model (champion, boosted) and metric"
     )

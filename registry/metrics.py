@@ -22,6 +22,10 @@ Labels: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 _TINY = 1e-7
 
+BLOCKS = 20
+"""Consecutive runs of rows that count as independent of one another."""
+LEAST_IN_BLOCK = 5
+
 
 def mid_ranks(values: Array) -> Array:
     """Ranks of (n,) values from 1 to n, equal values sharing the mean of their ranks.
@@ -164,10 +168,34 @@ class Metric:
         return np.asarray(rows - rows.mean(), dtype=np.float64)
 
     def standard_error(self, labels: Labels, scores: Array) -> float:
-        """Standard error over independent rows, from `influence` (the infinitesimal jackknife, Efron 1982).
-        NaN where the metric is undefined or with fewer than two rows."""
-        n = len(labels)
-        return float(self.influence(labels, scores).std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        """Standard error on rows in time order, from `influence` (the infinitesimal jackknife, Efron 1982); see
+        `error_of_mean`. NaN where the metric is undefined or with fewer than two rows."""
+        return error_of_mean(self.influence(labels, scores))
+
+    def paired_error(self, labels: Labels, scores: Array, others: Array) -> float:
+        """Standard error of the difference in the metric between two models on the same n rows, in time order."""
+        return error_of_mean(self.influence(labels, scores) - self.influence(labels, others))
+
+
+def error_of_mean(values: Array) -> float:
+    """Standard error of the mean of (n,) values in time order: the larger of what independent rows would have and what
+    `BLOCKS` consecutive blocks have, within which rows may depend on one another (Liang & Zeger 1986).
+
+    One storm delays all flights of a day: an error for independent rows is a third of the true one there. The larger of
+    both, since twenty blocks alone may by chance agree too well. Under `BLOCKS * LEAST_IN_BLOCK` rows count as
+    independent; fewer than two have no error (NaN).
+
+    >>> error_of_mean(np.array([1.0, 3.0])), error_of_mean(np.repeat([0.0, 1.0], 500)) > 0.1
+    (1.0, True)
+    """
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    alone = float(values.std(ddof=1) / np.sqrt(n))
+    if n < BLOCKS * LEAST_IN_BLOCK:
+        return alone
+    sums = np.array([block.sum() for block in np.array_split(values - values.mean(), BLOCKS)])
+    return max(alone, float(np.sqrt((sums**2).sum() * BLOCKS / (BLOCKS - 1)) / n))
 
 
 _CLASSES = ("binary", "multiclass")

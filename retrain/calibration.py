@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict
 from scipy.optimize import minimize_scalar
 
-from registry.metrics import Array, Labels
+from registry.metrics import Array, Labels, error_of_mean
 from registry.schema import Frozen
 from registry.scoring import Scores
 from registry.target import Target
@@ -26,8 +26,10 @@ SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""
 
 TEMPERATURES = (0.5, 3.0)
-"""Bounds of the temperature. One beyond them says that the calibration rows are of another world than the training's, a
-week of storms perhaps, and would carry that into every probability served later."""
+"""Bounds of the temperature. One beyond them says that the calibration rows are of another world than the training's."""
+SURE = 2.0
+"""Standard errors by which a temperature must be better than none."""
+LEVEL_STEPS = 8
 
 
 class TargetScale(Frozen):
@@ -83,15 +85,50 @@ class Calibration(Frozen):
 
 def fit_temperature(outputs: Array, weights: Array, labels: Labels) -> float:
     """The temperature that all members' logits are divided by: the minimum of the mixture's negative log-likelihood
-    (Guo et al. 2017). 1 when nothing better is found."""
-    index = np.arange(len(labels)), labels.astype(np.int64)
+    (Guo et al. 2017) on rows in time order.
+
+    It is fitted together with a bias of each class (bias-corrected temperature scaling, Alexandari et al. 2020), which
+    is then dropped: a week in which one class is unusually frequent would else be taken for a lack of confidence and be
+    carried into everything served later. 1 unless the gain is more than `SURE` of its standard errors.
+    """
+    temperature = _minimum(outputs, weights, labels)[0]
+    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), _shares(labels, outputs.shape[2])
+    old, new = (np.log(_levelled(outputs / one, weights, shares)[0][index] + TINY) for one in (1.0, temperature))
+    return temperature if (new - old).mean() > SURE * error_of_mean(new - old) else 1.0
+
+
+def fit_level(outputs: Array, labels: Labels) -> tuple[float, Array]:
+    """One network's temperature, and the biases (k,) to be added after it, for rows (n, k) of another time than its
+    training: bias-corrected temperature scaling (Alexandari et al. 2020)."""
+    return _minimum(outputs[None], np.ones(1), labels)
+
+
+def _minimum(outputs: Array, weights: Array, labels: Labels) -> tuple[float, Array]:
+    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), _shares(labels, outputs.shape[2])
 
     def loss(log_temperature: float) -> float:
-        p = _mixture(outputs, weights, math.exp(log_temperature))[0]
+        p = _levelled(outputs / math.exp(log_temperature), weights, shares)[0]
         return float(-np.log(p[index] + TINY).mean())
 
     found = minimize_scalar(loss, bounds=tuple(math.log(t) for t in TEMPERATURES), method="bounded")
-    return math.exp(found.x) if found.fun < loss(0.0) else 1.0
+    temperature = math.exp(found.x)
+    return temperature, _levelled(outputs / temperature, weights, shares)[1]
+
+
+def _shares(labels: Labels, k: int) -> Array:
+    """The classes' shares (k,); half a row for one that is not there."""
+    counts = np.maximum(np.bincount(labels.astype(np.int64), minlength=k), 0.5)
+    return np.asarray(counts / counts.sum(), dtype=np.float64)
+
+
+def _levelled(logits: Array, weights: Array, shares: Array) -> tuple[Array, Array]:
+    """The mixture's probabilities (n, k) under biases (k,) with which their mean is `shares`: for a single member, the
+    maximum of the likelihood over biases. A fixed point, which always undershoots and so converges."""
+    bias = np.zeros(len(shares))
+    for _ in range(LEVEL_STEPS):
+        p = _mixture(logits + bias, weights, 1.0)[0]
+        bias += np.log(shares / np.maximum(p.mean(axis=0), TINY))
+    return _mixture(logits + bias, weights, 1.0)[0], bias
 
 
 def conformal_radius(scores: Array, coverage: float) -> float:

@@ -1,60 +1,93 @@
-"""Greedy ensemble selection with replacement from a library of models (Caruana et al. 2004), on stored outputs.
+"""Greedy ensemble selection with replacement from a library of models (Caruana et al. 2004), on stored outputs, by the
+clear steps only.
 
-Their sorted initialisation is used: the mixture begins with the few best models, so that it does not hang on one model
-that had luck on the validation rows, which matters most where these are one stretch of time. Models of several groups
-(new ones, and those of a former ensemble) take turns: members that learnt from different times err apart.
+Validation rows of one stretch of time favour whichever model had luck there, and plain greedy selection collects that
+luck. So a step must be worth `SURE` of its own standard errors, paired on the same rows (in the spirit of Breiman et
+al. 1984, section 3.4.3, for trees): the mixture begins with the best models, each of which enters unless it surely does
+harm, and a weight moves only when that is surely better. Where validation tells little, the result is a plain mean, which is
+hard to beat. Models of several groups (new ones, and those of a former ensemble) take turns: members that learnt from
+different times err apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from registry.metrics import Array
+from registry.metrics import Array, Labels, Metric
 
 ROUNDS = 24
+SURE = 2.0
+"""Standard errors."""
 
 
 def select(
-    outputs: Array,
-    value: Callable[[Array], float],
-    *,
-    size: int,
-    start: int = 1,
-    groups: Sequence[int] | None = None,
-    rounds: int = ROUNDS,
+    outputs: Array, labels: Labels, metric: Metric, *, size: int, groups: Sequence[int] | None = None
 ) -> Array:
     """Weights (m,) of m models, summing to 1, at most `size` of them above 0.
 
-    `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on the validation rows; `value` judges a mixture
-    of them, (n, k) or (n,), and is larger for a better one. The mixture begins with the `start` best models, taken from
-    the `groups` (m,) in turn, that of the best model first. Each round adds the model, chosen before or not, that makes
-    it best; the weights are those of the earliest best round, so that no model is added for nothing.
+    `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on n validation rows in time order with these
+    `labels`. The best models enter first, taken from the `groups` (m,) in turn, that of the best model first, up to
+    `size` of them; then each round adds the model, chosen before or not, that makes the mixture best, for as long as it
+    surely gains.
 
-    >>> good, bad = np.zeros(4), np.ones(4)
-    >>> select(np.stack([bad, good]), lambda mean: -float(mean.mean()), size=2)
+    >>> from registry.metrics import metrics_for
+    >>> labels, good, bad = np.r_[0.0, 1.0, 2.0, 3.0], np.r_[0.0, 1.0, 2.0, 3.1], np.r_[3.0, 2.0, 1.0, 0.0]
+    >>> select(np.stack([bad, good]), labels, metrics_for("regression")["rmse"], size=2)
     array([0., 1.])
     """
     if len(outputs) == 0 or size < 1:
         raise ValueError(f"expected at least one model and a size of 1 or more, got {len(outputs)} and {size}")
-    alone = np.array([_finite(value(one)) for one in outputs])
-    first = _first(alone, groups or [0] * len(outputs))[: min(start, size)]
-    counts = np.bincount(first, minlength=len(outputs)).astype(np.float64)
-    total = outputs[first].sum(axis=0, dtype=np.float64)
-    best, best_counts = _finite(value(total / len(first))), counts.copy()
-    for done in range(len(first), rounds):
-        open_to = np.flatnonzero(counts) if np.count_nonzero(counts) >= size else range(len(outputs))
-        values = {index: _finite(value((total + outputs[index]) / (done + 1))) for index in open_to}
-        chosen = max(values, key=values.__getitem__)
-        total += outputs[chosen]
-        counts[chosen] += 1
-        if values[chosen] > best + 1e-12:
-            best, best_counts = values[chosen], counts.copy()
-    return np.asarray(best_counts / best_counts.sum(), dtype=np.float64)
+    chosen = _Mixture(outputs, labels, metric)
+    for index in _in_turns(chosen.alone, groups or [0] * len(outputs)):
+        if np.count_nonzero(chosen.counts) < size and chosen.gain(index) >= -SURE:
+            chosen.add(index)
+    for _ in range(ROUNDS):
+        full = np.count_nonzero(chosen.counts) >= size
+        gains = {index: chosen.gain(index) for index in (np.flatnonzero(chosen.counts) if full else range(len(outputs)))}
+        best = max(gains, key=gains.__getitem__)
+        if not gains[best] > SURE:
+            break
+        chosen.add(best)
+    return np.asarray(chosen.counts / chosen.counts.sum(), dtype=np.float64)
 
 
-def _first(alone: Array, groups: Sequence[int]) -> list[int]:
+class _Mixture:
+    """The mean of the models chosen so far, each as often as it was chosen."""
+
+    def __init__(self, outputs: Array, labels: Labels, metric: Metric) -> None:
+        self.outputs, self.labels, self.metric = outputs, labels, metric
+        self.alone = np.array([self._value(one) for one in outputs])
+        self.counts = np.zeros(len(outputs))
+        self.mean = np.zeros(outputs.shape[1:])
+
+    def add(self, index: int) -> None:
+        """Choose a model (once more)."""
+        self.mean = self._with(index)
+        self.counts[index] += 1
+
+    def gain(self, index: int) -> float:
+        """What a model would add, in standard errors of that difference; without bound for the first, and for one that
+        changes nothing on any row (which is not worth a member)."""
+        if not self.counts.any():
+            return np.inf
+        new = self._with(index)
+        gain = self._value(new) - self._value(self.mean)
+        error = self.metric.paired_error(self.labels, new, self.mean)
+        return gain / error if error > 0 else np.inf if gain > 0 else -np.inf
+
+    def _with(self, index: int) -> Array:
+        total = self.counts.sum()
+        return np.asarray((self.mean * total + self.outputs[index]) / (total + 1), dtype=np.float64)
+
+    def _value(self, mixture: Array) -> float:
+        """Larger is better; NaN, of a metric undefined on these rows, loses against every number."""
+        value = self.metric.gain(self.metric.value(self.labels, mixture), 0.0)
+        return value if value == value else -np.inf
+
+
+def _in_turns(alone: Array, groups: Sequence[int]) -> list[int]:
     """Models by their own value, best first, the groups taking turns."""
     order = np.argsort(-alone, kind="stable").tolist()
     ranks: dict[int, int] = {}
@@ -63,7 +96,3 @@ def _first(alone: Array, groups: Sequence[int]) -> list[int]:
         turns[index] = ranks[groups[index]] = ranks.get(groups[index], -1) + 1
     return sorted(order, key=turns.__getitem__)
 
-
-def _finite(value: float) -> float:
-    """NaN, of a metric undefined on these rows, loses against every number."""
-    return float(value) if value == value else -np.inf

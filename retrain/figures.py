@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY, GREEN = "#2563a8", "#d9822b", "#8a8f98", "#3a8f5c"
-ORIGINS = {"portfolio": (GREEN, "default"), "prior": (ORANGE, "from the prior"), "fresh": (GREY, "fresh, at random")}
+ORIGINS = {"portfolio": (GREEN, "default"), "prior": (ORANGE, "from the prior"), "fresh": (GREY, "fresh")}
 SAMPLED = (BLUE, "sampled")
 BINS = 12
 MAX_CLASSES = 12

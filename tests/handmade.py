@@ -114,6 +114,7 @@ def make_bundle(
             data_schema=schema,
             target=target,
             reference=Estimate(value=value, error=metric.standard_error(labels, scores), rows=rows),
+            headroom=Estimate(value=0.0, error=0.002, rows=rows),
             metrics={"champion": {metric.name: value}, "boosted": {metric.name: value}},
             conformal_radius=0.8,
             lineage=Lineage(

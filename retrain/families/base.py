@@ -3,7 +3,8 @@
 Every network a family builds takes `numeric` (n, d_numeric) float32 and `categories` (n, c) int64 and gives
 (n, d_out) float32: logits for classification; mean and log-scale of the standardised target for regression. Its
 operations are plain enough for `torch.onnx.export`, and it names two parts alike in all families, so that weights can
-be handed down when columns or categories changed: `inputs` (an `InputEncoder`) and `first`, the linear layer on it.
+be handed down when columns or categories changed: `inputs` (an `InputEncoder`) and `first`, the linear layer on it. Its
+`last` layer is linear too, so that its outputs can be brought to another level.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from registry.errors import TaskError
@@ -54,7 +56,7 @@ class Candidate(Frozen):
         return self.choices[name]
 
 
-class TabularNet(nn.Module):
+class TabularNet(nn.Module, ABC):
     """Base of the families' networks: the shared input encoder and the first linear layer on it."""
 
     def __init__(self, inputs: InputEncoder, width: int, *, bias: bool = True) -> None:
@@ -66,6 +68,17 @@ class TabularNet(nn.Module):
         """(n, d_numeric) and (n, c) -> (n, width)."""
         hidden: Tensor = self.first(self.inputs(numeric, categories))
         return hidden
+
+    @property
+    @abstractmethod
+    def last(self) -> nn.Linear:
+        """The linear layer that gives the outputs."""
+
+    @torch.no_grad()
+    def level(self, temperature: float, biases: Tensor) -> None:
+        """Divide the outputs by a temperature, then add biases (d_out,): for good, in the last layer's weights."""
+        self.last.weight /= temperature
+        self.last.bias.copy_(self.last.bias / temperature + biases)
 
 
 class Family(ABC):

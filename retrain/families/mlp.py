@@ -40,6 +40,11 @@ class MlpNet(TabularNet):
         out: Tensor = self.head(self.body(self.embed(numeric, categories)))
         return out
 
+    @property
+    def last(self) -> nn.Linear:
+        """The head."""
+        return self.head
+
 
 class Mlp(Family):
     """Multilayer perceptrons of one width."""

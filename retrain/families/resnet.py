@@ -74,6 +74,13 @@ class ResNet(TabularNet):
         out: Tensor = self.head(self.blocks(self.embed(numeric, categories)))
         return out
 
+    @property
+    def last(self) -> nn.Linear:
+        """The end of the head."""
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
 
 class ResNets(Family):
     """Residual networks for tables."""

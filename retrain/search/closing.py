@@ -20,7 +20,7 @@ import torch
 
 from registry.bundle import CANDIDATES, CARD, FIGURES, Estimate, Lineage, Manifest, ModelBundle
 from registry.errors import StateError
-from registry.metrics import Array, metrics_for
+from registry.metrics import Array, Labels, Metric, metrics_for
 from registry.schema import as_datetimes
 from registry.scoring import Scores
 from retrain.boosted import Boosted, evaluate, fit_boosted
@@ -97,14 +97,9 @@ def assemble(
         outputs += list(member_outputs(elders, material.conformed.iloc[material.parts.validation]))
     answers = np.stack([plan.answers(one) for one in outputs])
     labels = material.labels[material.parts.validation]
-    metric = metrics_for(plan.problem)[plan.metric]
-
-    def value(mixture: Array) -> float:
-        return metric.gain(metric.value(labels, mixture), 0.0)
-
-    size = material.task.search.ensemble
     groups = [0] * len(library) + [1] * len(elders)
-    weights = select(answers, value, size=size, start=max(1, size // 2), groups=groups)
+    metric = metrics_for(plan.problem)[plan.metric]
+    weights = select(answers, labels, metric, size=material.task.search.ensemble, groups=groups)
     fresh = [
         _member(material, folder, result, float(weight))
         for result, weight in zip(library, weights, strict=False)
@@ -194,6 +189,7 @@ def _manifest(
         reference=Estimate(
             value=metric.value(labels, scores), error=metric.standard_error(labels, scores), rows=len(labels)
         ),
+        headroom=headroom(metric, labels, scores, boosted.scores),
         metrics={"champion": evaluate(labels, scores, task.problem), "boosted": boosted.metrics},
         conformal_radius=calibration.radius,
         temperature=calibration.temperature,
@@ -208,6 +204,14 @@ def _manifest(
             trials=trials,
         ),
     )
+
+
+def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> Estimate | None:
+    """By how much the boosted reference improves the champion when both are averaged; None where it is undefined."""
+    mixed = (scores + boosted) / 2
+    value = metric.gain(metric.value(labels, mixed), metric.value(labels, scores))
+    error = metric.paired_error(labels, scores, mixed)
+    return Estimate(value=value, error=error, rows=len(labels)) if np.isfinite([value, error]).all() else None
 
 
 def _present(

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 import safetensors.torch
+import torch
 from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
-from registry.schema import Frozen
-from retrain.export import Member
+from registry.schema import Frozen, as_datetimes
+from retrain.calibration import fit_level
+from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.preparation import Preparation
@@ -31,12 +34,14 @@ from retrain.search.material import Material, layout_of
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
-from retrain.search.warm import FRESH_EVERY, PriorLayouts, interleave
+from retrain.search.warm import PriorLayouts, interleave
 from retrain.training import load_state
 
 MOST = 8
 """Candidates handed down at most."""
 TRAINED_UNTIL = "trained_until"
+LEVEL_ROWS = 1_000
+"""Fewest rows that tell a network's level."""
 
 
 class Handed(Frozen):
@@ -59,16 +64,15 @@ class Heritage:
     elders: tuple[Member, ...] = ()
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
-        """Fill a study's queue: the prior's candidates, and after every second one a fresh one at random, the guard;
-        then the defaults, since a prior may have little to give."""
+        """Fill a study's queue: the prior's candidates and fresh ones in turn. The fresh ones are the defaults that the
+        prior does not hand down, then candidates at random; they are the guard, and what a prior that never met them
+        is judged by: a short re-search of the prior's own kind would never leave it."""
         rng = np.random.default_rng(seed)
-        fresh = [Handed(candidate=space.sample(rng)) for _ in range(max(1, len(self.handed) // (FRESH_EVERY - 1)))]
-        for one in interleave(self.handed, fresh):
-            enqueue(study, space, one.candidate, "fresh" if one in fresh else "prior", member=one.member)
         known = {one.candidate.key for one in self.handed}
-        for candidate in portfolio(space):
-            if candidate.key not in known:
-                enqueue(study, space, candidate, "portfolio")
+        fresh = [Handed(candidate=one) for one in portfolio(space) if one.key not in known]
+        fresh += [Handed(candidate=space.sample(rng)) for _ in range(len(self.handed) - len(fresh))]
+        for one in interleave(self.handed, fresh):
+            enqueue(study, space, one.candidate, "prior" if one in self.handed else "fresh", member=one.member)
 
     def record(self, study: optuna.Study) -> dict[str, Any]:
         """What became of it, JSON-able: counts, and how often the guard refused one of the prior's candidates."""
@@ -105,12 +109,17 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
 
 
 def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iterator[Member]:
-    """The prior's members, where they answer the same question in the same unit from columns that are still there."""
+    """The prior's members, where they answer the same question in the same unit from columns that are still there.
+
+    Each is brought to the level of the new training rows, which the new networks share: a network of winter that says
+    .1 in summer, where a third is late, would weigh next to nothing in a mean of probabilities.
+    """
     same = prior.manifest.target.classes == material.target.classes and material.scale is None
     if not same or not set(prior.manifest.data_schema.names) <= set(material.schema.names):
         return
     weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
     preparations, members = _preparations(prior, found), _members(prior)
+    rows = _unseen_training(prior, material)
     for one in found:
         if one.member is None or one.candidate.family not in {family.name for family in FAMILIES}:
             continue
@@ -119,7 +128,21 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
         family = family_named(one.candidate.family)
         network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
         state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
-        yield Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
+        elder = Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
+        outputs = member_outputs([elder], material.conformed.iloc[rows])[0]
+        temperature, biases = fit_level(outputs, material.labels[rows])
+        network.level(temperature, torch.from_numpy(biases))
+        yield elder
+
+
+def _unseen_training(prior: ModelBundle, material: Material) -> npt.NDArray[np.int64]:
+    """The training rows that the prior was not fitted to; all of them where those are few."""
+    train, until = material.parts.train, trained_until(prior)
+    if material.task.time is None or until is None:
+        return train
+    times = as_datetimes(material.frame[material.task.time], material.task.time).iloc[train]
+    unseen = train[(times > until).to_numpy()]
+    return unseen if len(unseen) >= LEVEL_ROWS else train
 
 
 def _members(prior: ModelBundle) -> dict[str, dict[str, Any]]:

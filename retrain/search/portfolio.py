@@ -43,11 +43,11 @@ _LARGE = 1_000_000
 
 _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 2, "width": 128, "normalisation": "none", "category_cap": 4}),
+    ("mlp", {"depth": 2, "width": 128, "numeric_embedding": "periodic", "label_smoothing": 0.05}),
     ("mlp", {"depth": 2, "width": 64, "activation": "silu", "scaling": "quantile", "dropout": 0.3}),
     ("resnet", {"depth": 2, "width": 64, "adamw_rate": 1e-3, "dropout": 0.3}),
     ("mlp", {"depth": 1, "width": 256, "normalisation": "none", "dropout": 0.4, "weight_decay": 0.1}),
     ("mlp", {"depth": 3, "width": 128, "activation": "elu", "adamw_rate": 5e-3, "batch_size": _LARGE}),
-    ("mlp", {"depth": 2, "width": 128, "numeric_embedding": "periodic", "label_smoothing": 0.05}),
     ("mlp", {"depth": 3, "width": 256, "adamw_rate": 1e-3, "dropout": 0.2, "epochs": _LONG}),
     ("resnet", {"numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile", "epochs": _LONG}),
 )

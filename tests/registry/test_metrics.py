@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from registry.metrics import METRICS, Metric, auc, calibration_error, metrics_for
+from registry.metrics import METRICS, Metric, auc, calibration_error, error_of_mean, metrics_for
 
 
 def sample(metric: Metric, rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +71,33 @@ def test_calibration_error_is_small_for_honest_and_large_for_overconfident_proba
     assert calibration_error(labels, sharp) > 0.1
 
 
+def test_rows_that_share_their_luck_count_as_few() -> None:
+    """Twenty blocks of fifty equal values: the error is that of twenty rows, not of a thousand."""
+    means = [np.repeat(np.random.default_rng(seed).normal(size=20), 50) for seed in range(400)]
+    claimed = np.mean([error_of_mean(values) for values in means])
+    assert claimed == pytest.approx(np.std([values.mean() for values in means]), rel=0.1)
+    assert np.isnan(error_of_mean(np.ones(1)))
+
+
 def test_metrics_fit_their_problem() -> None:
     assert "rmse" not in metrics_for("binary")
     assert set(metrics_for("regression")) == {"rmse", "mae", "r2"}
+
+
+@pytest.mark.parametrize("metric", [one for one in METRICS if one.name != "r2"], ids=lambda one: one.name)
+def test_the_paired_error_is_the_spread_of_the_difference(metric: Metric) -> None:
+    def drawn(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        if "regression" in metric.problems:
+            truth = rng.normal(size=400)
+            return truth, truth + rng.normal(0, 0.7, 400), truth + rng.normal(0, 0.5, 400)
+        logit = rng.normal(size=400)
+        labels = (rng.random(400) < 1 / (1 + np.exp(-logit))).astype(np.int64)
+        answers = (1 / (1 + np.exp(-(logit + rng.normal(0, noise, 400)))) for noise in (0.3, 1.0))
+        first, second = (np.column_stack([1 - p, p]) for p in answers)
+        return labels, first, second
+
+    samples = [drawn(seed) for seed in range(300)]
+    differences = [metric.value(y, a) - metric.value(y, b) for y, a, b in samples]
+    claimed = np.mean([metric.paired_error(y, a, b) for y, a, b in samples[:40]])
+    assert claimed == pytest.approx(np.std(differences), rel=0.25)

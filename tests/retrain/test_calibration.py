@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from registry.target import Target
-from retrain.calibration import Calibration, TargetScale, conformal_radius, conformal_sets, fit_temperature
+from retrain.calibration import (
+    Calibration,
+    TargetScale,
+    conformal_radius,
+    conformal_sets,
+    fit_level,
+    fit_temperature,
+)
 
 TARGET = Target(problem="multiclass", classes=("a", "b", "c"))
 ONE = np.ones(1)
@@ -27,6 +34,32 @@ def test_temperature_undoes_over_and_under_confidence(sharpness: float) -> None:
     """Logits multiplied by a factor get that factor as their temperature."""
     outputs, labels = draw(4_000, seed=1, sharpness=sharpness)
     assert fit_temperature(outputs, ONE, labels) == pytest.approx(sharpness, rel=0.1)
+
+
+def test_a_frequent_class_is_not_taken_for_a_lack_of_confidence() -> None:
+    """A well calibrated model meets a stretch in which one class is three times as frequent: its temperature stays."""
+    outputs, labels = draw(30_000, seed=6)
+    keep = (labels == 0) | (np.random.default_rng(0).random(len(labels)) < 1 / 3)
+    assert fit_temperature(outputs[:, keep], ONE, labels[keep]) == pytest.approx(1, abs=0.1)
+
+
+def test_luck_of_a_few_days_is_no_temperature() -> None:
+    """Ten days, each with a level of its own: whatever temperature looks best there is not sure enough."""
+    found = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        logit, level = rng.normal(0, 1, 2_000), np.repeat(rng.normal(0, 1.5, 10), 200)
+        labels = (rng.random(2_000) < 1 / (1 + np.exp(-(logit + level)))).astype(np.int64)
+        found.append(fit_temperature(np.stack([-logit / 2, logit / 2], axis=1)[None], ONE, labels))
+    assert sum(temperature == 1 for temperature in found) >= 8
+
+
+def test_a_level_is_temperature_and_class_shares() -> None:
+    """A network that is too sure, and of another world's class shares, answers rightly after it."""
+    outputs, labels = draw(8_000, seed=7, sharpness=2.0)
+    temperature, biases = fit_level(outputs[0] + np.array([1.0, 0.0, -1.0]), labels)
+    assert temperature == pytest.approx(2.0, rel=0.1)
+    assert biases - biases.mean() == pytest.approx([-0.5, 0.0, 0.5], abs=0.1)
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])

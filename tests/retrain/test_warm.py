@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
+from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.preparation import Preparation
@@ -99,8 +101,8 @@ def test_the_guard_reads_the_journal() -> None:
     assert not guard(study.trials[:-1], greater_is_better=True)
 
 
-def test_every_third_is_fresh() -> None:
-    assert interleave(["p0", "p1", "p2", "p3"], ["f0", "f1"]) == ["p0", "p1", "f0", "p2", "p3", "f1"]
+def test_every_second_is_fresh() -> None:
+    assert interleave(["p0", "p1", "p2", "p3"], ["f0", "f1"]) == ["p0", "f0", "p1", "f1", "p2", "p3"]
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +145,22 @@ def test_weights_are_handed_down_when_they_are_older_than_what_judges_them(tmp_p
     assert "first.weight" in prior_weights(tmp_path, "member0.")
 
 
-def test_elders_answer_as_they_did_and_only_where_their_weights_may_be_used(tmp_path: Path, material: Material) -> None:
+def same_but_for_the_last_layer(elder: Member, stored: dict[str, torch.Tensor]) -> bool:
+    state = elder.module.state_dict()
+    inner = [name for name in state if not name.startswith("head.")]
+    return len(inner) > 0 and all(torch.equal(state[name], stored[name]) for name in inner)
+
+
+def test_elders_answer_at_the_new_level_and_only_where_their_weights_may_be_used(tmp_path: Path, material: Material) -> None:
     until = first_judged(material) - pd.Timedelta("1min")
     prior = prior_bundle(tmp_path / "prior", material, until.isoformat())
     (elder,) = hand_down(prior, material, SPACE, tmp_path).elders
     assert elder.preparation == material.preparations["robust"]
-    stored = prior_weights(tmp_path, "member0.")
-    assert all(torch.equal(value, stored[name]) for name, value in elder.module.state_dict().items())
+    assert same_but_for_the_last_layer(elder, prior_weights(tmp_path, "member0."))
+    rows = material.parts.train
+    shares = np.bincount(material.labels[rows]) / len(rows)
+    answers = torch.softmax(torch.from_numpy(member_outputs([elder], material.conformed.iloc[rows])[0]), dim=1)
+    assert answers.mean(dim=0).numpy() == pytest.approx(shares, abs=0.005)
     seen = prior_bundle(tmp_path / "seen", material, (until + pd.Timedelta("1D")).isoformat())
     assert hand_down(seen, material, SPACE, tmp_path).elders == ()
 
@@ -165,8 +176,7 @@ def test_each_member_keeps_its_own_layout_whatever_became_of_its_neighbours(tmp_
     assert prior_layout(tmp_path, "member2.") == layout_of(before)
     assert [elder.preparation for elder in heritage.elders] == [now, before]
     for elder, prefix in zip(heritage.elders, ("member1.", "member2."), strict=True):
-        stored = prior_weights(tmp_path, prefix)
-        assert all(torch.equal(value, stored[name]) for name, value in elder.module.state_dict().items())
+        assert same_but_for_the_last_layer(elder, prior_weights(tmp_path, prefix))
 
 
 def turned(preparation: Preparation) -> Preparation:
@@ -212,13 +222,18 @@ def test_the_queue_mixes_prior_and_fresh(tmp_path: Path, material: Material) -> 
     heritage = hand_down(prior_bundle(tmp_path / "prior", material, None), material, SPACE, tmp_path)
     study = optuna.create_study(direction="maximize")
     heritage.enqueue(study, SPACE, seed=0)
-    assert [trial.user_attrs[ORIGIN] for trial in study.trials] == ["prior", "prior", "fresh"] * 4
+    assert [trial.user_attrs[ORIGIN] for trial in study.trials] == ["prior", "fresh"] * 8
 
 
-def test_the_defaults_follow_what_the_prior_lacks(tmp_path: Path, material: Material) -> None:
+def test_the_first_fresh_ones_are_the_defaults_that_the_prior_lacks(tmp_path: Path, material: Material) -> None:
     space, study = SearchSpace.of(("mlp", "resnet"), 420, 27, "binary"), optuna.create_study()
-    hand_down(prior_bundle(tmp_path / "prior", material, None), material, SPACE, tmp_path).enqueue(study, space, seed=0)
-    assert {trial.user_attrs[ORIGIN] for trial in study.trials} == {"prior", "fresh", "portfolio"}
+    heritage = hand_down(prior_bundle(tmp_path / "prior", material, None), material, space, tmp_path)
+    heritage.enqueue(study, space, seed=0)
+    queued = [trial.system_attrs["fixed_params"] for trial in study.trials if trial.user_attrs[ORIGIN] == "fresh"]
+    known = [one.candidate.key for one in heritage.handed]
+    lacking = [space.params(one) for one in portfolio(space) if one.key not in known]
+    assert lacking
+    assert queued[: len(lacking)] == lacking
 
 
 def test_a_record_tells_what_became_of_it(tmp_path: Path, material: Material) -> None:
