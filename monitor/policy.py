@@ -103,13 +103,23 @@ def assess(
 def _on_performance(
     spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
 ) -> Decision:
-    remedy, waiting = Remedy.NONE, _waiting(spec, history, acts)
+    waiting, stale = _waiting(spec, history, acts), _stale(spec, history, acts)
     if seen.severity == "faulty":
-        remedy = Remedy.ALERT
-    elif seen.severity == "degraded" and not waiting:
-        remedy = Remedy.RESEARCH
-    reasons = (*seen.reasons, *waiting) if seen.severity == "degraded" else seen.reasons
-    return Decision(remedy=remedy, severity=seen.severity, reasons=reasons)
+        return Decision(remedy=Remedy.ALERT, severity=seen.severity, reasons=seen.reasons)
+    if seen.severity == "degraded":
+        remedy = Remedy.NONE if waiting else Remedy.RESEARCH
+        return Decision(remedy=remedy, severity=seen.severity, reasons=(*seen.reasons, *waiting))
+    remedy = Remedy.RESEARCH if stale else Remedy.NONE
+    return Decision(remedy=remedy, severity=seen.severity, reasons=(*stale, *seen.reasons))
+
+
+def _stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
+    """Why a challenger is due though nothing is degraded, if one is: what a new model would add is known for sure only
+    when it is there, and the gate decides."""
+    passed = _since(history, max((act.at for act in acts), default=datetime.min))
+    if spec.refresh is None or passed < spec.refresh:
+        return ()
+    return (f"{passed} windows since the last promotion or remedy, a challenger is tried every {spec.refresh}",)
 
 
 def _every_so_often(

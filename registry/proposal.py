@@ -165,6 +165,8 @@ COMMENTS = {
     "splits.validation": "Ranks candidates and weighs the ensemble.",
     "splits.calibration": "Fits the temperature and the conformal radius.",
     "splits.test": "Never used before the end: the score in the model card and monitoring's reference.",
+    "splits.spread": "Over how many times its length the stretch of validation and calibration is spread, in short\n"
+    "runs with training rows between them: 1 keeps time order strictly.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
     "search.strategy": "tpe or random.",
     "search.families": "Kinds of networks tried.",
@@ -172,7 +174,7 @@ COMMENTS = {
     "search.seconds": "Most wall-clock seconds.",
     "search.workers": "Processes that train at a time, one thread each: at most the number of cores.",
     "search.max_epochs": "Most passes over the training rows for one network; weak ones stop early.",
-    "search.ensemble": "Most networks in the served ensemble.",
+    "search.ensemble": "Most networks in the served ensemble; after a re-search, most new ones and most old ones.",
     "search.seed": "Makes splits and search repeatable.",
     "research": "The smaller search after degradation, which starts from what the last one learnt.",
     "research.trials": "Most networks tried.",
@@ -182,6 +184,8 @@ COMMENTS = {
     "research.splits.validation": "Ranks candidates and weighs the ensemble.",
     "research.splits.calibration": "Fits the temperature and the conformal radius.",
     "research.splits.test": "The score in the model card and monitoring's reference.",
+    "research.splits.spread": "Over how many times its length the stretch of validation and calibration is spread, in short\n"
+    "runs with training rows between them: 1 keeps time order strictly.",
     "research.fresh": "Share of the newest labelled rows that only the gate sees.",
     "research.max_fresh_rows": "Most of them.",
     "monitor": "How predictions are watched.",
@@ -192,7 +196,7 @@ COMMENTS = {
     "monitor.min_labels": "Fewest labels at which a window's performance is judged.",
     "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
     "monitor.yardstick_rows": "Newest labelled rows that a quick boosted model is fitted to before each window:\n"
-    "what it reaches there, the champion is expected to reach. 0: no such yardstick.",
+    "averaged with it, the champion should not become much better. 0: no such yardstick.",
     "monitor.report": "Whether an HTML report of each window is kept.",
     "policy": "When to act.",
     "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
@@ -202,6 +206,7 @@ COMMENTS = {
     "policy.overwhelming": "Standard errors at which one window is enough.",
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",
     "policy.cooldown": "Windows after a remedy in which none is triggered.",
+    "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
     "policy.every": "Windows between two remedies.",
     "gate": "What a new model must show on fresh rows, against the old one on the same rows, to replace it.",
     "gate.confidence": "One-sided confidence that it is better.",

@@ -97,11 +97,17 @@ class Columns(Frozen):
 
 
 class Splits(Frozen):
-    """Shares of the rows; training gets the rest. In time order when the task has a time column, else stratified."""
+    """Shares of the rows; training gets the rest. In time order when the task has a time column, else stratified.
+
+    With a `spread` of more than 1, validation and calibration are not the newest rows before the test part but short
+    runs, spread over a stretch of time so many times as long, with training rows between them. Neighbours of validation
+    rows are then trained on: that is for a re-search alone, whose result a gate judges on rows newer than all of these.
+    """
 
     validation: Share = 0.12
     calibration: Share = 0.08
     test: Share = 0.1
+    spread: float = Field(1.0, ge=1, le=10)
 
     @model_validator(mode="after")
     def _leave_rows_to_train(self) -> Splits:
@@ -179,6 +185,9 @@ class PerformancePolicy(Frozen):
     overwhelming: float = Field(6.0, gt=0)
     warmup: int = Field(1, ge=0, description="windows after a promotion in which nothing is triggered")
     cooldown: int = Field(2, ge=0, description="windows after a remedy in which none is triggered")
+    refresh: int | None = Field(
+        None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
+    )
 
 
 class NeverPolicy(Frozen):

@@ -26,7 +26,7 @@ SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""
 
 TEMPERATURES = (0.5, 3.0)
-"""Bounds of the temperature. One beyond them says that the calibration rows are of another world than the training's."""
+"""Bounds of the temperature: one beyond them says that the calibration rows are of another world than training's."""
 SURE = 2.0
 """Standard errors by which a temperature must be better than none."""
 LEVEL_STEPS = 8

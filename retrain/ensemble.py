@@ -25,11 +25,11 @@ SURE = 2.0
 def select(
     outputs: Array, labels: Labels, metric: Metric, *, size: int, groups: Sequence[int] | None = None
 ) -> Array:
-    """Weights (m,) of m models, summing to 1, at most `size` of them above 0.
+    """Weights (m,) of m models, summing to 1, at most `size` of each group above 0.
 
     `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on n validation rows in time order with these
     `labels`. The best models enter first, taken from the `groups` (m,) in turn, that of the best model first, up to
-    `size` of them; then each round adds the model, chosen before or not, that makes the mixture best, for as long as it
+    `size` of a group; then each round adds the model, chosen before or not, that makes the mixture best, for as long as it
     surely gains.
 
     >>> from registry.metrics import metrics_for
@@ -39,13 +39,16 @@ def select(
     """
     if len(outputs) == 0 or size < 1:
         raise ValueError(f"expected at least one model and a size of 1 or more, got {len(outputs)} and {size}")
-    chosen = _Mixture(outputs, labels, metric)
-    for index in _in_turns(chosen.alone, groups or [0] * len(outputs)):
-        if np.count_nonzero(chosen.counts) < size and chosen.gain(index) >= -SURE:
+    chosen, group = _Mixture(outputs, labels, metric), np.asarray(groups or [0] * len(outputs))
+
+    def open_to(index: int) -> bool:
+        return bool(chosen.counts[index] or np.count_nonzero(chosen.counts[group == group[index]]) < size)
+
+    for index in _in_turns(chosen.alone, group.tolist()):
+        if open_to(index) and chosen.gain(index) >= -SURE:
             chosen.add(index)
     for _ in range(ROUNDS):
-        full = np.count_nonzero(chosen.counts) >= size
-        gains = {index: chosen.gain(index) for index in (np.flatnonzero(chosen.counts) if full else range(len(outputs)))}
+        gains = {index: chosen.gain(index) for index in filter(open_to, range(len(outputs)))}
         best = max(gains, key=gains.__getitem__)
         if not gains[best] > SURE:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,8 @@ from registry.task import Splits, TaskSpec
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 STRATA = 20
+RUNS = 5
+"""Runs into which validation and calibration are cut each when they are spread."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Parts:
 def split(frame: pd.DataFrame, task: TaskSpec) -> Parts:
     """The parts of a frame whose rows all have a target (and a time, if the task has a time column).
 
-    With time: training oldest, then validation, calibration, test newest; rows of one moment stay in one part.
+    With time: training oldest, then validation, calibration, test newest; rows of one moment stay in one part. Under
+    `splits.spread`, runs of validation and calibration alternate with runs of training before the test part.
     Without: stratified by class, or by quantiles of a regression's target, shuffled by the search's seed.
     Raises `DataError` when a part would be empty.
     """
     shares = cumulative_shares(task.splits)
     if task.time is not None:
         times = as_datetimes(frame[task.time], task.time).to_numpy().astype(np.int64)
-        order, cuts = time_cuts(times, shares)
-        train, validation, calibration, test = np.split(order, cuts)
+        train, validation, calibration, test = _in_time(times, task.splits)
     else:
         part = _stratified(_strata(frame[task.target], task), shares, np.random.default_rng(task.search.seed))
         train, validation, calibration, test = (np.flatnonzero(part == number) for number in range(4))
@@ -53,6 +56,21 @@ def split(frame: pd.DataFrame, task: TaskSpec) -> Parts:
         what = f"only {pd.unique(frame[task.time]).size} moments in {task.time!r}" if task.time else "too few rows"
         raise DataError(f"the {empty[0]} part is empty: {what} ({len(frame)} rows); give more rows or change `splits`")
     return parts
+
+
+def _in_time(times: npt.NDArray[np.int64], splits: Splits) -> list[Rows]:
+    """The four parts by time: runs of them in turn, each part's runs joined."""
+    if splits.spread == 1:
+        order, cuts = time_cuts(times, cumulative_shares(splits))
+        return list(np.split(order, cuts))
+    held = splits.validation + splits.calibration
+    between = min(held * (splits.spread - 1), 1 - splits.test - held) / (2 * RUNS)
+    lengths = [between, splits.validation / RUNS, between, splits.calibration / RUNS] * RUNS
+    first = 1 - splits.test - sum(lengths)
+    order, cuts = time_cuts(times, tuple(accumulate([first, *lengths])))
+    oldest, *runs, test = np.split(order, cuts)
+    train = np.concatenate([oldest, *runs[0::2]])
+    return [train, np.concatenate(runs[1::4]), np.concatenate(runs[3::4]), test]
 
 
 def cumulative_shares(splits: Splits) -> tuple[float, float, float]:

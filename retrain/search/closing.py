@@ -31,7 +31,7 @@ from retrain.export import Member, member_outputs, write_model
 from retrain.families.catalogue import family_named
 from retrain.figures import Tried, draw
 from retrain.search import plan as plans
-from retrain.search.heritage import TRAINED_UNTIL, annotate
+from retrain.search.heritage import TRAINED_UNTIL, Elders, annotate
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
 from retrain.training import load_state
@@ -50,7 +50,7 @@ class Finish:
     seed: int
     parent_version: str | None
     heritage: Mapping[str, Any]
-    elders: Sequence[Member]
+    elders: Elders
     seconds: Callable[[], float]
     tell: Callable[[str, str], None]
 
@@ -65,7 +65,7 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
         members = assemble(material, folder, plan, results, finish.elders)
-        calibration = calibrate(material, members)
+        calibration = calibrate(material, members, finish.elders)
         finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
         answers = _write(material, out, members, calibration, promising(tried, plan), finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
@@ -88,24 +88,30 @@ def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
 
 
 def assemble(
-    material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Sequence[Member]
+    material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Elders
 ) -> list[Member]:
-    """The members of the ensemble, chosen on the validation rows among the best trials and a prior's members."""
-    library = list(results[:LIBRARY])
-    outputs = [plans.read_outputs(folder, result.number) for result in library]
-    if elders:
-        outputs += list(member_outputs(elders, material.conformed.iloc[material.parts.validation]))
+    """The members of the ensemble, chosen on the validation rows among the best trials and a prior's members, of each
+    at most `search.ensemble`."""
+    library, old = list(results[:LIBRARY]), elders.members
+    rows = material.parts.validation
+    unseen = material.after(elders.until, rows) if old else np.ones(len(rows), dtype=bool)
+    outputs = [plans.read_outputs(folder, result.number)[unseen] for result in library]
+    if old:
+        outputs += list(member_outputs(old, material.conformed.iloc[rows[unseen]]))
     answers = np.stack([plan.answers(one) for one in outputs])
-    labels = material.labels[material.parts.validation]
-    groups = [0] * len(library) + [1] * len(elders)
-    metric = metrics_for(plan.problem)[plan.metric]
-    weights = select(answers, labels, metric, size=material.task.search.ensemble, groups=groups)
+    weights = select(
+        answers,
+        material.labels[rows[unseen]],
+        metrics_for(plan.problem)[plan.metric],
+        size=material.task.search.ensemble,
+        groups=[0] * len(library) + [1] * len(old),
+    )
     fresh = [
         _member(material, folder, result, float(weight))
         for result, weight in zip(library, weights, strict=False)
         if weight > 0
     ]
-    kept = zip(elders, weights[len(library) :], strict=True)
+    kept = zip(old, weights[len(library) :], strict=True)
     return [*fresh, *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
 
 
@@ -122,9 +128,10 @@ def _member(material: Material, folder: Path, result: Result, weight: float) -> 
     )
 
 
-def calibrate(material: Material, members: Sequence[Member]) -> Calibration:
-    """Temperature and conformal radius, learnt on the calibration rows."""
+def calibrate(material: Material, members: Sequence[Member], elders: Elders) -> Calibration:
+    """Temperature and conformal radius, learnt on the calibration rows that no elder has seen."""
     rows = material.parts.calibration
+    rows = rows[material.after(elders.until, rows)] if elders.members else rows
     outputs = member_outputs(members, material.conformed.iloc[rows])
     weights = np.array([member.weight for member in members])
     return Calibration.fit(

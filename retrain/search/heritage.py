@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
-from registry.schema import Frozen, as_datetimes
+from registry.schema import Frozen
 from retrain.calibration import fit_level
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate
@@ -40,8 +39,17 @@ from retrain.training import load_state
 MOST = 8
 """Candidates handed down at most."""
 TRAINED_UNTIL = "trained_until"
-LEVEL_ROWS = 1_000
-"""Fewest rows that tell a network's level."""
+UNSEEN_ROWS = 200
+"""Fewest rows newer than a prior's training that judge, calibrate or level its members."""
+
+
+@dataclass(frozen=True)
+class Elders:
+    """The prior's members as they are, and the newest event time of a row that they were fitted to. Old and new
+    networks err apart, and the ensemble may hold both; what judges and calibrates it is newer than `until`."""
+
+    members: tuple[Member, ...] = ()
+    until: datetime | None = None
 
 
 class Handed(Frozen):
@@ -53,15 +61,12 @@ class Handed(Frozen):
 
 @dataclass(frozen=True)
 class Heritage:
-    """The candidates in the order to try them, how many no longer fit the space, and whether weights are inherited.
-
-    `elders` are the prior's members as they are: old and new networks err apart, and the ensemble may hold both.
-    """
+    """The candidates in the order to try them, how many no longer fit the space, and whether weights are inherited."""
 
     handed: tuple[Handed, ...]
     dropped: int
     weights: str
-    elders: tuple[Member, ...] = ()
+    elders: Elders = Elders()
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
         """Fill a study's queue: the prior's candidates and fresh ones in turn. The fresh ones are the defaults that the
@@ -86,7 +91,7 @@ class Heritage:
             "refused": refused,
             "guard_fired": refused > 0,
             "weights": self.weights,
-            "elders": len(self.elders),
+            "elders": len(self.elders.members),
         }
 
 
@@ -104,12 +109,13 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
         layouts = {prefix: layout_of(preparation) for prefix, preparation in _preparations(prior, found).items()}
         plans.write_json(folder / PRIOR, PriorLayouts(by_member=layouts))
     dropped = sum(candidate is None for candidate, _ in fitted)
-    elders = tuple(_elders(prior, found, material)) if reason is None else ()
+    elders = Elders(tuple(_elders(prior, found, material)), trained_until(prior))
     return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elders)
 
 
 def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iterator[Member]:
-    """The prior's members, where they answer the same question in the same unit from columns that are still there.
+    """The prior's members, where they answer the same question in the same unit from columns that are still there, and
+    rows that they have not seen can judge them.
 
     Each is brought to the level of the new training rows, which the new networks share: a network of winter that says
     .1 in summer, where a third is late, would weigh next to nothing in a mean of probabilities.
@@ -117,9 +123,13 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     same = prior.manifest.target.classes == material.target.classes and material.scale is None
     if not same or not set(prior.manifest.data_schema.names) <= set(material.schema.names):
         return
+    until = trained_until(prior)
+    unseen = {name: rows[material.after(until, rows)] for name, rows in vars(material.parts).items()}
+    if until is None or min(len(unseen["validation"]), len(unseen["calibration"])) < UNSEEN_ROWS:
+        return
+    rows = unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train
     weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
     preparations, members = _preparations(prior, found), _members(prior)
-    rows = _unseen_training(prior, material)
     for one in found:
         if one.member is None or one.candidate.family not in {family.name for family in FAMILIES}:
             continue
@@ -133,16 +143,6 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
         temperature, biases = fit_level(outputs, material.labels[rows])
         network.level(temperature, torch.from_numpy(biases))
         yield elder
-
-
-def _unseen_training(prior: ModelBundle, material: Material) -> npt.NDArray[np.int64]:
-    """The training rows that the prior was not fitted to; all of them where those are few."""
-    train, until = material.parts.train, trained_until(prior)
-    if material.task.time is None or until is None:
-        return train
-    times = as_datetimes(material.frame[material.task.time], material.task.time).iloc[train]
-    unseen = train[(times > until).to_numpy()]
-    return unseen if len(unseen) >= LEVEL_ROWS else train
 
 
 def _members(prior: ModelBundle) -> dict[str, dict[str, Any]]:

@@ -71,6 +71,12 @@ class Material:
         times = self._times(parts)
         return None if times is None else times.min().to_pydatetime()
 
+    def after(self, moment: datetime | None, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of these rows are later than a moment; all of them after None, none without a time column."""
+        if moment is None or (times := self._times((rows,))) is None:
+            return np.full(len(rows), moment is None)
+        return (times > moment).to_numpy(dtype=bool)
+
     def _times(self, parts: tuple[npt.NDArray[np.int64], ...]) -> pd.Series[Any] | None:
         if self.task.time is None:
             return None

@@ -28,7 +28,7 @@ from registry.task import TaskSpec
 from retrain.search import plan as plans
 from retrain.search.closing import Finish, close
 from retrain.search.crew import Crew
-from retrain.search.heritage import Heritage, hand_down
+from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
 from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
@@ -82,7 +82,7 @@ def search(
             seed=seed,
             parent_version=parent_version,
             heritage=session.heirlooms(study),
-            elders=session.heritage.elders if session.heritage is not None else (),
+            elders=session.heritage.elders if session.heritage is not None else Elders(),
             seconds=lambda: time.monotonic() - begin,
             tell=session.stage,
         )

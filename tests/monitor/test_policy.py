@@ -94,6 +94,24 @@ def test_too_few_labels_are_not_judged_yet_and_said_so() -> None:
     assert "window 2 is not judged yet: 60 labels for version 1, 100 needed" in found.reasons
 
 
+def test_a_challenger_is_tried_after_so_many_windows_though_nothing_is_degraded() -> None:
+    spec = PerformancePolicy(refresh=4)
+    assert decide(spec, weeks([GOOD] * 3)).remedy is Remedy.NONE
+    found = decide(spec, weeks([GOOD] * 4))
+    assert (found.remedy, found.severity) == (Remedy.RESEARCH, "ok")
+    assert "4 windows since the last promotion or remedy" in found.reasons[0]
+    assert decide(DEFAULT, weeks([GOOD] * 40)).remedy is Remedy.NONE
+
+
+def test_a_remedy_puts_the_next_one_off() -> None:
+    spec = PerformancePolicy(refresh=4)
+    tried = Act(kind="remedy", at=end_of(2))
+    assert decide(spec, weeks([GOOD] * 6), [tried]).remedy is Remedy.NONE
+    assert decide(spec, weeks([GOOD] * 7), [tried]).remedy is Remedy.RESEARCH
+    broken = [*weeks([GOOD] * 8), record(8, performance(GOOD), BROKEN)]
+    assert decide(spec, broken).remedy is Remedy.ALERT
+
+
 def test_labels_that_come_late_are_judged_when_they_come() -> None:
     found = decide(DEFAULT, [*weeks([GOOD, 0.64, 0.64]), *weeks([None] * 5)[3:]])
     assert found.remedy is Remedy.RESEARCH

@@ -31,6 +31,21 @@ def test_time_order_oldest_trains_newest_tests() -> None:
         assert before.max() < after.min()
 
 
+def test_spread_parts_are_runs_with_training_between_them_before_the_test_part() -> None:
+    """Of 1,000 rows, 12 % and 8 % are cut into five runs each, over a stretch of 600 rows; the newest still test."""
+    frame = make_frame(1_000)
+    task = make_task(splits={"validation": 0.12, "calibration": 0.08, "test": 0.1, "spread": 3.0})
+    parts = split(frame, task)
+    assert cover(parts, 1_000)
+    assert parts.counts() == {"train": 700, "validation": 120, "calibration": 80, "test": 100}
+    assert parts.test.tolist() == list(range(900, 1_000))
+    for rows in (parts.validation, parts.calibration):
+        assert np.count_nonzero(np.diff(rows) > 1) == 4
+        assert 300 <= rows.min() < 450
+        assert 750 < rows.max() < 900
+    assert parts.train.max() > parts.validation.max() - 50
+
+
 @given(st.lists(st.integers(0, 30), min_size=60, max_size=300))
 @settings(max_examples=50, deadline=None)
 def test_a_moment_never_straddles_a_cut(moments: list[int]) -> None:
