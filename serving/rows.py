@@ -59,14 +59,13 @@ class Request:
 
 
 class RowReader:
-    """The schema, compiled. `one` and `together` reuse the arrays of a single row: call them from one thread, and use
-    what they return before the next call. `many` makes new ones and may run anywhere."""
+    """The schema, compiled. `one` and `together` reuse the arrays made for as many rows: call them from one thread, and
+    use what they return before the next call. `many` makes new ones and may run anywhere."""
 
     def __init__(self, schema: Schema, time: str | None = None) -> None:
         """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
         self._columns = [(column.name, _CONVERTERS[column.kind], _DTYPES[column.kind]) for column in schema.columns]
-        self._feed: Feed = {name: np.empty((1, 1), dtype) for name, _, dtype in self._columns}
-        self._cells = list(self._feed.values())
+        self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
         self._known = {*schema.names, time}
@@ -83,12 +82,14 @@ class RowReader:
 
     def together(self, rows: Sequence[list[Any]]) -> Feed:
         """The inputs, each (n, 1), of n rows' `values`."""
-        if len(rows) > 1:
-            columns = zip(self._columns, zip(*rows, strict=True), strict=True)
-            return {name: np.array(values, dtype)[:, None] for (name, _, dtype), values in columns}
-        for cell, value in zip(self._cells, rows[0], strict=True):
-            cell[0, 0] = value
-        return self._feed
+        if (known := self._arrays.get(len(rows))) is None:
+            made = {name: np.empty((len(rows), 1), dtype) for name, _, dtype in self._columns}
+            known = self._arrays[len(rows)] = made, [array[:, 0] for array in made.values()]
+        feed, columns = known
+        for number, values in enumerate(rows):
+            for column, value in zip(columns, values, strict=True):
+                column[number] = value
+        return feed
 
     def one(self, row: Row) -> Feed:
         """The inputs of one row, each (1, 1). Raises `MisfitError`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +21,16 @@ AMOUNTS = [number - 3.5 for number in range(20)]
 class CountingScorer(Scorer):
     """Remembers how many rows each call had."""
 
+    seconds = 0.0
+
     def run(self, inputs: Any) -> Any:
+        time.sleep(self.seconds)
         self.calls = [*getattr(self, "calls", []), len(next(iter(inputs.values())))]
         return super().run(inputs)
 
 
-def served(bundle: ModelBundle, version: str) -> Served:
-    return replace(Served.load(bundle, version, "handmade"), scorer=CountingScorer.load(bundle))
+def served(bundle: ModelBundle, version: str, scorer: type[CountingScorer] = CountingScorer) -> Served:
+    return replace(Served.load(bundle, version, "handmade"), scorer=scorer.load(bundle))
 
 
 async def ask(batcher: Batcher, model: Served, amount: float) -> float:
@@ -49,6 +53,45 @@ def test_rows_of_one_turn_share_calls_and_keep_their_scores(bundles: dict[str, M
     found = asyncio.run(together())
     assert model.scorer.calls == [8, 8, 4]  # type: ignore[attr-defined]
     assert found == pytest.approx([alone(model, amount) for amount in AMOUNTS], abs=1e-6)
+
+
+class SlowScorer(CountingScorer):
+    seconds = 0.05
+
+
+async def ask_in_turn(batcher: Batcher, model: Served) -> None:
+    """A row, and another some turns of the loop later."""
+    first = asyncio.create_task(ask(batcher, model, 0.0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, ask(batcher, model, 1.0))
+
+
+def test_rows_right_after_a_shared_call_wait_for_as_many_but_not_for_ever(bundles: dict[str, ModelBundle]) -> None:
+    model = served(bundles["good"], "1", SlowScorer)
+
+    async def play() -> None:
+        batcher = Batcher(largest=8, patience=1.0)
+        await asyncio.gather(*(ask(batcher, model, amount) for amount in (0.0, 1.0)))
+        await ask_in_turn(batcher, model)
+        await ask(batcher, model, 0.0)  # nobody else comes, and no row waits after it
+        await ask_in_turn(batcher, model)
+
+    asyncio.run(play())
+    assert model.scorer.calls == [2, 2, 1, 1, 1]  # type: ignore[attr-defined]
+
+
+def test_rows_long_after_a_shared_call_wait_for_nobody(bundles: dict[str, ModelBundle]) -> None:
+    model = served(bundles["good"], "1", SlowScorer)
+
+    async def play() -> None:
+        batcher = Batcher(largest=8, patience=1.0)
+        await asyncio.gather(*(ask(batcher, model, amount) for amount in (0.0, 1.0)))
+        await asyncio.sleep(4 * SlowScorer.seconds)
+        await ask_in_turn(batcher, model)
+
+    asyncio.run(play())
+    assert model.scorer.calls == [2, 1, 1]  # type: ignore[attr-defined]
 
 
 def test_versions_are_never_mixed(bundles: dict[str, ModelBundle]) -> None:
