@@ -126,7 +126,7 @@ def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
     if elders := heritage.get("elders", 0):
         yield f"{elders} of the prior's networks stood for election to the ensemble beside the new ones."
     if heritage.get("guard_fired"):
-        yield f"Fresh random candidates beat the prior's: {heritage.get('refused', 0)} of its candidates were dropped."
+        yield f"Fresh candidates beat the prior's: {heritage.get('refused', 0)} of its candidates were dropped."
 
 
 def _performance(manifest: Manifest, story: Story) -> Iterator[str]:

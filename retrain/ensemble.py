@@ -1,12 +1,12 @@
-"""Greedy ensemble selection with replacement from a library of models (Caruana et al. 2004), on stored outputs, by the
+"""Greedy ensemble selection with replacement from a library of models (Caruana et al. 2004), on stored outputs, by
 clear steps only.
 
 Validation rows of one stretch of time favour whichever model had luck there, and plain greedy selection collects that
 luck. So a step must be worth `SURE` of its own standard errors, paired on the same rows (in the spirit of Breiman et
 al. 1984, section 3.4.3, for trees): the mixture begins with the best models, each of which enters unless it surely does
-harm, and a weight moves only when that is surely better. Where validation tells little, the result is a plain mean, which is
-hard to beat. Models of several groups (new ones, and those of a former ensemble) take turns: members that learnt from
-different times err apart.
+harm, and a weight moves only when that is surely better. Where validation tells little, the result is a plain mean,
+which is hard to beat. Models of several groups (new ones, and those of a former ensemble) take turns: members that
+learnt from different times err apart.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def select(
 
     `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on n validation rows in time order with these
     `labels`. The best models enter first, taken from the `groups` (m,) in turn, that of the best model first, up to
-    `size` of a group; then each round adds the model, chosen before or not, that makes the mixture best, for as long as it
-    surely gains.
+    `size` of a group; then each round adds the model, chosen before or not, that makes the mixture best, for as long as
+    it surely gains.
 
     >>> from registry.metrics import metrics_for
     >>> labels, good, bad = np.r_[0.0, 1.0, 2.0, 3.0], np.r_[0.0, 1.0, 2.0, 3.1], np.r_[3.0, 2.0, 1.0, 0.0]
@@ -71,8 +71,8 @@ class _Mixture:
         self.counts[index] += 1
 
     def gain(self, index: int) -> float:
-        """What a model would add, in standard errors of that difference; without bound for the first, and for one that
-        changes nothing on any row (which is not worth a member)."""
+        """What a model would add, in standard errors of that difference: infinity for the first of all, minus infinity
+        for one that changes nothing on any row, which is not worth a place."""
         if not self.counts.any():
             return np.inf
         new = self._with(index)

@@ -39,7 +39,7 @@ from retrain.training import load_state
 MOST = 8
 """Candidates handed down at most."""
 TRAINED_UNTIL = "trained_until"
-UNSEEN_ROWS = 200
+UNSEEN_ROWS = 40
 """Fewest rows newer than a prior's training that judge, calibrate or level its members."""
 
 

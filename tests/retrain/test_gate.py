@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -17,7 +18,7 @@ from registry.metrics import log_loss
 from registry.scoring import Scorer
 from registry.task import Problem, TaskSpec
 from retrain.contest import Contest, Latency, Segment, covered, meet, paired, segments
-from retrain.gate import _calibration_check, _latency_checks, _segment_check, hold_out, judge
+from retrain.gate import _calibration_check, _coverage_check, _latency_checks, _segment_check, hold_out, judge
 from retrain.paired import Interval, blocks_of
 from tests.handmade import make_bundle, make_frame, make_task
 
@@ -205,6 +206,16 @@ def test_growth_of_calibration_error_must_be_sure() -> None:
         grown = measured.__class__(measured.gain, Interval(0.05, low, 0.1), measured.coverage)
         (found,) = _calibration_check(one, grown)
         assert found.passed is passed
+
+
+@pytest.mark.parametrize(("champion", "passed"), [(0.92, False), (0.84, True)])
+def test_a_stretch_that_no_model_covers_is_not_held_against_the_new_one(champion: float, passed: bool) -> None:
+    """Surely 81 % covered of the promised 90: too little beside 92 %, within the tolerance of .05 beside 84 %."""
+    one = contest(np.random.default_rng(0), 0.7, 0.7)
+    rows = len(one.labels)
+    one = replace(one, old_covered=np.arange(rows) < champion * rows)
+    measured = replace(paired(one, seed=0), coverage=Interval(0.81, 0.79, 0.83))
+    assert _coverage_check(one, measured).passed is passed
 
 
 @pytest.mark.parametrize(("ms", "ratio", "passed"), [(0.4, 8.0, True), (4.0, 8.0, False), (4.0, 2.0, True)])

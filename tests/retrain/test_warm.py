@@ -151,18 +151,33 @@ def same_but_for_the_last_layer(elder: Member, stored: dict[str, torch.Tensor]) 
     return len(inner) > 0 and all(torch.equal(state[name], stored[name]) for name in inner)
 
 
-def test_elders_answer_at_the_new_level_and_only_where_their_weights_may_be_used(tmp_path: Path, material: Material) -> None:
+def test_elders_answer_at_the_new_level(tmp_path: Path, material: Material) -> None:
     until = first_judged(material) - pd.Timedelta("1min")
     prior = prior_bundle(tmp_path / "prior", material, until.isoformat())
-    (elder,) = hand_down(prior, material, SPACE, tmp_path).elders
+    (elder,) = hand_down(prior, material, SPACE, tmp_path).elders.members
     assert elder.preparation == material.preparations["robust"]
     assert same_but_for_the_last_layer(elder, prior_weights(tmp_path, "member0."))
     rows = material.parts.train
     shares = np.bincount(material.labels[rows]) / len(rows)
     answers = torch.softmax(torch.from_numpy(member_outputs([elder], material.conformed.iloc[rows])[0]), dim=1)
     assert answers.mean(dim=0).numpy() == pytest.approx(shares, abs=0.005)
-    seen = prior_bundle(tmp_path / "seen", material, (until + pd.Timedelta("1D")).isoformat())
-    assert hand_down(seen, material, SPACE, tmp_path).elders == ()
+
+
+def test_elders_stand_only_where_rows_they_have_not_seen_can_judge_them(tmp_path: Path, material: Material) -> None:
+    """Of 1,500 rows with spread validation, the prior has seen some runs, then nearly all; it inherits in neither."""
+    task = make_task(splits={"validation": 0.12, "calibration": 0.1, "test": 0.1, "spread": 3.0})
+    spread = gather(task, make_frame(1_500))
+    times = pd.to_datetime(spread.frame["when"])
+    early, late = times.iloc[spread.parts.validation].quantile([0.4, 0.95])
+    some = prior_bundle(tmp_path / "some", material, early.isoformat())
+    heritage = hand_down(some, spread, SPACE, tmp_path)
+    assert len(heritage.elders.members) == 1
+    assert heritage.elders.until == early
+    assert "not inherited" in heritage.weights
+    unseen = spread.after(heritage.elders.until, spread.parts.validation)
+    assert 0.5 < unseen.mean() < 0.7
+    seen = prior_bundle(tmp_path / "seen", material, late.isoformat())
+    assert hand_down(seen, spread, SPACE, tmp_path).elders.members == ()
 
 
 def test_each_member_keeps_its_own_layout_whatever_became_of_its_neighbours(tmp_path: Path, material: Material) -> None:
@@ -174,8 +189,8 @@ def test_each_member_keeps_its_own_layout_whatever_became_of_its_neighbours(tmp_
     heritage = hand_down(prior, material, SPACE, tmp_path)
     assert prior_layout(tmp_path, "member1.") == layout_of(now)
     assert prior_layout(tmp_path, "member2.") == layout_of(before)
-    assert [elder.preparation for elder in heritage.elders] == [now, before]
-    for elder, prefix in zip(heritage.elders, ("member1.", "member2."), strict=True):
+    assert [elder.preparation for elder in heritage.elders.members] == [now, before]
+    for elder, prefix in zip(heritage.elders.members, ("member1.", "member2."), strict=True):
         assert same_but_for_the_last_layer(elder, prior_weights(tmp_path, prefix))
 
 
