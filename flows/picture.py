@@ -55,7 +55,7 @@ def _tolerance(axes: Axes, comparison: Comparison) -> None:
         return
     bounds = [_bound(comparison, one) for one in comparison.windows]
     edges = [_day(one.begin) for one in comparison.windows] + [_day(comparison.windows[-1].end)]
-    label = f"tolerated ({comparison.tolerate:.0%} worse than the version's own test)"
+    label = f"tolerated ({comparison.tolerate * 100:.2g} % worse than the version's own test)"
     axes.stairs(bounds, edges, baseline=None, color=_BAD, lw=1.0, ls=":", label=label, zorder=2)
 
 

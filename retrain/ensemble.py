@@ -22,9 +22,7 @@ SURE = 2.0
 """Standard errors."""
 
 
-def select(
-    outputs: Array, labels: Labels, metric: Metric, *, size: int, groups: Sequence[int] | None = None
-) -> Array:
+def select(outputs: Array, labels: Labels, metric: Metric, *, size: int, groups: Sequence[int] | None = None) -> Array:
     """Weights (m,) of m models, summing to 1, at most `size` of each group above 0.
 
     `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on n validation rows in time order with these
@@ -98,4 +96,3 @@ def _in_turns(alone: Array, groups: Sequence[int]) -> list[int]:
     for index in order:
         turns[index] = ranks[groups[index]] = ranks.get(groups[index], -1) + 1
     return sorted(order, key=turns.__getitem__)
-

@@ -87,9 +87,7 @@ def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
     return sorted(by_score, key=lambda result: result.state != "complete")
 
 
-def assemble(
-    material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Elders
-) -> list[Member]:
+def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Elders) -> list[Member]:
     """The members of the ensemble, chosen on the validation rows among the best trials and a prior's members, of each
     at most `search.ensemble`."""
     library, old = list(results[:LIBRARY]), elders.members
