@@ -10,9 +10,9 @@ The default policy triggers on performance alone. Its arithmetic is in `comparis
                           beyond `overwhelming` standard errors
 
 Each look is paid alike (Bonferroni over any LOOKS windows in a row): as far as the standard errors are true (see
-`comparison.py`), a champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of the
-windows, one in 400 by default, and with probability `alpha` at most in any LOOKS of them. (An `overwhelming` below 3
-adds its own.)
+`comparison.py`), a champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of
+the windows, one in 400 by default, and with probability `alpha` at most in any LOOKS of them. (An `overwhelming` below
+3 adds its own.)
 A spending sequence such as 6 alpha / (pi^2 k^2) would hold alpha for ever, but its hundredth look would ask for
 p < 3e-6; one that is paid by the window, as control charts are, is as keen in the second year as in the first.
 """

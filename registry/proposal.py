@@ -165,8 +165,8 @@ COMMENTS = {
     "splits.validation": "Ranks candidates and weighs the ensemble.",
     "splits.calibration": "Fits the temperature and the conformal radius.",
     "splits.test": "Never used before the end: the score in the model card and monitoring's reference.",
-    "splits.spread": "Over how many times its length the stretch of validation and calibration is spread, in short\n"
-    "runs with training rows between them: 1 keeps time order strictly.",
+    "splits.spread": "Validation and calibration as short runs over a stretch so many times as long, with\n"
+    "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
     "search.strategy": "tpe or random.",
     "search.families": "Kinds of networks tried.",
@@ -184,8 +184,8 @@ COMMENTS = {
     "research.splits.validation": "Ranks candidates and weighs the ensemble.",
     "research.splits.calibration": "Fits the temperature and the conformal radius.",
     "research.splits.test": "The score in the model card and monitoring's reference.",
-    "research.splits.spread": "Over how many times its length the stretch of validation and calibration is spread, in short\n"
-    "runs with training rows between them: 1 keeps time order strictly.",
+    "research.splits.spread": "Validation and calibration as short runs over a stretch so many times as long, with\n"
+    "training rows between them; 1: the newest rows, strictly in time order.",
     "research.fresh": "Share of the newest labelled rows that only the gate sees.",
     "research.max_fresh_rows": "Most of them.",
     "monitor": "How predictions are watched.",

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import numpy as np
 import pandas as pd
-import pytest
 
 from monitor.attainable import LEAST_ROWS, Attainable, fit_fresh
 from monitor.measurements import Measurement
 from monitor.views import View, reference_side, window_side
 from registry.bundle import ModelBundle
 from registry.inference_log import InferenceLog
-from registry.metrics import METRICS, Metric
 from tests.handmade import make_frame
 from tests.monitor.logged import write_rows
 
