@@ -54,6 +54,18 @@ def test_every_parameter_learns(family: Family) -> None:
 
 
 @every_family
+def test_can_be_brought_to_another_level(family: Family) -> None:
+    """Outputs are divided by the temperature, then the biases are added, whatever the network is made of."""
+    for candidate in candidates(family):
+        network = family.build(candidate, 3, (4, 7), 2).eval()
+        with torch.no_grad():
+            before = network(*rows(5, 3, (4, 7)))
+            network.level(2.0, torch.tensor([0.5, -1.0]))
+            after = network(*rows(5, 3, (4, 7)))
+        assert torch.allclose(after, before / 2 + torch.tensor([0.5, -1.0]), atol=1e-6)
+
+
+@every_family
 def test_is_the_same_by_seed(family: Family) -> None:
     states = []
     for _ in range(2):

@@ -74,10 +74,10 @@ def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> N
                 workers[0].kill()
                 killed.append(workers[0].pid)
 
-    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 6, 90.0, 0), None, kill_one)
+    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 20, 90.0, 0), None, kill_one)
     session.run(frame)
     assert killed
-    assert len(plans.read_results(tmp_path / "study")) == 6
+    assert len(plans.read_results(tmp_path / "study")) == 20
 
 
 _SEARCH_IN_A_PROCESS = """
