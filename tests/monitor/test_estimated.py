@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.estimated import LEAST_LABELS, RANGES, Estimated, binary_auc, expected
+from monitor.estimated import LEAST_LABELS, RANGES, Estimated, binary_auc, expected, experience
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side, window_side
 from registry.bundle import Estimate, ModelBundle
@@ -264,6 +264,26 @@ def test_a_model_that_was_never_calibrated_is_corrected(
     assert f"{plain - number(corrected.value):+.3g}" in corrected.note
 
 
+def thinned(side: Side, thin: int, rng: np.random.Generator) -> Side:
+    """One row of so many, in random order."""
+    rows = rng.permutation(len(side))[: len(side) // thin]
+    kept = side.own[rows]
+    return Side(side.inputs.iloc[rows], kept, side.scores.take(rows), side.labels[rows], kept)
+
+
+@over_problems
+def test_a_thinned_reference_shows_the_same_dispersion(problem: Problem) -> None:
+    metric, rng = metrics_for(problem)["mae" if problem == "regression" else "log_loss"], np.random.default_rng(0)
+    made = []
+    for _ in range(60):
+        past = draw(problem, 5_000, rng, luck=0.7, days=100)
+        sides = past, thinned(past, 5, rng)
+        made.append([experience(metric, side, time="when", served=5_000).dispersion for side in sides])
+    whole, part = np.mean(made, axis=0)
+    assert whole > 1.3
+    assert part == pytest.approx(whole, rel=0.1)
+
+
 @over_problems
 @pytest.mark.parametrize("thin", [1, 5], ids=["whole reference", "one row of five"])
 def test_the_luck_that_rows_of_a_day_share_is_in_the_interval(view_of: ViewOf, problem: Problem, thin: int) -> None:
@@ -272,11 +292,7 @@ def test_the_luck_that_rows_of_a_day_share_is_in_the_interval(view_of: ViewOf, p
 
     def one(rng: np.random.Generator) -> tuple[View, Side]:
         window, past = (draw(problem, 5_000, rng, luck=0.7, days=100) for _ in range(2))
-        some = rng.permutation(len(past))[: len(past) // thin]
-        reference = Side(
-            past.inputs.iloc[some], past.own[some], past.scores.take(some), past.labels[some], past.own[some]
-        )
-        return view_of(problem, metric, window, reference, served=len(past)), window
+        return view_of(problem, metric, window, thinned(past, thin, rng), served=len(past)), window
 
     found = repeat(metric, one)
     view, _ = one(np.random.default_rng(1))
