@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitor.attainable import Attainable
+from monitor.estimated import Estimated
 from monitor.measurements import Measurement
 from monitor.performance import Performance, SegmentPerformance
 from monitor.quality import (
@@ -22,6 +23,7 @@ from monitor.views import Measure, View
 MEASURES: tuple[Measure, ...] = (
     Performance(),
     Attainable(),
+    Estimated(),
     SegmentPerformance(),
     Volume(),
     BrokenShare(),

@@ -1,0 +1,244 @@
+"""Estimated performance: the task's metric on a window whose labels have not arrived, from the champion's own answers.
+
+If the answers are calibrated, they say what the metric will be (confidence-based performance estimation, CBPE: Kivimaki
+et al. 2024, arXiv 2407.08649). With labels drawn from the served probabilities p (n, k),
+
+    accuracy         mean of the largest p
+    log loss, Brier  mean over the rows of sum_k p_k loss_k, loss_k being the loss if the label is k
+    AUC              sum_{i != j} p_i (1 - p_j) ([p_i > p_j] + [p_i = p_j] / 2) / sum_{i != j} p_i (1 - p_j)
+
+with p_i that of the positive class; with more than two classes the unweighted mean of one class against the rest. With
+labels normal about the prediction m, and the served uncertainty s as their standard deviation,
+
+    RMSE   sqrt(mean s^2)
+    MAE    sqrt(2 / pi) mean s
+    R2     1 - mean s^2 / (variance of m + (1 - 1/n) mean s^2)
+
+No model is calibrated quite: how far this is off is known from the labelled reference rows that came with the model,
+and taken off. What it cannot see is concept drift, a relation of inputs to labels that has changed: the champion then
+is as sure as it was, and wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.measurements import Measurement
+from monitor.performance import task_metric
+from monitor.views import Measure, Side, View
+from registry.metrics import BLOCKS, LEAST_IN_BLOCK, Array, Metric, error_of_mean
+from registry.scoring import Scores
+
+LEAST_LABELS = BLOCKS * LEAST_IN_BLOCK
+"""Fewest labelled reference rows from which a bias is taken off."""
+
+RANGES: Mapping[str, tuple[float, float]] = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "r2": (-math.inf, 1.0)}
+"""What values a metric can have; the others are losses, from 0 up."""
+
+_Z = 1.96
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A metric on n rows as their outputs lead one to expect it.
+
+    `influence` (n,) is how far each row pulls `value`, with mean 0, as `Metric.influence` is for labels that are known.
+    `noise` is the standard deviation of the realised metric about `value`, for these very rows, if their labels are
+    independent given the outputs.
+    """
+
+    value: float
+    influence: Array
+    noise: float
+
+
+def expected(metric: Metric, scores: Scores) -> Expected:
+    """The metric expected on n > 0 rows; its value is NaN where it is undefined (AUC or R2 of one row)."""
+    if scores.probabilities is None:
+        value, pulls, variances = _NUMBERS[metric.name](scores.scores, np.asarray(scores.uncertainty, dtype=np.float64))
+    else:
+        p = scores.scores
+        value, by_label = _auc(p) if metric.name == "auc" else _mean_loss(metric, p)
+        pulls = (p * by_label).sum(axis=1)
+        variances = (p * (by_label - pulls[:, None]) ** 2).sum(axis=1)
+    return Expected(value, pulls - pulls.mean(), float(np.sqrt(variances.sum())) / len(pulls))
+
+
+def _mean_loss(metric: Metric, p: Array) -> tuple[float, Array]:
+    """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (n, k)."""
+    n, k = p.shape
+    by_label = np.column_stack([metric.per_row(np.full(n, label), p) for label in range(k)])
+    return float((p * by_label).sum(axis=1).mean()), by_label
+
+
+def _auc(p: Array) -> tuple[float, Array]:
+    """Expected AUC of (n, k) probabilities, and how far each row pulls it under each label, (n, k)."""
+    if p.shape[1] == 2:
+        return binary_auc(p[:, 1])
+    each = [(k, *binary_auc(p[:, k])) for k in range(p.shape[1])]
+    known = [one for one in each if not math.isnan(one[1])]
+    if not known:
+        return math.nan, np.full(p.shape, math.nan)
+    by_label = np.zeros(p.shape)
+    for k, _, pulls in known:
+        by_label += pulls[:, :1]
+        by_label[:, k] += pulls[:, 1] - pulls[:, 0]
+    return float(np.mean([value for _, value, _ in known])), by_label / len(known)
+
+
+def binary_auc(positive: Array) -> tuple[float, Array]:
+    """Expected numerator over expected denominator of the AUC of (n,) probabilities of the positive class, and how far
+    each row pulls it as a negative and as a positive, (n, 2); NaN where no pair can be formed. O(n log n).
+
+    >>> binary_auc(np.array([0.0, 0.5, 1.0]))[0]
+    1.0
+    """
+    n, weights = len(positive), np.column_stack([1 - positive, positive])
+    others = weights.sum(axis=0) - weights  # (n, 2): negatives and positives expected among the other rows
+    pairs = float((positive * others[:, 0]).sum())
+    if not pairs > 0:
+        return math.nan, np.full((n, 2), math.nan)
+    below = _weight_below(positive, weights) - weights / 2
+    won = np.column_stack([others[:, 1] - below[:, 1], below[:, 0]])  # pairs in the right order, were it of that class
+    value = float((positive * won[:, 1]).sum()) / pairs
+    return value, (won - value * others[:, ::-1]) * (n / pairs)
+
+
+def _weight_below(scores: Array, weights: Array) -> Array:
+    """For each of (n,) scores the weight (n, w) of the rows with a lower one, and half of that with the same."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    tied = np.add.reduceat(weights[order], starts, axis=0)
+    out = np.empty_like(weights)
+    out[order] = np.repeat(tied.cumsum(axis=0) - tied / 2, np.diff(np.r_[starts, len(scores)]), axis=0)
+    return out
+
+
+_Normal = tuple[float, Array, Array]
+"""A metric's expected value, and of each row its pull (n,) and the variance of that over the label, (n,)."""
+
+
+def _rmse(answers: Array, spread: Array) -> _Normal:
+    squares = spread**2
+    value = float(np.sqrt(squares.mean()))
+    slope = 1 / (2 * max(value, 1e-12))
+    return value, slope * squares, 2 * (slope * squares) ** 2
+
+
+def _mae(answers: Array, spread: Array) -> _Normal:
+    share = 2 / math.pi
+    return float(spread.mean()) * math.sqrt(share), spread * math.sqrt(share), (1 - share) * spread**2
+
+
+def _r2(answers: Array, spread: Array) -> _Normal:
+    n, squares, offsets = len(answers), spread**2, answers - answers.mean()
+    unexplained = float(squares.mean())
+    total = float((offsets**2).mean()) + (1 - 1 / n) * unexplained
+    if not total > 1e-24 * float((answers**2).mean()):  # answers that are all the same, up to rounding
+        return math.nan, np.full(n, math.nan), np.full(n, math.nan)
+    share = unexplained / total
+    pulls = (share * (offsets**2 + squares) - squares) / total
+    variances = 2 * ((1 - share) * squares) ** 2 + 4 * (share * offsets * spread) ** 2
+    return 1 - share, pulls, variances / total**2
+
+
+_NUMBERS: Mapping[str, Callable[[Array, Array], _Normal]] = {"rmse": _rmse, "mae": _mae, "r2": _r2}
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What `rows` labelled reference rows say: the realised metric and its standard error; the bias of the estimate,
+    its standard error; and `dispersion`, how many times the calibrated noise the labels' noise on a window is. With
+    fewer than `LEAST_LABELS` labels, or where the metric is undefined, `bias` is None."""
+
+    rows: int
+    realised: float = math.nan
+    realised_error: float = math.nan
+    bias: float | None = None
+    bias_error: float = 0.0
+    dispersion: float = 1.0
+
+
+def experience(metric: Metric, side: Side, *, time: str | None, served: int) -> Experience:
+    """The estimate held against the labels of the reference, of which `served` rows were drawn.
+
+    Rows of one day share their luck, so errors are over blocks in time order (`error_of_mean`), and the labels' noise
+    on a window is as many times that of independent calibrated labels as it is here. The luck that is shared, the
+    excess over independent rows, weighs more the more rows share it: a reference that holds one of r rows of its time
+    shows an r-th of it.
+    """
+    rows = _in_time_order(side, time)
+    rows = rows[side.labelled[rows]]
+    if (n := len(rows)) < 2:
+        return Experience(n)
+    labels, scores = side.labels[rows], side.scores.take(rows)
+    value, error = metric.value(labels, scores.scores), metric.standard_error(labels, scores.scores)
+    found = expected(metric, scores)
+    if n < LEAST_LABELS or not math.isfinite(value + found.value):
+        return Experience(n, value, error)
+    gaps = found.influence - metric.influence(labels, scores.scores)
+    bias_error, alone = error_of_mean(gaps), float(gaps.std(ddof=1)) / math.sqrt(n)
+    shared = max(1.0, served / len(side)) * (bias_error**2 - alone**2)
+    dispersion = math.sqrt(alone**2 + shared) / found.noise if found.noise > 0 else 1.0
+    return Experience(n, value, error, found.value - value, bias_error, dispersion)
+
+
+def _in_time_order(side: Side, time: str | None) -> npt.NDArray[np.int64]:
+    """Positions of the answered rows by the time column; as they are where there is none."""
+    if time is None or time not in side.inputs.columns:
+        return np.arange(len(side.scores))
+    return np.argsort(side.inputs[time].to_numpy()[side.own], kind="stable")
+
+
+class Estimated(Measure):
+    """The task's metric as it is expected on all rows that the champion answered, without their labels.
+
+    The value is the estimate from the outputs less its bias on the reference. `low` and `high` are for the realised
+    metric of the window's own labels, once all have arrived: `error` is the standard deviation of the realised metric
+    about the value, from the noise of the labels given the outputs and from the error of the bias. The choice of the
+    rows is not in it, since both figures are of the same rows. `reference` is the realised metric on the reference's
+    labelled rows. All are cut to the range of the metric.
+    """
+
+    name: ClassVar[str] = "estimated"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement, without a value where the champion answered no row or the metric is undefined."""
+        metric, scores, task = task_metric(view), view.window.scores, view.manifest.task
+        rows = len(scores)
+        if not rows:
+            return [Measurement(name=self.name, note="no rows of this version")]
+        found = expected(metric, scores)
+        if not math.isfinite(found.value):
+            return [Measurement(name=self.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")]
+        known = experience(metric, view.reference, time=task.time, served=view.manifest.reference.rows)
+        value = found.value - (known.bias or 0.0)
+        error = math.hypot(known.dispersion * found.noise, known.bias_error)
+        least, most = RANGES.get(metric.name, (0.0, math.inf))
+        low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
+        return [
+            Measurement(
+                name=self.name,
+                value=float(middle),
+                low=float(low),
+                high=float(high),
+                reference=known.realised,
+                reference_error=known.realised_error,
+                error=error,
+                rows=rows,
+                note=_note(metric, known),
+            )
+        ]
+
+
+def _note(metric: Metric, known: Experience) -> str:
+    if known.bias is None:
+        return f"{metric.name}; no bias is taken off: {known.rows} labels on the reference do not show it"
+    return f"{metric.name}; its bias of {known.bias:+.3g} on {known.rows:,} reference labels is taken off"
