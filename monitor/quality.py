@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
@@ -108,21 +110,44 @@ class OutOfRange(ColumnShare):
 
 class Constant(Measure):
     """How far a column stands still: the share of its most frequent value in the window, and what share that value has
-    in the reference. Moments are left out: time moves on."""
+    in the reference. Moments are left out: time moves on.
+
+    A month or a season stands still for weeks and is not broken. The chance is at least that of no change in so long a
+    window, exp(-changes), if changes come as often as between the reference's rows in time order (a Poisson process).
+    """
 
     name: ClassVar[str] = "constant"
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a column that has values in the window."""
         columns = [column.name for column in view.manifest.data_schema.columns if column.kind != "datetime"]
-        pairs = ((name, view.window.inputs[name].dropna(), view.reference.inputs[name].dropna()) for name in columns)
-        return [self._of(name, window, reference) for name, window, reference in pairs if len(window)]
+        known, order, times_as_long = view.reference.inputs, *_calendar(view)
+        pairs = ((name, view.window.inputs[name].dropna(), known[name].iloc[order].dropna()) for name in columns)
+        return [self._of(name, window, reference, times_as_long) for name, window, reference in pairs if len(window)]
 
-    def _of(self, name: str, window: pd.Series[Any], reference: pd.Series[Any]) -> Measurement:
+    def _of(self, name: str, window: pd.Series[Any], reference: pd.Series[Any], times_as_long: float) -> Measurement:
         values, counts = np.unique(window.to_numpy(), return_counts=True)
-        most = values[counts.argmax()]
-        known = (int((reference == most).sum()), len(reference))
-        return share(self.name, name, (int(counts.max()), len(window)), known, f"at {most!s}"[:80])
+        most, before = values[counts.argmax()], reference.to_numpy()
+        known = (int((before == most).sum()), len(before))
+        found = share(self.name, name, (int(counts.max()), len(window)), known, f"at {most!s}"[:80])
+        often = int(np.count_nonzero(before[1:] != before[:-1]))
+        changes = often * times_as_long if math.isfinite(times_as_long) else math.inf
+        return found.model_copy(update={"p_value": max(found.p_value or 0.0, math.exp(-changes))})
+
+
+def _calendar(view: View) -> tuple[npt.NDArray[np.int64], float]:
+    """The reference's rows in time order, and how many times as long as its time the window's is. Without a time
+    column, or with a reference of one moment: the order they have, and infinity, as nobody can tell how long is long.
+    """
+    time = view.manifest.task.time
+    as_they_are = np.arange(len(view.reference)), math.inf
+    if time is None or time not in view.reference.inputs.columns:
+        return as_they_are
+    window, reference = (side.inputs[time].dropna().to_numpy() for side in (view.window, view.reference))
+    if not len(window) or not len(reference) or reference.max() == reference.min():
+        return as_they_are
+    order = np.argsort(view.reference.inputs[time].to_numpy(), kind="stable")
+    return order, float((window.max() - window.min()) / (reference.max() - reference.min()))
 
 
 class Duplicates(Measure):

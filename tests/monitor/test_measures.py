@@ -157,6 +157,26 @@ def test_planted_changes_are_seen_in_their_place(bundle: ModelBundle, log: Infer
     assert found(made, "prediction_shift").p_value < 1e-3
 
 
+def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: ModelBundle, log: InferenceLog) -> None:
+    """The same window, standing on one value, beside a reference of slow changes and one of quick ones; its time is
+    half as long as the reference's."""
+    reference = reference_side(bundle)
+    rows = len(reference)
+    start = reference.inputs["when"].max() + pd.Timedelta("10min")
+    frame = make_frame(rows // 2, start=str(start))
+    frame["carrier"] = "AA"
+    window = logged_side(bundle, log, frame)
+    p_values = []
+    for runs in (3, 300):
+        carriers = np.resize(["BB", "CC"], runs)[np.arange(rows) * runs // rows]
+        inputs = reference.inputs.sort_values("when").assign(carrier=carriers).sample(frac=1, random_state=0)
+        known = dataclasses.replace(reference, inputs=inputs.reset_index(drop=True))
+        p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
+    assert p_values[0] == pytest.approx(np.exp(-2 / 2), rel=0.05)
+    assert p_values[1] is not None
+    assert p_values[1] < 1e-9
+
+
 def test_repeated_rows_are_counted(bundle: ModelBundle, log: InferenceLog) -> None:
     frame = pd.concat([make_frame(50)] * 3, ignore_index=True)
     made = measure_all(view_of(bundle, logged_side(bundle, log, frame)))
