@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from registry.metrics import Array
+from registry.metrics import BLOCKS, Array
 from retrain.splits import Rows
 
 DRAWS = 500
 MIN_DAYS = 10
-BLOCKS = 20
 
 
 @dataclass(frozen=True)

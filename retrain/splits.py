@@ -43,12 +43,12 @@ def split(frame: pd.DataFrame, task: TaskSpec) -> Parts:
     Without: stratified by class, or by quantiles of a regression's target, shuffled by the search's seed.
     Raises `DataError` when a part would be empty.
     """
-    shares = cumulative_shares(task.splits)
     if task.time is not None:
         times = as_datetimes(frame[task.time], task.time).to_numpy().astype(np.int64)
         train, validation, calibration, test = _in_time(times, task.splits)
     else:
-        part = _stratified(_strata(frame[task.target], task), shares, np.random.default_rng(task.search.seed))
+        shares, strata = cumulative_shares(task.splits), _strata(frame[task.target], task)
+        part = _stratified(strata, shares, np.random.default_rng(task.search.seed))
         train, validation, calibration, test = (np.flatnonzero(part == number) for number in range(4))
     parts = Parts(train, validation, calibration, test)
     empty = [name for name, rows in parts.counts().items() if rows == 0]
