@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.metrics import METRICS, binary_auc
-from registry.metrics import BLOCKS
+from registry.metrics import BLOCKS, METRICS, binary_auc
 from retrain.paired import blocks_of, bootstrap, clustered, draws_of
 
 HOURS = np.datetime64("2024-01-01T00:00:00") + np.arange(500) * np.timedelta64(1, "h")
