@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from monitor.measurements import Measurement
 from monitor.performance import task_metric
@@ -166,7 +165,7 @@ class Experience:
     dispersion: float = 1.0
 
 
-def experience(metric: Metric, side: Side, *, time: str | None, served: int) -> Experience:
+def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     """The estimate held against the labels of the reference, of which `served` rows were drawn.
 
     Rows of one day share their luck, so errors are over blocks in time order (`error_of_mean`), and the labels' noise
@@ -174,8 +173,7 @@ def experience(metric: Metric, side: Side, *, time: str | None, served: int) -> 
     excess over independent rows, weighs more the more rows share it: a reference that holds one of r rows of its time
     shows an r-th of it.
     """
-    rows = _in_time_order(side, time)
-    rows = rows[side.labelled[rows]]
+    rows = np.flatnonzero(side.labelled)
     if (n := len(rows)) < 2:
         return Experience(n)
     labels, scores = side.labels[rows], side.scores.take(rows)
@@ -188,13 +186,6 @@ def experience(metric: Metric, side: Side, *, time: str | None, served: int) -> 
     shared = max(1.0, served / len(side)) * (bias_error**2 - alone**2)
     dispersion = math.sqrt(alone**2 + shared) / found.noise if found.noise > 0 else 1.0
     return Experience(n, value, error, found.value - value, bias_error, dispersion)
-
-
-def _in_time_order(side: Side, time: str | None) -> npt.NDArray[np.int64]:
-    """Positions of the answered rows by the time column; as they are where there is none."""
-    if time is None or time not in side.inputs.columns:
-        return np.arange(len(side.scores))
-    return np.argsort(side.inputs[time].to_numpy()[side.own], kind="stable")
 
 
 class Estimated(Measure):
@@ -211,14 +202,14 @@ class Estimated(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, without a value where the champion answered no row or the metric is undefined."""
-        metric, scores, task = task_metric(view), view.window.scores, view.manifest.task
+        metric, scores = task_metric(view), view.window.scores
         rows = len(scores)
         if not rows:
             return [Measurement(name=self.name, note="no rows of this version")]
         found = expected(metric, scores)
         if not math.isfinite(found.value):
             return [Measurement(name=self.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")]
-        known = experience(metric, view.reference, time=task.time, served=view.manifest.reference.rows)
+        known = experience(metric, view.reference, served=view.manifest.reference.rows)
         value = found.value - (known.bias or 0.0)
         error = math.hypot(known.dispersion * found.noise, known.bias_error)
         least, most = RANGES.get(metric.name, (0.0, math.inf))

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
@@ -121,8 +120,8 @@ class Constant(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a column that has values in the window."""
         columns = [column.name for column in view.manifest.data_schema.columns if column.kind != "datetime"]
-        known, order, times_as_long = view.reference.inputs, *_calendar(view)
-        pairs = ((name, view.window.inputs[name].dropna(), known[name].iloc[order].dropna()) for name in columns)
+        times_as_long = _times_as_long(view)
+        pairs = ((name, view.window.inputs[name].dropna(), view.reference.inputs[name].dropna()) for name in columns)
         return [self._of(name, window, reference, times_as_long) for name, window, reference in pairs if len(window)]
 
     def _of(self, name: str, window: pd.Series[Any], reference: pd.Series[Any], times_as_long: float) -> Measurement:
@@ -135,19 +134,16 @@ class Constant(Measure):
         return found.model_copy(update={"p_value": max(found.p_value or 0.0, math.exp(-changes))})
 
 
-def _calendar(view: View) -> tuple[npt.NDArray[np.int64], float]:
-    """The reference's rows in time order, and how many times as long as its time the window's is. Without a time
-    column, or with a reference of one moment: the order they have, and infinity, as nobody can tell how long is long.
-    """
+def _times_as_long(view: View) -> float:
+    """How many times as long as the reference's time the window's is; infinity without a time column, or with a
+    reference of one moment, as nobody can tell then how long is long."""
     time = view.manifest.task.time
-    as_they_are = np.arange(len(view.reference)), math.inf
     if time is None or time not in view.reference.inputs.columns:
-        return as_they_are
+        return math.inf
     window, reference = (side.inputs[time].dropna().to_numpy() for side in (view.window, view.reference))
     if not len(window) or not len(reference) or reference.max() == reference.min():
-        return as_they_are
-    order = np.argsort(view.reference.inputs[time].to_numpy(), kind="stable")
-    return order, float((window.max() - window.min()) / (reference.max() - reference.min()))
+        return math.inf
+    return float((window.max() - window.min()) / (reference.max() - reference.min()))
 
 
 class Duplicates(Measure):

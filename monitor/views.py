@@ -87,8 +87,11 @@ class Measure(ABC):
 
 
 def reference_side(bundle: ModelBundle) -> Side:
-    """The rows that came with the model, none of which it was fitted to."""
+    """The rows that came with the model, none of which it was fitted to, in time order as a window's are: they were
+    drawn at random."""
     frame, manifest = bundle.reference(), bundle.manifest
+    if (time := manifest.task.time) is not None and time in frame.columns:
+        frame = frame.sort_values(time, kind="stable", ignore_index=True)
     labels, labelled, novel = _labels(frame[LABEL], manifest.target)
     own = np.ones(len(frame), dtype=bool)
     return Side(manifest.data_schema.conform(frame), own, Scores.read(frame), labels, labelled, novel)

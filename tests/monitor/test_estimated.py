@@ -265,8 +265,8 @@ def test_a_model_that_was_never_calibrated_is_corrected(
 
 
 def thinned(side: Side, thin: int, rng: np.random.Generator) -> Side:
-    """One row of so many, in random order."""
-    rows = rng.permutation(len(side))[: len(side) // thin]
+    """One row of so many, drawn at random, in time order as `reference_side` gives them."""
+    rows = np.sort(rng.permutation(len(side))[: len(side) // thin])
     kept = side.own[rows]
     return Side(side.inputs.iloc[rows], kept, side.scores.take(rows), side.labels[rows], kept)
 
@@ -278,7 +278,7 @@ def test_a_thinned_reference_shows_the_same_dispersion(problem: Problem) -> None
     for _ in range(60):
         past = draw(problem, 5_000, rng, luck=0.7, days=100)
         sides = past, thinned(past, 5, rng)
-        made.append([experience(metric, side, time="when", served=5_000).dispersion for side in sides])
+        made.append([experience(metric, side, served=5_000).dispersion for side in sides])
     whole, part = np.mean(made, axis=0)
     assert whole > 1.3
     assert part == pytest.approx(whole, rel=0.1)
@@ -287,7 +287,7 @@ def test_a_thinned_reference_shows_the_same_dispersion(problem: Problem) -> None
 @over_problems
 @pytest.mark.parametrize("thin", [1, 5], ids=["whole reference", "one row of five"])
 def test_the_luck_that_rows_of_a_day_share_is_in_the_interval(view_of: ViewOf, problem: Problem, thin: int) -> None:
-    """The reference is a sample in random order, as a bundle's is."""
+    """The reference is a random sample, as a bundle's is."""
     metric = metrics_for(problem)["mae" if problem == "regression" else "log_loss"]
 
     def one(rng: np.random.Generator) -> tuple[View, Side]:

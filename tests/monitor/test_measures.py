@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.measures import MEASURES, NAMES, measure_all
 from monitor.views import Measure, Side, View, reference_side, window_side
-from registry.bundle import ModelBundle
+from registry.bundle import Manifest, ModelBundle
 from registry.inference_log import InferenceLog
 from registry.task import Problem
 from tests.handmade import make_frame
@@ -128,6 +129,27 @@ def test_coverage_keeps_its_word(bundle: ModelBundle) -> None:
     assert np.mean(np.array(low) < 0.1) <= 0.1 + 3 * np.sqrt(0.09 / 300)
 
 
+def test_the_reference_is_in_time_order_with_its_answers(bundle: ModelBundle) -> None:
+    """However its rows were drawn: errors over blocks of neighbours would mean nothing otherwise."""
+    drawn = bundle.reference().sample(frac=1, random_state=0, ignore_index=True)
+    mixed = reference_side(_Drawn(bundle.folder, bundle.manifest, drawn))
+    assert mixed.inputs["when"].is_monotonic_increasing
+    straight = reference_side(bundle)
+    assert mixed.labels.tolist() == straight.labels.tolist()
+    assert np.array_equal(mixed.scores.scores, straight.scores.scores)
+
+
+class _Drawn(ModelBundle):
+    """A bundle whose reference is given."""
+
+    def __init__(self, folder: Path, manifest: Manifest, reference: pd.DataFrame) -> None:
+        super().__init__(folder, manifest)
+        self._rows = reference
+
+    def reference(self) -> pd.DataFrame:
+        return self._rows
+
+
 def test_the_time_column_is_left_out_and_says_why(bundle: ModelBundle, log: InferenceLog) -> None:
     side = logged_side(bundle, log, make_frame(300, start="2030-01-01"))
     when = [one for one in measure_all(view_of(bundle, side)) if one.name == "shift" and one.subject == "when"]
@@ -169,8 +191,7 @@ def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: Mode
     p_values = []
     for runs in (3, 300):
         carriers = np.resize(["BB", "CC"], runs)[np.arange(rows) * runs // rows]
-        inputs = reference.inputs.sort_values("when").assign(carrier=carriers).sample(frac=1, random_state=0)
-        known = dataclasses.replace(reference, inputs=inputs.reset_index(drop=True))
+        known = dataclasses.replace(reference, inputs=reference.inputs.assign(carrier=carriers))
         p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
     assert p_values[0] == pytest.approx(np.exp(-2 / 2), rel=0.05)
     assert p_values[1] is not None
