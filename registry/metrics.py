@@ -146,15 +146,65 @@ def _r2_influence(labels: Labels, scores: Array) -> Array:
     return np.asarray((float(squares.mean()) / variance * spread - squares) / variance, dtype=np.float64)
 
 
+def _weighted_mean(per_row: Callable[[Labels, Array], Array]) -> Callable[[Labels, Array, Array], Array]:
+    def weighted(labels: Labels, scores: Array, weights: Array) -> Array:
+        return np.asarray(weights @ per_row(labels, scores) / weights.sum(axis=1), dtype=np.float64)
+
+    return weighted
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Quotients (d,), NaN where divided by 0."""
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+
+def _weighted_binary_auc(labels: Labels, positive: Array, weights: Array) -> Array:
+    """One sort for all d weightings: of each run of equal scores, its positives against the negatives below it and
+    half of those in it. NaN where a class has no weight."""
+    order = np.argsort(positive, kind="stable")
+    ordered, ones = positive[order], labels[order] == 1
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    up = np.add.reduceat(weights[:, order] * ones, starts, axis=1)
+    down = np.add.reduceat(weights[:, order] * ~ones, starts, axis=1)
+    pairs = up.sum(axis=1) * down.sum(axis=1)
+    concordant = (up * (down.cumsum(axis=1) - down / 2)).sum(axis=1)
+    return _ratio(concordant, pairs)
+
+
+def _weighted_auc(labels: Labels, scores: Array, weights: Array) -> Array:
+    if scores.shape[1] == 2:
+        return _weighted_binary_auc(labels, scores[:, 1], weights)
+    each = [_weighted_binary_auc((labels == k).astype(np.int64), scores[:, k], weights) for k in range(scores.shape[1])]
+    known = np.isfinite(each)
+    return _ratio(np.where(known, each, 0).sum(axis=0), known.sum(axis=0))
+
+
+def _weighted_rmse(labels: Labels, scores: Array, weights: Array) -> Array:
+    return np.asarray(np.sqrt(weights @ (labels - scores) ** 2 / weights.sum(axis=1)), dtype=np.float64)
+
+
+def _weighted_r2(labels: Labels, scores: Array, weights: Array) -> Array:
+    y = labels - labels.mean()  # the sums below lose less to rounding around 0
+    count = weights.sum(axis=1)
+    total = weights @ y**2 - (weights @ y) ** 2 / count
+    rest = weights @ (labels - scores) ** 2
+    return np.asarray(1 - _ratio(rest, total), dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric by name: its direction, the problems it fits, and the function."""
+    """A metric by name: its direction, the problems it fits, and the functions.
+
+    `weighted` gives the metric's values (d,) under d weightings of the rows (d, n) at once: a whole number is how often
+    a resample holds a row.
+    """
 
     name: str
     greater_is_better: bool
     problems: tuple[str, ...]
     value: Callable[[Labels, Array], float]
     per_row: Callable[[Labels, Array], Array]
+    weighted: Callable[[Labels, Array, Array], Array]
 
     def gain(self, new: float, old: float) -> float:
         """How much better `new` is than `old`: positive is better, whatever the direction."""
@@ -200,13 +250,13 @@ def error_of_mean(values: Array) -> float:
 
 _CLASSES = ("binary", "multiclass")
 METRICS = (
-    Metric("auc", True, _CLASSES, auc, _auc_influence),
-    Metric("log_loss", False, _CLASSES, log_loss, _log_losses),
-    Metric("accuracy", True, _CLASSES, accuracy, _hits),
-    Metric("brier", False, _CLASSES, brier, _brier_losses),
-    Metric("rmse", False, ("regression",), rmse, _rmse_influence),
-    Metric("mae", False, ("regression",), mae, _absolutes),
-    Metric("r2", True, ("regression",), r2, _r2_influence),
+    Metric("auc", True, _CLASSES, auc, _auc_influence, _weighted_auc),
+    Metric("log_loss", False, _CLASSES, log_loss, _log_losses, _weighted_mean(_log_losses)),
+    Metric("accuracy", True, _CLASSES, accuracy, _hits, _weighted_mean(_hits)),
+    Metric("brier", False, _CLASSES, brier, _brier_losses, _weighted_mean(_brier_losses)),
+    Metric("rmse", False, ("regression",), rmse, _rmse_influence, _weighted_rmse),
+    Metric("mae", False, ("regression",), mae, _absolutes, _weighted_mean(_absolutes)),
+    Metric("r2", True, ("regression",), r2, _r2_influence, _weighted_r2),
 )
 
 
@@ -217,7 +267,14 @@ def metrics_for(problem: Problem) -> dict[str, Metric]:
 
 def calibration_error(labels: Labels, scores: Array, *, bins: int = 15) -> float:
     """Expected calibration error of the top class, equal-count bins (Naeini et al. 2015; Nixon et al. 2019)."""
+    return float(weighted_calibration_error(labels, scores, np.ones((1, len(labels))), bins=bins)[0])
+
+
+def weighted_calibration_error(labels: Labels, scores: Array, weights: Array, *, bins: int = 15) -> Array:
+    """The same (d,) under d weightings of the rows (d, n), all with the bins of the unweighted rows."""
     confidence = scores.max(axis=1)
-    hit = (scores.argmax(axis=1) == labels).astype(np.float64)
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
-    return float(sum(len(part) * abs(hit[part].mean() - confidence[part].mean()) for part in parts) / len(labels))
+    gap = (scores.argmax(axis=1) == labels) - confidence
+    order = np.argsort(confidence, kind="stable")
+    starts = np.cumsum([0, *map(len, np.array_split(order, min(bins, len(labels))))])[:-1]
+    sums = np.add.reduceat((weights * gap)[:, order], starts, axis=1)
+    return np.asarray(np.abs(sums).sum(axis=1) / weights.sum(axis=1), dtype=np.float64)

@@ -13,7 +13,8 @@ import pandas as pd
 
 from registry.bundle import ModelBundle
 from registry.errors import StateError
-from registry.metrics import Array, Labels, Metric, calibration_error, metrics_for
+from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.metrics import weighted_calibration_error as error
 from registry.schema import Schema, as_datetimes, as_strings
 from registry.scoring import Scorer, Scores, feed
 from registry.target import UNKNOWN_CLASS, Target
@@ -135,11 +136,13 @@ def paired(contest: Contest, *, seed: int) -> Paired:
     """One bootstrap of everything that is a statistic of the rows."""
     metric, labels, classes = contest.metric, contest.labels, contest.task.problem != "regression"
 
-    def statistics(rows: Rows) -> tuple[float, ...]:
-        y, old, new = labels[rows], contest.old[rows], contest.new[rows]
-        gain = metric.gain(metric.value(y, new), metric.value(y, old))
-        growth = calibration_error(y, new) - calibration_error(y, old) if classes else 0.0
-        return gain, growth, float(contest.new_covered[rows].mean())
+    def statistics(weights: Array) -> tuple[Array, ...]:
+        new, old = (metric.weighted(labels, scores, weights) for scores in (contest.new, contest.old))
+        gain = new - old if metric.greater_is_better else old - new
+        growth = np.zeros(len(weights))
+        if classes:
+            growth = error(labels, contest.new, weights) - error(labels, contest.old, weights)
+        return gain, growth, weights @ contest.new_covered / weights.sum(axis=1)
 
     gain, growth, coverage = bootstrap(statistics, contest.blocks, confidence=contest.task.gate.confidence, seed=seed)
     return Paired(gain, growth if classes else None, coverage)

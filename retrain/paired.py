@@ -9,7 +9,7 @@ corrected, the latter by the ratio of Student's to the normal quantile (Cameron,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from retrain.splits import Rows
 
 DRAWS = 500
 MIN_DAYS = 10
+MOST_WEIGHTS = 2_000_000
+"""Weights in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,25 @@ def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
     return out
 
 
-def draws_of(blocks: Rows, count: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """`count` resamples: the rows of as many blocks as there are, drawn with replacement."""
-    members = np.split(np.argsort(blocks, kind="stable"), np.cumsum(np.bincount(blocks))[:-1])
-    single = len(members) == len(blocks)
-    for _ in range(count):
-        drawn = rng.integers(0, len(members), len(members))
-        yield drawn if single else np.concatenate([members[block] for block in drawn])
+def draws_of(blocks: Rows, count: int, rng: np.random.Generator) -> Iterator[Array]:
+    """`count` resamples as weights of the rows, a few (d, n) at a time: how often each row's block was drawn, when as
+    many blocks as there are were drawn with replacement."""
+    number = int(blocks.max()) + 1
+    at_once = max(1, MOST_WEIGHTS // len(blocks))
+    for begin in range(0, count, at_once):
+        draws = min(at_once, count - begin)
+        drawn = rng.multinomial(number, np.full(number, 1 / number), size=draws)
+        yield drawn[:, blocks].astype(np.float64)
 
 
 def bootstrap(
-    statistics: Callable[[Rows], tuple[float, ...]], blocks: Rows, *, confidence: float, seed: int, draws: int = DRAWS
+    statistics: Callable[[Array], Sequence[Array]], blocks: Rows, *, confidence: float, seed: int, draws: int = DRAWS
 ) -> list[Interval]:
-    """Intervals of statistics, each a function of row positions, from resampling all of them together."""
-    values = statistics(np.arange(len(blocks)))
+    """Intervals of statistics from resampling all of them together. `statistics` takes weightings of the rows (d, n)
+    and gives each statistic's values under them (d,)."""
+    values = [float(value[0]) for value in statistics(np.ones((1, len(blocks))))]
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistics(rows) for rows in draws_of(blocks, draws, rng)])
+    drawn = np.concatenate([np.column_stack(statistics(weights)) for weights in draws_of(blocks, draws, rng)])
     count = int(blocks.max()) + 1
     return [_interval(value, drawn[:, k], count, confidence) for k, value in enumerate(values)]
 

@@ -36,6 +36,25 @@ def test_values_agree_with_scikit_learn(metric: Metric) -> None:
     assert metric.value(labels, scores) == pytest.approx(RIVALS[metric.name](labels, scores), abs=1e-9)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_weighting_is_a_resample(metric: Metric, classes: int) -> None:
+    labels, scores = sample(metric, 200, seed=3, classes=classes)
+    scores = scores.round(1) if scores.ndim == 1 else (np.round(scores, 1) + 0.01) / (1 + 0.01 * classes)  # with ties
+    weights = np.random.default_rng(0).multinomial(200, np.full(200, 1 / 200), size=5)
+    held = [np.repeat(np.arange(200), row) for row in weights]
+    expected = [metric.value(labels[rows], scores[rows]) for rows in held]
+    assert metric.weighted(labels, scores, weights.astype(float)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_weighting_without_one_class_has_no_auc() -> None:
+    labels = np.array([0, 0, 1, 1])
+    weights = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0]])
+    found = metrics_for("binary")["auc"].weighted(labels, np.column_stack([1 - labels * 0.5, labels * 0.5]), weights)
+    assert np.isnan(found[0])
+    assert found[1] == 1.0
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_standard_errors_match_the_spread_over_fresh_samples(metric: Metric) -> None:
     values = [metric.value(*sample(metric, 400, seed=seed)) for seed in range(300)]

@@ -166,8 +166,9 @@ def _quick_gain(one: Contest, seed: int) -> Interval:
     from retrain.paired import bootstrap
 
     metric, y = one.metric, one.labels
+    sign = 1 if metric.greater_is_better else -1
     return bootstrap(
-        lambda rows: (metric.gain(metric.value(y[rows], one.new[rows]), metric.value(y[rows], one.old[rows])),),
+        lambda weights: (sign * (metric.weighted(y, one.new, weights) - metric.weighted(y, one.old, weights)),),
         one.blocks,
         confidence=0.9,
         seed=seed,

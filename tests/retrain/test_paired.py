@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.metrics import BLOCKS, METRICS, binary_auc
+from registry.metrics import BLOCKS, METRICS, metrics_for
 from retrain.paired import blocks_of, bootstrap, clustered, draws_of
 
 HOURS = np.datetime64("2024-01-01T00:00:00") + np.arange(500) * np.timedelta64(1, "h")
@@ -34,10 +36,22 @@ def test_without_times_each_row_stands_alone() -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_draw_holds_whole_blocks(labels: list[int], seed: int) -> None:
     blocks = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    for rows in draws_of(blocks, 3, np.random.default_rng(seed)):
-        times = np.bincount(rows, minlength=len(blocks))
+    for weights in draws_of(blocks, 3, np.random.default_rng(seed)):
+        assert weights.shape == (3, len(blocks))
         for block in np.unique(blocks):
-            assert len(set(times[blocks == block])) == 1
+            assert (np.ptp(weights[:, blocks == block], axis=1) == 0).all()
+        first = np.unique(blocks, return_index=True)[1]
+        assert (weights[:, first].sum(axis=1) == len(first)).all()
+
+
+def test_draws_come_in_parts_that_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrain.paired.MOST_WEIGHTS", 100)
+    parts = list(draws_of(np.arange(30), 10, np.random.default_rng(0)))
+    assert [len(part) for part in parts] == [3, 3, 3, 1]
+
+
+def mean_of(x: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    return lambda weights: (weights @ x / weights.sum(axis=1),)
 
 
 def day_effects(rng: np.random.Generator, days: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,9 +67,9 @@ def test_under_the_null_the_lower_bound_exceeds_0_as_often_as_promised(days: int
     for seed in range(250):
         x, blocks = day_effects(rng, days, 20)
         options = {"confidence": 0.9, "seed": seed, "draws": 100}
-        above["bootstrap"] += bootstrap(lambda rows, x=x: (x[rows].mean(),), blocks, **options)[0].low > 0
+        above["bootstrap"] += bootstrap(mean_of(x), blocks, **options)[0].low > 0
         above["clustered"] += clustered(x - x.mean(), blocks, x.mean(), confidence=0.9).low > 0
-        above["single rows"] += bootstrap(lambda rows, x=x: (x[rows].mean(),), np.arange(len(x)), **options)[0].low > 0
+        above["single rows"] += bootstrap(mean_of(x), np.arange(len(x)), **options)[0].low > 0
     assert 0.05 * 250 <= above["bootstrap"] <= 0.15 * 250, above
     assert 0.05 * 250 <= above["clustered"] <= 0.15 * 250, above
     assert above["single rows"] > 0.25 * 250, above  # what blocks are for
@@ -70,10 +84,10 @@ def test_bootstrap_and_influence_agree(metric: object) -> None:
     blocks = np.arange(1_200) // 30
     value = metric.value(labels, scores)  # type: ignore[attr-defined]
     (drawn,) = bootstrap(
-        lambda rows: (metric.value(labels[rows], scores[rows]),),
+        lambda weights: (metric.weighted(labels, scores, weights),),  # type: ignore[attr-defined]
         blocks,
         confidence=0.9,
-        seed=0,  # type: ignore[attr-defined]
+        seed=0,
     )
     analytic = clustered(metric.influence(labels, scores), blocks, value, confidence=0.9)  # type: ignore[attr-defined]
     assert drawn.high - drawn.low == pytest.approx(analytic.high - analytic.low, rel=0.2)
@@ -82,8 +96,9 @@ def test_bootstrap_and_influence_agree(metric: object) -> None:
 
 def test_an_undefined_statistic_has_no_bounds() -> None:
     labels = np.zeros(100, dtype=np.int64)
+    scores, auc = np.full((100, 2), 0.5), metrics_for("binary")["auc"]
     (found,) = bootstrap(
-        lambda rows: (binary_auc(labels[rows], np.ones(len(rows))),), np.arange(100), confidence=0.9, seed=0, draws=20
+        lambda weights: (auc.weighted(labels, scores, weights),), np.arange(100), confidence=0.9, seed=0, draws=20
     )
     assert np.isnan([found.value, found.low, found.high]).all()
     assert np.isnan(clustered(np.zeros(9), np.zeros(9, dtype=np.int64), 0.5, confidence=0.9).low)
