@@ -155,7 +155,7 @@ def _weighted_mean(per_row: Callable[[Labels, Array], Array]) -> Callable[[Label
 
 def _ratio(above: Array, below: Array) -> Array:
     """Quotients (d,), NaN where divided by 0."""
-    return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return np.asarray(np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0), dtype=np.float64)
 
 
 def _weighted_binary_auc(labels: Labels, positive: Array, weights: Array) -> Array:

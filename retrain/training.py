@@ -40,8 +40,8 @@ FLAT = 0.6
 LOG_SCALE = (-5.0, 5.0)
 """Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
 
-FITTED_AFTER = 1
-"""Epochs after which the pace is known."""
+PACED = 16
+"""Steps after which the pace is looked at again."""
 
 
 class DivergedError(ArithmeticError):
@@ -119,10 +119,7 @@ def train(
     loop = Loop(network, training, recipe, problem, seed)
     best = _Best(greater_is_better)
     ending: Ending = "finished"
-    begin = time.monotonic()
     for epoch in range(1, recipe.epochs + 1):
-        if epoch == FITTED_AFTER + 1:
-            loop.fit_into((deadline - time.monotonic()) / (time.monotonic() - begin) * FITTED_AFTER)
         complete, finite = loop.epoch(deadline)
         if not finite:
             ending = "diverged"
@@ -153,14 +150,16 @@ class Loop:
         self._pairs = _tensors(self.average), _tensors(network)
         self.training, self.recipe = training, recipe
         self.generator = torch.Generator().manual_seed(seed)
-        self.steps = max(1, count_batches(len(training), recipe.batch_size)) * recipe.epochs
+        self.planned = self.steps = count_batches(len(training), recipe.batch_size) * recipe.epochs
         self.step = 0
+        self.begin = time.monotonic()
 
-    def fit_into(self, epochs: float) -> None:
-        """Let the learning rate fall as if only so many more epochs were to come, if those are fewer than planned: a
-        training that a deadline cuts short should have settled by then."""
-        if self.step + epochs * self.steps / self.recipe.epochs < self.steps:
-            self.steps = self.step + max(1, int(epochs * self.steps / self.recipe.epochs))
+    def _fit_into(self, deadline: float) -> None:
+        """Let the learning rate fall as if only the steps were to come that the pace so far leaves time for, if those
+        are fewer than planned: a training that a deadline cuts short should have settled by then."""
+        now = time.monotonic()
+        left = (deadline - now) / (now - self.begin) * self.step
+        self.steps = max(1, math.floor(min(self.planned, self.step + left)))
 
     def epoch(self, deadline: float = math.inf) -> tuple[bool, bool]:
         """(whether the epoch was completed before the deadline, whether its loss stayed finite)."""
@@ -168,6 +167,8 @@ class Loop:
         total = torch.zeros(())
         for index in batches(len(self.training), self.recipe.batch_size, self.generator):
             total += self._batch(self.training.take(index))
+            if self.step % PACED == 0:
+                self._fit_into(deadline)
             if time.monotonic() >= deadline:
                 return False, bool(total.isfinite())
         return True, bool(total.isfinite())

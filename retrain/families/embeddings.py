@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from statistics import NormalDist
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,10 @@ D_PERIODIC = 8
 
 INPUT_PARAMETERS: tuple[Parameter, ...] = (
     Option("category_cap", (4, 8, 16, 32)),
-    Option("numeric_embedding", ("none", "periodic")),
+    Option("numeric_embedding", ("none", "periodic", "piecewise")),
     Option("frequencies", (8, 16, 32), when=When("numeric_embedding", "periodic")),
     Real("sigma", 0.02, 1.0, log=True, when=When("numeric_embedding", "periodic")),
+    Option("pieces", (8, 16, 32), when=When("numeric_embedding", "piecewise")),
 )
 """The dimensions of the encoder, shared by all families."""
 
@@ -77,23 +80,59 @@ class PeriodicEmbedding(nn.Module):
         return torch.relu(self.linear(waves)).flatten(1)
 
 
+class PiecewiseEmbedding(nn.Module):
+    """Piecewise-linear encoding (Gorishniy et al. 2022, section 3.2): each number becomes the shares to which it fills
+    the `pieces` intervals between fixed knots, 1 in those below it, 0 in those above. (n, d) -> (n, d * pieces).
+
+    The knots are quantiles of the standard normal distribution, -3 and 3 at the ends, where preparation's scalings
+    bound their results: near to the data's own quantiles, and the same for every column. Beyond what training has seen
+    it is constant, where a plain number would be carried on in a straight line.
+    """
+
+    starts: Tensor
+    slopes: Tensor
+
+    def __init__(self, d_numeric: int, pieces: int) -> None:
+        super().__init__()
+        self.d_out = d_numeric * pieces
+        inner = [NormalDist().inv_cdf(k / pieces) for k in range(1, pieces)]
+        knots = torch.tensor([-3.0, *inner, 3.0])
+        self.register_buffer("starts", knots[:-1], persistent=False)
+        self.register_buffer("slopes", 1 / knots.diff(), persistent=False)
+
+    def forward(self, numeric: Tensor) -> Tensor:
+        """x -> clip((x - start) * slope, 0, 1), column by column, piece by piece."""
+        return ((numeric.unsqueeze(-1) - self.starts) * self.slopes).clamp(0, 1).flatten(1)
+
+
+NumberEmbedding: TypeAlias = PeriodicEmbedding | PiecewiseEmbedding
+
+
+def number_embedding(choices: dict[str, str | bool | int | float], d_numeric: int) -> NumberEmbedding | None:
+    """The embedding of numbers that a candidate's choices describe; None for numbers as they are, or without any."""
+    kind = choices["numeric_embedding"] if d_numeric else "none"
+    if kind == "periodic":
+        return PeriodicEmbedding(d_numeric, int(choices["frequencies"]), float(choices["sigma"]))
+    return PiecewiseEmbedding(d_numeric, int(choices["pieces"])) if kind == "piecewise" else None
+
+
 class InputEncoder(nn.Module):
     """Numbers and categories as one vector (n, d_out): numeric columns first, then the categorical ones.
 
-    `widths` is how many of its entries stand for each numeric and each categorical column.
+    `numbers` embeds the numeric columns; None leaves them as they are. `widths` is how many of the vector's entries
+    stand for each numeric and each categorical column.
     """
 
     def __init__(
-        self, d_numeric: int, cardinalities: Sequence[int], *, cap: int, frequencies: int = 0, sigma: float = 0.1
+        self, d_numeric: int, cardinalities: Sequence[int], *, cap: int, numbers: NumberEmbedding | None = None
     ) -> None:
         super().__init__()
         if d_numeric == 0 and not cardinalities:
             raise ValueError("expected at least one numeric or categorical column, got none")
-        periodic = frequencies > 0 and d_numeric > 0
-        self.numbers = PeriodicEmbedding(d_numeric, frequencies, sigma) if periodic else None
+        self.numbers = numbers
         width = embedding_width(cardinalities, cap)
         self.words = CategoryEmbedding(cardinalities, width) if cardinalities else None
-        self.widths = (D_PERIODIC if periodic else 1, width)
+        self.widths = (1 if numbers is None else numbers.d_out // d_numeric, width)
         self.d_out = d_numeric * self.widths[0] + len(cardinalities) * width
 
     @classmethod
@@ -101,14 +140,8 @@ class InputEncoder(nn.Module):
         cls, choices: dict[str, str | bool | int | float], d_numeric: int, cardinalities: Sequence[int]
     ) -> InputEncoder:
         """The encoder that a candidate's choices describe."""
-        periodic = choices["numeric_embedding"] == "periodic"
-        return cls(
-            d_numeric,
-            cardinalities,
-            cap=int(choices["category_cap"]),
-            frequencies=int(choices["frequencies"]) if periodic else 0,
-            sigma=float(choices["sigma"]) if periodic else 0.1,
-        )
+        cap = int(choices["category_cap"])
+        return cls(d_numeric, cardinalities, cap=cap, numbers=number_embedding(choices, d_numeric))
 
     def forward(self, numeric: Tensor, categories: Tensor) -> Tensor:
         """(n, d_numeric), (n, c) -> (n, d_out)."""

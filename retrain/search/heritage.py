@@ -8,10 +8,12 @@ candidates alone are handed down.
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ MOST = 8
 TRAINED_UNTIL = "trained_until"
 UNSEEN_ROWS = 40
 """Fewest rows newer than a prior's training that judge, calibrate or level its members."""
+LEVEL_ROWS = 8_192
+"""Rows that level a member at most, evenly spread: a temperature and a bias need no more, and workers wait for it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,12 @@ class Heritage:
     handed: tuple[Handed, ...]
     dropped: int
     weights: str
-    elders: Elders = Elders()
+    elect: Callable[[], Elders] = Elders
+
+    @cached_property
+    def elders(self) -> Elders:
+        """The prior's members that may stand for election, levelled when first asked for: workers need not wait."""
+        return self.elect()
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
         """Fill a study's queue: the prior's candidates and fresh ones in turn. The fresh ones are the defaults that the
@@ -109,8 +118,11 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
         layouts = {prefix: layout_of(preparation) for prefix, preparation in _preparations(prior, found).items()}
         plans.write_json(folder / PRIOR, PriorLayouts(by_member=layouts))
     dropped = sum(candidate is None for candidate, _ in fitted)
-    elders = Elders(tuple(_elders(prior, found, material)), trained_until(prior))
-    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elders)
+
+    def elect() -> Elders:
+        return Elders(tuple(_elders(prior, found, material)), trained_until(prior))
+
+    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elect)
 
 
 def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iterator[Member]:
@@ -128,6 +140,8 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     if until is None or min(len(unseen["validation"]), len(unseen["calibration"])) < UNSEEN_ROWS:
         return
     rows = unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train
+    rows = rows[:: math.ceil(len(rows) / LEVEL_ROWS)]
+    conformed, labels = material.conformed.iloc[rows], material.labels[rows]
     weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
     preparations, members = _preparations(prior, found), _members(prior)
     for one in found:
@@ -139,8 +153,7 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
         network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
         state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
         elder = Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
-        outputs = member_outputs([elder], material.conformed.iloc[rows])[0]
-        temperature, biases = fit_level(outputs, material.labels[rows])
+        temperature, biases = fit_level(member_outputs([elder], conformed)[0], labels)
         network.level(temperature, torch.from_numpy(biases))
         yield elder
 

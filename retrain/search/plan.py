@@ -58,6 +58,7 @@ class Plan(Frozen):
     rows: int
     max_epochs: int
     trials: int
+    workers: int
     deadline: float
     seed: int
     layout: Layout

@@ -82,7 +82,7 @@ def search(
             seed=seed,
             parent_version=parent_version,
             heritage=session.heirlooms(study),
-            elders=session.heritage.elders if session.heritage is not None else Elders(),
+            elders=session.elders,
             seconds=lambda: time.monotonic() - begin,
             tell=session.stage,
         )
@@ -135,6 +135,7 @@ class Session:
             self.stage("preparation", "checks, splits and preparation")
             material = gather(self.task, frame)
             study = self._ready(material)
+            _ = self.elders  # made while the workers train
             self._see_through(crew, study)
         finally:
             crew.stop()
@@ -150,6 +151,11 @@ class Session:
         """What became of the prior, JSON-able; empty without one."""
         return self.heritage.record(study) if self.heritage is not None else {}
 
+    @property
+    def elders(self) -> Elders:
+        """The prior's members that stand for election to the ensemble; none without a prior."""
+        return self.heritage.elders if self.heritage is not None else Elders()
+
     def _ready(self, material: Material) -> optuna.Study:
         """The study with its queue filled and its plan written: the workers begin."""
         write_arrays(material, self.folder)
@@ -162,6 +168,7 @@ class Session:
             rows=len(material.parts.train),
             max_epochs=self.task.search.max_epochs,
             trials=self.budget.trials,
+            workers=self.task.search.workers,
             deadline=self.deadline,
             seed=self.budget.seed,
             layout=material.layout,

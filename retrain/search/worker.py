@@ -52,7 +52,7 @@ WAIT_SECONDS = 0.05
 LEAST_SECONDS = 2.0
 """So long a worker may train even if preparation has used up the time: a late model is better than none."""
 MOST_SHARE = 0.25
-"""The share of a worker's time that one trial may take."""
+"""The share of a worker's time that one trial may take; more where there are fewer than four trials a worker."""
 
 
 class Worker:
@@ -75,8 +75,8 @@ class Worker:
     @property
     def limit(self) -> float:
         """When the trial that starts now must end: none may use up more than its share of the time."""
-        now = time.monotonic()
-        return min(self.deadline, now + max(LEAST_SECONDS, MOST_SHARE * (self.deadline - self.begin)))
+        now, share = time.monotonic(), max(MOST_SHARE, min(1.0, self.plan.workers / self.plan.trials))
+        return min(self.deadline, now + max(LEAST_SECONDS, share * (self.deadline - self.begin)))
 
     def run(self) -> None:
         """Trial after trial, until the budget is spent."""

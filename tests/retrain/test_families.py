@@ -10,7 +10,7 @@ import torch
 from registry.errors import TaskError
 from retrain.families.base import Candidate, Family
 from retrain.families.catalogue import FAMILIES, family_named
-from retrain.families.embeddings import CategoryEmbedding, InputEncoder
+from retrain.families.embeddings import CategoryEmbedding, InputEncoder, PiecewiseEmbedding
 from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 
@@ -23,9 +23,11 @@ def candidates(family: Family, count: int = 6) -> list[Candidate]:
     space = SearchSpace((family,), 1_000, 9, "binary")
     rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(count)]
-    periodic = space.fit(Candidate(family=family.name, choices={"numeric_embedding": "periodic"}), DEFAULTS)
-    assert periodic is not None
-    return [*drawn, periodic]
+    for kind in ("periodic", "piecewise"):
+        embedding = space.fit(Candidate(family=family.name, choices={"numeric_embedding": kind}), DEFAULTS)
+        assert embedding is not None
+        drawn.append(embedding)
+    return drawn
 
 
 def rows(n: int, d_numeric: int, cardinalities: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,3 +144,11 @@ def test_a_candidate_is_known_by_its_choices() -> None:
     assert one.key != Candidate(family="resnet", choices={"a": 1, "b": 0.5}).key
     with pytest.raises(TaskError, match="lacks 'width'"):
         one.count("width")
+
+
+def test_piecewise_numbers_fill_one_interval_after_the_other() -> None:
+    """As many pieces as there are quarters of a normal distribution: knots at -3, -.674, 0, .674 and 3."""
+    filled = PiecewiseEmbedding(1, 4)(torch.tensor([[-9.0], [-3.0], [0.0], [0.33725], [3.0], [9.0]]))
+    expected = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0.5, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    assert torch.allclose(filled, torch.tensor(expected, dtype=torch.float32), atol=1e-3)
+    assert PiecewiseEmbedding(3, 8)(torch.zeros(2, 3)).shape == (2, 24)

@@ -20,6 +20,7 @@ from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.training import (
     DivergedError,
+    Loop,
     Outputs,
     Recipe,
     Rows,
@@ -111,6 +112,18 @@ def test_keeps_what_it_has_at_the_deadline() -> None:
     assert trained.ending == "deadline"
     assert time.monotonic() - begin < 3.0
     assert len(trained.history) >= 1
+
+
+def test_the_rate_has_fallen_when_a_deadline_cuts_the_first_epoch_short() -> None:
+    """A thousand times as many rows as there is time for: the last steps are small ones all the same."""
+    rates: list[float] = []
+    many = make_rows(200, "binary").take(torch.arange(200).repeat(10_000))
+    loop = Loop(make_network(2), many, RECIPE, "binary", 0)
+    loop.optimizer.register_step_post_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    complete, finite = loop.epoch(time.monotonic() + 0.5)
+    assert (complete, finite) == (False, True)
+    assert loop.step < loop.planned / 10
+    assert rates[-1] < 0.1 * max(rates)
 
 
 def test_a_deadline_within_the_first_epoch_still_gives_a_model() -> None:
