@@ -66,7 +66,7 @@ def flights_plan(seed: int = 0) -> Plan:
         changes={
             "search": {"trials": 24, "seconds": 60.0, "workers": 2, "seed": seed},
             "research": {
-                "trials": 8,
+                "trials": 6,
                 "seconds": 16.0,
                 "history": "12w",
                 "max_fresh_rows": 6_000,
@@ -74,7 +74,8 @@ def flights_plan(seed: int = 0) -> Plan:
             },
             "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
-            "gate": {"calibration_tolerance": 0.1},  # the share of late flights differs by more from week to week
+            # a promotion can be taken back at no cost; the share of late flights differs by more from week to week
+            "gate": {"confidence": 0.8, "calibration_tolerance": 0.1},
             "policy": {"kind": "performance", "tolerate": 0.005, "alpha": 0.4, "refresh": 4},  # a re-search is cheap
         },
         period=(datetime(2013, 5, 1), datetime(2013, 9, 1)),
