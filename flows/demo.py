@@ -66,8 +66,8 @@ def flights_plan(seed: int = 0) -> Plan:
         changes={
             "search": {"trials": 24, "seconds": 60.0, "workers": 2, "seed": seed},
             "research": {
-                "trials": 6,
-                "seconds": 16.0,
+                "trials": 8,
+                "seconds": 28.0,
                 "history": "12w",
                 "max_fresh_rows": 6_000,
                 "splits": {"validation": 0.06, "calibration": 0.05, "test": 0.03, "spread": 4},  # the newest rows teach
