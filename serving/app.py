@@ -27,6 +27,7 @@ from registry.errors import TaskError
 from registry.settings import Settings
 from serving.body import Guard
 from serving.champion import Follower, Slot, VersionSource
+from serving.docs import add_docs
 from serving.feedback import TakeFeedback
 from serving.logbook import Logbook, LogSettings
 from serving.metrics import CONTENT_TYPE, Counts, Exposition
@@ -73,7 +74,8 @@ class Endpoint(FastAPI):
 
     def __init__(self, slot: Slot, *, key: str | None, lifespan: Any) -> None:
         """`key`, if there is one, guards every route but health."""
-        super().__init__(title=f"Everfit: {slot.task}", lifespan=lifespan, redoc_url=None)
+        super().__init__(title=f"Everfit: {slot.task}", lifespan=lifespan, docs_url=None, redoc_url=None)
+        add_docs(self)
         self._slot, self._key = slot, key
         self._direct: dict[str, ASGIApp] = {}
         if key is not None:

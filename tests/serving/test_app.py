@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from datetime import datetime
@@ -247,7 +248,16 @@ def test_other_routes_and_methods_are_problems(client: httpx.Client) -> None:
         "detail": "Not Found",
     }
     assert client.get("/predict").json()["status"] == 405
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_documentation_page_needs_no_network(client: httpx.Client) -> None:
+    """Whatever the page loads comes from the endpoint itself."""
+    page = client.get("/docs")
+    assert page.status_code == 200
+    loaded = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
+    assert {"/openapi.json", "/docs/static/swagger-ui-bundle.js", "/docs/static/swagger-ui.css"} <= set(loaded)
+    assert all(one.startswith("/") and client.get(one).status_code == 200 for one in loaded), loaded
+    assert "http" not in page.text
 
 
 def test_examples_in_the_documentation_are_answered(client: httpx.Client) -> None:
