@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Labels: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+Blocks: TypeAlias = npt.NDArray[np.int64]
+Resampled: TypeAlias = Callable[[Array], Array]
+"""From how often each of G blocks is drawn (d, G) to a statistic's values (d,)."""
 
 _TINY = 1e-7
 
@@ -146,57 +149,72 @@ def _r2_influence(labels: Labels, scores: Array) -> Array:
     return np.asarray((float(squares.mean()) / variance * spread - squares) / variance, dtype=np.float64)
 
 
-def _weighted_mean(per_row: Callable[[Labels, Array], Array]) -> Callable[[Labels, Array, Array], Array]:
-    def weighted(labels: Labels, scores: Array, weights: Array) -> Array:
-        return np.asarray(weights @ per_row(labels, scores) / weights.sum(axis=1), dtype=np.float64)
+def _sums(values: Array, blocks: Blocks) -> Array:
+    return np.asarray(np.bincount(blocks, weights=values), dtype=np.float64)
 
-    return weighted
+
+def mean_by_block(values: Array, blocks: Blocks) -> Resampled:
+    """The mean of (n,) values, resampled by block."""
+    sums, counts = _sums(values, blocks), np.bincount(blocks)
+    return lambda drawn: np.asarray(drawn @ sums / (drawn @ counts), dtype=np.float64)
+
+
+def _by_block(per_row: Callable[[Labels, Array], Array]) -> Callable[[Labels, Array, Blocks], Resampled]:
+    return lambda labels, scores, blocks: mean_by_block(per_row(labels, scores), blocks)
+
+
+def _binary_auc_by_block(labels: Labels, positive: Array, blocks: Blocks) -> Resampled:
+    """How often a positive of one block beats a negative of another, ties at half, is counted once for each pair of
+    blocks (G, G): under any resample the AUC is a quotient of two forms of its draws. NaN where a class is not drawn.
+    """
+    order = np.argsort(positive, kind="stable")
+    ordered, ones, blocks = positive[order], labels[order] == 1, blocks[order]
+    run = np.cumsum(np.r_[False, ordered[1:] != ordered[:-1]])
+    count = int(blocks.max()) + 1
+    negatives = np.zeros((run[-1] + 1, count))
+    np.add.at(negatives, (run[~ones], blocks[~ones]), 1)
+    below = (negatives.cumsum(axis=0) - negatives / 2)[run[ones]]
+    beaten = np.stack([below[blocks[ones] == block].sum(axis=0) for block in range(count)])
+    up, down = (np.bincount(blocks[each], minlength=count) for each in (ones, ~ones))
+    return lambda drawn: _ratio(((drawn @ beaten) * drawn).sum(axis=1), (drawn @ up) * (drawn @ down))
+
+
+def _auc_by_block(labels: Labels, scores: Array, blocks: Blocks) -> Resampled:
+    if scores.shape[1] == 2:
+        return _binary_auc_by_block(labels, scores[:, 1], blocks)
+    classes = range(scores.shape[1])
+    each = [_binary_auc_by_block((labels == k).astype(np.int64), scores[:, k], blocks) for k in classes]
+
+    def resampled(drawn: Array) -> Array:
+        values = np.stack([one(drawn) for one in each])
+        known = np.isfinite(values)
+        return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
+
+    return resampled
+
+
+def _rmse_by_block(labels: Labels, scores: Array, blocks: Blocks) -> Resampled:
+    squares = mean_by_block((labels - scores) ** 2, blocks)
+    return lambda drawn: np.asarray(np.sqrt(squares(drawn)), dtype=np.float64)
+
+
+def _r2_by_block(labels: Labels, scores: Array, blocks: Blocks) -> Resampled:
+    y = labels - labels.mean()  # the difference below loses less to rounding around 0
+    rest, first, second = (mean_by_block(one, blocks) for one in ((labels - scores) ** 2, y, y**2))
+    return lambda drawn: np.asarray(1 - _ratio(rest(drawn), second(drawn) - first(drawn) ** 2), dtype=np.float64)
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """Quotients (d,), NaN where divided by 0."""
+    """Quotients (d,), NaN where nothing positive divides."""
     return np.asarray(np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0), dtype=np.float64)
-
-
-def _weighted_binary_auc(labels: Labels, positive: Array, weights: Array) -> Array:
-    """One sort for all d weightings: of each run of equal scores, its positives against the negatives below it and
-    half of those in it. NaN where a class has no weight."""
-    order = np.argsort(positive, kind="stable")
-    ordered, ones = positive[order], labels[order] == 1
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    up = np.add.reduceat(weights[:, order] * ones, starts, axis=1)
-    down = np.add.reduceat(weights[:, order] * ~ones, starts, axis=1)
-    pairs = up.sum(axis=1) * down.sum(axis=1)
-    concordant = (up * (down.cumsum(axis=1) - down / 2)).sum(axis=1)
-    return _ratio(concordant, pairs)
-
-
-def _weighted_auc(labels: Labels, scores: Array, weights: Array) -> Array:
-    if scores.shape[1] == 2:
-        return _weighted_binary_auc(labels, scores[:, 1], weights)
-    each = [_weighted_binary_auc((labels == k).astype(np.int64), scores[:, k], weights) for k in range(scores.shape[1])]
-    known = np.isfinite(each)
-    return _ratio(np.where(known, each, 0).sum(axis=0), known.sum(axis=0))
-
-
-def _weighted_rmse(labels: Labels, scores: Array, weights: Array) -> Array:
-    return np.asarray(np.sqrt(weights @ (labels - scores) ** 2 / weights.sum(axis=1)), dtype=np.float64)
-
-
-def _weighted_r2(labels: Labels, scores: Array, weights: Array) -> Array:
-    y = labels - labels.mean()  # the sums below lose less to rounding around 0
-    count = weights.sum(axis=1)
-    total = weights @ y**2 - (weights @ y) ** 2 / count
-    rest = weights @ (labels - scores) ** 2
-    return np.asarray(1 - _ratio(rest, total), dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Metric:
     """A metric by name: its direction, the problems it fits, and the functions.
 
-    `weighted` gives the metric's values (d,) under d weightings of the rows (d, n) at once: a whole number is how often
-    a resample holds a row.
+    `by_block` takes labels, scores and the block (0 to G - 1) of each row, and gives the function from d resamples, how
+    often each holds each block (d, G), to the metric's values (d,) on them.
     """
 
     name: str
@@ -204,7 +222,7 @@ class Metric:
     problems: tuple[str, ...]
     value: Callable[[Labels, Array], float]
     per_row: Callable[[Labels, Array], Array]
-    weighted: Callable[[Labels, Array, Array], Array]
+    by_block: Callable[[Labels, Array, Blocks], Resampled]
 
     def gain(self, new: float, old: float) -> float:
         """How much better `new` is than `old`: positive is better, whatever the direction."""
@@ -250,13 +268,13 @@ def error_of_mean(values: Array) -> float:
 
 _CLASSES = ("binary", "multiclass")
 METRICS = (
-    Metric("auc", True, _CLASSES, auc, _auc_influence, _weighted_auc),
-    Metric("log_loss", False, _CLASSES, log_loss, _log_losses, _weighted_mean(_log_losses)),
-    Metric("accuracy", True, _CLASSES, accuracy, _hits, _weighted_mean(_hits)),
-    Metric("brier", False, _CLASSES, brier, _brier_losses, _weighted_mean(_brier_losses)),
-    Metric("rmse", False, ("regression",), rmse, _rmse_influence, _weighted_rmse),
-    Metric("mae", False, ("regression",), mae, _absolutes, _weighted_mean(_absolutes)),
-    Metric("r2", True, ("regression",), r2, _r2_influence, _weighted_r2),
+    Metric("auc", True, _CLASSES, auc, _auc_influence, _auc_by_block),
+    Metric("log_loss", False, _CLASSES, log_loss, _log_losses, _by_block(_log_losses)),
+    Metric("accuracy", True, _CLASSES, accuracy, _hits, _by_block(_hits)),
+    Metric("brier", False, _CLASSES, brier, _brier_losses, _by_block(_brier_losses)),
+    Metric("rmse", False, ("regression",), rmse, _rmse_influence, _rmse_by_block),
+    Metric("mae", False, ("regression",), mae, _absolutes, _by_block(_absolutes)),
+    Metric("r2", True, ("regression",), r2, _r2_influence, _r2_by_block),
 )
 
 
@@ -267,14 +285,16 @@ def metrics_for(problem: Problem) -> dict[str, Metric]:
 
 def calibration_error(labels: Labels, scores: Array, *, bins: int = 15) -> float:
     """Expected calibration error of the top class, equal-count bins (Naeini et al. 2015; Nixon et al. 2019)."""
-    return float(weighted_calibration_error(labels, scores, np.ones((1, len(labels))), bins=bins)[0])
+    return float(
+        calibration_by_block(labels, scores, np.zeros(len(labels), dtype=np.int64), bins=bins)(np.ones((1, 1)))[0]
+    )
 
 
-def weighted_calibration_error(labels: Labels, scores: Array, weights: Array, *, bins: int = 15) -> Array:
-    """The same (d,) under d weightings of the rows (d, n), all with the bins of the unweighted rows."""
+def calibration_by_block(labels: Labels, scores: Array, blocks: Blocks, *, bins: int = 15) -> Resampled:
+    """The same, resampled by block: all resamples share the bins of the whole."""
     confidence = scores.max(axis=1)
     gap = (scores.argmax(axis=1) == labels) - confidence
-    order = np.argsort(confidence, kind="stable")
-    starts = np.cumsum([0, *map(len, np.array_split(order, min(bins, len(labels))))])[:-1]
-    sums = np.add.reduceat((weights * gap)[:, order], starts, axis=1)
-    return np.asarray(np.abs(sums).sum(axis=1) / weights.sum(axis=1), dtype=np.float64)
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
+    counts = np.bincount(blocks)
+    sums = np.stack([np.bincount(blocks[part], gap[part], len(counts)) for part in parts], axis=1)
+    return lambda drawn: np.asarray(np.abs(drawn @ sums).sum(axis=1) / (drawn @ counts), dtype=np.float64)

@@ -13,8 +13,7 @@ import pandas as pd
 
 from registry.bundle import ModelBundle
 from registry.errors import StateError
-from registry.metrics import Array, Labels, Metric, metrics_for
-from registry.metrics import weighted_calibration_error as error
+from registry.metrics import Array, Labels, Metric, calibration_by_block, mean_by_block, metrics_for
 from registry.schema import Schema, as_datetimes, as_strings
 from registry.scoring import Scorer, Scores, feed
 from registry.target import UNKNOWN_CLASS, Target
@@ -134,17 +133,19 @@ def covered(scores: Scores, labels: Labels) -> npt.NDArray[np.bool_]:
 
 def paired(contest: Contest, *, seed: int) -> Paired:
     """One bootstrap of everything that is a statistic of the rows."""
-    metric, labels, classes = contest.metric, contest.labels, contest.task.problem != "regression"
+    metric, labels, blocks = contest.metric, contest.labels, contest.blocks
+    classes = contest.task.problem != "regression"
+    scores = (contest.new, contest.old)
+    new, old = (metric.by_block(labels, one, blocks) for one in scores)
+    covers = mean_by_block(contest.new_covered.astype(np.float64), blocks)
+    errors = [calibration_by_block(labels, one, blocks) for one in scores] if classes else []
 
-    def statistics(weights: Array) -> tuple[Array, ...]:
-        new, old = (metric.weighted(labels, scores, weights) for scores in (contest.new, contest.old))
-        gain = new - old if metric.greater_is_better else old - new
-        growth = np.zeros(len(weights))
-        if classes:
-            growth = error(labels, contest.new, weights) - error(labels, contest.old, weights)
-        return gain, growth, weights @ contest.new_covered / weights.sum(axis=1)
+    def statistics(drawn: Array) -> tuple[Array, ...]:
+        gain = new(drawn) - old(drawn) if metric.greater_is_better else old(drawn) - new(drawn)
+        growth = errors[0](drawn) - errors[1](drawn) if classes else np.zeros(len(drawn))
+        return gain, growth, covers(drawn)
 
-    gain, growth, coverage = bootstrap(statistics, contest.blocks, confidence=contest.task.gate.confidence, seed=seed)
+    gain, growth, coverage = bootstrap(statistics, blocks, confidence=contest.task.gate.confidence, seed=seed)
     return Paired(gain, growth if classes else None, coverage)
 
 

@@ -9,7 +9,7 @@ corrected, the latter by the ratio of Student's to the normal quantile (Cameron,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ from retrain.splits import Rows
 
 DRAWS = 500
 MIN_DAYS = 10
-MOST_WEIGHTS = 2_000_000
-"""Weights in memory at once."""
+MOST_BLOCKS = 500
+"""Rows that do not depend on one another are resampled in so many groups at most."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Interval:
 
 def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
     """The block (0 to G - 1) of each row: its day, if there are at least `MIN_DAYS` days; else one of `BLOCKS` equal
-    runs in time order; else, without times, a block of its own."""
+    runs in time order; else, without times, a block of its own, or one of `MOST_BLOCKS` groups of far rows."""
     if times is None or rows == 0:
-        return np.arange(rows, dtype=np.int64)
+        return np.arange(rows, dtype=np.int64) % MOST_BLOCKS
     days = np.unique(times.astype("datetime64[D]"), return_inverse=True)[1]
     if days.max() + 1 >= MIN_DAYS:
         return np.asarray(days, dtype=np.int64)
@@ -46,27 +46,17 @@ def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
     return out
 
 
-def draws_of(blocks: Rows, count: int, rng: np.random.Generator) -> Iterator[Array]:
-    """`count` resamples as weights of the rows, a few (d, n) at a time: how often each row's block was drawn, when as
-    many blocks as there are were drawn with replacement."""
-    number = int(blocks.max()) + 1
-    at_once = max(1, MOST_WEIGHTS // len(blocks))
-    for begin in range(0, count, at_once):
-        draws = min(at_once, count - begin)
-        drawn = rng.multinomial(number, np.full(number, 1 / number), size=draws)
-        yield drawn[:, blocks].astype(np.float64)
-
-
 def bootstrap(
     statistics: Callable[[Array], Sequence[Array]], blocks: Rows, *, confidence: float, seed: int, draws: int = DRAWS
 ) -> list[Interval]:
-    """Intervals of statistics from resampling all of them together. `statistics` takes weightings of the rows (d, n)
-    and gives each statistic's values under them (d,)."""
-    values = [float(value[0]) for value in statistics(np.ones((1, len(blocks))))]
-    rng = np.random.default_rng(seed)
-    drawn = np.concatenate([np.column_stack(statistics(weights)) for weights in draws_of(blocks, draws, rng)])
+    """Intervals of statistics from resampling all of them together: as many blocks as there are, drawn with
+    replacement. `statistics` takes how often each resample holds each block (d, G), as `Metric.by_block` does, and
+    gives each statistic's values (d,)."""
     count = int(blocks.max()) + 1
-    return [_interval(value, drawn[:, k], count, confidence) for k, value in enumerate(values)]
+    values = [float(value[0]) for value in statistics(np.ones((1, count)))]
+    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    drawn = statistics(times.astype(np.float64))
+    return [_interval(value, one, count, confidence) for value, one in zip(values, drawn, strict=True)]
 
 
 def _interval(value: float, drawn: Array, blocks: int, confidence: float) -> Interval:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from registry.metrics import METRICS, Metric, auc, calibration_error, error_of_mean, metrics_for
+from registry.metrics import METRICS, Metric, auc, calibration_by_block, calibration_error, error_of_mean, metrics_for
 
 
 def sample(metric: Metric, rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -38,21 +38,33 @@ def test_values_agree_with_scikit_learn(metric: Metric) -> None:
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_weighting_is_a_resample(metric: Metric, classes: int) -> None:
+def test_a_resample_by_blocks_is_what_its_rows_give(metric: Metric, classes: int) -> None:
     labels, scores = sample(metric, 200, seed=3, classes=classes)
     scores = scores.round(1) if scores.ndim == 1 else (np.round(scores, 1) + 0.01) / (1 + 0.01 * classes)  # with ties
-    weights = np.random.default_rng(0).multinomial(200, np.full(200, 1 / 200), size=5)
-    held = [np.repeat(np.arange(200), row) for row in weights]
+    rng = np.random.default_rng(0)
+    blocks = np.r_[np.arange(12), rng.integers(0, 12, 188)]
+    drawn = rng.multinomial(12, np.full(12, 1 / 12), size=5)
+    held = [np.repeat(np.arange(200), times[blocks]) for times in drawn]
     expected = [metric.value(labels[rows], scores[rows]) for rows in held]
-    assert metric.weighted(labels, scores, weights.astype(float)) == pytest.approx(expected, abs=1e-9)
+    assert metric.by_block(labels, scores, blocks)(drawn.astype(float)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_weighting_without_one_class_has_no_auc() -> None:
+def test_a_resample_without_one_class_has_no_auc() -> None:
     labels = np.array([0, 0, 1, 1])
-    weights = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0]])
-    found = metrics_for("binary")["auc"].weighted(labels, np.column_stack([1 - labels * 0.5, labels * 0.5]), weights)
+    scores = np.column_stack([1 - labels * 0.5, labels * 0.5])
+    found = metrics_for("binary")["auc"].by_block(labels, scores, np.array([0, 0, 1, 1]))(np.array([[2.0, 0], [1, 1]]))
     assert np.isnan(found[0])
     assert found[1] == 1.0
+
+
+def test_calibration_error_by_blocks() -> None:
+    labels, scores = sample(metrics_for("binary")["brier"], 300, seed=4)
+    blocks = np.arange(300) // 30
+    by_block = calibration_by_block(labels, scores, blocks)
+    assert by_block(np.ones((1, 10)))[0] == pytest.approx(calibration_error(labels, scores), abs=1e-12)
+    twice = np.r_[2.0, 0, np.ones(8)][None]
+    rows = np.repeat(np.arange(300), twice[0, blocks].astype(int))
+    assert by_block(twice)[0] == pytest.approx(calibration_error(labels[rows], scores[rows]), abs=0.03)  # other bins
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -167,8 +167,9 @@ def _quick_gain(one: Contest, seed: int) -> Interval:
 
     metric, y = one.metric, one.labels
     sign = 1 if metric.greater_is_better else -1
+    new, old = (metric.by_block(y, scores, one.blocks) for scores in (one.new, one.old))
     return bootstrap(
-        lambda weights: (sign * (metric.weighted(y, one.new, weights) - metric.weighted(y, one.old, weights)),),
+        lambda drawn: (sign * (new(drawn) - old(drawn)),),
         one.blocks,
         confidence=0.9,
         seed=seed,

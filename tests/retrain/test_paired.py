@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from registry.metrics import BLOCKS, METRICS, metrics_for
-from retrain.paired import blocks_of, bootstrap, clustered, draws_of
+from registry.metrics import BLOCKS, METRICS, mean_by_block, metrics_for
+from retrain.paired import blocks_of, bootstrap, clustered
 
 HOURS = np.datetime64("2024-01-01T00:00:00") + np.arange(500) * np.timedelta64(1, "h")
 
@@ -32,26 +30,29 @@ def test_without_times_each_row_stands_alone() -> None:
     assert blocks_of(None, 7).tolist() == list(range(7))
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
-def test_a_draw_holds_whole_blocks(labels: list[int], seed: int) -> None:
-    blocks = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    for weights in draws_of(blocks, 3, np.random.default_rng(seed)):
-        assert weights.shape == (3, len(blocks))
-        for block in np.unique(blocks):
-            assert (np.ptp(weights[:, blocks == block], axis=1) == 0).all()
-        first = np.unique(blocks, return_index=True)[1]
-        assert (weights[:, first].sum(axis=1) == len(first)).all()
+def test_many_rows_without_times_are_grouped() -> None:
+    blocks = blocks_of(None, 1_200)
+    assert np.bincount(blocks).tolist() == [3] * 200 + [2] * 300
 
 
-def test_draws_come_in_parts_that_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retrain.paired.MOST_WEIGHTS", 100)
-    parts = list(draws_of(np.arange(30), 10, np.random.default_rng(0)))
-    assert [len(part) for part in parts] == [3, 3, 3, 1]
+def test_a_draw_holds_as_many_blocks_as_there_are() -> None:
+    seen: list[np.ndarray] = []
+
+    def statistics(drawn: np.ndarray) -> tuple[np.ndarray]:
+        seen.append(drawn)
+        return (drawn[:, 0],)
+
+    bootstrap(statistics, np.repeat(np.arange(7), 3), confidence=0.9, seed=0, draws=40)
+    whole, drawn = seen
+    assert whole.tolist() == [[1.0] * 7]
+    assert drawn.shape == (40, 7)
+    assert (drawn.sum(axis=1) == 7).all()
+    assert len(np.unique(drawn, axis=0)) > 30
 
 
-def mean_of(x: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
-    return lambda weights: (weights @ x / weights.sum(axis=1),)
+def mean_of(x: np.ndarray, blocks: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray]]:
+    mean = mean_by_block(x, blocks)
+    return lambda drawn: (mean(drawn),)
 
 
 def day_effects(rng: np.random.Generator, days: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +68,9 @@ def test_under_the_null_the_lower_bound_exceeds_0_as_often_as_promised(days: int
     for seed in range(250):
         x, blocks = day_effects(rng, days, 20)
         options = {"confidence": 0.9, "seed": seed, "draws": 100}
-        above["bootstrap"] += bootstrap(mean_of(x), blocks, **options)[0].low > 0
+        above["bootstrap"] += bootstrap(mean_of(x, blocks), blocks, **options)[0].low > 0
         above["clustered"] += clustered(x - x.mean(), blocks, x.mean(), confidence=0.9).low > 0
-        above["single rows"] += bootstrap(mean_of(x), np.arange(len(x)), **options)[0].low > 0
+        above["single rows"] += bootstrap(mean_of(x, np.arange(len(x))), np.arange(len(x)), **options)[0].low > 0
     assert 0.05 * 250 <= above["bootstrap"] <= 0.15 * 250, above
     assert 0.05 * 250 <= above["clustered"] <= 0.15 * 250, above
     assert above["single rows"] > 0.25 * 250, above  # what blocks are for
@@ -83,8 +84,9 @@ def test_bootstrap_and_influence_agree(metric: object) -> None:
     scores = np.column_stack([1 - positive, positive])
     blocks = np.arange(1_200) // 30
     value = metric.value(labels, scores)  # type: ignore[attr-defined]
+    by_block = metric.by_block(labels, scores, blocks)  # type: ignore[attr-defined]
     (drawn,) = bootstrap(
-        lambda weights: (metric.weighted(labels, scores, weights),),  # type: ignore[attr-defined]
+        lambda drawn: (by_block(drawn),),
         blocks,
         confidence=0.9,
         seed=0,
@@ -96,9 +98,7 @@ def test_bootstrap_and_influence_agree(metric: object) -> None:
 
 def test_an_undefined_statistic_has_no_bounds() -> None:
     labels = np.zeros(100, dtype=np.int64)
-    scores, auc = np.full((100, 2), 0.5), metrics_for("binary")["auc"]
-    (found,) = bootstrap(
-        lambda weights: (auc.weighted(labels, scores, weights),), np.arange(100), confidence=0.9, seed=0, draws=20
-    )
+    auc = metrics_for("binary")["auc"].by_block(labels, np.full((100, 2), 0.5), np.arange(100))
+    (found,) = bootstrap(lambda drawn: (auc(drawn),), np.arange(100), confidence=0.9, seed=0, draws=20)
     assert np.isnan([found.value, found.low, found.high]).all()
     assert np.isnan(clustered(np.zeros(9), np.zeros(9, dtype=np.int64), 0.5, confidence=0.9).low)
