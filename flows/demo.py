@@ -67,15 +67,14 @@ def flights_plan(seed: int = 0) -> Plan:
             "search": {"trials": 24, "seconds": 60.0, "workers": 2, "seed": seed},
             "research": {
                 "trials": 8,
-                "seconds": 28.0,
+                "seconds": 16.0,
                 "history": "12w",
                 "max_fresh_rows": 6_000,
                 "splits": {"validation": 0.06, "calibration": 0.05, "test": 0.03, "spread": 4},  # the newest rows teach
             },
             "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
-            # a promotion can be taken back at no cost; the share of late flights differs by more from week to week
-            "gate": {"confidence": 0.8, "calibration_tolerance": 0.1},
+            "gate": {"calibration_tolerance": 0.1},  # the share of late flights differs by more from week to week
             "policy": {"kind": "performance", "tolerate": 0.005, "alpha": 0.4, "refresh": 4},  # a re-search is cheap
         },
         period=(datetime(2013, 5, 1), datetime(2013, 9, 1)),

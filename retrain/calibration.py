@@ -103,11 +103,6 @@ def fit_level(outputs: Array, labels: Labels) -> tuple[float, Array]:
     return _minimum(outputs[None], np.ones(1), labels)
 
 
-def fit_biases(outputs: Array, labels: Labels) -> Array:
-    """The biases (k,) after which one network's outputs (n, k) give each class its share of these labels on average."""
-    return _levelled(outputs[None], np.ones(1), _shares(labels, outputs.shape[1]))[1]
-
-
 def _minimum(outputs: Array, weights: Array, labels: Labels) -> tuple[float, Array]:
     index, shares = (np.arange(len(labels)), labels.astype(np.int64)), _shares(labels, outputs.shape[2])
 

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
-from registry.metrics import Array
 from registry.schema import Frozen
-from retrain.calibration import fit_biases, fit_level
+from retrain.calibration import fit_level
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES, family_named
@@ -131,10 +129,8 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     """The prior's members, where they answer the same question in the same unit from columns that are still there, and
     rows that they have not seen can judge them.
 
-    Each is brought to the level of all the new training rows, which the new networks share: a network of winter that
-    says .1 in summer, where a third is late, would weigh next to nothing in a mean of probabilities. The newest rows
-    alone, which it has not seen, tell of its confidence; their level is that of a few weeks, which the next few do not
-    share.
+    Each is brought to the level of the new training rows, which the new networks share: a network of winter that says
+    .1 in summer, where a third is late, would weigh next to nothing in a mean of probabilities.
     """
     same = prior.manifest.target.classes == material.target.classes and material.scale is None
     if not same or not set(prior.manifest.data_schema.names) <= set(material.schema.names):
@@ -143,8 +139,9 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     unseen = {name: rows[material.after(until, rows)] for name, rows in vars(material.parts).items()}
     if until is None or min(len(unseen["validation"]), len(unseen["calibration"])) < UNSEEN_ROWS:
         return
-    fresh = _thinned(unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train)
-    shared = _thinned(material.parts.train)
+    rows = unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train
+    rows = rows[:: math.ceil(len(rows) / LEVEL_ROWS)]
+    conformed, labels = material.conformed.iloc[rows], material.labels[rows]
     weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
     preparations, members = _preparations(prior, found), _members(prior)
     for one in found:
@@ -156,18 +153,9 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
         network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
         state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
         elder = Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
-        temperature = fit_level(_outputs(elder, material, fresh), material.labels[fresh])[0]
-        biases = fit_biases(_outputs(elder, material, shared) / temperature, material.labels[shared])
+        temperature, biases = fit_level(member_outputs([elder], conformed)[0], labels)
         network.level(temperature, torch.from_numpy(biases))
         yield elder
-
-
-def _thinned(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return rows[:: math.ceil(len(rows) / LEVEL_ROWS)]
-
-
-def _outputs(elder: Member, material: Material, rows: npt.NDArray[np.int64]) -> Array:
-    return np.asarray(member_outputs([elder], material.conformed.iloc[rows])[0], dtype=np.float64)
 
 
 def _members(prior: ModelBundle) -> dict[str, dict[str, Any]]:
