@@ -16,6 +16,7 @@ from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
+from retrain.families.parameters import Choice
 from retrain.preparation import Preparation
 from retrain.search.heritage import hand_down
 from retrain.search.material import Material, gather, layout_of
@@ -32,8 +33,8 @@ NEW = Layout(numeric=("b", "c"), categorical=(("kind", ("y", "z")), ("city", ("o
 SPACE = SearchSpace.of(("mlp", "resnet"), 420, 9, "binary")
 
 
-def build(family: str, layout: Layout, seed: int) -> TabularNet:
-    choices = {"numeric_embedding": "periodic", "width": 64, "depth": 1}
+def build(family: str, layout: Layout, seed: int, embedding: str = "periodic") -> TabularNet:
+    choices: dict[str, Choice] = {"numeric_embedding": embedding, "width": 64, "depth": 1}
     candidate = SPACE.fit(Candidate(family=family, choices=choices), DEFAULTS)
     assert candidate is not None
     torch.manual_seed(seed)
@@ -46,9 +47,10 @@ every_family = pytest.mark.parametrize("family", [family.name for family in FAMI
 
 
 @every_family
-def test_the_same_columns_in_another_order_give_the_same_answers(family: str) -> None:
+@pytest.mark.parametrize("embedding", ["none", "periodic", "piecewise"])
+def test_the_same_columns_in_another_order_give_the_same_answers(family: str, embedding: str) -> None:
     turned = Layout(numeric=("b", "a"), categorical=OLD.categorical[::-1])
-    old, new = build(family, OLD, 0), build(family, turned, 1)
+    old, new = build(family, OLD, 0, embedding), build(family, turned, 1, embedding)
     state = inherit(new, old.state_dict(), OLD, turned, keep=1.0)
     assert state is not None
     new.load_state_dict(state)
