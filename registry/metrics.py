@@ -149,13 +149,9 @@ def _r2_influence(labels: Labels, scores: Array) -> Array:
     return np.asarray((float(squares.mean()) / variance * spread - squares) / variance, dtype=np.float64)
 
 
-def _sums(values: Array, blocks: Blocks) -> Array:
-    return np.asarray(np.bincount(blocks, weights=values), dtype=np.float64)
-
-
 def mean_by_block(values: Array, blocks: Blocks) -> Resampled:
     """The mean of (n,) values, resampled by block."""
-    sums, counts = _sums(values, blocks), np.bincount(blocks)
+    sums, counts = np.bincount(blocks, weights=values), np.bincount(blocks)
     return lambda drawn: np.asarray(drawn @ sums / (drawn @ counts), dtype=np.float64)
 
 
@@ -171,10 +167,11 @@ def _binary_auc_by_block(labels: Labels, positive: Array, blocks: Blocks) -> Res
     ordered, ones, blocks = positive[order], labels[order] == 1, blocks[order]
     run = np.cumsum(np.r_[False, ordered[1:] != ordered[:-1]])
     count = int(blocks.max()) + 1
-    negatives = np.zeros((run[-1] + 1, count))
-    np.add.at(negatives, (run[~ones], blocks[~ones]), 1)
-    below = (negatives.cumsum(axis=0) - negatives / 2)[run[ones]]
-    beaten = np.stack([below[blocks[ones] == block].sum(axis=0) for block in range(count)])
+    beaten = np.empty((count, count))
+    for block in range(count):  # one at a time: memory does not grow with the number of blocks
+        negatives = np.bincount(run[~ones & (blocks == block)], minlength=run[-1] + 1)
+        below = (negatives.cumsum() - negatives / 2)[run[ones]]
+        beaten[:, block] = np.bincount(blocks[ones], weights=below, minlength=count)
     up, down = (np.bincount(blocks[each], minlength=count) for each in (ones, ~ones))
     return lambda drawn: _ratio(((drawn @ beaten) * drawn).sum(axis=1), (drawn @ up) * (drawn @ down))
 
