@@ -2,8 +2,8 @@
 
 Rows of one day depend on one another (one storm delays all flights), so that a bootstrap over single rows would be far
 too sure of itself. Whole blocks are drawn instead: days where there are enough of them, else a twentieth of the rows
-in time order, else, without times, single rows. Blocks are drawn with replacement (Kunsch 1989; Davison & Hinkley
-1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too thin: both are
+in time order, else, without times, single rows or groups of them. Blocks are drawn with replacement (Kunsch 1989;
+Davison & Hinkley 1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too thin: both are
 corrected, the latter by the ratio of Student's to the normal quantile (Cameron, Gelbach & Miller 2008).
 """
 
@@ -35,7 +35,7 @@ class Interval:
 
 def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
     """The block (0 to G - 1) of each row: its day, if there are at least `MIN_DAYS` days; else one of `BLOCKS` equal
-    runs in time order; else, without times, a block of its own, or one of `MOST_BLOCKS` groups of far rows."""
+    runs in time order; else, without times, a block of its own, or every `MOST_BLOCKS`th row together."""
     if times is None or rows == 0:
         return np.arange(rows, dtype=np.int64) % MOST_BLOCKS
     days = np.unique(times.astype("datetime64[D]"), return_inverse=True)[1]

@@ -85,8 +85,7 @@ class PiecewiseEmbedding(nn.Module):
     the `pieces` intervals between fixed knots, 1 in those below it, 0 in those above. (n, d) -> (n, d * pieces).
 
     The knots are quantiles of the standard normal distribution, -3 and 3 at the ends, where preparation's scalings
-    bound their results: near to the data's own quantiles, and the same for every column. Beyond what training has seen
-    it is constant, where a plain number would be carried on in a straight line.
+    bound their results: near to the data's own quantiles, and the same for every column.
     """
 
     starts: Tensor

@@ -44,7 +44,7 @@ TRAINED_UNTIL = "trained_until"
 UNSEEN_ROWS = 40
 """Fewest rows newer than a prior's training that judge, calibrate or level its members."""
 LEVEL_ROWS = 8_192
-"""Rows that level a member at most, evenly spread: a temperature and a bias need no more, and workers wait for it."""
+"""Rows that level a member at most, evenly spread: a temperature and a bias need no more."""
 
 
 @dataclass(frozen=True)

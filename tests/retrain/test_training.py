@@ -115,7 +115,7 @@ def test_keeps_what_it_has_at_the_deadline() -> None:
 
 
 def test_the_rate_has_fallen_when_a_deadline_cuts_the_first_epoch_short() -> None:
-    """A thousand times as many rows as there is time for: the last steps are small ones all the same."""
+    """Two million rows and half a second: the last steps are small ones all the same."""
     rates: list[float] = []
     many = make_rows(200, "binary").take(torch.arange(200).repeat(10_000))
     loop = Loop(make_network(2), many, RECIPE, "binary", 0)
