@@ -3,8 +3,8 @@
 Rows of one day depend on one another (one storm delays all flights), so that a bootstrap over single rows would be far
 too sure of itself. Whole blocks are drawn instead: days where there are enough of them, else a twentieth of the rows
 in time order, else, without times, single rows or groups of them. Blocks are drawn with replacement (Kunsch 1989;
-Davison & Hinkley 1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too thin: both are
-corrected, the latter by the ratio of Student's to the normal quantile (Cameron, Gelbach & Miller 2008).
+Davison & Hinkley 1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too
+thin: both are corrected, the latter by the ratio of Student's to the normal quantile (Cameron, Gelbach & Miller 2008).
 """
 
 from __future__ import annotations
