@@ -22,7 +22,7 @@ class DurationType(click.ParamType[timedelta]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Parse it as the task's YAML does."""
-        from registry.task import parse_duration
+        from registry.durations import parse_duration
 
         try:
             return parse_duration(value)

@@ -75,7 +75,12 @@ def flights_plan(seed: int = 0) -> Plan:
             "splits": {"validation": 0.1, "calibration": 0.05, "test": 0.06},
             "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
             "gate": {"calibration_tolerance": 0.1},  # the share of late flights differs by more from week to week
-            "policy": {"kind": "performance", "tolerate": 0.005, "alpha": 0.4, "refresh": 4},  # a re-search is cheap
+            "policy": {  # a re-search is cheap
+                "kind": "performance",
+                "tolerate": 0.005,
+                "false_alarms": "1 per 26w",
+                "refresh": 4,
+            },
         },
         period=(datetime(2013, 5, 1), datetime(2013, 9, 1)),
     )

@@ -1,33 +1,39 @@
 """Is the champion worse than it was? The arithmetic of that question, apart from what is done about it.
 
-A champion's realised metric m, with standard error s, is compared with a reference r, with standard error e: it is
-worse when (loss - tolerated) / sqrt(s^2 + e^2) is large, where loss = r - m (m - r where smaller is better). There are
-three references: the champion's figure on its own test rows; its own realised windows before those judged; and what a
-model fitted to newer rows reaches on the very same windows (`attainable.py`). The second matters where the test rows
-happened to be hard ones: without it, a champion that does well and then falls would not be seen before it is worse
-than on its worst days. (The drift detection method of Gama et al. 2004 compares with the best level reached so far for
-the same reason; the mean used here has no bias from choosing the best.) The third sees an ageing model through the
-ups and downs of the weeks, since both models meet the same rows.
+A champion's realised metric m, with standard error s, is compared with a reference r, with standard error e; loss is
+r - m (m - r where smaller is better). There are three references, and a `Trail` of comparisons, a window each, with
+every one of them:
 
-Rows of one stretch of time may depend on one another: errors are over blocks of them (`error_of_mean`), and judged by
-Student's t with the blocks' degrees of freedom. Luck that lasts longer than a twentieth of a window is still not in
-them; `tolerate` and `consecutive` are what stands against that. Nor does it know that a window whose labels arrive in
-parts is looked at more than once.
+    its test rows       the champion's figure when it was made. One and the same error e is in all comparisons, so it
+                        does not average out: the reference is taken to be worse by SURE e. Where labels are too few,
+                        the performance estimated without them stands in for m (`estimated.py`).
+    the windows before  test rows and windows so far, pooled. A window's deviation from all before it is independent of
+                        theirs while nothing changes, as recursive residuals are (Brown, Durbin & Evans 1975): nothing
+                        has to be allowed for. It finds an abrupt fall where the test rows happened to be hard ones,
+                        and learns to live with a slow one, which the other two see.
+    what newer rows add what a model fitted to newer rows reaches on the very same windows (`attainable.py`). It sees
+                        an ageing model through the ups and downs of the weeks, since both models meet the same rows.
+
+The deviation is (loss - tolerated) / error. The error of a window is the larger of its own, over blocks of its rows,
+and the one that the reference's rows lead one to expect of a window of that size (`null_error`), with the skew of that
+law; where the reference does not tell, the law is Student's t with the blocks' degrees of freedom. Luck that lasts
+longer than a twentieth of a window, and that the reference is too short to show, is in neither.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scipy.special import stdtr
 
+from monitor.evidence import score_of, tail
 from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import BLOCKS, METRICS, Metric
 
-MIN_PAST = 2
-"""Fewest earlier windows that make a reference of their own."""
+SURE = 1.64
+"""Standard errors by which a reference that stays the same is taken to be worse than it seems: 95 %, one-sided."""
 
 YOUNG = 4
 """A version's first windows, which show what newer rows add to it before it can have aged much."""
@@ -39,18 +45,20 @@ BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 @dataclass(frozen=True)
 class Level:
-    """A metric's value with its standard error, on so many rows."""
+    """A metric's value with its standard error, on so many rows. `skew` is that of its law while nothing changes,
+    towards the bad side; None where only blocks of its own rows tell the error. `labelled`: realised, not estimated."""
 
     value: float
     error: float
     rows: int
+    skew: float | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A realised level against a reference: `loss` is positive when it is worse, `deviation` in standard errors
-    beyond what is tolerated, `p_value` one-sided. `tried` is the number of references of which this looked worst,
-    `windows` the number of windows behind the realised level."""
+    """A level against a reference: `loss` is positive when it is worse, `deviation` in standard errors beyond what is
+    tolerated. `lasting`: the reference is one that many comparisons share."""
 
     realised: Level
     reference: Level
@@ -58,13 +66,23 @@ class Comparison:
     loss: float
     tolerated: float
     deviation: float
-    tried: int = 1
-    windows: int = 1
+    lasting: bool = False
 
     @property
     def p_value(self) -> float:
-        """Chance of such a deviation if the loss were exactly what is tolerated: Bonferroni over those tried."""
-        return min(1.0, self.tried * float(stdtr((BLOCKS - 1) * self.windows, -self.deviation)))
+        """Chance of such a deviation if the loss were exactly what is tolerated."""
+        if self.realised.skew is None:
+            return float(stdtr(BLOCKS - 1, -self.deviation))
+        return tail(self.deviation, self.realised.skew)
+
+    @property
+    def score(self) -> float:
+        """The standard score of that chance."""
+        return score_of(self.p_value)
+
+
+Trail = tuple[Comparison | None, ...]
+"""A comparison for each window, or None where the reference has nothing to say about it."""
 
 
 def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
@@ -87,60 +105,106 @@ def pool(levels: Sequence[Level]) -> Level:
     rows = sum(level.rows for level in levels)
     value = sum(level.rows * level.value for level in levels) / rows
     error = math.sqrt(sum((level.rows * level.error) ** 2 for level in levels)) / rows
-    return Level(value, error, rows)
+    return Level(value, error, rows, labelled=all(level.labelled for level in levels))
 
 
-def compare(metric: str, realised: Level, reference: Level, against: str, tolerate: float) -> Comparison:
+def compare(
+    metric: str, realised: Level, reference: Level, against: str, tolerate: float, *, lasting: bool = False
+) -> Comparison:
     """One comparison."""
     loss = BY_NAME[metric].gain(reference.value, realised.value)
     tolerated = tolerated_loss(metric, reference.value, tolerate)
-    excess, error = loss - tolerated, math.hypot(realised.error, reference.error)
+    excess = loss - tolerated - (SURE * reference.error if lasting else 0.0)
+    error = realised.error if lasting else math.hypot(realised.error, reference.error)
     deviation = excess / error if error > 0 else math.copysign(math.inf, excess)
-    return Comparison(realised, reference, against, loss, tolerated, deviation)
+    return Comparison(realised, reference, against, loss, tolerated, deviation, lasting)
 
 
-def worst(history: Sequence[WindowRecord], last: int, tolerate: float) -> Comparison:
-    """The newest `last` records together against each reference: the comparison that looks worst.
-
-    All records are of one version and have a performance. Which references there are does not depend on their values.
-    """
-    found = [_performance(record) for record in history]
-    realised, metric = pool([_now(one) for one in found[-last:]]), history[-1].metric
-    tried = [compare(metric, realised, _before(found[-1]), "its test rows", tolerate)]
-    if len(past := found[:-last]) >= MIN_PAST:
-        before = pool([_now(one) for one in past])
-        tried.append(compare(metric, realised, before, f"its {len(past)} windows before", tolerate))
-    fresh = _attainable(history[-last:])
-    if len(fresh) == last:
-        tried.append(_attained(metric, fresh, _attainable(history[:-last])[:YOUNG], tolerate))
-    return replace(max(tried, key=lambda one: one.deviation), tried=len(tried), windows=last)
+def trails(records: Sequence[WindowRecord], tolerate: float, min_labels: int) -> tuple[Trail, ...]:
+    """The trails of records of one version in time order, those that have any comparison."""
+    levels = [realised(record, min_labels) for record in records]
+    fresh = [_attainable(record, min_labels) for record in records]
+    found = (
+        tuple(_with_test(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
+        tuple(_with_past(record, levels[: place + 1], tolerate) for place, record in enumerate(records)),
+        tuple(_with_attainable(record, fresh[: place + 1], tolerate) for place, record in enumerate(records)),
+    )
+    return tuple(trail for trail in found if any(trail))
 
 
-def _attainable(history: Sequence[WindowRecord]) -> list[Measurement]:
-    return [one for record in history for one in record.named("attainable") if one.value is not None]
+def realised(record: WindowRecord, min_labels: int) -> Level | None:
+    """The metric on the labels of a window that are there, None where they are too few."""
+    found = record.performance
+    return _level(found) if found is not None and found.rows >= min_labels else None
 
 
-def _attained(metric: str, fresh: Sequence[Measurement], young: Sequence[Measurement], tolerate: float) -> Comparison:
+def test_level(record: WindowRecord) -> Level | None:
+    """The champion's figure on its test rows."""
+    found = next(iter(record.named("performance")), None)
+    if found is None or found.reference is None:
+        return None
+    return Level(found.reference, found.reference_error or 0.0, 0)
+
+
+def estimated(record: WindowRecord) -> Level | None:
+    """The metric that is expected of a window without its labels."""
+    found = next((one for one in record.named("estimated") if one.value is not None), None)
+    if found is None or found.error is None:
+        return None
+    return Level(found.value or 0.0, found.error, found.rows, skew=0.0, labelled=False)
+
+
+def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) -> Comparison | None:
+    now, reference = labelled or estimated(record), test_level(record)
+    if now is None or reference is None:
+        return None
+    return compare(record.metric, now, reference, "its test rows", tolerate, lasting=True)
+
+
+def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: float) -> Comparison | None:
+    now, test = levels[-1], test_level(record)
+    past = [one for one in levels[:-1] if one is not None]
+    if now is None or test is None or not past:
+        return None
+    against = f"its test rows and {len(past)} windows before"
+    return compare(record.metric, now, _precise([test, *past]), against, tolerate)
+
+
+def _precise(levels: Sequence[Level]) -> Level:
+    """Levels pooled by precision. A window that happened to have no error is not taken to be exact."""
+    least = max(_TINY, sorted(level.error for level in levels)[len(levels) // 2] / 2)
+    weights = [1 / max(least, level.error) ** 2 for level in levels]
+    value = sum(weight * level.value for weight, level in zip(weights, levels, strict=True)) / sum(weights)
+    return Level(value, 1 / math.sqrt(sum(weights)), sum(level.rows for level in levels))
+
+
+def _with_attainable(record: WindowRecord, fresh: Sequence[Measurement | None], tolerate: float) -> Comparison | None:
     """The champion against what was attainable on the same rows.
 
     What newer rows add to a champion that has not aged is known from its test rows, with an error, and from its first
     windows: both are pooled by precision, and what the windows say differently is taken off.
     """
-    realised = pool([Level(one.reference or 0.0, one.error or 0.0, one.rows) for one in fresh])
-    level = pool([Level(one.value or 0.0, 0.0, one.rows) for one in fresh])
-    usual = [(0.0, fresh[-1].reference_error or 0.0)]
-    usual += [((one.value or 0.0) - (one.reference or 0.0), one.error or 0.0) for one in young]
-    weights = [1 / max(error, _TINY) ** 2 for _, error in usual]
-    more = sum(weight * value for weight, (value, _) in zip(weights, usual, strict=True)) / sum(weights)
-    reference = Level(level.value - more, 1 / math.sqrt(sum(weights)), level.rows)
-    return compare(metric, realised, reference, "what newer rows add", tolerate)
+    if (now := fresh[-1]) is None:
+        return None
+    young = [one for one in fresh[:-1] if one is not None][:YOUNG]
+    usual = [Level(0.0, now.reference_error or 0.0, 0)]
+    usual += [Level((one.value or 0.0) - (one.reference or 0.0), one.error or 0.0, one.rows) for one in young]
+    more = _precise(usual)
+    reference = Level((now.value or 0.0) - more.value, more.error, now.rows)
+    mine = Level(now.reference or 0.0, now.error or 0.0, now.rows)
+    return compare(record.metric, mine, reference, "what newer rows add", tolerate, lasting=True)
+
+
+def _attainable(record: WindowRecord, min_labels: int) -> Measurement | None:
+    found = (one for one in record.named("attainable") if one.value is not None and one.rows >= min_labels)
+    return next(found, None)
 
 
 def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:
     """In words, worst first: segments worse than on the reference rows, all of them with error probability `level`."""
     found = [one for one in record.named("segment_performance") if one.rows >= min_labels]
     known = [one for one in found if one.value is not None and one.reference is not None]
-    compared = [(one.subject, compare(record.metric, _now(one), _before(one), "", tolerate)) for one in known]
+    compared = [(one.subject, compare(record.metric, _level(one), _before(one), "", tolerate)) for one in known]
     sure = [(name, one) for name, one in compared if one.p_value <= level / len(compared)]
     return tuple(
         f"{name}: {record.metric} {one.realised.value:.3f} on {one.realised.rows:,} labels, "
@@ -149,14 +213,9 @@ def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level
     )
 
 
-def _performance(record: WindowRecord) -> Measurement:
-    if (found := record.performance) is None or found.reference is None:
-        raise ValueError(f"window {record.window.index} has no performance, or no reference for it")
-    return found
-
-
-def _now(one: Measurement) -> Level:
-    return Level(one.value or 0.0, one.error or 0.0, one.rows)
+def _level(one: Measurement) -> Level:
+    skew = one.skew if one.null_error is not None else None
+    return Level(one.value or 0.0, max(one.error or 0.0, one.null_error or 0.0), one.rows, skew)
 
 
 def _before(one: Measurement) -> Level:

@@ -188,6 +188,12 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     return Experience(n, value, error, found.value - value, bias_error, dispersion)
 
 
+def experience_of(view: View, metric: Metric) -> Experience:
+    """The experience of a view's reference, made once."""
+    served = view.manifest.reference.rows
+    return view.once(f"experience of {metric.name}", lambda: experience(metric, view.reference, served=served))
+
+
 class Estimated(Measure):
     """The task's metric as it is expected on all rows that the champion answered, without their labels.
 
@@ -209,7 +215,7 @@ class Estimated(Measure):
         found = expected(metric, scores)
         if not math.isfinite(found.value):
             return [Measurement(name=self.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")]
-        known = experience(metric, view.reference, served=view.manifest.reference.rows)
+        known = experience_of(view, metric)
         value = found.value - (known.bias or 0.0)
         error = math.hypot(known.dispersion * found.noise, known.bias_error)
         least, most = RANGES.get(metric.name, (0.0, math.inf))

@@ -1,8 +1,10 @@
 """What a window's measurements say about its data: broken (faults) or moved (shifts), ranked, in sentences.
 
-A finding needs two things, an effect that matters and a p-value that holds among all those of the window (Holm 1979).
-With thousands of rows everything is significant, so the size of the effect decides; with few rows large effects come
-by chance, so the p-value does.
+A finding needs two things, an effect that matters and evidence that holds among all measures. With thousands of rows
+everything is significant, so the size of the effect decides; with few rows large effects come by chance, so the
+evidence does. Broken data are seen in one window, by p-values that hold among all those of the window (Holm 1979);
+shifts by evidence that adds up over the windows of a version (`evidence.py`), so that small windows are judged too.
+Shifts are ranked by what they are estimated to cost.
 """
 
 from __future__ import annotations
@@ -11,11 +13,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from monitor.evidence import alarming, detect, scores_of
 from monitor.measurements import Measurement, WindowRecord
 
-FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * math.pi}
+FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * math.pi, "rescaled": 1.0}
 """Shares and the growth, as Cohen's h, from which the data count as broken: 0.8 is large (Cohen 1988), from 0 to 15 %;
-wrong types at 0.2, 1 %; a column stands still on a value that it had in fewer than half of the reference's rows."""
+wrong types at 0.2, 1 %; a column stands still on a value that it had in fewer than half of the reference's rows; a
+column of another unit at a distance of 0.23 that a conversion takes away."""
 
 USUALLY_THERE = 0.2
 """A column missing in more of the reference's rows than this is one that comes and goes: more of it is a shift."""
@@ -26,13 +32,17 @@ SHIFTS = {"missing": 0.2, "duplicates": 0.5, "unseen": 0.5, "out_of_range": 0.5,
 DISTANCE = 0.1
 """Distance between two distributions, on a scale from 0 to 1, from which they count as moved."""
 
-DISTANCES = ("shift", "prediction_shift", "uncertainty_shift")
+DISTANCES = ("shift", "prediction_shift", "uncertainty_shift", "label_shift")
+
+CERTAIN = 2.0
+"""Standard errors from which an estimated cost differs from none."""
 
 _SENTENCES = {
     "broken": "values of the wrong type in {share} of the rows{note}",
     "missing": "missing in {share} of the rows, {was} in the reference",
     "duplicates": "{share} of the rows repeat another one, {was} in the reference",
     "constant": "stands still{note}, which {was} of the reference had",
+    "rescaled": "in another unit{note}",
     "unseen": "categories not known from training in {share} of the rows{note}, {was} in the reference",
     "out_of_range": "{share} of the values outside the range seen in training, {was} in the reference",
     "novel_labels": "{share} of the labels are of no class the model knows{note}",
@@ -40,21 +50,34 @@ _SENTENCES = {
     "shift": "distribution moved by {value:.2f}{note}",
     "prediction_shift": "distribution moved by {value:.2f}{note}",
     "uncertainty_shift": "distribution moved by {value:.2f}{note}",
+    "label_shift": "distribution moved by {value:.2f}{note}",
 }
+
+_SUBJECTS = {"prediction_shift": "prediction", "uncertainty_shift": "uncertainty", "label_shift": "label"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. `weight` is the effect over its threshold: what findings are ranked by."""
+    """One thing found. `weight` is the effect over its threshold."""
 
     measurement: Measurement
     weight: float
 
     @property
+    def subject(self) -> str | None:
+        """The column, or what else it is about."""
+        return _SUBJECTS.get(self.measurement.name, self.measurement.subject)
+
+    @property
+    def cost(self) -> float:
+        """By how much the metric is estimated to be worse for this; 0 where that is not sure."""
+        one = self.measurement
+        return one.cost if one.cost and abs(one.cost) > CERTAIN * (one.cost_error or 0.0) else 0.0
+
+    @property
     def sentence(self) -> str:
         """The finding in words."""
         one = self.measurement
-        subject = {"prediction_shift": "prediction", "uncertainty_shift": "uncertainty"}.get(one.name, one.subject)
         text = _SENTENCES[one.name].format(
             share=_percent(one.value),
             was=_percent(one.reference),
@@ -62,7 +85,16 @@ class Finding:
             value=one.value or 0.0,
             note=f" ({one.note})" if one.note else "",
         )
-        return f"{subject}: {text}" if subject else text
+        text += f"; {self._price}" if self._price else ""
+        return f"{self.subject}: {text}" if self.subject else text
+
+    @property
+    def _price(self) -> str:
+        one = self.measurement
+        if one.cost is None or one.cost_error is None:
+            return ""
+        figure = f"({one.cost:+.2g} +/- {one.cost_error:.1g})"
+        return f"estimated to cost {figure}" if self.cost > 0 else f"costs the model nothing {figure}"
 
 
 def _percent(share: float | None) -> str:
@@ -100,17 +132,40 @@ def faults(record: WindowRecord, level: float) -> list[Finding]:
     ]
 
 
-def shifts(record: WindowRecord, level: float) -> list[Finding]:
-    """What moved in a window without being broken, furthest first."""
-    broken = {one.measurement for one in faults(record, level)}
+def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
+    """What moved without being broken in the newest of these windows: the costliest first, then the furthest.
+
+    One of them is named falsely in one of `windows` windows at most.
+    """
+    newest = history[-1]
+    records = [record for record in history if record.version == newest.version]
+    found = {_key(one): one for one in newest.measurements if one.name in (*SHIFTS, *DISTANCES)}
+    tested = {key: one for key, one in found.items() if one.p_value is not None}
+    if not tested:
+        return []
+    scores = scores_of(np.array([_p_values(record, list(tested)) for record in records]))
+    sure = alarming(detect(scores, cap=windows * len(tested))[-1], windows)
     bounds = {**SHIFTS, **dict.fromkeys(DISTANCES, DISTANCE)}
-    return [one for one in _ranked(record, bounds, level) if one.measurement not in broken]
+    made = [
+        Finding(one, _effect(one) / bounds[one.name]) for one, yes in zip(tested.values(), sure, strict=True) if yes
+    ]
+    return sorted((one for one in made if one.weight >= 1), key=lambda one: (-one.cost, -one.weight))
+
+
+def _key(one: Measurement) -> tuple[str, str | None]:
+    return one.name, one.subject
+
+
+def _p_values(record: WindowRecord, keys: Sequence[tuple[str, str | None]]) -> list[float]:
+    """The p-value of each measurement, NaN where a window has none."""
+    known = {_key(one): one.p_value for one in record.measurements if one.p_value is not None}
+    return [known.get(key, math.nan) for key in keys]
 
 
 def _ranked(record: WindowRecord, bounds: dict[str, float], level: float) -> list[Finding]:
-    tested = [one for one in record.named(*FAULTS, *SHIFTS, *DISTANCES) if one.p_value is not None]
+    tested = [one for one in record.named(*bounds) if one.p_value is not None]
     real = [one for one, sure in zip(tested, holm([one.p_value or 0.0 for one in tested], level), strict=True) if sure]
-    found = [Finding(one, _effect(one) / bounds[one.name]) for one in real if one.name in bounds]
+    found = [Finding(one, _effect(one) / bounds[one.name]) for one in real]
     return sorted((one for one in found if one.weight >= 1), key=lambda one: -one.weight)
 
 

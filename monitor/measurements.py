@@ -34,8 +34,11 @@ class Measurement(Frozen):
     `subject` is the column or the segment it is about, None for the whole window. `low` and `high` bound the value
     with 95 % confidence; `error` is its standard error. `reference` is the same number on the champion's reference
     rows, `reference_error` its standard error. `p_value` is the chance of a value at least as far from the reference
-    when nothing changed, for this window's and the reference's own sizes, uncorrected. `rows` is the number of rows
-    behind the value. A value that cannot be had is None, and `note` says why; else `note` is an example or a detail.
+    when nothing changed, for this window's and the reference's own sizes and dependence, uncorrected. `rows` is the
+    number of rows behind the value. A value that cannot be had is None, and `note` says why; else `note` is an example
+    or a detail. `null_error` is the standard error that a value of so many rows has while nothing has changed, as the
+    reference's rows show it, and `skew` that of its law, towards the bad side. `counts` are the rows by bin of the
+    reference: they add up over windows. `cost` is by how much the metric is estimated to be worse for this alone.
     """
 
     name: str
@@ -46,7 +49,12 @@ class Measurement(Frozen):
     reference: Number = None
     reference_error: Number = None
     error: Number = None
+    null_error: Number = None
+    skew: Number = None
     p_value: Number = None
+    counts: tuple[int, ...] = ()
+    cost: Number = None
+    cost_error: Number = None
     rows: int = 0
     note: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monitor.attainable import Attainable
 from monitor.estimated import Estimated
+from monitor.gap import Gap, PriorGap
 from monitor.measurements import Measurement
 from monitor.performance import Performance, SegmentPerformance
 from monitor.quality import (
@@ -16,26 +17,31 @@ from monitor.quality import (
     UnseenShare,
     Volume,
 )
-from monitor.shift import ColumnShift, PredictionShift, UncertaintyShift
+from monitor.shift import ColumnShift, LabelShift, PredictionShift, UncertaintyShift
 from monitor.uncertainty import Coverage, Disagreement, SetSize, Uncertainty
+from monitor.units import Rescaled
 from monitor.views import Measure, View
 
 MEASURES: tuple[Measure, ...] = (
     Performance(),
     Attainable(),
     Estimated(),
+    Gap(),
+    PriorGap(),
     SegmentPerformance(),
     Volume(),
     BrokenShare(),
     MissingShare(),
     UnseenShare(),
     OutOfRange(),
+    Rescaled(),
     Constant(),
     Duplicates(),
     NovelLabels(),
     ColumnShift(),
     PredictionShift(),
     UncertaintyShift(),
+    LabelShift(),
     Uncertainty(),
     Disagreement(),
     SetSize(),

@@ -10,9 +10,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.views import Measure, Side, View
-from registry.metrics import METRICS, Metric
+from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric
 from registry.schema import canonical_category
 
 _Z = 1.96
@@ -34,6 +35,23 @@ def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_]) -> tuple[f
     return metric.value(labels, scores), metric.standard_error(labels, scores), n
 
 
+def null_of(metric: Metric, reference: Side, rows: int, *, stride: float) -> tuple[float, float]:
+    """Standard error and skew, towards the bad side, of the metric on `rows` rows while nothing has changed: from the
+    labelled reference rows, one of `stride` rows of their time; NaN where these are too few, or it is undefined."""
+    known = np.flatnonzero(reference.labelled)
+    if rows < 2 or len(known) < BLOCKS * LEAST_IN_BLOCK:
+        return float("nan"), float("nan")
+    pulls = metric.influence(reference.labels[known], reference.scores.take(known).scores)
+    effect = design_effect(pulls[:, None], rows, stride=stride)
+    return float(pulls.std(ddof=1) * np.sqrt(effect / rows)), _skew(pulls if metric.gain(0, 1) > 0 else -pulls, rows)
+
+
+def _skew(badness: Array, rows: int) -> float:
+    """Skew of the mean of so many independent values that are distributed as these."""
+    spread = float(badness.std())
+    return float(((badness - badness.mean()) ** 3).mean() / spread**3 / np.sqrt(rows)) if spread > 0 else float("nan")
+
+
 class Performance(Measure):
     """The task's metric over all labelled rows; the reference is the champion's figure on its test rows."""
 
@@ -44,6 +62,7 @@ class Performance(Measure):
         metric, known = task_metric(view), view.manifest.reference
         value, error, n = realised(metric, view.window, np.ones(len(view.window.labels), dtype=bool))
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
+        null_error, skew = null_of(metric, view.reference, n, stride=view.stride)
         return [
             Measurement(
                 name=self.name,
@@ -53,6 +72,8 @@ class Performance(Measure):
                 reference=known.value,
                 reference_error=known.error,
                 error=error,
+                null_error=null_error,
+                skew=skew,
                 rows=n,
                 note=note,
             )

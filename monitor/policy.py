@@ -1,41 +1,41 @@
 """Policies: measurements and what was done before in, a `Decision` with its reasons out. Nothing here acts.
 
-The default policy triggers on performance alone. Its arithmetic is in `comparison.py`, what it says about the data in
-`findings.py`. How its errors are counted:
+The default policy triggers on performance alone. Its arithmetic is in `comparison.py` and `evidence.py`, what it says
+about the data in `findings.py`, what it makes of all this in `diagnosis.py`. How its errors are counted: the user
+states a budget, one false alarm in n windows (`1 per 90d` is turned into windows by their length). It is shared out,
 
-    a window is worse     when its comparison rejects with probability `alpha`
-    the model is degraded when the newest `consecutive` judged windows are each worse, and all of them together are so
-                          with probability alpha / LOOKS; or twice or four times as many are so together, the newest
-                          among them (each with its share of that probability); or when the newest is
-                          beyond `overwhelming` standard errors
+    a half     degraded: an e-detector over all trails of comparisons reaches 2 n
+    a quarter  shifted: one over all columns and outputs reaches 4 n
+    a quarter  faulty: a window's p-values hold together with 1 / (4 n) (Holm)
 
-Each look is paid alike (Bonferroni over any LOOKS windows in a row): as far as the standard errors are true (see
-`comparison.py`), a champion that is not worse by more than `tolerate` is called degraded in at most alpha / LOOKS of
-the windows, one in 400 by default, and with probability `alpha` at most in any LOOKS of them. (An `overwhelming` below
-3 adds its own.)
-A spending sequence such as 6 alpha / (pi^2 k^2) would hold alpha for ever, but its hundredth look would ask for
-p < 3e-6; one that is paid by the window, as control charts are, is as keen in the second year as in the first.
+so that a champion that is not worse by more than `tolerate`, on inputs that have not moved, meets one alarm of any kind
+in n windows on average, at most: for ever, however often it is looked at, as far as the windows' errors are true (see
+`comparison.py`). A window whose labels arrive in parts is judged on what is there; it counts once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
-from monitor.comparison import Comparison, worst, worst_segments
-from monitor.findings import faults, shifts
+import numpy as np
+
+from monitor.comparison import BY_NAME, Comparison, Level, Trail, pool, realised, trails, worst_segments
+from monitor.diagnosis import Degradation, diagnose
+from monitor.evidence import alarming, detect, onset
+from monitor.findings import Finding, faults, shifts
 from monitor.measurements import WindowRecord
-from registry.decisions import Decision, Remedy, Severity
+from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.schema import Frozen
 from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 
-LOOKS = 20
-"""Windows over which `alpha` is spent."""
+DEGRADED, SHIFTED, FAULTY = 0.5, 0.25, 0.25
+"""Shares of the budget."""
 
-SPANS = {1: 0.5, 2: 0.25, 4: 0.25}
-"""Runs of windows judged together at each look, in multiples of `consecutive`, and the share of alpha each is paid."""
+EXPLAINING = 0.05
+"""Error probability of the segments that are named once the model is degraded."""
 
 MOST_NAMED = 5
 
@@ -52,10 +52,12 @@ class Act(Frozen):
 
 @dataclass(frozen=True)
 class Assessment:
-    """How things stand, before anybody asks what to do."""
+    """How things stand, before anybody asks what to do. `labelled`: labels say so, not an estimate alone."""
 
     severity: Severity
     reasons: tuple[str, ...]
+    diagnosis: Diagnosis | None = None
+    labelled: bool = True
 
 
 def decide(
@@ -79,8 +81,7 @@ def decide(
         case PeriodicPolicy():
             return _every_so_often(spec, assess(PerformancePolicy(), history, champion, min_labels), history, acts)
         case NeverPolicy():
-            seen = assess(PerformancePolicy(), history, champion, min_labels)
-            return Decision(remedy=Remedy.NONE, severity=seen.severity, reasons=seen.reasons)
+            return _told(Remedy.NONE, assess(PerformancePolicy(), history, champion, min_labels))
 
 
 def assess(
@@ -89,28 +90,120 @@ def assess(
     """Severity and reasons, most severe first."""
     if not history:
         return Assessment("ok", ("no window is complete yet",))
-    newest, level = history[-1], spec.alpha / LOOKS
-    broken = [found.sentence for found in faults(newest, level)]
-    moved = [found.sentence for found in shifts(newest, level)]
-    judged = _judged([record for record in history if record.version == champion], min_labels, level)
-    degraded, performance = _performance(spec, judged, newest, champion, min_labels)
-    severity: Severity = "faulty" if broken else "degraded" if degraded else "shifted" if moved else "ok"
+    newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
+    broken = faults(newest, FAULTY / windows)
+    wrong = {found.measurement for found in broken}
+    moved = [found for found in shifts(history, windows / SHIFTED) if found.measurement not in wrong]
+    sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows)]
+    found = _Performance(spec, sound, windows / DEGRADED, min_labels)
+    severity: Severity = "faulty" if broken else "degraded" if found.degraded else "shifted" if moved else "ok"
     empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)
-    where = worst_segments(newest, spec.tolerate, min_labels, level) if degraded else ()
-    return Assessment(severity, (*_few(broken), *empty, *performance, *_few(where), *_few(moved)))
+    late = () if found.covers(newest) else (_not_judged(newest, champion, min_labels),)
+    where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
+    told = diagnose(severity, found.degradation, broken, moved, where)
+    first = (told.sentence,) if told is not None else ()
+    reasons = (*first, *_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
+    return Assessment(severity, reasons, told, found.labelled)
+
+
+class _Performance:
+    """What the sound windows of the champion say together."""
+
+    def __init__(
+        self, spec: PerformancePolicy, records: Sequence[WindowRecord], windows: float, min_labels: int
+    ) -> None:
+        self._records, self._windows, self._min_labels = records, windows, min_labels
+        self._trails = trails(records, spec.tolerate, min_labels)
+        scores = [[np.nan if one is None else one.score for one in trail] for trail in self._trails]
+        self._scores = np.array(scores).T.reshape(len(records), len(self._trails))
+        values = detect(self._scores, cap=windows * max(1, len(self._trails)))
+        self._last = values[-1] if len(values) else np.empty(0)
+        self.degraded = bool(alarming(self._last, windows).any())
+
+    def covers(self, newest: WindowRecord) -> bool:
+        """Whether a window's labels are judged."""
+        return any(one is newest for one in self._records) and realised(newest, self._min_labels) is not None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any window since the onset has its labels."""
+        return any(one.realised.labelled for one in self._since) if self._trails else False
+
+    @property
+    def degradation(self) -> Degradation | None:
+        """The windows since when it is worse, for the diagnosis."""
+        if not self.degraded:
+            return None
+        scores = self._scores[:, self._worst]
+        judged = np.flatnonzero(~np.isnan(scores))
+        found = onset(scores[judged])
+        since, first, last = (int(judged[place]) for place in (found.at, found.first, found.last))
+        return Degradation(tuple(self._records), since, first, last, tuple(scores.tolist()), self._level)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What there is to say, in figures."""
+        if not self._trails:
+            return ()
+        strength = float(self._last.mean()) / self._windows
+        said = _sentence(self._names_since, self._records[-1].metric, self._level)
+        return (f"{said}; evidence {strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
+
+    @property
+    def _worst(self) -> int:
+        return int(np.argmax(self._last))
+
+    @property
+    def _since(self) -> list[Comparison]:
+        """The comparisons of the strongest trail since its onset, if degraded; else the newest."""
+        trail: Trail = self._trails[self._worst]
+        judged = [one for one in trail if one is not None]
+        place = onset([one.score for one in judged]).at if self.degraded else len(judged) - 1
+        return judged[place:]
+
+    @property
+    def _level(self) -> Comparison:
+        """Those comparisons as one. A reference that learns from the windows is taken as it was at the onset."""
+        since = self._since
+        now, first = pool([one.realised for one in since]), since[0]
+        against = pool([_weighted(one) for one in since]) if first.lasting else first.reference
+        loss = BY_NAME[self._records[-1].metric].gain(against.value, now.value)
+        return replace(first, realised=now, reference=against, loss=loss)
+
+    @property
+    def _names_since(self) -> str:
+        trail = self._trails[self._worst]
+        judged = [record for record, one in zip(self._records, trail, strict=True) if one is not None]
+        return _names(judged[-len(self._since) :])
+
+
+def _weighted(one: Comparison) -> Level:
+    return Level(one.reference.value, one.reference.error, one.realised.rows)
+
+
+def _every(history: Sequence[WindowRecord]) -> timedelta:
+    """How long a window takes."""
+    return sum((one.window.end - one.window.start for one in history), timedelta()) / len(history)
+
+
+def _told(remedy: Remedy, seen: Assessment, *, before: Sequence[str] = (), after: Sequence[str] = ()) -> Decision:
+    return Decision(
+        remedy=remedy, severity=seen.severity, reasons=(*before, *seen.reasons, *after), diagnosis=seen.diagnosis
+    )
 
 
 def _on_performance(
     spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
 ) -> Decision:
-    waiting, stale = _waiting(spec, history, acts), _stale(spec, history, acts)
     if seen.severity == "faulty":
-        return Decision(remedy=Remedy.ALERT, severity=seen.severity, reasons=seen.reasons)
+        return _told(Remedy.ALERT, seen)
+    if seen.severity == "degraded" and not seen.labelled:
+        return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
-        remedy = Remedy.NONE if waiting else Remedy.RESEARCH
-        return Decision(remedy=remedy, severity=seen.severity, reasons=(*seen.reasons, *waiting))
-    remedy = Remedy.RESEARCH if stale else Remedy.NONE
-    return Decision(remedy=remedy, severity=seen.severity, reasons=(*stale, *seen.reasons))
+        waiting = _waiting(spec, history, acts)
+        return _told(Remedy.NONE if waiting else Remedy.RESEARCH, seen, after=waiting)
+    stale = _stale(spec, history, acts)
+    return _told(Remedy.RESEARCH if stale else Remedy.NONE, seen, before=stale)
 
 
 def _stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
@@ -130,55 +223,7 @@ def _every_so_often(
     if remedy is Remedy.RESEARCH and seen.severity == "faulty":
         remedy = Remedy.ALERT
     said = f"{passed} windows since the last promotion or remedy, one is due every {spec.every}"
-    return Decision(remedy=remedy, severity=seen.severity, reasons=(said, *seen.reasons))
-
-
-def _judged(records: Sequence[WindowRecord], min_labels: int, level: float) -> list[WindowRecord]:
-    """The windows with enough labels and sound data: broken data say nothing about a model."""
-    enough = [record for record in records if (found := record.performance) is not None and found.rows >= min_labels]
-    return [record for record in enough if not faults(record, level)]
-
-
-def _performance(
-    spec: PerformancePolicy, judged: Sequence[WindowRecord], newest: WindowRecord, champion: str, min_labels: int
-) -> tuple[bool, tuple[str, ...]]:
-    """Whether performance is degraded, and what there is to say about it."""
-    late = () if judged and judged[-1] is newest else (_not_judged(newest, champion, min_labels),)
-    if not judged:
-        return False, late
-    one = worst(judged, 1, spec.tolerate)
-    level = spec.alpha / LOOKS
-    if one.deviation > spec.overwhelming and one.p_value <= level:
-        return True, (f"{_sentence(judged[-1:], one)}: overwhelming", *late)
-    run = _run(spec, judged)
-    spans = _spans(spec, judged, one.loss > one.tolerated, run)
-    if not spans:
-        patience = f": {run} of the {spec.consecutive} windows in a row that it takes" if run else ""
-        return False, (_sentence(judged[-1:], one) + patience, *late)
-    found = [(span, worst(judged, span, spec.tolerate), share * level) for span, share in spans.items()]
-    span, together, needed = min(found, key=lambda each: each[1].p_value / each[2])
-    said = f"{_sentence(judged[-span:], together)}, p = {together.p_value:.1g}, needed {needed:.3g}"
-    return together.p_value <= needed, (said, *late)
-
-
-def _spans(spec: PerformancePolicy, judged: Sequence[WindowRecord], worse: bool, run: int) -> dict[int, float]:
-    """How many of the newest windows are judged together, with their shares of the error probability.
-
-    `consecutive` of them when each is worse; twice and four times as many when the newest is worse than tolerated: what
-    is too small to show in one window shows in many.
-    """
-    spans = {spec.consecutive * times: share for times, share in SPANS.items()}
-    ready = {span: run >= span if span == spec.consecutive else worse and span <= len(judged) for span in spans}
-    return {span: share for span, share in spans.items() if ready[span]}
-
-
-def _run(spec: PerformancePolicy, judged: Sequence[WindowRecord]) -> int:
-    """How many of the newest windows are each worse, in a row; `consecutive` at most."""
-    for run in range(min(spec.consecutive, len(judged))):
-        until = len(judged) - run
-        if worst(judged[:until], 1, spec.tolerate).p_value > spec.alpha:
-            return run
-    return min(spec.consecutive, len(judged))
+    return _told(remedy, seen, before=(said,))
 
 
 def _waiting(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
@@ -206,22 +251,23 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
     return f"{_names([record])} is not judged yet: {labels:,} labels for version {champion}, {min_labels:,} needed"
 
 
-def _sentence(records: Sequence[WindowRecord], one: Comparison) -> str:
+def _sentence(windows: str, metric: str, one: Comparison) -> str:
     real, reference = one.realised, one.reference
     change = (
         f"worse by {one.loss:.3g}, tolerated {one.tolerated:.2g}" if one.loss > 0 else f"no worse ({-one.loss:+.3g})"
     )
+    on = "labels" if real.labelled else "rows, estimated without labels,"
     return (
-        f"{records[-1].metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} labels in {_names(records)}, "
+        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} in {windows}, "
         f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
     )
 
 
 def _names(records: Sequence[WindowRecord]) -> str:
-    numbers = [str(record.window.index) for record in records]
-    return f"window {numbers[0]}" if len(numbers) == 1 else f"windows {', '.join(numbers[:-1])} and {numbers[-1]}"
+    first, last = records[0].window.index, records[-1].window.index
+    return f"window {first}" if len(records) == 1 else f"windows {first} to {last}"
 
 
-def _few(sentences: Sequence[str]) -> tuple[str, ...]:
-    more = len(sentences) - MOST_NAMED
-    return (*sentences[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
+def _few(found: Sequence[Finding]) -> tuple[str, ...]:
+    more = len(found) - MOST_NAMED
+    return (*(one.sentence for one in found[:MOST_NAMED]), *((f"and {more} more",) if more > 0 else ()))

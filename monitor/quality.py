@@ -7,25 +7,36 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
+from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import share_above
 from monitor.views import Measure, Side, View
 from registry.schema import CategoricalColumn, Column, NumericColumn
 
+Marks = npt.NDArray[np.bool_]
+
 
 def share(
-    name: str, subject: str | None, window: tuple[int, int], reference: tuple[int, int], note: str = ""
+    name: str,
+    subject: str | None,
+    window: tuple[int, int],
+    reference: tuple[int, int],
+    note: str = "",
+    *,
+    effect: float = 1.0,
 ) -> Measurement:
-    """A share of rows beside the reference's, each given as (hits, rows), and the chance of one so much larger."""
+    """A share of rows beside the reference's, each given as (hits, rows), and the chance of one so much larger, where
+    `effect` rows are worth one independent one."""
     (hits, rows), (known_hits, known_rows) = window, reference
+    worth = [round(count / effect) for count in (hits, rows, known_hits, known_rows)]
     return Measurement(
         name=name,
         subject=subject,
         value=hits / rows if rows else None,
         reference=known_hits / known_rows if known_rows else None,
-        p_value=share_above(hits, rows, known_hits, known_rows) if rows else None,
+        p_value=share_above(*worth) if rows else None,
         rows=rows,
         note=note,
     )
@@ -43,12 +54,22 @@ class ColumnShare(Measure):
         return True
 
     @abstractmethod
-    def count(self, side: Side, column: Column) -> tuple[int, int, str]:
-        """How many rows are meant, of how many, and an example."""
+    def mark(self, side: Side, column: Column) -> Marks:
+        """Which of the rows that count are meant."""
+
+    def example(self, side: Side, column: Column) -> str:
+        """One of those that are meant, in words."""
+        return ""
 
     def _of(self, view: View, column: Column) -> Measurement:
-        hits, rows, note = self.count(view.window, column)
-        return share(self.name, column.name, (hits, rows), self.count(view.reference, column)[:2], note)
+        marks, known = self.mark(view.window, column), self._known(view, column)
+        hits, rows = int(marks.sum()), len(marks)
+        note = self.example(view.window, column) if hits else ""
+        effect = design_effect(known[:, None], rows, stride=view.stride) if hits and known.any() else 1.0
+        return share(self.name, column.name, (hits, rows), (int(known.sum()), len(known)), note, effect=effect)
+
+    def _known(self, view: View, column: Column) -> Marks:
+        return view.once(f"{self.name} {column.name}", lambda: self.mark(view.reference, column))
 
 
 class BrokenShare(ColumnShare):
@@ -56,10 +77,14 @@ class BrokenShare(ColumnShare):
 
     name: ClassVar[str] = "broken"
 
-    def count(self, side: Side, column: Column) -> tuple[int, int, str]:
-        """Rows with a broken value, and one such value."""
+    def mark(self, side: Side, column: Column) -> Marks:
+        """As many rows as have a broken value: they are missing by now, and no longer told apart."""
         found = side.broken.get(column.name)
-        return (found.rows, len(side), f"such as {found.example}") if found else (0, len(side), "")
+        return np.arange(len(side)) < (found.rows if found else 0)
+
+    def example(self, side: Side, column: Column) -> str:
+        """One such value."""
+        return f"such as {side.broken[column.name].example}"
 
 
 class MissingShare(ColumnShare):
@@ -67,10 +92,12 @@ class MissingShare(ColumnShare):
 
     name: ClassVar[str] = "missing"
 
-    def count(self, side: Side, column: Column) -> tuple[int, int, str]:
+    def mark(self, side: Side, column: Column) -> Marks:
         """Rows with nothing in them."""
-        broken = side.broken[column.name].rows if column.name in side.broken else 0
-        return int(side.inputs[column.name].isna().sum()) - broken, len(side), ""
+        marks = side.inputs[column.name].isna().to_numpy(dtype=np.bool_)
+        if column.name in side.broken:
+            marks = marks & (marks.cumsum() > side.broken[column.name].rows)
+        return marks
 
 
 class UnseenShare(ColumnShare):
@@ -82,12 +109,14 @@ class UnseenShare(ColumnShare):
         """Categorical columns."""
         return isinstance(column, CategoricalColumn)
 
-    def count(self, side: Side, column: Column) -> tuple[int, int, str]:
-        """Rows whose category is not known, and the most frequent such."""
-        present = side.inputs[column.name].dropna()
-        unseen = present[~present.isin(column.categories)] if isinstance(column, CategoricalColumn) else present[:0]
-        example = f"such as {unseen.mode().iloc[0]!r}" if len(unseen) else ""
-        return len(unseen), len(present), example
+    def mark(self, side: Side, column: Column) -> Marks:
+        """Rows whose category is not known."""
+        known = column.categories if isinstance(column, CategoricalColumn) else ()
+        return ~side.inputs[column.name].dropna().isin(known).to_numpy(dtype=np.bool_)
+
+    def example(self, side: Side, column: Column) -> str:
+        """The most frequent such category."""
+        return f"such as {side.inputs[column.name].dropna()[self.mark(side, column)].mode().iloc[0]!r}"
 
 
 class OutOfRange(ColumnShare):
@@ -99,12 +128,12 @@ class OutOfRange(ColumnShare):
         """Numeric columns whose range is known."""
         return isinstance(column, NumericColumn) and column.low is not None and column.high is not None
 
-    def count(self, side: Side, column: Column) -> tuple[int, int, str]:
+    def mark(self, side: Side, column: Column) -> Marks:
         """Rows below the lowest or above the highest number."""
-        present = side.inputs[column.name].dropna()
+        present = side.inputs[column.name].dropna().to_numpy()
         if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
-            return 0, len(present), ""
-        return int(((present < column.low) | (present > column.high)).sum()), len(present), ""
+            return np.zeros(len(present), dtype=np.bool_)
+        return np.asarray((present < column.low) | (present > column.high))
 
 
 class Constant(Measure):
@@ -121,17 +150,26 @@ class Constant(Measure):
         """One measurement a column that has values in the window."""
         columns = [column.name for column in view.manifest.data_schema.columns if column.kind != "datetime"]
         times_as_long = _times_as_long(view)
-        pairs = ((name, view.window.inputs[name].dropna(), view.reference.inputs[name].dropna()) for name in columns)
-        return [self._of(name, window, reference, times_as_long) for name, window, reference in pairs if len(window)]
+        made = (self._of(view, name, times_as_long) for name in columns)
+        return [one for one in made if one is not None]
 
-    def _of(self, name: str, window: pd.Series[Any], reference: pd.Series[Any], times_as_long: float) -> Measurement:
-        values, counts = np.unique(window.to_numpy(), return_counts=True)
-        most, before = values[counts.argmax()], reference.to_numpy()
+    def _of(self, view: View, name: str, times_as_long: float) -> Measurement | None:
+        window = view.window.inputs[name].dropna().to_numpy()
+        if not len(window):
+            return None
+        before, often = view.once(f"{self.name} {name}", lambda: _steps(view.reference, name))
+        values, counts = np.unique(window, return_counts=True)
+        most = values[counts.argmax()]
         known = (int((before == most).sum()), len(before))
         found = share(self.name, name, (int(counts.max()), len(window)), known, f"at {most!s}"[:80])
-        often = int(np.count_nonzero(before[1:] != before[:-1]))
         changes = often * times_as_long if math.isfinite(times_as_long) else math.inf
         return found.model_copy(update={"p_value": max(found.p_value or 0.0, math.exp(-changes))})
+
+
+def _steps(side: Side, name: str) -> tuple[npt.NDArray[Any], int]:
+    """The values of a column that are there, and how often one differs from the one before."""
+    values = side.inputs[name].dropna().to_numpy()
+    return values, int(np.count_nonzero(values[1:] != values[:-1]))
 
 
 def _times_as_long(view: View) -> float:
@@ -153,8 +191,8 @@ class Duplicates(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        (hits, rows), reference = _repeats(view.window), _repeats(view.reference)
-        return [share(self.name, None, (hits, rows), reference)]
+        reference = view.once(self.name, lambda: _repeats(view.reference))
+        return [share(self.name, None, _repeats(view.window), reference)]
 
 
 def _repeats(side: Side) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from monitor.comparison import SURE
+from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import means_differ, share_below, wilson
 from monitor.views import Measure, Side, View
@@ -78,25 +80,38 @@ class SetSize(MeanOutput):
 
 
 class Coverage(Measure):
-    """Share of labels inside the conformal set or interval, beside what was promised. The p-value is that of so few
-    under the promise (binomial), the interval Wilson's."""
+    """Share of labels inside the conformal set or interval, beside what was promised; the interval is Wilson's.
+
+    The p-value is that of so few (binomial) under the promise, or under the reference's own coverage where that is
+    lower: what never was kept has not changed. It is lower by SURE standard errors, since all windows share it. Rows
+    count for as many independent ones as the reference's are worth.
+    """
 
     name: ClassVar[str] = "coverage"
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         promised = view.manifest.task.coverage
-        inside = covered(view.window)
+        inside, known = covered(view.window), view.once(self.name, lambda: covered(view.reference))
         if not len(inside):
             return [Measurement(name=self.name, reference=promised, note="no labels yet")]
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
-        p_value = share_below(hits, rows, promised)
+        effect = design_effect(known[:, None], rows, stride=view.stride)
+        p_value = share_below(round(hits / effect), max(1, round(rows / effect)), min(promised, _kept(known, effect)))
         return [
             Measurement(
                 name=self.name, value=hits / rows, low=low, high=high, reference=promised, p_value=p_value, rows=rows
             )
         ]
+
+
+def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
+    """The coverage that the reference keeps for sure; 1 where it has no labels."""
+    if not len(known):
+        return 1.0
+    kept = float(known.mean())
+    return kept - SURE * float(np.sqrt(kept * (1 - kept) * effect / len(known)))
 
 
 def covered(side: Side) -> npt.NDArray[np.bool_]:

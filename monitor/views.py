@@ -7,9 +7,9 @@ measure never meets it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from registry.schema import Column, conform_column
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
 from registry.yardstick import Yardstick
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,20 @@ class View:
     reference: Side
     manifest: Manifest
     fresh: Fresh | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made when first asked for under this key: all views of one reference share a `memory`, so
+        it may depend on the reference and the manifest alone."""
+        if key not in self.memory:
+            self.memory[key] = make()
+        found: T = self.memory[key]
+        return found
+
+    @property
+    def stride(self) -> float:
+        """Of how many rows of its time the reference holds one: it is a sample of the test rows."""
+        return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)))
 
 
 class Measure(ABC):

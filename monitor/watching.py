@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from monitor.attainable import fit_fresh
 from monitor.measurements import Window, WindowRecord
@@ -87,6 +88,7 @@ class _Reader:
     def __init__(self, bundle: ModelBundle, version: str, log: InferenceLog, as_of: datetime) -> None:
         self._bundle, self._version, self._log, self._as_of = bundle, version, log, as_of
         self._fresh: Fresh | None = None
+        self._memory: dict[str, Any] = {}
 
     @cached_property
     def _reference(self) -> Side:
@@ -95,7 +97,7 @@ class _Reader:
     def view(self, place: Span | Window) -> View:
         logged = self._log.frame(start=place.start, end=place.end, labels_by=self._as_of)
         manifest = self._bundle.manifest
-        return View(window_side(logged, self._version, manifest), self._reference, manifest)
+        return View(window_side(logged, self._version, manifest), self._reference, manifest, memory=self._memory)
 
     def _yardstick(self, place: Span) -> Fresh | None:
         """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""

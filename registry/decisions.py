@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -20,6 +21,30 @@ class Remedy(StrEnum):
 Severity: TypeAlias = Literal["ok", "shifted", "faulty", "degraded"]
 
 
+Kind: TypeAlias = Literal["data fault", "covariate shift", "prior shift", "concept drift", "unexplained"]
+Shape: TypeAlias = Literal["abrupt", "gradual"]
+
+
+class Diagnosis(Frozen):
+    """What happened, as far as it can be told.
+
+    `onset` is the begin of the window that it most probably began in, `onset_from` and `onset_to` the begin and the end
+    of the stretch that it began in with a probability of 90 %; None where performance has not fallen. `recurs`: the
+    begin of an earlier window whose inputs were the same. `evidence` are the figures behind the kind.
+    """
+
+    kind: Kind
+    sentence: str
+    shape: Shape | None = None
+    onset: datetime | None = None
+    onset_from: datetime | None = None
+    onset_to: datetime | None = None
+    columns: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    recurs: datetime | None = None
+    evidence: tuple[str, ...] = ()
+
+
 class Decision(Frozen):
     """What a policy wants done about one window, and why.
 
@@ -30,6 +55,7 @@ class Decision(Frozen):
     remedy: Remedy
     severity: Severity
     reasons: tuple[str, ...]
+    diagnosis: Diagnosis | None = None
 
 
 class Check(Frozen):

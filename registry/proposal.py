@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
+from registry.durations import parse_duration
 from registry.errors import TaskError, did_you_mean
 from registry.inference import Kinds, infer_problem
 from registry.schema import as_datetimes
@@ -24,7 +25,6 @@ from registry.task import (
     TimeWindows,
     Windows,
     explain,
-    parse_duration,
 )
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -201,13 +201,17 @@ COMMENTS = {
     "policy": "When to act.",
     "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
     "policy.tolerate": "How much worse than the model's own reference the metric may be, as a share of it.",
-    "policy.alpha": "Probability of a false alarm in any 20 windows in a row.",
-    "policy.consecutive": "Degraded windows in a row that ask for a remedy.",
-    "policy.overwhelming": "Standard errors at which one window is enough.",
+    "policy.false_alarms": "Budget of all alarms together: such as 1 per 90d, or 1 per 500 windows.",
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",
     "policy.cooldown": "Windows after a remedy in which none is triggered.",
     "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
     "policy.every": "Windows between two remedies.",
+    "alerts": "Which decisions are told to the channels of EVERFIT_ALERT_URLS, and how often (in event time).",
+    "alerts.least": "Least severity that is told: shifted < faulty < degraded. All of them are in the ledger.",
+    "alerts.cooldown": "At most one message of a severity within this time, unless it gets worse or is over.",
+    "alerts.resolve_after": "Quiet windows in a row after which an alert is over.",
+    "alerts.reopen_within": "A new alert this soon after the last one continues it.",
+    "alerts.remind": "How often an alert that goes on is told again; null: never.",
     "gate": "What a new model must show on fresh rows, against the old one on the same rows, to replace it.",
     "gate.confidence": "One-sided confidence that it is better.",
     "gate.min_gain": "Gain in the metric that must be exceeded with that confidence.",

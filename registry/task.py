@@ -21,39 +21,12 @@ from pydantic import (
     model_validator,
 )
 
+from registry.durations import Duration, format_duration
 from registry.errors import TaskError, did_you_mean
 from registry.schema import ColumnKind, Frozen
 
 _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-
-def parse_duration(value: object) -> timedelta:
-    """A span of time written as a whole number and a unit.
-
-    >>> parse_duration("7d")
-    datetime.timedelta(days=7)
-    """
-    if isinstance(value, timedelta):
-        return value
-    match = re.fullmatch(r"\s*(\d+)\s*([smhdw])\s*", str(value))
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"expected a number and a unit (s, m, h, d, w) such as 7d, got {value!r}")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def format_duration(value: timedelta) -> str:
-    """The shortest writing that `parse_duration` reads back.
-
-    >>> format_duration(timedelta(days=14)), format_duration(timedelta(hours=36))
-    ('2w', '36h')
-    """
-    seconds = int(value.total_seconds())
-    unit = next(unit for unit in reversed(_UNITS) if seconds % _UNITS[unit] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
-
-
-Duration: TypeAlias = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
@@ -169,20 +142,57 @@ class Monitor(Frozen):
     )
 
 
+class FalseAlarms(Frozen):
+    """A budget: so many false alarms in so many windows, or in so long a time, at most.
+
+    Written `1 per 90d` or `2 per 500 windows`.
+    """
+
+    number: int = Field(ge=1)
+    windows: int | None = Field(None, ge=2)
+    span: Duration | None = None
+
+    def windows_each(self, every: timedelta) -> float:
+        """How many windows one false alarm is paid from, if a window takes `every`; 2 at least.
+
+        >>> parse_false_alarms("1 per 90d").windows_each(timedelta(days=1))
+        90.0
+        """
+        whole = self.windows if self.span is None else self.span / every
+        return max(2.0, (whole or 0) / self.number)
+
+
+def parse_false_alarms(value: object) -> object:
+    """A budget from its writing; anything but a string is passed on."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([1-9]\d*)\s+per\s+(?:([1-9]\d*)\s+windows?|(\d+\s*[smhdw]))\s*", value)
+    if match is None:
+        raise ValueError(f"expected such as '1 per 90d' or '1 per 500 windows', got {value!r}")
+    return FalseAlarms(number=int(match[1]), windows=match[2], span=match[3])
+
+
+def format_false_alarms(value: FalseAlarms) -> str:
+    """The writing that `parse_false_alarms` reads back."""
+    span = f"{value.windows} windows" if value.span is None else format_duration(value.span)
+    return f"{value.number} per {span}"
+
+
+Budget: TypeAlias = Annotated[FalseAlarms, BeforeValidator(parse_false_alarms), PlainSerializer(format_false_alarms)]
+
+
 class PerformancePolicy(Frozen):
     """Degraded performance triggers; shift only explains.
 
-    A window is worse when the metric is below the champion's own reference by more than `tolerate` (as a share of the
-    reference) with error probability `alpha`. `consecutive` such windows in a row, if together they are so with `alpha`
-    corrected over 20 looks in time, or one whose deviation is beyond `overwhelming` standard errors, ask for a
-    re-search.
+    The model is degraded when its metric is worse than its references by more than `tolerate` (as a share of the
+    reference), with evidence that adds up over windows and is paid from `false_alarms`: the budget of all verdicts on
+    all columns, segments, measures and looks together. Half of it is for performance, a quarter each for broken data
+    and for shifts.
     """
 
     kind: Literal["performance"] = "performance"
     tolerate: float = Field(0.02, ge=0, lt=1)
-    alpha: float = Field(0.05, gt=0, lt=0.5)
-    consecutive: int = Field(2, ge=1)
-    overwhelming: float = Field(6.0, gt=0)
+    false_alarms: Budget = FalseAlarms(number=1, span=timedelta(days=90))
     warmup: int = Field(1, ge=0, description="windows after a promotion in which nothing is triggered")
     cooldown: int = Field(2, ge=0, description="windows after a remedy in which none is triggered")
     refresh: int | None = Field(
@@ -204,6 +214,16 @@ class PeriodicPolicy(Frozen):
 
 
 PolicySpec: TypeAlias = Annotated[PerformancePolicy | NeverPolicy | PeriodicPolicy, Field(discriminator="kind")]
+
+
+class Alerts(Frozen):
+    """Who hears of a decision, and how often. All times are event time; `shifted < faulty < degraded`."""
+
+    least: Literal["shifted", "faulty", "degraded"] = Field("faulty", description="least severity that is an alert")
+    cooldown: Duration = Field(timedelta(days=1), description="at most one message of a severity within this time")
+    resolve_after: int = Field(2, ge=1, le=50, description="quiet windows in a row that end an alert")
+    reopen_within: Duration = Field(timedelta(days=7), description="how soon a new one continues the one that ended")
+    remind: Duration | None = Field(timedelta(days=7), description="reminders while an alert goes on; none: none")
 
 
 class Gate(Frozen):
@@ -241,6 +261,7 @@ class TaskSpec(Frozen):
     research: Research = Research()
     monitor: Monitor = Monitor()
     policy: PolicySpec = PerformancePolicy()
+    alerts: Alerts = Alerts()
     gate: Gate = Gate()
     constraints: Constraints = Constraints()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from monitor.comparison import Level, compare, pool, tolerated_loss, worst, worst_segments
+from monitor.comparison import SURE, Level, compare, pool, tolerated_loss, trails, worst_segments
 from monitor.measurements import Measurement
-from tests.monitor.records import record, weeks
+from tests.monitor.records import performance, record, weeks
 
 
 @pytest.mark.parametrize(
@@ -37,15 +38,55 @@ def test_pooled_windows_weigh_by_rows() -> None:
     assert found.error == pytest.approx(math.hypot(3, 12) / 400)
 
 
-def test_its_own_past_is_a_reference_where_the_test_rows_were_hard() -> None:
-    found = worst(weeks([0.74, 0.75, 0.74, 0.70], reference=0.65), 1, 0.02)
-    assert found.against == "its 3 windows before"
-    assert found.loss == pytest.approx(0.043, abs=0.001)
+def test_its_own_past_finds_an_abrupt_fall_where_the_test_rows_were_hard() -> None:
+    test, past = trails(weeks([0.74, 0.75, 0.74, 0.66], reference=0.65), 0.02, 100)
+    assert past[0] is None
+    assert [one is not None and one.against for one in past[1:]] == [
+        f"its test rows and {n} windows before" for n in (1, 2, 3)
+    ]
+    assert past[3] is not None
+    assert test[3] is not None
+    assert past[3].score > 3 > 0 > test[3].score
 
 
-def test_its_test_rows_are_the_reference_where_it_fell_slowly() -> None:
-    found = worst(weeks([0.69, 0.68, 0.67, 0.66], reference=0.7), 1, 0.02)
-    assert found.against == "its test rows"
+def test_its_test_rows_find_a_slow_fall_which_its_past_learns_to_live_with() -> None:
+    values = [0.70 - 0.004 * week for week in range(15)]
+    test, past = (trail[-1] for trail in trails(weeks(values, reference=0.7), 0.02, 100))
+    assert test is not None
+    assert past is not None
+    assert test.deviation > past.deviation + 1
+
+
+def test_a_reference_that_stays_is_taken_to_be_worse_by_its_error() -> None:
+    now, reference = Level(0.60, 0.01, 100), Level(0.70, 0.02, 100)
+    once, lasting = (compare("auc", now, reference, "", 0.0, lasting=lasting) for lasting in (False, True))
+    assert once.deviation == pytest.approx(0.1 / math.hypot(0.01, 0.02))
+    assert lasting.deviation == pytest.approx((0.1 - SURE * 0.02) / 0.01)
+
+
+def test_a_deviation_from_windows_before_is_independent_of_theirs() -> None:
+    """Recursive residuals: no correlation between windows, though all share the test rows."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        history = weeks(rng.normal(0.70, 0.008, 6), reference=rng.normal(0.70, 0.01))
+        trail = trails(history, 0.0, 100)[1]
+        found.append([one.deviation for one in trail if one is not None])
+    apart = np.corrcoef(np.array(found).T)[np.triu_indices(5, 1)]
+    assert np.abs(apart).max() < 0.2
+    assert np.std(found) == pytest.approx(1.0, abs=0.06)
+
+
+def test_an_estimate_stands_in_for_labels_that_have_not_come() -> None:
+    made = Measurement(name="estimated", value=0.6, error=0.02, rows=900)
+    record_ = record(0, performance(None), made)
+    (trail,) = trails([record_], 0.02, 100)
+    assert trail[0] is not None
+    assert (trail[0].realised.value, trail[0].realised.labelled) == (0.6, False)
+    assert trails([record(0, performance(0.69), made)], 0.02, 100)[0][0].realised.labelled
+
+
+def test_few_labels_say_nothing() -> None:
+    assert trails([record(0, performance(0.2, rows=60))], 0.02, 100) == ()
 
 
 def test_the_worst_segments_are_named_with_their_figures() -> None:
@@ -56,8 +97,3 @@ def test_the_worst_segments_are_named_with_their_figures() -> None:
     made = [segment("c=A", 0.6), segment("c=B", 0.79), segment("c=C", 0.5), segment("c=D", 0.1, rows=20)]
     said = worst_segments(record(0, *made), 0.02, 100, 0.0025)
     assert said == ("c=C: auc 0.500 on 500 labels, reference 0.800", "c=A: auc 0.600 on 500 labels, reference 0.800")
-
-
-def test_a_record_without_performance_is_refused() -> None:
-    with pytest.raises(ValueError, match="window 0 has no performance"):
-        worst(weeks([None]), 1, 0.02)

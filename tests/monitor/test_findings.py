@@ -9,7 +9,7 @@ from monitor.findings import Finding, faults, holm, shifts
 from monitor.measurements import Measurement
 from tests.monitor.records import record
 
-LEVEL = 0.0025
+LEVEL, WINDOWS = 0.0025, 400
 
 
 def share(name: str, value: float, reference: float, p_value: float = 1e-20, subject: str | None = "x") -> Measurement:
@@ -31,7 +31,6 @@ def shift(value: float, p_value: float, subject: str = "x") -> Measurement:
 )
 def test_what_is_broken(one: Measurement, sentence: str) -> None:
     assert [found.sentence for found in faults(record(0, one), LEVEL)] == [sentence]
-    assert shifts(record(0, one), LEVEL) == []
 
 
 @pytest.mark.parametrize(
@@ -52,21 +51,55 @@ def test_what_is_not_broken(one: Measurement) -> None:
 
 def test_shifts_are_ranked_and_small_or_unsure_ones_left_out() -> None:
     made = [shift(0.12, 1e-9, "a"), shift(0.4, 1e-9, "b"), shift(0.09, 1e-99, "c"), shift(0.5, 0.2, "d")]
-    found = shifts(record(0, *made), LEVEL)
+    found = shifts([record(0, *made)], WINDOWS)
     assert [one.measurement.subject for one in found] == ["b", "a"]
     assert found[0].sentence == "b: distribution moved by 0.40 (median 1 -> 2)"
 
 
 def test_coverage_counts_when_it_falls_and_not_when_it_rises() -> None:
     fallen, risen = (Measurement(name="coverage", value=v, reference=0.9, p_value=1e-9, rows=900) for v in (0.8, 0.99))
-    assert shifts(record(0, fallen), LEVEL)[0].sentence == "conformal coverage 80 % on 900 labels, promised 90 %"
-    assert shifts(record(0, risen), LEVEL) == []
+    assert shifts([record(0, fallen)], WINDOWS)[0].sentence == "conformal coverage 80 % on 900 labels, promised 90 %"
+    assert shifts([record(0, risen)], WINDOWS) == []
 
 
 def test_many_columns_are_corrected_for() -> None:
-    made = [shift(0.3, LEVEL / 2, f"c{number}") for number in range(20)]
-    assert shifts(record(0, *made), LEVEL) == []
-    assert len(shifts(record(0, made[0]), LEVEL)) == 1
+    made = [shift(0.3, 1e-6, "c0"), *(shift(0.3, 0.5, f"c{number}") for number in range(1, 40))]
+    assert shifts([record(0, *made)], WINDOWS) == []
+    assert len(shifts([record(0, made[0])], WINDOWS)) == 1
+
+
+def test_evidence_adds_up_over_windows_of_one_version() -> None:
+    weak = shift(0.3, 1e-3)
+    assert shifts([record(0, weak)], WINDOWS) == []
+    assert len(shifts([record(week, weak) for week in range(3)], WINDOWS)) == 1
+    others = [record(week, weak, version="0") for week in range(2)]
+    assert shifts([*others, record(2, weak)], WINDOWS) == []
+
+
+def test_a_shift_that_is_over_is_soon_forgotten() -> None:
+    moved = [record(week, shift(0.3, 1e-20)) for week in range(10)]
+    quiet = [record(10 + week, shift(0.3, 0.5)) for week in range(3)]
+    assert shifts(moved, WINDOWS)
+    assert shifts([*moved, *quiet], WINDOWS) == []
+
+
+def test_shifts_are_named_falsely_once_in_so_many_windows_at_most() -> None:
+    """p-values of 30 columns that have not moved, all effects large enough."""
+    rng, rang, windows = np.random.default_rng(0), 0, 20
+    for _ in range(60):
+        p_values = rng.random((windows, 30))
+        history = [record(i, *(shift(0.5, p, f"c{j}") for j, p in enumerate(row))) for i, row in enumerate(p_values)]
+        rang += sum(bool(shifts(history[: until + 1], windows)) for until in range(windows))
+    assert rang / (60 * windows) <= 1 / windows
+
+
+def test_the_costliest_comes_first_and_what_costs_nothing_is_said_to() -> None:
+    free = shift(0.6, 1e-20, "a").model_copy(update={"cost": 0.001, "cost_error": 0.002})
+    dear = shift(0.2, 1e-20, "b").model_copy(update={"cost": 0.03, "cost_error": 0.004})
+    found = shifts([record(0, free, dear)], WINDOWS)
+    assert [one.subject for one in found] == ["b", "a"]
+    assert found[0].sentence.endswith("estimated to cost (+0.03 +/- 0.004)")
+    assert found[1].sentence.endswith("costs the model nothing (+0.001 +/- 0.002)")
 
 
 def test_holm_holds_the_family_wise_error() -> None:

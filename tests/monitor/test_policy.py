@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from monitor.measurements import Measurement
-from monitor.policy import LOOKS, Act, decide
+from monitor.policy import Act, decide
 from registry.decisions import Remedy
-from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.task import FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from tests.monitor.records import START, end_of, performance, record, weeks
 
 GOOD, BAD, AWFUL = 0.70, 0.66, 0.50
 DEFAULT = PerformancePolicy()
+STRICT = PerformancePolicy(false_alarms=FalseAlarms(number=1, windows=500))
 POLICIES: tuple[PolicySpec, ...] = (DEFAULT, NeverPolicy(), PeriodicPolicy())
 BROKEN = Measurement(name="broken", subject="x", value=0.5, reference=0.0, p_value=0.0, rows=6_000)
 MOVED = Measurement(name="shift", subject="x", value=0.4, p_value=0.0, rows=6_000, note="median 1 -> 2")
@@ -39,11 +40,15 @@ class TestContract:
         assert found.severity == "faulty"
         assert found.remedy in (Remedy.ALERT, Remedy.NONE)
         assert any(reason.startswith("x: values of the wrong type in 50 %") for reason in found.reasons)
+        assert found.diagnosis is not None
+        assert (found.diagnosis.kind, found.diagnosis.columns) == ("data fault", ("x",))
 
     def test_a_shift_alone_triggers_nothing_and_is_named(self, spec: PolicySpec) -> None:
         found = decide(spec, [record(0, performance(GOOD), MOVED)])
         assert (found.remedy, found.severity) == (Remedy.NONE, "shifted")
         assert "x: distribution moved by 0.40 (median 1 -> 2)" in found.reasons
+        assert found.diagnosis is not None
+        assert found.diagnosis.sentence == "Inputs moved: x; performance holds, at no cost that can be told"
 
     def test_an_empty_window_is_no_accident(self, spec: PolicySpec) -> None:
         empty = record(3).model_copy(update={"window": record(3).window.model_copy(update={"rows": 0})})
@@ -62,29 +67,43 @@ def test_periodic_counts_from_the_last_act() -> None:
     assert decide(spec, history, [Act(kind="remedy", at=end_of(3))]).remedy is Remedy.NONE
 
 
-def test_one_bad_window_waits_for_a_second() -> None:
-    found = decide(DEFAULT, weeks([GOOD, GOOD, BAD]))
-    assert (found.remedy, found.severity) == (Remedy.NONE, "ok")
-    assert "1 of the 2 windows in a row that it takes" in found.reasons[0]
+def test_one_bad_window_is_evidence_and_not_enough() -> None:
+    found = decide(STRICT, weeks([GOOD, GOOD, 0.675]))
+    assert (found.remedy, found.severity, found.diagnosis) == (Remedy.NONE, "ok", None)
+    assert "of what one false alarm in 1,000 windows takes" in found.reasons[0]
 
 
-def test_two_in_a_row_ask_for_a_research_in_figures() -> None:
+def test_several_in_a_row_ask_for_a_research_in_figures() -> None:
     found = decide(DEFAULT, weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7))
     assert (found.remedy, found.severity) == (Remedy.RESEARCH, "degraded")
-    assert found.reasons[0].startswith(
-        "auc 0.650 +/- 0.006 on 12,000 labels in windows 2 and 3, reference 0.705 +/- 0.006 (its 2 windows before): "
-        "worse by 0.055, tolerated 0.014, p = "
+    assert found.reasons[1].startswith(
+        "auc 0.650 +/- 0.006 on 12,000 labels in windows 2 to 3, reference 0.704 +/- 0.005 (its test rows and 2 "
+        "windows before): worse by 0.0538, tolerated 0.014; evidence "
     )
 
 
-def test_two_that_are_not_in_a_row_do_not() -> None:
-    assert decide(DEFAULT, weeks([0.65, GOOD, 0.65])).severity == "ok"
+def test_the_diagnosis_says_when_it_began() -> None:
+    found = decide(STRICT, weeks([*[GOOD] * 8, 0.61, 0.62, 0.61])).diagnosis
+    assert found is not None
+    assert (found.shape, found.onset) == ("abrupt", end_of(7))
+    assert found.onset_from is not None
+    assert found.onset_to is not None
+    assert found.onset_from <= end_of(7) < found.onset_to
+    assert found.sentence.startswith("Unexplained, abrupt, since 2024-02-26 00:00; auc 0.613 instead of 0.700")
 
 
-def test_one_overwhelming_window_is_enough() -> None:
-    found = decide(DEFAULT, weeks([GOOD, GOOD, AWFUL]))
-    assert found.remedy is Remedy.RESEARCH
-    assert "overwhelming" in found.reasons[0]
+def test_a_fall_that_goes_on_is_gradual() -> None:
+    values = [*[GOOD] * 6, *(GOOD - 0.013 * step for step in range(1, 9))]
+    found = decide(STRICT, weeks(values)).diagnosis
+    assert found is not None
+    assert found.shape == "gradual"
+
+
+def test_an_estimate_without_labels_alerts_and_waits() -> None:
+    guess = Measurement(name="estimated", value=0.5, error=0.01, rows=6_000)
+    found = decide(DEFAULT, [*weeks([GOOD] * 3), *(record(3 + i, performance(None), guess) for i in range(2))])
+    assert (found.severity, found.remedy) == ("degraded", Remedy.ALERT)
+    assert found.reasons[-1] == "an estimate says so: a new model has to wait for labels"
 
 
 def test_too_few_labels_are_not_judged_yet_and_said_so() -> None:
@@ -140,37 +159,35 @@ def test_after_an_act_it_waits(kind: str, pause: int, word: str) -> None:
         assert any(reason.startswith(word) for reason in found.reasons) == (passed <= pause)
 
 
-def degraded_share(spec: PerformancePolicy, loss: float, windows: int, champions: int, seed: int = 0) -> float:
-    """Share of champions that are called degraded in any of their windows. The true AUC is 0.70 on the test rows and
+def degraded_windows(spec: PerformancePolicy, loss: float, windows: int, champions: int, seed: int = 0) -> np.ndarray:
+    """In which windows champions are called degraded, (champions, windows). The true AUC is 0.70 on the test rows and
     `loss` less ever after; both are seen with their errors."""
-    rng, called = np.random.default_rng(seed), 0
+    rng, called = np.random.default_rng(seed), []
     for _ in range(champions):
         reference = rng.normal(0.70, 0.01)
         history = weeks(rng.normal(0.70 - loss, 0.008, windows), reference=reference)
-        called += any(decide(spec, history[: until + 1]).severity == "degraded" for until in range(windows))
-    return called / champions
+        called.append([decide(spec, history[: until + 1]).severity == "degraded" for until in range(windows)])
+    return np.array(called)
 
 
-@pytest.mark.parametrize(
-    "spec", [DEFAULT, PerformancePolicy(consecutive=1), PerformancePolicy(tolerate=0, consecutive=1)]
-)
+@pytest.mark.parametrize("tolerate", [0.02, 0.0])
 @pytest.mark.parametrize("harmless", [0.0, 1.0])
-def test_false_alarms_stay_within_alpha_over_their_looks(spec: PerformancePolicy, harmless: float) -> None:
-    """Up to the very loss that is tolerated."""
-    champions = 100
-    bound = spec.alpha + 2.5 * np.sqrt(spec.alpha * (1 - spec.alpha) / champions)
-    assert degraded_share(spec, harmless * spec.tolerate * 0.70, LOOKS, champions) <= bound
+@pytest.mark.parametrize("windows", [10, 25])
+def test_false_alarms_stay_within_the_budget(tolerate: float, harmless: float, windows: int) -> None:
+    """Up to the very loss that is tolerated, all windows with an alarm counted: more than there are alarms."""
+    spec = PerformancePolicy(tolerate=tolerate, false_alarms=FalseAlarms(number=1, windows=windows))
+    assert degraded_windows(spec, harmless * tolerate * 0.70, windows, 40).mean() <= 1 / windows
 
 
 def test_a_fall_by_six_hundredths_of_auc_is_seen_within_three_windows() -> None:
-    assert degraded_share(DEFAULT, 0.06, 3, 200) > 0.8
+    assert degraded_windows(DEFAULT, 0.06, 3, 100).any(axis=1).mean() > 0.8
 
 
 def test_a_fall_late_in_life_is_seen_as_soon() -> None:
     """The hundredth look is as keen as the third."""
     rng, seen = np.random.default_rng(1), 0
-    for _ in range(50):
+    for _ in range(20):
         values = [*rng.normal(0.70, 0.008, 57), *rng.normal(0.64, 0.008, 3)]
         history = weeks(values, reference=rng.normal(0.70, 0.01))
         seen += any(decide(DEFAULT, history[:until]).severity == "degraded" for until in (58, 59, 60))
-    assert seen >= 45
+    assert seen >= 18

@@ -102,7 +102,8 @@ def test_a_broken_column_is_faulty_and_not_trained_on(room: Room) -> None:
     write_rows(room.log, room.bundle, frame)
     found = room.watch("03-12").decision
     assert (found.severity, found.remedy) == ("faulty", Remedy.ALERT)
-    assert found.reasons[0] == "amount: missing in 50 % of the rows, 0 % in the reference"
+    assert found.reasons[0].startswith("Data fault: amount")
+    assert found.reasons[1] == "amount: missing in 50 % of the rows, 0 % in the reference"
 
 
 def test_labels_of_tomorrow_do_not_exist_and_are_looked_for_again(room: Room) -> None:
@@ -123,7 +124,8 @@ def test_a_window_without_any_label_waits_for_them(room: Room) -> None:
     write_rows(room.log, room.bundle, frame, delay=None)
     found = room.watch("03-11")
     assert found.decision.severity == "ok"
-    assert found.decision.reasons[0].startswith("window 0 is not judged yet: 0 labels")
+    assert "estimated without labels, in window 0" in found.decision.reasons[0]
+    assert found.decision.reasons[1].startswith("window 0 is not judged yet: 0 labels")
     write_labels(room.log, frame, delay=8)
     late = room.watch("03-18")
     assert indices(late) == [0, 1]

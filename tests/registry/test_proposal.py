@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from registry.durations import format_duration
 from registry.errors import RowError, TaskError
 from registry.inference import infer_kinds
 from registry.proposal import propose, task_name, to_yaml, write
-from registry.task import FileSource, SqlSource, TaskSpec, format_duration, load
+from registry.task import FileSource, SqlSource, TaskSpec, load
 from tests.handmade import make_frame, make_task
 
 SOURCE = FileSource(path="data/flights.parquet")

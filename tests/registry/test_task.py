@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.durations import format_duration, parse_duration
 from registry.errors import TaskError
-from registry.task import SqlSource, TaskSpec, TimeWindows, format_duration, load, parse_duration
+from registry.task import SqlSource, TaskSpec, TimeWindows, load
 from tests.handmade import make_task
 
 

@@ -1,0 +1,192 @@
+"""From what was found to what happened: the kind of change, its shape, its onset, who is responsible; one sentence.
+
+    data fault       columns are broken: nothing is said about the model
+    covariate shift  inputs moved, and the champion's own answers lead one to expect the loss
+    prior shift      the classes' shares changed, and answers adjusted to them are calibrated again
+    concept drift    performance is worse than the answers lead one to expect, adjusted or not
+    unexplained      performance fell, by no more than is expected of such rows, on inputs that have not moved
+
+(Moreno-Torres et al. 2012 for the terms.) The shape is gradual where the evidence goes on growing after the onset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.comparison import Comparison
+from monitor.evidence import score_of, tail
+from monitor.findings import Finding
+from monitor.measurements import Measurement, WindowRecord
+from monitor.significance import jensen_shannon
+from registry.decisions import Diagnosis, Kind, Severity, Shape
+
+CERTAIN = 3.0
+"""Standard errors from which a gap, over all windows since the onset, is taken to be there."""
+
+STEADY = 2.0
+"""Standard errors from which a slope after the onset is taken to be there."""
+
+LEAST_STEPS = 4
+"""Fewest windows that have a slope."""
+
+ALIKE = 0.5
+"""How much nearer than the windows between an earlier one must be to be called a recurrence."""
+
+MOST = 3
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """A fall in performance: the sound windows of the champion, in which of them (positions) it began, between which
+    that lies, the scores of the trail that shows it best, and its comparison over all windows since the onset."""
+
+    records: tuple[WindowRecord, ...]
+    since: int
+    first: int
+    last: int
+    scores: tuple[float, ...]
+    comparison: Comparison
+
+    @property
+    def windows(self) -> tuple[WindowRecord, ...]:
+        """The windows since the onset."""
+        return self.records[self.since :]
+
+
+def diagnose(
+    severity: Severity,
+    fall: Degradation | None,
+    broken: Sequence[Finding],
+    moved: Sequence[Finding],
+    segments: Sequence[str] = (),
+) -> Diagnosis | None:
+    """The diagnosis; None while everything is in order."""
+    if severity == "ok":
+        return None
+    if severity == "faulty":
+        columns = _columns(broken)
+        named = ", ".join(columns) or "whole rows"
+        return Diagnosis(
+            kind="data fault",
+            sentence=f"Data fault: {named}; nothing is said about the model until the data are mended",
+            columns=columns,
+            evidence=tuple(one.sentence for one in broken[:MOST]),
+        )
+    if fall is None:
+        return _harmless(moved)
+    kind, evidence = _kind(fall, moved)
+    columns = _columns([one for one in moved if one.cost > 0] or moved)
+    shape = _shape(fall)
+    start, end = fall.records[fall.first].window.start, fall.records[fall.last].window.end
+    at = fall.records[fall.since].window.start
+    again = _recurs(fall)
+    return Diagnosis(
+        kind=kind,
+        sentence=_sentence(kind, fall, shape, columns, segments, again),
+        shape=shape,
+        onset=at,
+        onset_from=start,
+        onset_to=end,
+        columns=columns,
+        segments=tuple(one.split(":")[0] for one in segments[:MOST]),
+        recurs=None if again is None else again.window.start,
+        evidence=evidence,
+    )
+
+
+def _harmless(moved: Sequence[Finding]) -> Diagnosis:
+    columns = _columns(moved)
+    cost = max((one.cost for one in moved), default=0.0)
+    price = "at an estimated cost" if cost > 0 else "at no cost that can be told"
+    return Diagnosis(
+        kind="covariate shift",
+        sentence=f"Inputs moved: {', '.join(columns) or 'the outputs'}; performance holds, {price}",
+        columns=columns,
+        evidence=tuple(one.sentence for one in moved[:MOST]),
+    )
+
+
+def _columns(found: Sequence[Finding]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.subject for one in found if one.subject))[:MOST]
+
+
+def _kind(fall: Degradation, moved: Sequence[Finding]) -> tuple[Kind, tuple[str, ...]]:
+    gaps = {name: pooled(fall.windows, name) for name in ("gap", "prior_gap")}
+    evidence = tuple(f"{_WORDS[name]} {one[0]:+.3g} +/- {one[1]:.2g}" for name, one in gaps.items() if one is not None)
+    if not _sure(gaps["gap"]):
+        return ("covariate shift" if moved else "unexplained"), evidence
+    labels = any(one.measurement.name == "label_shift" for one in moved)
+    prior = labels and gaps["prior_gap"] is not None and not _sure(gaps["prior_gap"])
+    return ("prior shift" if prior else "concept drift"), evidence
+
+
+_WORDS = {"gap": "worse than expected by", "prior_gap": "log loss, adjusted to the new shares, worse than expected by"}
+
+
+def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:
+    """A gap over several windows, weighted by rows, with its standard error; None without any."""
+    found = [one for record in records for one in record.named(name) if one.value is not None and one.error]
+    if not found:
+        return None
+    rows = np.array([one.rows for one in found], dtype=np.float64)
+    values, errors = (
+        np.array([getattr(one, field) for one in found], dtype=np.float64) for field in ("value", "error")
+    )
+    return float(rows @ values / rows.sum()), float(np.sqrt(((rows * errors) ** 2).sum()) / rows.sum())
+
+
+def _sure(gap: tuple[float, float] | None) -> bool:
+    return gap is not None and score_of(tail(gap[0] / gap[1])) >= CERTAIN
+
+
+def _shape(fall: Degradation) -> Shape:
+    """Whether the scores go on rising once it has begun: the slope of a straight line, against its standard error."""
+    after = np.array([one for one in fall.scores[fall.since :] if not math.isnan(one)])
+    n = len(after)
+    if n < LEAST_STEPS:
+        return "abrupt"
+    steps = np.arange(n) - (n - 1) / 2
+    slope = float(steps @ after / (steps @ steps))
+    return "gradual" if slope > STEADY / math.sqrt(float(steps @ steps)) else "abrupt"
+
+
+def _recurs(fall: Degradation) -> WindowRecord | None:
+    """An earlier window whose inputs were like the newest's, with others between them that were not."""
+    newest, before = fall.records[-1], fall.records[: fall.since]
+    apart = [input_distance(newest, one) for one in before]
+    like = (place for place in reversed(range(len(apart) - 1)) if apart[place] < ALIKE * min(apart[place + 1 :]))
+    place = next(like, None)
+    return None if place is None else before[place]
+
+
+def input_distance(first: WindowRecord, second: WindowRecord) -> float:
+    """Mean Jensen-Shannon distance over the columns that both windows have counts of; 1 without any."""
+    pairs = [(one, other) for one in first.named("shift") for other in second.named("shift") if _same(one, other)]
+    counts = [tuple(np.asarray(each.counts, dtype=np.float64) for each in pair) for pair in pairs]
+    return float(np.mean([jensen_shannon(a, b) for a, b in counts])) if counts else 1.0
+
+
+def _same(one: Measurement, other: Measurement) -> bool:
+    return one.subject == other.subject and len(one.counts) == len(other.counts) > 0
+
+
+def _sentence(
+    kind: Kind,
+    fall: Degradation,
+    shape: Shape,
+    columns: Sequence[str],
+    segments: Sequence[str],
+    again: WindowRecord | None,
+) -> str:
+    one, at = fall.comparison, fall.records[fall.since].window.start
+    parts = [f"{kind.capitalize()}, {shape}, since {at:%Y-%m-%d %H:%M}"]
+    parts.append(f"{fall.records[-1].metric} {one.realised.value:.3f} instead of {one.reference.value:.3f}")
+    through = "through" if kind == "covariate shift" else "inputs moved too:"
+    parts += [f"{through} {', '.join(columns)}"] if columns else []
+    parts += [f"worst in {segments[0].split(':')[0]}"] if segments else []
+    parts += [f"inputs as in the window of {again.window.start:%Y-%m-%d %H:%M}"] if again is not None else []
+    return "; ".join(parts)

@@ -1,0 +1,96 @@
+"""The gap between the performance that the champion's own answers lead one to expect and the one that came true.
+
+The estimate of `estimated.py` sees what moved inputs do to performance; it cannot see that the relation of inputs to
+labels has changed. So a gap on rows whose labels have arrived is itself the measure of concept drift.
+
+Two kinds of change open it. If only the shares of the classes have changed, and each class looks as it did (prior
+shift), answers adjusted to the new shares (Saerens et al. 2002, eq. 2.4)
+
+    p'_k ~ p_k (new share of k) / (old share of k)
+
+are calibrated again, and their own gap closes. If the relation has changed (concept drift), it stays open.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from monitor.estimated import expected, experience_of
+from monitor.evidence import tail
+from monitor.measurements import Measurement
+from monitor.performance import task_metric
+from monitor.views import Measure, Side, View
+from registry.metrics import Array, Metric, metrics_for
+from registry.scoring import Scores
+
+_Z = 1.96
+
+
+class Gap(Measure):
+    """By how much the metric is worse than expected on the labelled rows; positive is worse."""
+
+    name: ClassVar[str] = "gap"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement."""
+        return [gap(self.name, view, task_metric(view), view.window)]
+
+
+class PriorGap(Measure):
+    """The gap of the log loss once the answers are adjusted to the labels' shares of the classes."""
+
+    name: ClassVar[str] = "prior_gap"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement for classification."""
+        if view.manifest.target.problem == "regression":
+            return []
+        metric, shares = metrics_for(view.manifest.target.problem)["log_loss"], class_shares(view.window)
+        if shares is None or (known := class_shares(view.reference)) is None:
+            return [Measurement(name=self.name, note="no labels to know the classes' shares from")]
+        adjusted = replace(view.window, scores=adjust(view.window.scores, shares / np.where(known > 0, known, 1.0)))
+        return [gap(self.name, view, metric, adjusted)]
+
+
+def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
+    """The gap of a metric on the labelled rows of a side, with the standard error it has while nothing changes."""
+    rows = np.flatnonzero(window.labelled)
+    if len(rows) < 2:
+        return Measurement(name=name, rows=len(rows), note="too few labels")
+    labels, scores = window.labels[rows], window.scores.take(rows)
+    came, awaited = metric.value(labels, scores.scores), expected(metric, scores)
+    if not math.isfinite(came + awaited.value):
+        return Measurement(name=name, rows=len(rows), note=f"{metric.name} is undefined on {len(rows)} labels")
+    known = experience_of(view, metric)
+    value = metric.gain(awaited.value - (known.bias or 0.0), came)
+    error = math.hypot(known.dispersion * awaited.noise, known.bias_error)
+    return Measurement(
+        name=name,
+        value=value,
+        low=value - _Z * error,
+        high=value + _Z * error,
+        error=error,
+        p_value=tail(value / error) if error > 0 else None,
+        rows=len(rows),
+        note=metric.name,
+    )
+
+
+def class_shares(side: Side) -> Array | None:
+    """Shares of the classes (k,) among the labels; None without any."""
+    labels = side.labels[side.labelled].astype(np.int64)
+    if not len(labels):
+        return None
+    return np.bincount(labels, minlength=side.scores.scores.shape[1]) / len(labels)
+
+
+def adjust(scores: Scores, weights: Array) -> Scores:
+    """Class probabilities weighted by class, (k,), and brought back to a sum of 1; those that lose all stay."""
+    weighted = scores.scores * weights
+    total = weighted.sum(axis=1, keepdims=True)
+    kept = np.where(total > 0, weighted / np.where(total > 0, total, 1.0), scores.scores)
+    return replace(scores, probabilities=kept)

@@ -1,0 +1,104 @@
+"""A column that comes in another unit: it is not the reference's, but it is once it is converted back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from monitor.distribution import Distance, of_numbers
+from monitor.measurements import Measurement
+from monitor.views import Measure, View
+from registry.metrics import Array
+
+FAR = 0.2
+"""Distance from which a column is looked at."""
+
+NEAR = 0.2
+"""The share of its distance that a converted column may keep: a shift is often a little nearer for some factor."""
+
+APART = 0.9
+"""Distance from which a mere offset is taken for a conversion: below, a column may have moved by that much."""
+
+FARTHEST = Distance(1.0, 0.0)
+
+ALIKE = 1e-3
+"""The least p-value of its being the reference's once it is converted."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done to a number: `factor * x + offset`."""
+
+    factor: float
+    offset: float
+    name: str
+
+    def undo(self, values: Array) -> Array:
+        """The numbers as they were."""
+        return (values - self.offset) / self.factor
+
+
+_FACTORS = {
+    "miles as kilometres": 1.609344,
+    "metres as feet": 1 / 0.3048,
+    "centimetres as inches": 1 / 2.54,
+    "kilograms as pounds": 1 / 0.45359237,
+    "litres as gallons": 1 / 3.785411784,
+    "metres a second as kilometres an hour": 3.6,
+    "bars as pounds a square inch": 14.503774,
+    "hours as days": 1 / 24,
+    "minutes as hours": 1 / 60,
+    "times 10": 10.0,
+    "times 100": 100.0,
+    "times 1,000": 1_000.0,
+    "times 1,000,000": 1_000_000.0,
+    "with its sign turned": -1.0,
+}
+
+CONVERSIONS: tuple[Conversion, ...] = (
+    *(Conversion(factor, 0.0, name) for name, factor in _FACTORS.items()),
+    *(Conversion(1 / factor, 0.0, f"{name}, undone") for name, factor in _FACTORS.items() if factor > 0),
+    Conversion(1.8, 32.0, "degrees Celsius as Fahrenheit"),
+    Conversion(1 / 1.8, -32 / 1.8, "degrees Fahrenheit as Celsius"),
+    Conversion(1.0, 273.15, "degrees Celsius as kelvins"),
+    Conversion(1.0, -273.15, "kelvins as degrees Celsius"),
+)
+"""The conversions that happen between systems."""
+
+
+class Rescaled(Measure):
+    """By how much nearer to the reference a numeric column comes when a conversion of units is undone: 0 for the most
+    part, the column's whole shift when it came in another unit. The p-value is that of the shift, Bonferroni over the
+    conversions."""
+
+    name: ClassVar[str] = "rescaled"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement a numeric column."""
+        return [self._of(view, column.name) for column in view.manifest.data_schema.of("numeric")]
+
+    def _of(self, view: View, name: str) -> Measurement:
+        known = view.once(f"shift of {name}", lambda: of_numbers(view.reference.inputs[name].to_numpy()))
+        values = view.window.inputs[name].to_numpy(dtype=np.float64)
+        values = values[~np.isnan(values)]
+        distance = known.distance(known.count(values), stride=view.stride)
+        if distance is None:
+            return Measurement(name=self.name, subject=name, note="no values to compare")
+        if distance.value < FAR:
+            return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=len(values))
+        tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
+        left = [known.distance(known.count(one.undo(values)), stride=view.stride) or FARTHEST for one in tried]
+        best = min(range(len(left)), key=lambda place: left[place].value)
+        alike = left[best].value <= NEAR * distance.value and left[best].p_value >= ALIKE
+        closer = distance.value - left[best].value if alike else 0.0
+        return Measurement(
+            name=self.name,
+            subject=name,
+            value=closer,
+            reference=0.0,
+            p_value=min(1.0, len(CONVERSIONS) * distance.p_value) if closer > 0 else 1.0,
+            rows=len(values),
+            note=tried[best].name if closer > 0 else "",
+        )
