@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.door import DEGRADED, connect, read_settings
-from registry.errors import SourceError
+from registry.errors import InputError, OutsideError, SourceError
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -174,6 +174,44 @@ def status(task: str | None) -> None:
     for name in names:
         click.echo("\n".join(task_lines(Workplace.open(settings, find_task(settings, name)))))
     click.echo("\n".join(service_lines(running(settings))))
+
+
+@click.command()
+@click.argument("task")
+@click.option("--test", "trial", is_flag=True, help="Send a test message to every channel and say whether it arrived.")
+def alerts(task: str, trial: bool) -> None:
+    """Show TASK's alerts, or test the channels.
+
+    The alert that is open, the last ones, and which channel has heard of each. The channels are in EVERFIT_ALERT_URLS.
+    With --test the exit code is 4 when a channel did not take the message.
+
+    \b
+    Example:
+      everfit alerts flights
+      everfit alerts flights --test
+    """
+    settings = connect()
+    from flows.alerting import written
+    from flows.overview import alert_lines
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    if trial:
+        _try_channels(place)
+    else:
+        click.echo("\n".join(alert_lines(place.task.name, *written(place.ledger))))
+
+
+def _try_channels(place: Workplace) -> None:
+    from flows.alerting import trial
+
+    found = trial(place, place.now())
+    if not found:
+        raise InputError("there is no channel: set EVERFIT_ALERT_URLS, such as https://hooks.example.com/everfit")
+    for name, failed in found:
+        click.echo(f"{name}: {failed or 'arrived'}")
+    if failures := [name for name, failed in found if failed]:
+        raise OutsideError(f"{len(failures)} of {len(found)} channels did not take the message")
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.alerting import alert
 from flows.improve import improve, wished
 from flows.second_look import look_again, promoted
 from flows.stages import perform
@@ -24,6 +25,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     place = enter(task)
     moment = place.moment(as_of)
     report = observe(place, moment)
+    alert(place, moment)
     look = look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
     if promoted(look):

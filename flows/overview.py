@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from monitor.alerts import from_entry
+
 if TYPE_CHECKING:
     from flows.services import Running
     from flows.workplace import Workplace
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from registry.versions import VersionInfo
 
 _LAST_WINDOWS = 8
+_LAST_ALERTS = 12
 
 
 def task_lines(place: Workplace) -> list[str]:
@@ -49,6 +52,28 @@ def decision_lines(decisions: Sequence[Entry]) -> list[str]:
         for one in decisions
     ]
     return [*lines, *(f"    {reason}" for reason in decisions[-1].reasons)]
+
+
+def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:
+    """The alert that is open with its reasons, and what was told of the last ones, newest last."""
+    if not alerts:
+        return [f"{task}: no alert yet"]
+    last = from_entry(alerts[-1]).alert
+    lines = [f"{task}: no alert is open"]
+    if last.is_open:
+        again = f", reopened {last.reopened} time{'s' * (last.reopened > 1)}" if last.reopened else ""
+        lines = [f"{task}: an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}{again}"]
+        lines += [f"    {reason}" for reason in last.reasons]
+    head = f"  {'as of':<17} {'alert':<10} {'severity':<9} {'version':<8} told"
+    return [*lines, head, *(_alert_line(one, sent) for one in alerts[-_LAST_ALERTS:])]
+
+
+def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
+    stand = {one.details["channel"]: one.outcome for one in sent if one.details["of"] == entry.id}
+    channels = [f"{name}: {stand.get(name, 'pending')}" for name in entry.details["channels"]]
+    told = ", ".join(channels) or ("no channel" if entry.details["told"] else "nobody")
+    seen = f"{entry.outcome or '-':<10} {entry.severity or '-':<9} {entry.version or '-':<8}"
+    return f"  {entry.at:%Y-%m-%d %H:%M}  {seen} {told}"
 
 
 def service_lines(services: Sequence[Running]) -> list[str]:

@@ -20,6 +20,7 @@ from flows.chart import Mark, Point, line_chart
 from flows.services import Running, running
 from flows.status_style import STYLE
 from flows.workplace import Workplace, enter
+from monitor.alerts import ALERT, from_entry
 from monitor.measurements import WindowRecord
 from registry.database import utc_now
 from registry.errors import EverfitError
@@ -53,6 +54,12 @@ class Snapshot:
     def decision(self) -> Entry | None:
         """The last decision."""
         return next((entry for entry in reversed(self.entries) if entry.kind == "decision"), None)
+
+    @property
+    def alert(self) -> Entry | None:
+        """The alert that is open."""
+        last = next((entry for entry in reversed(self.entries) if entry.kind == ALERT), None)
+        return last if last and from_entry(last).alert.is_open else None
 
 
 def read(place: Workplace) -> Snapshot:
@@ -130,11 +137,19 @@ def _cards(snapshot: Snapshot) -> str:
     cards = [
         _card("Endpoint", snapshot.served, f"champion: {snapshot.champion}"),
         _card("Last decision", severity, judged, mood=severity),
+        _alert_card(snapshot.alert),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
     ]
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons) if decision else ""
     return f'<div class="cards">{"".join(cards)}</div><ul class="reasons">{reasons}</ul>'
+
+
+def _alert_card(alert: Entry | None) -> str:
+    if alert is None:
+        return _card("Alert", "none", "nothing is open")
+    since = f"{alert.outcome}, since {from_entry(alert).alert.opened_at:%Y-%m-%d}"
+    return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
 
 
 def _card(title: str, value: str, note: str, *, mood: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.events import emit_event
 
+from flows.alerting import alert
 from flows.improve import Wish, wished
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
@@ -40,6 +41,7 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     place = enter(task)
     moment = place.moment(as_of)
     report = observe(place, moment)
+    alert(place, moment)
     if repair and not promoted(look_again(place, moment)):
         announce(place, wished(place))
     return summary(report)

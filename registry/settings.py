@@ -17,7 +17,9 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Settings(BaseSettings):
     """The settings of an installation. Every field is an environment variable: `EVERFIT_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="EVERFIT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="EVERFIT_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )  # the input of an error of the whole is every variable, the secret ones among them
 
     home: Path = Field(Path(".everfit"), description="folder of everything Everfit keeps on this machine")
     tracking_url: str = Field("", description="MLflow's tracking and registry URL; empty: SQLite in the home")
@@ -38,6 +40,11 @@ class Settings(BaseSettings):
         1_000_000_000, ge=1_000, description="most journal bytes that may wait for the store before requests get a 503"
     )
     watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
+    alert_urls: SecretStr | None = Field(
+        None,
+        description="where alerts go: webhooks (`https://...`) and Apprise URLs (`slack://...`), spaces between them",
+    )
+    alert_key: SecretStr | None = Field(None, description="key that signs webhooks (HMAC, `X-Everfit-Signature`)")
 
     @model_validator(mode="after")
     def _no_open_door(self) -> Settings:

@@ -18,6 +18,7 @@ HOMES = {
     "pytorch_lightning": {"retrain/training.py"},
     "fastapi": {"serving/", "flows/status_page.py"},
     "prefect": {"flows/"},
+    "apprise": {"flows/channels.py"},
     "sklearn": {"registry/yardstick.py", "retrain/"},
 }
 UNSAFE = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}

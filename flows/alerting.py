@@ -1,0 +1,155 @@
+"""The stage `alert`: what a pass found is told to the channels, and by the Prefect event `everfit.alert`.
+
+What is told, and when, is decided in `monitor/alerts.py`; this writes it down, sends it, and writes what became of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, uuid5
+
+from prefect.events import emit_event
+
+from flows.channels import Channel, Message, channels
+from flows.stages import in_run, say, stage
+from flows.workplace import Workplace
+from monitor.alerts import (
+    ALERT,
+    ARRIVED,
+    FAILED,
+    SENT,
+    News,
+    failure,
+    from_entry,
+    judged,
+    message_id,
+    news,
+    pending,
+    to_entry,
+)
+from registry.errors import BusyError
+from registry.ledger import Entry
+from registry.locks import exclusive
+
+if TYPE_CHECKING:
+    from registry.ledger import Ledger
+
+EVENT = "everfit.alert"
+"""The event of every message; its resource is `everfit.task.NAME`."""
+
+_ALERTS = 200
+"""Entries about alerts that are looked back at."""
+
+_DECISIONS = 500
+
+
+class Events:
+    """Prefect's events as a channel, for automations. Its id lets a receiver know an event that comes twice."""
+
+    name = "prefect"
+
+    def send(self, message: Message) -> str | None:
+        """Prefect sends it in its own time and keeps quiet about failures."""
+        payload = message.model_dump(mode="json")
+        resource = {"prefect.resource.id": f"everfit.task.{message.task}", "task": message.task}
+        emit_event(event=EVENT, resource=resource, payload=payload, id=uuid5(NAMESPACE_URL, f"everfit:{message.id}"))
+        return None
+
+
+@stage
+def alert(place: Workplace, as_of: datetime) -> None:
+    """Write down what is new about the task's alert, and deliver what is pending. Raises `StoreError`.
+
+    A channel that fails is written down and tried again at the next pass. When another pass is at it, this one leaves
+    it to that.
+    """
+    open_channels: list[Channel] = [*channels(place.settings), *([Events()] if in_run() else [])]
+    try:
+        with exclusive(place.lock.with_name(f"alerts-{place.task.name}.lock"), f"the alerts of {place.task.name}"):
+            note(place, as_of, open_channels)
+            deliver(place, as_of, open_channels)
+    except BusyError as error:
+        say(f"no alerts now: {error}")
+
+
+def note(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> News | None:
+    """Write down what is new, for these channels to hear; nothing is sent yet."""
+    former = [from_entry(entry) for entry in place.ledger.read(kinds={ALERT}, last=_ALERTS)]
+    decisions = place.ledger.read(kinds={"decision"}, last=_DECISIONS)
+    found = news(place.task.name, place.task.alerts, former, judged(decisions, as_of), as_of)
+    if found is not None:
+        place.ledger.write(to_entry(place.task.name, found, [one.name for one in known]))
+        say(f"alert {found.alert.state}: {found.alert.title}")
+    return found
+
+
+def deliver(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> None:
+    """Send each channel what it has not heard, oldest first, and stop there at the first failure of a pass."""
+    alerts, sent = written(place.ledger)
+    for channel in known:
+        for entry in pending(alerts, sent, channel.name):
+            if not _deliver(place, entry, channel, failure(sent, entry, channel.name), as_of):
+                break
+
+
+def written(ledger: Ledger) -> tuple[list[Entry], list[Entry]]:
+    """The newest entries about alerts, and all about their delivery; oldest first."""
+    alerts = ledger.read(kinds={ALERT}, last=_ALERTS)
+    return alerts, ledger.read(kinds={SENT}, since=alerts[0].id or 0) if alerts else []
+
+
+def _deliver(place: Workplace, entry: Entry, channel: Channel, before: str | None, as_of: datetime) -> bool:
+    """Whether the channel has heard it now. A failure like the last one is not written again: a receiver that is down
+    for a week would fill the ledger."""
+    began, message = time.monotonic(), _message(place, entry)
+    failed = channel.send(message)
+    if failed:
+        say(f"alert {message.id} did not reach {channel.name}: {failed}; the next pass tries again")
+    if failed is None or failed != before:
+        place.ledger.write(
+            Entry(
+                task=place.task.name,
+                kind=SENT,
+                at=as_of,
+                version=entry.version,
+                severity=entry.severity,
+                outcome=FAILED if failed else ARRIVED,
+                reasons=(failed,) if failed else (),
+                details={"of": entry.id, "channel": channel.name},
+                seconds=time.monotonic() - began,
+            )
+        )
+    return failed is None
+
+
+def _message(place: Workplace, entry: Entry) -> Message:
+    return Message.of(from_entry(entry).alert, place.task.name, message_id(entry), _link(place))
+
+
+def _link(place: Workplace) -> str:
+    return f"http://127.0.0.1:{place.settings.status_port}/"
+
+
+def trial(place: Workplace, as_of: datetime) -> list[tuple[str, str | None]]:
+    """Send a message to every channel to see whether it arrives: each channel's name, and why it failed if it did.
+
+    Nothing is written: it is no alert.
+    """
+    message = Message(
+        id=f"{place.task.name}-test-{as_of:%Y%m%dT%H%M%S}",
+        key=f"{place.task.name}-test",
+        task=place.task.name,
+        severity="ok",
+        state="test",
+        title=f"{place.task.name}: a test of this channel",
+        reasons=("nothing has happened, somebody wanted to know whether this arrives",),
+        version=None,
+        as_of=as_of,
+        opened_at=as_of,
+        reopened=0,
+        link=_link(place),
+    )
+    return [(channel.name, channel.send(message)) for channel in channels(place.settings)]
