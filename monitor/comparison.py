@@ -201,8 +201,9 @@ def _attainable(record: WindowRecord, min_labels: int) -> Measurement | None:
 
 
 def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:
-    """In words, worst first: segments worse than on the reference rows, all of them with error probability `level`."""
-    found = [one for one in record.named("segment_performance") if one.rows >= min_labels]
+    """In words, worst first: segments and the slice found that are worse than on the reference rows, all of them with
+    error probability `level`."""
+    found = [one for one in record.named("segment_performance", "slice_performance") if one.rows >= min_labels]
     known = [one for one in found if one.value is not None and one.reference is not None]
     compared = [(one.subject, compare(record.metric, _level(one), _before(one), "", tolerate)) for one in known]
     sure = [(name, one) for name, one in compared if one.p_value <= level / len(compared)]

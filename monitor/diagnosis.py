@@ -19,7 +19,7 @@ import numpy as np
 
 from monitor.comparison import Comparison
 from monitor.evidence import score_of, tail
-from monitor.findings import Finding
+from monitor.findings import Finding, pooled
 from monitor.measurements import Measurement, WindowRecord
 from monitor.significance import jensen_shannon
 from registry.decisions import Diagnosis, Kind, Severity, Shape
@@ -99,6 +99,9 @@ def diagnose(
 
 
 def _harmless(moved: Sequence[Finding]) -> Diagnosis:
+    if lagging := [one for one in moved if one.measurement.name == "gap"]:
+        said = lagging[0].sentence
+        return Diagnosis(kind="concept drift", sentence=f"Concept drift, within what is tolerated: {said}")
     columns = _columns(moved)
     cost = max((one.cost for one in moved), default=0.0)
     price = "at an estimated cost" if cost > 0 else "at no cost that can be told"
@@ -125,18 +128,6 @@ def _kind(fall: Degradation, moved: Sequence[Finding]) -> tuple[Kind, tuple[str,
 
 
 _WORDS = {"gap": "worse than expected by", "prior_gap": "log loss, adjusted to the new shares, worse than expected by"}
-
-
-def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:
-    """A gap over several windows, weighted by rows, with its standard error; None without any."""
-    found = [one for record in records for one in record.named(name) if one.value is not None and one.error]
-    if not found:
-        return None
-    rows = np.array([one.rows for one in found], dtype=np.float64)
-    values, errors = (
-        np.array([getattr(one, field) for one in found], dtype=np.float64) for field in ("value", "error")
-    )
-    return float(rows @ values / rows.sum()), float(np.sqrt(((rows * errors) ** 2).sum()) / rows.sum())
 
 
 def _sure(gap: tuple[float, float] | None) -> bool:

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.special import kolmogorov
 
 from monitor.dependence import design_effect
 from monitor.significance import homogeneity, jensen_shannon
+from monitor.values import Codes, Names, Numbers, Values
 from registry.metrics import Array
 
 BINS = 32
-"""Most bins: of about equal counts in the reference for numbers, the most frequent values and the rest for others."""
+"""Most bins: of about equal counts in the reference for numbers, the most frequent names and the rest for others."""
 
 WITNESSES = 8
 """Bins, or borders of them, whose dependence in time is looked at."""
-
-Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,37 +34,39 @@ class Distance:
 
 @dataclass(frozen=True)
 class Distribution:
-    """The bins and the reference's rows in them, in time order, (m,); -1 is missing, which is passed over. `edges` are
-    the borders between bins of numbers and `middle` is their median; `names` are the values of other bins, of which
-    the last is any other value."""
+    """The bins and the reference's rows in them, in time order, (m,); -1 is missing, which is passed over.
+
+    `edges` are the borders between bins of numbers, or None; `names` the names with a bin of their own, the last bin
+    being that of any other.
+    """
 
     codes: Codes
     edges: Array | None = None
     names: pd.Index | None = None
-    middle: float = float("nan")
 
     @cached_property
     def counts(self) -> Codes:
         """Reference rows by bin."""
-        return self._count(self.codes)
+        return np.bincount(self.codes + 1, minlength=self.size + 1)[1:]
 
     @property
     def size(self) -> int:
         """Number of bins."""
-        return len(self.edges) + 1 if self.edges is not None else len(self.names if self.names is not None else ()) + 1
+        return len(self.edges if self.edges is not None else self._names) + 1
 
-    def count(self, values: npt.NDArray[Any]) -> Codes:
-        """Rows by bin, of values (n,)."""
-        return self._count(self.code(values))
+    def count(self, values: Values) -> Codes:
+        """Rows by bin. Numbers are not asked of names, nor names of numbers."""
+        if isinstance(values, Numbers):
+            places = np.searchsorted(self._edges, values.present, side="left")
+            return np.bincount(places, minlength=self.size)
+        return np.bincount(self._places(values), weights=values.counts, minlength=self.size).astype(np.int64)
 
-    def code(self, values: npt.NDArray[Any]) -> Codes:
-        """The bin of each of (n,) values."""
-        if self.edges is not None:
-            numbers = np.asarray(values, dtype=np.float64)
-            found = np.searchsorted(self.edges, numbers, side="left")
-            return np.where(np.isnan(numbers), -1, found)
-        places = np.asarray((self.names if self.names is not None else pd.Index([])).get_indexer(pd.Index(values)))
-        return np.where(pd.isna(values), -1, np.where(places < 0, self.size - 1, places))
+    def code(self, values: Values) -> Codes:
+        """The bin of each row, -1 where missing."""
+        if isinstance(values, Numbers):
+            found = np.searchsorted(self._edges, values.array, side="left")
+            return np.where(values.missing, -1, found)
+        return np.append(self._places(values), -1)[values.codes]
 
     def distance(self, counts: Codes, *, stride: float = 1.0) -> Distance | None:
         """Of a window's counts; None where it, or the reference, has no value. `stride`: see `design_effect`.
@@ -81,8 +80,8 @@ class Distribution:
             return None
         worth = 1 / self.effect(rows, stride)
         if self.edges is None:
-            share = homogeneity(worth * counts.astype(np.float64), self.counts.astype(np.float64))
-            return Distance(jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64)), share)
+            chance = homogeneity(worth * counts.astype(np.float64), self.counts.astype(np.float64))
+            return Distance(jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64)), chance)
         gap = float(np.abs(counts.cumsum() / rows - self.counts.cumsum() / known).max())
         root = np.sqrt(rows * worth * known / (rows * worth + known))
         return Distance(gap, float(kolmogorov((root + 0.12 + 0.11 / root) * gap)))
@@ -93,9 +92,28 @@ class Distribution:
             self._effects[rows, stride] = design_effect(self._witnesses, rows, stride=stride)
         return self._effects[rows, stride]
 
+    def middle(self, counts: Codes) -> tuple[float, float]:
+        """The borders of the bin that holds the median of numbers that are counted; infinite at the ends."""
+        place = int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
+        ends = np.concatenate([[-np.inf], self._edges, [np.inf]])
+        return float(ends[place]), float(ends[place + 1])
+
     @cached_property
     def _effects(self) -> dict[tuple[int, float], float]:
         return {}
+
+    @property
+    def _edges(self) -> Array:
+        return self.edges if self.edges is not None else np.empty(0)
+
+    @property
+    def _names(self) -> pd.Index:
+        return self.names if self.names is not None else pd.Index([])
+
+    def _places(self, values: Names) -> Codes:
+        """The bin of each name."""
+        found = np.asarray(self._names.get_indexer(values.names), dtype=np.int64)
+        return np.where(found < 0, self.size - 1, found)
 
     @cached_property
     def _witnesses(self) -> Array:
@@ -106,23 +124,15 @@ class Distribution:
         borders = np.unique(np.linspace(0, self.size - 1, WITNESSES + 2).astype(np.int64)[1:-1])
         return np.asarray(codes[:, None] <= borders, dtype=np.float64)
 
-    def _count(self, codes: Codes) -> Codes:
-        return np.bincount(codes + 1, minlength=self.size + 1)[1:]
+
+def distribution_of(reference: Values) -> Distribution:
+    """The distribution of (m,) reference values."""
+    if isinstance(reference, Numbers):
+        present = reference.present
+        edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS, method="lower")) if len(present) else present
+        return Distribution(Distribution(_NONE, edges=edges).code(reference), edges=edges)
+    names = reference.names[np.argsort(-reference.counts, kind="stable")[: BINS - 1]]
+    return Distribution(Distribution(_NONE, names=names).code(reference), names=names)
 
 
-def of_numbers(reference: npt.NDArray[Any]) -> Distribution:
-    """The distribution of (m,) reference numbers, NaN where missing."""
-    values = np.asarray(reference, dtype=np.float64)
-    present = values[~np.isnan(values)]
-    if not len(present):
-        return Distribution(np.full(len(values), -1), edges=np.empty(0))
-    edges = np.unique(np.quantile(present, np.arange(1, BINS) / BINS, method="lower"))
-    bare = Distribution(np.empty(0, dtype=np.int64), edges=edges)
-    return Distribution(bare.code(values), edges=edges, middle=float(np.median(present)))
-
-
-def of_categories(reference: npt.NDArray[Any]) -> Distribution:
-    """The distribution of (m,) reference values of any kind, None or NaN where missing."""
-    names = pd.Series(reference).value_counts().index[: BINS - 1]
-    bare = Distribution(np.empty(0, dtype=np.int64), names=names)
-    return Distribution(bare.code(reference), names=names)
+_NONE = np.empty(0, dtype=np.int64)

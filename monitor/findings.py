@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.evidence import alarming, detect, scores_of
+from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
 
 FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * math.pi, "rescaled": 1.0}
@@ -32,7 +32,7 @@ SHIFTS = {"missing": 0.2, "duplicates": 0.5, "unseen": 0.5, "out_of_range": 0.5,
 DISTANCE = 0.1
 """Distance between two distributions, on a scale from 0 to 1, from which they count as moved."""
 
-DISTANCES = ("shift", "prediction_shift", "uncertainty_shift", "label_shift")
+DISTANCES = ("shift", "domain_shift", "output_shift", "prediction_shift", "uncertainty_shift", "label_shift")
 
 CERTAIN = 2.0
 """Standard errors from which an estimated cost differs from none."""
@@ -48,12 +48,22 @@ _SENTENCES = {
     "novel_labels": "{share} of the labels are of no class the model knows{note}",
     "coverage": "conformal coverage {share} on {rows:,} labels, promised {was}",
     "shift": "distribution moved by {value:.2f}{note}",
+    "domain_shift": "a classifier tells them from the reference by {value:.2f}{note}",
+    "output_shift": "a classifier tells them from the reference by {value:.2f}{note}",
     "prediction_shift": "distribution moved by {value:.2f}{note}",
     "uncertainty_shift": "distribution moved by {value:.2f}{note}",
     "label_shift": "distribution moved by {value:.2f}{note}",
+    "gap": "worse than expected by {value:.3g} +/- {error:.2g} on {rows:,} labels{note}",
 }
 
-_SUBJECTS = {"prediction_shift": "prediction", "uncertainty_shift": "uncertainty", "label_shift": "label"}
+_SUBJECTS = {
+    "domain_shift": "inputs together",
+    "output_shift": "outputs together",
+    "prediction_shift": "prediction",
+    "uncertainty_shift": "uncertainty",
+    "label_shift": "label",
+    "gap": "performance",
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Finding:
             was=_percent(one.reference),
             rows=one.rows,
             value=one.value or 0.0,
+            error=one.error or 0.0,
             note=f" ({one.note})" if one.note else "",
         )
         text += f"; {self._price}" if self._price else ""
@@ -143,7 +154,7 @@ def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
     tested = {key: one for key, one in found.items() if one.p_value is not None}
     if not tested:
         return []
-    scores = scores_of(np.array([_p_values(record, list(tested)) for record in records]))
+    scores = scores_of(np.array([[record.p_values.get(key, math.nan) for key in tested] for record in records]))
     sure = alarming(detect(scores, cap=windows * len(tested))[-1], windows)
     bounds = {**SHIFTS, **dict.fromkeys(DISTANCES, DISTANCE)}
     made = [
@@ -152,18 +163,43 @@ def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
     return sorted((one for one in made if one.weight >= 1), key=lambda one: (-one.cost, -one.weight))
 
 
+def lag(history: Sequence[WindowRecord], windows: float) -> Finding | None:
+    """Performance that lags behind what the champion's answers lead one to expect, however little: the gap over the
+    windows since its onset. It is found falsely in one of `windows` windows at most."""
+    newest = history[-1]
+    records = [one for one in history if one.version == newest.version and _GAP in one.p_values]
+    scores = scores_of(np.array([one.p_values[_GAP] for one in records], dtype=np.float64))
+    if not len(scores) or detect(scores[:, None], cap=windows)[-1, 0] < windows:
+        return None
+    since = records[onset(scores).at :]
+    found = pooled(since, "gap")
+    if found is None:
+        return None
+    rows, note = sum(one.rows for record in since for one in record.named("gap")), records[-1].metric
+    return Finding(Measurement(name="gap", value=found[0], error=found[1], rows=rows, note=note), 1.0)
+
+
+_GAP = ("gap", None)
+
+
+def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:
+    """A gap over several windows, weighted by rows, with its standard error; None without any."""
+    found = [one for record in records for one in record.named(name) if one.value is not None and one.error]
+    if not found:
+        return None
+    each = [(one.rows, one.value or 0.0, one.error or 0.0) for one in found]
+    rows, values, errors = np.array(each, dtype=np.float64).T
+    return float(rows @ values / rows.sum()), float(np.sqrt(((rows * errors) ** 2).sum()) / rows.sum())
+
+
 def _key(one: Measurement) -> tuple[str, str | None]:
     return one.name, one.subject
 
 
-def _p_values(record: WindowRecord, keys: Sequence[tuple[str, str | None]]) -> list[float]:
-    """The p-value of each measurement, NaN where a window has none."""
-    known = {_key(one): one.p_value for one in record.measurements if one.p_value is not None}
-    return [known.get(key, math.nan) for key in keys]
-
-
 def _ranked(record: WindowRecord, bounds: dict[str, float], level: float) -> list[Finding]:
     tested = [one for one in record.named(*bounds) if one.p_value is not None]
+    if not any((one.p_value or 0.0) <= level for one in tested):
+        return []
     real = [one for one, sure in zip(tested, holm([one.p_value or 0.0 for one in tested], level), strict=True) if sure]
     found = [Finding(one, _effect(one) / bounds[one.name]) for one in real]
     return sorted((one for one in found if one.weight >= 1), key=lambda one: -one.weight)

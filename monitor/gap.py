@@ -19,10 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from monitor.comparison import SURE
 from monitor.estimated import expected, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
-from monitor.performance import task_metric
+from monitor.performance import null_of, task_metric
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, metrics_for
 from registry.scoring import Scores
@@ -57,7 +58,11 @@ class PriorGap(Measure):
 
 
 def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
-    """The gap of a metric on the labelled rows of a side, with the standard error it has while nothing changes."""
+    """The gap of a metric on the labelled rows of a side, with the standard error it has while nothing changes.
+
+    The bias of the estimate is the same in all windows, and so is its error: the p-value takes it to be larger by SURE
+    standard errors, so that it cannot add up.
+    """
     rows = np.flatnonzero(window.labelled)
     if len(rows) < 2:
         return Measurement(name=name, rows=len(rows), note="too few labels")
@@ -67,14 +72,15 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         return Measurement(name=name, rows=len(rows), note=f"{metric.name} is undefined on {len(rows)} labels")
     known = experience_of(view, metric)
     value = metric.gain(awaited.value - (known.bias or 0.0), came)
-    error = math.hypot(known.dispersion * awaited.noise, known.bias_error)
+    noise, (_, skew) = known.dispersion * awaited.noise, null_of(view, metric, len(rows))
+    error, beyond = math.hypot(noise, known.bias_error), value - SURE * known.bias_error
     return Measurement(
         name=name,
         value=value,
         low=value - _Z * error,
         high=value + _Z * error,
         error=error,
-        p_value=tail(value / error) if error > 0 else None,
+        p_value=tail(beyond / noise, skew) if noise > 0 else None,
         rows=len(rows),
         note=metric.name,
     )

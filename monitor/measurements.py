@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator
@@ -68,8 +69,20 @@ class WindowRecord(Frozen):
     measurements: tuple[Measurement, ...]
 
     def named(self, *names: str) -> tuple[Measurement, ...]:
-        """The measurements of these names, in the order they were made."""
-        return tuple(one for one in self.measurements if one.name in names)
+        """The measurements of these names: by name, in the order they were made."""
+        return tuple(one for name in names for one in self._by_name.get(name, ()))
+
+    @cached_property
+    def p_values(self) -> dict[tuple[str, str | None], float]:
+        """The p-values there are, by name and subject."""
+        return {(one.name, one.subject): one.p_value for one in self.measurements if one.p_value is not None}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Measurement]]:
+        found: dict[str, list[Measurement]] = {}
+        for one in self.measurements:
+            found.setdefault(one.name, []).append(one)
+        return found
 
     @property
     def performance(self) -> Measurement | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitor.attainable import Attainable
+from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
 from monitor.gap import Gap, PriorGap
 from monitor.measurements import Measurement
@@ -18,6 +19,7 @@ from monitor.quality import (
     Volume,
 )
 from monitor.shift import ColumnShift, LabelShift, PredictionShift, UncertaintyShift
+from monitor.slices import FoundSlices
 from monitor.uncertainty import Coverage, Disagreement, SetSize, Uncertainty
 from monitor.units import Rescaled
 from monitor.views import Measure, View
@@ -29,6 +31,7 @@ MEASURES: tuple[Measure, ...] = (
     Gap(),
     PriorGap(),
     SegmentPerformance(),
+    FoundSlices(),
     Volume(),
     BrokenShare(),
     MissingShare(),
@@ -39,6 +42,8 @@ MEASURES: tuple[Measure, ...] = (
     Duplicates(),
     NovelLabels(),
     ColumnShift(),
+    DomainShift(),
+    OutputShift(),
     PredictionShift(),
     UncertaintyShift(),
     LabelShift(),

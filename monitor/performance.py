@@ -35,14 +35,22 @@ def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_]) -> tuple[f
     return metric.value(labels, scores), metric.standard_error(labels, scores), n
 
 
-def null_of(metric: Metric, reference: Side, rows: int, *, stride: float) -> tuple[float, float]:
-    """Standard error and skew, towards the bad side, of the metric on `rows` rows while nothing has changed: from the
-    labelled reference rows, one of `stride` rows of their time; NaN where these are too few, or it is undefined."""
-    known = np.flatnonzero(reference.labelled)
-    if rows < 2 or len(known) < BLOCKS * LEAST_IN_BLOCK:
+def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.int64]]:
+    """How far each labelled reference row pulls a metric (`Metric.influence`), and which rows these are; no rows where
+    it is undefined."""
+    side = view.reference
+    rows = np.flatnonzero(side.labelled)
+    pulls = metric.influence(side.labels[rows], side.scores.take(rows).scores) if len(rows) > 1 else np.empty(0)
+    return (pulls, rows) if len(pulls) and np.isfinite(pulls).all() else (np.empty(0), rows[:0])
+
+
+def null_of(view: View, metric: Metric, rows: int) -> tuple[float, float]:
+    """Standard error and skew, towards the bad side, of a metric on `rows` rows while nothing has changed, from the
+    labelled reference rows; NaN where these are too few, or it is undefined."""
+    pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
+    if rows < 2 or len(pulls) < BLOCKS * LEAST_IN_BLOCK:
         return float("nan"), float("nan")
-    pulls = metric.influence(reference.labels[known], reference.scores.take(known).scores)
-    effect = design_effect(pulls[:, None], rows, stride=stride)
+    effect = design_effect(pulls[:, None], rows, stride=view.stride)
     return float(pulls.std(ddof=1) * np.sqrt(effect / rows)), _skew(pulls if metric.gain(0, 1) > 0 else -pulls, rows)
 
 
@@ -62,7 +70,7 @@ class Performance(Measure):
         metric, known = task_metric(view), view.manifest.reference
         value, error, n = realised(metric, view.window, np.ones(len(view.window.labels), dtype=bool))
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
-        null_error, skew = null_of(metric, view.reference, n, stride=view.stride)
+        null_error, skew = null_of(view, metric, n)
         return [
             Measurement(
                 name=self.name,

@@ -4,9 +4,10 @@ The default policy triggers on performance alone. Its arithmetic is in `comparis
 about the data in `findings.py`, what it makes of all this in `diagnosis.py`. How its errors are counted: the user
 states a budget, one false alarm in n windows (`1 per 90d` is turned into windows by their length). It is shared out,
 
-    a half     degraded: an e-detector over all trails of comparisons reaches 2 n
-    a quarter  shifted: one over all columns and outputs reaches 4 n
-    a quarter  faulty: a window's p-values hold together with 1 / (4 n) (Holm)
+    a half   degraded: an e-detector over all trails of comparisons reaches 2 n
+    a fifth  shifted: one over all columns and outputs reaches 5 n
+    a fifth  shifted: one of the gap between expected and realised performance does, however little is tolerated
+    a tenth  faulty: a window's p-values hold together with 1 / (10 n) (Holm)
 
 so that a champion that is not worse by more than `tolerate`, on inputs that have not moved, meets one alarm of any kind
 in n windows on average, at most: for ever, however often it is looked at, as far as the windows' errors are true (see
@@ -25,13 +26,13 @@ import numpy as np
 from monitor.comparison import BY_NAME, Comparison, Level, Trail, pool, realised, trails, worst_segments
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
-from monitor.findings import Finding, faults, shifts
+from monitor.findings import Finding, faults, lag, shifts
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.schema import Frozen
 from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 
-DEGRADED, SHIFTED, FAULTY = 0.5, 0.25, 0.25
+DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
 """Shares of the budget."""
 
 EXPLAINING = 0.05
@@ -93,7 +94,8 @@ def assess(
     newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
     broken = faults(newest, FAULTY / windows)
     wrong = {found.measurement for found in broken}
-    moved = [found for found in shifts(history, windows / SHIFTED) if found.measurement not in wrong]
+    lagging = lag(history, windows / LAGGING)
+    moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows)]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
     severity: Severity = "faulty" if broken else "degraded" if found.degraded else "shifted" if moved else "ok"

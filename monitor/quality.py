@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import share_above
+from monitor.values import Marks, Names, Numbers, Values, repeats
 from monitor.views import Measure, Side, View
 from registry.schema import CategoricalColumn, Column, NumericColumn
-
-Marks = npt.NDArray[np.bool_]
 
 
 def share(
@@ -94,7 +93,7 @@ class MissingShare(ColumnShare):
 
     def mark(self, side: Side, column: Column) -> Marks:
         """Rows with nothing in them."""
-        marks = side.inputs[column.name].isna().to_numpy(dtype=np.bool_)
+        marks = side.column(column.name).missing
         if column.name in side.broken:
             marks = marks & (marks.cumsum() > side.broken[column.name].rows)
         return marks
@@ -111,12 +110,20 @@ class UnseenShare(ColumnShare):
 
     def mark(self, side: Side, column: Column) -> Marks:
         """Rows whose category is not known."""
-        known = column.categories if isinstance(column, CategoricalColumn) else ()
-        return ~side.inputs[column.name].dropna().isin(known).to_numpy(dtype=np.bool_)
+        values, new = self._new(side, column)
+        return np.asarray(new[values.present])
 
     def example(self, side: Side, column: Column) -> str:
         """The most frequent such category."""
-        return f"such as {side.inputs[column.name].dropna()[self.mark(side, column)].mode().iloc[0]!r}"
+        values, new = self._new(side, column)
+        return f"such as {values.names[int(np.where(new, values.counts, -1).argmax())]!r}"
+
+    def _new(self, side: Side, column: Column) -> tuple[Names, Marks]:
+        """The column, and which of its names are not known."""
+        values = side.column(column.name)
+        if not isinstance(values, Names) or not isinstance(column, CategoricalColumn):
+            raise TypeError(f"column {column.name!r} holds no names")
+        return values, ~values.names.isin(column.categories)
 
 
 class OutOfRange(ColumnShare):
@@ -130,15 +137,15 @@ class OutOfRange(ColumnShare):
 
     def mark(self, side: Side, column: Column) -> Marks:
         """Rows below the lowest or above the highest number."""
-        present = side.inputs[column.name].dropna().to_numpy()
+        present = side.column(column.name).present
         if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
             return np.zeros(len(present), dtype=np.bool_)
         return np.asarray((present < column.low) | (present > column.high))
 
 
 class Constant(Measure):
-    """How far a column stands still: the share of its most frequent value in the window, and what share that value has
-    in the reference. Moments are left out: time moves on.
+    """How far a column stands still: the share of the value that more than half of the window's rows have, and what
+    share it has in the reference; 0 where no value is so frequent. Moments are left out: time moves on.
 
     A month or a season stands still for weeks and is not broken. The chance is at least that of no change in so long a
     window, exp(-changes), if changes come as often as between the reference's rows in time order (a Poisson process).
@@ -154,22 +161,25 @@ class Constant(Measure):
         return [one for one in made if one is not None]
 
     def _of(self, view: View, name: str, times_as_long: float) -> Measurement | None:
-        window = view.window.inputs[name].dropna().to_numpy()
-        if not len(window):
+        window, known = view.window.column(name), view.reference.column(name)
+        if not (rows := len(window.present)):
             return None
-        before, often = view.once(f"{self.name} {name}", lambda: _steps(view.reference, name))
-        values, counts = np.unique(window, return_counts=True)
-        most = values[counts.argmax()]
-        known = (int((before == most).sum()), len(before))
-        found = share(self.name, name, (int(counts.max()), len(window)), known, f"at {most!s}"[:80])
+        if (found := window.most_frequent()) is None:
+            return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=rows)
+        most, count = found
+        counted = (_hits(known, most), len(known.present))
+        made = share(self.name, name, (count, rows), counted, f"at {most!s}"[:80])
+        often = view.once(f"changes of {name}", known.changes)
         changes = often * times_as_long if math.isfinite(times_as_long) else math.inf
-        return found.model_copy(update={"p_value": max(found.p_value or 0.0, math.exp(-changes))})
+        return made.model_copy(update={"p_value": max(made.p_value or 0.0, math.exp(-changes))})
 
 
-def _steps(side: Side, name: str) -> tuple[npt.NDArray[Any], int]:
-    """The values of a column that are there, and how often one differs from the one before."""
-    values = side.inputs[name].dropna().to_numpy()
-    return values, int(np.count_nonzero(values[1:] != values[:-1]))
+def _hits(known: Values, value: object) -> int:
+    """How many rows of the reference have a value."""
+    if isinstance(known, Numbers):
+        return int((known.present == value).sum())
+    place = int(known.names.get_indexer(pd.Index([value]))[0])
+    return int(known.counts[place]) if place >= 0 else 0
 
 
 def _times_as_long(view: View) -> float:
@@ -178,7 +188,7 @@ def _times_as_long(view: View) -> float:
     time = view.manifest.task.time
     if time is None or time not in view.reference.inputs.columns:
         return math.inf
-    window, reference = (side.inputs[time].dropna().to_numpy() for side in (view.window, view.reference))
+    window, reference = (side.column(time).present for side in (view.window, view.reference))
     if not len(window) or not len(reference) or reference.max() == reference.min():
         return math.inf
     return float((window.max() - window.min()) / (reference.max() - reference.min()))
@@ -196,7 +206,7 @@ class Duplicates(Measure):
 
 
 def _repeats(side: Side) -> tuple[int, int]:
-    return int(side.inputs.duplicated().sum()), len(side)
+    return repeats([side.column(name) for name in side.inputs.columns]), len(side)
 
 
 class NovelLabels(Measure):

@@ -14,21 +14,22 @@ reference does not have, nor what several columns do together.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
-from monitor.distribution import Codes, Distribution, of_categories, of_numbers
+from monitor.distribution import Distribution, distribution_of
 from monitor.measurements import Measurement
-from monitor.performance import task_metric
+from monitor.performance import known_influence, task_metric
+from monitor.values import Codes, Names, Numbers, Values, names_of
 from monitor.views import Measure, Side, View
-from registry.metrics import Array
 from registry.schema import Column
 
 
 def moved(
-    view: View, name: str, subject: str | None, values: npt.NDArray[Any], known: Distribution, *, priced: bool = False
+    view: View, name: str, subject: str | None, values: Values, known: Distribution, *, priced: bool = False
 ) -> Measurement:
     """Shift of (n,) values of a window; with `priced`, and its cost."""
     counts = known.count(values)
@@ -46,41 +47,38 @@ def moved(
         cost=cost,
         cost_error=error,
         rows=rows,
-        note=_note(known, counts, values),
+        note=_note(known, counts),
     )
 
 
-def _note(known: Distribution, counts: Codes, values: npt.NDArray[Any]) -> str:
+def _note(known: Distribution, counts: Codes) -> str:
+    if known.names is None:
+        return f"median {_between(*known.middle(known.counts))} -> {_between(*known.middle(counts))}"
     before, now = known.counts / known.counts.sum(), counts / counts.sum()
     most = int(np.abs(now - before).argmax())
-    if known.names is not None:
-        name = known.names[most] if most < len(known.names) else "others"
-        return f"{name!s:.40}: {100 * before[most]:.3g} % -> {100 * now[most]:.3g} %"
-    return f"median {known.middle:.4g} -> {np.nanmedian(np.asarray(values, dtype=np.float64)):.4g}"
+    name = known.names[most] if most < len(known.names) else "others"
+    return f"{name!s:.40}: {100 * before[most]:.3g} % -> {100 * now[most]:.3g} %"
+
+
+def _between(low: float, high: float) -> str:
+    """The inside of a bin, in words."""
+    if not np.isfinite(low):
+        return f"up to {high:.4g}"
+    return f"above {low:.4g}" if not np.isfinite(high) else f"{(low + high) / 2:.4g}"
 
 
 def _cost(view: View, known: Distribution, counts: Codes) -> tuple[float | None, float | None]:
     """By how much the metric is worse for reference rows weighted as the window is, and the standard error of that."""
-    pulls, labelled = view.once("influence", lambda: _influence(view))
+    metric = task_metric(view)
+    pulls, labelled = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
     codes = known.codes[labelled]
     there = codes >= 0
-    if pulls is None or not there.any():
+    if not there.any():
         return None, None
     shares = known.counts / known.counts.sum()
     weights = np.where(shares > 0, counts / counts.sum() / np.where(shares > 0, shares, 1.0), 0.0)
     parts = (weights[codes[there]] - 1) * pulls[there]
-    sign = task_metric(view).gain(0, 1)
-    return float(sign * parts.sum() / len(pulls)), float(np.sqrt((parts**2).sum()) / len(pulls))
-
-
-def _influence(view: View) -> tuple[Array | None, npt.NDArray[np.int64]]:
-    """How far each labelled reference row pulls the metric, and which rows these are; None where it is undefined."""
-    side = view.reference
-    rows = np.flatnonzero(side.labelled)
-    if len(rows) < 2:
-        return None, rows
-    pulls = task_metric(view).influence(side.labels[rows], side.scores.take(rows).scores)
-    return (pulls if np.isfinite(pulls).all() else None), rows
+    return float(metric.gain(0, 1) * parts.sum() / len(pulls)), float(np.sqrt((parts**2).sum()) / len(pulls))
 
 
 class ColumnShift(Measure):
@@ -94,70 +92,71 @@ class ColumnShift(Measure):
 
     def _of(self, view: View, column: Column) -> Measurement:
         time, name = view.manifest.task.time, column.name
-        if column.kind == "datetime" and (time is None or name == time or time not in view.window.inputs.columns):
+        if column.kind != "datetime":
+            return moved(view, self.name, name, view.window.column(name), known_column(view, name), priced=True)
+        if time is None or name == time or time not in view.window.inputs.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
-        known = view.once(f"shift of {name}", lambda: _distribution(view.reference, column, time))
-        return moved(view, self.name, name, _values(view.window, column, time), known, priced=True)
+        known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
+        return moved(view, self.name, name, _lag(view.window, name, time), known, priced=True)
 
 
-def _values(side: Side, column: Column, time: str | None) -> npt.NDArray[Any]:
-    if column.kind == "datetime":
-        return np.asarray((side.inputs[time] - side.inputs[column.name]).dt.total_seconds(), dtype=np.float64)
-    return np.asarray(side.inputs[column.name].to_numpy())
+def known_column(view: View, name: str) -> Distribution:
+    """The distribution of a column in the reference."""
+    return view.once(f"distribution of {name}", lambda: distribution_of(view.reference.column(name)))
 
 
-def _distribution(side: Side, column: Column, time: str | None) -> Distribution:
-    values = _values(side, column, time)
-    return of_numbers(values) if column.kind in ("numeric", "datetime") else of_categories(values)
+def _lag(side: Side, name: str, time: str) -> Numbers:
+    """How many seconds a moment lies before the row's event time."""
+    moment, event = side.column(name), side.column(time)
+    if not isinstance(moment, Numbers) or not isinstance(event, Numbers):
+        raise TypeError(f"columns {name!r} and {time!r} hold no moments")
+    return Numbers(event.array - moment.array)
 
 
-class PredictionShift(Measure):
+class OutputMeasure(Measure):
+    """Shift of something else than a column."""
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement."""
+        known = view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
+        return [moved(view, self.name, None, self.values(view, view.window), known)]
+
+    @abstractmethod
+    def values(self, view: View, side: Side) -> Values:
+        """What is compared, of one side."""
+
+
+class PredictionShift(OutputMeasure):
     """Shift of what the model answers: the number, the probability of the positive class, or the class."""
 
     name: ClassVar[str] = "prediction_shift"
 
-    def measure(self, view: View) -> list[Measurement]:
-        """One measurement."""
-        multiclass = view.manifest.target.problem == "multiclass"
-        values, make = (_classes, of_categories) if multiclass else (_answers, of_numbers)
-        known = view.once(self.name, lambda: make(values(view.reference)))
-        return [moved(view, self.name, None, values(view.window), known)]
+    def values(self, view: View, side: Side) -> Values:
+        """The answers."""
+        if view.manifest.target.problem == "multiclass":
+            return names_of(np.asarray(side.scores.prediction, dtype=object))
+        scores = side.scores.scores
+        return Numbers(scores if scores.ndim == 1 else scores[:, -1])
 
 
-def _classes(side: Side) -> npt.NDArray[Any]:
-    return np.asarray(side.scores.prediction, dtype=object)
-
-
-def _answers(side: Side) -> Array:
-    scores = side.scores.scores
-    return scores if scores.ndim == 1 else scores[:, -1]
-
-
-class UncertaintyShift(Measure):
+class UncertaintyShift(OutputMeasure):
     """Shift of the model's own uncertainty."""
 
     name: ClassVar[str] = "uncertainty_shift"
 
-    def measure(self, view: View) -> list[Measurement]:
-        """One measurement."""
-        known = view.once(self.name, lambda: of_numbers(view.reference.scores.uncertainty))
-        return [moved(view, self.name, None, np.asarray(view.window.scores.uncertainty), known)]
+    def values(self, view: View, side: Side) -> Values:
+        """The uncertainties."""
+        return Numbers(np.asarray(side.scores.uncertainty, dtype=np.float64))
 
 
-class LabelShift(Measure):
+class LabelShift(OutputMeasure):
     """Shift of the labels that have arrived."""
 
     name: ClassVar[str] = "label_shift"
 
-    def measure(self, view: View) -> list[Measurement]:
-        """One measurement."""
-        make = of_numbers if view.manifest.target.problem == "regression" else of_categories
-        known = view.once(self.name, lambda: make(_labels(view, view.reference)))
-        return [moved(view, self.name, None, _labels(view, view.window), known)]
-
-
-def _labels(view: View, side: Side) -> npt.NDArray[Any]:
-    labels = side.labels[side.labelled]
-    if view.manifest.target.problem == "regression":
-        return labels
-    return np.array(view.manifest.target.classes, dtype=object)[labels.astype(np.int64)]
+    def values(self, view: View, side: Side) -> Values:
+        """The labels."""
+        labels, target = side.labels[side.labelled], view.manifest.target
+        if target.problem == "regression":
+            return Numbers(np.asarray(labels, dtype=np.float64))
+        return Names(labels.astype(np.int64), pd.Index(target.classes))

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from monitor.distribution import Distance, of_numbers
+from monitor.distribution import Distance
 from monitor.measurements import Measurement
+from monitor.shift import known_column
+from monitor.values import Numbers
 from monitor.views import Measure, View
 from registry.metrics import Array
 
@@ -80,16 +82,14 @@ class Rescaled(Measure):
         return [self._of(view, column.name) for column in view.manifest.data_schema.of("numeric")]
 
     def _of(self, view: View, name: str) -> Measurement:
-        known = view.once(f"shift of {name}", lambda: of_numbers(view.reference.inputs[name].to_numpy()))
-        values = view.window.inputs[name].to_numpy(dtype=np.float64)
-        values = values[~np.isnan(values)]
-        distance = known.distance(known.count(values), stride=view.stride)
+        known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
+        distance = known.distance(known.count(Numbers(values)), stride=view.stride)
         if distance is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
         if distance.value < FAR:
             return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=len(values))
         tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
-        left = [known.distance(known.count(one.undo(values)), stride=view.stride) or FARTHEST for one in tried]
+        left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]
         best = min(range(len(left)), key=lambda place: left[place].value)
         alike = left[best].value <= NEAR * distance.value and left[best].p_value >= ALIKE
         closer = distance.value - left[best].value if alike else 0.0

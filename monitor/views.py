@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
+from monitor.values import Values, values_of
 from registry.bundle import LABEL, Manifest, ModelBundle
 from registry.errors import RowError
 from registry.metrics import Labels
@@ -51,9 +52,16 @@ class Side:
     labelled: npt.NDArray[np.bool_]
     novel: int = 0
     broken: Mapping[str, Broken] = field(default_factory=dict)
+    _columns: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def column(self, name: str) -> Values:
+        """A column of `inputs` as measures read it."""
+        if name not in self._columns:
+            self._columns[name] = values_of(self.inputs[name])
+        return self._columns[name]
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class Monitor(Frozen):
     """How predictions are watched."""
 
     windows: Windows = RowWindows(rows=2_000)
-    min_labels: int = Field(100, ge=10, description="fewest labels at which a window's performance is judged")
+    min_labels: int = Field(30, ge=10, description="fewest labels at which a window's performance is judged")
     segments: tuple[str, ...] = Field((), description="categorical or boolean columns whose values are watched apart")
     report: bool = Field(True, description="render Evidently's HTML report of each window")
     yardstick_rows: int = Field(
@@ -186,8 +186,8 @@ class PerformancePolicy(Frozen):
 
     The model is degraded when its metric is worse than its references by more than `tolerate` (as a share of the
     reference), with evidence that adds up over windows and is paid from `false_alarms`: the budget of all verdicts on
-    all columns, segments, measures and looks together. Half of it is for performance, a quarter each for broken data
-    and for shifts.
+    all columns, segments, measures and looks together. Half of it is for performance, the rest for shifts, early
+    signs and broken data.
     """
 
     kind: Literal["performance"] = "performance"

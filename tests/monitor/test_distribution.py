@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
 from monitor.dependence import design_effect
-from monitor.distribution import BINS, of_categories, of_numbers
+from monitor.distribution import BINS, distribution_of
+from monitor.values import Numbers, Values, names_of
 
 
 def days(rng: np.random.Generator, count: int, length: int, shared: float) -> np.ndarray:
@@ -21,39 +24,40 @@ def days(rng: np.random.Generator, count: int, length: int, shared: float) -> np
 class TestBins:
     @given(st.lists(st.floats(-1e9, 1e9) | st.just(float("nan")), max_size=60), st.integers(0, 60))
     def test_counts_add_up(self, values: list[float], cut: int) -> None:
-        known = of_numbers(np.random.default_rng(0).normal(size=500))
+        known = distribution_of(Numbers(np.random.default_rng(0).normal(size=500)))
         parts, whole = (np.array(part) for part in (values[:cut], values[cut:])), np.array(values)
-        assert sum(known.count(part) for part in parts).tolist() == known.count(whole).tolist()
-        assert known.count(whole).sum() == np.isfinite(whole).sum()
+        assert sum(known.count(Numbers(part)) for part in parts).tolist() == known.count(Numbers(whole)).tolist()
+        assert known.count(Numbers(whole)).sum() == np.isfinite(whole).sum()
 
     def test_numbers_fall_evenly_into_the_bins_of_the_reference(self) -> None:
-        known = of_numbers(np.random.default_rng(0).exponential(size=3_200))
+        known = distribution_of(Numbers(np.random.default_rng(0).exponential(size=3_200)))
         assert known.size == BINS
         assert known.counts.min() >= 90
         assert known.counts.max() <= 110
 
     def test_a_value_that_many_rows_share_has_a_bin(self) -> None:
-        known = of_numbers(np.repeat([0.0, 1.0], [900, 100]))
-        assert known.count(np.array([0.0, 0.0, 1.0, 2.0])).tolist() == [2, 1, 1]
+        known = distribution_of(Numbers(np.repeat([0.0, 1.0], [900, 100])))
+        assert known.count(Numbers(np.array([0.0, 0.0, 1.0, 2.0]))).tolist() == [2, 1, 1]
 
     def test_what_the_reference_does_not_have_is_counted_apart(self) -> None:
-        known = of_categories(np.array(["a", "a", "b", None], dtype=object))
+        known = distribution_of(names_of(np.array(["a", "a", "b", None], dtype=object)))
         assert known.counts.tolist() == [2, 1, 0]
-        assert known.count(np.array(["b", "c", None, "d"], dtype=object)).tolist() == [0, 1, 2]
+        assert known.count(names_of(np.array(["b", "c", None, "d"], dtype=object))).tolist() == [0, 1, 2]
 
-    @pytest.mark.parametrize("make", [of_numbers, of_categories])
-    def test_nothing_to_compare_is_no_distance(self, make) -> None:
-        empty, full = make(np.array([np.nan, np.nan])), make(np.array([1.0, 2.0]))
-        assert full.distance(full.count(np.array([np.nan]))) is None
-        assert empty.distance(empty.count(np.array([1.0]))) is None
+    @pytest.mark.parametrize("make", [Numbers, names_of])
+    def test_nothing_to_compare_is_no_distance(self, make: Callable[[np.ndarray], Values]) -> None:
+        gap, one = make(np.array([np.nan])), make(np.array([1.0]))
+        empty, full = distribution_of(gap), distribution_of(one)
+        assert full.distance(full.count(gap)) is None
+        assert empty.distance(empty.count(one)) is None
 
 
 class TestDistance:
     def test_of_numbers_is_smirnovs_or_little_less(self) -> None:
         rng = np.random.default_rng(0)
         reference, window = rng.normal(size=4_000), rng.normal(0.4, 1.3, size=700)
-        known = of_numbers(reference)
-        found, exact = known.distance(known.count(window)), ks_2samp(reference, window).statistic
+        known = distribution_of(Numbers(reference))
+        found, exact = known.distance(known.count(Numbers(window))), ks_2samp(reference, window).statistic
         assert found is not None
         assert exact - 1 / BINS <= found.value <= exact + 1e-12
 
@@ -64,16 +68,16 @@ class TestDistance:
         rng, p_values = np.random.default_rng(1), []
         for _ in range(60):
             stream = days(rng, (10_000 + 4 * rows) // 25 + 4, 25, shared)
-            known = of_numbers(stream[:10_000])
+            known = distribution_of(Numbers(stream[:10_000]))
             for start in range(10_000, 10_000 + 4 * rows, rows):
-                found = known.distance(known.count(stream[start : start + rows]))
+                found = known.distance(known.count(Numbers(stream[start : start + rows])))
                 p_values.append(found.p_value if found else 1.0)
         assert np.mean(np.array(p_values) < 0.05) <= 0.075
 
     def test_a_move_is_seen_in_small_windows_too(self) -> None:
         rng = np.random.default_rng(2)
-        known = of_numbers(rng.normal(size=10_000))
-        found = known.distance(known.count(rng.normal(1.5, 1, size=35)))
+        known = distribution_of(Numbers(rng.normal(size=10_000)))
+        found = known.distance(known.count(Numbers(rng.normal(1.5, 1, size=35))))
         assert found is not None
         assert found.p_value < 1e-4
 

@@ -1,0 +1,189 @@
+"""Shift of all inputs, or all outputs, together: can a classifier tell the window's rows from the reference's?
+
+The classifier two-sample test (C2ST, Lopez-Paz & Oquab 2017, arXiv 1610.06545) in its AUC form (Kim et al. 2021): a
+boosted model is fitted to which side a row is from; on rows that it has not seen, its scores are no better than chance
+while nothing has changed. It sees what no column shows alone, such as a correlation that has turned round.
+
+Each side is cut into two halves in time, and each half is scored by the model of the other one: neighbours of a day,
+which are alike, are not in both. With u the mid-ranks of n scores of a half, divided by n,
+
+    AUC - 1/2 = mean of u over the window - mean of u over the reference,    variance = var(u) (e_w / n_w + e_r / n_r)
+
+where e are the design effects of the reference's u (`dependence.py`). The halves' results lean the same way by chance
+too (what the first has learnt from noise, the second has in its rows): they count as one. Dependence that outlasts half
+a window is a shift to this test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from monitor.dependence import design_effect
+from monitor.measurements import Measurement
+from monitor.views import Measure, Side, View
+from registry.bundle import Manifest
+from registry.metrics import Array, mid_ranks
+from registry.schema import Schema
+from registry.yardstick import Features, encode
+
+MOST_ROWS = 2_000
+"""Rows of a side, evenly spread over its time: a window is measured every few minutes."""
+
+LEAST_ROWS = 100
+ROUNDS, LEAVES = 30, 15
+
+
+@dataclass(frozen=True)
+class Sample:
+    """n rows of a side in time order as (n, d) numbers, of which there is one in `spacing` rows of the stream."""
+
+    features: Features
+    spacing: float
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well two samples are told apart, and the chance of at least that while they are alike."""
+
+    auc: float
+    p_value: float
+
+
+def separate(window: Sample, reference: Sample, categorical: Sequence[bool]) -> Separation:
+    """The test on two samples of `LEAST_ROWS` rows or more; `categorical` (d,) says which columns are codes.
+
+    >>> rng = np.random.default_rng(0)
+    >>> alike, other = (Sample(rng.normal(shift, 1, (200, 2)), 1.0) for shift in (0.0, 2.0))
+    >>> separate(other, alike, [False, False]).auc > 0.9
+    True
+    """
+    firsts, seconds = zip(_halves(window), _halves(reference), strict=True)
+    ranks = [_ranks(firsts, seconds, categorical), _ranks(seconds, firsts, categorical)]
+    gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
+    errors = _errors(ranks, reference.spacing / window.spacing)
+    sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
+    return Separation(0.5 + sum(gaps) / 2, float(ndtr(-sure)))
+
+
+def _halves(sample: Sample) -> tuple[Features, Features]:
+    middle = len(sample) // 2
+    return sample.features[:middle], sample.features[middle:]
+
+
+def _ranks(
+    training: tuple[Features, Features], tested: tuple[Features, Features], categorical: Sequence[bool]
+) -> tuple[Array, Array]:
+    """Mid-ranks, over their number, of the tested rows of window and reference."""
+    scores = _scores(np.concatenate(training), len(training[0]), np.concatenate(tested), categorical)
+    ranks = mid_ranks(scores) / len(scores)
+    return ranks[: len(tested[0])], ranks[len(tested[0]) :]
+
+
+def _scores(training: Features, mine: int, tested: Features, categorical: Sequence[bool]) -> Array:
+    """Log odds of being the window's, of tested rows; the first rows of `training` are the window's."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    model = HistGradientBoostingClassifier(
+        max_iter=ROUNDS,
+        max_leaf_nodes=LEAVES,
+        early_stopping=False,
+        categorical_features=list(categorical),
+        random_state=0,
+    )
+    with threadpool_limits(1):
+        model.fit(training, np.arange(len(training)) < mine)
+        return np.asarray(model.decision_function(tested), dtype=np.float64)
+
+
+def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> list[float]:
+    """Standard error of each half's gap; `stride` is how many of the window's rows one of the reference spans."""
+    known = np.concatenate([half - half.mean() for _, half in ranks])[:, None]
+    out = []
+    for mine, half in ranks:
+        effects = design_effect(known, len(mine), stride=stride), design_effect(known, len(half))
+        variance = np.concatenate([mine, half]).var()
+        out.append(float(np.sqrt(variance * (effects[0] / len(mine) + effects[1] / len(half)))))
+    return out
+
+
+class DomainShift(Measure):
+    """Shift of all input columns together; a moment counts as its lag behind the row's event time."""
+
+    name: ClassVar[str] = "domain_shift"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement."""
+        known = view.once(self.name, lambda: _inputs(view, view.reference, view.stride))
+        plain = _plain(view.manifest.data_schema)
+        lags = len(_lagging(view.manifest))
+        categorical = [*(column.kind == "categorical" for column in plain.columns), *([False] * lags)]
+        return [_measured(self.name, _inputs(view, view.window, 1.0), known, categorical)]
+
+
+def _plain(schema: Schema) -> Schema:
+    return Schema(columns=schema.of("numeric", "boolean", "categorical"))
+
+
+def _lagging(manifest: Manifest) -> list[str]:
+    """Datetime columns beside the event time."""
+    schema, time = manifest.data_schema, manifest.task.time
+    return [column.name for column in schema.of("datetime") if time in schema.names and column.name != time]
+
+
+def _inputs(view: View, side: Side, spacing: float) -> Sample:
+    rows = _spread(len(side))
+    inputs, plain, time = side.inputs.iloc[rows], _plain(view.manifest.data_schema), view.manifest.task.time
+    known = encode(inputs, plain) if plain.columns else np.empty((len(rows), 0))
+    lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]
+    return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
+
+
+class OutputShift(Measure):
+    """Shift of all that the model answers together: probabilities or prediction, interval, uncertainty, disagreement.
+    A column that the model does not use does not move it."""
+
+    name: ClassVar[str] = "output_shift"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement, on the rows that the champion answered."""
+        known = view.once(self.name, lambda: _outputs(view.reference, view.stride))
+        mine = _outputs(view.window, 1.0)
+        return [_measured(self.name, mine, known, [False] * mine.features.shape[1])]
+
+
+def _outputs(side: Side, spacing: float) -> Sample:
+    rows = _spread(len(side.scores))
+    scores = side.scores.take(rows)
+    columns = [scores.scores, scores.uncertainty, scores.disagreement]
+    if scores.interval is not None:
+        columns.append(scores.interval[:, 1] - scores.interval[:, 0])
+    features = np.column_stack(columns).astype(np.float64)
+    features[~np.isfinite(features)] = np.nan
+    return Sample(features, spacing * len(side) / max(1, len(rows)))
+
+
+def _spread(rows: int) -> npt.NDArray[np.int64]:
+    """At most `MOST_ROWS` positions among so many, evenly spread."""
+    kept = min(rows, MOST_ROWS)
+    return np.arange(kept, dtype=np.int64) * rows // max(1, kept)
+
+
+def _measured(name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:
+    rows = len(window)
+    if min(rows, len(reference)) < LEAST_ROWS:
+        return Measurement(name=name, rows=rows, note=f"needs {LEAST_ROWS} rows of each side")
+    if not categorical:
+        return Measurement(name=name, rows=rows, note="no columns to compare")
+    found = separate(window, reference, categorical)
+    value = max(0.0, 2 * found.auc - 1)
+    return Measurement(name=name, value=value, p_value=found.p_value, rows=rows, note=f"AUC {found.auc:.3f}")

@@ -1,0 +1,126 @@
+"""A column as measures read it: numbers, or codes of names. Each is made once a side, however many measures ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from registry.metrics import Array
+
+Codes: TypeAlias = npt.NDArray[np.int64]
+Marks: TypeAlias = npt.NDArray[np.bool_]
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbours end far apart (Knuth 1973, 6.4)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """(n,) numbers, NaN where missing."""
+
+    array: Array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @cached_property
+    def missing(self) -> Marks:
+        """Where nothing is."""
+        return np.isnan(self.array)
+
+    @cached_property
+    def present(self) -> Array:
+        """The numbers that are there."""
+        return self.array[~self.missing] if self.missing.any() else self.array
+
+    def most_frequent(self) -> tuple[float, int] | None:
+        """A number that more than half of those there are, and how many these are; None without such. If there is one,
+        it stands in the middle."""
+        if not len(self.present):
+            return None
+        middle = float(np.partition(self.present, len(self.present) // 2)[len(self.present) // 2])
+        count = int((self.present == middle).sum())
+        return (middle, count) if 2 * count > len(self.present) else None
+
+    def changes(self) -> int:
+        """How often a number differs from the one before."""
+        return int(np.count_nonzero(self.present[1:] != self.present[:-1]))
+
+    def digest(self) -> npt.NDArray[np.uint64]:
+        """A number for each row that is the same for the same value."""
+        return (self.array + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+
+
+@dataclass(frozen=True)
+class Names:
+    """(n,) places in `names`, -1 where missing."""
+
+    codes: Codes
+    names: pd.Index
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def missing(self) -> Marks:
+        """Where nothing is."""
+        return np.asarray(self.codes < 0)
+
+    @cached_property
+    def present(self) -> Codes:
+        """The codes that are there."""
+        return self.codes[~self.missing] if self.missing.any() else self.codes
+
+    @cached_property
+    def counts(self) -> Codes:
+        """Rows of each name."""
+        return np.bincount(self.present, minlength=len(self.names))
+
+    def most_frequent(self) -> tuple[object, int] | None:
+        """A name that more than half of the rows have that have one, and how many these are; None without such."""
+        if not len(self.present):
+            return None
+        place = int(self.counts.argmax())
+        count = int(self.counts[place])
+        return (self.names[place], count) if 2 * count > len(self.present) else None
+
+    def changes(self) -> int:
+        """How often a name differs from the one before."""
+        return int(np.count_nonzero(self.present[1:] != self.present[:-1]))
+
+    def digest(self) -> npt.NDArray[np.uint64]:
+        """A number for each row that is the same for the same name of this column."""
+        return self.codes.astype(np.uint64)
+
+
+Values: TypeAlias = Numbers | Names
+
+
+def values_of(column: pd.Series[Any]) -> Values:
+    """A conformed column: numbers and truth values as they are, moments in seconds, anything else as names."""
+    if column.dtype.kind in "fiub":
+        return Numbers(column.to_numpy(dtype=np.float64))
+    if column.dtype.kind == "M":
+        return Numbers(np.asarray((column - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64))
+    return names_of(column)
+
+
+def names_of(values: Any) -> Names:
+    """(n,) values of any kind as names; None and NaN are missing."""
+    codes, names = pd.factorize(values)
+    return Names(np.asarray(codes, dtype=np.int64), pd.Index(names))
+
+
+def repeats(columns: list[Values]) -> int:
+    """How many rows are the same as an earlier one in every column; rows are told apart by 64 bits of a hash."""
+    if not columns or not len(columns[0]):
+        return 0
+    mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for one in columns:
+        mixed = (mixed ^ one.digest()) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return len(mixed) - len(np.unique(mixed))

@@ -1,0 +1,156 @@
+"""Inputs together and outputs together: what no column shows alone is seen, and chance is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monitor.domain import LEAST_ROWS, MOST_ROWS, DomainShift, OutputShift, Sample, separate
+from monitor.findings import Finding, shifts
+from monitor.measurements import Measurement
+from monitor.shift import ColumnShift
+from monitor.views import Measure, Side, View
+from registry.bundle import ModelBundle
+from registry.metrics import auc
+from registry.schema import DatetimeColumn, Schema
+from registry.scoring import Scorer
+from registry.task import Problem
+from tests.handmade import make_frame
+from tests.monitor.records import record
+
+BundleOf = Callable[[Problem], ModelBundle]
+
+
+def side_of(bundle: ModelBundle, frame: pd.DataFrame) -> Side:
+    """Rows as the bundle answers them."""
+    labels = bundle.manifest.target.encode(frame["late"])
+    everything = np.ones(len(frame), dtype=bool)
+    scores = Scorer.load(bundle).predict(frame)
+    return Side(bundle.manifest.data_schema.conform(frame), everything, scores, labels, everything)
+
+
+def view_of(bundle: ModelBundle, window: pd.DataFrame, reference: pd.DataFrame) -> View:
+    return View(side_of(bundle, window), side_of(bundle, reference), bundle.manifest)
+
+
+def correlated(frame: pd.DataFrame, sign: int, *, seed: int = 0) -> pd.DataFrame:
+    """Amount and weight correlated, with margins that do not depend on the sign of that."""
+    x, y = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.8 * sign], [0.8 * sign, 1]], len(frame)).T
+    return frame.assign(amount=x, weight=6 + y)
+
+
+def only(measure: Measure, view: View) -> Measurement:
+    (made,) = measure.measure(view)
+    return made
+
+
+def by_day(frame: pd.DataFrame, *, seed: int, rows: int = 25) -> pd.DataFrame:
+    """Rows of which `rows` at a time share a level of amount and weight."""
+    levels = np.random.default_rng(seed).normal(size=(len(frame) // rows + 1, 2)).repeat(rows, axis=0)[: len(frame)]
+    return frame.assign(amount=frame["amount"] + 0.7 * levels[:, 0], weight=frame["weight"] + levels[:, 1])
+
+
+def test_a_correlation_that_turns_round_is_seen_though_no_column_moves(bundle: ModelBundle) -> None:
+    view = view_of(bundle, correlated(make_frame(500), -1), correlated(make_frame(1_000, seed=1), 1, seed=1))
+    alone = [one.p_value for one in ColumnShift().measure(view) if one.p_value is not None]
+    together = only(DomainShift(), view)
+    assert min(alone) > 0.01
+    assert together.p_value < 1e-9
+    assert together.value > 0.5
+    assert together.note.startswith("AUC 0.")
+
+
+@pytest.mark.parametrize("column", ["amount", "weight", "carrier"])
+def test_a_covariate_that_moves_is_seen(bundle: ModelBundle, column: str) -> None:
+    frame = make_frame(500)
+    frame[column] = "CC" if column == "carrier" else frame[column] + 1.0
+    made = only(DomainShift(), view_of(bundle, frame, make_frame(600, seed=1)))
+    assert made.p_value < 1e-6
+    assert made.value > 0.3
+
+
+def test_outputs_move_with_what_the_model_uses_alone(bundle: ModelBundle) -> None:
+    """The rows of a model that has not looked at `weight`."""
+    known, frame = make_frame(600, seed=1), make_frame(500)
+    moved = view_of(bundle, frame.assign(amount=frame["amount"] + 1.5), known)
+    assert only(OutputShift(), moved).p_value < 1e-6
+    still = view_of(bundle, frame, known)
+    still = dataclasses.replace(
+        still, window=dataclasses.replace(still.window, inputs=still.window.inputs.assign(weight=9.0))
+    )
+    assert only(DomainShift(), still).value > 0.9
+    assert only(OutputShift(), still).p_value > 0.05
+
+
+@pytest.mark.parametrize("measure", [DomainShift(), OutputShift()], ids=["domain", "output"])
+@pytest.mark.parametrize("problem", ["binary", "regression"])
+@pytest.mark.parametrize(("rows", "daily"), [(200, False), (200, True), (1_000, False), (1_000, True)])
+def test_p_values_keep_their_word_when_nothing_changed(
+    bundle_of: BundleOf, measure: Measure, problem: Problem, rows: int, daily: bool
+) -> None:
+    draws, p_values = 15 if rows > 500 else 25, []
+    for seed in range(draws):
+        window, known = make_frame(rows, seed=2 * seed, problem=problem), make_frame(900, seed=2 * seed + 1)
+        known["late"] = make_frame(900, seed=2 * seed + 1, problem=problem)["late"]
+        if daily:
+            window, known = by_day(window, seed=2 * seed), by_day(known, seed=2 * seed + 1)
+        p_values.append(only(measure, view_of(bundle_of(problem), window, known)).p_value)
+    assert np.mean(np.array(p_values) < 0.2) <= 0.2 + 3 * np.sqrt(0.16 / draws)
+    assert min(p_values) > 0.001
+
+
+def test_the_auc_is_that_of_the_scores() -> None:
+    """Against a separation known in closed form: two normals a distance of 2 apart have an AUC of 0.921."""
+    rng = np.random.default_rng(0)
+    window, known = Sample(rng.normal(2, 1, (2_000, 1)), 1.0), Sample(rng.normal(0, 1, (2_000, 1)), 1.0)
+    best = auc(np.repeat([1, 0], 2_000), np.r_[window.features, known.features] * [[-1, 1]])
+    assert separate(window, known, [False]).auc == pytest.approx(best, abs=0.01)
+
+
+def test_it_is_alike_each_time_and_reads_no_more_rows_than_it_may(bundle: ModelBundle) -> None:
+    view = view_of(bundle, make_frame(3 * MOST_ROWS), make_frame(300, seed=1))
+    first, second = (only(DomainShift(), view) for _ in range(2))
+    assert first == second
+    assert first.rows == MOST_ROWS
+
+
+def test_few_rows_and_constant_answers_are_no_evidence(bundle: ModelBundle) -> None:
+    short = view_of(bundle, make_frame(LEAST_ROWS - 1), make_frame(600, seed=1))
+    for measure in (DomainShift(), OutputShift()):
+        made = only(measure, short)
+        assert (made.value, made.p_value, made.rows) == (None, None, LEAST_ROWS - 1)
+        assert made.note == "needs 100 rows of each side"
+    same = Sample(np.ones((200, 2)), 1.0)
+    assert separate(same, same, [False, False]).p_value == 0.5
+
+
+def test_moments_count_as_lags_only(bundle: ModelBundle) -> None:
+    """Another year changes nothing; orders that came in earlier do."""
+    schema = bundle.manifest.data_schema
+    manifest = bundle.manifest.model_copy(
+        update={"data_schema": Schema(columns=(*schema.columns, DatetimeColumn(name="ordered")))}
+    )
+
+    def side(seed: int, year: int, days: int) -> Side:
+        frame = make_frame(400, seed=seed, start=f"{year}-01-01")
+        lag = pd.to_timedelta(days * 24 + np.random.default_rng(seed).random(400) * 24, unit="h")
+        plain = side_of(bundle, frame)
+        return dataclasses.replace(plain, inputs=plain.inputs.assign(ordered=plain.inputs["when"] - lag))
+
+    known = side(0, 2024, 2)
+    assert only(DomainShift(), View(side(1, 2030, 2), known, manifest)).p_value > 0.05
+    assert only(DomainShift(), View(side(1, 2024, 4), known, manifest)).p_value < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"), [("domain_shift", "inputs together"), ("output_shift", "outputs together")]
+)
+def test_they_are_findings_like_any_other_shift(name: str, subject: str) -> None:
+    one = Measurement(name=name, value=0.3, p_value=1e-20, rows=1_000, note="AUC 0.650")
+    found: list[Finding] = shifts([record(0, one)], 400)
+    assert [each.subject for each in found] == [subject]
+    assert found[0].sentence == f"{subject}: a classifier tells them from the reference by 0.30 (AUC 0.650)"
