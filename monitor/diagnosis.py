@@ -104,17 +104,18 @@ def _harmless(moved: Sequence[Finding]) -> Diagnosis:
         return Diagnosis(kind="concept drift", sentence=f"Concept drift, within what is tolerated: {said}")
     columns = _columns(moved)
     cost = max((one.cost for one in moved), default=0.0)
+    moving = f"Inputs moved: {', '.join(columns)}" if columns else f"Moved: {moved[0].subject or 'rows'}"
     price = "at an estimated cost" if cost > 0 else "at no cost that can be told"
     return Diagnosis(
         kind="covariate shift",
-        sentence=f"Inputs moved: {', '.join(columns) or 'the outputs'}; performance holds, {price}",
+        sentence=f"{moving}; performance holds, {price}",
         columns=columns,
         evidence=tuple(one.sentence for one in moved[:MOST]),
     )
 
 
 def _columns(found: Sequence[Finding]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.subject for one in found if one.subject))[:MOST]
+    return tuple(dict.fromkeys(one.measurement.subject for one in found if one.measurement.subject))[:MOST]
 
 
 def _kind(fall: Degradation, moved: Sequence[Finding]) -> tuple[Kind, tuple[str, ...]]:
