@@ -12,7 +12,7 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,6 +43,8 @@ CUTS = 15
 _Z = 1.96
 
 Rows = npt.NDArray[np.bool_]
+Read = tuple[npt.NDArray[Any], Rows]
+"""A column's numbers or names (n,), and where there are any."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,15 @@ class Condition:
         """The other side of the same cut."""
         return Condition(self.column, _OPPOSITE[self.sign], self.value)
 
-    def holds(self, inputs: pd.DataFrame) -> Rows:
-        """Which of n conformed rows fulfil it, (n,)."""
-        values = inputs[self.column]
-        there = values.notna().to_numpy()
+    def holds(self, inputs: Mapping[str, Read]) -> Rows:
+        """Which of n rows fulfil it, (n,)."""
+        values, there = inputs[self.column]
         if self.value is None:
             return ~there if self.sign == "missing" else there
         if isinstance(self.value, str):
-            same = (_names(values) == self.value).to_numpy(dtype=bool)
+            same = np.asarray(values == self.value, dtype=np.bool_)
             return there & (same if self.sign == "=" else ~same)
-        above = values.to_numpy(dtype=np.float64) > self.value
+        above = np.asarray(values > self.value)
         return there & (above if self.sign == ">" else ~above)
 
 
@@ -87,7 +88,17 @@ Slice = tuple[Condition, ...]
 
 def _names(values: pd.Series[Any]) -> pd.Series[Any]:
     """Truths as the words they are written in; categories as they are."""
-    return values if values.dtype == object else values.map({0.0: "false", 1.0: "true"})
+    return values.map({0.0: "false", 1.0: "true"}) if pd.api.types.is_numeric_dtype(values) else values
+
+
+def read(inputs: pd.DataFrame, schema: Schema) -> dict[str, Read]:
+    """The columns of n conformed rows that a condition can be about."""
+    out: dict[str, Read] = {}
+    for column in schema.of("numeric", "boolean", "categorical"):
+        values = inputs[column.name]
+        plain = values if column.kind == "numeric" else _names(values)
+        out[column.name] = plain.to_numpy(), values.notna().to_numpy()
+    return out
 
 
 def in_words(conditions: Slice) -> str:
@@ -136,17 +147,35 @@ class Half:
     badness: Array
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a tree needs of the reference, the same for every window: a half of its rows, all conditions that are tried,
+    each half of them the opposites of the other, and which rows fulfil them (c, n)."""
+
+    half: Half
+    conditions: tuple[Condition, ...]
+    held: Rows
+
+
+def ground(half: Half, schema: Schema) -> Ground:
+    """The ground of a reference's half: its quantiles and most frequent categories are what is cut at."""
+    found = cuts(half.inputs, schema)
+    conditions = (*found, *(one.opposite for one in found))
+    return Ground(half, conditions, _held(half.inputs, conditions, schema))
+
+
+def _held(inputs: pd.DataFrame, conditions: Sequence[Condition], schema: Schema) -> Rows:
+    columns = read(inputs, schema)
+    return np.array([one.holds(columns) for one in conditions], dtype=np.bool_).reshape(-1, len(inputs))
+
+
 class Growth:
     """A tree being grown on one half of the window and one of the reference."""
 
-    def __init__(self, window: Half, reference: Half, schema: Schema) -> None:
-        self._sides = (window, reference)
-        found = cuts(window.inputs, schema)
-        self._conditions = [*found, *(one.opposite for one in found)]
-        self._held = [
-            np.array([one.holds(side.inputs) for one in self._conditions]).reshape(-1, len(side.inputs))
-            for side in self._sides
-        ]
+    def __init__(self, window: Half, reference: Ground, schema: Schema) -> None:
+        self._sides = (window, reference.half)
+        self._conditions = reference.conditions
+        self._held = [_held(window.inputs, reference.conditions, schema), reference.held]
         self._least = (LEAST_SHARE * len(window.inputs), float(LEAST_KNOWN))
 
     def worst(self) -> Slice:
@@ -200,7 +229,7 @@ class FoundSlices(Measure):
         """One measurement, on rows that had no say in choosing its slice; its subject is the slice in words."""
         if min(int(side.labelled.sum()) for side in (view.window, view.reference)) < LEAST_LABELS:
             return [self._none(f"needs {LEAST_LABELS} labels of each side")]
-        known = view.once(self.name, lambda: _searched(view, view.reference))
+        known = view.once(self.name, lambda: _ground(view))
         mine = _searched(view, view.window)
         if mine is None or known is None:
             return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
@@ -213,7 +242,8 @@ class FoundSlices(Measure):
     def _of(self, view: View, found: Slice) -> Measurement:
         metric = task_metric(view)
         (now, error, rows), (before, known_error, _) = (
-            realised(metric, side, _inside(side, found)) for side in (view.window, view.reference)
+            realised(metric, side, _inside(side, found, view.manifest.data_schema))
+            for side in (view.window, view.reference)
         )
         return Measurement(
             name=self.name,
@@ -236,10 +266,15 @@ def _searching(side: Side) -> Rows:
     return np.asarray(side.labelled & (blocks % 2 == 0))
 
 
-def _inside(side: Side, found: Slice) -> Rows:
+def _inside(side: Side, found: Slice, schema: Schema) -> Rows:
     """Which of the champion's rows (m,) are in the slice and were not searched."""
-    own = side.inputs[side.own]
-    return np.asarray(np.logical_and.reduce([~_searching(side), *(one.holds(own) for one in found)]))
+    columns = read(side.inputs[side.own], schema)
+    return np.asarray(np.logical_and.reduce([~_searching(side), *(one.holds(columns) for one in found)]))
+
+
+def _ground(view: View) -> Ground | None:
+    half = _searched(view, view.reference)
+    return None if half is None else ground(half, view.manifest.data_schema)
 
 
 def _searched(view: View, side: Side) -> Half | None:

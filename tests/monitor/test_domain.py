@@ -69,7 +69,7 @@ def test_a_covariate_that_moves_is_seen(bundle: ModelBundle, column: str) -> Non
     frame = make_frame(500)
     frame[column] = "CC" if column == "carrier" else frame[column] + 1.0
     made = only(DomainShift(), view_of(bundle, frame, make_frame(600, seed=1)))
-    assert made.p_value < 1e-6
+    assert made.p_value < 1e-4
     assert made.value > 0.3
 
 
@@ -77,7 +77,7 @@ def test_outputs_move_with_what_the_model_uses_alone(bundle: ModelBundle) -> Non
     """The rows of a model that has not looked at `weight`."""
     known, frame = make_frame(600, seed=1), make_frame(500)
     moved = view_of(bundle, frame.assign(amount=frame["amount"] + 1.5), known)
-    assert only(OutputShift(), moved).p_value < 1e-6
+    assert only(OutputShift(), moved).p_value < 1e-4
     still = view_of(bundle, frame, known)
     still = dataclasses.replace(
         still, window=dataclasses.replace(still.window, inputs=still.window.inputs.assign(weight=9.0))
@@ -92,10 +92,12 @@ def test_outputs_move_with_what_the_model_uses_alone(bundle: ModelBundle) -> Non
 def test_p_values_keep_their_word_when_nothing_changed(
     bundle_of: BundleOf, measure: Measure, problem: Problem, rows: int, daily: bool
 ) -> None:
-    draws, p_values = 15 if rows > 500 else 25, []
+    draws, p_values = 8 if rows > 500 else 15, []
     for seed in range(draws):
-        window, known = make_frame(rows, seed=2 * seed, problem=problem), make_frame(900, seed=2 * seed + 1)
-        known["late"] = make_frame(900, seed=2 * seed + 1, problem=problem)["late"]
+        window, known = (
+            make_frame(rows, seed=2 * seed, problem=problem),
+            make_frame(900, seed=2 * seed + 1, problem=problem),
+        )
         if daily:
             window, known = by_day(window, seed=2 * seed), by_day(known, seed=2 * seed + 1)
         p_values.append(only(measure, view_of(bundle_of(problem), window, known)).p_value)

@@ -11,7 +11,7 @@ import pytest
 from monitor.comparison import worst_segments
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
-from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words
+from monitor.slices import Condition, FoundSlices, LEAST_LABELS, cuts, in_words, read
 from monitor.views import Side, View
 from registry.bundle import ModelBundle
 from registry.scoring import Scorer
@@ -38,7 +38,7 @@ def found_in(bundle: ModelBundle, window: pd.DataFrame, reference: pd.DataFrame)
 
 def spoilt(frame: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
     """The label of these rows is the wrong one, or far off."""
-    if frame["late"].dtype == object:
+    if not pd.api.types.is_numeric_dtype(frame["late"]):
         wrong = frame["late"].map({"yes": "no", "no": "yes"})
         return frame.assign(late=frame["late"].where(~rows, wrong))
     return frame.assign(late=frame["late"] + 2.0 * rows)
@@ -109,8 +109,9 @@ def test_conditions_mean_what_they_say(bundle: ModelBundle) -> None:
     frame = make_frame(200)
     frame.loc[:19, "weight"] = np.nan
     inputs = bundle.manifest.data_schema.conform(frame)
+    columns = read(inputs, bundle.manifest.data_schema)
     for one in cuts(inputs, bundle.manifest.data_schema):
-        both = one.holds(inputs).astype(int) + one.opposite.holds(inputs)
+        both = one.holds(columns).astype(int) + one.opposite.holds(columns)
         there = 1 if one.value is None else inputs[one.column].notna()
         assert (both == there).all(), one
         assert one.opposite.opposite == one
@@ -118,7 +119,7 @@ def test_conditions_mean_what_they_say(bundle: ModelBundle) -> None:
     assert {"weight missing", "carrier = AA", "carrier = CC"} <= words
     assert len({"member = true", "member = false"} & words) == 1
     above = Condition("weight", ">", 1.5)
-    assert above.holds(inputs).tolist() == (frame["weight"] > 1.5).tolist()
+    assert above.holds(columns).tolist() == (frame["weight"] > 1.5).tolist()
 
 
 def test_what_a_later_cut_makes_idle_is_not_said() -> None:
