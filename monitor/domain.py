@@ -101,18 +101,15 @@ def _ranks(
 
 def _scores(training: Features, mine: int, tested: Features, categorical: Sequence[bool]) -> Array:
     """How much like the window's rows tested ones are; the first rows of `training` are the window's."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     known, asked = expand(training, training, categorical), expand(training, tested, categorical)
     centre, spread = known.mean(axis=0), known.std(axis=0)
     spread[spread == 0] = 1.0
     known, asked = (known - centre) / spread, (asked - centre) / spread
     sides = np.arange(len(known)) < mine
     weights = np.where(sides, 0.5 / mine, 0.5 / (len(known) - mine))
-    with threadpool_limits(1):  # more threads wait for one another longer than they work
-        second = (known * weights[:, None]).T @ known
-        apart = np.linalg.solve(second + RIDGE * np.eye(len(second)), known.T @ (weights * (sides - 0.5)))
-        return np.asarray(asked @ apart, dtype=np.float64)
+    second = (known * weights[:, None]).T @ known
+    apart = np.linalg.solve(second + RIDGE * np.eye(len(second)), known.T @ (weights * (sides - 0.5)))
+    return np.asarray(asked @ apart, dtype=np.float64)
 
 
 def expand(training: Features, rows: Features, categorical: Sequence[bool]) -> Features:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitor.attainable import Attainable
 from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
+from monitor.fused import Fused
 from monitor.gap import Gap, PriorGap
 from monitor.measurements import Measurement
 from monitor.performance import Performance, SegmentPerformance
@@ -28,6 +29,7 @@ MEASURES: tuple[Measure, ...] = (
     Performance(),
     Attainable(),
     Estimated(),
+    Fused(),
     Gap(),
     PriorGap(),
     SegmentPerformance(),
@@ -56,5 +58,8 @@ NAMES = tuple(measure.name for measure in MEASURES)
 
 
 def measure_all(view: View) -> tuple[Measurement, ...]:
-    """Every measure of one window."""
-    return tuple(one for measure in MEASURES for one in measure.measure(view))
+    """Every measure of one window, on one thread: with more, small matrices wait longer than they work."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1):
+        return tuple(one for measure in MEASURES for one in measure.measure(view))

@@ -12,7 +12,7 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -91,10 +91,12 @@ def _names(values: pd.Series[Any]) -> pd.Series[Any]:
     return values.map({0.0: "false", 1.0: "true"}) if pd.api.types.is_numeric_dtype(values) else values
 
 
-def read(inputs: pd.DataFrame, schema: Schema) -> dict[str, Read]:
-    """The columns of n conformed rows that a condition can be about."""
+def read(inputs: pd.DataFrame, schema: Schema, names: Collection[str] | None = None) -> dict[str, Read]:
+    """The columns of n conformed rows that a condition can be about, or those of these names."""
     out: dict[str, Read] = {}
     for column in schema.of("numeric", "boolean", "categorical"):
+        if names is not None and column.name not in names:
+            continue
         values = inputs[column.name]
         plain = values if column.kind == "numeric" else _names(values)
         out[column.name] = plain.to_numpy(), values.notna().to_numpy()
@@ -268,7 +270,7 @@ def _searching(side: Side) -> Rows:
 
 def _inside(side: Side, found: Slice, schema: Schema) -> Rows:
     """Which of the champion's rows (m,) are in the slice and were not searched."""
-    columns = read(side.inputs[side.own], schema)
+    columns = read(side.inputs[side.own], schema, {one.column for one in found})
     return np.asarray(np.logical_and.reduce([~_searching(side), *(one.holds(columns) for one in found)]))
 
 
