@@ -78,7 +78,7 @@ def make_bundle(folder: Path, frame: pd.DataFrame) -> ModelBundle:
             "target": "label",
             "problem": "binary",
             "metric": "auc",
-            "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
+            "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": "never"},
         }
     )
     manifest = Manifest(

@@ -8,6 +8,7 @@ import sys
 import click
 
 from flows.commands_data import demo, replay
+from flows.commands_report import report, reports
 from flows.commands_task import alerts, improve, init, monitor, promote, rollback, search, serve, status
 from flows.commands_up import down, up
 from flows.door import Door, quiet_third_parties, show_bug
@@ -40,5 +41,6 @@ def main() -> None:
     quiet_third_parties()
 
 
-for command in (init, search, serve, monitor, status, alerts, promote, rollback, improve, replay, demo, up, down):
+_SEEN = (monitor, status, alerts, report, reports)
+for command in (init, search, serve, *_SEEN, promote, rollback, improve, replay, demo, up, down):
     main.add_command(command)

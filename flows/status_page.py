@@ -28,7 +28,7 @@ from registry.ledger import Entry
 from registry.settings import LOOPBACK
 
 _ENTRIES = 25
-_IN_THE_CHART = ("window",)
+_SHOWN_ELSEWHERE = ("window", "report")  # in the chart, and among the links
 _REPORTS = 8
 _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -189,7 +189,7 @@ def _points(record: WindowRecord) -> list[Point]:
 def _ledger(entries: Sequence[Entry]) -> str:
     if not entries:
         return '<p class="quiet">Nothing has been written yet.</p>'
-    told = [entry for entry in entries if entry.kind not in _IN_THE_CHART]
+    told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE]
     rows = "".join(_row(entry) for entry in reversed(told[-_ENTRIES:]))
     heads = "".join(f"<th>{head}</th>" for head in ("as of", "kind", "version", "outcome", "reasons", "took"))
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -68,7 +68,7 @@ def observe(place: Workplace, as_of: datetime) -> WatchReport:
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
     with turn(place):
-        report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, reports=place.reports)
+        report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, shelf=place.shelf)
     show(place, report)
     return report
 

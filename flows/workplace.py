@@ -20,6 +20,7 @@ from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
 
 if TYPE_CHECKING:
+    from monitor.shelf import Shelf
     from registry.inference_log import InferenceLog
     from registry.ledger import Ledger
     from registry.versions import Versions
@@ -117,8 +118,15 @@ class Workplace:
 
     @property
     def reports(self) -> Path:
-        """Folder of the task's reports."""
+        """Folder of the task's reports as HTML."""
         return self.settings.folder / "reports" / self.task.name
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where the task's reports are kept, and how long."""
+        from monitor.shelf import Shelf
+
+        return Shelf(self.task.name, self.reports, self.settings.workspace, self.settings.report_days)
 
     @property
     def lock(self) -> Path:

@@ -143,9 +143,13 @@ class OutOfRange(ColumnShare):
         return np.asarray((present < column.low) | (present > column.high))
 
 
+STILL = 0.9
+"""Share of a window's rows from which a column stands still: a price may well rest for half a day."""
+
+
 class Constant(Measure):
-    """How far a column stands still: the share of the value that more than half of the window's rows have, and what
-    share it has in the reference; 0 where no value is so frequent. Moments are left out: time moves on.
+    """How far a column stands still: the share of the value that nearly all of the window's rows have (`STILL`), and
+    what share it has in the reference; 0 where no value is so frequent. Moments are left out: time moves on.
 
     A month or a season stands still for weeks and is not broken. The chance is at least that of no change in so long a
     window, exp(-changes), if changes come as often as between the reference's rows in time order (a Poisson process).
@@ -164,7 +168,7 @@ class Constant(Measure):
         window, known = view.window.column(name), view.reference.column(name)
         if not (rows := len(window.present)):
             return None
-        if (found := window.most_frequent()) is None:
+        if (found := window.most_frequent()) is None or found[1] < STILL * rows:
             return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=rows)
         most, count = found
         counted = (_hits(known, most), len(known.present))

@@ -1,43 +1,54 @@
-"""The report of a window that people read: Evidently's HTML of the champion's rows beside its reference rows.
+"""The report of a window that people read: Evidently's, of the champion's rows beside its reference rows.
 
-Evidently takes seconds to import and its file is some 5 MB: it is loaded when a report is made, from a bounded sample.
+Evidently takes seconds to import and its HTML is some 5 MB: it is loaded when a report is made, from a bounded sample.
 Its verdict is shown and never used.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from monitor.measurements import Window
+from monitor.shelf import Shelf, Subject
 from monitor.views import Side, View
+from registry.errors import OutsideError
 from registry.schema import Schema
 
 MOST_ROWS = 5_000
 ANSWER, UNCERTAINTY = "prediction", "uncertainty"
 
 
-def report_path(folder: Path, window: Window, version: str) -> Path:
-    """Where the report of a window is kept: the same window and version always under the same name."""
-    return folder / f"window-{window.start:%Y%m%dT%H%M%S}-v{version}.html"
+def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
+    """Put the report on the shelf as HTML and as a run of the workspace, and delete what is too old; the HTML's path.
 
-
-def write_report(view: View, window: Window, version: str, folder: Path) -> Path | None:
-    """Render the report and put it in place at once; None when there is nothing to show (no rows, no columns)."""
+    None when there is nothing to show (no rows, no columns). Either is whole or not there at all. One at a time a task.
+    Raises `OutsideError` when the disk or Evidently fails.
+    """
     current, reference = (_table(side, view.manifest.data_schema) for side in (view.window, view.reference))
     columns = [name for name in current if current[name].notna().any() and reference[name].notna().any()]
     if not columns:
         return None
-    path = report_path(folder, window, version)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(_render(current[columns], reference[columns]), encoding="utf-8")
-    partial.replace(path)
-    return path
+    partial = shelf.pages / ".partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with _quiet():
+            snapshot = _compare(current[columns], reference[columns], subject)
+            _place(snapshot, subject, shelf, partial)
+        shelf.prune()
+    except Exception as error:  # Evidently names none that it may raise
+        failure = f"{type(error).__name__}: {error}"
+        raise OutsideError(f"the report of window {subject.window.index} could not be made: {failure}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return shelf.page(subject)
 
 
 def _table(side: Side, schema: Schema) -> pd.DataFrame:
@@ -50,17 +61,51 @@ def _table(side: Side, schema: Schema) -> pd.DataFrame:
     return table.sample(min(MOST_ROWS, len(table)), random_state=0)
 
 
-def _render(current: pd.DataFrame, reference: pd.DataFrame) -> str:
+@contextmanager
+def _quiet() -> Iterator[None]:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, RuntimeWarning):  # its imports; 0 / 0 in thin samples
             warnings.simplefilter("ignore", category)
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.presets import DataDriftPreset
+        yield
 
-        numbers = [name for name in current if pd.api.types.is_numeric_dtype(current[name])]
-        names = [name for name in current if name not in numbers]
-        definition = DataDefinition(numerical_columns=numbers, categorical_columns=names)
-        sides: list[Any] = [Dataset.from_pandas(one, data_definition=definition) for one in (current, reference)]
-        html: str = Report([DataDriftPreset()]).run(*sides).get_html_str(as_iframe=False)
-    return html
+
+def _compare(current: pd.DataFrame, reference: pd.DataFrame, subject: Subject) -> Any:
+    """Evidently's snapshot, of which page and run are two writings."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    window, version, severity = subject.window, subject.version, subject.severity
+    numbers = [name for name in current if pd.api.types.is_numeric_dtype(current[name])]
+    names = [name for name in current if name not in numbers]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=names)
+    sides: list[Any] = [Dataset.from_pandas(one, data_definition=definition) for one in (current, reference)]
+    tags = [f"version {version}", *([severity] if severity else [])]
+    about = {"window": str(window.index), "version": version, "end": f"{window.end:%Y-%m-%d %H:%M:%S}"}
+    return Report([DataDriftPreset()]).run(*sides, timestamp=window.start, tags=tags, metadata=about)
+
+
+def _place(snapshot: Any, subject: Subject, shelf: Shelf, partial: Path) -> None:
+    """Write both where nobody looks, then move each to where it is looked for."""
+    page, run = partial / "page.html", _as_run(snapshot, subject, shelf, partial / "workspace")
+    page.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
+    shelf.runs.mkdir(parents=True, exist_ok=True)
+    project = shelf.runs.parent / "metadata.json"
+    if not project.exists():
+        (run.parents[1] / project.name).replace(project)
+    run.replace(shelf.run(subject))
+    page.replace(shelf.page(subject))
+
+
+def _as_run(snapshot: Any, subject: Subject, shelf: Shelf, folder: Path) -> Path:
+    """The file of the snapshot in a workspace made for it alone.
+
+    To open a workspace Evidently reads all of its runs, and it writes in place: one file cut short by a full disk, and
+    the workspace cannot be opened any more.
+    """
+    from evidently.sdk.models import ProjectModel
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace(str(folder))
+    project = workspace.add_project(ProjectModel(id=shelf.project, name=shelf.task))
+    return Path(workspace.add_run(project.id, snapshot, include_data=False, name=subject.name).url)

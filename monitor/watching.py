@@ -18,7 +18,8 @@ from monitor.attainable import fit_fresh
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
 from monitor.policy import Act, ActKind, decide
-from monitor.report import write_report
+from monitor.reporting import report_of_pass, wanted
+from monitor.shelf import Shelf
 from monitor.views import Fresh, Side, View, reference_side, window_side
 from monitor.windows import Span, due
 from registry.bundle import ModelBundle
@@ -40,7 +41,7 @@ _ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", 
 
 @dataclass(frozen=True)
 class WatchReport:
-    """What a pass did: the windows it measured in time order, its decision, and the newest window's HTML if any."""
+    """What a pass did: the windows it measured in time order, its decision, and its report's HTML if one was made."""
 
     records: list[WindowRecord]
     decision: Decision
@@ -56,12 +57,13 @@ def watch(
     ledger: Ledger,
     *,
     as_of: datetime,
-    reports: Path | None = None,
+    shelf: Shelf | None = None,
 ) -> WatchReport:
     """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
 
-    `bundle` is the champion's, `version` its number in the registry. `reports` is the folder for the HTML of the newest
-    window, None for none. Raises `StoreError` when log or ledger fail; what was written until then is not redone.
+    `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
+    window goes, None for none; one that cannot be made breaks no pass. Raises `StoreError` when log or ledger fail;
+    what was written until then is not redone.
     """
     began = time.perf_counter()
     windows, recent = _remembered(ledger, as_of)
@@ -76,9 +78,8 @@ def watch(
     history = {_place(record.window): record for record in (*recent, *records)}
     decision = _decide(task, version, [history[place] for place in sorted(history)][-HISTORY:], ledger, as_of)
     report = None
-    if records and reports is not None and task.monitor.report:
-        window = records[-1].window
-        report = write_report(reader.view(window), window, version, reports)
+    if records and shelf is not None and wanted(task, decision, version, ledger):
+        report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
     return WatchReport(records, decision, time.perf_counter() - began, report)
 
 

@@ -42,8 +42,8 @@ class Entry(Frozen):
     id: int | None = None
     task: str
     kind: str = Field(
-        description="intent, search, window, decision, alert, alert_sent, research, gate, second_look, promotion, "
-        "rollback or improvement"
+        description="intent, search, window, decision, report, alert, alert_sent, research, gate, second_look, "
+        "promotion, rollback or improvement"
     )
     at: datetime
     written: datetime | None = None

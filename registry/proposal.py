@@ -197,7 +197,7 @@ COMMENTS = {
     "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
     "monitor.yardstick_rows": "Newest labelled rows that a quick boosted model is fitted to before each window:\n"
     "averaged with it, the champion should not become much better. 0: no such yardstick.",
-    "monitor.report": "Whether an HTML report of each window is kept.",
+    "monitor.report": "When Evidently's report of the newest window is made: alarms (as one begins), always, never.",
     "policy": "When to act.",
     "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
     "policy.tolerate": "How much worse than the model's own reference the metric may be, as a share of it.",

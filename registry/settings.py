@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     max_backlog_bytes: int = Field(
         1_000_000_000, ge=1_000, description="most journal bytes that may wait for the store before requests get a 503"
     )
+    report_days: int = Field(90, ge=1, description="how long reports are kept; the newest of a task stays")
     watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
     alert_urls: SecretStr | None = Field(
         None,
@@ -73,6 +74,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> Path:
         """Folder of MLflow's artifacts when the registry is embedded."""
         return self.folder / "artifacts"
+
+    @property
+    def workspace(self) -> Path:
+        """Folder of Evidently's workspace, which holds the reports of all tasks."""
+        return self.folder / "evidently"
 
     def study(self, task: str) -> Path:
         """Folder of a task's searches: journals, trials, locks."""

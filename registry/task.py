@@ -136,7 +136,9 @@ class Monitor(Frozen):
     windows: Windows = RowWindows(rows=2_000)
     min_labels: int = Field(30, ge=10, description="fewest labels at which a window's performance is judged")
     segments: tuple[str, ...] = Field((), description="categorical or boolean columns whose values are watched apart")
-    report: bool = Field(True, description="render Evidently's HTML report of each window")
+    report: Literal["alarms", "always", "never"] = Field(
+        "alarms", description="which passes leave Evidently's report of their newest window"
+    )
     yardstick_rows: int = Field(
         30_000, ge=0, description="newest labelled rows that a boosted model is fitted to at each window; 0: none is"
     )

@@ -33,7 +33,7 @@ def make_task(problem: Problem = "binary", **changes: object) -> TaskSpec:
         "time": "when",
         "problem": problem,
         "metric": "rmse" if problem == "regression" else "auc",
-        "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": False},
+        "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": "never"},
     }
     return TaskSpec.model_validate({**base, **changes})
 

@@ -100,6 +100,7 @@ def test_init_never_overwrites(home: Path) -> None:
         (("serve", "nobody"), "unknown task 'nobody'"),
         (("monitor", "nobody"), "unknown task 'nobody'"),
         (("alerts", "nobody"), "unknown task 'nobody'"),
+        (("report", "nobody"), "unknown task 'nobody'"),
         (("promote", "nobody", "1"), "unknown task 'nobody'"),
         (("rollback", "nobody"), "unknown task 'nobody'"),
         (("improve", "nobody"), "unknown task 'nobody'"),

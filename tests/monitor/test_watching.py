@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from monitor.measurements import WindowRecord
+from monitor.shelf import Shelf
 from monitor.watching import WatchReport, watch
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
@@ -38,7 +39,7 @@ class Room:
     def __init__(self, task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> None:
         self.task, self.bundle, self.log, self.ledger = task, bundle, log, ledger
 
-    def watch(self, day: str, version: str = "1", **options: Path) -> WatchReport:
+    def watch(self, day: str, version: str = "1", **options: Shelf) -> WatchReport:
         return watch(self.task, self.bundle, version, self.log, self.ledger, as_of=moment(day), **options)
 
     def act(self, kind: str, day: str) -> None:
@@ -164,7 +165,7 @@ def test_a_new_champion_is_judged_on_its_own_rows(room: Room) -> None:
 
 
 def test_windows_by_rows(task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> None:
-    monitor = {"windows": {"kind": "rows", "rows": 300}, "report": False}
+    monitor = {"windows": {"kind": "rows", "rows": 300}, "report": "never"}
     room = Room(make_task(monitor=monitor), bundle, log, ledger)
     write_rows(log, bundle, make_frame(1000, start=FIRST))
     assert indices(room.watch("04-01")) == [0, 1, 2]
@@ -196,15 +197,35 @@ def test_a_pass_as_of_the_past_knows_no_later_window(room: Room) -> None:
     assert room.watch("03-12").decision.severity == "ok"
 
 
-def test_the_newest_window_gets_its_html(
+def test_an_alarm_that_is_entered_gets_its_report(
     bundle: ModelBundle, log: InferenceLog, ledger: Ledger, tmp_path: Path
 ) -> None:
-    monitor = {"windows": {"kind": "time", "every": "7d"}, "report": True}
+    monitor = {"windows": {"kind": "time", "every": "7d"}, "report": "alarms"}
     room = Room(make_task(monitor=monitor), bundle, log, ledger)
-    write_rows(log, bundle, make_frame(2 * WEEK, start=FIRST))
-    first = room.watch("03-18", reports=tmp_path)
-    assert first.report == tmp_path / "window-20240311T000000-v1.html"
-    assert room.watch("03-18", reports=tmp_path).report is None
+    shelf = Shelf("handmade", tmp_path / "reports", tmp_path / "evidently", days=90)
+    write_rows(log, bundle, make_frame(2 * WEEK, start=FIRST, flip=0.3))
+    first = room.watch("03-11", shelf=shelf)
+    assert first.decision.severity == "degraded"
+    assert first.report == tmp_path / "reports" / "window-20240304T000000-v1.html"
+    assert [path.parent for path in tmp_path.glob("evidently/*/snapshots/*.json")] == [shelf.runs]
+    written = ledger.read(kinds={"report"})
+    assert [(entry.version, entry.severity, entry.details["page"]) for entry in written] == [
+        ("1", "degraded", first.report.name)
+    ]
+    assert room.watch("03-11", shelf=shelf).report is None
+    second = room.watch("03-18", shelf=shelf)
+    assert (indices(second), second.decision.severity, second.report) == ([0, 1], "degraded", None)
+
+
+def test_a_report_that_fails_breaks_no_pass(
+    bundle: ModelBundle, log: InferenceLog, ledger: Ledger, tmp_path: Path
+) -> None:
+    room = Room(make_task(monitor={"windows": {"kind": "time", "every": "7d"}}), bundle, log, ledger)
+    (tmp_path / "full").write_text("no folder can be made below this")
+    write_rows(log, bundle, make_frame(WEEK, start=FIRST, flip=0.3))
+    found = room.watch("03-11", shelf=Shelf("handmade", tmp_path / "full" / "reports", tmp_path, days=90))
+    assert (found.decision.severity, found.report) == ("degraded", None)
+    assert [entry.kind for entry in ledger.read()] == ["window", "decision"]
 
 
 def test_watching_is_imported_without_evidently_or_torch() -> None:

@@ -22,7 +22,13 @@ def test_embedded_defaults_live_in_the_home_folder(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert settings.tracking == f"sqlite:///{tmp_path}/mlflow.db"
     assert settings.store == f"sqlite:///{tmp_path}/everfit.db"
+    assert settings.workspace == tmp_path / "evidently"
     assert Settings(store_url="postgresql://db/everfit").store == "postgresql://db/everfit"
+
+
+def test_reports_are_kept_for_a_day_at_least() -> None:
+    with pytest.raises(ValueError, match="report_days"):
+        Settings(report_days=0)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

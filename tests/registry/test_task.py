@@ -35,6 +35,7 @@ def test_a_task_survives_yaml(tmp_path: Path) -> None:
         ({"policy": {"kind": "performance", "tolerat": 0.1}}, r"policy.tolerat: unknown key \(did you mean 'tolerate'"),
         ({"search": {"trials": -1}}, r"search.trials: .*greater than or equal to 1, got -1"),
         ({"monitor": {"windows": {"kind": "time", "every": "7 days"}}}, r"such as 7d, got '7 days'"),
+        ({"monitor": {"report": True}}, r"monitor.report: .*'alarms', 'always' or 'never', got True"),
         ({"metric": "acuracy"}, r"'acuracy' does not fit a binary problem.*did you mean 'accuracy'"),
         ({"target": "when"}, "target and time are the same column, 'when'"),
         ({"splits": {"test": 0.7}}, "must leave a fifth for training, got 0.90"),

@@ -1,0 +1,66 @@
+"""Commands on the reports that people read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+
+import click
+
+from flows.door import connect, read_settings
+from registry.errors import StateError
+from registry.quiet import QUIET
+
+
+@click.command()
+@click.argument("task")
+@click.option("--window", type=click.IntRange(min=0), help="Number of the window; default: the newest measured one.")
+def report(task: str, window: int | None) -> None:
+    """Make the report of a window, and print where it is.
+
+    It shows TASK's rows in the window beside the reference of the version that answered them. `everfit reports` shows
+    it among the others.
+
+    \b
+    Example:
+      everfit report flights --window 12
+    """
+    settings = connect()
+    from flows.publishing import fetch
+    from flows.watch import turn
+    from flows.workplace import Workplace, find_task
+    from monitor.reporting import measured, report_on_demand
+
+    place = Workplace.open(settings, find_task(settings, task))
+    record = measured(place.ledger, window)
+    bundle = fetch(place, record.version)
+    with turn(place):
+        path = report_on_demand(record, bundle, place.log, place.ledger, place.shelf, as_of=place.now())
+    click.echo(path)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8010, show_default=True, help="Port on loopback.")
+def reports(port: int) -> None:
+    """Show the reports of all tasks in Evidently's own pages until interrupted.
+
+    The pages are read-only.
+
+    \b
+    Example:
+      everfit reports --port 8011
+    """
+    from flows.processes import Service, require_free
+    from monitor.shelf import pages_command
+
+    workspace = read_settings().workspace
+    if not any(workspace.glob("*/snapshots/*.json")):
+        raise StateError(f"no report is in {workspace}; `everfit report TASK` makes one")
+    command, url = pages_command(workspace, port), f"http://127.0.0.1:{port}"
+    require_free(Service("reports", "Evidently's pages", command, url, url, port, "--port"))
+    click.echo(f"reports: {url} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    # Without a secret every page that a browser on this machine has open could change what is stored.
+    environment = {**os.environ, **QUIET, "EVIDENTLY_SECRET": secrets.token_urlsafe()}
+    os.execve(sys.executable, [sys.executable, *command], environment)
