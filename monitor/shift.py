@@ -29,10 +29,9 @@ from registry.schema import Column
 
 
 def moved(
-    view: View, name: str, subject: str | None, values: Values, known: Distribution, *, priced: bool = False
+    view: View, name: str, subject: str | None, counts: Codes, known: Distribution, *, priced: bool = False
 ) -> Measurement:
-    """Shift of (n,) values of a window; with `priced`, and its cost."""
-    counts = known.count(values)
+    """Shift of a window's values, counted by bin; with `priced`, and its cost."""
     rows = int(counts.sum())
     distance = known.distance(counts, stride=view.stride)
     if distance is None:
@@ -93,11 +92,12 @@ class ColumnShift(Measure):
     def _of(self, view: View, column: Column) -> Measurement:
         time, name = view.manifest.task.time, column.name
         if column.kind != "datetime":
-            return moved(view, self.name, name, view.window.column(name), known_column(view, name), priced=True)
+            known = known_column(view, name)
+            return moved(view, self.name, name, view.counts(name, known), known, priced=True)
         if time is None or name == time or time not in view.window.inputs.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
-        return moved(view, self.name, name, _lag(view.window, name, time), known, priced=True)
+        return moved(view, self.name, name, known.count(_lag(view.window, name, time)), known, priced=True)
 
 
 def known_column(view: View, name: str) -> Distribution:
@@ -119,7 +119,7 @@ class OutputMeasure(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         known = view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
-        return [moved(view, self.name, None, self.values(view, view.window), known)]
+        return [moved(view, self.name, None, known.count(self.values(view, view.window)), known)]
 
     @abstractmethod
     def values(self, view: View, side: Side) -> Values:

@@ -83,7 +83,7 @@ class Rescaled(Measure):
 
     def _of(self, view: View, name: str) -> Measurement:
         known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
-        distance = known.distance(known.count(Numbers(values)), stride=view.stride)
+        distance = known.distance(view.counts(name, known), stride=view.stride)
         if distance is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
         if distance.value < FAR:

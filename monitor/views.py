@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from monitor.distribution import Distribution
 from monitor.measurements import Measurement
-from monitor.values import Values, values_of
+from monitor.values import Codes, Values, values_of
 from registry.bundle import LABEL, Manifest, ModelBundle
 from registry.errors import RowError
 from registry.metrics import Labels
@@ -82,6 +83,13 @@ class View:
     manifest: Manifest
     fresh: Fresh | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    _counts: dict[str, Codes] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def counts(self, name: str, known: Distribution) -> Codes:
+        """A column's rows by bin, counted when first asked for."""
+        if name not in self._counts:
+            self._counts[name] = known.count(self.window.column(name))
+        return self._counts[name]
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gives, made when first asked for under this key: all views of one reference share a `memory`, so
