@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 
 from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
@@ -34,6 +35,15 @@ DISTANCE = 0.1
 
 DISTANCES = ("shift", "domain_shift", "output_shift", "prediction_shift", "uncertainty_shift", "label_shift")
 
+LEAST_WINDOWS = 8
+"""Fewest windows that show how many rows there usually are."""
+
+LEAST_SPREAD = 0.05
+"""The least that numbers of rows are taken to vary by, as a share."""
+
+_WORTH = 0.37  # of a row, for the error of a median absolute deviation (Hampel 1974)
+_NORMAL = 1.4826  # of a normal: standard deviations a median absolute deviation
+
 CERTAIN = 2.0
 """Standard errors from which an estimated cost differs from none."""
 
@@ -53,6 +63,7 @@ _SENTENCES = {
     "prediction_shift": "distribution moved by {value:.2f}{note}",
     "uncertainty_shift": "distribution moved by {value:.2f}{note}",
     "label_shift": "distribution moved by {value:.2f}{note}",
+    "volume": "{value:,.0f} rows, usually {rows:,}",
     "gap": "worse than expected by {value:.3g} +/- {error:.2g} on {rows:,} labels{note}",
 }
 
@@ -161,6 +172,21 @@ def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
         Finding(one, _effect(one) / bounds[one.name]) for one, yes in zip(tested.values(), sure, strict=True) if yes
     ]
     return sorted((one for one in made if one.weight >= 1), key=lambda one: (-one.cost, -one.weight))
+
+
+def thin(history: Sequence[WindowRecord], level: float) -> Finding | None:
+    """A newest window with less than half of the rows of those before it, and far from how these vary: by Student's t
+    of the logarithms, about their median and with their median deviation, with error probability `level`."""
+    rows = np.array([record.window.rows for record in history], dtype=np.float64)
+    before = rows[:-1][rows[:-1] > 0]
+    if len(before) < LEAST_WINDOWS or not rows[-1] > 0:
+        return None
+    logs, usual = np.log(before), float(np.median(before))
+    spread = max(_NORMAL * float(np.median(np.abs(logs - np.median(logs)))), LEAST_SPREAD)
+    chance = float(stdtr(_WORTH * (len(before) - 1), (math.log(rows[-1]) - math.log(usual)) / spread))
+    if chance > level or rows[-1] > usual / 2:
+        return None
+    return Finding(Measurement(name="volume", value=float(rows[-1]), p_value=chance, rows=round(usual)), 1.0)
 
 
 def lag(history: Sequence[WindowRecord], windows: float) -> Finding | None:

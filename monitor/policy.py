@@ -7,7 +7,7 @@ states a budget, one false alarm in n windows (`1 per 90d` is turned into window
     a half   degraded: an e-detector over all trails of comparisons reaches 2 n
     a fifth  shifted: one over all columns and outputs reaches 5 n
     a fifth  shifted: one of the gap between expected and realised performance does, however little is tolerated
-    a tenth  faulty: a window's p-values hold together with 1 / (10 n) (Holm)
+    a tenth  faulty: a window's p-values hold together with 1 / (20 n) (Holm), and so does its number of rows
 
 so that a champion that is not worse by more than `tolerate`, on inputs that have not moved, meets one alarm of any kind
 in n windows on average, at most: for ever, however often it is looked at, as far as the windows' errors are true (see
@@ -26,7 +26,7 @@ import numpy as np
 from monitor.comparison import BY_NAME, Comparison, Level, Trail, pool, realised, trails, worst_segments
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
-from monitor.findings import Finding, faults, lag, shifts
+from monitor.findings import Finding, faults, lag, shifts, thin
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.schema import Frozen
@@ -92,11 +92,12 @@ def assess(
     if not history:
         return Assessment("ok", ("no window is complete yet",))
     newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
-    broken = faults(newest, FAULTY / windows)
+    missed = thin(history, FAULTY / windows / 2)
+    broken = [*faults(newest, FAULTY / windows / 2), *([missed] if missed else [])]
     wrong = {found.measurement for found in broken}
     lagging = lag(history, windows / LAGGING)
     moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
-    sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows)]
+    sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows / 2)]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
     severity: Severity = "faulty" if broken else "degraded" if found.degraded else "shifted" if moved else "ok"
     empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)

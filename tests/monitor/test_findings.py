@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.findings import Finding, faults, holm, shifts
-from monitor.measurements import Measurement
+from monitor.findings import Finding, faults, holm, shifts, thin
+from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import record
 
 LEVEL, WINDOWS = 0.0025, 400
@@ -100,6 +100,32 @@ def test_the_costliest_comes_first_and_what_costs_nothing_is_said_to() -> None:
     assert [one.subject for one in found] == ["b", "a"]
     assert found[0].sentence.endswith("estimated to cost (+0.03 +/- 0.004)")
     assert found[1].sentence.endswith("costs the model nothing (+0.001 +/- 0.002)")
+
+
+def sized(*rows: int) -> list[WindowRecord]:
+    """Windows of so many rows each."""
+    made = [record(index) for index in range(len(rows))]
+    return [
+        one.model_copy(update={"window": one.window.model_copy(update={"rows": n})})
+        for one, n in zip(made, rows, strict=True)
+    ]
+
+
+def test_a_window_of_far_fewer_rows_is_found() -> None:
+    usual = (1_000, 1_050, 980, 1_010, 990, 1_030, 960, 1_000, 1_020)
+    found = thin(sized(*usual, 200), LEVEL)
+    assert found is not None
+    assert found.sentence == "200 rows, usually 1,000"
+    assert thin(sized(*usual, 600), LEVEL) is None  # more than half are there
+    assert thin(sized(*usual[:5], 200), LEVEL) is None  # nobody knows what is usual
+    assert thin(sized(*usual, 5_000), LEVEL) is None
+
+
+def test_numbers_of_rows_that_vary_much_are_no_fault() -> None:
+    rng, rang = np.random.default_rng(0), 0
+    for _ in range(2_000):
+        rang += thin(sized(*np.exp(rng.normal(6, 1, 12)).astype(int)), 0.01) is not None
+    assert rang / 2_000 <= 0.02
 
 
 def test_holm_holds_the_family_wise_error() -> None:

@@ -11,7 +11,7 @@ import pytest
 from monitor.comparison import worst_segments
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
-from monitor.slices import Condition, FoundSlices, LEAST_LABELS, cuts, in_words, read
+from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words, read
 from monitor.views import Side, View
 from registry.bundle import ModelBundle
 from registry.scoring import Scorer
