@@ -5,8 +5,9 @@ r - m (m - r where smaller is better). There are three references, and a `Trail`
 every one of them:
 
     its test rows       the champion's figure when it was made. One and the same error e is in all comparisons, so it
-                        does not average out: the reference is taken to be worse by SURE e. Where labels are too few,
-                        the performance estimated without them stands in for m (`estimated.py`).
+                        does not average out: the reference is taken to be worse by SURE e. Where labels are still to
+                        come, the performance on all rows stands in for m, from outputs and the labels that are there
+                        (`fused.py`); where none is, the one estimated without them (`estimated.py`).
     the windows before  test rows and windows so far, pooled. A window's deviation from all before it is independent of
                         theirs while nothing changes, as recursive residuals are (Brown, Durbin & Evans 1975): nothing
                         has to be allowed for. It finds an abrupt fall where the test rows happened to be hard ones,
@@ -155,10 +156,20 @@ def estimated(record: WindowRecord) -> Level | None:
 
 
 def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) -> Comparison | None:
-    now, reference = labelled or estimated(record), test_level(record)
+    now, reference = _known(record, labelled), test_level(record)
     if now is None or reference is None:
         return None
     return compare(record.metric, now, reference, "its test rows", tolerate, lasting=True)
+
+
+def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
+    """The realised metric where all labels are there, the fused one where some are, else the estimated one."""
+    fused = next((one for one in record.named("fused") if one.value is not None and one.error is not None), None)
+    arrived = max((one.rows for one in record.named("performance")), default=0)
+    if fused is None or not 0 < arrived < fused.rows:
+        return labelled or estimated(record)
+    error = math.hypot(fused.error or 0.0, fused.null_error or 0.0)  # the fused error alone dwindles as labels arrive
+    return Level(fused.value or 0.0, error, fused.rows, skew=0.0, labelled=labelled is not None)
 
 
 def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: float) -> Comparison | None:

@@ -15,8 +15,8 @@ labels normal about the prediction m, and the served uncertainty s as their stan
     R2     1 - mean s^2 / (variance of m + (1 - 1/n) mean s^2)
 
 No model is calibrated quite: how far this is off is known from the labelled reference rows that came with the model,
-and taken off. What it cannot see is concept drift, a relation of inputs to labels that has changed: the champion then
-is as sure as it was, and wrong.
+and taken off, as weighs for the kind of rows that the window has (`weighted.py`). What it cannot see is concept drift,
+a relation of inputs to labels that has changed: the champion then is as sure as it was, and wrong.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from monitor.measurements import Measurement
 from monitor.performance import task_metric
 from monitor.views import Measure, Side, View
+from monitor.weighted import Correction, Learnt, correct, learn
 from registry.metrics import BLOCKS, LEAST_IN_BLOCK, Array, Metric, error_of_mean
 from registry.scoring import Scores
 
@@ -216,8 +217,9 @@ class Estimated(Measure):
         if not math.isfinite(found.value):
             return [Measurement(name=self.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")]
         known = experience_of(view, metric)
-        value = found.value - (known.bias or 0.0)
-        error = math.hypot(known.dispersion * found.noise, known.bias_error)
+        added = _correction(view, metric, known)
+        value = found.value + added.value
+        error = math.hypot(known.dispersion * found.noise, added.error)
         least, most = RANGES.get(metric.name, (0.0, math.inf))
         low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
         return [
@@ -230,12 +232,29 @@ class Estimated(Measure):
                 reference_error=known.realised_error,
                 error=error,
                 rows=rows,
-                note=_note(metric, known),
+                note=_note(metric, known, added),
             )
         ]
 
 
-def _note(metric: Metric, known: Experience) -> str:
+def _correction(view: View, metric: Metric, known: Experience) -> Correction:
+    """What the reference's labels add to the expectation for this window's rows."""
+    if known.bias is None:
+        return Correction(0.0, known.bias_error, 0.0)
+    return correct(view, view.once(f"corrections of {metric.name}", lambda: _learnt(view, metric)))
+
+
+def _learnt(view: View, metric: Metric) -> Learnt:
+    side = view.reference
+    rows = np.flatnonzero(side.labelled)
+    labels, scores = side.labels[rows], side.scores.take(rows)
+    found = expected(metric, scores)
+    pulls = metric.influence(labels, scores.scores) - found.influence
+    return learn(view, rows, pulls + (metric.value(labels, scores.scores) - found.value))
+
+
+def _note(metric: Metric, known: Experience, added: Correction) -> str:
     if known.bias is None:
         return f"{metric.name}; no bias is taken off: {known.rows} labels on the reference do not show it"
-    return f"{metric.name}; its bias of {known.bias:+.3g} on {known.rows:,} reference labels is taken off"
+    said = f"{metric.name}; its bias of {-added.value:+.3g} on {known.rows:,} reference labels is taken off"
+    return said if added.effective > 0.99 else f"{said}, an effective {added.effective:.0%} of them like these rows"

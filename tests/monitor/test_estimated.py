@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monitor import weighted
 from monitor.estimated import LEAST_LABELS, RANGES, Estimated, binary_auc, expected, experience
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side, window_side
@@ -26,6 +27,13 @@ from tests.monitor.logged import write_rows
 PROBLEMS: tuple[Problem, ...] = ("binary", "multiclass", "regression")
 CASES = [(problem, metric) for problem in PROBLEMS for metric in METRICS if problem in metric.problems]
 DRAWS, WINDOW, REFERENCE = 200, 1_000, 1_500
+
+
+@pytest.fixture(autouse=True)
+def one_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These references tell of one bias; what tells kinds of rows apart has tests of its own, in `test_weighted.py`."""
+    monkeypatch.setattr(weighted, "LEAST_ROWS", 10**9)
+
 
 BundleOf = Callable[[Problem], ModelBundle]
 ViewOf = Callable[..., View]

@@ -1,0 +1,187 @@
+"""The metric on all rows of a window, from the outputs of all and the labels that have arrived so far.
+
+Labels arrive late, and not at random: a claim that was paid comes sooner than one that is argued about. So the metric
+on the labels that are there, M, is not the metric on all rows. With V the metric that outputs lead one to expect,
+prediction-powered inference (Angelopoulos et al. 2023, arXiv 2301.09633; the augmented inverse propensity weighting of
+Robins, Rotnitzky & Zhao 1994) gives
+
+    fused = M_w(labelled rows) + lambda (V(all rows) - V_w(labelled rows))
+
+w_i = 1 / pi_i, where pi_i is the share of labels that have arrived among rows of a like score and a like time in the
+window (`propensity`). lambda = cov(m, v) / var(v), cut to 0 .. 1, over the rows' influences on M and V, makes the error
+least (power tuning, Angelopoulos, Duchi & Zrnic 2023, arXiv 2311.01453): outputs that say nothing count for nothing.
+With u = m - lambda v and n rows in all, the error about the realised metric of all these rows is
+
+    error^2 = sum over the labelled of (1 - pi_i) (u_i / pi_i)^2 / n^2    times what rows share with their neighbours
+
+which is 0 once all labels are there: then the value is the realised metric itself. With too few it is the estimate.
+
+It holds if arrival is as good as random among rows of a like score and time. What it cannot mend: arrival that depends
+on the label itself, or on anything that scores and time do not tell, among such rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from monitor.estimated import RANGES, Estimated, expected, experience_of
+from monitor.measurements import Measurement
+from monitor.performance import null_of, task_metric
+from monitor.views import Measure, Side, View
+from registry.metrics import Array, Metric, error_of_mean
+from registry.scoring import Scores
+
+LEAST_LABELS = 20
+"""Fewest labels that are weighed against the estimate."""
+
+SCORES, TIMES = 10, 4
+"""Most strata of the score, and of the time within each."""
+
+LEAST_IN_STRATUM = 30
+"""Labels that a stratum should hold on average: with fewer labels there are fewer strata."""
+
+PRIOR = 2.0
+"""As how many labels of a stratum the share in the coarser one counts."""
+
+LEAST_SHARE = 0.05
+"""Least propensity, as a share of the mean one: no row counts for more than twenty."""
+
+MOST_REPEATED = 50_000
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The fused value, its standard error about the realised metric of all rows, and lambda."""
+
+    value: float
+    error: float
+    power: float
+
+
+class Fused(Measure):
+    """The task's metric on all rows that the champion answered, from all outputs and the labels that are there.
+
+    `error`, `low` and `high` are about the realised metric of these very rows once all labels have come, and
+    `null_error` is how much that itself varies from window to window. `rows` are all rows; `reference` is the realised
+    metric on the reference's labelled rows.
+    """
+
+    name: ClassVar[str] = "fused"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement."""
+        metric, side = task_metric(view), view.window
+        found, labels, rows = fuse(metric, side), int(side.labelled.sum()), len(side.scores)
+        null_error, _ = null_of(view, metric, rows)
+        if found is None:
+            (alone,) = Estimated().measure(view)
+            return [_renamed(alone, self.name, null_error, f"{labels} labels are too few: {alone.note}")]
+        known, (least, most) = experience_of(view, metric), RANGES.get(metric.name, (0.0, math.inf))
+        half = float(stdtrit(labels - 1, 0.975)) * found.error
+        return [
+            Measurement(
+                name=self.name,
+                value=found.value if found.error == 0 else min(max(found.value, least), most),
+                low=min(max(found.value - half, least), most),
+                high=min(max(found.value + half, least), most),
+                reference=known.realised,
+                reference_error=known.realised_error,
+                error=found.error,
+                null_error=null_error,
+                rows=rows,
+                note=f"{metric.name}; {labels:,} of {rows:,} labels, outputs count for {found.power:.2f}",
+            )
+        ]
+
+
+def _renamed(one: Measurement, name: str, null_error: float, note: str) -> Measurement:
+    """A measurement under another name; one without a value has no error either."""
+    null = null_error if one.value is not None else None
+    return Measurement.model_validate(one.model_dump() | {"name": name, "null_error": null, "note": note})
+
+
+def fuse(metric: Metric, side: Side) -> Fusion | None:
+    """The fused metric on a side's own rows; None with too few labels, or where the metric is undefined."""
+    rows = np.flatnonzero(side.labelled)
+    if len(rows) < min(LEAST_LABELS, max(2, len(side.scores))):
+        return None
+    labels, scores = side.labels[rows], side.scores.take(rows)
+    realised = metric.value(labels, scores.scores)
+    if len(rows) == len(side.scores):
+        return Fusion(realised, 0.0, 0.0) if math.isfinite(realised) else None
+    chance = propensity(strata_score(side.scores), side.labelled)[rows]
+    again = repeats(1 / chance)
+    mine, all_of_them = expected(metric, scores), expected(metric, side.scores)
+    came = metric.value(labels[again], scores.scores[again])
+    awaited = expected(metric, scores.take(again)).value
+    if not math.isfinite(realised + came + awaited + all_of_them.value):
+        return None
+    pulls, weights = metric.influence(labels, scores.scores), 1 / chance / (1 / chance).mean()
+    power = tuned(pulls, mine.influence, weights)
+    error = _error(pulls - power * mine.influence, weights, chance)
+    return Fusion(came + power * (all_of_them.value - awaited), error, power)
+
+
+def strata_score(scores: Scores) -> Array:
+    """The score (n,) by which arrival may differ: the positive class's probability, the largest one of several, or the
+    predicted number."""
+    if scores.probabilities is None:
+        return scores.scores
+    return scores.scores[:, 1] if scores.scores.shape[1] == 2 else scores.scores.max(axis=1)
+
+
+def propensity(score: Array, labelled: npt.NDArray[np.bool_]) -> Array:
+    """The chance (n,) that the label of each of n rows in time order has arrived: the share in its stratum of score and
+    time, drawn towards the share in its stratum of score, and that towards the share of all.
+
+    >>> propensity(np.zeros(4), np.array([True, False, True, False])).tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    """
+    n, share = len(score), float(labelled.mean())
+    scores = min(SCORES, max(1, int(labelled.sum()) // LEAST_IN_STRATUM))
+    times = min(TIMES, max(1, int(labelled.sum()) // (LEAST_IN_STRATUM * scores)))
+    place = np.empty(n, dtype=np.int64)
+    place[np.argsort(score, kind="stable")] = np.arange(n)
+    by_score = place * scores // n
+    by_both = by_score * times + np.arange(n) * times // n
+    coarse = _shares(by_score, labelled, np.full(n, share))
+    return np.maximum(_shares(by_both, labelled, coarse), LEAST_SHARE * share)
+
+
+def _shares(strata: npt.NDArray[np.int64], labelled: npt.NDArray[np.bool_], prior: Array) -> Array:
+    arrived, rows = np.bincount(strata, weights=labelled), np.bincount(strata)
+    counted = PRIOR / prior  # so many rows of the coarser stratum hold PRIOR labels
+    return np.asarray((arrived[strata] + PRIOR) / (rows[strata] + counted), dtype=np.float64)
+
+
+def repeats(weights: Array) -> npt.NDArray[np.int64]:
+    """Positions (r,) in which row i of n stands in proportion to its weight, evenly spaced on the scale of the sums
+    (systematic sampling): any metric of them is the weighted metric, whatever its form.
+
+    >>> repeats(np.array([1.0, 3.0])).tolist().count(1) / len(repeats(np.array([1.0, 3.0])))
+    0.75
+    """
+    n = len(weights)
+    count = max(2 * n, min(16 * n, MOST_REPEATED))
+    marks = (np.arange(count) + 0.5) / count * weights.sum()
+    return np.asarray(np.minimum(np.searchsorted(weights.cumsum(), marks), n - 1), dtype=np.int64)
+
+
+def tuned(pulls: Array, expected_pulls: Array, weights: Array) -> float:
+    """lambda, from 0 to 1: how much of the realised influences (n,) the expected ones explain."""
+    centred = expected_pulls - float((weights * expected_pulls).mean())
+    spread = float((weights * centred**2).mean())
+    return min(1.0, max(0.0, float((weights * centred * pulls).mean()) / spread)) if spread > 0 else 0.0
+
+
+def _error(rest: Array, weights: Array, chance: Array) -> float:
+    pulls = weights * (rest - float((weights * rest).mean()))
+    total = float((pulls**2).sum())
+    missing = float(((1 - np.minimum(chance, 1.0)) * pulls**2).sum()) / total if total > 0 else 0.0
+    return error_of_mean(pulls) * math.sqrt(missing)

@@ -1,0 +1,192 @@
+"""What is taken off an estimate made from a model's outputs, as far as the labelled reference rows show it.
+
+Row i of the reference tells by how much its outputs mislead about the metric: c_i, the realised less the expected
+contribution. One constant, the mean of c, is right while a window's rows are of the reference's kind. Under covariate
+shift it is averaged anew, doubly robustly (Robins, Rotnitzky & Zhao 1994):
+
+    correction = mean over the window of g(x)  +  mean over the reference of w(x) (c - g(x))
+
+g: boosted trees of c on inputs and outputs, out of fold on the reference. It is kept only where it foretells c of rows
+that it has not seen better than the mean of c does, by one standard error (Breiman et al. 1984): else g is 0.
+
+w: the ratio of the densities of window and reference (Shimodaira 2000), as the odds of a logistic regression that tells
+them apart (Bickel, Brueckner & Scheffer 2009), cut at `MOST_WEIGHT`, and mixed with equal weights: its share is the
+effective share of the rows, (sum w)^2 / (n sum w^2) (Kish 1965), so that weights that lean on a few rows count little.
+What mixing withholds of the correction is part of its standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from monitor.views import Side, View
+from registry.metrics import Array, error_of_mean
+from registry.schema import Schema
+from registry.scoring import Scores
+from registry.yardstick import encode
+
+LEAST_ROWS = 800
+"""Fewest labelled reference rows that can tell one kind of row from another."""
+
+SAMPLE = 2_000
+"""Rows of either side that are looked at, evenly spaced: the cost does not grow with the window."""
+
+SURE = 1.0
+"""Standard errors by which trees must foretell better than a constant."""
+
+MOST_WEIGHT = 10.0
+"""Most that a row may weigh, the mean being 1."""
+
+FOLDS, ROUNDS, LEAVES, RATE = 5, 60, 15, 0.05
+_PENALTY = 0.01
+_FAR = 4.0
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """Of n labelled reference rows: `rows`, their corrections c (n,), their features (n, d), what g leaves of c (n,),
+    and g, None where it is 0. `features` is empty where rows are too few."""
+
+    rows: Rows
+    corrections: Array
+    features: Array
+    left: Array
+    model: Any = None
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is to be added to an estimate, its standard error, and the effective share of the reference rows."""
+
+    value: float
+    error: float
+    effective: float = 1.0
+
+
+def learn(view: View, rows: Rows, corrections: Array) -> Learnt:
+    """g of the reference rows of these positions, in time order, if it foretells their corrections."""
+    if len(rows) < LEAST_ROWS:
+        return Learnt(rows, corrections, np.empty((0, 0)), corrections)
+    features = features_of(view, view.reference, rows)
+    foretold = _out_of_fold(features, corrections)
+    gain = (corrections - corrections.mean()) ** 2 - (corrections - foretold) ** 2
+    if not gain.mean() > SURE * error_of_mean(gain):
+        return Learnt(rows, corrections, features, corrections)
+    return Learnt(rows, corrections, features, corrections - foretold, _boosted(features, corrections))
+
+
+def correct(view: View, learnt: Learnt) -> Correction:
+    """The correction for the window's rows."""
+    if not len(learnt.features):
+        return Correction(float(learnt.left.mean()), error_of_mean(learnt.left))
+    m = len(view.window.scores)
+    features = features_of(view, view.window, _spaced(m))
+    weights, effective = importance(learnt.features, features)
+    usual = float(learnt.left.mean())
+    value = float((weights * learnt.left).mean())
+    withheld = (value - usual) * (1 - effective) / effective
+    error = math.hypot(error_of_mean(weights * (learnt.left - usual)), withheld)
+    if learnt.model is None:
+        return Correction(value, error, effective)
+    foretold = np.asarray(learnt.model.predict(features), dtype=np.float64)
+    unseen = max(0.0, 1 / len(foretold) - 1 / m)
+    return Correction(value + float(foretold.mean()), math.hypot(error, foretold.std() * math.sqrt(unseen)), effective)
+
+
+def importance(reference: Array, window: Array) -> tuple[Array, float]:
+    """Weights (n,) with mean 1 that make reference features (n, d) resemble a window's (m, d), and the effective share
+    of the rows under the raw ones.
+
+    >>> rng = np.random.default_rng(0)
+    >>> before = rng.normal(size=(1_000, 1))
+    >>> weights, share = importance(before, rng.normal(1.0, size=(1_000, 1)))
+    >>> 0.5 < (weights * before[:, 0]).mean() < 1.0, 0.3 < share < 1.0
+    (True, True)
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    place, spread = _moments(np.vstack([reference, window]))
+    before, now = (_standard(side, place, spread) for side in (reference, window))
+    told = before[_spaced(len(before))]
+    of_window = np.r_[np.zeros(len(told)), np.ones(len(now))]
+    each = np.r_[np.full(len(told), len(now) / len(told)), np.ones(len(now))]
+    model = LogisticRegression(C=_PENALTY, max_iter=300).fit(np.vstack([told, now]), of_window, sample_weight=each)
+    odds = model.decision_function(before)
+    raw = np.exp(odds - odds.max())
+    raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
+    raw /= raw.mean()
+    effective = float(1 / (raw**2).mean())
+    return effective * raw + (1 - effective), effective
+
+
+def features_of(view: View, side: Side, rows: Rows) -> Array:
+    """Inputs and outputs (n, d) of these of a side's own rows; moments are left out: time always moves on."""
+    present = [
+        column
+        for column in view.manifest.data_schema.columns
+        if column.kind != "datetime" and column.name in view.window.inputs and column.name in view.reference.inputs
+    ]
+    outputs = _outputs(side.scores.take(rows))
+    if not present:
+        return outputs
+    chosen: pd.DataFrame = side.inputs.iloc[np.flatnonzero(side.own)[rows]]
+    return np.hstack([encode(chosen, Schema(columns=tuple(present))), outputs])
+
+
+def _outputs(scores: Scores) -> Array:
+    if scores.probabilities is not None:
+        return np.log(np.clip(scores.scores, 1e-6, 1.0))
+    spread = np.asarray(scores.uncertainty, dtype=np.float64)
+    return np.column_stack([scores.scores, np.log(np.maximum(spread, 1e-12))])
+
+
+def _moments(features: Array) -> tuple[Array, Array]:
+    """Mean and spread of the values that are there, (d,); 0 where none is."""
+    known = ~np.isnan(features)
+    count = np.maximum(1, known.sum(axis=0))
+    place = np.nansum(features, axis=0) / count
+    return place, np.sqrt(np.nansum((features - place) ** 2, axis=0) / count)
+
+
+def _standard(features: Array, place: Array, spread: Array) -> Array:
+    """Missing values stand in the middle, and none stands far out."""
+    scaled = (features - place) / np.where(spread > 0, spread, 1.0)
+    return np.asarray(np.clip(np.nan_to_num(scaled), -_FAR, _FAR), dtype=np.float64)
+
+
+def _spaced(count: int) -> Rows:
+    return np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64)
+
+
+def _boosted(features: Array, corrections: Array) -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    least = max(20, len(features) // 100)
+    kind = HistGradientBoostingRegressor(
+        max_iter=ROUNDS,
+        max_leaf_nodes=LEAVES,
+        learning_rate=RATE,
+        min_samples_leaf=least,
+        early_stopping=False,
+        random_state=0,
+    )
+    with threadpool_limits(1):
+        return kind.fit(features, corrections)
+
+
+def _out_of_fold(features: Array, corrections: Array) -> Array:
+    """What g says of rows that it was not fitted to: folds are stretches of time, since neighbours are alike."""
+    out, everything = np.empty(len(corrections)), np.arange(len(corrections))
+    for part in np.array_split(everything, FOLDS):
+        others = np.setdiff1d(everything, part)
+        out[part] = _boosted(features[others], corrections[others]).predict(features[part])
+    return out
