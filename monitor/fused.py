@@ -112,15 +112,15 @@ def fuse(metric: Metric, side: Side) -> Fusion | None:
     if len(rows) < min(LEAST_LABELS, max(2, len(side.scores))):
         return None
     labels, scores = side.labels[rows], side.scores.take(rows)
-    realised = metric.value(labels, scores.scores)
     if len(rows) == len(side.scores):
+        realised = metric.value(labels, scores.scores)
         return Fusion(realised, 0.0, 0.0) if math.isfinite(realised) else None
     chance = propensity(strata_score(side.scores), side.labelled)[rows]
     again = repeats(1 / chance)
     mine, all_of_them = expected(metric, scores), expected(metric, side.scores)
     came = metric.value(labels[again], scores.scores[again])
     awaited = expected(metric, scores.take(again)).value
-    if not math.isfinite(realised + came + awaited + all_of_them.value):
+    if not math.isfinite(came + awaited + all_of_them.value):
         return None
     pulls, weights = metric.influence(labels, scores.scores), 1 / chance / (1 / chance).mean()
     power = tuned(pulls, mine.influence, weights)

@@ -19,7 +19,7 @@ HOMES = {
     "fastapi": {"serving/", "flows/status_page.py"},
     "prefect": {"flows/"},
     "apprise": {"flows/channels.py"},
-    "sklearn": {"registry/yardstick.py", "monitor/domain.py", "retrain/"},
+    "sklearn": {"registry/yardstick.py", "monitor/domain.py", "monitor/weighted.py", "retrain/"},
 }
 UNSAFE = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 SAYS_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "core"}

@@ -1,4 +1,4 @@
-"""The correction follows the kind of rows that a window has, as far as the reference has met it; else it is constant."""
+"""The correction follows the kind of rows a window has, as far as the reference has met it, or is constant."""
 
 from __future__ import annotations
 
