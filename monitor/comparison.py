@@ -17,8 +17,9 @@ every one of them:
 
 The deviation is (loss - tolerated) / error. The error of a window is the larger of its own, over blocks of its rows,
 and the one that the reference's rows lead one to expect of a window of that size (`null_error`), with the skew of that
-law; where the reference does not tell, the law is Student's t with the blocks' degrees of freedom. Luck that lasts
-longer than a twentieth of a window, and that the reference is too short to show, is in neither.
+law. Where the reference does not tell, or the window's own error is far larger, the law is Student's t with the blocks'
+degrees of freedom. Luck that lasts longer than a twentieth of a window, and that the reference is too short to show, is
+in neither.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ from registry.metrics import BLOCKS, METRICS, Metric
 
 SURE = 1.64
 """Standard errors by which a reference that stays the same is taken to be worse than it seems: 95 %, one-sided."""
+
+UNRULY = 1.3
+"""Times the error that the reference leads one to expect from which a window's own counts, with the law of blocks: the
+error of twenty blocks varies by 16 %."""
 
 YOUNG = 4
 """A version's first windows, which show what newer rows add to it before it can have aged much."""
@@ -226,7 +231,8 @@ def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level
 
 
 def _level(one: Measurement) -> Level:
-    skew = one.skew if one.null_error is not None else None
+    known = one.null_error is not None and (one.error or 0.0) <= UNRULY * one.null_error
+    skew = one.skew if known else None
     return Level(one.value or 0.0, max(one.error or 0.0, one.null_error or 0.0), one.rows, skew)
 
 

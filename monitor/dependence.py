@@ -17,13 +17,14 @@ LEAST_BLOCKS = 8
 _SURE = 0.9
 
 
-def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0) -> float:
+def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:
     """How many times the variance of a mean of `rows` consecutive rows is that of independent ones; at least 1.
 
     `values` (m, k) are k quantities on reference rows in time order, of which there is one in `stride` rows of the
-    stream; their effects are averaged, weighted by variance. Stretches shorter than asked for, where the reference is
-    too short or thinned, show the correlation of rows, which is taken to hold further out. Few stretches tell it badly:
-    the excess over 1 is the one that is exceeded with a probability of 10 % only, by the chi-squared law.
+    stream; their effects are averaged, weighted by variance. Where the reference is thinned, or too short for stretches
+    as long, the correlation of rows in shorter ones is taken to hold further out; unless it is `lasting`, only as far
+    as they reach: longer ones count as made of independent ones. Few stretches tell it badly: the excess over 1 is the
+    one that is exceeded with a probability of 10 % only, by the chi-squared law.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -43,4 +44,5 @@ def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0) -
     means = used.reshape(count, block, -1).mean(axis=1)
     effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
     excess = max(0.0, effect - 1) * (count - 1) / float(chdtri(count - 1, _SURE))
-    return 1 + excess * (rows - 1) / (block - 1)
+    reach = rows if lasting else min(rows, block * stride)
+    return 1 + excess * max(0.0, reach - 1) / (block - 1)

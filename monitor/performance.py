@@ -46,11 +46,12 @@ def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.i
 
 def null_of(view: View, metric: Metric, rows: int) -> tuple[float, float]:
     """Standard error and skew, towards the bad side, of a metric on `rows` rows while nothing has changed, from the
-    labelled reference rows; NaN where these are too few, or it is undefined."""
+    labelled reference rows; NaN where these are too few, or it is undefined. What a window has that is longer than the
+    stretches of the reference, its own blocks tell."""
     pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
     if rows < 2 or len(pulls) < BLOCKS * LEAST_IN_BLOCK:
         return float("nan"), float("nan")
-    effect = design_effect(pulls[:, None], rows, stride=view.stride)
+    effect = design_effect(pulls[:, None], rows, stride=view.stride, lasting=False)
     return float(pulls.std(ddof=1) * np.sqrt(effect / rows)), _skew(pulls if metric.gain(0, 1) > 0 else -pulls, rows)
 
 

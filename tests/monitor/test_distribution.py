@@ -102,3 +102,9 @@ class TestDesignEffect:
     def test_what_does_not_vary_has_none(self) -> None:
         assert design_effect(np.ones((100, 1)), 30) == 1.0
         assert design_effect(np.random.default_rng(0).normal(size=(10, 1)), 500) == 1.0
+
+    def test_what_does_not_last_beyond_the_stretches_counts_as_independent(self) -> None:
+        rows = days(np.random.default_rng(2), 80, 25, 0.3)[:, None]  # 8 stretches of 250 rows
+        assert design_effect(rows, 250) == design_effect(rows, 250, lasting=False)
+        assert design_effect(rows, 5_000, lasting=False) == design_effect(rows, 250)
+        assert design_effect(rows, 5_000) > 5 * design_effect(rows, 5_000, lasting=False)
