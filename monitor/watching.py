@@ -157,6 +157,12 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
     before = ledger.read(kinds={DECISION}, last=1)
     if before and before[-1].version == version and before[-1].details.get("seen") == newest:
         return decision
+    told = decision.diagnosis
+    details = {
+        "seen": newest,
+        "window": history[-1].window.model_dump(mode="json") if history else None,
+        "diagnosis": None if told is None else told.model_dump(mode="json", exclude_defaults=True),
+    }
     ledger.write(
         Entry(
             task=task.name,
@@ -166,7 +172,7 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
             severity=decision.severity,
             outcome=decision.remedy.value,
             reasons=decision.reasons,
-            details={"seen": newest, "window": history[-1].window.model_dump(mode="json") if history else None},
+            details=details,
         )
     )
     return decision

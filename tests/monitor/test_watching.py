@@ -13,7 +13,7 @@ from monitor.measurements import WindowRecord
 from monitor.shelf import Shelf
 from monitor.watching import WatchReport, watch
 from registry.bundle import ModelBundle
-from registry.decisions import Remedy
+from registry.decisions import Diagnosis, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.task import TaskSpec
@@ -95,6 +95,18 @@ def test_concept_drift_asks_for_a_research_and_covariate_shift_does_not(room: Ro
     assert (shifted.decision.severity, shifted.decision.remedy) == ("shifted", Remedy.NONE)
     assert any(reason.startswith("amount: distribution moved") for reason in shifted.decision.reasons)
     assert (degraded.decision.severity, degraded.decision.remedy) == ("degraded", Remedy.RESEARCH)
+
+
+def test_the_ledger_holds_the_diagnosis(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(2 * WEEK, start=FIRST), tag="a")
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18", flip=0.3), tag="b")
+    decided = [room.watch("03-18").decision, room.watch("03-25").decision]
+    kept = [entry.details["diagnosis"] for entry in room.ledger.read(kinds={"decision"})]
+    assert kept[0] is None
+    told = Diagnosis.model_validate(kept[1])
+    assert told == decided[1].diagnosis
+    assert told.onset_from is not None
+    assert told.onset_to is not None
 
 
 def test_a_broken_column_is_faulty_and_not_trained_on(room: Room) -> None:
