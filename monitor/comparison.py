@@ -144,7 +144,7 @@ def realised(record: WindowRecord, min_labels: int) -> Level | None:
     return _level(found) if found is not None and found.rows >= min_labels else None
 
 
-def test_level(record: WindowRecord) -> Level | None:
+def reference_level(record: WindowRecord) -> Level | None:
     """The champion's figure on its test rows."""
     found = next(iter(record.named("performance")), None)
     if found is None or found.reference is None:
@@ -161,7 +161,7 @@ def estimated(record: WindowRecord) -> Level | None:
 
 
 def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) -> Comparison | None:
-    now, reference = _known(record, labelled), test_level(record)
+    now, reference = _known(record, labelled), reference_level(record)
     if now is None or reference is None:
         return None
     return compare(record.metric, now, reference, "its test rows", tolerate, lasting=True)
@@ -178,7 +178,7 @@ def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
 
 
 def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: float) -> Comparison | None:
-    now, test = levels[-1], test_level(record)
+    now, test = levels[-1], reference_level(record)
     past = [one for one in levels[:-1] if one is not None]
     if now is None or test is None or not past:
         return None

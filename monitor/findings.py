@@ -155,7 +155,7 @@ def faults(record: WindowRecord, level: float) -> list[Finding]:
 
 
 def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
-    """What moved without being broken in the newest of these windows: the costliest first, then the furthest.
+    """What moved in the newest of these windows, broken or not: the costliest first, then the furthest.
 
     One of them is named falsely in one of `windows` windows at most.
     """

@@ -11,7 +11,8 @@ states a budget, one false alarm in n windows (`1 per 90d` is turned into window
 
 so that a champion that is not worse by more than `tolerate`, on inputs that have not moved, meets one alarm of any kind
 in n windows on average, at most: for ever, however often it is looked at, as far as the windows' errors are true (see
-`comparison.py`). A window whose labels arrive in parts is judged on what is there; it counts once.
+`comparison.py`). A window whose labels arrive in parts is judged anew each time, on what is there, and the further
+looks at it are not paid for.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from monitor.findings import Finding, faults, lag, shifts, thin
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.schema import Frozen
-from registry.task import NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.task import Monitor, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 
 DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
 """Shares of the budget."""
@@ -39,6 +40,8 @@ EXPLAINING = 0.05
 """Error probability of the segments that are named once the model is degraded."""
 
 MOST_NAMED = 5
+
+MIN_LABELS = Monitor().min_labels
 
 ActKind: TypeAlias = Literal["promotion", "remedy"]
 
@@ -67,7 +70,7 @@ def decide(
     acts: Sequence[Act] = (),
     *,
     version: str | None = None,
-    min_labels: int = 100,
+    min_labels: int = MIN_LABELS,
 ) -> Decision:
     """What to do now.
 
@@ -86,7 +89,7 @@ def decide(
 
 
 def assess(
-    spec: PerformancePolicy, history: Sequence[WindowRecord], champion: str, min_labels: int = 100
+    spec: PerformancePolicy, history: Sequence[WindowRecord], champion: str, min_labels: int = MIN_LABELS
 ) -> Assessment:
     """Severity and reasons, most severe first."""
     if not history:
