@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,19 +99,31 @@ def diagnose(
 
 
 def _harmless(moved: Sequence[Finding]) -> Diagnosis:
+    """Of a window in which something moved, and no fall of performance is seen: that may be for want of labels."""
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
         said = lagging[0].sentence
         return Diagnosis(kind="concept drift", sentence=f"Concept drift, within what is tolerated: {said}")
     columns = _columns(moved)
     cost = max((one.cost for one in moved), default=0.0)
-    moving = f"Inputs moved: {', '.join(columns)}" if columns else f"Moved: {moved[0].subject or 'rows'}"
+    moving = (
+        f"Inputs moved: {', '.join(columns)}" if columns else f"Moved: {moved[0].subject or moved[0].measurement.name}"
+    )
     price = "at an estimated cost" if cost > 0 else "at no cost that can be told"
     return Diagnosis(
-        kind="covariate shift",
-        sentence=f"{moving}; performance holds, {price}",
+        kind=_KINDS.get(moved[0].measurement.name, "covariate shift"),
+        sentence=f"{moving}; no fall of performance is seen, {price}",
         columns=columns,
         evidence=tuple(one.sentence for one in moved[:MOST]),
     )
+
+
+_KINDS: Mapping[str, Kind] = {
+    "label_shift": "prior shift",
+    "novel_labels": "prior shift",
+    "coverage": "unexplained",
+    "duplicates": "unexplained",
+}
+"""What it is when this moved most; all else are inputs, or what the model makes of them."""
 
 
 def _columns(found: Sequence[Finding]) -> tuple[str, ...]:

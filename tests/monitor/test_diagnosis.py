@@ -78,8 +78,15 @@ def test_a_harmless_shift_says_what_it_costs() -> None:
     dear, free = (diagnose("shifted", None, [], found(one)) for one in (COSTLY, FREE))
     assert dear is not None
     assert free is not None
-    assert dear.sentence.endswith("performance holds, at an estimated cost")
-    assert free.sentence.endswith("performance holds, at no cost that can be told")
+    assert dear.sentence.endswith("no fall of performance is seen, at an estimated cost")
+    assert free.sentence.endswith("no fall of performance is seen, at no cost that can be told")
+
+
+def test_what_moved_without_a_column_is_named_for_what_it_is() -> None:
+    coverage = Measurement(name="coverage", value=0.7, reference=0.9, p_value=0.0, rows=900)
+    told = [diagnose("shifted", None, [], found(one)) for one in (LABELS, coverage)]
+    assert [one and one.kind for one in told] == ["prior shift", "unexplained"]
+    assert [one and one.sentence.split(";")[0] for one in told] == ["Moved: label", "Moved: coverage"]
 
 
 @pytest.mark.parametrize(
