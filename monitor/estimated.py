@@ -209,32 +209,44 @@ class Estimated(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, without a value where the champion answered no row or the metric is undefined."""
-        metric, scores = task_metric(view), view.window.scores
-        rows = len(scores)
-        if not rows:
-            return [Measurement(name=self.name, note="no rows of this version")]
-        found = expected(metric, scores)
-        if not math.isfinite(found.value):
-            return [Measurement(name=self.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")]
-        known = experience_of(view, metric)
-        added = _correction(view, metric, known)
-        value = found.value + added.value
-        error = math.hypot(known.dispersion * found.noise, added.error)
-        least, most = RANGES.get(metric.name, (0.0, math.inf))
-        low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
-        return [
-            Measurement(
-                name=self.name,
-                value=float(middle),
-                low=float(low),
-                high=float(high),
-                reference=known.realised,
-                reference_error=known.realised_error,
-                error=error,
-                rows=rows,
-                note=_note(metric, known, added),
-            )
-        ]
+        return [estimate_of(view)]
+
+
+def estimate_of(view: View) -> Measurement:
+    """The measurement `estimated` of a view, made once."""
+    return view.here(Estimated.name, lambda: _estimate(view))
+
+
+def expected_of(view: View, metric: Metric) -> Expected:
+    """What is expected of all rows that the champion answered, made once."""
+    return view.here(f"expected {metric.name}", lambda: expected(metric, view.window.scores))
+
+
+def _estimate(view: View) -> Measurement:
+    metric, scores = task_metric(view), view.window.scores
+    rows = len(scores)
+    if not rows:
+        return Measurement(name=Estimated.name, note="no rows of this version")
+    found = expected_of(view, metric)
+    if not math.isfinite(found.value):
+        return Measurement(name=Estimated.name, rows=rows, note=f"{metric.name} is undefined on {rows} rows")
+    known = experience_of(view, metric)
+    added = _correction(view, metric, known)
+    value = found.value + added.value
+    error = math.hypot(known.dispersion * found.noise, added.error)
+    least, most = RANGES.get(metric.name, (0.0, math.inf))
+    low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
+    return Measurement(
+        name=Estimated.name,
+        value=float(middle),
+        low=float(low),
+        high=float(high),
+        reference=known.realised,
+        reference_error=known.realised_error,
+        error=error,
+        rows=rows,
+        note=_note(metric, known, added),
+    )
 
 
 def _correction(view: View, metric: Metric, known: Experience) -> Correction:

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from monitor.estimated import RANGES, Estimated, expected, experience_of
+from monitor.estimated import RANGES, Expected, estimate_of, expected, expected_of, experience_of
 from monitor.measurements import Measurement
 from monitor.performance import null_of, task_metric
 from monitor.views import Measure, Side, View
@@ -77,10 +77,11 @@ class Fused(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         metric, side = task_metric(view), view.window
-        found, labels, rows = fuse(metric, side), int(side.labelled.sum()), len(side.scores)
+        labels, rows = int(side.labelled.sum()), len(side.scores)
+        found = fuse(metric, side, expected_of(view, metric) if rows else None)
         null_error, _ = null_of(view, metric, rows)
         if found is None:
-            (alone,) = Estimated().measure(view)
+            alone = estimate_of(view)
             return [_renamed(alone, self.name, null_error, f"{labels} labels are too few: {alone.note}")]
         known, (least, most) = experience_of(view, metric), RANGES.get(metric.name, (0.0, math.inf))
         half = float(stdtrit(labels - 1, 0.975)) * found.error
@@ -106,8 +107,9 @@ def _renamed(one: Measurement, name: str, null_error: float, note: str) -> Measu
     return Measurement.model_validate(one.model_dump() | {"name": name, "null_error": null, "note": note})
 
 
-def fuse(metric: Metric, side: Side) -> Fusion | None:
-    """The fused metric on a side's own rows; None with too few labels, or where the metric is undefined."""
+def fuse(metric: Metric, side: Side, whole: Expected | None = None) -> Fusion | None:
+    """The fused metric on a side's own rows; None with too few labels, or where the metric is undefined. `whole`
+    is what is expected of all rows, where somebody knows that already."""
     rows = np.flatnonzero(side.labelled)
     if len(rows) < min(LEAST_LABELS, max(2, len(side.scores))):
         return None
@@ -117,15 +119,15 @@ def fuse(metric: Metric, side: Side) -> Fusion | None:
         return Fusion(realised, 0.0, 0.0) if math.isfinite(realised) else None
     chance = propensity(strata_score(side.scores), side.labelled)[rows]
     again = repeats(1 / chance)
-    mine, all_of_them = expected(metric, scores), expected(metric, side.scores)
+    mine, whole = expected(metric, scores), whole or expected(metric, side.scores)
     came = metric.value(labels[again], scores.scores[again])
-    awaited = expected(metric, scores.take(again)).value
-    if not math.isfinite(came + awaited + all_of_them.value):
+    told = expected(metric, scores.take(again)).value
+    if not math.isfinite(came + told + whole.value):
         return None
     pulls, weights = metric.influence(labels, scores.scores), 1 / chance / (1 / chance).mean()
     power = tuned(pulls, mine.influence, weights)
     error = _error(pulls - power * mine.influence, weights, chance)
-    return Fusion(came + power * (all_of_them.value - awaited), error, power)
+    return Fusion(came + power * (whole.value - told), error, power)
 
 
 def strata_score(scores: Scores) -> Array:

@@ -92,8 +92,7 @@ class ColumnShift(Measure):
     def _of(self, view: View, column: Column) -> Measurement:
         time, name = view.manifest.task.time, column.name
         if column.kind != "datetime":
-            known = known_column(view, name)
-            return moved(view, self.name, name, view.counts(name, known), known, priced=True)
+            return moved(view, self.name, name, counts_of(view, name), known_column(view, name), priced=True)
         if time is None or name == time or time not in view.window.inputs.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
@@ -103,6 +102,11 @@ class ColumnShift(Measure):
 def known_column(view: View, name: str) -> Distribution:
     """The distribution of a column in the reference."""
     return view.once(f"distribution of {name}", lambda: distribution_of(view.reference.column(name)))
+
+
+def counts_of(view: View, name: str) -> Codes:
+    """A column's rows of the window in the bins of the reference."""
+    return view.here(f"counts of {name}", lambda: known_column(view, name).count(view.window.column(name)))
 
 
 def _lag(side: Side, name: str, time: str) -> Numbers:

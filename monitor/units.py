@@ -9,7 +9,7 @@ import numpy as np
 
 from monitor.distribution import Distance
 from monitor.measurements import Measurement
-from monitor.shift import known_column
+from monitor.shift import counts_of, known_column
 from monitor.values import Numbers
 from monitor.views import Measure, View
 from registry.metrics import Array
@@ -83,7 +83,7 @@ class Rescaled(Measure):
 
     def _of(self, view: View, name: str) -> Measurement:
         known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
-        distance = known.distance(view.counts(name, known), stride=view.stride)
+        distance = known.distance(counts_of(view, name), stride=view.stride)
         if distance is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
         if distance.value < FAR:

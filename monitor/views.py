@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.distribution import Distribution
 from monitor.measurements import Measurement
-from monitor.values import Codes, Values, values_of
+from monitor.values import Values, values_of
 from registry.bundle import LABEL, Manifest, ModelBundle
 from registry.errors import RowError
 from registry.metrics import Labels
@@ -83,26 +82,28 @@ class View:
     manifest: Manifest
     fresh: Fresh | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    _counts: dict[str, Codes] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def counts(self, name: str, known: Distribution) -> Codes:
-        """A column's rows by bin, counted when first asked for."""
-        if name not in self._counts:
-            self._counts[name] = known.count(self.window.column(name))
-        return self._counts[name]
+    _own: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gives, made when first asked for under this key: all views of one reference share a `memory`, so
         it may depend on the reference and the manifest alone."""
-        if key not in self.memory:
-            self.memory[key] = make()
-        found: T = self.memory[key]
-        return found
+        return _kept(self.memory, key, make)
+
+    def here(self, key: str, make: Callable[[], T]) -> T:
+        """The same for what depends on the window too, and more than one measure asks for."""
+        return _kept(self._own, key, make)
 
     @property
     def stride(self) -> float:
         """Of how many rows of its time the reference holds one: it is a sample of the test rows."""
         return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)))
+
+
+def _kept(memory: dict[str, Any], key: str, make: Callable[[], T]) -> T:
+    if key not in memory:
+        memory[key] = make()
+    found: T = memory[key]
+    return found
 
 
 class Measure(ABC):

@@ -48,8 +48,8 @@ class Diagnosis(Frozen):
 class Decision(Frozen):
     """What a policy wants done about one window, and why.
 
-    `severity`: `ok`; `shifted` (something moved, and no fall of performance is seen); `faulty` (the data are broken: never answered by
-    training on them); `degraded` (performance fell beyond what is tolerated: this is what triggers).
+    `severity`: `ok`; `shifted` (something moved, and no fall of performance is seen); `faulty` (the data are broken:
+    never answered by training on them); `degraded` (performance fell beyond what is tolerated: this is what triggers).
     """
 
     remedy: Remedy
