@@ -10,10 +10,9 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import kolmogorov
 
 from monitor.dependence import design_effect
-from monitor.significance import homogeneity, jensen_shannon
+from monitor.significance import homogeneity, jensen_shannon, smirnov_p
 from monitor.values import Codes, Names, Numbers, Values
 from registry.metrics import Array
 
@@ -71,9 +70,8 @@ class Distribution:
     def distance(self, counts: Codes, *, stride: float = 1.0) -> Distance | None:
         """Of a window's counts; None where it, or the reference, has no value. `stride`: see `design_effect`.
 
-        Numbers: Kolmogorov-Smirnov at the borders, by the asymptotic law with Stephens' (1970) correction, which is
-        conservative for bins. Others: Jensen-Shannon, by Pearson's test. Both for as many independent rows as the
-        window's are worth (Rao & Scott 1981).
+        Numbers: Kolmogorov-Smirnov at the borders. Others: Jensen-Shannon, by Pearson's test. Both for as many
+        independent rows as the window's are worth (Rao & Scott 1981).
         """
         rows, known = int(counts.sum()), int(self.counts.sum())
         if not rows or not known:
@@ -83,8 +81,7 @@ class Distribution:
             chance = homogeneity(worth * counts.astype(np.float64), self.counts.astype(np.float64))
             return Distance(jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64)), chance)
         gap = float(np.abs(counts.cumsum() / rows - self.counts.cumsum() / known).max())
-        root = np.sqrt(rows * worth * known / (rows * worth + known))
-        return Distance(gap, float(kolmogorov((root + 0.12 + 0.11 / root) * gap)))
+        return Distance(gap, smirnov_p(gap, rows * worth, known))
 
     def effect(self, rows: int, stride: float) -> float:
         """The design effect of so many consecutive rows."""

@@ -52,15 +52,11 @@ def _log_choose(n: int, k: npt.NDArray[np.int64] | int) -> Array:
     return np.where(inside, gammaln(n + 1) - gammaln(safe + 1) - gammaln(n - safe + 1), -np.inf)
 
 
-def smirnov(first: Array, second: Array) -> tuple[float, float]:
-    """Two-sample Kolmogorov-Smirnov distance and its p-value, by the asymptotic law with Stephens' (1970) correction
-    for small samples. Conservative where values are tied. Neither sample is empty."""
-    first, second = np.sort(first), np.sort(second)
-    values = np.concatenate([first, second])
-    gaps = np.searchsorted(first, values, "right") / len(first) - np.searchsorted(second, values, "right") / len(second)
-    distance = float(np.abs(gaps).max())
-    root = math.sqrt(len(first) * len(second) / (len(first) + len(second)))
-    return distance, float(kolmogorov((root + 0.12 + 0.11 / root) * distance))
+def smirnov_p(distance: float, first: float, second: float) -> float:
+    """p-value of a two-sample Kolmogorov-Smirnov distance between so many rows, by the asymptotic law with Stephens'
+    (1970) correction for small samples. Conservative where values are tied, or the distance is taken between bins."""
+    root = math.sqrt(first * second / (first + second))
+    return float(kolmogorov((root + 0.12 + 0.11 / root) * distance))
 
 
 def jensen_shannon(first: Array, second: Array) -> float:
