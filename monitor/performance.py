@@ -5,6 +5,7 @@ Only rows that the champion itself answered count; those of another version belo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -105,21 +106,27 @@ class SegmentPerformance(Measure):
         return [one for one in made if one.rows]
 
     def _of(self, view: View, column: str, value: object) -> Measurement:
-        metric = task_metric(view)
-        (now, error, n), (before, known_error, _) = (
-            realised(metric, side, (side.inputs[column] == value).to_numpy()[side.own])
-            for side in (view.window, view.reference)
-        )
-        subject = f"{column}={canonical_category(value)}"
-        return Measurement(
-            name=self.name,
-            subject=subject,
-            value=now,
-            low=now - _Z * error,
-            high=now + _Z * error,
-            reference=before,
-            reference_error=known_error,
-            error=error,
-            rows=n,
-            note=metric.name,
-        )
+        def rows(side: Side) -> npt.NDArray[np.bool_]:
+            return np.asarray((side.inputs[column] == value).to_numpy()[side.own])
+
+        return beside(view, self.name, f"{column}={canonical_category(value)}", rows)
+
+
+def beside(view: View, name: str, subject: str, rows: Callable[[Side], npt.NDArray[np.bool_]]) -> Measurement:
+    """The task's metric on some of the champion's rows (m,) of the window, beside the same on the reference."""
+    metric = task_metric(view)
+    (now, error, n), (before, known_error, _) = (
+        realised(metric, side, rows(side)) for side in (view.window, view.reference)
+    )
+    return Measurement(
+        name=name,
+        subject=subject,
+        value=now,
+        low=now - _Z * error,
+        high=now + _Z * error,
+        reference=before,
+        reference_error=known_error,
+        error=error,
+        rows=n,
+        note=metric.name,
+    )

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
-from monitor.performance import realised, task_metric
+from monitor.performance import beside, task_metric
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, Array
 from registry.schema import Column, Schema
@@ -39,8 +39,6 @@ MOST_ROWS = 2_000
 
 CUTS = 15
 """Most places at which a number is cut, and most categories that are set apart."""
-
-_Z = 1.96
 
 Rows = npt.NDArray[np.bool_]
 Read = tuple[npt.NDArray[Any], Rows]
@@ -236,29 +234,13 @@ class FoundSlices(Measure):
         if mine is None or known is None:
             return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
         found = Growth(mine, known, view.manifest.data_schema).worst()
-        return [self._of(view, found) if found else self._none("nothing to split by")]
+        if not found:
+            return [self._none("nothing to split by")]
+        schema = view.manifest.data_schema
+        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found, schema))]
 
     def _none(self, why: str) -> Measurement:
         return Measurement(name=self.name, note=why)
-
-    def _of(self, view: View, found: Slice) -> Measurement:
-        metric = task_metric(view)
-        (now, error, rows), (before, known_error, _) = (
-            realised(metric, side, _inside(side, found, view.manifest.data_schema))
-            for side in (view.window, view.reference)
-        )
-        return Measurement(
-            name=self.name,
-            subject=in_words(found),
-            value=now,
-            low=now - _Z * error,
-            high=now + _Z * error,
-            reference=before,
-            reference_error=known_error,
-            error=error,
-            rows=rows,
-            note=metric.name,
-        )
 
 
 def _searching(side: Side) -> Rows:
