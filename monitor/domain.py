@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 
 from monitor.dependence import design_effect
 from monitor.measurements import Measurement
+from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.bundle import Manifest
 from registry.metrics import Array, mid_ranks
@@ -174,7 +174,7 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 
 def _inputs(view: View, side: Side, spacing: float) -> Sample:
-    rows = _spread(len(side))
+    rows = spaced(len(side), MOST_ROWS)
     inputs, plain, time = side.inputs.iloc[rows], _plain(view.manifest.data_schema), view.manifest.task.time
     known = encode(inputs, plain) if plain.columns else np.empty((len(rows), 0))
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]
@@ -195,7 +195,7 @@ class OutputShift(Measure):
 
 
 def _outputs(side: Side, spacing: float) -> Sample:
-    rows = _spread(len(side.scores))
+    rows = spaced(len(side.scores), MOST_ROWS)
     scores = side.scores.take(rows)
     columns = [scores.scores, scores.uncertainty, scores.disagreement]
     if scores.interval is not None:
@@ -203,12 +203,6 @@ def _outputs(side: Side, spacing: float) -> Sample:
     features = np.column_stack(columns).astype(np.float64)
     features[~np.isfinite(features)] = np.nan
     return Sample(features, spacing * len(side) / max(1, len(rows)))
-
-
-def _spread(rows: int) -> npt.NDArray[np.int64]:
-    """At most `MOST_ROWS` positions among so many, evenly spread."""
-    kept = min(rows, MOST_ROWS)
-    return np.arange(kept, dtype=np.int64) * rows // max(1, kept)
 
 
 def _measured(name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:

@@ -7,12 +7,11 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 
 from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import share_above
-from monitor.values import Marks, Names, Numbers, Values, repeats
+from monitor.values import Marks, Names, repeats
 from monitor.views import Measure, Side, View
 from registry.schema import CategoricalColumn, Column, NumericColumn
 
@@ -171,19 +170,11 @@ class Constant(Measure):
         if (found := window.most_frequent()) is None or found[1] < STILL * rows:
             return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=rows)
         most, count = found
-        counted = (_hits(known, most), len(known.present))
+        counted = (known.hits(most), len(known.present))
         made = share(self.name, name, (count, rows), counted, f"at {most!s}"[:80])
         often = view.once(f"changes of {name}", known.changes)
         changes = often * times_as_long if math.isfinite(times_as_long) else math.inf
         return made.model_copy(update={"p_value": max(made.p_value or 0.0, math.exp(-changes))})
-
-
-def _hits(known: Values, value: object) -> int:
-    """How many rows of the reference have a value."""
-    if isinstance(known, Numbers):
-        return int((known.present == value).sum())
-    place = int(known.names.get_indexer(pd.Index([value]))[0])
-    return int(known.counts[place]) if place >= 0 else 0
 
 
 def _times_as_long(view: View) -> float:

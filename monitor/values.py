@@ -46,6 +46,10 @@ class Numbers:
         count = int((self.present == middle).sum())
         return (middle, count) if 2 * count > len(self.present) else None
 
+    def hits(self, value: object) -> int:
+        """How many rows have this number."""
+        return int((self.present == value).sum())
+
     def changes(self) -> int:
         """How often a number differs from the one before."""
         return int(np.count_nonzero(self.present[1:] != self.present[:-1]))
@@ -88,6 +92,11 @@ class Names:
         count = int(self.counts[place])
         return (self.names[place], count) if 2 * count > len(self.present) else None
 
+    def hits(self, value: object) -> int:
+        """How many rows have this name."""
+        place = int(self.names.get_indexer(pd.Index([value]))[0])
+        return int(self.counts[place]) if place >= 0 else 0
+
     def changes(self) -> int:
         """How often a name differs from the one before."""
         return int(np.count_nonzero(self.present[1:] != self.present[:-1]))
@@ -124,3 +133,12 @@ def repeats(columns: list[Values]) -> int:
         mixed = (mixed ^ one.digest()) * _MIX
         mixed ^= mixed >> np.uint64(29)
     return len(mixed) - len(np.unique(mixed))
+
+
+def spaced(count: int, most: int) -> Codes:
+    """At most so many positions among `count`, evenly spaced from the first to the last.
+
+    >>> spaced(5, 3).tolist(), spaced(2, 3).tolist(), spaced(0, 3).tolist()
+    ([0, 2, 4], [0, 1], [])
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from monitor.values import spaced
 from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
 from registry.schema import Schema
@@ -88,7 +89,7 @@ def correct(view: View, learnt: Learnt) -> Correction:
     if not len(learnt.features):
         return Correction(float(learnt.left.mean()), error_of_mean(learnt.left))
     m = len(view.window.scores)
-    features = features_of(view, view.window, _spaced(m))
+    features = features_of(view, view.window, spaced(m, SAMPLE))
     weights, effective = importance(learnt.features, features)
     usual = float(learnt.left.mean())
     value = float((weights * learnt.left).mean())
@@ -116,7 +117,7 @@ def importance(reference: Array, window: Array) -> tuple[Array, float]:
 
     place, spread = _moments(np.vstack([reference, window]))
     before, now = (_standard(side, place, spread) for side in (reference, window))
-    told = before[_spaced(len(before))]
+    told = before[spaced(len(before), SAMPLE)]
     of_window = np.r_[np.zeros(len(told)), np.ones(len(now))]
     each = np.r_[np.full(len(told), len(now) / len(told)), np.ones(len(now))]
     model = LogisticRegression(C=_PENALTY, max_iter=300).fit(np.vstack([told, now]), of_window, sample_weight=each)
@@ -161,10 +162,6 @@ def _standard(features: Array, place: Array, spread: Array) -> Array:
     """Missing values stand in the middle, and none stands far out."""
     scaled = (features - place) / np.where(spread > 0, spread, 1.0)
     return np.asarray(np.clip(np.nan_to_num(scaled), -_FAR, _FAR), dtype=np.float64)
-
-
-def _spaced(count: int) -> Rows:
-    return np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64)
 
 
 def _boosted(features: Array, corrections: Array) -> Any:
