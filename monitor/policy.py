@@ -113,18 +113,21 @@ def assess(
 
 
 class _Performance:
-    """What the sound windows of the champion say together."""
+    """What the sound windows of the champion say together: by the trail with the most evidence, since its onset if the
+    model is degraded, else in the newest window that the trail says anything of."""
 
     def __init__(
         self, spec: PerformancePolicy, records: Sequence[WindowRecord], windows: float, min_labels: int
     ) -> None:
         self._records, self._windows, self._min_labels = records, windows, min_labels
-        self._trails = trails(records, spec.tolerate, min_labels)
-        scores = [[np.nan if one is None else one.score for one in trail] for trail in self._trails]
-        self._scores = np.array(scores).T.reshape(len(records), len(self._trails))
-        values = detect(self._scores, cap=windows * max(1, len(self._trails)))
-        self._last = values[-1] if len(values) else np.empty(0)
-        self.degraded = bool(alarming(self._last, windows).any())
+        found = trails(records, spec.tolerate, min_labels)
+        scores = np.array([[np.nan if one is None else one.score for one in trail] for trail in found])
+        evidence = detect(scores.T, cap=windows * len(found))[-1] if found else np.empty(0)
+        self.degraded = bool(alarming(evidence, windows).any())
+        self._strength = float(evidence.mean()) / windows if found else 0.0
+        self._trail: Trail = found[int(np.argmax(evidence))] if found else ()
+        self._judged = [place for place, one in enumerate(self._trail) if one is not None]
+        self._since = self._judged[onset(self._judged_scores).at :] if self.degraded else self._judged[-1:]
 
     def covers(self, newest: WindowRecord) -> bool:
         """Whether a window's labels are judged."""
@@ -133,54 +136,42 @@ class _Performance:
     @property
     def labelled(self) -> bool:
         """Whether any window since the onset has its labels."""
-        return any(one.realised.labelled for one in self._since) if self._trails else False
+        return any(one.realised.labelled for one in self._comparisons)
 
     @property
     def degradation(self) -> Degradation | None:
         """The windows since when it is worse, for the diagnosis."""
         if not self.degraded:
             return None
-        scores = self._scores[:, self._worst]
-        judged = np.flatnonzero(~np.isnan(scores))
-        found = onset(scores[judged])
-        since, first, last = (int(judged[place]) for place in (found.at, found.first, found.last))
-        return Degradation(tuple(self._records), since, first, last, tuple(scores.tolist()), self._level)
+        found = onset(self._judged_scores)
+        since, first, last = (self._judged[place] for place in (found.at, found.first, found.last))
+        scores = tuple(np.nan if one is None else one.score for one in self._trail)
+        return Degradation(tuple(self._records), since, first, last, scores, self._level)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """What there is to say, in figures."""
-        if not self._trails:
+        if not self._since:
             return ()
-        strength = float(self._last.mean()) / self._windows
-        said = _sentence(self._names_since, self._records[-1].metric, self._level)
-        return (f"{said}; evidence {strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
+        said = _sentence(_names([self._records[place] for place in self._since]), self._records[-1].metric, self._level)
+        return (f"{said}; evidence {self._strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
 
     @property
-    def _worst(self) -> int:
-        return int(np.argmax(self._last))
+    def _judged_scores(self) -> list[float]:
+        return [one.score for one in self._trail if one is not None]
 
     @property
-    def _since(self) -> list[Comparison]:
-        """The comparisons of the strongest trail since its onset, if degraded; else the newest."""
-        trail: Trail = self._trails[self._worst]
-        judged = [one for one in trail if one is not None]
-        place = onset([one.score for one in judged]).at if self.degraded else len(judged) - 1
-        return judged[place:]
+    def _comparisons(self) -> list[Comparison]:
+        return [one for place in self._since if (one := self._trail[place]) is not None]
 
     @property
     def _level(self) -> Comparison:
         """Those comparisons as one. A reference that learns from the windows is taken as it was at the onset."""
-        since = self._since
+        since = self._comparisons
         now, first = pool([one.realised for one in since]), since[0]
         against = pool([_weighted(one) for one in since]) if first.lasting else first.reference
         loss = BY_NAME[self._records[-1].metric].gain(against.value, now.value)
         return replace(first, realised=now, reference=against, loss=loss)
-
-    @property
-    def _names_since(self) -> str:
-        trail = self._trails[self._worst]
-        judged = [record for record, one in zip(self._records, trail, strict=True) if one is not None]
-        return _names(judged[-len(self._since) :])
 
 
 def _weighted(one: Comparison) -> Level:
