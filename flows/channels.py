@@ -167,22 +167,18 @@ class Library:
 
     def send(self, message: Message) -> str | None:
         """One attempt. Apprise says only whether it worked."""
-        try:
-            with discreet():
-                return self._notify(message)
-        except Exception as error:  # noqa: BLE001 - a hundred plug-ins, and no alert may break a watch pass
-            return f"failed in Apprise ({type(error).__name__})"
-
-    def _notify(self, message: Message) -> str | None:
         from apprise import Apprise, AppriseAsset, NotifyFormat, PersistentStoreMode
 
         # In memory: nothing that belongs to a channel is written to the disk of the user who runs this.
         sender = Apprise(asset=AppriseAsset(app_id="Everfit", storage_mode=PersistentStoreMode.MEMORY))
-        if not sender.add(self._url):
-            return "Apprise knows no such channel, or the URL lacks a part"
-        sent = sender.notify(
-            body=text(message), title=message.title, notify_type=_look(message), body_format=NotifyFormat.TEXT
-        )
+        said, look = text(message), _look(message)
+        with discreet():
+            try:
+                if not sender.add(self._url):
+                    return "Apprise knows no such channel, or the URL lacks a part"
+                sent = sender.notify(body=said, title=message.title, notify_type=look, body_format=NotifyFormat.TEXT)
+            except Exception as error:  # noqa: BLE001 - a hundred plug-ins, and no alert may break a watch pass
+                return f"failed in Apprise ({type(error).__name__})"
         return None if sent else "Apprise could not deliver it"
 
 
