@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,14 +97,7 @@ def nannyml_cbpe(task: Task) -> np.ndarray:
     """Accuracy as estimated without labels."""
     from nannyml import CBPE
 
-    estimator = CBPE(
-        metrics=["accuracy"],
-        y_pred_proba=POSITIVE,
-        y_pred=ANSWER,
-        y_true=LABEL,
-        problem_type="classification_binary",
-        chunk_size=task.size,
-    )
+    estimator = CBPE(**_accuracy(task))
     return _alerts(estimator.fit(task.reference).estimate(task.stream.drop(columns=LABEL)).to_df())
 
 
@@ -111,15 +105,14 @@ def nannyml_realised(task: Task) -> np.ndarray:
     """Accuracy with labels."""
     from nannyml import PerformanceCalculator
 
-    calculator = PerformanceCalculator(
-        metrics=["accuracy"],
-        y_pred_proba=POSITIVE,
-        y_pred=ANSWER,
-        y_true=LABEL,
-        problem_type="classification_binary",
-        chunk_size=task.size,
-    )
+    calculator = PerformanceCalculator(**_accuracy(task))
     return _alerts(calculator.fit(task.reference).calculate(task.stream).to_df())
+
+
+def _accuracy(task: Task) -> dict[str, Any]:
+    """What NannyML's estimator and calculator of accuracy are asked."""
+    columns = {"y_pred_proba": POSITIVE, "y_pred": ANSWER, "y_true": LABEL}
+    return {"metrics": ["accuracy"], "problem_type": "classification_binary", "chunk_size": task.size, **columns}
 
 
 def _alerts(frame: pd.DataFrame) -> np.ndarray:
