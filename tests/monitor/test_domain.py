@@ -17,24 +17,12 @@ from monitor.views import Measure, Side, View
 from registry.bundle import ModelBundle
 from registry.metrics import auc
 from registry.schema import DatetimeColumn, Schema
-from registry.scoring import Scorer
 from registry.task import Problem
 from tests.handmade import make_frame
 from tests.monitor.records import record
+from tests.monitor.sides import side_of, view_of
 
 BundleOf = Callable[[Problem], ModelBundle]
-
-
-def side_of(bundle: ModelBundle, frame: pd.DataFrame) -> Side:
-    """Rows as the bundle answers them."""
-    labels = bundle.manifest.target.encode(frame["late"])
-    everything = np.ones(len(frame), dtype=bool)
-    scores = Scorer.load(bundle).predict(frame)
-    return Side(bundle.manifest.data_schema.conform(frame), everything, scores, labels, everything)
-
-
-def view_of(bundle: ModelBundle, window: pd.DataFrame, reference: pd.DataFrame) -> View:
-    return View(side_of(bundle, window), side_of(bundle, reference), bundle.manifest)
 
 
 def correlated(frame: pd.DataFrame, sign: int, *, seed: int = 0) -> pd.DataFrame:

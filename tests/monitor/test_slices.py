@@ -12,26 +12,17 @@ from monitor.comparison import worst_segments
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
 from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words, read
-from monitor.views import Side, View
 from registry.bundle import ModelBundle
-from registry.scoring import Scorer
 from registry.task import PerformancePolicy, Problem
 from tests.handmade import make_frame
 from tests.monitor.records import START, WEEK, performance, record
+from tests.monitor.sides import view_of
 
 BundleOf = Callable[[Problem], ModelBundle]
 
 
-def side_of(bundle: ModelBundle, frame: pd.DataFrame) -> Side:
-    """Rows as the bundle answers them, all labels there."""
-    labels = bundle.manifest.target.encode(frame["late"])
-    everything = np.ones(len(frame), dtype=bool)
-    scores = Scorer.load(bundle).predict(frame)
-    return Side(bundle.manifest.data_schema.conform(frame), everything, scores, labels, everything)
-
-
 def found_in(bundle: ModelBundle, window: pd.DataFrame, reference: pd.DataFrame) -> Measurement:
-    view = View(side_of(bundle, window), side_of(bundle, reference), bundle.manifest)
+    view = view_of(bundle, window, reference)
     (made,) = FoundSlices().measure(view)
     return made
 
