@@ -189,12 +189,14 @@ def thin(history: Sequence[WindowRecord], level: float) -> Finding | None:
     return Finding(Measurement(name="volume", value=float(rows[-1]), p_value=chance, rows=round(usual)), 1.0)
 
 
-def lag(history: Sequence[WindowRecord], windows: float) -> Finding | None:
+def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Finding | None:
     """Performance that lags behind what the champion's answers lead one to expect, however little: the gap over the
-    windows since its onset. It is found falsely in one of `windows` windows at most."""
-    newest = history[-1]
-    records = [one for one in history if one.version == newest.version and _GAP in one.p_values]
-    scores = scores_of(np.array([one.p_values[_GAP] for one in records], dtype=np.float64))
+    windows since its onset, of windows of the champion whose data are sound and that have so many labels. It is found
+    falsely in one of `windows` windows at most."""
+    records = [
+        one for one in sound if any(gap.p_value is not None and gap.rows >= min_labels for gap in one.named("gap"))
+    ]
+    scores = scores_of(np.array([one.p_values["gap", None] for one in records], dtype=np.float64))
     if not len(scores) or detect(scores[:, None], cap=windows)[-1, 0] < windows:
         return None
     since = records[onset(scores).at :]
@@ -203,9 +205,6 @@ def lag(history: Sequence[WindowRecord], windows: float) -> Finding | None:
         return None
     rows, note = sum(one.rows for record in since for one in record.named("gap")), records[-1].metric
     return Finding(Measurement(name="gap", value=found[0], error=found[1], rows=rows, note=note), 1.0)
-
-
-_GAP = ("gap", None)
 
 
 def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:

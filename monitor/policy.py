@@ -98,9 +98,9 @@ def assess(
     missed = thin(history, FAULTY / windows / 2)
     broken = [*faults(newest, FAULTY / windows / 2), *([missed] if missed else [])]
     wrong = {found.measurement for found in broken}
-    lagging = lag(history, windows / LAGGING)
-    moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows / 2)]
+    lagging = lag(sound, windows / LAGGING, min_labels)
+    moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
     severity: Severity = "faulty" if broken else "degraded" if found.degraded else "shifted" if moved else "ok"
     empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)

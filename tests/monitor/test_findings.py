@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.findings import Finding, faults, holm, shifts, thin
+from monitor.findings import Finding, faults, holm, lag, shifts, thin
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import record
 
@@ -100,6 +100,19 @@ def test_the_costliest_comes_first_and_what_costs_nothing_is_said_to() -> None:
     assert [one.subject for one in found] == ["b", "a"]
     assert found[0].sentence.endswith("estimated to cost (+0.03 +/- 0.004)")
     assert found[1].sentence.endswith("costs the model nothing (+0.001 +/- 0.002)")
+
+
+def lagged(index: int, p_value: float, rows: int = 900) -> WindowRecord:
+    return record(index, Measurement(name="gap", value=0.05, error=0.015, p_value=p_value, rows=rows, note="auc"))
+
+
+def test_performance_that_lags_is_found_over_several_windows_with_enough_labels() -> None:
+    found = lag([lagged(index, 1e-3) for index in range(6)], WINDOWS, 100)
+    assert found is not None
+    assert found.sentence == "performance: worse than expected by 0.05 +/- 0.0061 on 5,400 labels (auc)"
+    assert lag([lagged(0, 1e-3)], WINDOWS, 100) is None
+    assert lag([lagged(index, 1e-3, rows=40) for index in range(6)], WINDOWS, 100) is None
+    assert lag([record(0)], WINDOWS, 100) is None
 
 
 def sized(*rows: int) -> list[WindowRecord]:
