@@ -14,8 +14,10 @@ which are alike, are not in both. With u the mid-ranks of n scores of a half, di
     AUC - 1/2 = mean of u over the window - mean of u over the reference,    variance = var(u) (e_w / n_w + e_r / n_r)
 
 where e are the design effects of the reference's u (`dependence.py`). The halves' results lean the same way by chance
-too (what the first has learnt from noise, the second has in its rows): they count as one. Dependence that outlasts half
-a window is a shift to this test.
+too (what the first has learnt from noise, the second has in its rows): they count as one. Where dependence outlasts
+half a window, both halves share a week's weather and any window is told from the rest: how surely, stretches of the
+reference as long as the window show, each tested against the others. Their mean, and what their spread exceeds that of
+independent rows by, are taken off.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import chdtri, ndtr
 
 from monitor.dependence import design_effect
 from monitor.measurements import Measurement
@@ -50,6 +52,13 @@ RIDGE = 0.3
 """Of a second moment of 1."""
 
 
+STRETCHES = 12
+"""Stretches of the reference that show how surely a window is told from it while nothing changes."""
+
+LEAST_STRETCH = 50
+"""Fewest rows of one; it is a quarter of the reference at most."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """n rows of a side in time order as (n, d) numbers, of which there is one in `spacing` rows of the stream."""
@@ -60,13 +69,35 @@ class Sample:
     def __len__(self) -> int:
         return len(self.features)
 
+    def thinned(self) -> Sample:
+        """At most `MOST_ROWS` of them, evenly spaced."""
+        rows = spaced(len(self), MOST_ROWS)
+        return Sample(self.features[rows], self.spacing * len(self) / max(1, len(rows)))
+
+    def parted(self, start: int, stop: int) -> tuple[Sample, Sample]:
+        """The rows from `start` to `stop`, and all others."""
+        others = np.concatenate([self.features[:start], self.features[stop:]])
+        return Sample(self.features[start:stop], self.spacing), Sample(others, self.spacing)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """The mean and the standard deviation of a score while nothing changes, at least those of independent rows."""
+
+    mean: float = 0.0
+    spread: float = 1.0
+
 
 @dataclass(frozen=True)
 class Separation:
-    """How well two samples are told apart, and the chance of at least that while they are alike."""
+    """How well two samples are told apart, and how surely: a standard score of independent rows that are alike."""
 
     auc: float
-    p_value: float
+    score: float
+
+    def p_value(self, usual: Usual) -> float:
+        """The chance of at least that while they are alike."""
+        return float(ndtr(-(self.score - usual.mean) / usual.spread))
 
 
 def separate(window: Sample, reference: Sample, categorical: Sequence[bool]) -> Separation:
@@ -82,7 +113,27 @@ def separate(window: Sample, reference: Sample, categorical: Sequence[bool]) -> 
     gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
     errors = _errors(ranks, reference.spacing / window.spacing)
     sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
-    return Separation(0.5 + sum(gaps) / 2, float(ndtr(-sure)))
+    return Separation(0.5 + sum(gaps) / 2, sure)
+
+
+def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
+    """How surely so many rows of the stream are told from a reference of their kind, by stretches of it.
+
+    Few stretches tell it badly: the mean is taken to be larger by its standard error, and the spread by as much as it
+    is with a probability of 10 % only (chi-squared), of what it exceeds that of independent rows by.
+    """
+    length = min(round(rows / reference.spacing), len(reference) // 4)
+    if length < LEAST_STRETCH:
+        return Usual()
+    starts = spaced(len(reference) - length + 1, STRETCHES)
+    parts = [reference.parted(int(start), int(start) + length) for start in starts]
+    scores = [separate(mine.thinned(), others.thinned(), categorical).score for mine, others in parts]
+    spread = float(np.std(scores, ddof=1))
+    unsure = float(np.sqrt((STRETCHES - 1) / chdtri(STRETCHES - 1, _SURE)))
+    return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), 1 + max(0.0, spread - 1) * unsure)
+
+
+_SURE = 0.9
 
 
 def _halves(sample: Sample) -> tuple[Features, Features]:
@@ -160,7 +211,7 @@ class DomainShift(Measure):
         plain = _plain(view.manifest.data_schema)
         lags = len(_lagging(view.manifest))
         categorical = [*(column.kind == "categorical" for column in plain.columns), *([False] * lags)]
-        return [_measured(self.name, _inputs(view, view.window, 1.0), known, categorical)]
+        return [_measured(view, self.name, _inputs(view, view.window, 1.0), known, categorical)]
 
 
 def _plain(schema: Schema) -> Schema:
@@ -174,11 +225,10 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 
 def _inputs(view: View, side: Side, spacing: float) -> Sample:
-    rows = spaced(len(side), MOST_ROWS)
-    inputs, plain, time = side.inputs.iloc[rows], _plain(view.manifest.data_schema), view.manifest.task.time
-    known = encode(inputs, plain) if plain.columns else np.empty((len(rows), 0))
+    inputs, plain, time = side.inputs, _plain(view.manifest.data_schema), view.manifest.task.time
+    known = encode(inputs, plain) if plain.columns else np.empty((len(inputs), 0))
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]
-    return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
+    return Sample(np.column_stack([known, *lags]), spacing)
 
 
 class OutputShift(Measure):
@@ -191,26 +241,27 @@ class OutputShift(Measure):
         """One measurement, on the rows that the champion answered."""
         known = view.once(self.name, lambda: _outputs(view.reference, view.stride))
         mine = _outputs(view.window, 1.0)
-        return [_measured(self.name, mine, known, [False] * mine.features.shape[1])]
+        return [_measured(view, self.name, mine, known, [False] * mine.features.shape[1])]
 
 
 def _outputs(side: Side, spacing: float) -> Sample:
-    rows = spaced(len(side.scores), MOST_ROWS)
-    scores = side.scores.take(rows)
+    scores = side.scores
     columns = [scores.scores, scores.uncertainty, scores.disagreement]
     if scores.interval is not None:
         columns.append(scores.interval[:, 1] - scores.interval[:, 0])
     features = np.column_stack(columns).astype(np.float64)
     features[~np.isfinite(features)] = np.nan
-    return Sample(features, spacing * len(side) / max(1, len(rows)))
+    return Sample(features, spacing)
 
 
-def _measured(name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:
-    rows = len(window)
-    if min(rows, len(reference)) < LEAST_ROWS:
-        return Measurement(name=name, rows=rows, note=f"needs {LEAST_ROWS} rows of each side")
+def _measured(view: View, name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:
+    whole, window = len(window), window.thinned()
+    if min(len(window), len(reference)) < LEAST_ROWS:
+        return Measurement(name=name, rows=len(window), note=f"needs {LEAST_ROWS} rows of each side")
     if not categorical:
-        return Measurement(name=name, rows=rows, note="no columns to compare")
-    found = separate(window, reference, categorical)
-    value = max(0.0, 2 * found.auc - 1)
-    return Measurement(name=name, value=value, p_value=found.p_value, rows=rows, note=f"AUC {found.auc:.3f}")
+        return Measurement(name=name, rows=len(window), note="no columns to compare")
+    found = separate(window, reference.thinned(), categorical)
+    size = 2 ** round(np.log2(whole))  # windows of about a size share what is usual
+    known = view.once(f"{name} of {size} rows", lambda: usual(reference, size, categorical))
+    value, p_value = max(0.0, 2 * found.auc - 1), found.p_value(known)
+    return Measurement(name=name, value=value, p_value=p_value, rows=len(window), note=f"AUC {found.auc:.3f}")

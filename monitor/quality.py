@@ -11,8 +11,9 @@ import numpy as np
 from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import share_above
-from monitor.values import Marks, Names, repeats
+from monitor.values import Codes, Marks, Names, repeats
 from monitor.views import Measure, Side, View
+from registry.metrics import Array
 from registry.schema import CategoricalColumn, Column, NumericColumn
 
 
@@ -55,6 +56,10 @@ class ColumnShare(Measure):
     def mark(self, side: Side, column: Column) -> Marks:
         """Which of the rows that count are meant."""
 
+    def kin(self, view: View, column: Column) -> Marks:
+        """Rows of the reference that come in runs as those do that are meant."""
+        return self._known(view, column)
+
     def example(self, side: Side, column: Column) -> str:
         """One of those that are meant, in words."""
         return ""
@@ -63,7 +68,8 @@ class ColumnShare(Measure):
         marks, known = self.mark(view.window, column), self._known(view, column)
         hits, rows = int(marks.sum()), len(marks)
         note = self.example(view.window, column) if hits else ""
-        effect = design_effect(known[:, None], rows, stride=view.stride) if hits and known.any() else 1.0
+        kin = self.kin(view, column)
+        effect = design_effect(kin[:, None], rows, stride=view.stride) if hits and kin.any() else 1.0
         return share(self.name, column.name, (hits, rows), (int(known.sum()), len(known)), note, effect=effect)
 
     def _known(self, view: View, column: Column) -> Marks:
@@ -125,8 +131,16 @@ class UnseenShare(ColumnShare):
         return values, ~values.names.isin(column.categories)
 
 
+EXTREME = 0.01
+"""Share of the reference's numbers at either end that show how long an extreme lasts."""
+
+
 class OutOfRange(ColumnShare):
-    """Numbers outside the range seen in training."""
+    """Numbers outside the range seen in training.
+
+    The reference has few of them or none, and a heat wave's come together: they are taken to run on as the most extreme
+    of the reference do (the extremal index of Leadbetter 1983 hardly depends on how high the threshold is).
+    """
 
     name: ClassVar[str] = "out_of_range"
 
@@ -140,6 +154,17 @@ class OutOfRange(ColumnShare):
         if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
             return np.zeros(len(present), dtype=np.bool_)
         return np.asarray((present < column.low) | (present > column.high))
+
+    def kin(self, view: View, column: Column) -> Marks:
+        """Rows among the lowest and the highest."""
+        return view.once(f"extremes of {column.name}", lambda: _extreme(view.reference.column(column.name).present))
+
+
+def _extreme(present: Array | Codes) -> Marks:
+    if not len(present):
+        return np.zeros(0, dtype=np.bool_)
+    low, high = np.quantile(present, [EXTREME, 1 - EXTREME])
+    return np.asarray((present <= low) | (present >= high))
 
 
 STILL = 0.9

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.domain import LEAST_ROWS, MOST_ROWS, DomainShift, OutputShift, Sample, separate
+from monitor.domain import LEAST_ROWS, MOST_ROWS, DomainShift, OutputShift, Sample, Usual, separate, usual
 from monitor.findings import Finding, shifts
 from monitor.measurements import Measurement
 from monitor.shift import ColumnShift
@@ -93,6 +93,34 @@ def test_p_values_keep_their_word_when_nothing_changed(
     assert min(p_values) > 0.001
 
 
+def slow(seed: int, rows: int = 8_000, lasting: int = 600) -> Sample:
+    """Eight columns whose levels hold for `lasting` rows at a time."""
+    rng = np.random.default_rng(seed)
+    levels = rng.normal(size=(rows // lasting + 2, 8)).repeat(lasting, axis=0)[rng.integers(lasting) :][:rows]
+    return Sample(levels + 0.5 * rng.normal(size=(rows, 8)), 1.0)
+
+
+def test_what_lasts_longer_than_a_window_is_no_shift() -> None:
+    """Such a window is always told from the reference, by its own level; stretches of the reference are too."""
+    plain, judged, numbers = [], [], [False] * 8
+    for seed in range(12):
+        window, known = slow(seed).parted(7_600, 8_000)
+        found = separate(window, known.thinned(), numbers)
+        plain.append(found.p_value(Usual()))
+        judged.append(found.p_value(usual(known, 400, numbers)))
+    assert np.mean(plain) < 0.25
+    assert np.mean(judged) > 0.35
+    assert min(judged) > 0.01
+
+
+def test_independent_rows_keep_their_usual() -> None:
+    rng = np.random.default_rng(0)
+    usually = [usual(Sample(rng.normal(size=(4_000, 3)), 1.0), 500, [False] * 3) for _ in range(8)]
+    assert np.mean([one.mean for one in usually]) < 0.6
+    assert np.mean([one.spread for one in usually]) < 1.5
+    assert usual(Sample(rng.normal(size=(4_000, 3)), 100.0), 500, [False] * 3) == Usual()
+
+
 def test_the_auc_is_that_of_the_scores() -> None:
     """Against a separation known in closed form: two normals a distance of 2 apart have an AUC of 0.921."""
     rng = np.random.default_rng(0)
@@ -115,7 +143,7 @@ def test_few_rows_and_constant_answers_are_no_evidence(bundle: ModelBundle) -> N
         assert (made.value, made.p_value, made.rows) == (None, None, LEAST_ROWS - 1)
         assert made.note == "needs 100 rows of each side"
     same = Sample(np.ones((200, 2)), 1.0)
-    assert separate(same, same, [False, False]).p_value == 0.5
+    assert separate(same, same, [False, False]).p_value(Usual()) == 0.5
 
 
 def test_moments_count_as_lags_only(bundle: ModelBundle) -> None:

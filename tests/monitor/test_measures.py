@@ -179,6 +179,21 @@ def test_planted_changes_are_seen_in_their_place(bundle: ModelBundle, log: Infer
     assert found(made, "prediction_shift").p_value < 1e-3
 
 
+def test_extremes_of_a_column_that_moves_slowly_come_together(bundle: ModelBundle, log: InferenceLog) -> None:
+    """Eight rows of a peak that the reference never saw, where peaks last for hours and where they do not."""
+    reference, frame = reference_side(bundle), make_frame(36, start="2030-01-01")
+    frame.loc[10:17, "weight"] = 99.0
+    window = logged_side(bundle, log, frame)
+    rng = np.random.default_rng(0)
+    waves = 3 + np.sin(np.arange(len(reference)) / 15) + 0.1 * rng.normal(size=40).repeat(20)[: len(reference)]
+    p_values = []
+    for weight in (waves, rng.permutation(waves)):
+        known = dataclasses.replace(reference, inputs=reference.inputs.assign(weight=weight))
+        p_values.append(found(measure_all(view_of(bundle, window, known)), "out_of_range", "weight").p_value)
+    assert p_values[0] > 1e-4
+    assert p_values[1] < 1e-9
+
+
 def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: ModelBundle, log: InferenceLog) -> None:
     """The same window, standing on one value, beside a reference of slow changes and one of quick ones; its time is
     half as long as the reference's."""
