@@ -207,11 +207,12 @@ class DomainShift(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        known = view.once(self.name, lambda: _inputs(view, view.reference, view.stride))
+        known = view.once(self.name, lambda: _inputs(view, view.reference, view.stride, len(view.reference)))
         plain = _plain(view.manifest.data_schema)
         lags = len(_lagging(view.manifest))
         categorical = [*(column.kind == "categorical" for column in plain.columns), *([False] * lags)]
-        return [_measured(view, self.name, _inputs(view, view.window, 1.0), known, categorical)]
+        mine = _inputs(view, view.window, 1.0, MOST_ROWS)
+        return [_measured(view, self.name, mine, known, categorical)]
 
 
 def _plain(schema: Schema) -> Schema:
@@ -224,11 +225,12 @@ def _lagging(manifest: Manifest) -> list[str]:
     return [column.name for column in schema.of("datetime") if time in schema.names and column.name != time]
 
 
-def _inputs(view: View, side: Side, spacing: float) -> Sample:
-    inputs, plain, time = side.inputs, _plain(view.manifest.data_schema), view.manifest.task.time
+def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
+    plain, time, rows = _plain(view.manifest.data_schema), view.manifest.task.time, spaced(len(side), most)
+    inputs = side.inputs.iloc[rows]
     known = encode(inputs, plain) if plain.columns else np.empty((len(inputs), 0))
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]
-    return Sample(np.column_stack([known, *lags]), spacing)
+    return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
 
 
 class OutputShift(Measure):
@@ -255,13 +257,13 @@ def _outputs(side: Side, spacing: float) -> Sample:
 
 
 def _measured(view: View, name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:
-    whole, window = len(window), window.thinned()
+    window = window.thinned()
     if min(len(window), len(reference)) < LEAST_ROWS:
         return Measurement(name=name, rows=len(window), note=f"needs {LEAST_ROWS} rows of each side")
     if not categorical:
         return Measurement(name=name, rows=len(window), note="no columns to compare")
     found = separate(window, reference.thinned(), categorical)
-    size = 2 ** round(np.log2(whole))  # windows of about a size share what is usual
+    size = 2 ** round(np.log2(len(window) * window.spacing))  # windows of about a size share what is usual
     known = view.once(f"{name} of {size} rows", lambda: usual(reference, size, categorical))
     value, p_value = max(0.0, 2 * found.auc - 1), found.p_value(known)
     return Measurement(name=name, value=value, p_value=p_value, rows=len(window), note=f"AUC {found.auc:.3f}")

@@ -144,10 +144,9 @@ def as_strings(values: pd.Series[Any]) -> pd.Series[Any]:
     """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
-    known = pd.unique(values.dropna())
-    table = {value: canonical_category(value) for value in known}
-    out = values.map(table).astype(object)
-    return out.where(out.notna(), None)
+    codes, known = pd.factorize(values)
+    strings = np.array([*(canonical_category(value) for value in known), None], dtype=object)
+    return pd.Series(strings[codes], index=values.index, name=values.name, dtype=object)  # -1, missing, is the last
 
 
 def canonical_category(value: object) -> str | None:

@@ -95,10 +95,10 @@ def _encode(values: pd.Series[Any], column: Column) -> Features:
     if column.kind != "categorical":
         return values.to_numpy(dtype=np.float64)
     learnt = column.categories[: MAX_CODES - 1]
+    places, names = pd.factorize(values)
     table = {category: code for code, category in enumerate(learnt)}
-    codes = np.array(values.map(table), dtype=np.float64)
-    codes[np.isnan(codes) & values.notna().to_numpy()] = len(learnt)  # rare and unknown ones share the last code
-    return codes
+    codes = [*(table.get(name, len(learnt)) for name in names), np.nan]  # rare and unknown ones share the last code
+    return np.array(codes, dtype=np.float64)[places]
 
 
 def _model(target: Target, schema: Schema, seed: int) -> Any:
