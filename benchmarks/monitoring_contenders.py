@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from benchmarks.monitoring_streams import Rows, Stream
+from benchmarks.monitoring_streams import Rows
 
 OK, LETTERS = "ok", {"ok": ".", "shifted": "s", "faulty": "f", "degraded": "d"}
 
@@ -29,6 +29,21 @@ DRIFTED_SHARE = 0.5
 """Share of drifted columns from which Evidently's preset calls the data set drifted, by default."""
 
 SCRIPT = Path(__file__).with_name("monitoring_rivals.py")
+
+
+class Stream(Protocol):
+    """Windows of `size` rows each, and the rows to compare them with."""
+
+    @property
+    def reference(self) -> Rows:
+        """The rows to compare with."""
+
+    @property
+    def size(self) -> int:
+        """Rows of a window."""
+
+    def __iter__(self) -> Iterator[Rows]:
+        """The windows."""
 
 
 class Contender(Protocol):

