@@ -4,9 +4,10 @@
                                                                 [--delay 1] [--out FILE]
 
 Each stream is in time order and has two classes (more are made two: the most frequent among the training rows against
-the rest). A boosted model is fitted to the first 20 % of the rows, a fifth of them held back for its calibration; the
-next 15 % are the labelled reference; then come windows of 1 %, at least 100 rows, whose labels arrive --delay windows
-late. The model is never replaced: what follows a fall is watched as well.
+the rest); columns that are constant in training are left out. A boosted model is fitted to the first 20 % of the rows,
+a fifth of them held back for its calibration; the next 15 % are the labelled reference; then come windows of 1 %, at
+least 100 rows, whose labels arrive --delay windows late. The model is never replaced: what follows a fall is watched as
+well.
 
 What came true: a window is harmed when the accuracy over it and its two neighbours is below the reference's by more
 than the tolerated 2 % of that and by 1.645 standard errors of so many rows. An episode is a run of harmed windows.
@@ -116,7 +117,8 @@ def _inputs(raw: pd.DataFrame, name: str, fitted: int) -> tuple[pd.DataFrame, La
         inputs, target = raw.drop(columns=[*(set(UNSEEN) & set(raw))]), raw["target"]
         positive = target.iloc[:fitted].mode()[0] if target.nunique() > 2 else target.max()
         labels = (target == positive).to_numpy().astype(np.int64)
-    return pd.DataFrame({name: plain(inputs[name]) for name in inputs}), labels
+    used = [name for name in inputs if inputs[name].iloc[:fitted].nunique() > 1]  # as `everfit init` proposes
+    return pd.DataFrame({name: plain(inputs[name]) for name in used}), labels
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Is the champion worse than it was? The arithmetic of that question, apart from what is done about it.
 
 A champion's realised metric m, with standard error s, is compared with a reference r, with standard error e; loss is
-r - m (m - r where smaller is better). There are three references, and a `Trail` of comparisons, a window each, with
+r - m (m - r where smaller is better). There are four references, and a `Trail` of comparisons, a window each, with
 every one of them:
 
     its test rows       the champion's figure when it was made. One and the same error e is in all comparisons, so it
@@ -14,6 +14,11 @@ every one of them:
                         and learns to live with a slow one, which the other two see.
     what newer rows add what a model fitted to newer rows reaches on the very same windows (`attainable.py`). It sees
                         an ageing model through the ups and downs of the weeks, since both models meet the same rows.
+    what its answers    the performance that the champion's own outputs promise on the very same rows (`gap.py`), e being
+    lead one to expect  the error of its bias. A hard week is expected to be hard, so that luck which lasts for days
+                        takes less from this comparison than from the first two. It counts only while the champion is
+                        below its test rows too, by more than is tolerated, errors apart: rows that have become easier
+                        can hide a concept that has moved, and then nobody is the worse for it.
 
 The deviation is (loss - tolerated) / error. The error of a window is the larger of its own, over blocks of its rows,
 and the one that the reference's rows lead one to expect of a window of that size (`null_error`), with the skew of that
@@ -43,6 +48,8 @@ error of twenty blocks varies by 16 %."""
 
 YOUNG = 4
 """A version's first windows, which show what newer rows add to it before it can have aged much."""
+
+EXPECTED = "what its answers lead one to expect"
 
 _TINY = 1e-9
 
@@ -134,6 +141,7 @@ def trails(records: Sequence[WindowRecord], tolerate: float, min_labels: int) ->
         tuple(_with_test(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
         tuple(_with_past(record, levels[: place + 1], tolerate) for place, record in enumerate(records)),
         tuple(_with_attainable(record, fresh[: place + 1], tolerate) for place, record in enumerate(records)),
+        tuple(_with_expected(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
     )
     return tuple(trail for trail in found if any(trail))
 
@@ -209,6 +217,17 @@ def _with_attainable(record: WindowRecord, fresh: Sequence[Measurement | None], 
     reference = Level((now.value or 0.0) - more.value, more.error, now.rows)
     mine = Level(now.reference or 0.0, now.error or 0.0, now.rows)
     return compare(record.metric, mine, reference, "what newer rows add", tolerate, lasting=True)
+
+
+def _with_expected(record: WindowRecord, now: Level | None, tolerate: float) -> Comparison | None:
+    """The champion against what its own answers lead one to expect on the same rows."""
+    gap = next((one for one in record.named("gap") if one.value is not None and one.null_error), None)
+    if now is None or gap is None or gap.null_error is None:
+        return None
+    expected = now.value + BY_NAME[record.metric].gain(1.0, 0.0) * (gap.value or 0.0)
+    bias_error = math.sqrt(max(0.0, (gap.error or 0.0) ** 2 - gap.null_error**2))
+    mine = Level(now.value, gap.null_error, gap.rows, gap.skew)
+    return compare(record.metric, mine, Level(expected, bias_error, gap.rows), EXPECTED, tolerate, lasting=True)
 
 
 def _attainable(record: WindowRecord, min_labels: int) -> Measurement | None:

@@ -102,7 +102,9 @@ def _harmless(moved: Sequence[Finding]) -> Diagnosis:
     """Of a window in which something moved, and no fall of performance is seen: that may be for want of labels."""
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
         said = lagging[0].sentence
-        return Diagnosis(kind="concept drift", sentence=f"Concept drift, within what is tolerated: {said}")
+        return Diagnosis(
+            kind="concept drift", sentence=f"Concept drift that has cost no more than is tolerated: {said}"
+        )
     columns = _columns(moved)
     cost = max((one.cost for one in moved), default=0.0)
     moving = (

@@ -80,6 +80,8 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         low=value - _Z * error,
         high=value + _Z * error,
         error=error,
+        null_error=noise,
+        skew=skew,
         p_value=tail(beyond / noise, skew) if noise > 0 else None,
         rows=len(rows),
         note=metric.name,

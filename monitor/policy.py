@@ -24,7 +24,19 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from monitor.comparison import BY_NAME, Comparison, Level, Trail, pool, realised, trails, worst_segments
+from monitor.comparison import (
+    BY_NAME,
+    EXPECTED,
+    Comparison,
+    Level,
+    Trail,
+    compare,
+    pool,
+    realised,
+    reference_level,
+    trails,
+    worst_segments,
+)
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, faults, lag, shifts, thin
@@ -123,6 +135,7 @@ class _Performance:
         found = trails(records, spec.tolerate, min_labels)
         scores = np.array([[np.nan if one is None else one.score for one in trail] for trail in found])
         evidence = detect(scores.T, cap=windows * len(found))[-1] if found else np.empty(0)
+        evidence = evidence * [_fallen(records, trail, spec.tolerate) for trail in found]
         self.degraded = bool(alarming(evidence, windows).any())
         self._strength = float(evidence.mean()) / windows if found else 0.0
         self._trail: Trail = found[int(np.argmax(evidence))] if found else ()
@@ -172,6 +185,18 @@ class _Performance:
         against = pool([_weighted(one) for one in since]) if first.lasting else first.reference
         loss = BY_NAME[self._records[-1].metric].gain(against.value, now.value)
         return replace(first, realised=now, reference=against, loss=loss)
+
+
+def _fallen(records: Sequence[WindowRecord], trail: Trail, tolerate: float) -> bool:
+    """Whether performance, since the onset in a trail, is below that on the test rows by more than is tolerated, errors
+    apart. Only less than was expected of these very rows does not say so: they may be easier ones."""
+    judged = [(record, one) for record, one in zip(records, trail, strict=True) if one is not None]
+    if judged[-1][1].against != EXPECTED:
+        return True
+    since = judged[onset([one.score for _, one in judged]).at :]
+    test = reference_level(since[0][0])
+    now = pool([one.realised for _, one in since])
+    return test is None or compare(records[-1].metric, now, test, "", tolerate).deviation > 0
 
 
 def _weighted(one: Comparison) -> Level:

@@ -73,7 +73,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
 class Rescaled(Measure):
     """By how much nearer to the reference a numeric column comes when a conversion of units is undone: 0 for the most
     part, the column's whole shift when it came in another unit. The p-value is that of the shift, Bonferroni over the
-    conversions."""
+    conversions. Of a column with one value in most of the reference's rows nothing is said: its bins tell no unit."""
 
     name: ClassVar[str] = "rescaled"
 
@@ -86,7 +86,7 @@ class Rescaled(Measure):
         distance = known.distance(counts_of(view, name), stride=view.stride)
         if distance is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
-        if distance.value < FAR:
+        if distance.value < FAR or view.reference.column(name).most_frequent() is not None:
             return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=len(values))
         tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
         left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import SURE, Level, compare, pool, tolerated_loss, trails, worst_segments
+from monitor.comparison import EXPECTED, SURE, Level, compare, pool, tolerated_loss, trails, worst_segments
 from monitor.measurements import Measurement
 from tests.monitor.records import performance, record, weeks
 
@@ -101,6 +101,18 @@ def test_with_all_labels_the_realised_figure_counts() -> None:
     found = trails([record(0, performance(0.7, rows=900), fused)], 0.02, 100)[0][0]
     assert found is not None
     assert found.realised.value == 0.7
+
+
+@pytest.mark.parametrize(("metric", "value", "expected"), [("auc", 0.62, 0.72), ("rmse", 0.82, 0.72)])
+def test_what_its_answers_lead_one_to_expect_is_a_reference(metric: str, value: float, expected: float) -> None:
+    """Its bias is common to all windows, and taken to be larger by its error; the rest is the window's own."""
+    gap = Measurement(name="gap", value=0.1, error=0.05, null_error=0.03, skew=0.0, rows=6_000)
+    (*_, trail) = trails([record(0, performance(value), gap, metric=metric)], 0.0, 100)
+    (found,) = trail
+    assert found is not None
+    assert (found.against, found.lasting) == (EXPECTED, True)
+    assert found.reference.value == pytest.approx(expected)
+    assert found.deviation == pytest.approx((0.1 - SURE * 0.04) / 0.03)
 
 
 def test_few_labels_say_nothing() -> None:

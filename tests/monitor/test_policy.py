@@ -101,6 +101,19 @@ def test_a_fall_that_goes_on_is_gradual() -> None:
     assert found.shape == "gradual"
 
 
+@pytest.mark.parametrize(("value", "severity"), [(0.64, "degraded"), (0.69, "shifted"), (0.74, "shifted")])
+def test_worse_than_expected_is_degraded_where_it_is_worse_than_it_was(value: float, severity: str) -> None:
+    """Windows of such bad luck that their own figures prove nothing; the gap is known better. Rows that have become
+    easier hide a concept that has moved: nobody is the worse for it."""
+    gap = Measurement(name="gap", value=0.1, error=0.02, null_error=0.02, skew=0.0, p_value=3e-7, rows=6_000)
+    history = [record(week, performance(value, error=0.06), gap) for week in range(6)]
+    found = decide(PerformancePolicy(), history)
+    assert found.severity == severity
+    assert found.diagnosis is not None
+    assert found.diagnosis.kind == "concept drift"
+    assert ("what its answers lead one to expect" in " ".join(found.reasons)) == (severity == "degraded")
+
+
 def test_an_estimate_without_labels_alerts_and_waits() -> None:
     guess = Measurement(name="estimated", value=0.5, error=0.01, rows=6_000)
     found = decide(DEFAULT, [*weeks([GOOD] * 3), *(record(3 + i, performance(None), guess) for i in range(2))])

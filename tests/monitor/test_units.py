@@ -55,3 +55,14 @@ def test_a_column_that_moved_is_not_taken_for_a_converted_one(bundle: ModelBundl
     side = reference_side(bundle)
     found = rescaled(View(side, side, bundle.manifest), lambda x: x + moved)
     assert (found.value, found.p_value) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_a_column_that_stood_still_tells_no_unit(bundle: ModelBundle, share: float) -> None:
+    """Whatever it becomes, some conversion brings that into the bin of its one value."""
+    side = reference_side(bundle)
+    still = np.arange(len(side)) < share * len(side)
+    inputs = side.inputs.assign(amount=np.where(still, -3.9, side.inputs["amount"]))
+    view = View(dataclasses.replace(side, inputs=inputs), dataclasses.replace(side, inputs=inputs), bundle.manifest)
+    found = rescaled(view, lambda x: np.where(still, 1.7 * x, x))
+    assert (found.value, found.p_value) == (0.0, 1.0)
