@@ -11,11 +11,11 @@ every one of them:
     the windows before  test rows and windows so far, pooled. A window's deviation from all before it is independent of
                         theirs while nothing changes, as recursive residuals are (Brown, Durbin & Evans 1975): nothing
                         has to be allowed for. It finds an abrupt fall where the test rows happened to be hard ones,
-                        and learns to live with a slow one, which the other two see.
+                        and learns to live with a slow one, which the others see.
     what newer rows add what a model fitted to newer rows reaches on the very same windows (`attainable.py`). It sees
                         an ageing model through the ups and downs of the weeks, since both models meet the same rows.
-    what its answers    the performance that the champion's own outputs promise on the very same rows (`gap.py`), e being
-    lead one to expect  the error of its bias. A hard week is expected to be hard, so that luck which lasts for days
+    what its answers    the performance that the champion's own outputs promise on the very same rows (`gap.py`), e
+    lead one to expect  being the error of its bias. A hard week is expected to be hard: luck that lasts for days
                         takes less from this comparison than from the first two. It counts only while the champion is
                         below its test rows too, by more than is tolerated, errors apart: rows that have become easier
                         can hide a concept that has moved, and then nobody is the worse for it.
