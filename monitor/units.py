@@ -23,6 +23,10 @@ NEAR = 0.2
 APART = 0.9
 """Distance from which a mere offset is taken for a conversion: below, a column may have moved by that much."""
 
+COINCIDENCE = 0.1
+"""Share of the columns that have moved, and are not converted, of which one would expect to look so by chance: sensors
+that age drift by a factor."""
+
 FARTHEST = Distance(1.0, 0.0)
 
 ALIKE = 1e-3
@@ -73,32 +77,55 @@ CONVERSIONS: tuple[Conversion, ...] = (
 class Rescaled(Measure):
     """By how much nearer to the reference a numeric column comes when a conversion of units is undone: 0 for the most
     part, the column's whole shift when it came in another unit. The p-value is that of the shift, Bonferroni over the
-    conversions. Of a column with one value in most of the reference's rows nothing is said: its bins tell no unit."""
+    conversions. Of a column with one value in most of the reference's rows nothing is said, its bins tell no unit; nor
+    where so many columns have moved that some look converted by chance (`COINCIDENCE`)."""
 
     name: ClassVar[str] = "rescaled"
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a numeric column."""
-        return [self._of(view, column.name) for column in view.manifest.data_schema.of("numeric")]
+        found = {column.name: _converted(view, column.name) for column in view.manifest.data_schema.of("numeric")}
+        converted = sum(one is not None and one.closer > 0 for one in found.values())
+        moved = sum(one is not None and one.far for one in found.values())
+        by_chance = converted <= COINCIDENCE * (moved - converted)
+        return [self._measurement(view, name, one, by_chance) for name, one in found.items()]
 
-    def _of(self, view: View, name: str) -> Measurement:
-        known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
-        distance = known.distance(counts_of(view, name), stride=view.stride)
-        if distance is None:
+    def _measurement(self, view: View, name: str, one: _Converted | None, by_chance: bool) -> Measurement:
+        if one is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
-        if distance.value < FAR or view.reference.column(name).most_frequent() is not None:
-            return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=len(values))
-        tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
-        left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]
-        best = min(range(len(left)), key=lambda place: left[place].value)
-        alike = left[best].value <= NEAR * distance.value and left[best].p_value >= ALIKE
-        closer = distance.value - left[best].value if alike else 0.0
+        believed, rows = one.closer > 0 and not by_chance, len(view.window.column(name).present)
         return Measurement(
             name=self.name,
             subject=name,
-            value=closer,
+            value=one.closer if believed else 0.0,
             reference=0.0,
-            p_value=min(1.0, len(CONVERSIONS) * distance.p_value) if closer > 0 else 1.0,
-            rows=len(values),
-            note=tried[best].name if closer > 0 else "",
+            p_value=min(1.0, len(CONVERSIONS) * one.p_value) if believed else 1.0,
+            rows=rows,
+            note=one.note if believed else "",
         )
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """Whether a column is far from the reference, with which chance, and how much nearer the best conversion brings
+    it: 0 where it is not the reference's even then."""
+
+    far: bool
+    p_value: float = 1.0
+    closer: float = 0.0
+    note: str = ""
+
+
+def _converted(view: View, name: str) -> _Converted | None:
+    known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
+    distance = known.distance(counts_of(view, name), stride=view.stride)
+    if distance is None:
+        return None
+    if distance.value < FAR or view.reference.column(name).most_frequent() is not None:
+        return _Converted(far=distance.value >= FAR)
+    tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
+    left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]
+    best = min(range(len(left)), key=lambda place: left[place].value)
+    alike = left[best].value <= NEAR * distance.value and left[best].p_value >= ALIKE
+    closer = distance.value - left[best].value if alike else 0.0
+    return _Converted(True, distance.p_value, closer, tried[best].name)

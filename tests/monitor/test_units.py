@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from monitor.measurements import Measurement
 from monitor.units import CONVERSIONS, Conversion, Rescaled
 from monitor.views import View, reference_side
 from registry.bundle import ModelBundle
+from registry.schema import NumericColumn, Schema
 
 
 @pytest.mark.parametrize("one", CONVERSIONS, ids=lambda one: one.name)
@@ -55,6 +57,18 @@ def test_a_column_that_moved_is_not_taken_for_a_converted_one(bundle: ModelBundl
     side = reference_side(bundle)
     found = rescaled(View(side, side, bundle.manifest), lambda x: x + moved)
     assert (found.value, found.p_value) == (0.0, 1.0)
+
+
+def test_one_of_many_columns_that_moved_looks_converted_by_chance(bundle: ModelBundle) -> None:
+    side, names = reference_side(bundle), [f"sensor {number}" for number in range(20)]
+    columns = tuple(NumericColumn(name=name, low=0.0, high=9.0, missing=0.0) for name in names)
+    manifest = bundle.manifest.model_copy(update={"data_schema": Schema(columns=columns)})
+    values = 4 + np.random.default_rng(0).normal(size=(len(side), 20))
+    known = dataclasses.replace(side, inputs=pd.DataFrame(values, columns=names))
+    for moved, believed in ((1.0, True), (1.35, False)):
+        now = pd.DataFrame(values * [1.609344, *[moved] * 19], columns=names)
+        made = Rescaled().measure(View(dataclasses.replace(side, inputs=now), known, manifest))
+        assert [one.subject for one in made if (one.value or 0) > 0] == names[:believed]
 
 
 @pytest.mark.parametrize("share", [0.6, 1.0])
