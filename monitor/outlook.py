@@ -7,8 +7,9 @@ The estimate without labels (`estimated.py`) takes it that inputs and labels are
     gap_t = level_t + N(0, s + e_t^2),    level_t = level_(t-1) + N(0, q),    level_0 = 0
 
 e_t being the error of a window's gap. How fast concepts drift (q) and how much a window adds of its own (s) nobody
-knows: both are averaged over a grid, each point weighted by how well it foretold the gaps so far and by a prior that
-prefers small ones. So an interval is as wide as earlier ones ought to have been; without labels it is the estimate's.
+knows: both are averaged over a grid, each point weighted by a prior that prefers small ones and by how well it foretold
+the gaps so far, the newest most (dynamic model averaging, Raftery, Karny & Ettler 2010). So an interval is as wide as
+earlier ones ought to have been; without labels it is the estimate's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STEPS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 OWN = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Those of what a window adds of its own."""
 
+FORGET = 0.9
+"""How much less what the windows before foretold counts, a window."""
+
 _Z = 1.96
 
 
@@ -37,7 +41,8 @@ class _Levels:
     def __init__(self, unit: float) -> None:
         steps, own = (part.ravel() ** 2 for part in np.meshgrid(STEPS, OWN))
         self._steps, self._own = steps * unit**2, own * unit**2
-        self._logs: Array = -np.log1p(steps) - np.log1p(own)
+        self._prior: Array = -0.5 * (np.log1p(steps) + np.log1p(own))
+        self._logs = self._prior
         self._means, self._variances = np.zeros(len(steps)), np.zeros(len(steps))
         self._taught = False
 
@@ -57,7 +62,8 @@ class _Levels:
             self._taught, self._variances = True, self._steps.copy()
         total = self._variances + self._own + error**2
         surprise = gap - self._means
-        self._logs = self._logs - 0.5 * (np.log(total) + surprise**2 / total)
+        told = -0.5 * (np.log(total) + surprise**2 / total)
+        self._logs = self._prior + FORGET * (self._logs - self._prior) + told
         self._means = self._means + self._variances / total * surprise
         self._variances = self._variances * (1 - self._variances / total)
 
