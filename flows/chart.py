@@ -1,4 +1,5 @@
-"""A line chart as inline SVG: performance by window, its interval, the reference it is held against, what was done.
+"""A line chart as inline SVG: performance by window, its interval, the reference it is held against, what was done;
+hollow dots for what is expected of windows whose labels are still to come.
 
 Pure text from numbers: no script, no request. Colours come from the page's CSS variables, so that it follows light and
 dark.
@@ -19,7 +20,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 30, 26, 30
 
 @dataclass(frozen=True)
 class Point:
-    """One window: its middle, the value with its interval, and the reference of the version that served it."""
+    """One window: its middle, the value with its interval, and the reference of the version that served it. `expected`:
+    its labels are still to come."""
 
     at: datetime
     value: float
@@ -27,6 +29,7 @@ class Point:
     high: float | None
     reference: float | None
     version: str
+    expected: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,18 @@ class _Scale:
 def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str) -> str:
     """The SVG element; a sentence in its place when there is nothing to draw yet."""
     if not points:
-        return '<p class="quiet">No window has been judged on labels yet.</p>'
+        return '<p class="quiet">No window has been measured yet.</p>'
     marks = [mark for mark in marks if mark.at >= points[0].at]
     scale = _fit(points, marks)
+    realised = [point for point in points if not point.expected]
     parts = [
         *_grid(scale),
         *_dates(points, scale),
-        _band(points, scale),
+        _band(realised, scale),
         *_references(points, scale),
         *_marks(marks, scale),
-        _path(points, scale),
+        _path(realised, scale),
+        *_whiskers([point for point in points if point.expected], scale),
         *_dots(points, scale, metric),
     ]
     title = f"{escape(metric)} by window, with its 95 % interval and the reference"
@@ -151,14 +156,27 @@ def _path(points: Sequence[Point], scale: _Scale) -> str:
     return f'<polyline class="value" points="{corners}"/>'
 
 
+def _whiskers(points: Sequence[Point], scale: _Scale) -> list[str]:
+    return [
+        f'<line class="expected" x1="{scale.x(point.at)}" x2="{scale.x(point.at)}" y1="{scale.y(point.low)}" '
+        f'y2="{scale.y(point.high)}"/>'
+        for point in points
+        if point.low is not None and point.high is not None
+    ]
+
+
 def _dots(points: Sequence[Point], scale: _Scale, metric: str) -> list[str]:
     return [
-        f'<circle cx="{scale.x(point.at)}" cy="{scale.y(point.value)}" r="3.5"><title>{escape(_words(point, metric))}'
-        "</title></circle>"
+        f'<circle{_HOLLOW if point.expected else ""} cx="{scale.x(point.at)}" cy="{scale.y(point.value)}" r="3.5">'
+        f"<title>{escape(_words(point, metric))}</title></circle>"
         for point in points
     ]
 
 
+_HOLLOW = ' class="expected"'
+
+
 def _words(point: Point, metric: str) -> str:
     interval = "" if point.low is None or point.high is None else f" ({point.low:.4f} to {point.high:.4f})"
-    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {point.value:.4f}{interval}"
+    said = "expected, labels to come" if point.expected else "on labels"
+    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {point.value:.4f}{interval}, {said}"

@@ -6,10 +6,11 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
+from itertools import groupby
 
 import httpx
 from fastapi import FastAPI, HTTPException
@@ -21,7 +22,9 @@ from flows.services import Running, running
 from flows.status_style import STYLE
 from flows.workplace import Workplace, enter
 from monitor.alerts import ALERT, from_entry
+from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
+from monitor.outlook import outlook
 from registry.database import utc_now
 from registry.errors import EverfitError
 from registry.ledger import Entry
@@ -126,6 +129,7 @@ def page(snapshot: Snapshot) -> str:
 
 _LEGEND = (
     '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
+    '<span class="expected">expected, labels to come</span>'
     '<span class="reference">its reference</span><span class="mark">promotion or rollback</span></p>'
 )
 
@@ -173,17 +177,21 @@ def _chart(snapshot: Snapshot) -> str:
     marks = [
         Mark(entry.at, f"v{entry.version}") for entry in snapshot.entries if entry.kind in ("promotion", "rollback")
     ]
-    return line_chart(
-        [point for record in snapshot.records for point in _points(record)], marks, metric=snapshot.metric
-    )
+    points = [
+        one for _, records in groupby(snapshot.records, lambda record: record.version) for one in _points(records)
+    ]
+    return line_chart(points, marks, metric=snapshot.metric)
 
 
-def _points(record: WindowRecord) -> list[Point]:
-    found, window = record.performance, record.window
-    if found is None or found.value is None:
-        return []
-    middle = window.start + (window.end - window.start) / 2
-    return [Point(middle, found.value, found.low, found.high, found.reference, record.version)]
+def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
+    """A version's windows: what came true, or what is to be expected after that."""
+    served = list(records)
+    for record, expected in zip(served, outlook(served), strict=True):
+        realised, window = record.performance, record.window
+        found, middle = realised or expected, window.start + (window.end - window.start) / 2
+        if found is not None and found.value is not None:
+            reference = None if (level := reference_level(record)) is None else level.value
+            yield Point(middle, found.value, found.low, found.high, reference, record.version, realised is None)
 
 
 def _ledger(entries: Sequence[Entry]) -> str:

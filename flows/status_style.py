@@ -38,10 +38,13 @@ svg line.mark { stroke: var(--mark); stroke-width: 1.5; }
 svg text.mark { fill: var(--mark); font-weight: 600; }
 svg .value { fill: none; stroke: var(--value); stroke-width: 2.2; stroke-linejoin: round; }
 svg circle { fill: var(--value); stroke: var(--paper); stroke-width: 1.5; }
+svg circle.expected { fill: var(--paper); stroke: var(--value); }
+svg line.expected { stroke: var(--value); stroke-width: 1.2; stroke-dasharray: 2 3; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 8px; }
 .legend span::before { content: ""; display: inline-block; width: 22px; margin-right: 7px; vertical-align: middle;
   border-top: 2.5px solid var(--value); }
 .legend .band::before { border-top: 10px solid var(--band); }
+.legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
 .wide { overflow-x: auto; }

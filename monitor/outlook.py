@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from monitor.comparison import BY_NAME
+from monitor.estimated import RANGES
 from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import Array
 
@@ -71,7 +72,7 @@ class _Levels:
 def outlook(records: Sequence[WindowRecord]) -> tuple[Measurement | None, ...]:
     """Of each window of a version, in time order, the metric that was to be expected after the gaps of the windows
     before it; None where nothing is estimated. `reference` is the estimate, `low` and `high` hold the realised metric
-    with 95 % confidence."""
+    with 95 % confidence; all are cut to the metric's range."""
     out: list[Measurement | None] = []
     levels: _Levels | None = None
     for record in records:
@@ -90,11 +91,13 @@ def outlook(records: Sequence[WindowRecord]) -> tuple[Measurement | None, ...]:
 
 def _measurement(metric: str, estimate: Measurement, worse: float, error: float) -> Measurement:
     value = (estimate.value or 0.0) - BY_NAME[metric].gain(1.0, 0.0) * worse
+    least, most = RANGES.get(metric, (0.0, math.inf))
+    low, middle, high = (float(np.clip(one, least, most)) for one in (value - _Z * error, value, value + _Z * error))
     return Measurement(
         name="outlook",
-        value=value,
-        low=value - _Z * error,
-        high=value + _Z * error,
+        value=middle,
+        low=low,
+        high=high,
         reference=estimate.value,
         error=error,
         rows=estimate.rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
@@ -43,19 +44,26 @@ def client(place: Workplace) -> Client:
     return Client(place)
 
 
-def window(place: Workplace, number: int, value: float) -> None:
+def window(place: Workplace, number: int, value: float | None, *more: dict[str, object]) -> None:
     """A record of one window in the ledger."""
     start = START + timedelta(days=7 * number)
     span = {"index": number, "start": start.isoformat(), "end": (start + timedelta(days=7)).isoformat(), "rows": 500}
-    measured = {"name": "performance", "value": value, "low": value - 0.01, "high": value + 0.01, "reference": 0.75}
-    details = {"window": span, "version": "1", "metric": "auc", "measurements": [measured]}
+    measured = {"name": "performance", "value": value, "reference": 0.75}
+    measured |= {} if value is None else {"low": value - 0.01, "high": value + 0.01}
+    details = {"window": span, "version": "1", "metric": "auc", "measurements": [measured, *more]}
     place.ledger.write(Entry(task="handmade", kind="window", at=start + timedelta(days=7), details=details))
 
 
 def test_an_empty_home_has_a_page(client: Client) -> None:
     page = client.get("/")
     assert page.status_code == 200
-    for text in ("not answering", "no decision yet", "no labels yet", "No window has been judged", "Nothing has been"):
+    for text in (
+        "not answering",
+        "no decision yet",
+        "no labels yet",
+        "No window has been measured",
+        "Nothing has been",
+    ):
         assert text in page.text
 
 
@@ -107,6 +115,28 @@ def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:
     assert [one.text for one in svg.findall("text[@class='mark']")] == ["v<2>"]
     assert all(0 <= float(one.attrib["x1"]) <= 960 for one in svg.findall("line"))
     assert len(svg.findall("line[@class='reference']")) == 1
+
+
+def test_windows_whose_labels_are_to_come_are_hollow_and_not_joined() -> None:
+    *known, last = points(0.74, 0.7, 0.72)
+    svg = ElementTree.fromstring(line_chart([*known, replace(last, expected=True)], [], metric="auc"))
+    assert [one.attrib.get("class") for one in svg.findall("circle")] == [None, None, "expected"]
+    assert len((svg.find("polyline").attrib["points"]).split()) == 2
+    (whisker,) = svg.findall("line[@class='expected']")
+    assert float(whisker.attrib["y1"]) > float(whisker.attrib["y2"])
+    assert "expected, labels to come" in (svg.findall("circle/title")[-1].text or "")
+
+
+def test_what_is_expected_without_labels_is_drawn_after_what_came_true(client: Client, place: Workplace) -> None:
+    """The newest window has an estimate alone; the gaps of those before are taken off it."""
+    estimate = {"name": "estimated", "value": 0.8, "error": 0.01, "rows": 500}
+    gap = {"name": "gap", "value": 0.1, "error": 0.01, "rows": 500}
+    for number in range(5):
+        window(place, number, 0.7, estimate, gap)
+    window(place, 5, None, estimate)
+    said = re.findall(r"auc (0\.\d+) \([^)]*\), expected", client.get("/").text)
+    assert len(said) == 1
+    assert float(said[0]) == pytest.approx(0.7, abs=0.02)
 
 
 @pytest.mark.parametrize("values", [(0.5,), (0.5, 0.5), (1e6, 2e6), (-3.0, 4.0)])
