@@ -1,10 +1,13 @@
 """How long one monitoring pass takes, beside Evidently's drift preset over the same rows.
 
-    python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5]
+    python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5] [--long ROWS ...]
 
 Fills an inference log on SQLite through `InferenceLog.append`, a label for every row, then runs each contender in fresh
 processes, in turn. What is timed: Everfit reads the log, measures every window, writes the ledger and decides (no
 HTML); Evidently gets the same rows as a frame that is already in memory, and judges drift alone.
+
+With --long it is Everfit alone instead, on logs of so many rows, one a second, in windows of half a day: 43,200 rows.
+A pass over all of it, then one that finds a window more, each in a process of its own: seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +40,7 @@ from registry.task import TaskSpec
 
 TASK, START, END = "watching", datetime(2024, 1, 1), datetime(2024, 2, 1)
 REFERENCE_ROWS = 5_000
+SECOND, HALF_DAY = timedelta(seconds=1), 43_200
 
 
 def make_rows(rows: int, columns: int, seed: int) -> pd.DataFrame:
@@ -53,7 +58,7 @@ def make_rows(rows: int, columns: int, seed: int) -> pd.DataFrame:
     return frame
 
 
-def make_bundle(folder: Path, frame: pd.DataFrame) -> ModelBundle:
+def make_bundle(folder: Path, frame: pd.DataFrame, every: str = "7d") -> ModelBundle:
     """A sealed bundle around reference rows; its graph is never run."""
     folder.mkdir()
     names = [name for name in frame if name not in ("p", "label")]
@@ -78,7 +83,7 @@ def make_bundle(folder: Path, frame: pd.DataFrame) -> ModelBundle:
             "target": "label",
             "problem": "binary",
             "metric": "auc",
-            "monitor": {"windows": {"kind": "time", "every": "7d"}, "report": "never"},
+            "monitor": {"windows": {"kind": "time", "every": every}, "report": "never"},
         }
     )
     manifest = Manifest(
@@ -104,20 +109,22 @@ def _pairs(positive: pd.Series) -> list[list[float]]:
     return np.column_stack([1 - positive, positive]).tolist()
 
 
-def fill(log: InferenceLog, frame: pd.DataFrame) -> None:
-    """Log all rows between START and END, in batches, with a label each."""
+def fill(log: InferenceLog, frame: pd.DataFrame, first: int = 0, step: timedelta | None = None) -> None:
+    """Log all rows in batches, with a label each: between START and END, or the `first` of them so many steps after
+    START."""
     names = [name for name in frame if name not in ("p", "label")]
     records = frame[names].astype(object).where(frame[names].notna(), None).to_dict("records")
-    step = (END - START) / len(frame)
-    times = [START + number * step for number in range(len(frame))]
+    step = step or (END - START) / len(frame)
+    numbers = range(first, first + len(frame))
+    times = [START + number * step for number in numbers]
     made = [
         Prediction(str(i), at, at, "1", "champion", row, "yes" if p > 0.5 else "no", [1 - p, p], [0, 1], p, 0.01 * p)
-        for i, (at, row, p) in enumerate(zip(times, records, frame["p"], strict=True))
+        for i, at, row, p in zip(numbers, times, records, frame["p"], strict=True)
     ]
-    labels = [Feedback(str(i), label, at, at) for i, (at, label) in enumerate(zip(times, frame["label"], strict=True))]
-    for first in range(0, len(made), 5_000):
-        log.append(made[first : first + 5_000])
-        log.add_feedback(labels[first : first + 5_000])
+    labels = [Feedback(str(i), label, at, at) for i, at, label in zip(numbers, times, frame["label"], strict=True)]
+    for start in range(0, len(made), 5_000):
+        log.append(made[start : start + 5_000])
+        log.add_feedback(labels[start : start + 5_000])
 
 
 def everfit(folder: Path, number: int) -> dict[str, float]:
@@ -130,6 +137,38 @@ def everfit(folder: Path, number: int) -> dict[str, float]:
     found = watch(bundle.manifest.task, bundle, "1", log, ledger, as_of=END + timedelta(days=7))
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {"seconds": seconds, "cpu": cpu, "windows": len(found.records), "run": number}
+
+
+def long_pass(folder: Path, number: int) -> dict[str, float]:
+    """A pass that is due after so many rows, with the ledger of the passes before."""
+    from monitor.watching import watch
+
+    bundle, log = ModelBundle.load(folder / "bundle"), InferenceLog(_store(folder / "log.db"), TASK)
+    ledger, before = Ledger(_store(folder / "ledger.db"), TASK), _peak()
+    began = time.perf_counter()
+    found = watch(bundle.manifest.task, bundle, "1", log, ledger, as_of=START + number * SECOND)
+    seconds, rows = time.perf_counter() - began, sum(record.window.rows for record in found.records)
+    return {"seconds": seconds, "windows": len(found.records), "rows": rows, "before": before, "peak": _peak()}
+
+
+def _peak() -> float:
+    """Most memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def long_history(folder: Path, rows: int, columns: int) -> None:
+    """Both passes on a log of so many rows and one window more."""
+    make_bundle(folder / "bundle", make_rows(REFERENCE_ROWS, columns, 0), every="12h")
+    log, rows = InferenceLog(_store(folder / "log.db"), TASK), -(-rows // HALF_DAY) * HALF_DAY
+    for seed, first in enumerate(range(0, rows + HALF_DAY, HALF_DAY), start=1):
+        fill(log, make_rows(HALF_DAY, columns, seed), first, SECOND)
+    for name, until in (("all of it", rows), ("a window more", rows + HALF_DAY)):
+        found = _alone("long", folder, until)
+        print(
+            f"{found['rows']:>9,.0f} of {until:,} rows ({name}): {found['windows']:.0f} windows, "
+            f"{found['seconds']:.1f} s, peak memory {found['peak']:,.0f} MiB, {found['before']:,.0f} before it",
+            flush=True,
+        )
 
 
 def evidently(folder: Path, number: int) -> dict[str, float]:
@@ -197,12 +236,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--long", nargs="+", type=int, default=[], metavar="ROWS")
     parser.add_argument("--contender", nargs=3, metavar=("NAME", "FOLDER", "RUN"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     contenders = {"everfit": everfit, "evidently": evidently}
     if options.contender:
         name, folder, number = options.contender
-        print(json.dumps(contenders[name](Path(folder), int(number))))
+        print(json.dumps({**contenders, "long": long_pass}[name](Path(folder), int(number))))
+        return
+    for rows in options.long:
+        with tempfile.TemporaryDirectory() as made:
+            long_history(Path(made), rows, options.columns)
+    if options.long:
         return
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
