@@ -68,6 +68,7 @@ def replay(
     from flows.replay import replay as run
     from flows.results import describe, gather, write
     from flows.stream import open_stream
+    from flows.traffic import Endpoint
     from flows.workplace import Workplace, find_task
     from registry.sources import read
     from registry.task import FileSource
@@ -76,15 +77,15 @@ def replay(
     name = name or Path(file).stem.replace("*", "all")
     stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
+    key = settings.api_key.get_secret_value() if settings.api_key else None
     progress = run(
         stream,
         place.task,
         place.versions,
-        url=url or f"http://{settings.host}:{settings.port}",
+        server=Endpoint(url or f"http://{settings.host}:{settings.port}", key=key),
         checkpoint=folder / f"{place.task.name}-{name}.json",
         judge=flow_judge(place.task.name, repair=not watch_only),
         pace=Pace(delay=delay, batch=batch, rate=rate),
-        key=settings.api_key.get_secret_value() if settings.api_key else None,
         tell=show_step,
     )
     results = gather(stream, progress, place)

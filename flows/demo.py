@@ -196,6 +196,7 @@ def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path) -> Resul
     from flows.commands_data import show_step
     from flows.replay import Pace, flow_judge, replay
     from flows.stream import open_stream
+    from flows.traffic import Endpoint
     from flows.workplace import Workplace
     from registry.sources import read
 
@@ -205,7 +206,7 @@ def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path) -> Resul
         stream,
         task,
         place.versions,
-        url=f"http://{settings.host}:{settings.port}",
+        server=Endpoint(f"http://{settings.host}:{settings.port}"),
         checkpoint=settings.folder / "replays" / "demo.json",
         judge=flow_judge(task.name),
         pace=Pace(delay=plan.delay, batch=plan.batch),

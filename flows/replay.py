@@ -1,4 +1,4 @@
-"""Past rows through the running endpoint as if they came now: requests in time order, labels when they arrive.
+"""Past rows through an endpoint as if they came now: requests in time order, labels when they arrive.
 
 Each window of the task is one step: its rows go to `POST /predict` in batches; labels whose time has come go to
 `POST /feedback`; when the window is over, the endpoint's log is waited for and the window is judged (watched, and
@@ -11,6 +11,7 @@ sends again is known to the log: nothing is lost and nothing counts twice.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import BaseModel, Field
 
 from flows.stream import Step, Stream, steps
-from flows.traffic import Counts, Endpoint, background
+from flows.traffic import Counts, Server
 from registry.errors import NoModelError, OutsideError, StateError
 from registry.task import TaskSpec
 
@@ -36,7 +37,8 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 
 class Judged(BaseModel):
-    """One step that is over: what served its rows, and what was decided and done after it."""
+    """One step that is over: what served its rows, what was decided and done after it, and what that cost in seconds of
+    wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -49,6 +51,7 @@ class Judged(BaseModel):
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
+    cpu: float = 0.0
 
 
 class Progress(BaseModel):
@@ -83,38 +86,31 @@ def replay(
     task: TaskSpec,
     versions: Versions,
     *,
-    url: str,
+    server: Server,
     checkpoint: Path,
     judge: Judge,
     pace: Pace | None = None,
-    key: str | None = None,
     tell: Callable[[Judged], None] | None = None,
 ) -> Progress:
-    """Send the stream's rows and labels through the endpoint at `url`, judging each window; what was done.
+    """Send the stream's rows and labels to a server, judging each window; what was done. The server is closed then.
 
     Goes on from `checkpoint` if it is there. Raises `StateError` when the endpoint serves another task or the
     checkpoint belongs to other rows, `OutsideError` when the endpoint stays away: run it again to go on.
     """
-    served = _served(url, key, task.name)
-    endpoint = Endpoint(url, key=key)
     try:
-        progress = _resume(checkpoint, stream, task.name, served)
-        run = _Run(stream, task, versions, endpoint, checkpoint, judge, pace or Pace(), url, key, progress)
+        progress = _resume(checkpoint, stream, task.name, _served(server, task.name))
+        run = _Run(stream, task, versions, server, checkpoint, judge, pace or Pace(), progress)
         run.through(tell or (lambda judged: None))
         return run.progress
     finally:
-        endpoint.close()
+        server.close()
 
 
-def _served(url: str, key: str | None, task: str) -> str:
+def _served(server: Server, task: str) -> str:
     """The version served at the start, asked once: an endpoint that is not there is no reason to wait."""
-    endpoint = Endpoint(url, key=key, retries=0)
-    try:
-        found = endpoint.model()
-    finally:
-        endpoint.close()
+    found = server.model(patient=False)
     if found["task"] != task:
-        raise StateError(f"{url} serves task {found['task']!r}, expected {task!r}")
+        raise StateError(f"the endpoint serves task {found['task']!r}, expected {task!r}")
     return str(found["version"])
 
 
@@ -141,6 +137,11 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
     return judge
 
 
+def _cpu() -> float:
+    """CPU-seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 @dataclass
 class _Run:
     """One run of a replay: its collaborators and its progress."""
@@ -148,12 +149,10 @@ class _Run:
     stream: Stream
     task: TaskSpec
     versions: Versions
-    endpoint: Endpoint
+    server: Server
     checkpoint: Path
     judge: Judge
     pace: Pace
-    url: str
-    key: str | None
     progress: Progress
 
     def __post_init__(self) -> None:
@@ -174,9 +173,9 @@ class _Run:
         as_of = step.end + self.pace.delay if final else step.end
         self._send_labels(as_of, whole=True)
         self._drain()
-        version = str(self.endpoint.model()["version"])
-        began = time.monotonic()
-        with background(self.url, self._asked_before(step), key=self.key) as counts:
+        version = str(self.server.model()["version"])
+        began, cpu = time.monotonic(), _cpu()
+        with self.server.meanwhile(self._asked_before(step)) as counts:
             decided = self.judge(as_of, final)
             champion = self._champion()
             serving = self._await_version(champion)
@@ -190,6 +189,7 @@ class _Run:
             champion=champion,
             serving=serving,
             seconds=time.monotonic() - began,
+            cpu=_cpu() - cpu,
             severity=decided["severity"],
             remedy=decided["remedy"],
             outcome=(decided.get("improvement") or {}).get("outcome") or "",
@@ -204,7 +204,7 @@ class _Run:
             self._send_labels(self.stream.times[start].astype("datetime64[us]").item())
             body = {"rows": self.stream.records(start, stop), "ids": self.stream.ids(start, stop)}
             began = time.monotonic()
-            self.endpoint.post("/predict", body)
+            self.server.post("/predict", body)
             self.progress.rows = stop
             self._save()
             self._slow_down(stop - start, time.monotonic() - began)
@@ -215,15 +215,15 @@ class _Run:
         while (waiting := due - self.progress.labels) > 0 and (whole or waiting >= self.pace.batch):
             stop = self.progress.labels + min(waiting, 5 * self.pace.batch, _MOST_LABELS)
             if labels := self.stream.feedback(self.progress.labels, stop, self.pace.delay):
-                self.endpoint.post("/feedback", {"labels": labels})
+                self.server.post("/feedback", {"labels": labels})
             self.progress.labels, self.progress.labels_sent = stop, self.progress.labels_sent + len(labels)
             self._save()
 
     def _drain(self) -> None:
         """Wait until everything acknowledged is in the inference log. Raises `OutsideError` when it never is."""
-        if not self._until(lambda: int(self.endpoint.model()["log_backlog"]) == 0):
-            backlog = self.endpoint.model()["log_backlog"]
-            raise OutsideError(f"{self.url}: {backlog} records still not in the log after {self.pace.patience:.0f} s")
+        if not self._until(lambda: int(self.server.model()["log_backlog"]) == 0):
+            backlog = self.server.model()["log_backlog"]
+            raise OutsideError(f"the endpoint: {backlog} records still not in the log after {self.pace.patience:.0f} s")
 
     def _champion(self) -> str:
         champion = self.versions.get(self.task.name, "champion")
@@ -233,7 +233,7 @@ class _Run:
 
     def _await_version(self, champion: str) -> bool:
         """Whether the endpoint came to serve the champion in time; a bundle that it refuses is never served."""
-        return self._until(lambda: str(self.endpoint.model()["version"]) == champion)
+        return self._until(lambda: str(self.server.model()["version"]) == champion)
 
     def _until(self, reached: Callable[[], bool]) -> bool:
         end = time.monotonic() + self.pace.patience
@@ -252,7 +252,7 @@ class _Run:
             time.sleep(rest)
 
     def _save(self) -> None:
-        self.progress.requests = self._former.plus(self.endpoint.counts)
+        self.progress.requests = self._former.plus(self.server.counts)
         self.progress.seconds = time.monotonic() - self._began
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoint.with_suffix(".partial")

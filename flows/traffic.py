@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol
 
 import httpx
 import orjson
@@ -32,6 +32,26 @@ class Counts(BaseModel):
         )
 
 
+class Server(Protocol):
+    """What answers a replay."""
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the requests that a replay sent."""
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Rows to `/predict`, labels to `/feedback`. Raises `InputError` and `OutsideError`."""
+
+    def model(self, *, patient: bool = True) -> dict[str, Any]:
+        """Task, version, backlog of the log; unless `patient`, whoever is away is not waited for."""
+
+    def meanwhile(self, bodies: Sequence[object]) -> AbstractContextManager[Counts]:
+        """Users' traffic while a block runs, and its counts after it."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
 class Endpoint:
     """A client of one endpoint. A request that meets a connection error or a 5xx is tried again, a few times.
 
@@ -41,6 +61,7 @@ class Endpoint:
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
+        self._url, self._key = url, key
         self._waits = _PATIENCE[:retries]
         self.counts = Counts()
 
@@ -48,19 +69,26 @@ class Endpoint:
         """Close the connections."""
         self._client.close()
 
+    def meanwhile(self, bodies: Sequence[object]) -> AbstractContextManager[Counts]:
+        """`background` traffic."""
+        return background(self._url, bodies, key=self._key)
+
     def post(self, path: str, body: object) -> dict[str, Any]:
         """POST a JSON body. Raises `InputError` with the endpoint's words on a 4xx, `OutsideError` when it is away."""
         content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         self.counts.sent += 1
-        return self._answer(lambda: self._client.post(path, content=content), f"POST {path}")
+        return self._answer(lambda: self._client.post(path, content=content), f"POST {path}", self._waits)
 
-    def model(self) -> dict[str, Any]:
+    def model(self, *, patient: bool = True) -> dict[str, Any]:
         """`GET /model`: task, version, backlog of the log. Not counted: it is no traffic of a user."""
-        return self._answer(lambda: self._client.get("/model"), "GET /model", counted=False)
+        waits = self._waits if patient else ()
+        return self._answer(lambda: self._client.get("/model"), "GET /model", waits, counted=False)
 
-    def _answer(self, ask: Callable[[], httpx.Response], what: str, *, counted: bool = True) -> dict[str, Any]:
+    def _answer(
+        self, ask: Callable[[], httpx.Response], what: str, waits: Sequence[float], *, counted: bool = True
+    ) -> dict[str, Any]:
         response, problem = None, ""
-        for wait in (*self._waits, None):
+        for wait in (*waits, None):
             try:
                 response, problem = ask(), ""
             except httpx.TransportError as error:

@@ -24,7 +24,7 @@ from flows.cli import main
 from flows.replay import Pace, Progress, _Run, replay
 from flows.services import child_environment
 from flows.stream import Stream, open_stream
-from flows.traffic import Counts
+from flows.traffic import Counts, Endpoint
 from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.settings import Settings
@@ -104,7 +104,7 @@ def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_pat
         stream,
         house.place.task,
         house.place.versions,
-        url=house.url,
+        server=Endpoint(house.url),
         checkpoint=tmp_path / "a.json",
         judge=judge,
         pace=Pace(batch=50, delay=timedelta(days=1)),
@@ -140,7 +140,7 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
             stream,
             task,
             versions,
-            url=house.url,
+            server=Endpoint(house.url),
             checkpoint=tmp_path / "b.json",
             judge=judge,
             pace=Pace(batch=50),
@@ -229,7 +229,12 @@ def test_an_endpoint_of_another_task_is_refused(house: House, tmp_path: Path) ->
     stream, task = house.stream(5, seed=5), make_task(name="another")
     with pytest.raises(StateError, match="serves task 'handmade', expected 'another'"):
         replay(
-            stream, task, house.place.versions, url=house.url, checkpoint=tmp_path / "d", judge=lambda *_: QUIET_WEEKS
+            stream,
+            task,
+            house.place.versions,
+            server=Endpoint(house.url),
+            checkpoint=tmp_path / "d",
+            judge=lambda *_: QUIET_WEEKS,
         )
 
 
@@ -246,7 +251,7 @@ def test_an_endpoint_that_is_away_is_named(house: House, tmp_path: Path) -> None
             house.stream(5, seed=7),
             house.place.task,
             house.place.versions,
-            url="http://127.0.0.1:9",
+            server=Endpoint("http://127.0.0.1:9"),
             checkpoint=tmp_path / "f.json",
             judge=lambda *_: QUIET_WEEKS,
         )
@@ -257,7 +262,7 @@ def run_quietly(house: House, stream: Stream, checkpoint: Path) -> Progress:
         stream,
         house.place.task,
         house.place.versions,
-        url=house.url,
+        server=Endpoint(house.url),
         checkpoint=checkpoint,
         judge=lambda *_: QUIET_WEEKS,
     )
@@ -275,6 +280,6 @@ def test_no_request_has_more_labels_than_an_endpoint_takes(tmp_path: Path) -> No
     stream, task = open_stream(make_frame(25_000, every="1min"), make_task(), name="many"), make_task()
     progress, mailbox, nobody = Progress(key="", task="", first_version="1", rows=25_000), Mailbox(), None
     pace, judge = Pace(batch=10_000), lambda *_: QUIET_WEEKS
-    run = _Run(stream, task, nobody, mailbox, tmp_path / "g.json", judge, pace, "", None, progress)  # type: ignore[arg-type]
+    run = _Run(stream, task, nobody, mailbox, tmp_path / "g.json", judge, pace, progress)  # type: ignore[arg-type]
     run._send_labels(datetime(2025, 1, 1), whole=True)
     assert sizes == [10_000, 10_000, 5_000]

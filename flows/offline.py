@@ -1,0 +1,97 @@
+"""An endpoint without HTTP, for a back-test: the champion answers in this process, and straight into the log.
+
+Times are the rows' own: a prediction is received when its row happened, a label when it arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.publishing import alias_of, fetch
+from flows.traffic import Counts
+from flows.workplace import Workplace
+from registry.bundle import ModelBundle
+from registry.errors import NoModelError
+from registry.inference_log import Feedback, Prediction
+from registry.schema import as_datetimes, canonical_category
+from registry.scoring import Scorer, Scores
+
+
+class Offline:
+    """What a replay talks to; see `flows.traffic.Server`."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place, self.counts = place, Counts()
+        self._loaded: tuple[str, ModelBundle, Scorer] | None = None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def model(self, *, patient: bool = True) -> dict[str, Any]:
+        """Task and version; the log is never behind."""
+        return {"task": self._place.task.name, "version": self._champion()[0], "log_backlog": 0}
+
+    def meanwhile(self, bodies: Sequence[object]) -> AbstractContextManager[Counts]:
+        """No traffic goes on while windows are judged."""
+        return nullcontext(Counts())
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer rows (`/predict`) or take labels (`/feedback`)."""
+        self.counts.sent += 1
+        if path == "/predict":
+            self._predict(body["rows"], body["ids"])
+        else:
+            self._place.log.add_feedback([self._feedback(one) for one in body["labels"]])
+        return {}
+
+    def _feedback(self, one: Mapping[str, Any]) -> Feedback:
+        """A label of a class that the model does not know is kept as it is: monitoring counts it."""
+        at, label = datetime.fromisoformat(one["time"]), one["label"]
+        numbers = self._place.task.problem == "regression"
+        return Feedback(one["id"], float(label) if numbers else canonical_category(label) or "", at, at)
+
+    def _predict(self, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> None:
+        version, bundle, scorer = self._champion()
+        frame, schema = pd.DataFrame(rows), bundle.manifest.data_schema
+        scores = scorer.predict(frame)
+        times = as_datetimes(frame[self._place.task.time], str(self._place.task.time))
+        known = [{name: row.get(name) for name in schema.names} for row in rows]
+        moments = [moment.to_pydatetime() for moment in times]
+        self._place.log.append(
+            [_prediction(scores, row, ids[row], moments[row], version, known[row]) for row in range(len(rows))]
+        )
+
+    def _champion(self) -> tuple[str, ModelBundle, Scorer]:
+        version = alias_of(self._place, "champion")
+        if version is None:
+            raise NoModelError(f"task {self._place.task.name!r} has no champion")
+        if self._loaded is None or self._loaded[0] != version:
+            bundle = fetch(self._place, version)
+            self._loaded = version, bundle, Scorer.load(bundle)
+        return self._loaded
+
+
+def _prediction(
+    scores: Scores, row: int, name: str, moment: datetime, version: str, features: Mapping[str, Any]
+) -> Prediction:
+    numbers = scores.interval if scores.probabilities is None else scores.probabilities
+    prediction = scores.prediction[row]
+    return Prediction(
+        id=name,
+        time=moment,
+        received=moment,
+        version=version,
+        role="champion",
+        features=features,
+        prediction=float(prediction) if scores.probabilities is None else str(prediction),
+        scores=[] if numbers is None else numbers[row].tolist(),
+        conformal=None if scores.sets is None else np.flatnonzero(scores.sets[row]).tolist(),
+        uncertainty=float(scores.uncertainty[row]),
+        disagreement=float(scores.disagreement[row]),
+    )
