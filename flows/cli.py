@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
 from flows.commands_report import report, reports
 from flows.commands_task import alerts, improve, init, monitor, promote, rollback, search, serve, status
@@ -42,5 +43,5 @@ def main() -> None:
 
 
 _SEEN = (monitor, status, alerts, report, reports)
-for command in (init, search, serve, *_SEEN, promote, rollback, improve, replay, demo, up, down):
+for command in (init, search, serve, *_SEEN, promote, rollback, improve, replay, backtest, demo, up, down):
     main.add_command(command)

@@ -93,13 +93,13 @@ def replay(
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
 
 
-def show_step(step: Judged) -> None:
-    """One line for a window that is over."""
+def show_step(step: Judged, head: str = "") -> None:
+    """One line for a window that is over, after `head`."""
     did = f"{step.remedy}: {step.outcome}" if step.outcome else ""
     swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     click.echo(
-        f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
+        f"{head}{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
         f"{step.seconds:5.1f} s  {did}{swap}{refused}".rstrip()
     )
 

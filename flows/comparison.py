@@ -162,9 +162,18 @@ def _served(logged: pd.DataFrame, target: Target, targets: dict[str, Target]) ->
     for version in np.unique(names.astype(str)):
         here = np.flatnonzero(names == version)
         scores = np.array(logged["__scores__"].iloc[here].tolist(), dtype=np.float64)
-        for k, name in enumerate(target.classes):
-            if name in targets[version].classes:
-                out[here, k] = scores[:, targets[version].classes.index(name)]
+        out[here] = aligned(scores, targets[version], target)
+    return out
+
+
+def aligned(scores: Array, own: Target, target: Target) -> Array:
+    """Scores (n, k) of a version in the class order of `target`, 0 for a class it does not know."""
+    if own.classes == target.classes:
+        return scores
+    out = np.zeros((len(scores), len(target.classes)))
+    for k, name in enumerate(target.classes):
+        if name in own.classes:
+            out[:, k] = scores[:, own.classes.index(name)]
     return out
 
 

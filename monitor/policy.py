@@ -43,7 +43,7 @@ from monitor.findings import Finding, faults, lag, shifts, thin
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.schema import Frozen
-from registry.task import Monitor, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.task import DriftPolicy, Monitor, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 
 DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
 """Shares of the budget."""
@@ -96,6 +96,9 @@ def decide(
             return _on_performance(spec, assess(spec, history, champion, min_labels), history, acts)
         case PeriodicPolicy():
             return _every_so_often(spec, assess(PerformancePolicy(), history, champion, min_labels), history, acts)
+        case DriftPolicy():
+            budget = PerformancePolicy(false_alarms=spec.false_alarms)
+            return _on_drift(spec, assess(budget, history, champion, min_labels), history, acts)
         case NeverPolicy():
             return _told(Remedy.NONE, assess(PerformancePolicy(), history, champion, min_labels))
 
@@ -228,6 +231,15 @@ def _on_performance(
     return _told(Remedy.RESEARCH if stale else Remedy.NONE, seen, before=stale)
 
 
+def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]) -> Decision:
+    if seen.severity == "faulty":
+        return _told(Remedy.ALERT, seen)
+    if seen.severity == "ok":
+        return _told(Remedy.NONE, seen)
+    waiting = _waiting(spec, history, acts)
+    return _told(Remedy.NONE if waiting else Remedy.RESEARCH, seen, after=waiting)
+
+
 def _stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
     """Why a challenger is due though nothing is degraded, if one is: what a new model would add is known for sure only
     when it is there, and the gate decides."""
@@ -248,7 +260,9 @@ def _every_so_often(
     return _told(remedy, seen, before=(said,))
 
 
-def _waiting(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
+def _waiting(
+    spec: PerformancePolicy | DriftPolicy, history: Sequence[WindowRecord], acts: Sequence[Act]
+) -> tuple[str, ...]:
     """Why a trigger has to wait, if it has to."""
     kinds: tuple[tuple[ActKind, int, str], ...] = (
         ("promotion", spec.warmup, "warm-up"),

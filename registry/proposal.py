@@ -19,12 +19,14 @@ from registry.schema import as_datetimes
 from registry.task import (
     FileSource,
     Monitor,
+    PolicySpec,
     RowWindows,
     Source,
     TaskSpec,
     TimeWindows,
     Windows,
     explain,
+    load,
 )
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -109,6 +111,31 @@ def to_yaml(task: TaskSpec, *, kinds: Kinds | None = None) -> str:
     notes = {"columns": _column_notes(kinds)} if kinds else {}
     head = f"# The task {task.name}: what Everfit keeps a model fit for. Every key is explained above it.\n"
     return head + "".join(_lines(task.model_dump(mode="json"), (), notes))
+
+
+def replace_policy(path: Path, policy: PolicySpec) -> None:
+    """Put another policy into a task's YAML; all else in it stays as it is, comments too.
+
+    Raises `TaskError` when the file cannot be read or written, or would be no task afterwards.
+    """
+    load(path)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    made = _lines({"policy": policy.model_dump(mode="json")}, (), {})
+    first = next((number for number, line in enumerate(lines) if line.startswith("policy:")), None)
+    if first is None:
+        new = "".join([*lines, *made])
+    else:
+        rest = (number for number in range(first + 1, len(lines)) if not lines[number].startswith((" ", "\t")))
+        new = "".join([*lines[:first], *made[made.index("policy:\n") :], *lines[next(rest, len(lines)) :]])
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(new, encoding="utf-8")
+        load(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise TaskError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _lines(tree: dict[str, Any], path: tuple[str, ...], notes: dict[str, list[str]]) -> list[str]:
@@ -199,7 +226,8 @@ COMMENTS = {
     "averaged with it, the champion should not become much better. 0: no such yardstick.",
     "monitor.report": "When Evidently's report of the newest window is made: alarms (as one begins), always, never.",
     "policy": "When to act.",
-    "policy.kind": "performance (act when it degrades), never, or periodic (act every so many windows).",
+    "policy.kind": "performance (act when it degrades), never, periodic (act every so many windows), or drift\n"
+    "(act when inputs move). `everfit backtest` says what each would have done.",
     "policy.tolerate": "How much worse than the model's own reference the metric may be, as a share of it.",
     "policy.false_alarms": "Budget of all alarms together: such as 1 per 90d, or 1 per 500 windows.",
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",

@@ -215,7 +215,19 @@ class PeriodicPolicy(Frozen):
     every: int = Field(4, ge=1)
 
 
-PolicySpec: TypeAlias = Annotated[PerformancePolicy | NeverPolicy | PeriodicPolicy, Field(discriminator="kind")]
+class DriftPolicy(Frozen):
+    """Asks for a re-search whenever inputs or outputs have moved, whether that costs anything or not: what most tools
+    of drift detection amount to, and a baseline too. `false_alarms` as in `PerformancePolicy`."""
+
+    kind: Literal["drift"] = "drift"
+    false_alarms: Budget = FalseAlarms(number=1, span=timedelta(days=90))
+    warmup: int = Field(1, ge=0)
+    cooldown: int = Field(2, ge=0)
+
+
+PolicySpec: TypeAlias = Annotated[
+    PerformancePolicy | NeverPolicy | PeriodicPolicy | DriftPolicy, Field(discriminator="kind")
+]
 
 
 class Alerts(Frozen):
@@ -335,5 +347,14 @@ def _tag(model: type[BaseModel]) -> object:
 
 _TAGS = frozenset(
     _tag(model)
-    for model in (FileSource, SqlSource, TimeWindows, RowWindows, PerformancePolicy, NeverPolicy, PeriodicPolicy)
+    for model in (
+        FileSource,
+        SqlSource,
+        TimeWindows,
+        RowWindows,
+        PerformancePolicy,
+        NeverPolicy,
+        PeriodicPolicy,
+        DriftPolicy,
+    )
 )

@@ -1,0 +1,243 @@
+"""What policies would have done on a task's own history: the same rows through the same monitoring, remedies and gates.
+
+The rows before a moment teach the first champion, once for all. The rows after it are replayed for each policy, in a
+home of its own and a process of its own, without HTTP (`offline.py`): predictions and labels come when they came, the
+flow `lifecycle` judges every window, and what it asks for is really done. A back-test that was killed goes on where it
+stopped. What is read off in the end is in `frontier.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from flows.replay import Judged, Pace, Progress, flow_judge, replay
+from flows.services import child_environment
+from flows.stream import Stream, open_stream
+from flows.workplace import Workplace, register_task
+from registry.durations import Duration
+from registry.errors import DataError, InputError, OutsideError, StateError
+from registry.ledger import Entry
+from registry.schema import Frozen, as_datetimes
+from registry.settings import Settings
+from registry.sources import read
+from registry.task import FileSource, PerformancePolicy, PolicySpec, TaskSpec
+
+if TYPE_CHECKING:
+    from registry.bundle import ModelBundle
+    from retrain.search.progress import Progress as SearchProgress
+
+FIRST = 0.4
+"""Share of the rows that teach the first champion, unless a moment is given."""
+
+LEAST_WINDOWS = 4
+BATCH = 2_000
+_STREAM = "backtest"
+_PLAN, _HISTORY, _ROWS = "plan.json", "history.parquet", "stream.parquet"
+
+Tell = Callable[[str, Judged], None]
+
+
+class Plan(Frozen):
+    """A back-test: the task over its first rows, how late labels come, and the policies by name."""
+
+    task: TaskSpec
+    delay: Duration
+    policies: dict[str, PolicySpec]
+
+
+def policies_of(texts: Sequence[str], task: TaskSpec) -> dict[str, PolicySpec]:
+    """Policies by name, from `never`, `periodic:every=8`, `performance:tolerate=0.01,refresh=4`, or `task`: its own.
+    Without any: never, every four windows, on drift, and the task's own (or on performance).
+
+    Raises `InputError` for one that no policy understands.
+    """
+    if not texts:
+        own = task.policy if isinstance(task.policy, PerformancePolicy) else PerformancePolicy()
+        return {**policies_of(["never", "periodic", "drift"], task), "performance": own}
+    return {_name(text): task.policy if text == "task" else _policy(text) for text in texts}
+
+
+def _name(text: str) -> str:
+    return text.replace(":", " ").replace(",", " ")
+
+
+def _policy(text: str) -> PolicySpec:
+    kind, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",") if part]
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
+    try:
+        found: PolicySpec = TypeAdapter(PolicySpec).validate_python({"kind": kind, **fields})
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'kind'}: {one['msg']}" for one in error.errors())
+        raise InputError(
+            f"policy {text!r}: {said}; such as never, periodic:every=4, performance:tolerate=0.01"
+        ) from error
+    return found
+
+
+def prepare(
+    folder: Path, task: TaskSpec, policies: Mapping[str, PolicySpec], *, start: datetime | None, delay: timedelta
+) -> Plan:
+    """Cut the task's rows in two and write everything down in a folder; what is there already must be the same.
+
+    Raises `DataError` when there is no time to cut by, or too few windows after `start`, `StateError` when the folder
+    holds another back-test.
+    """
+    frame = read(task.source)
+    if task.time is None or task.time not in frame.columns:
+        raise DataError(f"task {task.name!r}: a back-test needs the column with the moment of each row (`time`)")
+    times = as_datetimes(frame[task.time], task.time)
+    start = start or times.sort_values().iloc[int(FIRST * len(times))].to_pydatetime()
+    before, after = frame[(times < start).to_numpy()], frame[(times >= start).to_numpy()]
+    known = task.model_copy(update={"source": FileSource(path=str(folder / _HISTORY))})
+    if before.empty or after.empty:
+        span = f"{times.min()} to {times.max()}"
+        raise DataError(f"no rows {'before' if before.empty else 'after'} {start}: the history is of {span}")
+    plan, path = Plan(task=known, delay=delay, policies=dict(policies)), folder / _PLAN
+    if path.is_file():
+        if path.read_text(encoding="utf-8") != plan.model_dump_json(indent=1) or len(_rows(folder)) != len(after):
+            raise StateError(f"{folder} holds another back-test: remove it, or choose another with --folder")
+        return plan
+    folder.mkdir(parents=True, exist_ok=True)
+    before.to_parquet(folder / _HISTORY, index=False)
+    after.to_parquet(folder / _ROWS, index=False)
+    path.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+    return plan
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / _ROWS)
+
+
+def stream_of(folder: Path, task: TaskSpec) -> Stream:
+    """The rows that are replayed. Raises `DataError` when they are of too few windows to tell policies apart."""
+    from flows.stream import steps
+
+    stream = open_stream(_rows(folder), task, name=_STREAM)
+    if (found := len(steps(stream.times, task.monitor.windows))) < LEAST_WINDOWS:
+        raise DataError(
+            f"only {found} windows after the first rows, {LEAST_WINDOWS} are needed: begin earlier (--start)"
+        )
+    return stream
+
+
+def first_champion(folder: Path, plan: Plan, progress: Callable[[SearchProgress], None]) -> ModelBundle:
+    """The model that all policies begin with; searched once."""
+    from flows.publishing import finished
+    from retrain.search.session import search
+
+    home, budget = folder / "first", plan.task.search
+    if (found := finished(home / "bundle")) is not None:
+        return found
+    return search(
+        plan.task,
+        read(plan.task.source),
+        folder=home / "study",
+        out=home / "bundle",
+        trials=budget.trials,
+        seconds=budget.seconds,
+        seed=budget.seed,
+        progress=progress,
+    )
+
+
+def settings_of(folder: Path, number: int) -> Settings:
+    """The home of a policy: its own registry, log and ledger, nothing of the user's installation."""
+    return Settings(
+        home=folder / "policies" / str(number), tracking_url="", store_url="", host="127.0.0.1", api_key=None
+    )
+
+
+def place_of(folder: Path, plan: Plan, number: int) -> Workplace:
+    """The workplace of a policy, by its place in the plan."""
+    policy = list(plan.policies.values())[number]
+    return Workplace.open(settings_of(folder, number), plan.task.model_copy(update={"policy": policy}))
+
+
+def progress_of(folder: Path, number: int) -> Progress | None:
+    """How far a policy is; None before its first request."""
+    path = _checkpoint(folder, number)
+    return Progress.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def _checkpoint(folder: Path, number: int) -> Path:
+    return settings_of(folder, number).folder / "progress.json"
+
+
+def play(folder: Path, number: int, tell: Callable[[Judged], None]) -> None:
+    """Replay the rows under one policy, in this process."""
+    from flows.offline import Offline
+    from flows.publishing import finished, publish_once
+
+    plan = Plan.model_validate_json((folder / _PLAN).read_bytes())
+    place = place_of(folder, plan, number)
+    register_task(place.settings, place.task)
+    bundle = finished(folder / "first" / "bundle")
+    if bundle is None:
+        raise StateError(f"{folder}: the first champion is missing")
+    version = publish_once(place, "first", bundle)
+    if not place.ledger.read(kinds={"promotion"}, last=1):
+        at = bundle.manifest.lineage.known_until or datetime.min
+        place.versions.promote(place.task.name, version)
+        place.ledger.write(Entry(task=place.task.name, kind="promotion", at=at, version=version, outcome="promoted"))
+    replay(
+        stream_of(folder, place.task),
+        place.task,
+        place.versions,
+        server=Offline(place),
+        checkpoint=_checkpoint(folder, number),
+        judge=flow_judge(place.task.name),
+        pace=Pace(delay=plan.delay, batch=BATCH),
+        tell=tell,
+    )
+
+
+def run(folder: Path, plan: Plan, *, parallel: int, tell: Tell) -> None:
+    """All policies that are not finished, so many at a time. Raises `OutsideError` when a process ends badly."""
+    names = list(plan.policies)
+    left = [number for number in range(len(names)) if not ((done := progress_of(folder, number)) and done.finished)]
+    with ThreadPoolExecutor(parallel) as pool:
+        for ended in [pool.submit(_process, folder, number, names[number], tell) for number in left]:
+            ended.result()
+
+
+def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
+    settings = settings_of(folder, number)
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    environment = {key: value for key, value in child_environment(settings, ()).items() if key != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "flows.backtest", str(folder), str(number)]
+    log = settings.folder / "log.txt"
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                tell(name, Judged.model_validate_json(line))
+        finally:
+            process.terminate() if sys.exc_info()[0] else process.wait()
+    if process.returncode:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise OutsideError(f"policy {name!r} ended with {process.returncode}: {' '.join(said)} (see {log})")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The process of one policy: a line of JSON for each window that is over."""
+    folder, number = Path(arguments[0]), int(arguments[1])
+    out = os.fdopen(os.dup(1), "w", buffering=1)  # its own: whatever a library prints goes elsewhere
+    os.dup2(2, 1)
+    play(folder, number, lambda judged: print(judged.model_dump_json(), file=out))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,70 @@
+"""The command `everfit backtest`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+
+from flows.commands_data import DurationType
+from flows.door import connect
+
+MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--policy", "policies", multiple=True, help="Such as never, periodic:every=8, task; may be repeated.")
+@click.option("--start", type=click.DateTime(MOMENTS), help="The rows before teach. Default: two fifths of them.")
+@click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
+@click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Policies at a time.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where it is kept. Default: in EVERFIT_HOME.")
+@click.option(
+    "--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Recommended policy to here."
+)
+def backtest(
+    task: str,
+    policies: tuple[str, ...],
+    start: datetime | None,
+    delay: timedelta,
+    parallel: int,
+    folder: Path | None,
+    write: Path | None,
+) -> None:
+    """What each policy would have done on the task's own history.
+
+    TASK is a registered task or a task's YAML. A first model learns from the rows before --start. The rows after it are
+    replayed under each policy, window by window, with labels as late as they come: watched, re-searched, gated and
+    promoted as in service, without HTTP. Killed, it goes on where it stopped. With --parallel above 1 searches share
+    the cores, and a budget of seconds buys fewer trials.
+
+    \b
+    Example:
+      everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
+    """
+    settings = connect()
+    from flows.backtest import first_champion, policies_of, prepare, run, stream_of
+    from flows.commands_data import show_step
+    from flows.frontier import describe, gather
+    from flows.frontier_picture import draw
+    from flows.terminal import ProgressLine
+    from flows.workplace import find_task
+    from registry.proposal import replace_policy
+
+    spec = find_task(settings, task)
+    place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
+    plan = prepare(place, spec, policies_of(policies, spec), start=start, delay=delay)
+    rows = len(stream_of(place, plan.task))
+    click.echo(f"{rows:,} rows under {len(plan.policies)} policies: {', '.join(plan.policies)}")
+    with ProgressLine() as line:
+        first_champion(place, plan, line)
+    width = max(map(len, plan.policies))
+    run(place, plan, parallel=parallel, tell=lambda name, step: show_step(step, f"{name:<{width}}  "))
+    found = gather(place, plan)
+    (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")
+    click.echo(f"\n{describe(found)}\npicture: {draw(found, place / 'backtest.png')}")
+    if write is not None:
+        replace_policy(write, plan.policies[found.recommended])
+        click.echo(f"{write}: its policy is {found.recommended} now")

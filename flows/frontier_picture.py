@@ -1,0 +1,100 @@
+"""The picture of a back-test: performance against compute on the left, what each policy did over time on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import matplotlib.dates as mdates
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from flows.comparison import WindowScore
+from flows.frontier import Backtest, Result
+
+_COLOURS = ("#8a8a8a", "#c77c11", "#8e44ad", "#1b5e9e", "#2e7d32", "#c0392b", "#00838f", "#5d4037")
+_ORACLE = "#111111"
+
+
+def draw(found: Backtest, path: Path) -> Path:
+    """Write the picture as PNG; its path."""
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    _frontier(left, found)
+    _time_line(right, found)
+    figure.suptitle(
+        f"{found.task}: what each policy would have done", x=0.01, ha="left", fontsize=13, fontweight="bold"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _frontier(axes: Axes, found: Backtest) -> None:
+    for number, one in enumerate(found.policies):
+        error = 0.0 if np.isnan(one.gain_error) else one.gain_error
+        axes.errorbar(one.cpu, one.mean, yerr=error, fmt="o", ms=8, capsize=3, color=_colour(number), zorder=3)
+        chosen = one.name == found.recommended
+        text = f"{one.name} (recommended)" if chosen else one.name
+        weight = "bold" if chosen else "normal"
+        axes.annotate(
+            text,
+            (one.cpu, one.mean),
+            xytext=(9, 6),
+            textcoords="offset points",
+            color=_colour(number),
+            fontweight=weight,
+        )
+    axes.axhline(float(np.nanmean(found.oracle)), color=_ORACLE, ls=":", lw=1.4)
+    axes.annotate("oracle", (0.01, float(np.nanmean(found.oracle))), xycoords=("axes fraction", "data"), va="bottom")
+    if not found.greater_is_better:
+        axes.invert_yaxis()
+    axes.margins(0.25, 0.2)
+    axes.set_xlabel("CPU-seconds of remedies")
+    axes.set_ylabel(f"{found.metric}, mean over windows (bars: standard error of the gain)")
+    _plain(axes)
+
+
+def _time_line(axes: Axes, found: Backtest) -> None:
+    windows = found.policies[0].windows
+    x = _middles(windows)
+    axes.plot(x, found.oracle, ":", color=_ORACLE, lw=1.4, label="oracle")
+    for number, one in enumerate(found.policies):
+        axes.plot(x, [window.served for window in one.windows], "-", color=_colour(number), lw=1.8, label=one.name)
+        _marks(axes, one, _colour(number))
+    axes.plot([], [], "^", color="#444444", label="promoted")
+    axes.plot([], [], "x", color="#444444", label="re-search without promotion")
+    if not found.greater_is_better:
+        axes.invert_yaxis()
+    locator = mdates.AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.set_ylabel(f"{found.metric} of the window")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4, frameon=False, fontsize=9)
+    _plain(axes)
+
+
+def _marks(axes: Axes, one: Result, colour: str) -> None:
+    done = [(window, place) for window, place in zip(one.windows, _middles(one.windows), strict=True) if window.outcome]
+    for window, place in done:
+        axes.plot(place, window.served, "^" if window.promoted else "x", color=colour, ms=9, mew=2, zorder=4)
+
+
+def _middles(windows: Sequence[WindowScore]) -> list[float]:
+    start = datetime(1970, 1, 1)
+    return [(one.begin + (one.end - one.begin) / 2 - start) / timedelta(days=1) for one in windows]
+
+
+def _plain(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
