@@ -8,7 +8,7 @@ import pytest
 from monitor.measurements import Measurement
 from monitor.policy import Act, decide
 from registry.decisions import Remedy
-from registry.task import FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.task import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from tests.monitor.records import START, end_of, performance, record, weeks
 
 GOOD, BAD, AWFUL = 0.70, 0.66, 0.50
@@ -67,6 +67,16 @@ def test_periodic_counts_from_the_last_act() -> None:
     assert decide(spec, history[:3]).remedy is Remedy.NONE
     assert decide(spec, history[:4]).remedy is Remedy.RESEARCH
     assert decide(spec, history, [Act(kind="remedy", at=end_of(3))]).remedy is Remedy.NONE
+
+
+def test_drift_alone_asks_for_a_research_where_the_policy_is_to_act_on_it() -> None:
+    """Shift that costs nothing: the performance policy only names it."""
+    moved = Measurement(name="shift", subject="x", value=0.4, reference=0.0, p_value=1e-12, rows=6_000)
+    history = [record(week, performance(GOOD), moved) for week in range(4)]
+    assert decide(PerformancePolicy(), history).remedy is Remedy.NONE
+    assert decide(DriftPolicy(), history).remedy is Remedy.RESEARCH
+    assert decide(DriftPolicy(), history, [Act(kind="remedy", at=end_of(2))]).remedy is Remedy.NONE
+    assert decide(DriftPolicy(), weeks([GOOD] * 4)).remedy is Remedy.NONE
 
 
 def test_one_bad_window_is_evidence_and_not_enough() -> None:

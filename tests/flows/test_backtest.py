@@ -1,0 +1,223 @@
+"""A back-test with real monitoring, re-searches and gates in processes of their own; broken off, and gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flows.backtest import Plan, place_of, policies_of, prepare, progress_of, run, settings_of, stream_of
+from flows.cli import main
+from flows.frontier import Backtest, Result, _recommended, describe, gather
+from flows.frontier_picture import draw
+from flows.replay import Judged
+from registry.errors import DataError, InputError, StateError
+from registry.metrics import metrics_for
+from registry.task import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, TaskSpec
+from tests.flows.conftest import TINY_SEARCH
+from tests.handmade import make_bundle, make_frame, make_task
+
+START, TURN = "2024-03-02", 2 * 1008
+"""The first model knows the rows before the one; the relation turns round after two weeks."""
+
+
+def history(folder: Path) -> TaskSpec:
+    """400 rows to learn from, then four weeks of them, the last two with the relation reversed."""
+    path = folder / "all.parquet"
+    frames = [make_frame(400, start="2024-02-26"), make_frame(TURN, seed=1, start=START)]
+    frames.append(make_frame(TURN, seed=2, start="2024-03-16", flip=1.0))
+    pd.concat(frames).to_parquet(path)
+    return make_task(
+        source={"kind": "file", "path": str(path)},
+        search=TINY_SEARCH,
+        research={"trials": 2, "seconds": 20, "history": "7d"},
+        gate={"min_rows": 150, "latency_ratio": 100},
+    )
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> tuple[Path, Plan, list[str]]:
+    """Two policies to the end, the second of them broken off in between; what was told."""
+    base = tmp_path_factory.mktemp("backtest")
+    task, folder, told = history(base), base / "out", []
+    policies = {"never": NeverPolicy(), "periodic every=3": PeriodicPolicy(every=3)}
+    plan = prepare(folder, task, policies, start=datetime.fromisoformat(START), delay=timedelta(hours=1))
+    make_bundle(folder / "first" / "bundle", source=task.source.model_dump(), research=task.research.model_dump())
+
+    for number in range(2):
+        settings_of(folder, number).folder.mkdir(parents=True)
+        shutil.copy(registry_template, settings_of(folder, number).folder / "mlflow.db")
+
+    def tell(name: str, step: Judged) -> None:
+        told.append(f"{name}: {step.begin:%m-%d}")
+        if told[-2:] == ["periodic every=3: 02-26", "periodic every=3: 03-04"]:
+            raise ConnectionAbortedError("somebody pulled the plug")
+
+    with pytest.raises(ConnectionAbortedError):
+        run(folder, plan, parallel=1, tell=tell)
+    assert not progress_of(folder, 1).finished
+    run(
+        folder,
+        prepare(folder, task, policies, start=datetime.fromisoformat(START), delay=plan.delay),
+        parallel=1,
+        tell=tell,
+    )
+    return folder, plan, told
+
+
+def test_every_window_is_judged_once_under_each_policy(played: tuple[Path, Plan, list[str]]) -> None:
+    folder, plan, _ = played
+    for number in range(2):
+        progress, place = progress_of(folder, number), place_of(folder, plan, number)
+        rows = len(stream_of(folder, place.task))
+        assert progress.finished
+        assert [step.index for step in progress.steps] == list(range(5))
+        assert place.log.counts() == (rows, rows)
+        assert progress.requests.failed == 0
+
+
+def test_what_was_broken_off_is_not_told_twice(played: tuple[Path, Plan, list[str]]) -> None:
+    assert len(played[2]) == len(set(played[2])) == 10
+
+
+def test_no_label_is_used_before_it_arrived(played: tuple[Path, Plan, list[str]]) -> None:
+    folder, plan, _ = played
+    place = place_of(folder, plan, 1)
+    logged = place.log.frame(columns=())
+    assert (logged["__label_time__"] - logged["__time__"] == pd.Timedelta(hours=1)).all()
+    for entry in place.ledger.read(kinds={"research"}):
+        lineage = place.versions.fetch("handmade", entry.version or "").manifest.lineage
+        assert lineage.known_until <= entry.at
+
+
+def test_a_repair_pays_once_the_relation_has_turned(played: tuple[Path, Plan, list[str]], tmp_path: Path) -> None:
+    folder, plan, _ = played
+    found = gather(folder, plan)
+    never, periodic = found.policies
+    assert (never.researches, never.promotions, never.cpu) == (0, 0, 0.0)
+    assert periodic.researches >= 1
+    assert periodic.cpu > 0
+    assert all(one.served == one.frozen for one in never.windows)
+    best = np.array(found.oracle)
+    for one in found.policies:
+        assert (best >= [window.served for window in one.windows]).all()
+        assert one.mean == pytest.approx(np.mean([window.served for window in one.windows]))
+    assert never.windows[1].served > 0.85
+    assert never.windows[-1].served < 0.2
+    text = describe(found)
+    assert "Recommended: " in text
+    assert draw(found, tmp_path / "a.png").stat().st_size > 20_000
+    assert Backtest.model_validate_json(found.model_dump_json()) == found
+
+
+def test_another_back_test_in_the_same_folder_is_refused(played: tuple[Path, Plan, list[str]]) -> None:
+    folder, plan, _ = played
+    task = plan.task.model_copy(update={"source": file_source(folder.parent / "all.parquet")})
+    with pytest.raises(StateError, match="holds another back-test"):
+        prepare(folder, task, {"never": NeverPolicy()}, start=datetime(2024, 3, 9), delay=timedelta(hours=1))
+
+
+def file_source(path: Path) -> Any:
+    """A file source."""
+    return make_task(source={"kind": "file", "path": str(path)}).source
+
+
+def test_results_of_an_unfinished_one_are_refused(tmp_path: Path) -> None:
+    plan = prepare(tmp_path / "out", history(tmp_path), {"never": NeverPolicy()}, start=None, delay=timedelta(hours=1))
+    with pytest.raises(StateError, match="'never' is not finished"):
+        gather(tmp_path / "out", plan)
+
+
+@pytest.mark.parametrize(("start", "said"), [("2020-01-01", "no rows before"), ("2030-01-01", "no rows after")])
+def test_a_start_outside_the_history_is_refused(tmp_path: Path, start: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        prepare(tmp_path, history(tmp_path), {}, start=datetime.fromisoformat(start), delay=timedelta(0))
+
+
+def test_a_task_without_time_and_a_short_history_are_refused(tmp_path: Path) -> None:
+    task = history(tmp_path)
+    with pytest.raises(DataError, match="needs the column"):
+        prepare(tmp_path / "a", task.model_copy(update={"time": None}), {}, start=None, delay=timedelta(0))
+    plan = prepare(tmp_path / "b", task, {}, start=datetime(2024, 3, 20), delay=timedelta(0))
+    with pytest.raises(DataError, match=r"only \d windows after"):
+        stream_of(tmp_path / "b", plan.task)
+
+
+def test_policies_are_read_from_words() -> None:
+    task = make_task(policy={"kind": "performance", "tolerate": 0.01})
+    found = policies_of(["never", "periodic:every=8", "performance:tolerate=0.05,refresh=3", "drift", "task"], task)
+    assert list(found) == ["never", "periodic every=8", "performance tolerate=0.05 refresh=3", "drift", "task"]
+    assert found["periodic every=8"] == PeriodicPolicy(every=8)
+    assert found["performance tolerate=0.05 refresh=3"] == PerformancePolicy(tolerate=0.05, refresh=3)
+    assert (found["drift"], found["task"]) == (DriftPolicy(), task.policy)
+    assert policies_of([], task)["performance"] == task.policy
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("often", "kind"), ("periodic:every=0", "every"), ("never:x=1", "x: Extra")]
+)
+def test_words_that_are_no_policy_are_explained(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        policies_of([text], make_task())
+
+
+def result(name: str, served: list[float], cpu: float) -> Result:
+    """A policy with windows of these scores."""
+    day = {"rows": 9, "version": "1", "frozen": 0.0, "gain": 0.0, "severity": "ok", "remedy": "", "outcome": ""}
+    begin, end = datetime(2024, 1, 1), datetime(2024, 1, 2)
+    window: Mapping[str, Any] = {"begin": begin, "end": end, "champion": "1", **day}
+    windows = [{"index": index, "served": value, **window} for index, value in enumerate(served)]
+    counts = dict.fromkeys(("researches", "promotions", "wasted", "regretted", "behind"), 0)
+    means = {"mean": float(np.mean(served)), "gain": 0.0, "gain_error": 0.0, "pooled": 0.0}
+    return Result.model_validate(
+        {"name": name, "policy": {}, "windows": windows, "cpu": cpu, "seconds": 0.0, **counts, **means}
+    )
+
+
+def test_the_cheapest_within_one_standard_error_is_recommended() -> None:
+    """Half a standard error below the best is as good; a difference in every window is not."""
+    dear, near, far = [0.70, 0.72, 0.74, 0.70], [0.71, 0.70, 0.75, 0.69], [0.60, 0.62, 0.64, 0.60]
+    auc, rmse = metrics_for("binary")["auc"], metrics_for("regression")["rmse"]
+    three = [result("dear", dear, 90.0), result("near", near, 20.0), result("far", far, 0.0)]
+    name, reason = _recommended(three, auc)
+    assert name == "near"
+    assert "20 CPU-seconds instead of 90" in reason
+    assert _recommended(three, rmse)[0] == "far"
+    assert "nothing cheaper" in _recommended([three[0], three[2]], auc)[1]
+
+
+def test_the_command_plays_prints_draws_and_writes(
+    tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
+    task = history(tmp_path)
+    sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
+    sheet.write_text("# mine\n" + task_text(task) + "policy:\n  kind: periodic\n# the end\n", encoding="utf-8")
+    make_bundle(folder / "first" / "bundle")
+    settings_of(folder, 0).folder.mkdir(parents=True)
+    shutil.copy(registry_template, settings_of(folder, 0).folder / "mlflow.db")
+    arguments = [str(sheet), "--start", "2024-03-09", "--policy", "never", "--folder", str(folder), "--delay", "1h"]
+    done = CliRunner().invoke(main, ["backtest", *arguments, "--write", str(sheet)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("never  2024-") == 4
+    assert "Recommended: never" in done.output
+    assert {"backtest.json", "backtest.txt", "backtest.png"} <= {path.name for path in folder.iterdir()}
+    text = sheet.read_text(encoding="utf-8")
+    assert text.startswith("# mine\n")
+    assert text.endswith(
+        "policy:\n  # performance (act when it degrades), never, periodic (act every so many windows), or drift\n"
+        "  # (act when inputs move). `everfit backtest` says what each would have done.\n  kind: never\n# the end\n"
+    )
+
+
+def task_text(task: TaskSpec) -> str:
+    """A task's YAML without a policy."""
+    return yaml.safe_dump(task.model_dump(mode="json", exclude={"policy"}), sort_keys=False)
