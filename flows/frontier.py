@@ -1,7 +1,7 @@
 """What a back-test says: performance against compute for each policy, the best that was to be had, a recommendation.
 
 A window's score is the metric of what was served there. The oracle knows the future: of all models that any policy had
-made by then it serves each window's best. A re-search is wasted when its model is not promoted, a promotion regretted
+made by then it serves each window's best. A re-search is wasted when its model is never promoted, a promotion regretted
 when the model it replaced would have done better until the next one (or the end); a window is behind when what was
 served is worse than the oracle by more than the policy tolerates.
 """
@@ -20,6 +20,7 @@ import pandas as pd
 
 from flows.backtest import Plan, place_of, progress_of, stream_of
 from flows.comparison import Comparison, WindowScore, aligned, compare
+from flows.improve import TRAINS
 from flows.replay import Judged
 from flows.stream import Stream
 from flows.workplace import Workplace
@@ -150,7 +151,8 @@ def _by_window(
 
 def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerate: float) -> Result:
     gains = _gains(metric, one.served, first.served)
-    researched = [step for step in one.steps if step.outcome]
+    done = [step for step in one.steps if step.outcome]  # re-searches, and second looks at what they left
+    researched = [step for step in done if step.remedy in TRAINS]
     promoted = [place for place, step in enumerate(one.steps) if step.champion != step.version]
     lag = _gains(metric, oracle, one.served)
     return Result(
@@ -163,10 +165,10 @@ def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerat
         pooled=one.comparison.pooled.served,
         researches=len(researched),
         promotions=len(promoted),
-        wasted=sum(step.outcome != "promote" for step in researched),
+        wasted=max(0, len(researched) - len(promoted)),
         regretted=sum(_regretted(one, place, metric) for place in promoted),
         behind=int(np.nansum(lag > tolerate * np.abs(oracle))),
-        cpu=sum(step.cpu for step in researched),
+        cpu=sum(step.cpu for step in done),
         seconds=sum(step.seconds for step in one.steps),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from textwrap import shorten
 
 import matplotlib.dates as mdates
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from flows.comparison import WindowScore
 from flows.frontier import Backtest, Result
+from flows.improve import TRAINS
 
 _COLOURS = ("#8a8a8a", "#c77c11", "#8e44ad", "#1b5e9e", "#2e7d32", "#c0392b", "#00838f", "#5d4037")
 _ORACLE = "#111111"
@@ -26,6 +28,8 @@ def draw(found: Backtest, path: Path) -> Path:
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     _frontier(left, found)
     _time_line(right, found)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(
         f"{found.task}: what each policy would have done", x=0.01, ha="left", fontsize=13, fontweight="bold"
     )
@@ -43,21 +47,23 @@ def _frontier(axes: Axes, found: Backtest) -> None:
         error = 0.0 if np.isnan(one.gain_error) else one.gain_error
         axes.errorbar(one.cpu, one.mean, yerr=error, fmt="o", ms=8, capsize=3, color=_colour(number), zorder=3)
         chosen = one.name == found.recommended
-        text = f"{one.name} (recommended)" if chosen else one.name
-        weight = "bold" if chosen else "normal"
         axes.annotate(
-            text,
+            shorten(f"{one.name} (recommended)" if chosen else one.name, 36, placeholder=" ..."),
             (one.cpu, one.mean),
-            xytext=(9, 6),
+            xytext=(9, 5 - 13 * number if number else 5),  # policies that did the same lie on one another
             textcoords="offset points",
             color=_colour(number),
-            fontweight=weight,
+            fontsize=9,
+            fontweight="bold" if chosen else "normal",
+            annotation_clip=False,
         )
     axes.axhline(float(np.nanmean(found.oracle)), color=_ORACLE, ls=":", lw=1.4)
     axes.annotate("oracle", (0.01, float(np.nanmean(found.oracle))), xycoords=("axes fraction", "data"), va="bottom")
     if not found.greater_is_better:
         axes.invert_yaxis()
-    axes.margins(0.25, 0.2)
+    axes.margins(y=0.2)
+    dearest = max(one.cpu for one in found.policies) or 1.0
+    axes.set_xlim(-0.06 * dearest, 1.6 * dearest)  # room for names
     axes.set_xlabel("CPU-seconds of remedies")
     axes.set_ylabel(f"{found.metric}, mean over windows (bars: standard error of the gain)")
     _plain(axes)
@@ -78,14 +84,13 @@ def _time_line(axes: Axes, found: Backtest) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_ylabel(f"{found.metric} of the window")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=4, frameon=False, fontsize=9)
     _plain(axes)
 
 
 def _marks(axes: Axes, one: Result, colour: str) -> None:
-    done = [(window, place) for window, place in zip(one.windows, _middles(one.windows), strict=True) if window.outcome]
-    for window, place in done:
-        axes.plot(place, window.served, "^" if window.promoted else "x", color=colour, ms=9, mew=2, zorder=4)
+    for window, place in zip(one.windows, _middles(one.windows), strict=True):
+        if window.promoted or (window.outcome and window.remedy in TRAINS):
+            axes.plot(place, window.served, "^" if window.promoted else "x", color=colour, ms=9, mew=2, zorder=4)
 
 
 def _middles(windows: Sequence[WindowScore]) -> list[float]:
