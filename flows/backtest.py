@@ -27,10 +27,11 @@ from flows.workplace import Workplace, register_task
 from registry.durations import Duration
 from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
+from registry.policies import PerformancePolicy, PolicySpec
 from registry.schema import Frozen, as_datetimes
 from registry.settings import Settings
 from registry.sources import read
-from registry.task import FileSource, PerformancePolicy, PolicySpec, TaskSpec
+from registry.task import FileSource, TaskSpec
 
 if TYPE_CHECKING:
     from registry.bundle import ModelBundle

@@ -18,9 +18,9 @@ import pandas as pd
 
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.policies import PerformancePolicy
 from registry.schema import Frozen
 from registry.target import Target
-from registry.task import PerformancePolicy
 
 if TYPE_CHECKING:
     from flows.replay import Judged, Progress

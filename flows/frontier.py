@@ -26,10 +26,10 @@ from flows.stream import Stream
 from flows.workplace import Workplace
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.policies import PerformancePolicy
 from registry.schema import Frozen
 from registry.scoring import Scorer
 from registry.target import Target
-from registry.task import PerformancePolicy
 
 
 class Result(Frozen):
@@ -228,5 +228,5 @@ def describe(found: Backtest) -> str:
     oracle = f"{'oracle':<{width}}  {np.nanmean(found.oracle):>8.4f}"
     windows = len(found.oracle)
     said = f"{found.metric} is the mean over {windows} windows, gain that over {found.policies[0].name!r}; "
-    said += "the oracle serves each window with the best model that any policy had by then."
-    return "\n".join([*lines, oracle, "", said, f"Recommended: {found.reason}."])
+    told = f"{said}the oracle serves each window\nwith the best model that any policy had by then."
+    return "\n".join([*lines, oracle, "", told, f"Recommended: {found.reason}."])

@@ -42,8 +42,9 @@ from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, faults, lag, shifts, thin
 from monitor.measurements import WindowRecord
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
+from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.schema import Frozen
-from registry.task import DriftPolicy, Monitor, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.task import Monitor
 
 DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
 """Shares of the budget."""

@@ -15,19 +15,9 @@ from pydantic import ValidationError
 from registry.durations import parse_duration
 from registry.errors import TaskError, did_you_mean
 from registry.inference import Kinds, infer_problem
+from registry.policies import PolicySpec
 from registry.schema import as_datetimes
-from registry.task import (
-    FileSource,
-    Monitor,
-    PolicySpec,
-    RowWindows,
-    Source,
-    TaskSpec,
-    TimeWindows,
-    Windows,
-    explain,
-    load,
-)
+from registry.task import FileSource, Monitor, RowWindows, Source, TaskSpec, TimeWindows, Windows, explain, load
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
 DURATIONS = ("1h", "6h", "1d", "7d", "4w")

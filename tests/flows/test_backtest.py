@@ -21,7 +21,8 @@ from flows.frontier_picture import draw
 from flows.replay import Judged
 from registry.errors import DataError, InputError, StateError
 from registry.metrics import metrics_for
-from registry.task import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, TaskSpec
+from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy
+from registry.task import TaskSpec
 from tests.flows.conftest import TINY_SEARCH
 from tests.handmade import make_bundle, make_frame, make_task
 

@@ -8,7 +8,7 @@ import pytest
 from monitor.measurements import Measurement
 from monitor.policy import Act, decide
 from registry.decisions import Remedy
-from registry.task import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.policies import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from tests.monitor.records import START, end_of, performance, record, weeks
 
 GOOD, BAD, AWFUL = 0.70, 0.66, 0.50

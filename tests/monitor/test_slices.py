@@ -13,7 +13,8 @@ from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
 from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words, read
 from registry.bundle import ModelBundle
-from registry.task import PerformancePolicy, Problem
+from registry.policies import PerformancePolicy
+from registry.task import Problem
 from tests.handmade import make_frame
 from tests.monitor.records import START, WEEK, performance, record
 from tests.monitor.sides import view_of

@@ -1,0 +1,98 @@
+"""When to act: the policies that a task's YAML can hold, and the false-alarm budget they are paid from."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from registry.durations import Duration, format_duration
+from registry.schema import Frozen
+
+
+class FalseAlarms(Frozen):
+    """A budget: so many false alarms in so many windows, or in so long a time, at most.
+
+    Written `1 per 90d` or `2 per 500 windows`.
+    """
+
+    number: int = Field(ge=1)
+    windows: int | None = Field(None, ge=2)
+    span: Duration | None = None
+
+    def windows_each(self, every: timedelta) -> float:
+        """How many windows one false alarm is paid from, if a window takes `every`; 2 at least.
+
+        >>> parse_false_alarms("1 per 90d").windows_each(timedelta(days=1))
+        90.0
+        """
+        whole = self.windows if self.span is None else self.span / every
+        return max(2.0, (whole or 0) / self.number)
+
+
+def parse_false_alarms(value: object) -> object:
+    """A budget from its writing; anything but a string is passed on."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([1-9]\d*)\s+per\s+(?:([1-9]\d*)\s+windows?|(\d+\s*[smhdw]))\s*", value)
+    if match is None:
+        raise ValueError(f"expected such as '1 per 90d' or '1 per 500 windows', got {value!r}")
+    return FalseAlarms(number=int(match[1]), windows=match[2], span=match[3])
+
+
+def format_false_alarms(value: FalseAlarms) -> str:
+    """The writing that `parse_false_alarms` reads back."""
+    span = f"{value.windows} windows" if value.span is None else format_duration(value.span)
+    return f"{value.number} per {span}"
+
+
+Budget: TypeAlias = Annotated[FalseAlarms, BeforeValidator(parse_false_alarms), PlainSerializer(format_false_alarms)]
+
+
+class PerformancePolicy(Frozen):
+    """Degraded performance triggers; shift only explains.
+
+    The model is degraded when its metric is worse than its references by more than `tolerate` (as a share of the
+    reference), with evidence that adds up over windows and is paid from `false_alarms`: the budget of all verdicts on
+    all columns, segments, measures and looks together. Half of it is for performance, the rest for shifts, early
+    signs and broken data.
+    """
+
+    kind: Literal["performance"] = "performance"
+    tolerate: float = Field(0.02, ge=0, lt=1)
+    false_alarms: Budget = FalseAlarms(number=1, span=timedelta(days=90))
+    warmup: int = Field(1, ge=0, description="windows after a promotion in which nothing is triggered")
+    cooldown: int = Field(2, ge=0, description="windows after a remedy in which none is triggered")
+    refresh: int | None = Field(
+        None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
+    )
+
+
+class NeverPolicy(Frozen):
+    """Watches and writes the ledger, and never acts."""
+
+    kind: Literal["never"] = "never"
+
+
+class PeriodicPolicy(Frozen):
+    """Asks for a re-search every so many windows, whatever was measured: the baseline to beat."""
+
+    kind: Literal["periodic"] = "periodic"
+    every: int = Field(4, ge=1)
+
+
+class DriftPolicy(Frozen):
+    """Asks for a re-search whenever inputs or outputs have moved, whether that costs anything or not: what most tools
+    of drift detection amount to, and a baseline too. `false_alarms` as in `PerformancePolicy`."""
+
+    kind: Literal["drift"] = "drift"
+    false_alarms: Budget = FalseAlarms(number=1, span=timedelta(days=90))
+    warmup: int = Field(1, ge=0)
+    cooldown: int = Field(2, ge=0)
+
+
+PolicySpec: TypeAlias = Annotated[
+    PerformancePolicy | NeverPolicy | PeriodicPolicy | DriftPolicy, Field(discriminator="kind")
+]
