@@ -43,6 +43,15 @@ def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, l
         return 1.0
     means = used.reshape(count, block, -1).mean(axis=1)
     effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
-    excess = max(0.0, effect - 1) * (count - 1) / float(chdtri(count - 1, _SURE))
+    excess = max(0.0, effect - 1) * unsure(count)
     reach = rows if lasting else min(rows, block * stride)
     return 1 + excess * max(0.0, reach - 1) / (block - 1)
+
+
+def unsure(count: int) -> float:
+    """How many times larger a variance may be than the one that `count` values show: with a probability of 10 % it is.
+
+    >>> round(unsure(20), 2), round(unsure(200), 2)
+    (1.63, 1.15)
+    """
+    return (count - 1) / float(chdtri(count - 1, _SURE))

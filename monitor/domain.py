@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import chdtri, ndtr
+from scipy.special import ndtr
 
-from monitor.dependence import design_effect
+from monitor.dependence import design_effect, unsure
 from monitor.measurements import Measurement
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
@@ -129,11 +129,8 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
     parts = [reference.parted(int(start), int(start) + length) for start in starts]
     scores = [separate(mine.thinned(), others.thinned(), categorical).score for mine, others in parts]
     spread = float(np.std(scores, ddof=1))
-    unsure = float(np.sqrt((STRETCHES - 1) / chdtri(STRETCHES - 1, _SURE)))
-    return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), 1 + max(0.0, spread - 1) * unsure)
-
-
-_SURE = 0.9
+    larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
+    return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), larger)
 
 
 def _halves(sample: Sample) -> tuple[Features, Features]:

@@ -28,6 +28,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from monitor.dependence import unsure
 from monitor.measurements import Measurement
 from monitor.performance import task_metric
 from monitor.views import Measure, Side, View
@@ -172,7 +173,8 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     Rows of one day share their luck, so errors are over blocks in time order (`error_of_mean`), and the labels' noise
     on a window is as many times that of independent calibrated labels as it is here. The luck that is shared, the
     excess over independent rows, weighs more the more rows share it: a reference that holds one of r rows of its time
-    shows an r-th of it.
+    shows an r-th of it. Few blocks tell it badly, and a bad week may be in none of them: it is taken to be as large as
+    it is with a probability of 10 % only (chi-squared), as in `dependence.py`.
     """
     rows = np.flatnonzero(side.labelled)
     if (n := len(rows)) < 2:
@@ -185,6 +187,7 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     gaps = found.influence - metric.influence(labels, scores.scores)
     bias_error, alone = error_of_mean(gaps), float(gaps.std(ddof=1)) / math.sqrt(n)
     shared = max(1.0, served / len(side)) * (bias_error**2 - alone**2)
+    shared *= unsure(BLOCKS) if shared > 0 else 1.0
     dispersion = math.sqrt(alone**2 + shared) / found.noise if found.noise > 0 else 1.0
     return Experience(n, value, error, found.value - value, bias_error, dispersion)
 

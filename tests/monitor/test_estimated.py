@@ -250,7 +250,7 @@ def test_it_follows_rows_that_became_harder_or_easier(
     view, window = one(np.random.default_rng(1))
     moved = estimated(view)
     before, now = number(moved.reference), realised(metric, window)
-    assert abs(now - before) > 5 * number(moved.error)
+    assert abs(now - before) > 4 * number(moved.error)
     assert abs(number(moved.value) - now) < 0.2 * abs(now - before)
 
 
