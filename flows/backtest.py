@@ -22,12 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.replay import Judged, Pace, Progress, flow_judge, replay
 from flows.services import child_environment
-from flows.stream import Stream, open_stream
+from flows.stream import Stream, open_stream, steps
 from flows.workplace import Workplace, register_task
 from registry.durations import Duration
 from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
-from registry.policies import PerformancePolicy, PolicySpec
+from registry.policies import NeverPolicy, PerformancePolicy, PolicySpec
 from registry.schema import Frozen, as_datetimes
 from registry.settings import Settings
 from registry.sources import read
@@ -49,7 +49,8 @@ Tell = Callable[[str, Judged], None]
 
 
 class Plan(Frozen):
-    """A back-test: the task over its first rows, how late labels come, and the policies by name."""
+    """A back-test: the task over its first rows, how late labels come, and the policies by name. The task's own policy
+    is none of it: a recommendation may be written there."""
 
     task: TaskSpec
     delay: Duration
@@ -100,7 +101,7 @@ def prepare(
     times = as_datetimes(frame[task.time], task.time)
     start = start or times.sort_values().iloc[int(FIRST * len(times))].to_pydatetime()
     before, after = frame[(times < start).to_numpy()], frame[(times >= start).to_numpy()]
-    known = task.model_copy(update={"source": FileSource(path=str(folder / _HISTORY))})
+    known = task.model_copy(update={"source": FileSource(path=str(folder / _HISTORY)), "policy": NeverPolicy()})
     if before.empty or after.empty:
         span = f"{times.min()} to {times.max()}"
         raise DataError(f"no rows {'before' if before.empty else 'after'} {start}: the history is of {span}")
@@ -122,8 +123,6 @@ def _rows(folder: Path) -> pd.DataFrame:
 
 def stream_of(folder: Path, task: TaskSpec) -> Stream:
     """The rows that are replayed. Raises `DataError` when they are of too few windows to tell policies apart."""
-    from flows.stream import steps
-
     stream = open_stream(_rows(folder), task, name=_STREAM)
     if (found := len(steps(stream.times, task.monitor.windows))) < LEAST_WINDOWS:
         raise DataError(

@@ -3,7 +3,7 @@
 A window's score is the metric of what was served there. The oracle knows the future: of all models that any policy had
 made by then it serves each window's best. A re-search is wasted when its model is never promoted, a promotion regretted
 when the model it replaced would have done better until the next one (or the end); a window is behind when what was
-served is worse than the oracle by more than the policy tolerates.
+served is worse than the oracle by more than the first policy on performance tolerates.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from registry.policies import PerformancePolicy
 from registry.schema import Frozen
 from registry.scoring import Scorer
 from registry.target import Target
+
+TOLERATED = PerformancePolicy().tolerate
+"""What counts as behind where no policy says what it tolerates."""
 
 
 class Result(Frozen):
@@ -85,7 +88,7 @@ def gather(folder: Path, plan: Plan) -> Backtest:
     metric = metrics_for(plan.task.problem)[plan.task.metric]
     every = np.array([scores for one in played for scores in one.versions.values()] + [one.served for one in played])
     oracle = np.nanmax(every, axis=0) if metric.greater_is_better else np.nanmin(every, axis=0)
-    tolerate = plan.task.policy.tolerate if isinstance(plan.task.policy, PerformancePolicy) else 0.02
+    tolerate = next((one.tolerate for one in plan.policies.values() if isinstance(one, PerformancePolicy)), TOLERATED)
     results = tuple(_result(one, played[0], oracle, metric, tolerate) for one in played)
     name, reason = _recommended(results, metric)
     return Backtest(
