@@ -21,12 +21,13 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from flows.replay import Judged, Pace, Progress, flow_judge, replay
-from flows.services import child_environment
+from flows.services import child_environment, everfit_environment
 from flows.stream import Stream, open_stream, steps
 from flows.workplace import Workplace, register_task
 from registry.durations import Duration
 from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
+from registry.locks import exclusive
 from registry.policies import NeverPolicy, PerformancePolicy, PolicySpec
 from registry.schema import Frozen, as_datetimes
 from registry.settings import Settings
@@ -153,9 +154,8 @@ def first_champion(folder: Path, plan: Plan, progress: Callable[[SearchProgress]
 
 def settings_of(folder: Path, number: int) -> Settings:
     """The home of a policy: its own registry, log and ledger, nothing of the user's installation."""
-    return Settings(
-        home=folder / "policies" / str(number), tracking_url="", store_url="", host="127.0.0.1", api_key=None
-    )
+    home = folder / "policies" / str(number)
+    return Settings(home=home, tracking_url="", store_url="", host="127.0.0.1", api_key=None, alert_urls=None)
 
 
 def place_of(folder: Path, plan: Plan, number: int) -> Workplace:
@@ -175,7 +175,12 @@ def _checkpoint(folder: Path, number: int) -> Path:
 
 
 def play(folder: Path, number: int, tell: Callable[[Judged], None]) -> None:
-    """Replay the rows under one policy, in this process."""
+    """Replay the rows under one policy, in this process. Raises `BusyError` while another one does."""
+    with exclusive(settings_of(folder, number).folder / "backtest.lock", f"a back-test in {folder}"):
+        _play(folder, number, tell)
+
+
+def _play(folder: Path, number: int, tell: Callable[[Judged], None]) -> None:
     from flows.offline import Offline
     from flows.publishing import finished, publish_once
 
@@ -211,15 +216,24 @@ def run(folder: Path, plan: Plan, *, parallel: int, tell: Tell) -> None:
             ended.result()
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of a policy's process: of the user's installation nothing, least of all where alerts go."""
+    kept = ("EVERFIT_DEBUG", "EVERFIT_DATA")
+    mine = {name for name in os.environ if name.startswith(("EVERFIT_", "PREFECT_API_")) and name not in kept}
+    made = {name: value for name, value in child_environment(settings, ()).items() if name not in mine}
+    return made | everfit_environment(settings)
+
+
 def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
     settings = settings_of(folder, number)
     settings.folder.mkdir(parents=True, exist_ok=True)
-    environment = {key: value for key, value in child_environment(settings, ()).items() if key != "PREFECT_API_URL"}
-    command = [sys.executable, "-m", "flows.backtest", str(folder), str(number)]
+    command, environment = [sys.executable, "-m", "flows.backtest", str(folder), str(number)], environment_of(settings)
     log = settings.folder / "log.txt"
     with (
         log.open("ab") as errors,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command, env=environment_of(settings), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         try:
             for line in process.stdout or ():

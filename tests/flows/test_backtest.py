@@ -14,12 +14,24 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from flows.backtest import Plan, place_of, policies_of, prepare, progress_of, run, settings_of, stream_of
+from flows.backtest import (
+    Plan,
+    environment_of,
+    place_of,
+    play,
+    policies_of,
+    prepare,
+    progress_of,
+    run,
+    settings_of,
+    stream_of,
+)
 from flows.cli import main
 from flows.frontier import Backtest, Result, _recommended, describe, gather
 from flows.frontier_picture import draw
 from flows.replay import Judged
-from registry.errors import DataError, InputError, StateError
+from registry.errors import BusyError, DataError, InputError, StateError
+from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy
 from registry.task import TaskSpec
@@ -152,6 +164,25 @@ def test_a_task_without_time_and_a_short_history_are_refused(tmp_path: Path) -> 
     plan = prepare(tmp_path / "b", task, {}, start=datetime(2024, 3, 20), delay=timedelta(0))
     with pytest.raises(DataError, match=r"only \d windows after"):
         stream_of(tmp_path / "b", plan.task)
+
+
+def test_nothing_of_the_users_installation_reaches_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts about the past would wake somebody, and its log would end in the real one."""
+    for name, value in {"ALERT_URLS": "https://pager.example", "STORE_URL": "postgresql://db", "HOME": "/srv"}.items():
+        monkeypatch.setenv(f"EVERFIT_{name}", value)
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example")
+    made = environment_of(settings_of(tmp_path, 3))
+    assert "EVERFIT_ALERT_URLS" not in made
+    assert "PREFECT_API_URL" not in made
+    assert made["EVERFIT_STORE_URL"] == ""
+    assert made["EVERFIT_HOME"] == str(tmp_path / "policies" / "3")
+
+
+def test_two_back_tests_at_once_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    home = settings_of(tmp_path, 0).folder
+    home.mkdir(parents=True)
+    with exclusive(home / "backtest.lock", "the other"), pytest.raises(BusyError, match="a back-test in"):
+        play(tmp_path, 0, lambda _: None)
 
 
 def test_policies_are_read_from_words() -> None:
