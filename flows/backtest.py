@@ -231,9 +231,7 @@ def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
     log = settings.folder / "log.txt"
     with (
         log.open("ab") as errors,
-        subprocess.Popen(
-            command, env=environment_of(settings), stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         try:
             for line in process.stdout or ():
