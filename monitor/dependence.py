@@ -52,6 +52,6 @@ def unsure(count: int) -> float:
     """How many times larger a variance may be than the one that `count` values show: with a probability of 10 % it is.
 
     >>> round(unsure(20), 2), round(unsure(200), 2)
-    (1.63, 1.15)
+    (1.63, 1.14)
     """
     return (count - 1) / float(chdtri(count - 1, _SURE))
