@@ -25,11 +25,13 @@ TINY = 1e-12
 SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""
 
-TEMPERATURES = (0.5, 3.0)
+TEMPERATURES = (0.25, 4.0)
 """Bounds of the temperature: one beyond them says that the calibration rows are of another world than training's."""
 SURE = 2.0
 """Standard errors by which a temperature must be better than none."""
 LEVEL_STEPS = 8
+LEVEL_ROWS = 8_192
+"""Rows that level a network at most, evenly spread: a temperature and a bias need no more."""
 
 
 class TargetScale(Frozen):
@@ -101,6 +103,12 @@ def fit_level(outputs: Array, labels: Labels) -> tuple[float, Array]:
     """One network's temperature, and the biases (k,) to be added after it, for rows (n, k) of another time than its
     training: bias-corrected temperature scaling (Alexandari et al. 2020)."""
     return _minimum(outputs[None], np.ones(1), labels)
+
+
+def fit_biases(outputs: Array, labels: Labels) -> Array:
+    """The biases (k,) with which one network's mean probabilities, over rows (n, k), are the classes' shares there: the
+    maximum of the likelihood over biases alone (King & Zeng 2001)."""
+    return _levelled(outputs[None], np.ones(1), _shares(labels, outputs.shape[1]))[1]
 
 
 def _minimum(outputs: Array, weights: Array, labels: Labels) -> tuple[float, Array]:

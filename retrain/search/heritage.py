@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
 from registry.schema import Frozen
-from retrain.calibration import fit_level
+from retrain.calibration import LEVEL_ROWS, fit_level
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES, family_named
@@ -43,8 +43,6 @@ MOST = 8
 TRAINED_UNTIL = "trained_until"
 UNSEEN_ROWS = 40
 """Fewest rows newer than a prior's training that judge, calibrate or level its members."""
-LEVEL_ROWS = 8_192
-"""Rows that level a member at most, evenly spread: a temperature and a bias need no more."""
 
 
 @dataclass(frozen=True)

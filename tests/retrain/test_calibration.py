@@ -13,6 +13,7 @@ from retrain.calibration import (
     TargetScale,
     conformal_radius,
     conformal_sets,
+    fit_biases,
     fit_level,
     fit_temperature,
 )
@@ -60,6 +61,18 @@ def test_a_level_is_temperature_and_class_shares() -> None:
     temperature, biases = fit_level(outputs[0] + np.array([1.0, 0.0, -1.0]), labels)
     assert temperature == pytest.approx(2.0, rel=0.1)
     assert biases - biases.mean() == pytest.approx([-0.5, 0.0, 0.5], abs=0.1)
+
+
+def test_biases_bring_a_network_to_the_classes_shares() -> None:
+    """Outputs of another level come to the shares; those that have them already are left alone."""
+    outputs, labels = draw(4_000, seed=8)
+    shares = np.bincount(labels) / len(labels)
+    moved = outputs[0] + np.array([2.0, 0.0, -2.0])
+    mended = moved + fit_biases(moved, labels)
+    each = np.exp(mended) / np.exp(mended).sum(axis=1, keepdims=True)
+    assert each.mean(axis=0) == pytest.approx(shares, abs=0.005)
+    again = fit_biases(mended, labels)
+    assert again - again.mean() == pytest.approx(np.zeros(3), abs=0.05)
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
