@@ -19,9 +19,9 @@ from registry.metrics import Array, Labels, error_of_mean
 from registry.schema import Frozen
 from registry.scoring import Scores
 from registry.target import Target
+from retrain.levels import STEPS, TINY, class_shares
 from retrain.training import LOG_SCALE
 
-TINY = 1e-12
 SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""
 
@@ -29,9 +29,6 @@ TEMPERATURES = (0.25, 4.0)
 """Bounds of the temperature: one beyond them says that the calibration rows are of another world than training's."""
 SURE = 2.0
 """Standard errors by which a temperature must be better than none."""
-LEVEL_STEPS = 8
-LEVEL_ROWS = 8_192
-"""Rows that level a network at most, evenly spread: a temperature and a bias need no more."""
 
 
 class TargetScale(Frozen):
@@ -94,7 +91,7 @@ def fit_temperature(outputs: Array, weights: Array, labels: Labels) -> float:
     carried into everything served later. 1 unless the gain is more than `SURE` of its standard errors.
     """
     temperature = _minimum(outputs, weights, labels)[0]
-    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), _shares(labels, outputs.shape[2])
+    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), class_shares(labels, outputs.shape[2])
     old, new = (np.log(_levelled(outputs / one, weights, shares)[0][index] + TINY) for one in (1.0, temperature))
     return temperature if (new - old).mean() > SURE * error_of_mean(new - old) else 1.0
 
@@ -105,14 +102,8 @@ def fit_level(outputs: Array, labels: Labels) -> tuple[float, Array]:
     return _minimum(outputs[None], np.ones(1), labels)
 
 
-def fit_biases(outputs: Array, labels: Labels) -> Array:
-    """The biases (k,) with which one network's mean probabilities, over rows (n, k), are the classes' shares there: the
-    maximum of the likelihood over biases alone (King & Zeng 2001)."""
-    return _levelled(outputs[None], np.ones(1), _shares(labels, outputs.shape[1]))[1]
-
-
 def _minimum(outputs: Array, weights: Array, labels: Labels) -> tuple[float, Array]:
-    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), _shares(labels, outputs.shape[2])
+    index, shares = (np.arange(len(labels)), labels.astype(np.int64)), class_shares(labels, outputs.shape[2])
 
     def loss(log_temperature: float) -> float:
         p = _levelled(outputs / math.exp(log_temperature), weights, shares)[0]
@@ -123,17 +114,11 @@ def _minimum(outputs: Array, weights: Array, labels: Labels) -> tuple[float, Arr
     return temperature, _levelled(outputs / temperature, weights, shares)[1]
 
 
-def _shares(labels: Labels, k: int) -> Array:
-    """The classes' shares (k,); half a row for one that is not there."""
-    counts = np.maximum(np.bincount(labels.astype(np.int64), minlength=k), 0.5)
-    return np.asarray(counts / counts.sum(), dtype=np.float64)
-
-
 def _levelled(logits: Array, weights: Array, shares: Array) -> tuple[Array, Array]:
     """The mixture's probabilities (n, k) under biases (k,) with which their mean is `shares`: for a single member, the
     maximum of the likelihood over biases. A fixed point, which always undershoots and so converges."""
     bias = np.zeros(len(shares))
-    for _ in range(LEVEL_STEPS):
+    for _ in range(STEPS):
         p = _mixture(logits + bias, weights, 1.0)[0]
         bias += np.log(shares / np.maximum(p.mean(axis=0), TINY))
     return _mixture(logits + bias, weights, 1.0)[0], bias

@@ -33,7 +33,8 @@ from registry.metrics import Array
 from registry.schema import Schema, as_strings
 from registry.scoring import OUTPUTS, Graph, Scores, differences, outputs_of, require_small
 from registry.target import Target
-from retrain.calibration import TINY, Calibration, TargetScale
+from retrain.calibration import Calibration, TargetScale
+from retrain.levels import TINY
 from retrain.preparation import Preparation, Prepared
 from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation
 from retrain.training import LOG_SCALE
@@ -42,6 +43,8 @@ OPSET, ML_OPSET, IR_VERSION = 20, 3, 10
 PARITY_ROWS = 1_000
 REFERENCE_ROWS = 2_000
 _BATCH = 4_096
+SCALE = "scale"
+"""Key of `candidates.json` with a regression target's scale."""
 _BODY = f"{PREFIX}body:"
 
 
@@ -87,7 +90,7 @@ def write_model(
         for name, value in member.module.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
-    (folder / CANDIDATES).write_text(json.dumps(_candidates(members, study), indent=1), encoding="utf-8")
+    (folder / CANDIDATES).write_text(json.dumps(_candidates(members, study, calibration), indent=1), encoding="utf-8")
     answers = graph.predict(rows)
     _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS]).to_parquet(folder / REFERENCE)
     return answers
@@ -287,7 +290,9 @@ def _forward(module: nn.Module, rows: Prepared) -> Array:
     return torch.cat(parts).numpy().astype(np.float64)
 
 
-def _candidates(members: Sequence[Member], study: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _candidates(
+    members: Sequence[Member], study: Sequence[Mapping[str, Any]], calibration: Calibration
+) -> dict[str, Any]:
     made = [
         {
             "candidate": dict(member.candidate),
@@ -296,7 +301,8 @@ def _candidates(members: Sequence[Member], study: Sequence[Mapping[str, Any]]) -
         }
         for member in members
     ]
-    return {"members": made, "study": [dict(one) for one in study]}
+    scale = None if calibration.scale is None else calibration.scale.model_dump()
+    return {"members": made, "study": [dict(one) for one in study], SCALE: scale}
 
 
 def _reference(

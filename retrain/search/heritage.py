@@ -7,11 +7,10 @@ candidates alone are handed down.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +18,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-import safetensors.torch
-import torch
-from pydantic import ValidationError
 
 from registry.bundle import WEIGHTS, ModelBundle
 from registry.schema import Frozen
-from retrain.calibration import LEVEL_ROWS, fit_level
-from retrain.export import Member, member_outputs
+from retrain import levels
+from retrain.export import Member
 from retrain.families.base import Candidate
-from retrain.families.catalogue import FAMILIES, family_named
+from retrain.members import level, read_candidate, read_members, told_of, trained_until
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of
@@ -36,11 +32,9 @@ from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
 from retrain.search.warm import PriorLayouts, interleave
-from retrain.training import load_state
 
 MOST = 8
 """Candidates handed down at most."""
-TRAINED_UNTIL = "trained_until"
 UNSEEN_ROWS = 40
 """Fewest rows newer than a prior's training that judge, calibrate or level its members."""
 
@@ -118,12 +112,12 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
     dropped = sum(candidate is None for candidate, _ in fitted)
 
     def elect() -> Elders:
-        return Elders(tuple(_elders(prior, found, material)), trained_until(prior))
+        return Elders(tuple(_elders(prior, material)), trained_until(prior))
 
     return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elect)
 
 
-def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iterator[Member]:
+def _elders(prior: ModelBundle, material: Material) -> Iterator[Member]:
     """The prior's members, where they answer the same question in the same unit from columns that are still there, and
     rows that they have not seen can judge them.
 
@@ -138,50 +132,27 @@ def _elders(prior: ModelBundle, found: list[Handed], material: Material) -> Iter
     if until is None or min(len(unseen["validation"]), len(unseen["calibration"])) < UNSEEN_ROWS:
         return
     rows = unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train
-    rows = rows[:: math.ceil(len(rows) / LEVEL_ROWS)]
+    rows = rows[:: math.ceil(len(rows) / levels.ROWS)]
     conformed, labels = material.conformed.iloc[rows], material.labels[rows]
-    weights = safetensors.torch.load_file(prior.folder / WEIGHTS)
-    preparations, members = _preparations(prior, found), _members(prior)
-    for one in found:
-        if one.member is None or one.candidate.family not in {family.name for family in FAMILIES}:
-            continue
-        preparation = preparations[one.member]
-        layout = layout_of(preparation)
-        family = family_named(one.candidate.family)
-        network = family.build(one.candidate, len(layout.numeric), layout.cardinalities, material.d_out)
-        state = {name.removeprefix(one.member): value for name, value in weights.items() if name.startswith(one.member)}
-        elder = Member(load_state(network, state), preparation, weight=0.0, candidate=members[one.member]["candidate"])
-        temperature, biases = fit_level(member_outputs([elder], conformed)[0], labels)
-        network.level(temperature, torch.from_numpy(biases))
-        yield elder
-
-
-def _members(prior: ModelBundle) -> dict[str, dict[str, Any]]:
-    """What a bundle tells of its members, by the prefix of their weights."""
-    return {f"member{place}.": told for place, told in enumerate(prior.candidates.get("members", []))}
+    for elder in read_members(prior):
+        level(elder, conformed, labels)
+        yield replace(elder, weight=0.0)
 
 
 def _preparations(prior: ModelBundle, found: list[Handed]) -> dict[str, Preparation]:
     """The preparation of each member that was found, by the prefix of its weights."""
-    members, prefixes = _members(prior), [one.member for one in found if one.member is not None]
+    members, prefixes = told_of(prior), [one.member for one in found if one.member is not None]
     return {prefix: Preparation.model_validate(members[prefix]["preparation"]) for prefix in prefixes}
 
 
 def _candidates(prior: ModelBundle) -> Iterator[Handed]:
     """The prior's members, then the other candidates of its study, best first."""
-    for prefix, told in _members(prior).items():
-        if (candidate := _read(told["candidate"])) is not None:
+    for prefix, told in told_of(prior).items():
+        if (candidate := read_candidate(told["candidate"])) is not None:
             yield Handed(candidate=candidate, member=prefix)
     for one in prior.candidates.get("study", []):
-        if (candidate := _read(one["candidate"])) is not None:
+        if (candidate := read_candidate(one["candidate"])) is not None:
             yield Handed(candidate=candidate)
-
-
-def _read(told: dict[str, Any]) -> Candidate | None:
-    try:
-        return Candidate(family=told["family"], choices=told["choices"])
-    except (KeyError, ValidationError):
-        return None
 
 
 def _why_not(prior: ModelBundle, found: list[Handed], material: Material) -> str | None:
@@ -196,15 +167,3 @@ def _why_not(prior: ModelBundle, found: list[Handed], material: Material) -> str
     if until >= judging:
         return f"not inherited: they were fitted to rows until {until}, the validation rows begin at {judging}"
     return None
-
-
-def trained_until(bundle: ModelBundle) -> datetime | None:
-    """The newest event time of a row that a bundle's weights were fitted to; of any row it has seen, if untold."""
-    told = bundle.candidates.get(TRAINED_UNTIL)
-    return datetime.fromisoformat(told) if told else bundle.manifest.lineage.known_until
-
-
-def annotate(path: Path, **more: Any) -> None:
-    """Add entries to a bundle's `candidates.json`."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**told, **more}, indent=1), encoding="utf-8")

@@ -26,7 +26,7 @@ from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
 from retrain.search import plan as plans
-from retrain.search.closing import Finish, close
+from retrain.search.closing import close
 from retrain.search.crew import Crew
 from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
@@ -35,6 +35,7 @@ from retrain.search.plan import Plan
 from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
+from retrain.search.sealing import Finish
 from retrain.search.strategies import strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, recover
 
@@ -81,12 +82,12 @@ def search(
             data_hash=data_hash,
             seed=seed,
             parent_version=parent_version,
+            until=material.newest(material.parts.train),
             heritage=session.heirlooms(study),
-            elders=session.elders,
             seconds=lambda: time.monotonic() - begin,
             tell=session.stage,
         )
-        return close(material, home, session.plan, out, finish)
+        return close(material, home, session.plan, out, finish, session.elders)
 
 
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:

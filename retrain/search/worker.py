@@ -6,13 +6,11 @@ time are spent. It ends when its parent has gone.
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,9 @@ import torch
 from optuna.trial import TrialState
 
 from registry.metrics import Labels
-from retrain.calibration import LEVEL_ROWS, fit_biases
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named
+from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.journal import locked, open_study
 from retrain.search.plan import Layout, Plan, Result
@@ -48,7 +46,7 @@ from retrain.search.tally import (
     tell,
 )
 from retrain.search.warm import PriorLayouts, inherit
-from retrain.training import DivergedError, Rows, Trained, evaluate, load_state, make_fabric, train
+from retrain.training import DivergedError, Outputs, Rows, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
@@ -144,30 +142,23 @@ class Worker:
             trial.report(score, epoch)
             return epoch > spared and trial.should_prune()
 
+        def score(outputs: Outputs) -> float:
+            return self.plan.score(labels, outputs)
+
         trained = train(
             network,
             training,
             validation,
             self.space.recipe(candidate),
             problem=self.plan.problem,
-            score=lambda outputs: self.plan.score(labels, outputs),
+            score=score,
             greater_is_better=self.plan.greater_is_better,
             seed=seed,
             deadline=self.limit,
             report=report,
         )
-        return trained if self.plan.problem == "regression" else self._levelled(trained, network, training, labels)
-
-    def _levelled(self, trained: Trained, network: TabularNet, training: Rows, labels: Labels) -> Trained:
-        """The training with its outputs at the level of the training rows. An epoch chosen for its order of the rows
-        (by AUC, say) may be an early one, whose probabilities are anywhere; in a converged network nothing moves."""
-        drawn = training.take(torch.arange(0, len(training), math.ceil(len(training) / LEVEL_ROWS)))
-        load_state(network, trained.state)
-        biases = fit_biases(evaluate(network, drawn).astype(np.float64), drawn.labels.numpy())
-        network.level(1.0, torch.from_numpy(biases))
-        outputs = (trained.outputs + biases).astype(np.float32)
-        state = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        return replace(trained, state=state, outputs=outputs, score=self.plan.score(labels, outputs))
+        regression = self.plan.problem == "regression"
+        return trained if regression else levelled(trained, network, training, score)
 
     def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[TabularNet, bool]:
         """The network, and whether it begins with a prior's weights."""

@@ -13,10 +13,10 @@ from retrain.calibration import (
     TargetScale,
     conformal_radius,
     conformal_sets,
-    fit_biases,
     fit_level,
     fit_temperature,
 )
+from retrain.levels import fit_biases
 
 TARGET = Target(problem="multiclass", classes=("a", "b", "c"))
 ONE = np.ones(1)

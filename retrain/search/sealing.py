@@ -1,0 +1,159 @@
+"""From members and their calibration to a sealed bundle: graph, the boosted reference, figures, card and manifest.
+
+The test rows are looked at once, at the very end, by the finished graph and by the boosted reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from registry.bundle import CANDIDATES, CARD, FIGURES, Estimate, Lineage, Manifest, ModelBundle
+from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.schema import as_datetimes
+from registry.scoring import Scores
+from retrain.boosted import Boosted, evaluate, fit_boosted
+from retrain.calibration import Calibration
+from retrain.card import Story, card
+from retrain.export import Member, write_model
+from retrain.figures import Tried, draw
+from retrain.members import TRAINED_UNTIL, annotate
+from retrain.search.material import Material
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What a bundle is told beside its members: where it comes from, what it cost, and what later searches begin with.
+
+    `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
+    """
+
+    data_hash: str
+    seed: int
+    parent_version: str | None
+    until: datetime | None
+    seconds: Callable[[], float]
+    tell: Callable[[str, str], None]
+    heritage: Mapping[str, Any] = field(default_factory=dict)
+    study: Sequence[Mapping[str, Any]] = ()
+    tried: Sequence[Tried] = ()
+
+
+def seal(
+    material: Material, members: Sequence[Member], calibration: Calibration, out: Path, finish: Finish
+) -> ModelBundle:
+    """Write and seal the bundle in `out`, which must not be there yet."""
+    finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
+    answers = _write(material, out, members, calibration, finish)
+    finish.tell("card", "boosted reference, metrics on the test part, figures and card")
+    boosted = _boosted(material, finish.seed)
+    manifest = _manifest(material, calibration, answers, boosted, finish)
+    _present(material, manifest, answers, boosted, finish.tried, out)
+    return ModelBundle.seal(out, manifest)
+
+
+def _write(
+    material: Material,
+    out: Path,
+    members: Sequence[Member],
+    calibration: Calibration,
+    finish: Finish,
+) -> Scores:
+    test = material.frame.iloc[material.parts.test]
+    answers = write_model(
+        out,
+        members,
+        calibration,
+        material.schema,
+        material.target,
+        test=test,
+        labels=test[material.task.target],
+        study=finish.study,
+        seed=finish.seed,
+    )
+    until = None if finish.until is None else finish.until.isoformat()
+    annotate(out / CANDIDATES, **{TRAINED_UNTIL: until, "heritage": dict(finish.heritage)})
+    return answers
+
+
+def _boosted(material: Material, seed: int) -> Boosted:
+    task = material.task
+    return fit_boosted(material.frame, material.schema, material.target, task.target, material.parts, seed=seed)
+
+
+def _manifest(
+    material: Material, calibration: Calibration, answers: Scores, boosted: Boosted, finish: Finish
+) -> Manifest:
+    task, parts = material.task, material.parts
+    labels = material.labels[parts.test]
+    metric = metrics_for(task.problem)[task.metric]
+    scores = np.asarray(answers.scores, dtype=np.float64)
+    return Manifest(
+        task=task,
+        data_schema=material.schema,
+        target=material.target,
+        reference=Estimate(
+            value=metric.value(labels, scores), error=metric.standard_error(labels, scores), rows=len(labels)
+        ),
+        headroom=headroom(metric, labels, scores, boosted.scores),
+        metrics={"champion": evaluate(labels, scores, task.problem), "boosted": boosted.metrics},
+        conformal_radius=calibration.radius,
+        temperature=calibration.temperature,
+        lineage=Lineage(
+            data_hash=finish.data_hash,
+            rows=parts.counts(),
+            known_until=material.newest(*vars(parts).values()),
+            code_version=version("everfit"),
+            seed=finish.seed,
+            parent_version=finish.parent_version,
+            seconds=finish.seconds(),
+            trials=len(finish.tried),
+        ),
+    )
+
+
+def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> Estimate | None:
+    """By how much the boosted reference improves the champion when both are averaged; None where it is undefined."""
+    mixed = (scores + boosted) / 2
+    value = metric.gain(metric.value(labels, mixed), metric.value(labels, scores))
+    error = metric.paired_error(labels, scores, mixed)
+    return Estimate(value=value, error=error, rows=len(labels)) if np.isfinite([value, error]).all() else None
+
+
+def _present(
+    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted, tried: Sequence[Tried], out: Path
+) -> None:
+    """Write the figures and the card."""
+    task, rows = material.task, material.parts.test
+    labels = material.labels[rows]
+    pictures = draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores), tried)
+    story = Story(
+        scores=answers,
+        labels=labels,
+        times=None if task.time is None else as_datetimes(material.frame[task.time], task.time).to_numpy()[rows],
+        boosted=boosted,
+        told=json.loads((out / CANDIDATES).read_text(encoding="utf-8")),
+        findings=material.findings,
+        figures=[path.name for path in pictures],
+    )
+    (out / CARD).write_text(card(manifest, story), encoding="utf-8")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: many small operations are slower on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
