@@ -264,22 +264,28 @@ def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
 @click.argument("task")
 @click.option("--as-of", type=_MOMENT, help="Use only what was known at this moment (UTC); default: now.")
 @click.option("--reason", default="asked for by hand", show_default=True, help="Why, for the ledger.")
-def improve(task: str, as_of: datetime | None, reason: str) -> None:
-    """Search again, prove the challenger, promote it.
+@click.option(
+    "--remedies",
+    default="research",
+    show_default=True,
+    help="What to try until one is promoted: recalibrate, fine_tune, research, search.",
+)
+def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> None:
+    """Make a better model, prove it, promote it.
 
-    The search starts from what TASK's champion knows. The challenger is promoted only if it is better than the
-    champion on fresh rows that neither has seen.
+    All remedies but a (cold) search start from what TASK's champion knows. A challenger is promoted only if it is
+    better than the champion on fresh rows that neither has seen.
 
     \b
     Example:
-      everfit improve flights --reason "new aircraft"
+      everfit improve flights --reason "new aircraft" --remedies fine_tune,research
     """
     settings = connect()
     from flows.improve import improve as flow
     from flows.stages import perform
     from flows.workplace import find_task
 
-    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason)
+    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason, remedies=remedies)
     click.echo(f"{task}: {done['outcome']} (version {done['version'] or '-'})")
     for line in done["reasons"]:
         click.echo(f"  {line}")

@@ -56,7 +56,7 @@ def _named(flow: Flow[..., Any], name: str, parameters: dict[str, Any] | None = 
 
 
 def on_degradation() -> DeploymentEventTrigger:
-    """What starts `improve`: the event of any task, which says which task, as of when, and why."""
+    """What starts `improve`: the event of any task, which says which task, as of when, why, and how."""
     return DeploymentEventTrigger(
         name="everfit: improve what is degraded",
         match={"prefect.resource.id": "everfit.task.*"},
@@ -65,7 +65,7 @@ def on_degradation() -> DeploymentEventTrigger:
             "task": "{{ event.resource.task }}",
             "as_of": "{{ event.payload.as_of }}",
             "reason": "{{ event.payload.reason }}",
-            "cold": "{{ event.payload.cold }}",
+            "remedies": "{{ event.payload.remedies }}",
         },
     )
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from flows.backtest import Plan, place_of, progress_of, stream_of
 from flows.comparison import Comparison, WindowScore, aligned, compare
-from flows.improve import TRAINS
+from flows.remedies import TRAINS
 from flows.replay import Judged
 from flows.stream import Stream
 from flows.workplace import Workplace
@@ -118,7 +118,7 @@ def _scored(
     place: Workplace, stream: Stream, spans: Sequence[tuple[datetime, datetime]], first: str
 ) -> dict[str, Array]:
     """Of each version the metric in each window that begins after it was made."""
-    made = {first: datetime.min} | {one.version or "": one.at for one in place.ledger.read(kinds={"research"})}
+    made = {first: datetime.min} | {one.version: one.at for one in place.ledger.read(kinds={"remedy"}) if one.version}
     target = place.versions.fetch(place.task.name, first).manifest.target
     labels = target.encode(pd.Series(stream.labels))
     metric = metrics_for(target.problem)[place.task.metric]

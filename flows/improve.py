@@ -1,13 +1,18 @@
-"""The flow `improve`: research, gate, and what the verdict says. One at a time a task; killed, it is completed.
+"""The flow `improve`: a remedy, the gate, what its verdict says; the next remedy of the ladder where that was not yes.
+One at a time a task; killed, it is completed.
 
-The ledger holds the stages: `intent` before anything is done; `research` when the challenger is registered; `gate`
-with the verdict; `promotion` when the aliases have moved; `improvement` at the end, with the outcome and the costs.
+The ledger holds the stages: `intent` before anything is done; of each remedy `remedy` when its challenger is registered
+and `gate` with the verdict; `promotion` when the aliases have moved; `improvement` at the end, with outcome and costs.
+
+All challengers of an improvement meet the champion on the same fresh rows. The error probability that the gate grants,
+1 - `gate.confidence`, is shared out among them (Bonferroni); what a remedy that could not be carried out leaves of its
+share goes to those that follow.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,9 +24,9 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
 from flows.intents import Intent, Intents
-from flows.progress import reported
-from flows.publishing import alias_of, fetch, finished, publish_once, show_bundle
-from flows.rows import forget, kept, known_rows, same_columns, unseen_rows
+from flows.publishing import alias_of, fetch
+from flows.remedies import TRAINS, challenge, costs, cpu_seconds, make
+from flows.rows import forget, kept, known_rows, unseen_rows
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
@@ -29,29 +34,28 @@ from registry.decisions import Outcome, Remedy, Verdict
 from registry.errors import BusyError, DataError, InputError, NoModelError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.task import TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TRAINS = (Remedy.RESEARCH, Remedy.SEARCH)
-"""The remedies that are carried out here."""
 
 WAIT_SECONDS = 1800.0
 """How long a triggered run waits for another one of the same task."""
 
 
 @flow(name="improve", flow_run_name="improve {task}", persist_result=False)
-def improve(task: str, as_of: datetime | None = None, reason: str = "", cold: bool = False) -> dict[str, Any]:
-    """Search for a better model on the rows known at `as_of`, prove it against the champion, act on the verdict.
+def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies: str = "research") -> dict[str, Any]:
+    """Make a better model of the rows known at `as_of`, prove it against the champion, act on the verdict.
 
-    `cold` asks for a search that inherits nothing. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`;
+    `remedies` are tried in this order until one is promoted: `recalibrate`, `fine_tune`, `research`, `search`, with
+    commas between them. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`;
     the outcome is promote, hold or reject, or `refused` when it cannot be done (too few fresh labels, faulty data).
     An improvement that was broken off is completed first, and is then the answer. Raises `BusyError` while the task is
     searched or improved elsewhere, `NoModelError` without a champion, `OutsideError` when registry or store fail.
     """
     place = enter(task)
     with one_at_a_time(place):
-        entry = complete(place, place.moment(as_of), reason=reason, cold=cold)
+        entry = complete(place, place.moment(as_of), reason=reason, remedies=parse_remedies(remedies))
     return summary(entry)
 
 
@@ -65,6 +69,19 @@ def summary(entry: Entry) -> dict[str, Any]:
         "reasons": list(entry.reasons),
         "seconds": entry.seconds,
     }
+
+
+def parse_remedies(text: str) -> tuple[Remedy, ...]:
+    """Remedies from their writing. Raises `InputError` for a word that is none.
+
+    >>> parse_remedies("fine_tune, research")
+    (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or (wrong := [word for word in words if word not in TRAINS]):
+        known = ", ".join(TRAINS)
+        raise InputError(f"expected some of {known} with commas between them, got {wrong[0] if words else text!r}")
+    return tuple(Remedy(word) for word in words)
 
 
 def limit_name(task: str) -> str:
@@ -86,11 +103,11 @@ def one_at_a_time(place: Workplace) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Wish:
-    """An improvement that should be made: as of when, why, and whether it may inherit nothing."""
+    """An improvement that should be made: as of when, why, and by which remedies, with commas between them."""
 
     as_of: datetime
     reason: str
-    cold: bool = False
+    remedies: str = Remedy.RESEARCH.value
 
 
 def wished(place: Workplace) -> Wish | None:
@@ -105,7 +122,8 @@ def wished(place: Workplace) -> Wish | None:
     since = place.ledger.read(kinds={"intent", "promotion", "rollback"}, since=entry.id or 0)
     if any(one.kind != "intent" or one.outcome == "improve" for one in since):
         return None
-    return Wish(entry.at, "; ".join(entry.reasons), entry.outcome == Remedy.SEARCH)
+    remedies = (entry.outcome, *entry.details.get("then", ()))
+    return Wish(entry.at, "; ".join(entry.reasons), ",".join(remedies))
 
 
 def _idle(place: Workplace) -> bool:
@@ -116,7 +134,9 @@ def _idle(place: Workplace) -> bool:
         return False
 
 
-def complete(place: Workplace, as_of: datetime, *, reason: str = "", cold: bool = False) -> Entry:
+def complete(
+    place: Workplace, as_of: datetime, *, reason: str = "", remedies: tuple[Remedy, ...] = (Remedy.RESEARCH,)
+) -> Entry:
     """Complete the open improvement, or begin one and complete it; the entry that ends it."""
     intents = Intents(place.ledger, place.task.name)
     if (intent := intents.open("improve")) is not None:
@@ -126,7 +146,7 @@ def complete(place: Workplace, as_of: datetime, *, reason: str = "", cold: bool 
         return done
     else:
         champion = _champion(place)
-        intent = intents.begin("improve", as_of, reason=reason, cold=cold, champion=champion)
+        intent = intents.begin("improve", as_of, reason=reason, remedies=list(remedies), champion=champion)
     begun = time.monotonic()
     try:
         outcome, version, reasons, details = _carry_out(place, intents, intent)
@@ -163,12 +183,41 @@ def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str,
     """The stages in their order, each passed over when it was finished before."""
     champion = fetch(place, intent.details["champion"])
     history, fresh = rows(place, intent, champion)
-    if intents.stage(intent, "research") is None:
+    remedies = [Remedy(one) for one in intent.details.get("remedies", [Remedy.RESEARCH])]
+    if all(intents.stage(intent, "remedy", remedy=one) is None for one in remedies):
         _require_enough(place, fresh)
-    version = research(place, intents, intent, champion, history)
-    verdict = gate(place, intents, intent, champion, version, fresh)
-    act(place, intents, intent, version, verdict)
-    return verdict.outcome.value, version, verdict.reasons, _costs(intents, intent)
+    judged: list[tuple[str, Verdict]] = []
+    error = 1 - place.task.gate.confidence
+    for left, remedy in zip(range(len(remedies), 0, -1), remedies, strict=True):
+        version = make(place, intents, intent, remedy, champion, history)
+        if version is None:
+            continue
+        verdict = gate(place, intents, intent, champion, version, fresh, error / left)
+        act(place, intents, intent, version, verdict)
+        judged.append((version, verdict))
+        if verdict.outcome is Outcome.PROMOTE:
+            break
+        error -= error / left
+    if not judged:
+        raise DataError(_refusals(intents, intent, remedies))
+    version, verdict = _chosen(judged)
+    if verdict.outcome is Outcome.HOLD:
+        challenge(place, version)
+    return verdict.outcome.value, version, verdict.reasons, _costs(intents, intent, remedies)
+
+
+def _chosen(judged: Sequence[tuple[str, Verdict]]) -> tuple[str, Verdict]:
+    """The challenger that the improvement ends with: the last one if it is promoted, else the held one that gained
+    most, else the last."""
+    held = [one for one in judged if one[1].outcome is Outcome.HOLD]
+    if judged[-1][1].outcome is Outcome.PROMOTE or not held:
+        return judged[-1]
+    return max(held, key=lambda one: one[1].checks[0].value or 0.0)
+
+
+def _refusals(intents: Intents, intent: Intent, remedies: Sequence[Remedy]) -> str:
+    found = {remedy: intents.stage(intent, "remedy", remedy=remedy) for remedy in remedies}
+    return "; ".join(f"{remedy}: {', '.join(entry.reasons)}" for remedy, entry in found.items() if entry)
 
 
 def _require_enough(place: Workplace, fresh: pd.DataFrame) -> None:
@@ -177,9 +226,13 @@ def _require_enough(place: Workplace, fresh: pd.DataFrame) -> None:
         raise DataError(f"only {len(fresh):,} fresh labelled rows, {needed:,} are needed to judge a new model")
 
 
-def _costs(intents: Intents, intent: Intent) -> dict[str, Any]:
-    found = {kind: intents.stage(intent, kind) for kind in ("research", "gate")}
-    return {"seconds": {kind: round(entry.seconds, 2) for kind, entry in found.items() if entry is not None}}
+def _costs(intents: Intents, intent: Intent, remedies: Sequence[Remedy]) -> dict[str, Any]:
+    """Wall-clock seconds by remedy, gates included, and CPU-seconds and watt-hours of all together."""
+    stages = {one: [intents.stage(intent, kind, remedy=one) for kind in ("remedy", "gate")] for one in remedies}
+    found = {one: [entry for entry in entries if entry is not None] for one, entries in stages.items()}
+    cpu = sum(entry.details.get("cpu", 0.0) for entries in found.values() for entry in entries)
+    spent = {one.value: round(sum(entry.seconds for entry in entries), 2) for one, entries in found.items() if entries}
+    return {"seconds": spent, **costs(cpu)}
 
 
 @stage
@@ -197,72 +250,32 @@ def rows(place: Workplace, intent: Intent, champion: ModelBundle) -> tuple[pd.Da
     return kept(_folder(place, intent), cut)
 
 
-def research(place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> str:
-    """Search, warm-started from the champion, and register the result as the challenger; its version."""
-    if (done := intents.stage(intent, "research")) is not None and done.version is not None:
-        return done.version
-    begun = time.monotonic()
-    bundle = _find(place, intent, champion, history)
-    version = publish_once(place, intent.id, bundle)
-    challenge(place, version)
-    details = {"rows": len(history), "trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
-    reason = intent.details.get("reason", "")
-    seconds = time.monotonic() - begun
-    intents.write(
-        intent,
-        "research",
-        version=version,
-        outcome="registered",
-        reasons=(reason,) if reason else (),
-        details=details,
-        seconds=seconds,
-    )
-    show_bundle(place, bundle, version)
-    return version
-
-
-def _find(place: Workplace, intent: Intent, champion: ModelBundle, history: pd.DataFrame) -> ModelBundle:
-    """The search's bundle; one that a killed flow had finished is taken as it is."""
-    from retrain.search.session import search
-
-    folder, cold = _folder(place, intent), bool(intent.details.get("cold"))
-    if (found := finished(folder / "bundle")) is not None:
-        return found
-    task = same_columns(place.task, champion.manifest.data_schema)
-    budget = task.search if cold else task.research
-    with reported(f"{place.task.name}-research") as report:
-        return search(
-            task if cold else task.model_copy(update={"splits": task.research.splits}),
-            history,
-            folder=folder / "study",
-            out=folder / "bundle",
-            prior=None if cold else champion,
-            trials=budget.trials,
-            seconds=budget.seconds,
-            seed=place.task.search.seed,
-            parent_version=intent.details["champion"],
-            progress=report,
-        )
-
-
-@stage
-def challenge(place: Workplace, version: str) -> None:
-    """Make a version the challenger."""
-    place.versions.set(place.task.name, "challenger", version)
-
-
 def gate(
-    place: Workplace, intents: Intents, intent: Intent, champion: ModelBundle, version: str, fresh: pd.DataFrame
+    place: Workplace,
+    intents: Intents,
+    intent: Intent,
+    champion: ModelBundle,
+    version: str,
+    fresh: pd.DataFrame,
+    error: float,
 ) -> Verdict:
-    """Judge the challenger against the champion on the fresh rows; a verdict once given stands."""
+    """Judge a challenger against the champion on the fresh rows, with this error probability; a verdict once given
+    stands."""
     from retrain.gate import judge
 
-    if (done := intents.stage(intent, "gate")) is not None:
+    if (done := intents.stage(intent, "gate", version=version)) is not None:
         return Verdict.model_validate(done.details["verdict"])
-    begun = time.monotonic()
-    verdict = judge(place.task, champion, fetch(place, version), fresh)
-    details = {"verdict": verdict.model_dump(mode="json"), "rows": len(fresh), "champion": intent.details["champion"]}
-    seconds = time.monotonic() - begun
+    begun, cpu = time.monotonic(), cpu_seconds()
+    verdict = judge(with_error(place.task, error), champion, fetch(place, version), fresh)
+    made = next(one for one in place.ledger.read(kinds={"remedy"}) if one.version == version)
+    details = {
+        "verdict": verdict.model_dump(mode="json"),
+        "rows": len(fresh),
+        "champion": intent.details["champion"],
+        "remedy": made.details["remedy"],
+        "version": version,
+        **costs(cpu_seconds() - cpu),
+    }
     intents.write(
         intent,
         "gate",
@@ -270,10 +283,15 @@ def gate(
         outcome=verdict.outcome.value,
         reasons=verdict.reasons,
         details=details,
-        seconds=seconds,
+        seconds=time.monotonic() - begun,
     )
     show_verdict(place, version, verdict)
     return verdict
+
+
+def with_error(task: TaskSpec, error: float) -> TaskSpec:
+    """The task with a gate of this error probability."""
+    return task.model_copy(update={"gate": task.gate.model_copy(update={"confidence": 1 - error})})
 
 
 def show_verdict(place: Workplace, version: str, verdict: Verdict) -> None:
@@ -311,7 +329,7 @@ def _require_unchanged(place: Workplace, intents: Intents, intent: Intent, versi
     champion, now = intent.details["champion"], place.versions.get(place.task.name, "champion")
     if now not in (champion, version):
         raise StateError(f"version {version} was proved against {champion}, but {now} is the champion now")
-    judged = intents.stage(intent, "gate")
+    judged = intents.stage(intent, "gate", version=version)
     since = (judged.id if judged else None) or 0
     for one in place.ledger.read(kinds={"promotion", "rollback"}, since=since):
         if one.details.get("intent") != intent.id:

@@ -1,7 +1,7 @@
 """Intents: what a flow has set out to do, in the ledger before it begins, so that a killed flow is completed.
 
 An intent is an entry of kind `intent`; its end is an entry of kind `improvement` or `search` that carries its id. In
-between, each stage leaves its own entry (`research`, `gate`, `promotion`) with the id. Whoever comes next finds the
+between, each stage leaves its own entry (`remedy`, `gate`, `promotion`) with the id. Whoever comes next finds the
 open intent and goes on after the last stage that was finished, with the rows and the moment it began with.
 """
 
@@ -51,9 +51,10 @@ class Intents:
         self.write(intent, "intent", outcome=what, details=details)
         return intent
 
-    def stage(self, intent: Intent, kind: str) -> Entry | None:
-        """The entry that a stage of this intent left, or None."""
-        found = [entry for entry in self._ledger.read(kinds={kind}) if entry.details.get("intent") == intent.id]
+    def stage(self, intent: Intent, kind: str, **details: Any) -> Entry | None:
+        """The newest entry that a stage of this intent left, with these details, or None."""
+        wanted = {"intent": intent.id, **details}.items()
+        found = [entry for entry in self._ledger.read(kinds={kind}) if wanted <= entry.details.items()]
         return found[-1] if found else None
 
     def write(self, intent: Intent, kind: str, *, details: Mapping[str, Any] | None = None, **fields: Any) -> Entry:

@@ -31,5 +31,5 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     if promoted(look):
         return found
     if (wish := wished(place)) is not None:
-        found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, cold=wish.cold)
+        found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, remedies=wish.remedies)
     return found

@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.improve import show_verdict
+from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import from_log
 from flows.stages import say, stage
@@ -23,7 +23,6 @@ from registry.decisions import Outcome, Verdict
 from registry.errors import BusyError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
-from registry.task import TaskSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,13 +129,9 @@ def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as
     from retrain.gate import judge
 
     rows = fresh_rows(place, champion, challenger, as_of)
-    return judge(strict(place.task), champion, challenger, rows), len(rows)
-
-
-def strict(task: TaskSpec) -> TaskSpec:
-    """The task with the confidence that each of several looks must reach."""
-    confidence = 1 - (1 - task.gate.confidence) / LOOKS
-    return task.model_copy(update={"gate": task.gate.model_copy(update={"confidence": confidence})})
+    return judge(with_error(place.task, (1 - place.task.gate.confidence) / LOOKS), champion, challenger, rows), len(
+        rows
+    )
 
 
 def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:

@@ -110,6 +110,6 @@ def announce(place: Workplace, wish: Wish | None) -> None:
     emit_event(
         event=EVENT,
         resource={"prefect.resource.id": f"everfit.task.{place.task.name}", "task": place.task.name},
-        payload={"as_of": wish.as_of.isoformat(), "reason": wish.reason, "cold": wish.cold},
+        payload={"as_of": wish.as_of.isoformat(), "reason": wish.reason, "remedies": wish.remedies},
     )
     say(f"asked for an improvement: {wish.reason}")

@@ -41,6 +41,7 @@ from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, faults, lag, shifts, thin
 from monitor.measurements import WindowRecord
+from monitor.remedy import Trial, climb
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.schema import Frozen
@@ -54,6 +55,9 @@ EXPLAINING = 0.05
 
 MOST_NAMED = 5
 
+ORDER = "auc"
+"""A metric of the order of rows alone, which recalibration leaves alone: only a former champion could help."""
+
 MIN_LABELS = Monitor().min_labels
 
 ActKind: TypeAlias = Literal["promotion", "remedy"]
@@ -61,10 +65,13 @@ ActKind: TypeAlias = Literal["promotion", "remedy"]
 
 class Act(Frozen):
     """Something done about the model at a moment of event time: a version promoted (or rolled back to), or a remedy
-    tried, whatever became of it."""
+    tried, whatever became of it. `promoted` is told where a gate has judged the remedy, `cpu` its cost in seconds."""
 
     kind: ActKind
     at: datetime
+    remedy: Remedy | None = None
+    promoted: bool | None = None
+    cpu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,10 +219,33 @@ def _every(history: Sequence[WindowRecord]) -> timedelta:
     return sum((one.window.end - one.window.start for one in history), timedelta()) / len(history)
 
 
-def _told(remedy: Remedy, seen: Assessment, *, before: Sequence[str] = (), after: Sequence[str] = ()) -> Decision:
-    return Decision(
-        remedy=remedy, severity=seen.severity, reasons=(*before, *seen.reasons, *after), diagnosis=seen.diagnosis
-    )
+def _told(
+    remedy: Remedy,
+    seen: Assessment,
+    *,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    then: Sequence[Remedy] = (),
+) -> Decision:
+    reasons = (*before, *seen.reasons, *after)
+    return Decision(remedy=remedy, severity=seen.severity, reasons=reasons, diagnosis=seen.diagnosis, then=tuple(then))
+
+
+def _mend(
+    spec: PerformancePolicy,
+    seen: Assessment,
+    history: Sequence[WindowRecord],
+    acts: Sequence[Act],
+    before: Sequence[str] = (),
+) -> Decision:
+    """Climb the ladder."""
+    trials = [Trial(act.remedy, act.promoted, act.cpu) for act in acts if act.remedy and act.promoted is not None]
+    ladder = [Remedy(rung) for rung in spec.ladder]
+    former = sum(act.kind == "promotion" for act in acts) > 1
+    if history and history[-1].metric == ORDER and not former and len(ladder) > 1:
+        ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
+    (first, *then), why = climb(ladder, trials, seen.diagnosis)
+    return _told(first, seen, before=before, after=(why,) if len(ladder) > 1 else (), then=then)
 
 
 def _on_performance(
@@ -227,9 +257,9 @@ def _on_performance(
         return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
         waiting = _waiting(spec, history, acts)
-        return _told(Remedy.NONE if waiting else Remedy.RESEARCH, seen, after=waiting)
+        return _told(Remedy.NONE, seen, after=waiting) if waiting else _mend(spec, seen, history, acts)
     stale = _stale(spec, history, acts)
-    return _told(Remedy.RESEARCH if stale else Remedy.NONE, seen, before=stale)
+    return _mend(spec, seen, history, acts, stale) if stale else _told(Remedy.NONE, seen)
 
 
 def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]) -> Decision:
@@ -254,8 +284,8 @@ def _every_so_often(
     spec: PeriodicPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
 ) -> Decision:
     passed = _since(history, max((act.at for act in acts), default=datetime.min))
-    remedy = Remedy.RESEARCH if passed >= spec.every else Remedy.NONE
-    if remedy is Remedy.RESEARCH and seen.severity == "faulty":
+    remedy = Remedy(spec.remedy) if passed >= spec.every else Remedy.NONE
+    if remedy is not Remedy.NONE and seen.severity == "faulty":
         remedy = Remedy.ALERT
     said = f"{passed} windows since the last promotion or remedy, one is due every {spec.every}"
     return _told(remedy, seen, before=(said,))

@@ -23,7 +23,7 @@ from monitor.shelf import Shelf
 from monitor.views import Fresh, Side, View, reference_side, window_side
 from monitor.windows import Span, due
 from registry.bundle import ModelBundle
-from registry.decisions import Decision
+from registry.decisions import Decision, Outcome, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.task import TaskSpec
@@ -36,7 +36,7 @@ GROWTH = 1.1
 """A window is measured again when its labels (or rows) have grown by a tenth, or all labels are there."""
 
 WINDOW, DECISION = "window", "decision"
-_ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", "research": "remedy", "gate": "remedy"}
+_ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", "remedy": "remedy", "gate": "remedy"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:
 def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledger: Ledger, as_of: datetime) -> Decision:
     """The decision on this history; written down unless the newest one is about the same."""
     entries = ledger.read(kinds=_ACTS, last=HISTORY)
-    acts = [Act(kind=_ACTS[entry.kind], at=entry.at) for entry in entries if entry.at <= as_of]
+    acts = _acts([entry for entry in entries if entry.at <= as_of])
     decision = decide(task.policy, history, acts, version=version, min_labels=task.monitor.min_labels)
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
     before = ledger.read(kinds={DECISION}, last=1)
@@ -161,6 +161,7 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
     details = {
         "seen": newest,
         "window": history[-1].window.model_dump(mode="json") if history else None,
+        "then": list(decision.then),
         "diagnosis": None if told is None else told.model_dump(mode="json", exclude_defaults=True),
     }
     ledger.write(
@@ -176,3 +177,18 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
         )
     )
     return decision
+
+
+def _acts(entries: Sequence[Entry]) -> list[Act]:
+    """What was done, with what each remedy that a gate has judged came to, and cost with its gate."""
+    made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
+    acts = []
+    for entry in entries:
+        act = Act(kind=_ACTS[entry.kind], at=entry.at)
+        if entry.kind == "gate" and (remedy := entry.details.get("remedy")):
+            cpu = made.get(entry.version, 0.0) + entry.details.get("cpu", 0.0)
+            act = act.model_copy(
+                update={"remedy": Remedy(remedy), "promoted": entry.outcome == Outcome.PROMOTE, "cpu": cpu}
+            )
+        acts.append(act)
+    return acts

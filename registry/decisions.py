@@ -14,6 +14,8 @@ class Remedy(StrEnum):
 
     NONE = "none"
     ALERT = "alert"
+    RECALIBRATE = "recalibrate"
+    FINE_TUNE = "fine_tune"
     RESEARCH = "research"
     SEARCH = "search"
 
@@ -46,7 +48,8 @@ class Diagnosis(Frozen):
 
 
 class Decision(Frozen):
-    """What a policy wants done about one window, and why.
+    """What a policy wants done about one window, and why. `then` are the remedies to go on to, should the first one's
+    challenger not be proven.
 
     `severity`: `ok`; `shifted` (something moved, and no fall of performance is seen); `faulty` (the data are broken:
     never answered by training on them); `degraded` (performance fell beyond what is tolerated: this is what triggers).
@@ -56,6 +59,7 @@ class Decision(Frozen):
     severity: Severity
     reasons: tuple[str, ...]
     diagnosis: Diagnosis | None = None
+    then: tuple[Remedy, ...] = ()
 
 
 class Check(Frozen):

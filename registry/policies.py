@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from registry.durations import Duration, format_duration
 from registry.schema import Frozen
@@ -51,6 +51,10 @@ def format_false_alarms(value: FalseAlarms) -> str:
 Budget: TypeAlias = Annotated[FalseAlarms, BeforeValidator(parse_false_alarms), PlainSerializer(format_false_alarms)]
 
 
+Rung: TypeAlias = Literal["recalibrate", "fine_tune", "research", "search"]
+"""A remedy that makes a challenger, cheapest first."""
+
+
 class PerformancePolicy(Frozen):
     """Degraded performance triggers; shift only explains.
 
@@ -68,6 +72,15 @@ class PerformancePolicy(Frozen):
     refresh: int | None = Field(
         None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
     )
+    ladder: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("recalibrate", "fine_tune", "research")
+
+    @field_validator("ladder")
+    @classmethod
+    def _climb(cls, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
+        order = [get_args(Rung).index(rung) for rung in ladder]
+        if order != sorted(set(order)):
+            raise ValueError(f"expected each rung once, cheapest first ({', '.join(get_args(Rung))})")
+        return ladder
 
 
 class NeverPolicy(Frozen):
@@ -77,10 +90,11 @@ class NeverPolicy(Frozen):
 
 
 class PeriodicPolicy(Frozen):
-    """Asks for a re-search every so many windows, whatever was measured: the baseline to beat."""
+    """Asks for a remedy every so many windows, whatever was measured: the baseline to beat."""
 
     kind: Literal["periodic"] = "periodic"
     every: int = Field(4, ge=1)
+    remedy: Rung = "research"
 
 
 class DriftPolicy(Frozen):

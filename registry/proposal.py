@@ -223,7 +223,10 @@ COMMENTS = {
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",
     "policy.cooldown": "Windows after a remedy in which none is triggered.",
     "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
+    "policy.ladder": "Remedies, cheapest first: recalibrate, fine_tune, research (warm-started), search (cold).\n"
+    "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
     "policy.every": "Windows between two remedies.",
+    "policy.remedy": "What is tried each time.",
     "alerts": "Which decisions are told to the channels of EVERFIT_ALERT_URLS, and how often (in event time).",
     "alerts.least": "Least severity that is told: shifted < faulty < degraded. All of them are in the ledger.",
     "alerts.cooldown": "At most one message of a severity within this time, unless it gets worse or is over.",

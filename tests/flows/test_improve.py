@@ -65,20 +65,20 @@ lifecycle.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}
 def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workplace) -> None:
     watched = {"window": 2, "decision": 1, "alert": 1}
     run_and_die("publish")
-    assert kinds(degraded) == {**watched, "intent": 1}
+    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 1}  # its champion has no networks to be tuned
     assert degraded.versions.get("handmade", "champion") == "1"
-    (bundle,) = degraded.study.glob("*/bundle/bundle.json")
+    (bundle,) = degraded.study.glob("*/research/bundle/bundle.json")
     made = bundle.stat().st_mtime_ns
 
     run_and_die("promote")
-    assert kinds(degraded) == {**watched, "intent": 1, "research": 1, "gate": 1}
+    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 2, "gate": 1}
     assert bundle.stat().st_mtime_ns == made
     assert [one.version for one in degraded.versions.list("handmade")] == ["1", "2"]
 
     found = lifecycle.fn("handmade", as_of=AS_OF)["improvement"]
     assert (found["outcome"], found["version"], found["champion"]) == ("promote", "2", "1")
     assert "auc" in found["reasons"][0]
-    done = {"intent": 1, "research": 1, "gate": 1, "promotion": 1, "improvement": 1}
+    done = {"intent": 1, "remedy": 2, "gate": 1, "promotion": 1, "improvement": 1}
     assert kinds(degraded) == {**watched, **done}
     assert {entry.at for entry in degraded.ledger.read(kinds=done)} == {AS_OF}
     aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}
@@ -104,7 +104,7 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
     place.ledger.write(Entry(task="handmade", kind="decision", at=at, outcome="research", reasons=("auc fell",)))
     wish = wished(place)
     assert wish is not None
-    assert (wish.as_of, wish.reason, wish.cold) == (at, "auc fell", False)
+    assert (wish.as_of, wish.reason, wish.remedies) == (at, "auc fell", "research")
     Intents(place.ledger, "handmade").begin("improve", at, champion="1")
     assert wished(place).reason == "an improvement was broken off"  # type: ignore[union-attr]
     with one_at_a_time(place):
@@ -114,7 +114,7 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
 def test_a_rollback_by_hand_answers_a_decision(place: Workplace) -> None:
     at = datetime(2024, 3, 9)
     place.ledger.write(Entry(task="handmade", kind="decision", at=at, outcome="search", reasons=("auc fell",)))
-    assert wished(place).cold  # type: ignore[union-attr]
+    assert wished(place).remedies == "search"  # type: ignore[union-attr]
     place.ledger.write(Entry(task="handmade", kind="rollback", at=at, version="0"))
     assert wished(place) is None
 
@@ -168,14 +168,17 @@ def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path:
     proved, chosen = place.versions.publish(bundle), place.versions.publish(bundle)
     intents = Intents(place.ledger, "handmade")
     intent = intents.begin("improve", datetime(2024, 3, 3), champion="1")
-    intents.write(intent, "research", version=proved)
-    intents.write(
-        intent, "gate", version=proved, details={"verdict": {"outcome": "promote", "reasons": [], "checks": []}}
-    )
+    write_proof(intents, intent, proved)
     place.versions.promote("handmade", chosen)
     entry = complete(place, intent.at)
     assert (entry.outcome, entry.reasons) == ("refused", ("version 2 was proved against 1, but 3 is the champion now",))
     assert place.versions.get("handmade", "champion") == chosen
+
+
+def write_proof(intents: Intents, intent: Intent, version: str) -> None:
+    intents.write(intent, "remedy", version=version, details={"remedy": "research"})
+    verdict = {"outcome": "promote", "reasons": [], "checks": []}
+    intents.write(intent, "gate", version=version, details={"verdict": verdict, "version": version})
 
 
 def proved(place: Workplace, tmp_path: Path) -> tuple[Intents, Intent, str]:
@@ -184,9 +187,7 @@ def proved(place: Workplace, tmp_path: Path) -> tuple[Intents, Intent, str]:
     version = place.versions.publish(place.versions.fetch("handmade", "1"))
     intents = Intents(place.ledger, "handmade")
     intent = intents.begin("improve", datetime(2024, 3, 3), champion="1")
-    intents.write(intent, "research", version=version)
-    verdict = {"outcome": "promote", "reasons": [], "checks": []}
-    intents.write(intent, "gate", version=version, details={"verdict": verdict})
+    write_proof(intents, intent, version)
     place.versions.promote("handmade", version)
     return intents, intent, version
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows.improve import one_at_a_time
-from flows.second_look import KIND, LOOKS, fresh_rows, held_challenger, look_again, strict
+from flows.second_look import KIND, LOOKS, fresh_rows, held_challenger, look_again
 from flows.watch import watch
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -172,10 +172,6 @@ def test_a_task_that_is_never_repaired_gets_none(place: Workplace, tmp_path: Pat
     hold(place, tmp_path / "held", quality=-1.0)
     assert held_challenger(place) is not None
     assert held_challenger(replace(place, task=make_task(policy={"kind": "never"}))) is None
-
-
-def test_the_looks_share_one_error_probability(place: Workplace) -> None:
-    assert 1 - strict(place.task).gate.confidence == pytest.approx((1 - place.task.gate.confidence) / LOOKS)
 
 
 def test_watching_promotes_only_where_it_repairs(make_place: Callable[..., Workplace], tmp_path: Path) -> None:

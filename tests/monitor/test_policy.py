@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
@@ -87,7 +89,7 @@ def test_one_bad_window_is_evidence_and_not_enough() -> None:
 
 def test_several_in_a_row_ask_for_a_research_in_figures() -> None:
     found = decide(DEFAULT, weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7))
-    assert (found.remedy, found.severity) == (Remedy.RESEARCH, "degraded")
+    assert (found.remedy, found.severity) == (Remedy.FINE_TUNE, "degraded")
     assert found.reasons[1].startswith(
         "auc 0.650 +/- 0.006 on 12,000 labels in windows 2 to 3, reference 0.704 +/- 0.005 (its test rows and 2 "
         "windows before): worse by 0.0538, tolerated 0.014; evidence "
@@ -142,7 +144,7 @@ def test_a_challenger_is_tried_after_so_many_windows_though_nothing_is_degraded(
     spec = PerformancePolicy(refresh=4)
     assert decide(spec, weeks([GOOD] * 3)).remedy is Remedy.NONE
     found = decide(spec, weeks([GOOD] * 4))
-    assert (found.remedy, found.severity) == (Remedy.RESEARCH, "ok")
+    assert (found.remedy, found.severity) == (Remedy.FINE_TUNE, "ok")
     assert "4 windows since the last promotion or remedy" in found.reasons[0]
     assert decide(DEFAULT, weeks([GOOD] * 40)).remedy is Remedy.NONE
 
@@ -151,14 +153,33 @@ def test_a_remedy_puts_the_next_one_off() -> None:
     spec = PerformancePolicy(refresh=4)
     tried = Act(kind="remedy", at=end_of(2))
     assert decide(spec, weeks([GOOD] * 6), [tried]).remedy is Remedy.NONE
-    assert decide(spec, weeks([GOOD] * 7), [tried]).remedy is Remedy.RESEARCH
+    assert decide(spec, weeks([GOOD] * 7), [tried]).remedy is Remedy.FINE_TUNE
     broken = [*weeks([GOOD] * 8), record(8, performance(GOOD), BROKEN)]
     assert decide(spec, broken).remedy is Remedy.ALERT
 
 
+def test_the_ladder_is_climbed_as_the_ledger_advises() -> None:
+    """Untried, the cheap rung comes first; after it has failed often enough it is passed over. Recalibration is no rung
+    of a metric of order, unless a former champion might come back."""
+    history = weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
+    found = decide(DEFAULT, history)
+    assert (found.remedy, found.then) == (Remedy.FINE_TUNE, (Remedy.RESEARCH,))
+    assert found.reasons[-1] == (
+        "remedies expected to be cheapest: fine_tune (20 CPU-s, promoted in 50%), then research (90 CPU-s, promoted in "
+        "50%)"
+    )
+    early = end_of(0) - timedelta(days=90)
+    failed = [Act(kind="remedy", at=early, remedy=Remedy.FINE_TUNE, promoted=False, cpu=30.0)] * 6
+    found = decide(DEFAULT, history, failed)
+    assert (found.remedy, found.then) == (Remedy.RESEARCH, ())
+    promoted = [Act(kind="promotion", at=early)] * 2
+    assert decide(DEFAULT, history, promoted).remedy is Remedy.RECALIBRATE
+    assert decide(DEFAULT.model_copy(update={"ladder": ("search",)}), history).remedy is Remedy.SEARCH
+
+
 def test_labels_that_come_late_are_judged_when_they_come() -> None:
     found = decide(DEFAULT, [*weeks([GOOD, 0.64, 0.64]), *weeks([None] * 5)[3:]])
-    assert found.remedy is Remedy.RESEARCH
+    assert found.remedy is Remedy.FINE_TUNE
 
 
 def test_other_versions_windows_say_nothing_of_the_champion() -> None:

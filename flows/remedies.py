@@ -1,0 +1,177 @@
+"""The rungs of the ladder: each makes a challenger out of a champion and the rows known, and registers it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.intents import Intent, Intents
+from flows.progress import Reporter, reported
+from flows.publishing import fetch, finished, publish_once, show_bundle
+from flows.rows import same_columns
+from flows.stages import say, stage
+from flows.workplace import Workplace
+from registry.bundle import ModelBundle
+from registry.decisions import Remedy
+from registry.errors import BusyError, InputError, StateError
+from registry.task import Research, Search, TaskSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from retrain.renewal import Request
+
+TRAINS = (Remedy.RECALIBRATE, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
+"""The remedies that make a challenger, cheapest first."""
+
+FORMER = 3
+"""Former champions that may come back, the newest ones."""
+
+WATTS = 12.0
+"""Estimate of what a busy core takes, its share of memory and supply included: energy in the ledger is CPU-time times
+this, no measurement."""
+
+
+def cpu_seconds() -> float:
+    """CPU-seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def make(
+    place: Workplace, intents: Intents, intent: Intent, remedy: Remedy, champion: ModelBundle, history: pd.DataFrame
+) -> str | None:
+    """Carry a remedy out and register its result as the challenger; its version, or None when it cannot be done here.
+
+    What was finished before is not done again.
+    """
+    if (done := intents.stage(intent, "remedy", remedy=remedy)) is not None:
+        return done.version
+    begun, cpu = time.monotonic(), cpu_seconds()
+    details: dict[str, Any] = {"remedy": remedy.value, "rows": len(history)}
+    version, reasons = None, tuple(filter(None, (intent.details.get("reason", ""),)))
+    try:
+        bundle = _found(place, intent, remedy, champion, history)
+    except BusyError:
+        raise
+    except (InputError, StateError) as error:
+        say(f"{remedy.value} is no remedy here: {error}")
+        reasons = (str(error),)
+    else:
+        version = publish_once(place, f"{intent.id}-{remedy.value}", bundle)
+        challenge(place, version)
+        details |= {"trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
+        show_bundle(place, bundle, version)
+    intents.write(
+        intent,
+        "remedy",
+        version=version,
+        outcome="refused" if version is None else "registered",
+        reasons=reasons,
+        details={**details, **costs(cpu_seconds() - cpu)},
+        seconds=time.monotonic() - begun,
+    )
+    return version
+
+
+def costs(cpu: float) -> dict[str, float]:
+    """CPU-seconds and the energy they stand for, in watt-hours, as the ledger holds them."""
+    return {"cpu": round(cpu, 2), "watt_hours": round(cpu * WATTS / 3600, 4)}
+
+
+@stage
+def challenge(place: Workplace, version: str) -> None:
+    """Make a version the challenger."""
+    place.versions.set(place.task.name, "challenger", version)
+
+
+def _found(
+    place: Workplace, intent: Intent, remedy: Remedy, champion: ModelBundle, history: pd.DataFrame
+) -> ModelBundle:
+    """The remedy's bundle; one that a killed flow had finished is taken as it is."""
+    folder = place.study / intent.id / remedy.value
+    if (found := finished(folder / "bundle")) is not None:
+        return found
+    with reported(f"{place.task.name}-{remedy.value.replace('_', '-')}") as report:
+        job = _Job(place, intent.details["champion"], champion, history, folder, report)
+        ways: Mapping[Remedy, Callable[[], ModelBundle]] = {
+            Remedy.RECALIBRATE: job.recalibrate,
+            Remedy.FINE_TUNE: job.fine_tune,
+            Remedy.RESEARCH: job.research,
+            Remedy.SEARCH: job.search,
+        }
+        return ways[remedy]()
+
+
+def former_champions(place: Workplace, champion: str) -> list[str]:
+    """The newest versions that were champions before, the newest first."""
+    served = [str(one.version) for one in place.ledger.read(kinds={"promotion", "rollback"})]
+    known = {one.version for one in place.versions.list(place.task.name)}
+    return [version for version in dict.fromkeys(reversed(served)) if version != champion and version in known][:FORMER]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A remedy to be carried out on the champion (`version`) with the rows of `history`, into `folder`."""
+
+    place: Workplace
+    version: str
+    champion: ModelBundle
+    history: pd.DataFrame
+    folder: Path
+    report: Reporter
+
+    @property
+    def task(self) -> TaskSpec:
+        return same_columns(self.place.task, self.champion.manifest.data_schema)
+
+    def recalibrate(self) -> ModelBundle:
+        from retrain.recalibration import recalibrate
+
+        versions = former_champions(self.place, self.version)
+        return recalibrate(self._request(), {one: fetch(self.place, one) for one in versions})
+
+    def fine_tune(self) -> ModelBundle:
+        from retrain.fine_tuning import fine_tune
+
+        return fine_tune(self._request())
+
+    def research(self) -> ModelBundle:
+        budget = self.place.task.research
+        return self._search(self.task.model_copy(update={"splits": budget.splits}), budget, self.champion)
+
+    def search(self) -> ModelBundle:
+        return self._search(self.task, self.place.task.search, None)
+
+    def _request(self) -> Request:
+        from retrain.renewal import Request
+
+        return Request(
+            task=self.task,
+            bundle=self.champion,
+            version=self.version,
+            frame=self.history,
+            out=self.folder / "bundle",
+            seconds=self.task.research.seconds,
+            seed=self.task.search.seed,
+            progress=self.report,
+        )
+
+    def _search(self, task: TaskSpec, budget: Search | Research, prior: ModelBundle | None) -> ModelBundle:
+        from retrain.search.session import search
+
+        return search(
+            task,
+            self.history,
+            folder=self.folder / "study",
+            out=self.folder / "bundle",
+            prior=prior,
+            trials=budget.trials,
+            seconds=budget.seconds,
+            seed=task.search.seed,
+            parent_version=self.version,
+            progress=self.report,
+        )

@@ -1,0 +1,73 @@
+"""Which remedies to try, in which order: the cheapest way to a promoted challenger, in expectation.
+
+Trying a rung of cost c that is promoted with probability p before a way of cost C costs c + (1 - p) C, which is less
+than C itself if c < p C. From the top rung down, each is taken in where that holds. Probability and cost are learnt
+from what each rung has achieved on this task before (the ledger); a few imagined trials stand in for what is not known
+yet, and say that recalibration alone is likely to help where the classes' shares have moved or an old world is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from registry.decisions import Diagnosis, Remedy
+
+USUAL_COST = {Remedy.RECALIBRATE: 8.0, Remedy.FINE_TUNE: 20.0, Remedy.RESEARCH: 90.0, Remedy.SEARCH: 400.0}
+"""CPU-seconds of a rung that was never tried here, in proportion to those that were."""
+
+IMAGINED = 2.0
+"""So many trials are imagined of each rung."""
+LIKELY, UNLIKELY, EVEN = 0.6, 0.15, 0.5
+"""Shares of the imagined trials that were promoted."""
+NEWEST = 12
+"""Trials of a rung that count."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A remedy tried before: whether its challenger was promoted, and its cost in CPU-seconds."""
+
+    remedy: Remedy
+    promoted: bool
+    cpu: float
+
+
+def climb(
+    ladder: Sequence[Remedy], trials: Sequence[Trial], diagnosis: Diagnosis | None = None
+) -> tuple[list[Remedy], str]:
+    """The rungs worth trying, in order, and why in words.
+
+    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], [])[0]
+    [<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>]
+    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], [Trial(Remedy.FINE_TUNE, False, 20.0)] * 6)[0]
+    [<Remedy.RESEARCH: 'research'>]
+    """
+    costs = {rung: _cost(rung, trials) for rung in ladder}
+    chances = {rung: _chance(rung, trials, diagnosis) for rung in ladder}
+    way, expected = [ladder[-1]], costs[ladder[-1]]
+    for rung in reversed(ladder[:-1]):
+        if costs[rung] < chances[rung] * expected:
+            way.insert(0, rung)
+            expected = costs[rung] + (1 - chances[rung]) * expected
+    told = ", then ".join(f"{rung} ({costs[rung]:.0f} CPU-s, promoted in {chances[rung]:.0%})" for rung in way)
+    return way, f"remedies expected to be cheapest: {told}"
+
+
+def _cost(rung: Remedy, trials: Sequence[Trial]) -> float:
+    """The mean cost of a rung's newest trials; of an untried one the usual cost, in proportion to what others took."""
+    if mine := [one.cpu for one in trials if one.remedy is rung][-NEWEST:]:
+        return sum(mine) / len(mine)
+    others = [one for one in trials if one.remedy in USUAL_COST]
+    usual = sum(USUAL_COST[one.remedy] for one in others)
+    pace = sum(one.cpu for one in others) / usual if usual else 1.0
+    return USUAL_COST[rung] * pace
+
+
+def _chance(rung: Remedy, trials: Sequence[Trial], diagnosis: Diagnosis | None) -> float:
+    mine = [one.promoted for one in trials if one.remedy is rung][-NEWEST:]
+    share = EVEN
+    if rung is Remedy.RECALIBRATE:
+        back = diagnosis is not None and (diagnosis.kind == "prior shift" or diagnosis.recurs is not None)
+        share = LIKELY if back else UNLIKELY
+    return (sum(mine) + IMAGINED * share) / (len(mine) + IMAGINED)
