@@ -2,6 +2,7 @@
 
     model.onnx           raw columns in; prediction, probabilities or interval, uncertainty out
     weights.safetensors  the members' weights, for warm starts
+    networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
     reference.parquet    conformed rows no member was fitted to, with labels and the graph's own outputs
     card.md              the model card
@@ -44,6 +45,7 @@ from registry.task import TaskSpec
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"
 WEIGHTS = "weights.safetensors"
+NETWORKS = "networks.onnx"
 CANDIDATES = "candidates.json"
 REFERENCE = "reference.parquet"
 CARD = "card.md"

@@ -1,6 +1,6 @@
 """Trained members to what is served: one ONNX graph from raw columns to calibrated answers, proven equal to torch.
 
-    columns -> preparation (written by hand) -> members and their mixture (exported from torch) -> answers
+    columns -> preparation (written by hand) -> members (exported from torch) -> mixture (by hand) -> answers
 
 `write_model` is the door: it writes the four files of a bundle that come from the members.
 """
@@ -8,11 +8,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,43 +17,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.compose
 import pandas as pd
 import torch
 from onnx import TensorProto, helper
+from onnxscript.optimizer import optimize
+from onnxscript.rewriter import rewrite
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from registry.bundle import CANDIDATES, LABEL, MODEL, REFERENCE, WEIGHTS
+from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS
 from registry.errors import DataError
 from registry.metrics import Array
 from registry.schema import Schema, as_strings
 from registry.scoring import OUTPUTS, Graph, Scores, differences, outputs_of, require_small
 from registry.target import Target
-from retrain.calibration import Calibration, TargetScale
-from retrain.levels import TINY
+from retrain.calibration import Calibration
+from retrain.mixture_graph import add_mixture
+from retrain.network_graph import CATEGORIES, NUMERIC, OPSET, embed, exported, member_name, without_weights
 from retrain.preparation import Preparation, Prepared
 from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation
-from retrain.training import LOG_SCALE
 
-OPSET, ML_OPSET, IR_VERSION = 20, 3, 10
+ML_OPSET, IR_VERSION = 3, 10
 PARITY_ROWS = 1_000
 REFERENCE_ROWS = 2_000
 _BATCH = 4_096
 SCALE = "scale"
 """Key of `candidates.json` with a regression target's scale."""
-_BODY = f"{PREFIX}body:"
 
 
 @dataclass(frozen=True)
 class Member:
     """A trained network of the ensemble: `module(numeric, categories)` gives (n, d_out), see `calibration.py`.
-    `candidate` is the JSON of what it was built from, kept for warm starts."""
+    `candidate` is the JSON of what it was built from, kept for warm starts; `graph` its nodes, if they are known."""
 
     module: nn.Module
     preparation: Preparation
     weight: float
     candidate: Mapping[str, Any] = field(default_factory=dict)
+    graph: onnx.GraphProto | None = field(default=None, repr=False, compare=False)
 
 
 def write_model(
@@ -97,21 +95,58 @@ def write_model(
 
 
 def export(members: Sequence[Member], calibration: Calibration, schema: Schema, target: Target, path: Path) -> None:
-    """Write the ONNX graph: inputs and outputs as `registry/bundle.py` describes them. Puts modules in eval mode."""
+    """Write the ONNX graph: inputs and outputs as `registry/bundle.py` describes them, constants folded. Beside it goes
+    what a later export takes the members' nodes from. Puts modules in eval mode."""
     refuse_names(schema)
     if not math.isclose(total := sum(member.weight for member in members), 1, abs_tol=1e-6):
         raise ValueError(f"expected weights that sum to 1, got {total:g} of {len(members)} members")
     builder = GraphBuilder()
     preparations = _distinct(members)
-    arrays = [add_preparation(builder, preparation) for preparation in preparations]
-    body = onnx.compose.add_prefix(_body(members, preparations, calibration, target), _BODY)
-    for index, (numeric, categories) in enumerate(arrays):
-        builder.name(numeric, f"{_BODY}numeric_{index}")
-        builder.name(categories, f"{_BODY}categories_{index}")
-    builder.nodes.extend(body.graph.node)
-    builder.constants.extend(body.graph.initializer)
-    _answer(builder, target)
-    onnx.save(_model(builder, schema, target), path)
+    arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
+    outputs = []
+    for place, member in enumerate(members):
+        found = _embedded(builder, member, *arrays[preparations.index(member.preparation)])
+        builder.name(found, member_name(place))
+        outputs.append(member_name(place))
+    d_out = 2 if calibration.scale is not None else len(target.classes)
+    answers = add_mixture(builder, outputs, [member.weight for member in members], d_out, calibration)
+    if target.classes:
+        answers["prediction"] = builder.add(
+            "LabelEncoder",
+            answers["prediction"],
+            domain=ML_DOMAIN,
+            keys_int64s=range(len(target.classes)),
+            values_strings=target.classes,
+        )
+    for name in outputs_of(target.problem):
+        builder.name(answers[name], name)
+    model = _model(builder, schema, target)
+    names = {name for member in members for name in member.module.state_dict()}
+    onnx.save(without_weights(model, names), path.with_name(NETWORKS))
+    lean = rewrite(optimize(model))
+    onnx.checker.check_model(lean)
+    onnx.save(lean, path)
+
+
+def _named(builder: GraphBuilder, index: int, preparation: Preparation) -> tuple[str, str]:
+    """A preparation's arrays, under the names by which a member's graph is found again."""
+    names = (f"{PREFIX}{NUMERIC}_{index}", f"{PREFIX}{CATEGORIES}_{index}")
+    for source, name in zip(add_preparation(builder, preparation), names, strict=True):
+        builder.name(source, name)
+    return names
+
+
+def _embedded(builder: GraphBuilder, member: Member, numeric: str, categories: str) -> str:
+    """A member's nodes: from the graph it came with, or by torch's exporter."""
+    state = {name: value.detach().numpy() for name, value in member.module.state_dict().items()}
+    if member.graph is not None and (found := embed(builder, member.graph, numeric, categories, state)) is not None:
+        return found
+    preparation = member.preparation
+    graph = exported(member.module, preparation.d_numeric, len(preparation.cardinalities))
+    found = embed(builder, graph, numeric, categories, state)
+    if found is None:
+        raise ValueError("the exporter left out some of the weights' names")
+    return found
 
 
 def member_outputs(members: Sequence[Member], conformed: pd.DataFrame) -> Array:
@@ -138,131 +173,12 @@ def refuse_names(schema: Schema) -> None:
         raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")
 
 
-class ClassMixture(nn.Module):
-    """Members and the formulas of `Calibration.scores` for classes, in torch."""
-
-    weights: Tensor
-
-    def __init__(self, members: Sequence[Member], slots: Sequence[int], calibration: Calibration) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(member.module for member in members)
-        self.slots = tuple(slots)
-        self.temperature, self.cut = calibration.temperature, 1 - calibration.radius
-        self.register_buffer("weights", torch.tensor([[member.weight] for member in members], dtype=torch.float32))
-
-    def forward(self, numeric: list[Tensor], categories: list[Tensor]) -> tuple[Tensor, ...]:
-        """Arrays by preparation -> class index (n,), probabilities (n, k), set (n, k), uncertainty, disagreement."""
-        logits = _side_by_side(self.members, self.slots, numeric, categories) / self.temperature
-        each = torch.softmax(logits, dim=2)
-        p = (each * self.weights).sum(1)
-        total = -(p * p.clamp(min=TINY).log()).sum(1)
-        within = -(each * each.clamp(min=TINY).log() * self.weights).sum((1, 2))
-        sets = p >= p.amax(1, keepdim=True).clamp(max=self.cut)
-        return p.argmax(1), p, sets, total, (total - within).clamp(min=0)
-
-
-class NumberMixture(nn.Module):
-    """Members and the formulas of `Calibration.scores` for numbers, in torch."""
-
-    weights: Tensor
-    reach: Tensor
-
-    def __init__(self, members: Sequence[Member], slots: Sequence[int], radius: float, scale: TargetScale) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(member.module for member in members)
-        self.slots = tuple(slots)
-        self.centre, self.spread = scale.centre, scale.spread
-        self.register_buffer("weights", torch.tensor([member.weight for member in members], dtype=torch.float32))
-        self.register_buffer("reach", torch.tensor([[-radius, radius]], dtype=torch.float32))
-
-    def forward(self, numeric: list[Tensor], categories: list[Tensor]) -> tuple[Tensor, ...]:
-        """Arrays by preparation -> prediction (n,), interval (n, 2), uncertainty (n,), disagreement (n,)."""
-        means, logs = _side_by_side(self.members, self.slots, numeric, categories).unbind(2)
-        mean = (means * self.weights).sum(1)
-        between = ((means - mean[:, None]).square() * self.weights).sum(1)
-        within = ((2 * logs.clamp(*LOG_SCALE)).exp() * self.weights).sum(1)
-        uncertainty = (within + between).sqrt() * self.spread
-        prediction = mean * self.spread + self.centre
-        interval = prediction[:, None] + uncertainty[:, None] * self.reach
-        return prediction, interval, uncertainty, between.sqrt() * self.spread
-
-
-def _side_by_side(
-    members: nn.ModuleList, slots: Sequence[int], numeric: list[Tensor], categories: list[Tensor]
-) -> Tensor:
-    """(n, m, d_out) outputs of all members."""
-    outputs = [member(numeric[slot], categories[slot]) for member, slot in zip(members, slots, strict=True)]
-    return torch.cat(outputs, dim=1).reshape(-1, len(outputs), outputs[0].shape[1])
-
-
 def _distinct(members: Sequence[Member]) -> list[Preparation]:
     found: list[Preparation] = []
     for member in members:
         if member.preparation not in found:
             found.append(member.preparation)
     return found
-
-
-def _body(
-    members: Sequence[Member], preparations: Sequence[Preparation], calibration: Calibration, target: Target
-) -> onnx.ModelProto:
-    slots = [preparations.index(member.preparation) for member in members]
-    mixture: nn.Module = (
-        NumberMixture(members, slots, calibration.radius, calibration.scale)
-        if calibration.scale is not None
-        else ClassMixture(members, slots, calibration)
-    )
-    numeric = [torch.zeros(3, p.d_numeric) for p in preparations]
-    categories = [torch.zeros(3, len(p.cardinalities), dtype=torch.int64) for p in preparations]
-    n = torch.export.Dim("n")
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            mixture.eval(),
-            (numeric, categories),
-            dynamo=True,
-            opset_version=OPSET,
-            dynamic_shapes=([{0: n}] * len(numeric), [{0: n}] * len(categories)),
-            input_names=[f"{kind}_{i}" for kind in ("numeric", "categories") for i in range(len(preparations))],
-            output_names=list(outputs_of(target.problem)),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None  # of an export by dynamo
-    model = program.model_proto
-    if model.functions:
-        raise ValueError(f"expected a flat graph, got the functions {[one.name for one in model.functions]}")
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of itself, whatever it exports: absent torchvision, its own deprecations."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            warnings.filterwarnings("ignore", r"# The axis name: n will not be used", UserWarning)
-            yield
-    finally:
-        logger.setLevel(before)
-
-
-def _answer(builder: GraphBuilder, target: Target) -> None:
-    """Give the body's outputs their names; class indices become class names."""
-    for name in outputs_of(target.problem):
-        if name == "prediction" and target.classes:
-            named = builder.add(
-                "LabelEncoder",
-                f"{_BODY}{name}",
-                domain=ML_DOMAIN,
-                keys_int64s=range(len(target.classes)),
-                values_strings=target.classes,
-            )
-            builder.name(named, name)
-        else:
-            builder.name(f"{_BODY}{name}", name)
 
 
 def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelProto:
@@ -276,9 +192,7 @@ def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelP
     outputs = [info(name, kind, ["n", *rest]) for name, (kind, rest) in shapes.items()]
     graph = helper.make_graph(builder.nodes, "everfit", inputs, outputs, builder.constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
-    model = helper.make_model(graph, producer_name="everfit", opset_imports=opsets, ir_version=IR_VERSION)
-    onnx.checker.check_model(model)
-    return model
+    return helper.make_model(graph, producer_name="everfit", opset_imports=opsets, ir_version=IR_VERSION)
 
 
 @torch.inference_mode()

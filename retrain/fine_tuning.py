@@ -126,7 +126,7 @@ class Tuner:
         trained = trained if renewal.scale is not None else levelled(trained, network, training, score)
         facts = {"score": trained.score, "epochs": trained.best_epoch, "seed": renewal.asked.seed}
         tuned = load_state(network, trained.state)
-        return Member(tuned, member.preparation, 0.0, {**told, **facts}), trained
+        return Member(tuned, member.preparation, 0.0, {**told, **facts}, member.graph), trained
 
     def _network(self, candidate: Candidate, member: Member, keep: float) -> TabularNet:
         """A copy of a member's network, its weights shrunk towards a new beginning."""

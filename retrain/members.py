@@ -8,17 +8,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pandas as pd
 import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from registry.bundle import WEIGHTS, ModelBundle
+from registry.bundle import NETWORKS, WEIGHTS, ModelBundle
 from registry.metrics import Labels
 from retrain.calibration import TargetScale, fit_level
 from retrain.export import SCALE, Member, member_outputs
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
+from retrain.network_graph import extract
 from retrain.preparation import Preparation
 from retrain.search.material import layout_of
 from retrain.training import load_state
@@ -41,9 +43,10 @@ def read_candidate(told: dict[str, Any]) -> Candidate | None:
 
 def read_members(bundle: ModelBundle) -> Iterator[Member]:
     """A bundle's members that can be built today, with their weights, in evaluation mode."""
-    weights = safetensors.torch.load_file(bundle.folder / WEIGHTS)
+    weights, graphs = safetensors.torch.load_file(bundle.folder / WEIGHTS), bundle.folder / NETWORKS
+    whole = onnx.load(graphs) if graphs.is_file() else None
     d_out = 2 if bundle.manifest.target.problem == "regression" else len(bundle.manifest.target.classes)
-    for prefix, told in told_of(bundle).items():
+    for place, (prefix, told) in enumerate(told_of(bundle).items()):
         candidate = read_candidate(told["candidate"])
         if candidate is None or candidate.family not in {family.name for family in FAMILIES}:
             continue
@@ -51,7 +54,8 @@ def read_members(bundle: ModelBundle) -> Iterator[Member]:
         layout = layout_of(preparation)
         network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, d_out)
         state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        yield Member(load_state(network, state), preparation, told.get("weight", 0.0), told["candidate"])
+        weight, graph = told.get("weight", 0.0), None if whole is None else extract(whole, place)
+        yield Member(load_state(network, state), preparation, weight, told["candidate"], graph)
 
 
 def read_scale(bundle: ModelBundle) -> TargetScale | None:

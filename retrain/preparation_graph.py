@@ -21,6 +21,8 @@ from retrain.preparation import BOUND, CYCLES, DAY, Preparation, Robust, Scaling
 PREFIX = "everfit:"
 """Begins every name inside the graph: no column may begin with it."""
 
+WEIGHT = f"{PREFIX}weight"
+
 ML_DOMAIN = "ai.onnx.ml"
 
 
@@ -47,6 +49,34 @@ class GraphBuilder:
             self._known[key] = f"{PREFIX}{op}_{len(self.nodes)}"
             self.nodes.append(helper.make_node(op, inputs, [self._known[key]], domain=domain, **attributes))
         return self._known[key]
+
+    def weight(self, name: str, value: npt.NDArray[Any]) -> str:
+        """The name of a network's constant, in which its own name there can be read."""
+        key = ("weight", name, value.dtype.str, value.shape, value.tobytes())
+        if key not in self._known:
+            self._known[key] = f"{WEIGHT}{len(self.constants)}:{name}"
+            self.constants.append(numpy_helper.from_array(value, self._known[key]))
+        return self._known[key]
+
+    @staticmethod
+    def weight_name(name: str) -> str | None:
+        """The name that a network's constant has in the network; None for other names."""
+        return name.removeprefix(WEIGHT).partition(":")[2] if name.startswith(WEIGHT) else None
+
+    def embed(self, node: onnx.NodeProto, inputs: Sequence[str]) -> list[str]:
+        """Add another graph's node on other inputs; the names of its outputs."""
+        attributes = tuple(one.SerializeToString(deterministic=True) for one in node.attribute)
+        key = (node.op_type, node.domain, tuple(inputs), attributes, len(node.output))
+        if key not in self._known:
+            self._known[key] = first = f"{PREFIX}{node.op_type}_{len(self.nodes)}"
+            copy = helper.make_node(node.op_type, inputs, self._outputs(node, first), domain=node.domain)
+            copy.attribute.extend(node.attribute)
+            self.nodes.append(copy)
+        return self._outputs(node, self._known[key])
+
+    @staticmethod
+    def _outputs(node: onnx.NodeProto, first: str) -> list[str]:
+        return [name and (first if place == 0 else f"{first}_{place}") for place, name in enumerate(node.output)]
 
     def name(self, source: str, name: str) -> None:
         """Give a value another name, such as that of an output."""
