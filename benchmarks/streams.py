@@ -1,6 +1,7 @@
 """Everfit's ladder on real streams, prequentially, beside models that are always retrained.
 
-    EVERFIT_DATA=FOLDER python -m benchmarks.streams [--rivals-python PATH] [--streams elec2 ...] [--seeds 3] [--out FILE]
+    EVERFIT_DATA=FOLDER python -m benchmarks.streams [--rivals-python PATH] [--streams elec2 ...] [--seeds 0 1 2]
+                                                     [--out FILE]
 
 The first 20 % of a stream's rows are there from the beginning; then come blocks of 1 % (30 rows at least): each is
 predicted, and its labels come one block late. Accuracy over all blocks; R2 for the two with numbers. Everfit searches
@@ -8,9 +9,9 @@ once on the first rows and is then left to its own flows without HTTP, as in a b
 policy is the same for all streams (below). What it costs is counted apart: the first search; the remedies with their
 gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not.
 
-Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on the
-newest fifth, the newest five blocks or all rows; an MLP that sees every block twice; trees fitted anew when ADWIN rings;
-river's adaptive random forest with labels as late as everybody's; trees and MLP that never learn again.
+Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on
+the newest fifth, the newest five blocks or all rows; an MLP that sees every block twice; trees fitted anew when ADWIN
+rings; river's adaptive random forest with labels as late as everybody's; trees and MLP that never learn again.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, An
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
     spent = sum(one.details.get("cpu", 0.0) for one in (*remedies, *gates))
     watching = sum(step.cpu for step in progress.steps) - spent
-    promoted = [one for one in place.ledger.read(kinds={"promotion"})][1:]
+    promoted = place.ledger.read(kinds={"promotion"})[1:]
     by_version = {one.version: one.details["remedy"] for one in remedies}
     told = {
         "fits": sum(one != "recalibrate" for one in made),

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.alerting import alert
+from flows.bake import bake, rolled_back
 from flows.improve import improve, wished
 from flows.second_look import look_again, promoted
 from flows.stages import perform
@@ -19,16 +20,16 @@ from flows.workplace import enter
 def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
-    Returns what `watch` answers, with `improvement`: what `improve` answers, or a second look at a held challenger, or
-    None.
+    Returns what `watch` answers, with `improvement`: what `improve` answers, or a look at a new champion in its bake
+    time or at a held challenger, or None.
     """
     place = enter(task)
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
-    look = look_again(place, moment)
+    look = bake(place, moment) or look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
-    if promoted(look):
+    if promoted(look) or rolled_back(look):
         return found
     if (wish := wished(place)) is not None:
         found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, remedies=wish.remedies)

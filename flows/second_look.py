@@ -23,6 +23,7 @@ from registry.decisions import Outcome, Verdict
 from registry.errors import BusyError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.schema import Schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,7 +138,11 @@ def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as
 def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:
     """The labelled rows of the log later than what either model knows, as known at `as_of`, in time order."""
     start = _just_after(known_until(champion, challenger))
-    schema = challenger.manifest.data_schema
+    return labelled_rows(place, challenger.manifest.data_schema, start, as_of)
+
+
+def labelled_rows(place: Workplace, schema: Schema, start: datetime | None, as_of: datetime) -> pd.DataFrame:
+    """The labelled rows of the log from `start` on, as known at `as_of`, in time order."""
     logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
     return from_log(logged, place.task, schema)
 

@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.events import emit_event
 
 from flows.alerting import alert
+from flows.bake import bake, rolled_back
 from flows.improve import Wish, wished
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
@@ -34,7 +35,8 @@ WAIT_SECONDS = 60.0
 def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict[str, Any]:
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
-    With `repair`, a challenger that was held is looked at again, and promoted if it is shown to be better by now; when
+    With `repair`, a new champion that is worse than the former one is rolled back, and a challenger that was held is
+    looked at again, and promoted if it is shown to be better by now; when
     a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
     `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
@@ -42,8 +44,10 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
-    if repair and not promoted(look_again(place, moment)):
-        announce(place, wished(place))
+    if repair:
+        look = bake(place, moment) or look_again(place, moment)
+        if not promoted(look) and not rolled_back(look):
+            announce(place, wished(place))
     return summary(report)
 
 

@@ -42,7 +42,7 @@ class Entry(Frozen):
     id: int | None = None
     task: str
     kind: str = Field(
-        description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, "
+        description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, bake, "
         "promotion, rollback or improvement"
     )
     at: datetime

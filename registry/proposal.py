@@ -241,6 +241,8 @@ COMMENTS = {
     "gate.calibration_tolerance": "How much the calibration error (ECE) may grow.",
     "gate.coverage_tolerance": "How far coverage may fall below what is promised.",
     "gate.latency_ratio": "How many times slower a single row may become.",
+    "gate.bake": "Windows after a promotion in which a champion that is surely worse than the former one on the same\n"
+    "rows is rolled back by itself; 0: none.",
     "constraints": "What a served model may cost; null: no limit.",
     "constraints.latency_ms": "Milliseconds for one row, median.",
     "constraints.size_mb": "Megabytes of its graph.",

@@ -163,6 +163,7 @@ class Gate(Frozen):
     calibration_tolerance: float = Field(0.03, ge=0, description="how much ECE may grow")
     coverage_tolerance: float = Field(0.05, ge=0, description="how far coverage may fall below what is promised")
     latency_ratio: float = Field(3.0, gt=0, description="how many times slower a single row may become")
+    bake: int = Field(4, ge=0, description="windows in which a new champion that is worse is rolled back; 0: none")
 
 
 class Constraints(Frozen):

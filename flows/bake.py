@@ -1,0 +1,137 @@
+"""Bake time: a new champion that turns out worse than the one it replaced is rolled back, by itself.
+
+For `gate.bake` windows after a promotion the former champion, which is kept, predicts the new one's labelled rows too,
+as they were logged: both on the same rows, all of them later than the promotion. It is rolled back when it is surely
+worse. There are at most `LOOKS`, each only when the rows have grown by a quarter, and they share the error probability
+1 - `gate.confidence` (Bonferroni). The ledger holds each look (`bake`) and what came of it (`rollback`).
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from flows.improve import with_error
+from flows.publishing import alias_of, fetch
+from flows.second_look import GROWTH, known_until, labelled_rows
+from flows.stages import say, stage
+from flows.workplace import Workplace
+from registry.decisions import Outcome, Verdict
+from registry.errors import BusyError
+from registry.ledger import Entry
+from registry.locks import exclusive
+
+KIND = "bake"
+ROLLBACK = "rollback"
+LOOKS = 4
+
+
+def bake(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
+    """Look at a new champion as of a moment, and roll it back where it is surely worse than the one before.
+
+    None when no champion is being baked, nothing new is known of it, or an improvement is at work. Otherwise what
+    `improve` answers; the outcome is `rollback`, or `hold` for a champion that stays under watch.
+    """
+    try:
+        with exclusive(place.lock, f"the bake time of task {place.task.name}"):
+            promoted = in_the_oven(place, as_of)
+            entry = None if promoted is None else _look(place, promoted, as_of)
+    except BusyError as error:
+        say(f"no look at the new champion now: {error}")
+        return None
+    if entry is None:
+        return None
+    found = {"outcome": entry.outcome, "version": entry.version, "champion": alias_of(place, "champion")}
+    return {**found, "reasons": list(entry.reasons), "seconds": entry.seconds}
+
+
+def rolled_back(look: dict[str, Any] | None) -> bool:
+    """Whether a look made the former champion the champion again."""
+    return look is not None and look["outcome"] == ROLLBACK
+
+
+def in_the_oven(place: Workplace, as_of: datetime) -> Entry | None:
+    """The promotion of the present champion, if it may still be rolled back; or one whose rollback was cut short."""
+    acts = [one for one in place.ledger.read(kinds={"promotion", ROLLBACK}, last=1) if one.at <= as_of]
+    if not acts or acts[-1].kind != "promotion" or not acts[-1].details.get("previous"):
+        return None
+    promoted = acts[-1]
+    looks = _looks(place, promoted)
+    if looks and looks[-1].outcome == ROLLBACK:
+        return promoted
+    stands = alias_of(place, "champion") == promoted.version
+    stands = stands and alias_of(place, "previous") == promoted.details["previous"]
+    windows = place.ledger.read(kinds={"window"}, since=promoted.id or 0)
+    since = {one.details["window"]["index"] for one in windows if one.version == promoted.version}
+    young = len(since) <= place.task.gate.bake
+    return promoted if stands and young and len(looks) < LOOKS and place.task.gate.bake > 0 else None
+
+
+def _looks(place: Workplace, promoted: Entry) -> list[Entry]:
+    return [one for one in place.ledger.read(kinds={KIND}, since=promoted.id or 0) if one.version == promoted.version]
+
+
+def _look(place: Workplace, promoted: Entry, as_of: datetime) -> Entry | None:
+    """The entry of a look, or None when there is nothing new to look at. Judged before, it is acted on alone."""
+    looks = _looks(place, promoted)
+    entry = looks[-1] if looks and looks[-1].outcome == ROLLBACK else _judged(place, promoted, looks, as_of)
+    if entry is not None and entry.outcome == ROLLBACK:
+        _act(place, promoted, entry)
+    return entry
+
+
+def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: datetime) -> Entry | None:
+    from retrain.gate import judge
+
+    began, name = time.monotonic(), place.task.name
+    version, former = str(promoted.version), str(promoted.details["previous"])
+    new, old = fetch(place, version), fetch(place, former)
+    start = max(filter(None, (promoted.at, known_until(new, old)))) + timedelta(microseconds=1)
+    counted = place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
+    before = int(looks[-1].details["rows"]) if looks else 0
+    if counted < max(GROWTH * before, place.task.gate.min_rows):
+        return None
+    rows = labelled_rows(place, new.manifest.data_schema, start, as_of)
+    task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
+    verdict = judge(task, old, new, rows)
+    worse = verdict.checks[0].name == "gain" and (verdict.checks[0].high or 0.0) < 0
+    reasons = (f"the new champion against version {former}: {verdict.checks[0].detail}",)
+    say(f"bake time of version {version}: {'worse' if worse else 'not shown to be worse'}: {reasons[0]}")
+    return place.ledger.write(
+        Entry(
+            task=name,
+            kind=KIND,
+            at=as_of,
+            version=version,
+            outcome=ROLLBACK if worse else Outcome.HOLD.value,
+            reasons=reasons,
+            details={"verdict": _plain(verdict), "rows": counted, "former": former},
+            seconds=time.monotonic() - began,
+        )
+    )
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return verdict.model_dump(mode="json")
+
+
+@stage
+def _act(place: Workplace, promoted: Entry, look: Entry) -> None:
+    """Roll back, and tell the ledger; may be done twice with the same end. Whoever changed the champion meanwhile is
+    not overruled."""
+    name, former = place.task.name, str(promoted.details["previous"])
+    if place.versions.get(name, "champion") == promoted.version:
+        place.versions.rollback(name)
+    if place.versions.get(name, "champion") == former:
+        place.ledger.write(
+            Entry(
+                task=name,
+                kind=ROLLBACK,
+                at=look.at,
+                version=former,
+                outcome="rolled back",
+                reasons=look.reasons,
+                details={"previous": promoted.version},
+            )
+        )

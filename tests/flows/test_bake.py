@@ -1,0 +1,112 @@
+"""Bake time: a worse champion is rolled back, once and for all; a good one stays; whoever was killed is completed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from flows.bake import KIND, LOOKS, bake, in_the_oven, rolled_back
+from flows.improve import one_at_a_time
+from flows.lifecycle import lifecycle
+from flows.workplace import Workplace
+from registry.ledger import Entry
+from tests.flows.conftest import fill
+from tests.handmade import make_bundle, make_frame
+
+BEGIN = datetime(2024, 3, 2)  # after all that the handmade bundles know
+AS_OF = BEGIN + timedelta(days=7)
+
+
+def promote(place: Workplace, folder: Path, *, quality: float) -> str:
+    """Register a version of some quality and make it the champion, as an improvement does."""
+    version = place.versions.publish(make_bundle(folder, quality=quality))
+    done = place.versions.promote("handmade", version)
+    details = {"previous": done.previous}
+    place.ledger.write(
+        Entry(task="handmade", kind="promotion", at=BEGIN, version=version, outcome="promoted", details=details)
+    )
+    return version
+
+
+def week(place: Workplace, tmp_path: Path, rows: int = 1_008) -> None:
+    """Log a week, 144 rows a day."""
+    fill(place.log, make_frame(rows, seed=5, start=str(BEGIN + timedelta(minutes=10))), tmp_path / "bundle")
+
+
+def aliases(place: Workplace) -> tuple[str | None, str | None]:
+    return place.versions.get("handmade", "champion"), place.versions.get("handmade", "previous")
+
+
+def test_a_worse_champion_is_rolled_back_once(place: Workplace, tmp_path: Path) -> None:
+    promote(place, tmp_path / "worse", quality=-1.0)
+    week(place, tmp_path)
+    found = bake(place, AS_OF)
+    assert rolled_back(found)
+    assert found is not None
+    assert (found["outcome"], found["version"], found["champion"]) == ("rollback", "2", "1")
+    assert "the new champion against version 1: auc 0." in found["reasons"][0]
+    assert aliases(place) == ("1", "2")
+    (entry,) = place.ledger.read(kinds={"rollback"})
+    assert (entry.version, entry.at, entry.details["previous"]) == ("1", AS_OF, "2")
+    assert bake(place, AS_OF) is None
+    assert len(place.ledger.read(kinds={KIND})) == 1
+
+
+def test_the_lifecycle_does_it_and_begins_no_improvement(place: Workplace, tmp_path: Path) -> None:
+    promote(place, tmp_path / "worse", quality=-1.0)
+    week(place, tmp_path)
+    assert rolled_back(lifecycle.fn("handmade", as_of=AS_OF)["improvement"])
+    assert aliases(place) == ("1", "2")
+    assert place.ledger.read(kinds={"intent"}) == []
+
+
+def test_a_good_champion_stays_under_watch_for_so_many_looks(place: Workplace, tmp_path: Path) -> None:
+    promote(place, tmp_path / "as-good", quality=1.0)
+    for day in range(1, 8):
+        week(place, tmp_path, rows=day * 144)
+        found = bake(place, BEGIN + timedelta(days=day))
+        assert found is None or found["outcome"] == "hold"
+    looks = place.ledger.read(kinds={KIND})
+    assert len(looks) == LOOKS
+    assert all(later.details["rows"] >= 1.25 * one.details["rows"] for one, later in pairwise(looks))
+    assert aliases(place) == ("2", "1")
+
+
+def test_a_rollback_cut_short_is_completed(place: Workplace, tmp_path: Path) -> None:
+    promote(place, tmp_path / "worse", quality=-1.0)
+    look = Entry(task="handmade", kind=KIND, at=AS_OF, version="2", outcome="rollback", reasons=("worse",))
+    place.ledger.write(look)
+    place.versions.rollback("handmade")  # the aliases moved, and then it was killed
+    assert rolled_back(bake(place, AS_OF))
+    assert aliases(place) == ("1", "2")
+    (entry,) = place.ledger.read(kinds={"rollback"})
+    assert entry.reasons == ("worse",)
+
+
+@pytest.mark.parametrize("why", ["over", "off", "first", "by hand", "busy", "few"])
+def test_who_is_not_in_the_oven(place: Workplace, tmp_path: Path, why: str) -> None:
+    if why == "first":
+        place.ledger.write(Entry(task="handmade", kind="promotion", at=BEGIN, version="1", outcome="promoted"))
+    else:
+        promote(place, tmp_path / "worse", quality=-1.0)
+    week(place, tmp_path, rows=20 if why == "few" else 1_008)
+    if why == "over":
+        for index in range(place.task.gate.bake + 1):
+            details = {"window": {"index": index}}
+            place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="2", details=details))
+    if why == "by hand":
+        place.versions.promote("handmade", place.versions.publish(make_bundle(tmp_path / "other")))
+    gate = place.task.gate.model_copy(update={"bake": 0 if why == "off" else 4})
+    place = replace(place, task=place.task.model_copy(update={"gate": gate}))
+    before = aliases(place)
+    if why == "busy":
+        with one_at_a_time(place):
+            assert bake(place, AS_OF) is None
+    else:
+        assert bake(place, AS_OF) is None
+        assert (in_the_oven(place, AS_OF) is None) == (why != "few")
+    assert aliases(place) == before
