@@ -53,6 +53,8 @@ def rolled_back(look: dict[str, Any] | None) -> bool:
 
 def in_the_oven(place: Workplace, as_of: datetime) -> Entry | None:
     """The promotion of the present champion, if it may still be rolled back; or one whose rollback was cut short."""
+    if place.task.mode == "observe":
+        return None
     acts = [one for one in place.ledger.read(kinds={"promotion", ROLLBACK}, last=1) if one.at <= as_of]
     if not acts or acts[-1].kind != "promotion" or not acts[-1].details.get("previous"):
         return None

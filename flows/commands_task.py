@@ -251,6 +251,33 @@ def rollback(task: str) -> None:
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
 
 
+@click.command()
+@click.argument("task")
+@click.option("--refuse", is_flag=True, help="Let the challenger go instead.")
+def approve(task: str, refuse: bool) -> None:
+    """Promote the proved challenger that waits for you.
+
+    With `mode: approve` in TASK's file, what the gate proves is promoted by a person. A flow run that waits in
+    Prefect's UI goes on.
+
+    \b
+    Example:
+      everfit approve flights
+      everfit approve flights --refuse
+    """
+    settings = connect()
+    from flows.approval import answer, pending, release
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    asked = pending(place)
+    done = answer(place, promote=not refuse, at=place.now(), by="by hand")
+    if asked is not None:
+        release(asked, promote=not refuse)
+    said = "was let go" if refuse else f"is the champion (previous: {done.details['champion']})"
+    click.echo(f"{place.task.name}: version {done.version} {said}")
+
+
 def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
     """Write in the ledger what a person did to the aliases: policies count their warm-up from it."""
     from registry.ledger import Entry

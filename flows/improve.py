@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from prefect import flow
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
+from flows.approval import ASKED, ask, await_answer
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
 from flows.remedies import TRAINS, challenge, costs, cpu_seconds, make
@@ -48,14 +48,15 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
     """Make a better model of the rows known at `as_of`, prove it against the champion, act on the verdict.
 
     `remedies` are tried in this order until one is promoted: `recalibrate`, `fine_tune`, `research`, `search`, with
-    commas between them. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`;
-    the outcome is promote, hold or reject, or `refused` when it cannot be done (too few fresh labels, faulty data).
+    commas between them. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`; the outcome is promote,
+    hold or reject, `asked` when a person is to promote, or `refused` when it cannot be done (too few labels, say).
     An improvement that was broken off is completed first, and is then the answer. Raises `BusyError` while the task is
     searched or improved elsewhere, `NoModelError` without a champion, `OutsideError` when registry or store fail.
     """
     place = enter(task)
     with one_at_a_time(place):
         entry = complete(place, place.moment(as_of), reason=reason, remedies=parse_remedies(remedies))
+    await_answer(place, entry.at)
     return summary(entry)
 
 
@@ -99,39 +100,6 @@ def one_at_a_time(place: Workplace) -> Iterator[None]:
             held.enter_context(limit)
         held.enter_context(exclusive(place.lock, f"a search or an improvement of task {name}"))
         yield
-
-
-@dataclass(frozen=True)
-class Wish:
-    """An improvement that should be made: as of when, why, and by which remedies, with commas between them."""
-
-    as_of: datetime
-    reason: str
-    remedies: str = Remedy.RESEARCH.value
-
-
-def wished(place: Workplace) -> Wish | None:
-    """What the ledger says is to be done: an improvement that was broken off and that nobody is at work on, or the
-    newest decision, if it asks for a new model and nothing has followed, whoever was killed in between."""
-    if (begun := Intents(place.ledger, place.task.name).open("improve")) is not None:
-        return Wish(begun.at, "an improvement was broken off") if _idle(place) else None
-    decided = place.ledger.read(kinds={"decision"}, last=1)
-    if not decided or decided[-1].outcome not in TRAINS:
-        return None
-    entry = decided[-1]
-    since = place.ledger.read(kinds={"intent", "promotion", "rollback"}, since=entry.id or 0)
-    if any(one.kind != "intent" or one.outcome == "improve" for one in since):
-        return None
-    remedies = (entry.outcome, *entry.details.get("then", ()))
-    return Wish(entry.at, "; ".join(entry.reasons), ",".join(remedies))
-
-
-def _idle(place: Workplace) -> bool:
-    try:
-        with exclusive(place.lock, "looking for a broken-off improvement"):
-            return True
-    except BusyError:
-        return False
 
 
 def complete(
@@ -203,7 +171,8 @@ def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str,
     version, verdict = _chosen(judged)
     if verdict.outcome is Outcome.HOLD:
         challenge(place, version)
-    return verdict.outcome.value, version, verdict.reasons, _costs(intents, intent, remedies)
+    asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
+    return ASKED if asked else verdict.outcome.value, version, verdict.reasons, _costs(intents, intent, remedies)
 
 
 def _chosen(judged: Sequence[tuple[str, Verdict]]) -> tuple[str, Verdict]:
@@ -311,6 +280,9 @@ def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdic
         if intents.stage(intent, "promotion") is not None:
             return  # all was done; whatever the aliases say now is somebody's later wish
         _require_unchanged(place, intents, intent, version)
+        if place.task.mode != "auto":
+            ask(place, version, champion, verdict.reasons, intent.at)
+            return
         place.versions.promote(name, version)
         intents.write_once(
             intent,

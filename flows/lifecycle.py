@@ -9,10 +9,11 @@ from prefect import flow
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
-from flows.improve import improve, wished
+from flows.improve import improve
 from flows.second_look import look_again, promoted
 from flows.stages import perform
 from flows.watch import observe, summary
+from flows.wishes import wished
 from flows.workplace import enter
 
 

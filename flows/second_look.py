@@ -13,6 +13,7 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.approval import ASKED, ask, pending
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import from_log
@@ -63,7 +64,9 @@ def held_challenger(place: Workplace) -> Entry | None:
 
     A promotion that a kill cut off from its entry is still due: the aliases have moved, the ledger does not know.
     """
-    if place.task.time is None or place.task.policy.kind == "never":
+    if place.task.time is None or place.task.policy.kind == "never" or place.task.mode == "observe":
+        return None
+    if pending(place) is not None:
         return None
     ends = place.ledger.read(kinds={"improvement"}, last=1)
     if not ends or ends[-1].outcome != Outcome.HOLD.value:
@@ -94,13 +97,14 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         verdict, rows = _judged(place, *models, as_of)
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
+    asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
     return place.ledger.write(
         Entry(
             task=place.task.name,
             kind=KIND,
             at=as_of,
             version=version,
-            outcome=verdict.outcome.value,
+            outcome=ASKED if asked else verdict.outcome.value,
             reasons=verdict.reasons,
             details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former},
             seconds=time.monotonic() - began,
@@ -161,6 +165,9 @@ def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: d
     now = place.versions.get(name, "champion")
     if now not in (former, version):
         raise StateError(f"version {version} was proved against {former}, but {now} is the champion now")
+    if place.task.mode != "auto":
+        ask(place, version, former, verdict.reasons, as_of)
+        return
     place.versions.promote(name, version)
     place.ledger.write(
         Entry(

@@ -13,10 +13,10 @@ from prefect.events import emit_event
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
-from flows.improve import Wish, wished
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
+from flows.wishes import Wish, wished
 from flows.workplace import Workplace, enter
 from registry.errors import BusyError, NoModelError
 from registry.locks import exclusive

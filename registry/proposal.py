@@ -227,6 +227,8 @@ COMMENTS = {
     "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
     "policy.every": "Windows between two remedies.",
     "policy.remedy": "What is tried each time.",
+    "mode": "auto: what the gate proves is promoted; approve: a person does that (everfit approve, or Prefect's UI);\n"
+    "observe: decisions are written down, and nothing is done.",
     "alerts": "Which decisions are told to the channels of EVERFIT_ALERT_URLS, and how often (in event time).",
     "alerts.least": "Least severity that is told: shifted < faulty < degraded. All of them are in the ledger.",
     "alerts.cooldown": "At most one message of a severity within this time, unless it gets worse or is over.",

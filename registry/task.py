@@ -27,6 +27,8 @@ from registry.schema import ColumnKind, Frozen
 _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
 
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
+Mode: TypeAlias = Literal["auto", "approve", "observe"]
+"""Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -189,6 +191,7 @@ class TaskSpec(Frozen):
     research: Research = Research()
     monitor: Monitor = Monitor()
     policy: PolicySpec = PerformancePolicy()
+    mode: Mode = "auto"
     alerts: Alerts = Alerts()
     gate: Gate = Gate()
     constraints: Constraints = Constraints()

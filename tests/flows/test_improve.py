@@ -14,10 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.improve import complete, improve, one_at_a_time, wished
+from flows.improve import complete, improve, one_at_a_time
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows
+from flows.wishes import wished
 from flows.workplace import Workplace
 from registry.errors import BusyError, DataError, NoModelError
 from registry.ledger import Entry

@@ -1,0 +1,101 @@
+"""Where a person decides (`mode: approve`): a challenger that the gate would promote waits for a yes or a no.
+
+It comes by `everfit approve`, or in Prefect's UI: the flow run that proved the challenger is suspended there, and is
+resumed with an answer. Whichever comes first counts. The ledger holds the question and the answer (`approval`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import httpx
+from prefect.exceptions import PrefectException
+from prefect.flow_runs import resume_flow_run, suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import deployment, flow_run
+
+from flows.publishing import alias_of
+from flows.services import prefect_api
+from flows.stages import in_run, say
+from flows.workplace import Workplace
+from registry.errors import StateError
+from registry.ledger import Entry
+
+KIND = "approval"
+ASKED, APPROVED, REFUSED = "asked", "approved", "refused"
+
+PATIENCE_SECONDS = 14 * 86_400
+"""How long a flow run waits in Prefect's UI. The question itself does not end."""
+
+
+class Answer(RunInput):
+    """What a person says in Prefect's UI."""
+
+    promote: bool = True
+
+
+def ask(place: Workplace, version: str, champion: str, reasons: Sequence[str], at: datetime) -> None:
+    """Put the question, unless it stands already."""
+    waits = pending(place)
+    if waits is not None and waits.version == version:
+        return
+    run = str(flow_run.id) if in_run() and flow_run.id else None
+    _write(place, ASKED, version, reasons, at, champion=champion, run=run)
+    say(f"version {version} is proved, and waits for a person: everfit approve {place.task.name}")
+
+
+def pending(place: Workplace) -> Entry | None:
+    """The question that waits for an answer; none when champion or challenger are others by now."""
+    asked = place.ledger.read(kinds={KIND}, last=1)
+    if not asked or asked[-1].outcome != ASKED:
+        return None
+    one = asked[-1]
+    stands = alias_of(place, "challenger") == one.version and alias_of(place, "champion") == one.details["champion"]
+    return one if stands else None
+
+
+def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
+    """Promote the challenger that waits, or let it go; the entry of the answer. Raises `StateError` when none waits."""
+    asked = pending(place)
+    if asked is None:
+        raise StateError(f"task {place.task.name!r} has no challenger that waits for an approval")
+    name, version = place.task.name, str(asked.version)
+    if not promote:
+        place.versions.unset(name, "challenger")
+        return _write(place, REFUSED, version, (by,), at, **asked.details)
+    place.versions.promote(name, version)
+    told = _write(place, APPROVED, version, (by,), at, **asked.details)
+    details = {"previous": asked.details["champion"]}
+    done = Entry(task=name, kind="promotion", at=at, version=version, outcome="promoted")
+    place.ledger.write(done.model_copy(update={"reasons": (by, *asked.reasons), "details": details}))
+    return told
+
+
+def await_answer(place: Workplace, at: datetime) -> None:
+    """Inside a deployment's flow run: suspend it until somebody answers in Prefect's UI, and do what was said. Called
+    again when the run is resumed."""
+    if not in_run() or deployment.id is None or (asked := pending(place)) is None:
+        return
+    said = suspend_flow_run(wait_for_input=Answer, timeout=PATIENCE_SECONDS, key=f"approve-{asked.version}")
+    if pending(place) is not None:
+        answer(place, promote=said.promote, at=at, by="answered in Prefect's UI")
+
+
+def release(asked: Entry, *, promote: bool) -> None:
+    """Let the flow run that waits for this answer go on, where one does and Prefect is there."""
+    run = asked.details.get("run")
+    if run is None or prefect_api() is None:
+        return
+    try:
+        resume_flow_run(UUID(run), run_input={"promote": promote})
+    except (PrefectException, httpx.HTTPError) as error:  # the answer is given all the same
+        say(f"the flow run {run} could not be resumed: {error}")
+
+
+def _write(
+    place: Workplace, outcome: str, version: str, reasons: Sequence[str], at: datetime, **details: object
+) -> Entry:
+    entry = Entry(task=place.task.name, kind=KIND, at=at, version=version, outcome=outcome)
+    return place.ledger.write(entry.model_copy(update={"reasons": tuple(reasons), "details": dict(details)}))
