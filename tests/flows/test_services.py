@@ -16,14 +16,16 @@ import httpx
 import psutil
 import pytest
 
+from flows.approval import ask
 from flows.processes import Desk
 from flows.services import NAMES, child_environment, connected, down, running, services, up
 from flows.workplace import Workplace
 from registry.errors import BusyError, OutsideError, StateError
+from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
 from tests.flows.conftest import fill
-from tests.handmade import make_frame
+from tests.handmade import make_bundle, make_frame
 
 LOCAL = ("status", "endpoint")
 
@@ -142,7 +144,8 @@ def until(answer: Callable[[], Any], seconds: float = 120) -> Any:
 def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
     make_place: Callable[..., Workplace], stopped: Settings, tmp_path: Path
 ) -> None:
-    """One server for the whole chain: schedule, watch, event, automation, limit, improve (refused: no source)."""
+    """One server for the whole chain: schedule, watch, event, automation, limit, improve (refused: no source); then a
+    flow run that waits for a person, and is answered in Prefect's way."""
     place = make_place()
     fill(place.log, make_frame(2016, seed=5, start="2024-03-02", flip=1.0), tmp_path / "bundle")
     (tmp_path / "source.parquet").unlink()
@@ -161,6 +164,37 @@ def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
     (end,) = place.ledger.read(kinds={"improvement"})
     assert end.outcome == "refused"
     assert "source.parquet" in end.reasons[0]
-    (decision,) = (entry for entry in place.ledger.read(kinds={"decision"}) if entry.outcome == "research")
+    (decision,) = (entry for entry in place.ledger.read(kinds={"decision"}) if entry.outcome == "fine_tune")
     assert datetime.fromisoformat(improved["parameters"]["as_of"]) == decision.at == end.at
     assert improved["parameters"]["reason"]
+    _a_person_answers(place, server.url, tmp_path)
+
+
+def _a_person_answers(place: Workplace, url: str, tmp_path: Path) -> None:
+    """An improvement that has asked is run again, suspends, and promotes when it is resumed with a yes."""
+    version = place.versions.publish(make_bundle(tmp_path / "better"))
+    place.versions.set("handmade", "challenger", version)
+    at = datetime(2024, 4, 1)
+    place.ledger.write(Entry(task="handmade", kind="improvement", at=at, version=version, outcome="asked"))
+    ask(place, version, "1", ("better",), at)
+    with httpx.Client(base_url=f"{url}/api", trust_env=False, timeout=30) as client:
+        _resume(client, place, version, at)
+    (promotion,) = place.ledger.read(kinds={"promotion"})
+    assert promotion.reasons == ("answered in Prefect's UI", "better")
+
+
+def _resume(client: httpx.Client, place: Workplace, version: str, at: datetime) -> None:
+    deployment = client.get("/deployments/name/improve/improve").raise_for_status().json()
+    parameters = {"task": "handmade", "as_of": at.isoformat()}
+    path = f"/deployments/{deployment['id']}/create_flow_run"
+    run = client.post(path, json={"parameters": parameters}).raise_for_status().json()["id"]
+    until(lambda: client.get(f"/flow_runs/{run}").json()["state"]["name"] == "Suspended")
+    assert place.versions.get("handmade", "champion") == "1"
+
+    def resumed() -> bool:  # a server on SQLite says 503 while its database is locked, and means: again
+        done = client.post(f"/flow_runs/{run}/resume", json={"run_input": {"promote": True}})
+        return done.is_success and done.json()["status"] == "ACCEPT"
+
+    until(resumed)
+    until(lambda: place.versions.get("handmade", "champion") == version)
+    until(lambda: client.get(f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED")
