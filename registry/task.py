@@ -158,7 +158,7 @@ class Alerts(Frozen):
 class Gate(Frozen):
     """What a challenger must show on fresh rows before it is promoted."""
 
-    confidence: float = Field(0.9, gt=0.5, lt=1, description="one-sided confidence of the paired bootstrap")
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="one-sided confidence of the paired comparison")
     min_gain: float = Field(0.0, ge=0, description="gain in the metric that must be exceeded with that confidence")
     min_rows: int = Field(200, ge=30)
     segment_tolerance: float = Field(0.05, ge=0, description="how much worse the worst segment may become")

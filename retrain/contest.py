@@ -19,7 +19,7 @@ from registry.scoring import Scorer, Scores, feed
 from registry.target import UNKNOWN_CLASS, Target
 from registry.task import TaskSpec
 from retrain.checks import usable
-from retrain.paired import Interval, blocks_of, bootstrap, clustered
+from retrain.paired import Interval, blocks_of, clustered, jackknife
 from retrain.splits import Rows
 
 SEGMENT_ROWS = 50
@@ -55,7 +55,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Paired:
-    """What one bootstrap over the rows gives: the gain in the metric, the growth of the calibration error (None for
+    """What one jackknife over the rows gives: the gain in the metric, the growth of the calibration error (None for
     regression), and the challenger's coverage."""
 
     gain: Interval
@@ -131,8 +131,8 @@ def covered(scores: Scores, labels: Labels) -> npt.NDArray[np.bool_]:
     return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)] & (labels != UNKNOWN_CLASS))
 
 
-def paired(contest: Contest, *, seed: int) -> Paired:
-    """One bootstrap of everything that is a statistic of the rows."""
+def paired(contest: Contest) -> Paired:
+    """One jackknife of everything that is a statistic of the rows."""
     metric, labels, blocks = contest.metric, contest.labels, contest.blocks
     classes = contest.task.problem != "regression"
     scores = (contest.new, contest.old)
@@ -140,12 +140,12 @@ def paired(contest: Contest, *, seed: int) -> Paired:
     covers = mean_by_block(contest.new_covered.astype(np.float64), blocks)
     errors = [calibration_by_block(labels, one, blocks) for one in scores] if classes else []
 
-    def statistics(drawn: Array) -> tuple[Array, ...]:
-        gain = new(drawn) - old(drawn) if metric.greater_is_better else old(drawn) - new(drawn)
-        growth = errors[0](drawn) - errors[1](drawn) if classes else np.zeros(len(drawn))
-        return gain, growth, covers(drawn)
+    def statistics(held: Array) -> tuple[Array, ...]:
+        gain = new(held) - old(held) if metric.greater_is_better else old(held) - new(held)
+        growth = errors[0](held) - errors[1](held) if classes else np.zeros(len(held))
+        return gain, growth, covers(held)
 
-    gain, growth, coverage = bootstrap(statistics, blocks, confidence=contest.task.gate.confidence, seed=seed)
+    gain, growth, coverage = jackknife(statistics, blocks, confidence=contest.task.gate.confidence)
     return Paired(gain, growth if classes else None, coverage)
 
 

@@ -88,9 +88,7 @@ def _microseconds(moment: datetime) -> int:
     return int(np.datetime64(moment, "us").astype(np.int64))
 
 
-def judge(
-    task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, fresh: pd.DataFrame, *, seed: int = 0
-) -> Verdict:
+def judge(task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, fresh: pd.DataFrame) -> Verdict:
     """Judge a challenger on fresh labelled rows that neither model has seen.
 
     Raises `StateError` when a row is not later than what either model knows (tasks with a time column; without one the
@@ -102,7 +100,7 @@ def judge(
     if (reason := _too_little(contest)) is not None:
         rows = Check(name="rows", passed=False, detail=reason, value=float(len(contest.labels)))
         return Verdict(outcome=Outcome.HOLD, reasons=(reason,), checks=(rows,))
-    measured = paired(contest, seed=seed)
+    measured = paired(contest)
     checks = (
         _gain_check(contest, measured),
         *_calibration_check(contest, measured),

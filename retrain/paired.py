@@ -1,10 +1,11 @@
-"""Paired comparison on the same rows: what resampling those rows, in blocks, says about a difference.
+"""Paired comparison on the same rows: what leaving out each of their blocks says about a difference.
 
-Rows of one day depend on one another (one storm delays all flights), so that a bootstrap over single rows would be far
-too sure of itself. Whole blocks are drawn instead: days where there are enough of them, else a twentieth of the rows
-in time order, else, without times, single rows or groups of them. Blocks are drawn with replacement (Kunsch 1989;
-Davison & Hinkley 1997, ch. 8). With few blocks the spread of such draws is too small by (G - 1) / G and its tails too
-thin: both are corrected, the latter by the ratio of Student's to the normal quantile (Cameron, Gelbach & Miller 2008).
+Rows of one day depend on one another (one storm delays all flights), so that errors from single rows would be far too
+small. Whole blocks are left out instead, one at a time (the jackknife of grouped data: Kunsch 1989; Davison & Hinkley
+1997, ch. 2 and 8): days where there are a few of them, else a twentieth of the rows in time order, else, without times,
+single rows or groups of them. Bounds are Student's with as many degrees of freedom as there are blocks, less one
+(Cameron, Gelbach & Miller 2008): simulated (`benchmarks/gate.py`), they hold from four days on, where quantiles of a
+bootstrap over the same days are exceeded more often than they promise.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import numpy.typing as npt
 from registry.metrics import BLOCKS, Array
 from retrain.splits import Rows
 
-DRAWS = 500
-MIN_DAYS = 10
+MIN_DAYS = 4
 MOST_BLOCKS = 500
 """Rows that do not depend on one another are resampled in so many groups at most."""
 
@@ -46,34 +46,24 @@ def blocks_of(times: npt.NDArray[np.datetime64] | None, rows: int) -> Rows:
     return out
 
 
-def bootstrap(
-    statistics: Callable[[Array], Sequence[Array]], blocks: Rows, *, confidence: float, seed: int, draws: int = DRAWS
-) -> list[Interval]:
-    """Intervals of statistics from resampling all of them together: as many blocks as there are, drawn with
-    replacement. `statistics` takes how often each resample holds each block (d, G), as `Metric.by_block` does, and
-    gives each statistic's values (d,)."""
+def jackknife(statistics: Callable[[Array], Sequence[Array]], blocks: Rows, *, confidence: float) -> list[Interval]:
+    """Intervals of statistics of the same rows, each block left out in turn. `statistics` takes how often each sample
+    holds each block (d, G), as `Metric.by_block` does, and gives each statistic's values (d,)."""
     count = int(blocks.max()) + 1
-    values = [float(value[0]) for value in statistics(np.ones((1, count)))]
-    times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    drawn = statistics(times.astype(np.float64))
-    return [_interval(value, one, count, confidence) for value, one in zip(values, drawn, strict=True)]
+    samples = np.concatenate([np.ones((1, count)), 1 - np.eye(count)])
+    return [_interval(float(values[0]), values[1:], confidence) for values in statistics(samples)]
 
 
-def _interval(value: float, drawn: Array, blocks: int, confidence: float) -> Interval:
-    """Bounds by the draws' quantiles around their mean, so that a statistic's bias under resampling cancels."""
-    known = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or len(known) < 0.9 * len(drawn) or blocks < 2:
+def _interval(value: float, without: Array, confidence: float) -> Interval:
+    """Bounds from the values without each of the G blocks (G,)."""
+    from scipy.stats import t
+
+    known, blocks = without[np.isfinite(without)], len(without)
+    if not np.isfinite(value) or blocks < 2 or len(known) < 0.9 * blocks:
         return Interval(value, float("nan"), float("nan"))
-    around = (known - known.mean()) * _few(blocks, confidence)
-    low, high = np.quantile(around, [1 - confidence, confidence])
-    return Interval(value, value + float(low), value + float(high))
-
-
-def _few(blocks: int, confidence: float) -> float:
-    """How much wider an interval from so few blocks must be."""
-    from scipy.stats import norm, t
-
-    return float(np.sqrt(blocks / (blocks - 1)) * t.ppf(confidence, blocks - 1) / norm.ppf(confidence))
+    error = float(np.sqrt((blocks - 1) * known.var()))
+    reach = float(t.ppf(confidence, blocks - 1)) * error
+    return Interval(value, value - reach, value + reach)
 
 
 def clustered(per_row: Array, blocks: Rows, value: float, *, confidence: float) -> Interval:
