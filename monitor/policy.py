@@ -238,13 +238,17 @@ def _mend(
     acts: Sequence[Act],
     before: Sequence[str] = (),
 ) -> Decision:
-    """Climb the ladder."""
-    trials = [Trial(act.remedy, act.promoted, act.cpu) for act in acts if act.remedy and act.promoted is not None]
+    """Climb the ladder: to its end where the model is degraded. Where it is not, the first rung's price is all that is
+    paid for a try."""
+    trials = [
+        Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
+    ]
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     if history and history[-1].metric == ORDER and not former and len(ladder) > 1:
         ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
     (first, *then), why = climb(ladder, trials, seen.diagnosis)
+    then = then if seen.severity == "degraded" else []
     return _told(first, seen, before=before, after=(why,) if len(ladder) > 1 else (), then=then)
 
 

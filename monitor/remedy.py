@@ -2,14 +2,17 @@
 
 Trying a rung of cost c that is promoted with probability p before a way of cost C costs c + (1 - p) C, which is less
 than C itself if c < p C. From the top rung down, each is taken in where that holds. Probability and cost are learnt
-from what each rung has achieved on this task before (the ledger); a few imagined trials stand in for what is not known
-yet, and say that recalibration alone is likely to help where the classes' shares have moved or an old world is back.
+from what each rung has achieved on this task before (the ledger). Improvements of which nothing came do not count:
+there may have been nothing to gain, and they say nothing about the order of the rungs. A few imagined trials stand in
+for what is not known yet, and say that recalibration alone is likely to help where the classes' shares have moved or an
+old world is back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from registry.decisions import Diagnosis, Remedy
 
@@ -26,9 +29,11 @@ NEWEST = 12
 
 @dataclass(frozen=True)
 class Trial:
-    """A remedy tried before: whether its challenger was promoted, and its cost in CPU-seconds."""
+    """A remedy tried before: in which improvement (its moment), whether its challenger was promoted, and its cost in
+    CPU-seconds."""
 
     remedy: Remedy
+    at: datetime
     promoted: bool
     cpu: float
 
@@ -40,11 +45,14 @@ def climb(
 
     >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], [])[0]
     [<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>]
-    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], [Trial(Remedy.FINE_TUNE, False, 20.0)] * 6)[0]
+    >>> failed = [Trial(Remedy.FINE_TUNE, datetime(2024, 1, day), False, 20.0) for day in (1, 2, 3, 4, 5, 6)]
+    >>> helped = [Trial(Remedy.RESEARCH, one.at, True, 90.0) for one in failed]
+    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], failed + helped)[0]
     [<Remedy.RESEARCH: 'research'>]
     """
+    mended = {one.at for one in trials if one.promoted}
     costs = {rung: _cost(rung, trials) for rung in ladder}
-    chances = {rung: _chance(rung, trials, diagnosis) for rung in ladder}
+    chances = {rung: _chance(rung, [one for one in trials if one.at in mended], diagnosis) for rung in ladder}
     way, expected = [ladder[-1]], costs[ladder[-1]]
     for rung in reversed(ladder[:-1]):
         if costs[rung] < chances[rung] * expected:

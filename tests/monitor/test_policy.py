@@ -170,8 +170,12 @@ def test_the_ladder_is_climbed_as_the_ledger_advises() -> None:
     )
     early = end_of(0) - timedelta(days=90)
     failed = [Act(kind="remedy", at=early, remedy=Remedy.FINE_TUNE, promoted=False, cpu=30.0)] * 6
-    found = decide(DEFAULT, history, failed)
+    assert decide(DEFAULT, history, failed).remedy is Remedy.FINE_TUNE  # there may have been nothing to gain
+    helped = [Act(kind="remedy", at=early, remedy=Remedy.RESEARCH, promoted=True, cpu=90.0)] * 6
+    found = decide(DEFAULT, history, failed + helped)
     assert (found.remedy, found.then) == (Remedy.RESEARCH, ())
+    stale = decide(PerformancePolicy(refresh=4), weeks([GOOD] * 4))
+    assert (stale.remedy, stale.then) == (Remedy.FINE_TUNE, ())  # nothing is degraded: one cheap try
     promoted = [Act(kind="promotion", at=early)] * 2
     assert decide(DEFAULT, history, promoted).remedy is Remedy.RECALIBRATE
     assert decide(DEFAULT.model_copy(update={"ladder": ("search",)}), history).remedy is Remedy.SEARCH
