@@ -59,8 +59,8 @@ class Plan(Frozen):
 
 
 def policies_of(texts: Sequence[str], task: TaskSpec) -> dict[str, PolicySpec]:
-    """Policies by name, from `never`, `periodic:every=8`, `performance:tolerate=0.01,refresh=4`, or `task`: its own.
-    Without any: never, every four windows, on drift, and the task's own (or on performance).
+    """Policies by name, from `never`, `periodic:every=8`, `performance:tolerate=0.01,ladder=fine_tune+research`, or
+    `task`: its own. Without any: never, every four windows, on drift, and the task's own (or on performance).
 
     Raises `InputError` for one that no policy understands.
     """

@@ -74,6 +74,12 @@ class PerformancePolicy(Frozen):
     )
     ladder: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("recalibrate", "fine_tune", "research")
 
+    @field_validator("ladder", mode="before")
+    @classmethod
+    def _split(cls, ladder: object) -> object:
+        """Rungs may be written as one word, `fine_tune+research`, where there is no room for a list."""
+        return ladder.split("+") if isinstance(ladder, str) else ladder
+
     @field_validator("ladder")
     @classmethod
     def _climb(cls, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:

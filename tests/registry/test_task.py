@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from registry.durations import format_duration, parse_duration
 from registry.errors import TaskError
+from registry.policies import PerformancePolicy
 from registry.task import SqlSource, TaskSpec, TimeWindows, load
 from tests.handmade import make_task
 
@@ -109,3 +110,13 @@ def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path: Path, url: str) 
 )
 def test_a_url_without_a_written_password_is_taken(url: str) -> None:
     assert SqlSource(url=url, query="select 1").url == url
+
+
+def test_a_ladder_is_climbed_from_below() -> None:
+    found = make_task(policy={"kind": "performance", "ladder": "fine_tune+search"}).policy
+    assert isinstance(found, PerformancePolicy)
+    assert found.ladder == ("fine_tune", "search")
+    assert make_task(policy={"kind": "performance", "ladder": ["research"]}).policy.ladder == ("research",)  # type: ignore[union-attr]
+    for wrong in ("research+fine_tune", "research+research", "retrain", []):
+        with pytest.raises(ValueError, match="ladder"):
+            make_task(policy={"kind": "performance", "ladder": wrong})
