@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, REFERENCE, WEIGHTS, Manifest, ModelBundle
+from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
 from registry.errors import BundleError, DataError
 from registry.schema import CategoricalColumn, NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
@@ -23,6 +24,7 @@ from registry.target import Target
 from registry.task import Problem
 from retrain.calibration import Calibration, TargetScale
 from retrain.export import Member, check_parity, export, member_outputs, refuse_names, write_model
+from retrain.network_graph import extract
 from retrain.preparation import Preparation, ScalingName
 from tests.handmade import make_bundle, make_frame, make_schema
 
@@ -126,6 +128,36 @@ def test_the_graph_answers_as_torch_does(made: Made) -> None:
         assert np.isfinite(found.scores).all()
         assert len(found) == len(frame)
         require_small(differences(found, expected, radius=made.calibration.radius), made.problem)
+
+
+def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other weights, other members, another order: the nodes come from the graph that was kept, which holds no weight;
+    where they do not fit, torch is asked again."""
+    kept = onnx.load(made.folder / NETWORKS)
+    assert not any(one.raw_data for one in kept.graph.initializer if one.name.endswith(("head.weight", "first.weight")))
+    renewed = []
+    for place in (2, 0):
+        module = copy.deepcopy(made.members[place].module)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight.add_(0.1 * torch.randn_like(weight))
+        renewed.append(replace(made.members[place], module=module, weight=0.5, graph=extract(kept, place)))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("torch was asked to export")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retrain.export.exported", refuse)
+        export(renewed, made.calibration, SCHEMA, made.target, tmp_path / MODEL)
+    graph = Graph.open(tmp_path / MODEL, SCHEMA, made.problem)
+    check_parity(graph, renewed, made.calibration, made.target, SCHEMA.conform(made.test.tail(500)))
+    assert extract(onnx.load(tmp_path / NETWORKS), 1) is not None
+    assert extract(kept, 3) is None
+    other = Net(made.members[0].preparation, made.members[0].module.head.out_features)  # type: ignore[union-attr,arg-type]
+    other.head = torch.nn.Linear(16, 5)
+    monkeypatch.setattr("retrain.export.exported", refuse)
+    with pytest.raises(AssertionError, match="asked to export"):
+        export([replace(renewed[0], module=other, weight=1.0)], made.calibration, SCHEMA, made.target, tmp_path / MODEL)
 
 
 def test_one_row_is_answered_as_in_a_batch(made: Made) -> None:
