@@ -23,18 +23,20 @@ from retrain.paired import Interval, blocks_of, clustered
 
 CONFIDENCE = 0.95
 SHOWN = 8
+HIGHER = {metric.name: metric.greater_is_better for metric in METRICS} | {"ece": False}
+"""Whether more is better, by metric."""
 
 
 @dataclass(frozen=True)
 class Story:
     """What a card tells beside the manifest, all of it on the test rows: the model's answers, their labels and times
-    (None without a time column), the boosted reference; `told` is the content of `candidates.json`; `findings` are
-    those of the data checks; `figures` the names of the pictures."""
+    (None without a time column), the boosted reference (None where none was fitted); `told` is the content of
+    `candidates.json`; `findings` are those of the data checks; `figures` the names of the pictures."""
 
     scores: Scores
     labels: Labels
     times: npt.NDArray[np.datetime64] | None
-    boosted: Boosted
+    boosted: Boosted | None
     told: Mapping[str, Any]
     findings: Sequence[Finding] = ()
     figures: Sequence[str] = field(default=())
@@ -95,8 +97,7 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
     members = story.told.get("members", [])
     yield "## Model"
     yield ""
-    yield f"A weighted ensemble of {len(members)} networks, chosen greedily on validation out of "
-    yield f"{manifest.lineage.trials} trials in {manifest.lineage.seconds:.0f} s:"
+    yield from _origin(manifest, story, len(members))
     yield ""
     yield f"| weight | family | {manifest.task.metric} on validation | choices |"
     yield "|---:|---|---:|---|"
@@ -109,13 +110,27 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
     yield from _warm_start(manifest, story)
 
 
+def _origin(manifest: Manifest, story: Story, members: int) -> Iterator[str]:
+    heritage, parent = story.told.get("heritage") or {}, manifest.lineage.parent_version
+    took = f"in {manifest.lineage.seconds:.0f} s"
+    if version := heritage.get("recalibrated"):
+        yield f"A weighted ensemble of {members} networks, those of version {version}: no weight was trained. "
+        yield f"They were brought to the level of newer labels, {took}:"
+    elif "diet" in heritage:
+        yield f"A weighted ensemble of {members} networks. Those of version {parent} were trained on, {took}, on "
+        yield f"'{heritage['diet']}'; of its own {heritage.get('kept', 0)} are kept:"
+    else:
+        yield f"A weighted ensemble of {members} networks, chosen greedily on validation out of "
+        yield f"{manifest.lineage.trials} trials {took}:"
+
+
 def _choice(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
-    heritage = story.told.get("heritage")
-    if not heritage:
+    heritage = story.told.get("heritage") or {}
+    if "handed" not in heritage:
         return
     yield ""
     parent = manifest.lineage.parent_version
@@ -130,36 +145,55 @@ def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
 
 
 def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
-    champion, boosted = manifest.metrics["champion"], story.boosted.metrics
-    higher = {metric.name: metric.greater_is_better for metric in METRICS} | {"ece": False}
     yield "## Performance on the test rows"
     yield ""
-    yield "| metric | this model | boosted trees |"
-    yield "|---|---:|---:|"
-    for name in sorted(champion, key=lambda one: (one != manifest.task.metric, one)):
-        mine, theirs = champion[name], boosted.get(name)
-        if theirs is None:
-            continue
-        ahead = (mine > theirs) == higher.get(name, True) if mine != theirs else None
-        pair = (f"{mine:.4f}", f"{theirs:.4f}")
-        left, right = (_bold(text, ahead is wins) for text, wins in zip(pair, (True, False), strict=True))
-        yield f"| {name} ({'higher' if higher.get(name, True) else 'lower'} is better) | {left} | {right} |"
-    yield ""
-    yield who_wins(manifest, compare(manifest, story))
+    yield from _alone(manifest) if story.boosted is None else _beside(manifest, story, story.boosted)
     estimate = manifest.reference
     yield f"Monitoring's reference: {manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}."
+    if story.boosted is None:
+        yield "No boosted trees were fitted beside it: its parent's card has them."
+        return
     yield "The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
     yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} s, one thread, not tuned."
+
+
+def _sorted(manifest: Manifest) -> list[tuple[str, float]]:
+    """The model's metrics, the task's own first."""
+    champion = manifest.metrics["champion"]
+    return sorted(champion.items(), key=lambda one: (one[0] != manifest.task.metric, one))
+
+
+def _alone(manifest: Manifest) -> Iterator[str]:
+    yield "| metric | this model |"
+    yield "|---|---:|"
+    for name, value in _sorted(manifest):
+        yield f"| {name} ({'higher' if HIGHER.get(name, True) else 'lower'} is better) | {value:.4f} |"
+    yield ""
+
+
+def _beside(manifest: Manifest, story: Story, boosted: Boosted) -> Iterator[str]:
+    yield "| metric | this model | boosted trees |"
+    yield "|---|---:|---:|"
+    for name, mine in _sorted(manifest):
+        theirs = boosted.metrics.get(name)
+        if theirs is None:
+            continue
+        ahead = (mine > theirs) == HIGHER.get(name, True) if mine != theirs else None
+        pair = (f"{mine:.4f}", f"{theirs:.4f}")
+        left, right = (_bold(text, ahead is wins) for text, wins in zip(pair, (True, False), strict=True))
+        yield f"| {name} ({'higher' if HIGHER.get(name, True) else 'lower'} is better) | {left} | {right} |"
+    yield ""
+    yield who_wins(manifest, compare(manifest, story, boosted))
 
 
 def _bold(text: str, wins: bool) -> str:
     return f"**{text}**" if wins else text
 
 
-def compare(manifest: Manifest, story: Story) -> Interval:
+def compare(manifest: Manifest, story: Story, boosted: Boosted) -> Interval:
     """The model's gain over the boosted trees on the same rows, with bounds that take days or runs as blocks."""
     metric = metrics_for(manifest.task.problem)[manifest.task.metric]
-    mine, theirs = story.scores.scores, story.boosted.scores
+    mine, theirs = story.scores.scores, boosted.scores
     gain = metric.gain(metric.value(story.labels, mine), metric.value(story.labels, theirs))
     sign = 1 if metric.greater_is_better else -1
     influence = sign * (metric.influence(story.labels, mine) - metric.influence(story.labels, theirs))

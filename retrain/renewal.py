@@ -149,6 +149,7 @@ class Renewal:
                 tell=self.tell,
                 heritage=told,
                 study=asked.bundle.candidates.get("study", []),
+                parent=asked.bundle.manifest,
             )
             return seal(self.material, members, calibration, asked.out, finish)
 

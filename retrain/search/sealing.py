@@ -35,6 +35,7 @@ class Finish:
     """What a bundle is told beside its members: where it comes from, what it cost, and what later searches begin with.
 
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
+    `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds.
     """
 
     data_hash: str
@@ -46,6 +47,7 @@ class Finish:
     heritage: Mapping[str, Any] = field(default_factory=dict)
     study: Sequence[Mapping[str, Any]] = ()
     tried: Sequence[Tried] = ()
+    parent: Manifest | None = None
 
 
 def seal(
@@ -55,7 +57,7 @@ def seal(
     finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
-    boosted = _boosted(material, finish.seed)
+    boosted = _boosted(material, finish.seed) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
     _present(material, manifest, answers, boosted, finish.tried, out)
     return ModelBundle.seal(out, manifest)
@@ -91,12 +93,14 @@ def _boosted(material: Material, seed: int) -> Boosted:
 
 
 def _manifest(
-    material: Material, calibration: Calibration, answers: Scores, boosted: Boosted, finish: Finish
+    material: Material, calibration: Calibration, answers: Scores, boosted: Boosted | None, finish: Finish
 ) -> Manifest:
     task, parts = material.task, material.parts
     labels = material.labels[parts.test]
     metric = metrics_for(task.problem)[task.metric]
     scores = np.asarray(answers.scores, dtype=np.float64)
+    metrics = {"champion": evaluate(labels, scores, task.problem)}
+    metrics |= {} if boosted is None else {"boosted": boosted.metrics}
     return Manifest(
         task=task,
         data_schema=material.schema,
@@ -104,8 +108,8 @@ def _manifest(
         reference=Estimate(
             value=metric.value(labels, scores), error=metric.standard_error(labels, scores), rows=len(labels)
         ),
-        headroom=headroom(metric, labels, scores, boosted.scores),
-        metrics={"champion": evaluate(labels, scores, task.problem), "boosted": boosted.metrics},
+        headroom=_inherited(finish) if boosted is None else headroom(metric, labels, scores, boosted.scores),
+        metrics=metrics,
         conformal_radius=calibration.radius,
         temperature=calibration.temperature,
         lineage=Lineage(
@@ -121,6 +125,10 @@ def _manifest(
     )
 
 
+def _inherited(finish: Finish) -> Estimate | None:
+    return None if finish.parent is None else finish.parent.headroom
+
+
 def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> Estimate | None:
     """By how much the boosted reference improves the champion when both are averaged; None where it is undefined."""
     mixed = (scores + boosted) / 2
@@ -130,7 +138,7 @@ def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> E
 
 
 def _present(
-    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted, tried: Sequence[Tried], out: Path
+    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted | None, tried: Sequence[Tried], out: Path
 ) -> None:
     """Write the figures and the card."""
     task, rows = material.task, material.parts.test

@@ -59,10 +59,10 @@ def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) 
 def test_the_winner_is_named_whoever_it_is(tmp_path: Path) -> None:
     manifest, story = tell(tmp_path)
     swapped = replace(story, boosted=replace(story.boosted, scores=1 - story.scores.scores))
-    assert compare(manifest, swapped).value > 0.5
-    assert "This model is ahead" in who_wins(manifest, compare(manifest, swapped))
+    assert compare(manifest, swapped, swapped.boosted).value > 0.5
+    assert "This model is ahead" in who_wins(manifest, compare(manifest, swapped, swapped.boosted))
     same = replace(story, boosted=replace(story.boosted, scores=story.scores.scores))
-    assert "Neither is surely ahead" in who_wins(manifest, compare(manifest, same))
+    assert "Neither is surely ahead" in who_wins(manifest, compare(manifest, same, same.boosted))
     assert "**Boosted trees are ahead" in who_wins(manifest, Interval(-0.02, -0.03, -0.01))
     assert "Nobody can be called ahead" in who_wins(manifest, Interval(0.1, float("nan"), float("nan")))
 
@@ -101,4 +101,21 @@ def test_without_time_the_card_warns(tmp_path: Path) -> None:
     text = card(manifest.model_copy(update={"task": task, "lineage": lineage}), replace(story, times=None))
     assert "stratified" in text
     assert "if they drift, these figures are too good" in text
-    assert np.isfinite(compare(manifest, replace(story, times=None)).low)
+    assert np.isfinite(compare(manifest, replace(story, times=None), story.boosted).low)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"recalibrated": "7"}, "those of version 7: no weight was trained"),
+        ({"tuned": 2, "diet": "newer rows", "kept": 1}, "'newer rows'; of its own 1 are kept"),
+    ],
+)
+def test_a_renewed_model_says_what_was_done(tmp_path: Path, told: dict[str, object], said: str) -> None:
+    manifest, story = tell(tmp_path)
+    told_of = replace(story, boosted=None, told={**story.told, "heritage": told})
+    text = card(manifest.model_copy(update={"metrics": {"champion": manifest.metrics["champion"]}}), told_of)
+    assert said in text
+    assert "No boosted trees were fitted beside it" in text
+    assert "Warm start" not in text
+    assert "| auc (higher is better) | 0." in text
