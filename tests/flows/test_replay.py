@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from flows.bake import bake, rolled_back
 from flows.cli import main
 from flows.replay import Pace, Progress, _Run, replay
 from flows.services import child_environment
@@ -27,6 +28,7 @@ from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
 from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
+from registry.ledger import Entry
 from registry.settings import Settings
 from tests.handmade import make_bundle, make_frame, make_task
 
@@ -123,6 +125,35 @@ def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_pat
     assert progress.requests.failed == progress.background.failed == progress.requests.retried == 0
     assert progress.labels_sent == 500
     assert progress.background.sent > 0
+
+
+def test_a_sabotaged_champion_is_gone_within_its_bake_time_and_no_request_fails(house: House, tmp_path: Path) -> None:
+    """It was taught permuted labels, say. Rows go on being answered while it is found out and taken back."""
+    stream, place = house.stream(700, seed=6, start="2024-06-03", every="1h"), house.place
+    sabotaged = place.versions.publish(make_bundle(tmp_path / "sabotaged", quality=0.0))
+    done = place.versions.promote("handmade", sabotaged)
+    at, details = datetime(2024, 6, 2), {"previous": done.previous}
+    place.ledger.write(Entry(task="handmade", kind="promotion", at=at, version=sabotaged, details=details))
+    looks: list[dict[str, Any] | None] = []
+
+    def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
+        looks.append(bake(place, as_of))
+        return {**QUIET_WEEKS, "improvement": looks[-1]}
+
+    pace = Pace(batch=50, delay=timedelta(days=1))
+    while httpx.get(f"{house.url}/model").json()["version"] != sabotaged:
+        time.sleep(0.05)
+    progress = replay(
+        stream, place.task, place.versions, server=Endpoint(house.url), checkpoint=tmp_path / "s.json", judge=judge,
+        pace=pace,
+    )  # fmt: skip
+    served = [step.version for step in progress.steps]
+    gone = served.index("1")
+    assert served == [sabotaged] * gone + ["1"] * (len(served) - gone)
+    assert 1 <= gone <= place.task.gate.bake
+    assert rolled_back(looks[gone - 1])
+    assert progress.requests.failed == progress.background.failed == 0
+    assert len(house.logged(stream)) == 700
 
 
 def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(house: House, tmp_path: Path) -> None:
