@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -15,10 +16,17 @@ from flows.lifecycle import lifecycle
 from flows.workplace import Workplace
 from registry.ledger import Entry
 from tests.flows.conftest import fill
+from tests.flows.shelf import shelf_place
 from tests.handmade import make_bundle, make_frame
 
 BEGIN = datetime(2024, 3, 2)  # after all that the handmade bundles know
 AS_OF = BEGIN + timedelta(days=7)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    """The handmade task with its champion, on a registry in memory."""
+    return shelf_place(tmp_path)
 
 
 def promote(place: Workplace, folder: Path, *, quality: float) -> str:
@@ -56,7 +64,8 @@ def test_a_worse_champion_is_rolled_back_once(place: Workplace, tmp_path: Path) 
     assert len(place.ledger.read(kinds={KIND})) == 1
 
 
-def test_the_lifecycle_does_it_and_begins_no_improvement(place: Workplace, tmp_path: Path) -> None:
+def test_the_lifecycle_does_it_and_begins_no_improvement(make_place: Callable[..., Workplace], tmp_path: Path) -> None:
+    place = make_place()
     promote(place, tmp_path / "worse", quality=-1.0)
     week(place, tmp_path)
     assert rolled_back(lifecycle.fn("handmade", as_of=AS_OF)["improvement"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,53 +15,19 @@ from flows.second_look import KIND, LOOKS, fresh_rows, held_challenger, look_aga
 from flows.watch import watch
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
-from registry.database import open_engine
-from registry.inference_log import InferenceLog
-from registry.ledger import Entry, Ledger
-from registry.settings import Settings
+from registry.ledger import Entry
 from tests.flows.conftest import fill
+from tests.flows.shelf import shelf_place
 from tests.handmade import make_bundle, make_frame, make_task
 
 BEGIN = datetime(2024, 3, 2)  # after all that the handmade bundles know
 AS_OF = BEGIN + timedelta(days=7)
 
 
-@dataclass
-class Shelf:
-    """A model registry in memory: versions in order, and aliases."""
-
-    bundles: list[ModelBundle]
-    aliases: dict[str, str] = field(default_factory=lambda: {"champion": "1"})
-
-    def publish(self, bundle: ModelBundle) -> str:
-        self.bundles.append(bundle)
-        return str(len(self.bundles))
-
-    def fetch(self, task: str, version: str) -> ModelBundle:
-        return self.bundles[int(version) - 1]
-
-    def get(self, task: str, alias: str) -> str | None:
-        return self.aliases.get(alias)
-
-    def set(self, task: str, alias: str, version: str) -> None:
-        self.aliases[alias] = version
-
-    def unset(self, task: str, alias: str) -> None:
-        self.aliases.pop(alias, None)
-
-    def promote(self, task: str, version: str) -> None:
-        self.aliases |= {"previous": self.aliases["champion"], "champion": version}
-        self.aliases.pop("challenger", None)
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     """The handmade task with its champion, on a registry in memory."""
-    (tmp_path / "home").mkdir()
-    settings = Settings(home=tmp_path / "home")
-    engine = open_engine(settings.store)
-    shelf: Any = Shelf([make_bundle(tmp_path / "bundle")])
-    return Workplace(settings, make_task(), InferenceLog(engine, "handmade"), Ledger(engine, "handmade"), shelf)
+    return shelf_place(tmp_path)
 
 
 def hold(place: Workplace, folder: Path, *, quality: float, rows: int = 100) -> str:
