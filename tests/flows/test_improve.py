@@ -14,13 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.improve import complete, improve, one_at_a_time
+from flows.improve import complete, improve, one_at_a_time, parse_remedies
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows
 from flows.wishes import wished
 from flows.workplace import Workplace
-from registry.errors import BusyError, DataError, NoModelError
+from registry.errors import BusyError, DataError, InputError, NoModelError
 from registry.ledger import Entry
 from tests.flows.conftest import TINY_SEARCH, fill
 from tests.handmade import make_frame, make_schema
@@ -110,6 +110,19 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
     assert wished(place).reason == "an improvement was broken off"  # type: ignore[union-attr]
     with one_at_a_time(place):
         assert wished(place) is None
+
+
+@pytest.mark.parametrize("text", ["", " , ", "fine_tune,retrain", "none"])
+def test_words_that_are_no_remedies_are_named(text: str) -> None:
+    with pytest.raises(InputError, match="expected some of recalibrate, fine_tune, research, search"):
+        parse_remedies(text)
+
+
+def test_a_decision_with_more_than_one_remedy_is_followed_in_its_order(place: Workplace) -> None:
+    details = {"then": ["research"]}
+    decision = Entry(task="handmade", kind="decision", at=AS_OF, outcome="fine_tune", details=details)
+    place.ledger.write(decision)
+    assert wished(place).remedies == "fine_tune,research"  # type: ignore[union-attr]
 
 
 def test_a_rollback_by_hand_answers_a_decision(place: Workplace) -> None:
