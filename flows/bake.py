@@ -17,13 +17,12 @@ from flows.publishing import alias_of, fetch
 from flows.second_look import GROWTH, known_until, labelled_rows
 from flows.stages import say, stage
 from flows.workplace import Workplace
-from registry.decisions import Outcome, Verdict
+from registry.decisions import ROLLBACK, Outcome, Verdict
 from registry.errors import BusyError
 from registry.ledger import Entry
 from registry.locks import exclusive
 
 KIND = "bake"
-ROLLBACK = "rollback"
 LOOKS = 4
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry.decisions import ROLLBACK
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
 from registry.policies import PerformancePolicy
@@ -211,5 +212,6 @@ def _line(one: WindowScore) -> str:
 def action(one: WindowScore) -> str:
     """What was done after a window, in words; empty for nothing."""
     if one.promoted:
-        return f"{one.remedy}: version {one.champion} promoted"
+        done = "is back" if one.outcome == ROLLBACK else "promoted"
+        return f"{one.remedy}: version {one.champion} {done}"
     return f"{one.remedy}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""

@@ -21,14 +21,15 @@ from flows.workplace import enter
 def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
-    Returns what `watch` answers, with `improvement`: what `improve` answers, or a look at a new champion in its bake
-    time or at a held challenger, or None.
+    Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
+    second look at a held challenger, or None.
     """
     place = enter(task)
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
-    look = bake(place, moment) or look_again(place, moment)
+    look = bake(place, moment)
+    look = look if rolled_back(look) else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
     if promoted(look) or rolled_back(look):
         return found

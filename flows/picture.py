@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flows.comparison import Comparison, WindowScore
+from registry.decisions import ROLLBACK
 
 _SERVED, _FROZEN, _GAIN, _BAD, _GOOD = "#1b5e9e", "#8a8a8a", "#cfe3f5", "#c0392b", "#2e7d32"
 
@@ -24,7 +25,7 @@ def draw(comparison: Comparison, path: Path, *, title: str | None = None) -> Pat
     _lines(axes, comparison)
     _tolerance(axes, comparison)
     _decisions(axes, comparison.windows)
-    _promotions(axes, comparison.windows)
+    _swaps(axes, comparison.windows)
     _finish(axes, comparison, title or f"{comparison.task}: kept fit against left alone")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -74,24 +75,23 @@ def _decisions(axes: Axes, windows: Sequence[WindowScore]) -> None:
         axes.plot(x, y, "o", color="white", mec=_BAD, ms=11, mew=1.5, label="challenger not promoted", zorder=4)
 
 
-def _promotions(axes: Axes, windows: Sequence[WindowScore]) -> None:
-    label: str | None = "challenger promoted"
-    for one in windows:
-        if one.promoted:
+def _swaps(axes: Axes, windows: Sequence[WindowScore]) -> None:
+    back = [one for one in windows if one.promoted and one.outcome == ROLLBACK]
+    new = [one for one in windows if one.promoted and one.outcome != ROLLBACK]
+    for swaps, color, label in ((new, _GOOD, "challenger promoted"), (back, _BAD, "rolled back")):
+        for one in swaps:
             where = _day(one.end)
-            axes.axvline(where, color=_GOOD, lw=1.4, alpha=0.85, label=label, zorder=2)
-            text = f"v{one.champion}"
+            axes.axvline(where, color=color, lw=1.4, alpha=0.85, label=label if one is swaps[0] else None, zorder=2)
             axes.annotate(
-                text,
+                f"v{one.champion}",
                 (where, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(3, -12),
                 textcoords="offset points",
-                color=_GOOD,
+                color=color,
                 fontsize=9,
                 fontweight="bold",
             )
-            label = None
 
 
 def _finish(axes: Axes, comparison: Comparison, title: str) -> None:

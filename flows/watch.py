@@ -44,10 +44,8 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
-    if repair:
-        look = bake(place, moment) or look_again(place, moment)
-        if not promoted(look) and not rolled_back(look):
-            announce(place, wished(place))
+    if repair and not rolled_back(bake(place, moment)) and not promoted(look_again(place, moment)):
+        announce(place, wished(place))
     return summary(report)
 
 

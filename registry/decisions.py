@@ -81,6 +81,10 @@ class Outcome(StrEnum):
     REJECT = "reject"
 
 
+ROLLBACK = "rollback"
+"""What becomes of a champion that turns out worse than the one before; also the ledger's kind for it."""
+
+
 class Verdict(Frozen):
     """A gate's judgement of a challenger: the outcome, the reasons in words, and every check behind them."""
 
