@@ -27,11 +27,11 @@ OLD, NEW, FRESH = "2024-01-01", "2024-02-01", "2024-02-20"
 
 
 def task_of(problem: Problem, **more: object) -> TaskSpec:
-    return make_task(problem, search={"families": ["mlp"], "workers": 2, "max_epochs": 9}, **more)
+    return make_task(problem, search={"families": ["mlp"], "workers": 1, "max_epochs": 9}, **more)
 
 
 def champion_of(folder: Path, task: TaskSpec, frame: pd.DataFrame) -> ModelBundle:
-    return search(task, frame, folder=folder / "study", out=folder / "champion", trials=2, seconds=60, seed=0)
+    return search(task, frame, folder=folder / "study", out=folder / "champion", trials=1, seconds=60, seed=0)
 
 
 @pytest.fixture(scope="module", params=["binary", "regression"])
