@@ -18,13 +18,27 @@ _LAST_ALERTS = 12
 
 
 def task_lines(place: Workplace) -> list[str]:
-    """A task: its versions with the rows each has served, its last windows as judged, its last decision."""
+    """A task: its versions with the rows each has served, its last windows as judged, its last decision, and the
+    challenger that waits for a person."""
+    from flows.approval import pending
+
     name = place.task.name
     logged = place.log.counts()
     lines = [f"{name}: {logged.predictions:,} predictions logged, {logged.labelled:,} with their label"]
     lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
     windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
-    return [*lines, *decision_lines(windows)]
+    return [*lines, *decision_lines(windows), *waiting_lines(pending(place), name)]
+
+
+def waiting_lines(asked: Entry | None, task: str) -> list[str]:
+    """The question that waits for an answer, and how it is answered."""
+    if asked is None:
+        return []
+    reasons = "; ".join(asked.reasons)
+    return [
+        f"  version {asked.version} waits for a person since {asked.at:%Y-%m-%d %H:%M}: everfit approve {task}",
+        f"    {reasons}",
+    ]
 
 
 def version_lines(versions: Sequence[VersionInfo], served: dict[str, int], metric: str) -> list[str]:

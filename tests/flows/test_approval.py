@@ -69,6 +69,7 @@ def test_a_proved_challenger_waits_and_is_approved(asked: Workplace) -> None:
     decided = Entry(task="handmade", kind="decision", at=AS_OF, outcome="research")
     asked.ledger.write(decided)
     assert wished(asked) is None
+    assert "version 2 waits for a person since 2024-03-09 00:00: everfit approve handmade" in everfit("status")[1]
     assert everfit("approve", "handmade") == (0, "handmade: version 2 is the champion (previous: 1)")
     assert champion(asked) == "2"
     (promotion,) = asked.ledger.read(kinds={"promotion"})
