@@ -238,8 +238,8 @@ def _mend(
     acts: Sequence[Act],
     before: Sequence[str] = (),
 ) -> Decision:
-    """Climb the ladder: to its end where the model is degraded. Where it is not, the first rung's price is all that is
-    paid for a try."""
+    """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
+    price of the first rung that trains."""
     trials = [
         Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
     ]
@@ -247,9 +247,11 @@ def _mend(
     former = sum(act.kind == "promotion" for act in acts) > 1
     if history and history[-1].metric == ORDER and not former and len(ladder) > 1:
         ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
-    (first, *then), why = climb(ladder, trials, seen.diagnosis)
-    then = then if seen.severity == "degraded" else []
-    return _told(first, seen, before=before, after=(why,) if len(ladder) > 1 else (), then=then)
+    way, why = climb(ladder, trials, seen.diagnosis)
+    if seen.severity != "degraded":
+        trains = [place for place, rung in enumerate(way) if rung is not Remedy.RECALIBRATE]
+        way = way[: trains[0] + 1] if trains else way
+    return _told(way[0], seen, before=before, after=(why,) if len(ladder) > 1 else (), then=way[1:])
 
 
 def _on_performance(
