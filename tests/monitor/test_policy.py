@@ -176,9 +176,9 @@ def test_the_ladder_is_climbed_as_the_ledger_advises() -> None:
     assert (found.remedy, found.then) == (Remedy.RESEARCH, ())
     stale = decide(PerformancePolicy(refresh=4), weeks([GOOD] * 4))
     assert (stale.remedy, stale.then) == (Remedy.FINE_TUNE, ())  # nothing is degraded: one cheap try
+    promoted = [Act(kind="promotion", at=early)] * 2
     stale = decide(PerformancePolicy(refresh=4), weeks([GOOD] * 4), promoted)
     assert (stale.remedy, stale.then) == (Remedy.RECALIBRATE, (Remedy.FINE_TUNE,))
-    promoted = [Act(kind="promotion", at=early)] * 2
     assert decide(DEFAULT, history, promoted).remedy is Remedy.RECALIBRATE
     assert decide(DEFAULT.model_copy(update={"ladder": ("search",)}), history).remedy is Remedy.SEARCH
 
