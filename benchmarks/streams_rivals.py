@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from river import drift, forest
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
@@ -118,6 +117,8 @@ def trees(window: Callable[[StreamData, int], slice], *, again: bool = True) -> 
 
 def on_adwin(data: StreamData, seed: int) -> tuple[Iterator[np.ndarray], Callable[[], int]]:
     """Trees fitted anew on the newest fifth when ADWIN finds that the errors have changed."""
+    from river import drift
+
     model, fitted = Trees(data, seed), [0]
 
     def said() -> Iterator[np.ndarray]:
@@ -163,6 +164,8 @@ def network(*, again: bool) -> Play:
 
 def adaptive_forest(data: StreamData, seed: int) -> tuple[Iterator[np.ndarray], Callable[[], int]]:
     """river's adaptive random forest, row by row, with labels as late as everybody's."""
+    from river import forest
+
     model: Any = forest.ARFRegressor(seed=seed) if data.regression else forest.ARFClassifier(seed=seed)
     rows = data.inputs.where(data.inputs.notna(), 0.0).to_dict("records")
     truth = data.target.to_numpy()
@@ -221,6 +224,9 @@ def run(data: StreamData, name: str, seed: int) -> dict[str, object]:
 
 def main() -> None:
     """All rivals on one stream."""
+    if len(sys.argv) != 4:
+        print("streams_rivals: skipped, it is called by benchmarks/streams.py with a folder, a stream and a seed")
+        return
     folder, name, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     warnings.filterwarnings("ignore")
     data = read(folder, name)
