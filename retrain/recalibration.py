@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from registry.errors import DataError
 from registry.metrics import Array
 from retrain.calibration import TargetScale
 from retrain.export import Member, member_outputs
-from retrain.members import read_members, read_scale
+from retrain.members import read_members, read_scale, trained_until
 from retrain.renewal import Renewal, Request
 
 SURE = 1.645
@@ -78,11 +79,21 @@ class _Candidate:
 
 
 def _candidate(renewal: Renewal, bundle: ModelBundle) -> _Candidate | None:
-    """A former champion that answers the same question from the same columns."""
+    """A former champion that answers the same question from the same columns, and has seen none of the rows that judge
+    it: one that was rolled back may have been fitted to rows that are newer to the present champion, or hold the gate's.
+    """
     mine, its = renewal.asked.bundle.manifest, bundle.manifest
+    if not _older(trained_until(bundle), trained_until(renewal.asked.bundle)):
+        return None
+    if not _older(its.lineage.known_until, renewal.material.newest(renewal.new.test)):
+        return None
     if its.target.classes != mine.target.classes or its.data_schema.names != mine.data_schema.names:
         return None
     scale, members = read_scale(bundle), list(read_members(bundle))
     if not members or (mine.target.problem == "regression" and scale is None):
         return None
     return _Candidate(renewal, members, scale)
+
+
+def _older(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and one <= other

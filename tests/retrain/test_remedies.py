@@ -131,6 +131,15 @@ def test_a_former_champion_comes_back_with_its_world(champion: ModelBundle, tmp_
     assert stays.candidates["heritage"] == {"recalibrated": "1"}
 
 
+def test_one_that_has_seen_the_newer_rows_does_not_come_back(champion: ModelBundle, tmp_path: Path) -> None:
+    """A later champion that was rolled back would be judged by rows it was fitted to."""
+    problem = champion.manifest.task.problem
+    newer = make_frame(800, seed=8, problem=problem, start=NEW, flip=1.0)
+    later = fine_tune(asked(champion, newer, tmp_path / "later"))
+    made = recalibrate(asked(champion, newer, tmp_path), {"2": later})
+    assert made.candidates["heritage"] == {"recalibrated": "1"}
+
+
 def test_what_cannot_be_done_is_said(champion: ModelBundle, tmp_path: Path) -> None:
     problem = champion.manifest.task.problem
     one = asked(champion, make_frame(40, seed=6, problem=problem, start=NEW), tmp_path)
