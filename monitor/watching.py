@@ -180,15 +180,16 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
 
 
 def _acts(entries: Sequence[Entry]) -> list[Act]:
-    """What was done, with what each remedy that a gate has judged came to, and cost with its gate."""
+    """What was done, with what each remedy that a gate has judged came to, and cost with its gate. One whose champion was
+    rolled back has come to nothing."""
+    undone = {entry.details.get("previous") for entry in entries if entry.kind == "rollback"}
     made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
     acts = []
     for entry in entries:
         act = Act(kind=_ACTS[entry.kind], at=entry.at)
         if entry.kind == "gate" and (remedy := entry.details.get("remedy")):
             cpu = made.get(entry.version, 0.0) + entry.details.get("cpu", 0.0)
-            act = act.model_copy(
-                update={"remedy": Remedy(remedy), "promoted": entry.outcome == Outcome.PROMOTE, "cpu": cpu}
-            )
+            promoted = entry.outcome == Outcome.PROMOTE and entry.version not in undone
+            act = act.model_copy(update={"remedy": Remedy(remedy), "promoted": promoted, "cpu": cpu})
         acts.append(act)
     return acts

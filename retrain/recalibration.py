@@ -80,7 +80,7 @@ class _Candidate:
 
 def _candidate(renewal: Renewal, bundle: ModelBundle) -> _Candidate | None:
     """A former champion that answers the same question from the same columns, and has seen none of the rows that judge
-    it: one that was rolled back may have been fitted to rows that are newer to the present champion, or hold the gate's.
+    it: one that was rolled back may have been fitted to rows newer than the present champion's, or to the gate's.
     """
     mine, its = renewal.asked.bundle.manifest, bundle.manifest
     if not _older(trained_until(bundle), trained_until(renewal.asked.bundle)):

@@ -11,7 +11,7 @@ import pytest
 
 from monitor.measurements import WindowRecord
 from monitor.shelf import Shelf
-from monitor.watching import WatchReport, watch
+from monitor.watching import WatchReport, _acts, watch
 from registry.bundle import ModelBundle
 from registry.decisions import Diagnosis, Remedy
 from registry.inference_log import InferenceLog
@@ -244,3 +244,19 @@ def test_watching_is_imported_without_evidently_or_torch() -> None:
     code = "import sys, monitor.watching; print(sorted({'evidently', 'torch', 'sklearn', 'mlflow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_remedy_that_was_rolled_back_has_come_to_nothing() -> None:
+    at = datetime(2024, 3, 2)
+
+    def entry(kind: str, version: str, outcome: str = "", **details: object) -> Entry:
+        return Entry(task="handmade", kind=kind, at=at, version=version, outcome=outcome, details=details)
+
+    done = [
+        entry("remedy", "2", cpu=9.0),
+        entry("gate", "2", "promote", remedy="fine_tune", cpu=1.0),
+        entry("gate", "3", "promote", remedy="research", cpu=2.0),
+        entry("rollback", "1", previous="2"),
+    ]
+    judged = [(act.remedy, act.promoted, act.cpu) for act in _acts(done) if act.remedy]
+    assert judged == [(Remedy.FINE_TUNE, False, 10.0), (Remedy.RESEARCH, True, 2.0)]
