@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.intents import Intent, Intents
+from flows.memory import cpu_seconds
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
 from flows.rows import same_columns
@@ -34,11 +34,6 @@ FORMER = 3
 WATTS = 12.0
 """Estimate of what a busy core takes, its share of memory and supply included: energy in the ledger is CPU-time times
 this, no measurement."""
-
-
-def cpu_seconds() -> float:
-    """CPU-seconds of this process and of its children that have ended."""
-    return sum(os.times()[:4])
 
 
 def make(

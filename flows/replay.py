@@ -11,7 +11,6 @@ sends again is known to the log: nothing is lost and nothing counts twice.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from flows.memory import cpu_seconds
 from flows.stream import Step, Stream, steps
 from flows.traffic import Counts, Server
 from registry.errors import NoModelError, OutsideError, StateError
@@ -137,11 +137,6 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
     return judge
 
 
-def _cpu() -> float:
-    """CPU-seconds of this process and of its children that have ended."""
-    return sum(os.times()[:4])
-
-
 @dataclass
 class _Run:
     """One run of a replay: its collaborators and its progress."""
@@ -174,7 +169,7 @@ class _Run:
         self._send_labels(as_of, whole=True)
         self._drain()
         version = str(self.server.model()["version"])
-        began, cpu = time.monotonic(), _cpu()
+        began, cpu = time.monotonic(), cpu_seconds()
         with self.server.meanwhile(self._asked_before(step)) as counts:
             decided = self.judge(as_of, final)
             champion = self._champion()
@@ -189,7 +184,7 @@ class _Run:
             champion=champion,
             serving=serving,
             seconds=time.monotonic() - began,
-            cpu=_cpu() - cpu,
+            cpu=cpu_seconds() - cpu,
             severity=decided["severity"],
             remedy=decided["remedy"],
             outcome=(decided.get("improvement") or {}).get("outcome") or "",
