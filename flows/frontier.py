@@ -1,7 +1,7 @@
 """What a back-test says: performance against compute for each policy, the best that was to be had, a recommendation.
 
 A window's score is the metric of what was served there. The oracle knows the future: of all models that any policy had
-made by then it serves each window's best. A re-search is wasted when its model is never promoted, a promotion regretted
+made by then it serves each window's best. A remedy is wasted when its model is never promoted, a promotion regretted
 when the model it replaced would have done better until the next one (or the end); a window is behind when what was
 served is worse than the oracle by more than the first policy on performance tolerates.
 """
@@ -154,7 +154,7 @@ def _by_window(
 
 def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerate: float) -> Result:
     gains = _gains(metric, one.served, first.served)
-    done = [step for step in one.steps if step.outcome]  # re-searches, and second looks at what they left
+    done = [step for step in one.steps if step.outcome]  # remedies, and second looks at what they left
     researched = [step for step in done if step.remedy in TRAINS]
     promoted = [place for place, step in enumerate(one.steps) if step.champion != step.version]
     lag = _gains(metric, oracle, one.served)
@@ -221,7 +221,7 @@ def describe(found: Backtest) -> str:
     """The table and the recommendation in words."""
     width = max(len("policy"), *(len(one.name) for one in found.policies), len("oracle"))
     figures = f"{'policy':<{width}}  {found.metric:>8}  {'gain':>17}  {'pooled':>8}"
-    lines = [f"{figures}  re-searches  promoted  wasted  regretted  behind  {'CPU-s':>7}"]
+    lines = [f"{figures}     remedies  promoted  wasted  regretted  behind  {'CPU-s':>7}"]
     for one in found.policies:
         gain = "" if one is found.policies[0] else f"{one.gain:+.4f} +/- {one.gain_error:.4f}"
         lines.append(

@@ -180,8 +180,8 @@ def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledge
 
 
 def _acts(entries: Sequence[Entry]) -> list[Act]:
-    """What was done, with what each remedy that a gate has judged came to, and cost with its gate. One whose champion was
-    rolled back has come to nothing."""
+    """What was done, with what each remedy that a gate has judged came to, and cost with its gate. One whose champion
+    was rolled back has come to nothing."""
     undone = {entry.details.get("previous") for entry in entries if entry.kind == "rollback"}
     made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
     acts = []
