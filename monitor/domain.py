@@ -4,8 +4,8 @@ The classifier two-sample test (C2ST, Lopez-Paz & Oquab 2017, arXiv 1610.06545) 
 classifier is fitted to which side a row is from; on rows that it has not seen, its scores are no better than chance
 while nothing has changed. It sees what no column shows alone, such as a correlation that has turned round.
 
-The classifier is Fisher's linear discriminant, with a ridge (Friedman 1989), on the columns' ranks, their squares and
-their products by pairs, which a window of 500 rows pays with some milliseconds; a boosted one took a hundred and found
+The classifier is Fisher's linear discriminant, with a ridge (Friedman 1989), on the columns' ranks in the reference,
+their squares and their products by pairs, which a window of 500 rows pays with some milliseconds; a boosted one took a hundred and found
 little more.
 
 Each side is cut into two halves in time, and each half is scored by the model of the other one: neighbours of a day,
@@ -51,6 +51,8 @@ FLAGS = 8
 RIDGE = 0.3
 """Of a second moment of 1."""
 
+CONSTANT = 1e-6
+"""Standard deviation up to which a number of the discriminant, none of which exceeds 1, does not vary."""
 
 STRETCHES = 12
 """Stretches of the reference that show how surely a window is told from it while nothing changes."""
@@ -100,20 +102,29 @@ class Separation:
         return float(ndtr(-(self.score - usual.mean) / usual.spread))
 
 
-def separate(window: Sample, reference: Sample, categorical: Sequence[bool]) -> Separation:
-    """The test on two samples of `LEAST_ROWS` rows or more; `categorical` (d,) says which columns are codes.
+class Known:
+    """A reference of `LEAST_ROWS` rows or more that windows are told from; `categorical` (d,) says which columns are
+    codes. What depends on the reference alone is computed once.
 
     >>> rng = np.random.default_rng(0)
     >>> alike, other = (Sample(rng.normal(shift, 1, (200, 2)), 1.0) for shift in (0.0, 2.0))
-    >>> separate(other, alike, [False, False]).auc > 0.9
+    >>> Known(alike, [False, False]).separate(other).auc > 0.9
     True
     """
-    firsts, seconds = zip(_halves(window), _halves(reference), strict=True)
-    ranks = [_ranks(firsts, seconds, categorical), _ranks(seconds, firsts, categorical)]
-    gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
-    errors = _errors(ranks, reference.spacing / window.spacing)
-    sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
-    return Separation(0.5 + sum(gaps) / 2, sure)
+
+    def __init__(self, reference: Sample, categorical: Sequence[bool]) -> None:
+        self._spacing = reference.spacing
+        first, second = _halves(reference)
+        self._halves = [_Half(first, second, categorical), _Half(second, first, categorical)]
+
+    def separate(self, window: Sample) -> Separation:
+        """The test on `LEAST_ROWS` rows or more."""
+        first, second = _halves(window)
+        ranks = [self._halves[0].ranks(first, second), self._halves[1].ranks(second, first)]
+        gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
+        errors = _errors(ranks, self._spacing / window.spacing)
+        sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
+        return Separation(0.5 + sum(gaps) / 2, sure)
 
 
 def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
@@ -127,7 +138,7 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
         return Usual()
     starts = spaced(len(reference) - length + 1, STRETCHES)
     parts = [reference.parted(int(start), int(start) + length) for start in starts]
-    scores = [separate(mine.thinned(), others.thinned(), categorical).score for mine, others in parts]
+    scores = [Known(others.thinned(), categorical).separate(mine.thinned()).score for mine, others in parts]
     spread = float(np.std(scores, ddof=1))
     larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
     return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), larger)
@@ -138,47 +149,59 @@ def _halves(sample: Sample) -> tuple[Features, Features]:
     return sample.features[:middle], sample.features[middle:]
 
 
-def _ranks(
-    training: tuple[Features, Features], tested: tuple[Features, Features], categorical: Sequence[bool]
-) -> tuple[Array, Array]:
-    """Mid-ranks, over their number, of the tested rows of window and reference."""
-    scores = _scores(np.concatenate(training), len(training[0]), np.concatenate(tested), categorical)
-    ranks = mid_ranks(scores) / len(scores)
-    return ranks[: len(tested[0])], ranks[len(tested[0]) :]
+class _Half:
+    """One half of the reference to learn from, the other one to be scored."""
+
+    def __init__(self, training: Features, tested: Features, categorical: Sequence[bool]) -> None:
+        self._basis = Basis(training, categorical)
+        known = self._basis.expand(training)
+        self._mean = known.mean(axis=0)
+        self._second = known.T @ known / len(known)
+        self._tested = self._basis.expand(tested)
+
+    def ranks(self, training: Features, tested: Features) -> tuple[Array, Array]:
+        """Mid-ranks, over their number, of the tested rows of window and reference."""
+        mine = self._basis.expand(training)
+        direction = self._direction(mine.mean(axis=0), mine.T @ mine / len(mine))
+        scores = np.concatenate([self._basis.expand(tested) @ direction, self._tested @ direction])
+        ranks = mid_ranks(scores) / len(scores)
+        return ranks[: len(tested)], ranks[len(tested) :]
+
+    def _direction(self, mean: Array, second: Array) -> Array:
+        """What tells a window of these moments from the reference; both sides weigh the same."""
+        centre = (mean + self._mean) / 2
+        spread = (second + self._second) / 2 - np.outer(centre, centre)
+        scale = np.sqrt(np.maximum(np.diagonal(spread), 0.0))
+        inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
+        alike = spread * np.outer(inverse, inverse) + RIDGE * np.eye(len(spread))
+        return np.asarray(inverse * np.linalg.solve(alike, inverse * (mean - self._mean)), dtype=np.float64)
 
 
-def _scores(training: Features, mine: int, tested: Features, categorical: Sequence[bool]) -> Array:
-    """How much like the window's rows tested ones are; the first rows of `training` are the window's."""
-    known, asked = expand(training, training, categorical), expand(training, tested, categorical)
-    centre, spread = known.mean(axis=0), known.std(axis=0)
-    spread[spread == 0] = 1.0
-    known, asked = (known - centre) / spread, (asked - centre) / spread
-    sides = np.arange(len(known)) < mine
-    weights = np.where(sides, 0.5 / mine, 0.5 / (len(known) - mine))
-    second = (known * weights[:, None]).T @ known
-    apart = np.linalg.solve(second + RIDGE * np.eye(len(second)), known.T @ (weights * (sides - 0.5)))
-    return np.asarray(asked @ apart, dtype=np.float64)
+class Basis:
+    """What the discriminant is linear in, learnt from (n, d) rows of the reference: ranks among these of numbers, from
+    -.5 to .5 and 0 where missing, their squares, their products by pairs, what is missing, and frequent codes."""
 
+    def __init__(self, rows: Features, categorical: Sequence[bool]) -> None:
+        self._codes = np.asarray(categorical, dtype=np.bool_)
+        self._sorted = [np.sort(column[~np.isnan(column)]) for column in rows[:, ~self._codes].T]
+        self._frequent = [_frequent(column) for column in rows[:, self._codes].T]
+        self._pairs = np.triu_indices(min(MOST_CROSSED, len(self._sorted)), 1)
 
-def expand(training: Features, rows: Features, categorical: Sequence[bool]) -> Features:
-    """What the discriminant is linear in, of (n, d) rows: ranks among the training rows of numbers, from -.5 to .5 and
-    0 where missing, their squares, their products by pairs, what is missing, and the most frequent codes."""
-    codes = np.asarray(categorical, dtype=np.bool_)
-    ranks = [_ranked(known, asked) for known, asked in zip(training[:, ~codes].T, rows[:, ~codes].T, strict=True)]
-    numbers = np.column_stack(ranks) if ranks else np.empty((len(rows), 0))
-    crossed = numbers[:, :MOST_CROSSED]
-    first, second = np.triu_indices(crossed.shape[1], 1)
-    flags = [
-        asked[:, None] == _frequent(known) for known, asked in zip(training[:, codes].T, rows[:, codes].T, strict=True)
-    ]
-    parts = [numbers, numbers**2, crossed[:, first] * crossed[:, second], np.isnan(rows), *flags]
-    return np.column_stack(parts).astype(np.float64)
+    def expand(self, rows: Features) -> Features:
+        """(n, k) numbers of (n, d) rows."""
+        numbers = rows[:, ~self._codes]
+        ranks = np.empty_like(numbers)
+        for place, known in enumerate(self._sorted):
+            ranks[:, place] = _ranked(known, numbers[:, place])
+        first, second = self._pairs
+        coded = zip(self._frequent, rows[:, self._codes].T, strict=True)
+        flags = [asked[:, None] == frequent for frequent, asked in coded]
+        return np.column_stack([ranks, ranks**2, ranks[:, first] * ranks[:, second], np.isnan(rows), *flags])
 
 
 def _ranked(known: Array, asked: Array) -> Array:
-    there = np.sort(known[~np.isnan(known)])
-    places = np.searchsorted(there, asked, "left") + np.searchsorted(there, asked, "right")
-    return np.where(np.isnan(asked), 0.0, places / (2 * max(1, len(there))) - 0.5)
+    places = np.searchsorted(known, asked, "left") + np.searchsorted(known, asked, "right")
+    return np.where(np.isnan(asked), 0.0, places / (2 * max(1, len(known))) - 0.5)
 
 
 def _frequent(known: Array) -> Array:
@@ -204,12 +227,18 @@ class DomainShift(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        known = view.once(self.name, lambda: _inputs(view, view.reference, view.stride, len(view.reference)))
+        rows, key = len(view.reference), _by_stride(self.name, view)
+        known = view.once(key, lambda: _inputs(view, view.reference, view.stride, rows))
         plain = _plain(view.manifest.data_schema)
         lags = len(_lagging(view.manifest))
         categorical = [*(column.kind == "categorical" for column in plain.columns), *([False] * lags)]
         mine = _inputs(view, view.window, 1.0, MOST_ROWS)
         return [_measured(view, self.name, mine, known, categorical)]
+
+
+def _by_stride(name: str, view: View) -> str:
+    """Views of one reference whose windows were read at another density share nothing that depends on it."""
+    return f"{name}, one in {view.stride:.6g}"
 
 
 def _plain(schema: Schema) -> Schema:
@@ -238,7 +267,7 @@ class OutputShift(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, on the rows that the champion answered."""
-        known = view.once(self.name, lambda: _outputs(view.reference, view.stride))
+        known = view.once(_by_stride(self.name, view), lambda: _outputs(view.reference, view.stride))
         mine = _outputs(view.window, 1.0)
         return [_measured(view, self.name, mine, known, [False] * mine.features.shape[1])]
 
@@ -259,8 +288,9 @@ def _measured(view: View, name: str, window: Sample, reference: Sample, categori
         return Measurement(name=name, rows=len(window), note=f"needs {LEAST_ROWS} rows of each side")
     if not categorical:
         return Measurement(name=name, rows=len(window), note="no columns to compare")
-    found = separate(window, reference.thinned(), categorical)
+    key = _by_stride(name, view)
+    found = view.once(f"{key}, to tell from", lambda: Known(reference.thinned(), categorical)).separate(window)
     size = 2 ** round(np.log2(len(window) * window.spacing))  # windows of about a size share what is usual
-    known = view.once(f"{name} of {size} rows", lambda: usual(reference, size, categorical))
+    known = view.once(f"{key}, {size} rows", lambda: usual(reference, size, categorical))
     value, p_value = max(0.0, 2 * found.auc - 1), found.p_value(known)
     return Measurement(name=name, value=value, p_value=p_value, rows=len(window), note=f"AUC {found.auc:.3f}")

@@ -10,7 +10,7 @@ import numpy as np
 from monitor.distribution import Distance
 from monitor.measurements import Measurement
 from monitor.shift import counts_of, known_column
-from monitor.values import Numbers
+from monitor.values import Numbers, spaced
 from monitor.views import Measure, View
 from registry.metrics import Array
 
@@ -26,6 +26,9 @@ APART = 0.9
 COINCIDENCE = 0.1
 """Share of the columns that have moved, and are not converted, of which one would expect to look so by chance: sensors
 that age drift by a factor."""
+
+MOST_ROWS = 5_000
+"""Rows of a window that are converted back, evenly spread over its time."""
 
 FARTHEST = Distance(1.0, 0.0)
 
@@ -117,12 +120,13 @@ class _Converted:
 
 
 def _converted(view: View, name: str) -> _Converted | None:
-    known, values = known_column(view, name), np.asarray(view.window.column(name).present, dtype=np.float64)
+    known, present = known_column(view, name), view.window.column(name).present
     distance = known.distance(counts_of(view, name), stride=view.stride)
     if distance is None:
         return None
     if distance.value < FAR or view.reference.column(name).most_frequent() is not None:
         return _Converted(far=distance.value >= FAR)
+    values = np.asarray(present[spaced(len(present), MOST_ROWS)], dtype=np.float64)
     tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
     left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]
     best = min(range(len(left)), key=lambda place: left[place].value)

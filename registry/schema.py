@@ -176,11 +176,12 @@ def as_datetimes(values: pd.Series[Any], name: str) -> pd.Series[Any]:
 
 def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     try:
-        out = pd.to_numeric(values).astype("float64")
+        out = values if values.dtype == np.float64 else pd.to_numeric(values).astype("float64")
     except (ValueError, TypeError) as error:
         row, value = _first_bad(values, pd.to_numeric)
         raise RowError(f"column {name!r}, row {row}: expected a number, got {value}") from error
-    return out.replace([np.inf, -np.inf], np.nan)
+    endless = np.isinf(out.to_numpy())
+    return out.mask(endless) if endless.any() else out
 
 
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.domain import LEAST_ROWS, MOST_ROWS, DomainShift, OutputShift, Sample, Usual, separate, usual
+from monitor.domain import LEAST_ROWS, MOST_ROWS, DomainShift, Known, OutputShift, Sample, Usual, usual
 from monitor.findings import Finding, shifts
 from monitor.measurements import Measurement
 from monitor.shift import ColumnShift
@@ -105,7 +105,7 @@ def test_what_lasts_longer_than_a_window_is_no_shift() -> None:
     plain, judged, numbers = [], [], [False] * 8
     for seed in range(12):
         window, known = slow(seed).parted(7_600, 8_000)
-        found = separate(window, known.thinned(), numbers)
+        found = Known(known.thinned(), numbers).separate(window)
         plain.append(found.p_value(Usual()))
         judged.append(found.p_value(usual(known, 400, numbers)))
     assert np.mean(plain) < 0.25
@@ -126,7 +126,7 @@ def test_the_auc_is_that_of_the_scores() -> None:
     rng = np.random.default_rng(0)
     window, known = Sample(rng.normal(2, 1, (2_000, 1)), 1.0), Sample(rng.normal(0, 1, (2_000, 1)), 1.0)
     best = auc(np.repeat([1, 0], 2_000), np.r_[window.features, known.features] * [[-1, 1]])
-    assert separate(window, known, [False]).auc == pytest.approx(best, abs=0.01)
+    assert Known(known, [False]).separate(window).auc == pytest.approx(best, abs=0.01)
 
 
 def test_it_is_alike_each_time_and_reads_no_more_rows_than_it_may(bundle: ModelBundle) -> None:
@@ -143,7 +143,7 @@ def test_few_rows_and_constant_answers_are_no_evidence(bundle: ModelBundle) -> N
         assert (made.value, made.p_value, made.rows) == (None, None, LEAST_ROWS - 1)
         assert made.note == "needs 100 rows of each side"
     same = Sample(np.ones((200, 2)), 1.0)
-    assert separate(same, same, [False, False]).p_value(Usual()) == 0.5
+    assert Known(same, [False, False]).separate(same).p_value(Usual()) == 0.5
 
 
 def test_moments_count_as_lags_only(bundle: ModelBundle) -> None:
