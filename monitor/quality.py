@@ -12,7 +12,7 @@ from monitor.dependence import design_effect
 from monitor.measurements import Measurement
 from monitor.significance import share_above
 from monitor.values import Codes, Marks, Names, repeats
-from monitor.views import Measure, Side, View
+from monitor.views import Logged, Measure, Side, View
 from registry.metrics import Array
 from registry.schema import CategoricalColumn, Column, NumericColumn
 
@@ -251,5 +251,6 @@ class Volume(Measure):
         """Three measurements, by subject: all, own, labelled."""
         side = view.window
         labels = int(side.labelled.sum()) + side.novel
-        counts = {"all": len(side), "own": int(side.own.sum()), "labelled": labels}
-        return [Measurement(name=self.name, subject=subject, value=n, rows=len(side)) for subject, n in counts.items()]
+        found = view.logged or Logged(len(side), int(side.own.sum()), labels)
+        counts = {"all": found.rows, "own": found.own, "labelled": found.labelled}
+        return [Measurement(name=self.name, subject=subject, value=n, rows=found.rows) for subject, n in counts.items()]

@@ -10,7 +10,7 @@ from pathlib import Path
 from monitor.measurements import Window, WindowRecord
 from monitor.report import write_report
 from monitor.shelf import Shelf, Subject
-from monitor.views import View, reference_side, window_side
+from monitor.views import View, read_window, reference_side
 from registry.bundle import ModelBundle
 from registry.decisions import Decision
 from registry.errors import InputError, OutsideError, StateError
@@ -90,8 +90,8 @@ def report_on_demand(
     Raises `InputError` when that version answered no row in it, `OutsideError` when it cannot be made.
     """
     window, version = record.window, record.version
-    rows = log.frame(start=window.start, end=window.end, labels_by=as_of)
-    view = View(window_side(rows, version, bundle.manifest), reference_side(bundle), bundle.manifest)
+    side, logged = read_window(log, window.start, window.end, version, bundle.manifest, as_of)
+    view = View(side, reference_side(bundle), bundle.manifest, logged=logged)
     path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf)
     if path is None:
         raise InputError(f"window {window.index} has no rows that version {version} answered: there is nothing to show")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from monitor.measurements import Measurement
 from monitor.values import Values, values_of
 from registry.bundle import LABEL, Manifest, ModelBundle
 from registry.errors import RowError
+from registry.inference_log import InferenceLog
 from registry.metrics import Labels
 from registry.schema import Column, conform_column
 from registry.scoring import Scores
@@ -73,14 +75,25 @@ class Fresh:
 
 
 @dataclass(frozen=True)
+class Logged:
+    """How many rows a window has, how many the champion answered, and how many of these have a label."""
+
+    rows: int
+    own: int
+    labelled: int
+
+
+@dataclass(frozen=True)
 class View:
     """A window beside the champion's reference rows. `fresh` is a quick model fitted to the newest rows before the
-    window whose labels were known when it began; None where they are too few or it is not wanted."""
+    window whose labels were known when it began; None where they are too few or it is not wanted. `logged` counts all
+    rows of the window's time where `window` holds one in so many of them."""
 
     window: Side
     reference: Side
     manifest: Manifest
     fresh: Fresh | None = None
+    logged: Logged | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     _own: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -95,8 +108,9 @@ class View:
 
     @property
     def stride(self) -> float:
-        """Of how many rows of its time the reference holds one: it is a sample of the test rows."""
-        return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)))
+        """How many of the window's rows one of the reference stands for: it is a sample of the test rows."""
+        one_in = self.logged.rows / len(self.window) if self.logged is not None and len(self.window) else 1.0
+        return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)) / one_in)
 
 
 def _kept(memory: dict[str, Any], key: str, make: Callable[[], T]) -> T:
@@ -139,6 +153,20 @@ def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: fault for name, (_, fault) in columns.items() if fault is not None}
     return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken)
+
+
+def read_window(
+    log: InferenceLog, start: datetime, end: datetime, version: str, manifest: Manifest, as_of: datetime
+) -> tuple[Side, Logged | None]:
+    """The rows of a window with the labels known at `as_of`. Of more than `monitor.most_rows` one in so many, evenly
+    spaced, so that no window is too large for memory; and then how many there are."""
+    inside: dict[str, Any] = {"start": start, "end": end, "labels_by": as_of}
+    rows, most = log.counts(start=start, end=end).predictions, manifest.task.monitor.most_rows
+    side = window_side(log.frame(step=max(1, -(-rows // most)), **inside), version, manifest)
+    if rows <= most:
+        return side, None
+    own = log.counts(version=version, **inside)
+    return side, Logged(rows, own.predictions, own.labelled)
 
 
 def _labels(values: pd.Series[Any], target: Target) -> tuple[Labels, npt.NDArray[np.bool_], int]:

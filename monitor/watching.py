@@ -20,7 +20,7 @@ from monitor.measures import measure_all
 from monitor.policy import Act, ActKind, decide
 from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
-from monitor.views import Fresh, Side, View, reference_side, window_side
+from monitor.views import Fresh, Side, View, read_window, reference_side, window_side
 from monitor.windows import Span, due
 from registry.bundle import ModelBundle
 from registry.decisions import Decision, Outcome, Remedy
@@ -96,9 +96,9 @@ class _Reader:
         return reference_side(self._bundle)
 
     def view(self, place: Span | Window) -> View:
-        logged = self._log.frame(start=place.start, end=place.end, labels_by=self._as_of)
-        manifest = self._bundle.manifest
-        return View(window_side(logged, self._version, manifest), self._reference, manifest, memory=self._memory)
+        manifest, log = self._bundle.manifest, self._log
+        side, logged = read_window(log, place.start, place.end, self._version, manifest, self._as_of)
+        return View(side, self._reference, manifest, logged=logged, memory=self._memory)
 
     def _yardstick(self, place: Span) -> Fresh | None:
         """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""
@@ -112,7 +112,8 @@ class _Reader:
 
     def record(self, place: Span) -> WindowRecord:
         view = replace(self.view(place), fresh=self._yardstick(place))
-        window = Window(index=place.index, start=place.start, end=place.end, rows=len(view.window))
+        rows = view.logged.rows if view.logged is not None else len(view.window)
+        window = Window(index=place.index, start=place.start, end=place.end, rows=rows)
         metric = self._bundle.manifest.task.metric
         return WindowRecord(window=window, version=self._version, metric=metric, measurements=measure_all(view))
 

@@ -216,6 +216,7 @@ class InferenceLog:
         offset: int = 0,
         limit: int | None = None,
         newest: int | None = None,
+        step: int = 1,
     ) -> pd.DataFrame:
         """The rows with `start <= time < end`, in order of (time, id), as columns:
 
@@ -224,11 +225,16 @@ class InferenceLog:
         then the features: those of `columns`, or all that occur. Features have the dtype pandas infers from JSON.
 
         `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
-        first rows after `offset`, `newest` the last ones instead. `role` None reads champion's and shadow's rows.
+        first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role` None
+        reads champion's and shadow's rows.
         """
         asked = _Rows(self._task, start, end, version, role, labels_by)
         c, where = _PREDICTIONS.c, asked.where(labelled_only=labelled_only)
         order = (c.time, c.id) if newest is None else (c.time.desc(), c.id.desc())
+        if step > 1:
+            number = sa.func.row_number().over(order_by=(c.time, c.id)).label("number")
+            every = sa.select(c.id, number).where(where).subquery()
+            where = asked.where() & c.id.in_(sa.select(every.c.id).where((every.c.number - 1) % step == 0))
         rows = sa.select(*_READ).where(where).order_by(*order).offset(offset).limit(limit if newest is None else newest)
         ids = rows.with_only_columns(c.id)
         f = _FEEDBACK.c

@@ -211,6 +211,7 @@ COMMENTS = {
     "monitor.windows.every": "Duration of a window: a number and s, m, h, d or w.",
     "monitor.windows.rows": "Predictions in a window.",
     "monitor.min_labels": "Fewest labels at which a window's performance is judged.",
+    "monitor.most_rows": "Rows of a window that are read, evenly spread over its time: bounds memory.",
     "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
     "monitor.yardstick_rows": "Newest labelled rows that a quick boosted model is fitted to before each window:\n"
     "averaged with it, the champion should not become much better. 0: no such yardstick.",

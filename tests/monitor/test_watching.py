@@ -186,6 +186,26 @@ def test_windows_by_rows(task: TaskSpec, bundle: ModelBundle, log: InferenceLog,
     assert [(record.window.index, record.window.rows) for record in found.records] == [(3, 300)]
 
 
+def test_of_a_window_too_large_to_read_one_row_in_so_many_is(
+    task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger
+) -> None:
+    """What is counted is all of it; what is judged is spread over it; and nothing is measured twice."""
+    monitor = {"windows": {"kind": "rows", "rows": 2_500}, "report": "never", "most_rows": 1_000}
+    task = make_task(monitor=monitor)
+    manifest = bundle.manifest.model_copy(update={"task": task})
+    room = Room(task, ModelBundle(bundle.folder, manifest), log, ledger)
+    frame = make_frame(2_500, start=FIRST)
+    frame.loc[1_500:, "amount"] += 3
+    write_rows(log, bundle, frame)
+    (record,) = room.watch("04-01").records
+    assert record.window.rows == 2_500
+    assert {one.subject: one.value for one in record.named("volume")} == {"all": 2_500, "own": 2_500, "labelled": 2_500}
+    (moved,) = (one for one in record.named("shift") if one.subject == "amount")
+    assert moved.rows == 834
+    assert moved.value == pytest.approx(0.4, abs=0.08)
+    assert room.watch("04-02").records == []
+
+
 def test_an_empty_week_between_is_a_record_like_any(room: Room) -> None:
     write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
     write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18"), tag="b")

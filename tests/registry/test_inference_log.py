@@ -192,6 +192,18 @@ def test_labelled_rows_alone(log: InferenceLog) -> None:
     assert log.counts(start=_hour(2), end=_hour(4)) == (2, 2)
 
 
+def test_one_row_in_so_many(log: InferenceLog) -> None:
+    """Evenly spaced in time, of the rows asked for, with their labels."""
+    log.append([_prediction(number) for number in (7, 0, 3, 1, 2, 6, 5, 4)])
+    log.append([_prediction(2, role="shadow", version="2")])
+    log.add_feedback([_label(3, "yes", 9), _label(4, "yes", 9)])
+    found = log.frame(step=3)
+    assert found["__id__"].tolist() == ["id000", "id003", "id006"]
+    assert _labels(found) == [None, "yes", None]
+    assert log.frame(start=_hour(1), end=_hour(6), step=2)["__id__"].tolist() == ["id001", "id003", "id005"]
+    assert log.frame(step=100)["__id__"].tolist() == ["id000"]
+
+
 def test_versions_and_roles_are_told_apart(log: InferenceLog) -> None:
     """A champion and a shadow answer under one id, and share its label."""
     log.append([_prediction(0), _prediction(0, role="shadow", version="2"), _prediction(1, version="2")])
