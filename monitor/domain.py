@@ -5,8 +5,8 @@ classifier is fitted to which side a row is from; on rows that it has not seen, 
 while nothing has changed. It sees what no column shows alone, such as a correlation that has turned round.
 
 The classifier is Fisher's linear discriminant, with a ridge (Friedman 1989), on the columns' ranks in the reference,
-their squares and their products by pairs, which a window of 500 rows pays with some milliseconds; a boosted one took a hundred and found
-little more.
+their squares and their products by pairs, which a window of 500 rows pays with some milliseconds; a boosted one took a
+hundred and found little more.
 
 Each side is cut into two halves in time, and each half is scored by the model of the other one: neighbours of a day,
 which are alike, are not in both. With u the mid-ranks of n scores of a half, divided by n,

@@ -225,8 +225,8 @@ class InferenceLog:
         then the features: those of `columns`, or all that occur. Features have the dtype pandas infers from JSON.
 
         `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
-        first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role` None
-        reads champion's and shadow's rows.
+        first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
+        None reads champion's and shadow's rows.
         """
         asked = _Rows(self._task, start, end, version, role, labels_by)
         c, where = _PREDICTIONS.c, asked.where(labelled_only=labelled_only)
