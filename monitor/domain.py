@@ -35,8 +35,7 @@ from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.bundle import Manifest
 from registry.metrics import Array, mid_ranks
-from registry.schema import Schema
-from registry.yardstick import Features, encode
+from registry.yardstick import Features, encode, lean, width
 
 MOST_ROWS = 2_000
 """Rows of a side, evenly spread over its time: a window is measured every few minutes."""
@@ -229,9 +228,10 @@ class DomainShift(Measure):
         """One measurement."""
         rows, key = len(view.reference), _by_stride(self.name, view)
         known = view.once(key, lambda: _inputs(view, view.reference, view.stride, rows))
-        plain = _plain(view.manifest.data_schema)
+        plain = lean(view.manifest.data_schema)
         lags = len(_lagging(view.manifest))
-        categorical = [*(column.kind == "categorical" for column in plain.columns), *([False] * lags)]
+        codes = [column.kind == "categorical" for column in plain.columns for _ in range(width(column))]
+        categorical = [*codes, *([False] * lags)]
         mine = _inputs(view, view.window, 1.0, MOST_ROWS)
         return [_measured(view, self.name, mine, known, categorical)]
 
@@ -241,10 +241,6 @@ def _by_stride(name: str, view: View) -> str:
     return f"{name}, one in {view.stride:.6g}"
 
 
-def _plain(schema: Schema) -> Schema:
-    return Schema(columns=schema.of("numeric", "boolean", "categorical"))
-
-
 def _lagging(manifest: Manifest) -> list[str]:
     """Datetime columns beside the event time."""
     schema, time = manifest.data_schema, manifest.task.time
@@ -252,7 +248,7 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 
 def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
-    plain, time, rows = _plain(view.manifest.data_schema), view.manifest.task.time, spaced(len(side), most)
+    plain, time, rows = lean(view.manifest.data_schema), view.manifest.task.time, spaced(len(side), most)
     inputs = side.inputs.iloc[rows]
     known = encode(inputs, plain) if plain.columns else np.empty((len(inputs), 0))
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]

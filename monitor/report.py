@@ -52,9 +52,11 @@ def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
 
 
 def _table(side: Side, schema: Schema) -> pd.DataFrame:
-    """The rows the champion answered, a sample of them: inputs without moments, and outputs."""
+    """The rows the champion answered, a sample of them: inputs without moments, texts by their length, and outputs."""
     mine = side.inputs[side.own].reset_index(drop=True)
     table = pd.DataFrame({column.name: mine[column.name] for column in schema.of("numeric")}, index=mine.index)
+    for column in schema.of("text"):
+        table[f"{column.name} (characters)"] = mine[column.name].str.len().astype("float64")
     for column in schema.of("categorical", "boolean"):
         table[column.name] = mine[column.name].map(str, na_action="ignore").astype(object)
     table[ANSWER], table[UNCERTAINTY] = side.scores.prediction, side.scores.uncertainty

@@ -121,7 +121,7 @@ def cuts(inputs: pd.DataFrame, schema: Schema) -> list[Condition]:
 
 def _cuts(values: pd.Series[Any], column: Column) -> Iterator[Condition]:
     present = values.dropna()
-    if column.kind == "datetime" or not len(present):
+    if column.kind in ("datetime", "text") or not len(present):
         return
     if len(present) < len(values):
         yield Condition(column.name, "missing")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry.metrics import Array
+from registry.schema import TEXT
 
 Codes: TypeAlias = npt.NDArray[np.int64]
 Marks: TypeAlias = npt.NDArray[np.bool_]
@@ -106,15 +107,29 @@ class Names:
         return self.codes.astype(np.uint64)
 
 
+@dataclass(frozen=True)
+class Texts(Numbers):
+    """(n,) numbers of characters, NaN where missing, and what they are of."""
+
+    names: Names
+
+    def digest(self) -> npt.NDArray[np.uint64]:
+        """A number for each row that is the same for the same text."""
+        return self.names.digest()
+
+
 Values: TypeAlias = Numbers | Names
 
 
 def values_of(column: pd.Series[Any]) -> Values:
-    """A conformed column: numbers and truth values as they are, moments in seconds, anything else as names."""
+    """A conformed column: numbers and truth values as they are, moments in seconds, texts by their characters, anything
+    else as names."""
     if column.dtype.kind in "fiub":
         return Numbers(column.to_numpy(dtype=np.float64))
     if column.dtype.kind == "M":
         return Numbers(np.asarray((column - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64))
+    if column.dtype == TEXT:
+        return Texts(np.asarray(column.str.len(), dtype=np.float64), names_of(column))
     return names_of(column)
 
 

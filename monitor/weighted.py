@@ -30,7 +30,7 @@ from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
 from registry.schema import Schema
 from registry.scoring import Scores
-from registry.yardstick import encode
+from registry.yardstick import encode, lean
 
 LEAST_ROWS = 800
 """Fewest labelled reference rows that can tell one kind of row from another."""
@@ -133,8 +133,8 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
     """Inputs and outputs (n, d) of these of a side's own rows; moments are left out: time always moves on."""
     present = [
         column
-        for column in view.manifest.data_schema.columns
-        if column.kind != "datetime" and column.name in view.window.inputs and column.name in view.reference.inputs
+        for column in lean(view.manifest.data_schema).columns
+        if column.name in view.window.inputs and column.name in view.reference.inputs
     ]
     outputs = _outputs(side.scores.take(rows))
     if not present:

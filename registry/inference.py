@@ -18,17 +18,21 @@ from registry.schema import (
     LeftOut,
     NumericColumn,
     Schema,
+    TextColumn,
     as_datetimes,
     as_strings,
     conform_column,
 )
 from registry.task import Columns, Problem, TaskSpec
+from registry.texts import frequent_words, words_of
 
 MAX_CATEGORIES = 1_000
 MIN_CATEGORY_ROWS = 5
 IDENTIFIER_SHARE = 0.9
 IDENTIFIER_ROWS = 50
 MAX_CLASSES = 20
+PROSE_TEXTS, PROSE_WORDS = 100, 4
+"""Different texts, and words of the middle one, from which a column is prose and not categories."""
 
 RESERVED = ("prediction", "probabilities", "set", "interval", "uncertainty", "disagreement")
 """The outputs of a served model: no input of its graph can bear such a name."""
@@ -136,7 +140,9 @@ def kind_of(values: pd.Series[Any]) -> ColumnKind:
         return "categorical"
     if _all_numbers(known):
         return "numeric"
-    return "datetime" if _all_dates(known) else "categorical"
+    if _all_dates(known):
+        return "datetime"
+    return "text" if _prose(known) else "categorical"
 
 
 def _all_numbers(known: pd.Series[Any]) -> bool:
@@ -145,6 +151,10 @@ def _all_numbers(known: pd.Series[Any]) -> bool:
     if texts.str.fullmatch(r"0\d+").any():
         return False
     return bool(pd.to_numeric(texts, errors="coerce").notna().all())
+
+
+def _prose(known: pd.Series[Any]) -> bool:
+    return len(known) > PROSE_TEXTS and float(np.median([len(words_of(str(one))) for one in known])) >= PROSE_WORDS
 
 
 def _all_dates(known: pd.Series[Any]) -> bool:
@@ -210,11 +220,13 @@ def _learn(values: pd.Series[Any], name: str, kind: ColumnKind) -> Column | str:
     if kind == "datetime":
         low, high = known.min().to_pydatetime(), known.max().to_pydatetime()
         return DatetimeColumn(name=name, missing=missing, low=low, high=high)
+    if kind == "text":
+        return TextColumn(name=name, missing=missing, words=frequent_words(known))
     counts = known.value_counts()
     return CategoricalColumn(name=name, missing=missing, categories=_frequent(counts), distinct=len(counts))
 
 
-_BARE = {"numeric": NumericColumn, "boolean": BooleanColumn, "datetime": DatetimeColumn}
+_BARE = {"numeric": NumericColumn, "boolean": BooleanColumn, "datetime": DatetimeColumn, "text": TextColumn}
 
 
 def conform_as(values: pd.Series[Any], name: str, kind: ColumnKind) -> pd.Series[Any]:

@@ -16,6 +16,7 @@ conformal set); for numbers `low` and `high`; `uncertainty` and `disagreement`.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import onnxruntime as ort
 import pandas as pd
 
 MAX_CATEGORY_LENGTH = 256
+MAX_TEXT_LENGTH = 10_000
 CHUNK_ROWS = 8192
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
 
@@ -56,12 +58,13 @@ class EverfitModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-define
 
 
 def to_input(frame: pd.DataFrame, column: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """One column of a user's frame as the graph's input, (n, 1)."""
+    """One column of a user's frame as the graph's input, (n, 1); of a text as many as it has numbers."""
     name, kind = column["name"], column["kind"]
     if name not in frame.columns:
         raise ValueError(f"column {name!r} is missing; the frame has {list(frame.columns)}")
     try:
-        return CONVERSIONS[kind](frame[name])[:, None]
+        values = frame[name]
+        return prose(values, column["words"]) if kind == "text" else CONVERSIONS[kind](values)[:, None]
     except (ValueError, TypeError, OverflowError, KeyError) as error:
         raise ValueError(f"column {name!r}: expected {kind} values ({error})") from error
 
@@ -79,9 +82,27 @@ def moments(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
 
 def texts(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
     """Categories as strings, "" where missing."""
-    plain = values.astype(object)
-    table = {value: category(value) for value in pd.unique(plain.dropna())}
-    return plain.map(table).fillna("").to_numpy(dtype=object)
+    return plain(values, MAX_CATEGORY_LENGTH)
+
+
+def plain(values: pd.Series[Any], longest: int) -> np.ndarray[Any, Any]:
+    """Strings of at most so many characters, "" where missing."""
+    objects = values.astype(object)
+    table = {value: category(value)[:longest] for value in pd.unique(objects.dropna())}
+    return objects.map(table).fillna("").to_numpy(dtype=object)
+
+
+def prose(values: pd.Series[Any], words: list[str]) -> np.ndarray[Any, Any]:
+    """Texts as (n, 2 + words): characters, words, and which of the learnt words there are; NaN where missing."""
+    out = np.zeros((len(values), 2 + len(words)))
+    places = {word: place for place, word in enumerate(words, 2)}
+    for row, text in enumerate(plain(values, MAX_TEXT_LENGTH)):
+        found = re.findall(r"\w+", text.lower())
+        out[row, :2] = len(text), len(found)
+        out[row, [places[word] for word in found if word in places]] = 1.0
+        if not text:
+            out[row] = np.nan
+    return out
 
 
 def truths(values: pd.Series[Any]) -> np.ndarray[Any, Any]:
@@ -95,7 +116,7 @@ def category(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, (float, np.floating)):
         return str(int(value)) if float(value).is_integer() else repr(float(value))
-    return str(value)[:MAX_CATEGORY_LENGTH]
+    return str(value)
 
 
 CONVERSIONS = {"numeric": numbers, "boolean": truths, "datetime": moments, "categorical": texts}

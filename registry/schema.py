@@ -6,6 +6,7 @@ A conformed frame has, by kind:
     boolean       float64: 1.0, 0.0, NaN where missing
     datetime      datetime64[us] without zone (UTC), NaT where missing
     categorical   object: str, None where missing
+    text          string: str, NaN where missing
 
 Every later stage (preparation, the ONNX graph, serving, monitoring) starts from that form.
 """
@@ -20,8 +21,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import RowError, did_you_mean
+from registry.texts import MAX_TEXT_LENGTH
 
 MAX_CATEGORY_LENGTH = 256
+TEXT = pd.StringDtype("python", na_value=np.nan)
 MAX_SHOWN = 100
 """Characters of a wrong value that a message shows."""
 
@@ -72,10 +75,19 @@ class CategoricalColumn(Frozen):
     distinct: int = 0
 
 
+class TextColumn(Frozen):
+    """Prose. A model reads how long it is and which of `words`, learnt in training, are in it (`registry/texts.py`)."""
+
+    kind: Literal["text"] = "text"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1)
+    words: tuple[str, ...] = ()
+
+
 Column: TypeAlias = Annotated[
-    NumericColumn | BooleanColumn | DatetimeColumn | CategoricalColumn, Field(discriminator="kind")
+    NumericColumn | BooleanColumn | DatetimeColumn | CategoricalColumn | TextColumn, Field(discriminator="kind")
 ]
-ColumnKind: TypeAlias = Literal["numeric", "boolean", "datetime", "categorical"]
+ColumnKind: TypeAlias = Literal["numeric", "boolean", "datetime", "categorical", "text"]
 
 
 class LeftOut(Frozen):
@@ -129,27 +141,29 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
         return _boolean(values, column.name)
     if column.kind == "datetime":
         return as_datetimes(values, column.name)
+    if column.kind == "text":
+        return _strings(values, column.name, MAX_TEXT_LENGTH).astype(TEXT)
     return _strings(values, column.name)
 
 
-def _strings(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
     try:
-        return as_strings(values)
+        return as_strings(values, longest)
     except TypeError as error:
         row, value = _first_bad(values, hash)
         raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
 
 
-def as_strings(values: pd.Series[Any]) -> pd.Series[Any]:
+def as_strings(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
     """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     codes, known = pd.factorize(values)
-    strings = np.array([*(canonical_category(value) for value in known), None], dtype=object)
+    strings = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
     return pd.Series(strings[codes], index=values.index, name=values.name, dtype=object)  # -1, missing, is the last
 
 
-def canonical_category(value: object) -> str | None:
+def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str | None:
     """The string a category is known by, alike whether it came as 1, 1.0, "1" or numpy's 1.
 
     >>> canonical_category(1.0), canonical_category(True), canonical_category(" a "), canonical_category("")
@@ -161,7 +175,7 @@ def canonical_category(value: object) -> str | None:
         text = str(int(value)) if float(value).is_integer() else repr(float(value))
     else:
         text = str(value)
-    return text[:MAX_CATEGORY_LENGTH] or None
+    return text[:longest] or None
 
 
 def as_datetimes(values: pd.Series[Any], name: str) -> pd.Series[Any]:

@@ -23,6 +23,7 @@ from registry.errors import BundleError
 from registry.metrics import Array
 from registry.schema import Column, Schema
 from registry.task import Problem
+from registry.texts import LENGTHS, TextNumbers
 
 MISSING_TIME = int(np.iinfo(np.int64).min)
 """A missing moment in the graph's inputs: also what numpy and pandas hold in NaT."""
@@ -54,6 +55,7 @@ _GRAPH_TYPES = {
     "boolean": "tensor(double)",
     "datetime": "tensor(int64)",
     "categorical": "tensor(string)",
+    "text": "tensor(double)",
 }
 
 
@@ -123,8 +125,13 @@ _FIELDS_TO_OUTPUTS = {
 
 
 def feed(conformed: pd.DataFrame, schema: Schema) -> Feed:
-    """The graph's inputs, each (n, 1), of a conformed frame."""
-    return {column.name: _input(conformed[column.name], column)[:, None] for column in schema.columns}
+    """The graph's inputs of a conformed frame: (n, 1) each, of a text as many as it has numbers."""
+    return {column.name: _input(conformed[column.name], column) for column in schema.columns}
+
+
+def input_width(column: Column) -> int:
+    """How many numbers of a row a column's input has."""
+    return LENGTHS + len(column.words) if column.kind == "text" else 1
 
 
 def outputs_of(problem: Problem) -> tuple[str, ...]:
@@ -246,11 +253,13 @@ def _numbers(prediction: Any, interval: Any, uncertainty: Any, disagreement: Any
 
 
 def _input(values: pd.Series[Any], column: Column) -> npt.NDArray[Any]:
+    if column.kind == "text":
+        return TextNumbers(column.words).table(values.to_list())
     if column.kind == "categorical":
-        return np.where(values.isna(), "", values.to_numpy(dtype=object))
+        return np.where(values.isna(), "", values.to_numpy(dtype=object))[:, None]
     if column.kind == "datetime":
-        return values.to_numpy(dtype="datetime64[us]").view(np.int64)
-    return values.to_numpy(dtype=np.float64)
+        return values.to_numpy(dtype="datetime64[us]").view(np.int64)[:, None]
+    return values.to_numpy(dtype=np.float64)[:, None]
 
 
 def _matrix(values: pd.Series[Any], field: str) -> npt.NDArray[Any]:

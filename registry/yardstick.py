@@ -16,6 +16,7 @@ import pandas as pd
 from registry.metrics import Array, Labels
 from registry.schema import Column, Schema
 from registry.target import Target
+from registry.texts import LENGTHS, TextNumbers
 
 ROUNDS = 200
 PATIENCE = 15
@@ -82,8 +83,17 @@ def encode(conformed: pd.DataFrame, schema: Schema) -> Features:
     return np.column_stack([_encode(conformed[column.name], column) for column in schema.columns])
 
 
+def lean(schema: Schema) -> Schema:
+    """The columns without moments, and without the words of texts, of which lengths are left."""
+    kept = schema.of("numeric", "boolean", "categorical", "text")
+    bare = (one.model_copy(update={"words": ()}) if one.kind == "text" else one for one in kept)
+    return Schema(columns=tuple(bare))
+
+
 def width(column: Column) -> int:
-    """How many features a column becomes: three calendar parts for a datetime, one otherwise."""
+    """How many features a column becomes: three calendar parts for a datetime, a text's numbers, one otherwise."""
+    if column.kind == "text":
+        return LENGTHS + len(column.words)
     return 3 if column.kind == "datetime" else 1
 
 
@@ -92,6 +102,8 @@ def _encode(values: pd.Series[Any], column: Column) -> Features:
         moments = values.dt
         parts = [moments.hour + moments.minute / 60, moments.dayofweek, moments.dayofyear]
         return np.column_stack([np.asarray(part, dtype=np.float64) for part in parts])
+    if column.kind == "text":
+        return TextNumbers(column.words).table(values.to_list())
     if column.kind != "categorical":
         return values.to_numpy(dtype=np.float64)
     learnt = column.categories[: MAX_CODES - 1]

@@ -29,7 +29,7 @@ from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, WEIGH
 from registry.errors import DataError
 from registry.metrics import Array
 from registry.schema import Schema, as_strings
-from registry.scoring import OUTPUTS, Graph, Scores, differences, outputs_of, require_small
+from registry.scoring import OUTPUTS, Graph, Scores, differences, input_width, outputs_of, require_small
 from registry.target import Target
 from retrain.calibration import Calibration
 from retrain.mixture_graph import add_mixture
@@ -184,7 +184,10 @@ def _distinct(members: Sequence[Member]) -> list[Preparation]:
 def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelProto:
     info, k = helper.make_tensor_value_info, len(target.classes)
     kinds = {"datetime": TensorProto.INT64, "categorical": TensorProto.STRING}
-    inputs = [info(column.name, kinds.get(column.kind, TensorProto.DOUBLE), ["n", 1]) for column in schema.columns]
+    inputs = [
+        info(column.name, kinds.get(column.kind, TensorProto.DOUBLE), ["n", input_width(column)])
+        for column in schema.columns
+    ]
     word = TensorProto.STRING if target.classes else TensorProto.FLOAT
     types = {"prediction": (word, []), "set": (TensorProto.BOOL, [k])}
     widths = {"probabilities": [k], "interval": [2]}

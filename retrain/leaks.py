@@ -76,6 +76,8 @@ def _numbers(
     conformed = conform_as(values, name, kind)
     if kind == "datetime":
         return conformed.map(lambda moment: moment.timestamp(), na_action="ignore").to_numpy(dtype=np.float64)
+    if kind == "text":
+        return np.asarray(conformed.str.len(), dtype=np.float64)
     if kind != "categorical":
         return conformed.to_numpy(dtype=np.float64)
     groups = pd.Series(labels[fit]).groupby(conformed[fit].to_numpy())

@@ -3,8 +3,9 @@
     numeric (n, d) float32      scaled numbers | gaps of numbers | calendar parts | gaps of moments
     categories (n, c) int64     0 unknown or rare, 1 missing, 2... the schema's categories in their order
 
-A gap is 1 where a value is missing, 0 elsewhere; a column has one only where training had missing values. `export.py`
-writes the same formulas as ONNX nodes; tests hold that both agree.
+A text is so many numbers (`registry/texts.py`), scaled like others. A gap is 1 where a value is missing, 0 elsewhere; a
+column has one only where training had missing values. `export.py` writes the same formulas as ONNX nodes; tests hold
+that both agree.
 
 What it does not know: a column that does not vary in training tells nothing and gives no feature, and a calendar part
 is used only when training spans its whole cycle: a model of January and February never sees what July is like.
@@ -24,6 +25,7 @@ from pydantic import Field
 
 from registry.schema import Frozen, Schema
 from registry.scoring import MISSING_TIME
+from registry.texts import TextNumbers
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Moments: TypeAlias = npt.NDArray[np.int64]
@@ -38,6 +40,9 @@ NEVER = 1 / FAR
 
 _HEIGHTS = np.r_[-3.0, np.linspace(-2.7, 2.7, 30), 3.0]
 _SHARES = np.r_[0.0, [NormalDist().cdf(z) for z in _HEIGHTS[1:-1]], 1.0]
+
+Source: TypeAlias = tuple[str, int | None]
+"""A column, and which of a text's numbers."""
 
 DAY = 86_400_000_000
 CYCLES = {"day": DAY, "week": 7 * DAY, "year": 31_556_952_000_000}
@@ -90,11 +95,20 @@ ScalingName: TypeAlias = Literal["robust", "quantile"]
 
 
 class NumberColumn(Frozen):
-    """A numeric or boolean column: what stands for a missing value, and whether a gap feature tells of it."""
+    """A numeric or boolean column, or one number of a text (`place`): what stands for a missing value, and whether a
+    gap feature tells of it."""
 
     name: str
     fill: float
     gap: bool
+    place: int | None = None
+
+
+class TextSource(Frozen):
+    """A text column and its learnt words (`registry/texts.py`)."""
+
+    name: str
+    words: tuple[str, ...]
 
 
 class MomentColumn(Frozen):
@@ -134,18 +148,23 @@ class Preparation(Frozen):
     scaling: Scaling
     moments: tuple[MomentColumn, ...] = ()
     categories: tuple[CategoryColumn, ...] = ()
+    texts: tuple[TextSource, ...] = ()
 
     @classmethod
     def fit(cls, conformed: pd.DataFrame, schema: Schema, scaling: ScalingName = "robust") -> Preparation:
         """Learn from conformed training rows. Columns that do not vary and are never missing are left out."""
-        columns = {
-            column.name: conformed[column.name].to_numpy(dtype=np.float64) for column in schema.of("numeric", "boolean")
+        texts = [TextSource(name=column.name, words=column.words) for column in schema.columns if column.kind == "text"]
+        columns: dict[Source, Array] = {
+            (column.name, None): conformed[column.name].to_numpy(dtype=np.float64)
+            for column in schema.of("numeric", "boolean")
         }
-        told = {name: values for name, values in columns.items() if _varies(values) or _sometimes_missing(values)}
-        boolean = {column.name for column in schema.of("boolean")}
+        for text in texts:
+            columns |= {(text.name, place): values for place, values in enumerate(_table(conformed, text).T)}
+        told = {source: values for source, values in columns.items() if _varies(values) or _sometimes_missing(values)}
+        boolean: set[Source] = {(column.name, None) for column in schema.of("boolean")}
         moments = [_fit_moment(column.name, as_moments(conformed[column.name])) for column in schema.of("datetime")]
         return cls(
-            numbers=tuple(_fit_number(name, values, name in boolean) for name, values in told.items()),
+            numbers=tuple(_fit_number(source, values, source in boolean) for source, values in told.items()),
             scaling=(_fit_robust if scaling == "robust" else _fit_quantile)(told, boolean),
             moments=tuple(moment for moment in moments if moment.cycles or moment.gap),
             categories=tuple(
@@ -153,6 +172,7 @@ class Preparation(Frozen):
                 for column in schema.columns
                 if column.kind == "categorical"
             ),
+            texts=tuple(texts),
         )
 
     @property
@@ -177,7 +197,14 @@ class Preparation(Frozen):
     def _numbers(self, conformed: pd.DataFrame) -> list[Floats]:
         if not self.numbers:
             return []
-        raw = np.stack([conformed[column.name].to_numpy(dtype=np.float64) for column in self.numbers], axis=1)
+        tables = {text.name: _table(conformed, text) for text in self.texts}
+        columns = [
+            conformed[column.name].to_numpy(dtype=np.float64)
+            if column.place is None
+            else tables[column.name][:, column.place]
+            for column in self.numbers
+        ]
+        raw = np.stack(columns, axis=1)
         missing = np.isnan(raw)
         filled = np.where(missing, [column.fill for column in self.numbers], raw)
         gaps = [index for index, column in enumerate(self.numbers) if column.gap]
@@ -209,6 +236,10 @@ def as_moments(values: pd.Series[Any]) -> Moments:
     return values.to_numpy(dtype="datetime64[us]").view(np.int64)
 
 
+def _table(conformed: pd.DataFrame, text: TextSource) -> Array:
+    return TextNumbers(text.words).table(conformed[text.name].to_list())
+
+
 def _known(values: Array) -> Array:
     return np.clip(values[np.isfinite(values)], -FAR, FAR)
 
@@ -223,12 +254,13 @@ def _sometimes_missing(values: Array) -> bool:
     return bool(missing.any() and not missing.all())
 
 
-def _fit_number(name: str, values: Array, boolean: bool) -> NumberColumn:
+def _fit_number(source: Source, values: Array, boolean: bool) -> NumberColumn:
+    name, place = source
     fill = 0.5 if boolean else float(np.median(_known(values)))
-    return NumberColumn(name=name, fill=fill, gap=_sometimes_missing(values))
+    return NumberColumn(name=name, fill=fill, gap=not place and _sometimes_missing(values), place=place)
 
 
-def _fit_robust(columns: Mapping[str, Array], boolean: set[str]) -> Robust:
+def _fit_robust(columns: Mapping[Source, Array], boolean: set[Source]) -> Robust:
     pairs = [(0.5, 2.0) if name in boolean else _centre_and_factor(_known(values)) for name, values in columns.items()]
     return Robust(centre=tuple(centre for centre, _ in pairs), factor=tuple(factor for _, factor in pairs))
 
@@ -239,7 +271,7 @@ def _centre_and_factor(known: Array) -> tuple[float, float]:
     return float(centre), 1 / float(np.clip(spread, NEVER, FAR)) if spread > 0 else NEVER
 
 
-def _fit_quantile(columns: Mapping[str, Array], boolean: set[str]) -> Quantile:
+def _fit_quantile(columns: Mapping[Source, Array], boolean: set[Source]) -> Quantile:
     fitted = [
         _ramps(np.array([0.0, 1.0]), np.array([-1.0, 1.0])) if name in boolean else _quantile_ramps(_known(values))
         for name, values in columns.items()

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.scoring import MISSING_TIME
+from registry.texts import LENGTHS
 from retrain.preparation import BOUND, CYCLES, DAY, Preparation, Robust, Scaling
 
 PREFIX = "everfit:"
@@ -123,12 +124,22 @@ def _numbers(graph: GraphBuilder, preparation: Preparation) -> list[str]:
     columns = preparation.numbers
     if not columns:
         return []
-    raw = graph.join([column.name for column in columns])
+    raw = _raw(graph, preparation)
     missing = graph.add("IsNaN", raw)
     filled = graph.add("Where", missing, graph.constant(np.array([[column.fill for column in columns]])), raw)
     scaled = _scaled(graph, filled, preparation.scaling)
     gaps = [index for index, column in enumerate(columns) if column.gap]
     return [scaled, graph.cast(graph.pick(missing, gaps, len(columns)), TensorProto.FLOAT)] if gaps else [scaled]
+
+
+def _raw(graph: GraphBuilder, preparation: Preparation) -> str:
+    """The numbers (n, d): whole columns side by side, and of texts those numbers that are used."""
+    widths = {text.name: LENGTHS + len(text.words) for text in preparation.texts}
+    names = list(dict.fromkeys(column.name for column in preparation.numbers))
+    starts = np.cumsum([0, *(widths.get(name, 1) for name in names)])
+    first = dict(zip(names, starts.tolist(), strict=False))
+    places = [first[column.name] + (column.place or 0) for column in preparation.numbers]
+    return graph.pick(graph.join(names), places, int(starts[-1]))
 
 
 def _scaled(graph: GraphBuilder, filled: str, scaling: Scaling) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from registry.bundle import Manifest
 from registry.schema import Column, NumericColumn, Schema
 from registry.target import Target
+from registry.texts import MAX_TEXT_LENGTH
 
 JsonSchema = dict[str, Any]
 
@@ -68,6 +69,8 @@ def _example(column: Column) -> Any:
         return True
     if column.kind == "datetime":
         return (column.high or datetime(2024, 1, 1)).isoformat(timespec="seconds")
+    if column.kind == "text":
+        return " ".join(column.words[:5]) or "a text"
     return column.categories[0] if column.categories else "a"
 
 
@@ -91,6 +94,8 @@ def _property(column: Column) -> JsonSchema:
             "format": "date-time",
             "description": f"ISO 8601, UTC without zone; {missing}",
         }
+    if column.kind == "text":
+        return {"type": ["string", "null"], "description": f"the first {MAX_TEXT_LENGTH:,} characters count; {missing}"}
     known = ", ".join(column.categories[:20])
     text = f"{column.distinct} values in training, such as {known}; unknown ones are served; {missing}"
     return {"type": ["string", "number", "boolean", "null"], "description": text}

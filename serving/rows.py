@@ -6,6 +6,7 @@ JSON has fewer types than a frame, so a request is read more strictly than `Sche
     boolean       true, false, 0, 1, or the words that training data may use for them ("yes", "f", ...)
     datetime      ISO 8601 text; without a zone it counts as UTC
     categorical   text, a number or a boolean: `canonical_category` makes them one
+    text          text
 
 `null` is a missing value everywhere. A column that is absent is an error, since a client that forgot it and one that
 has no value must not look alike. Columns the schema does not have are ignored.
@@ -24,7 +25,8 @@ import numpy.typing as npt
 
 from registry.errors import RowError, did_you_mean
 from registry.schema import Column, NumericColumn, Schema, canonical_category, truth
-from registry.scoring import MISSING_TIME, Feed
+from registry.scoring import MISSING_TIME, Feed, input_width
+from registry.texts import TextNumbers
 
 MAX_ID_LENGTH = 64
 MAX_WARNINGS = 20
@@ -64,7 +66,8 @@ class RowReader:
 
     def __init__(self, schema: Schema, time: str | None = None) -> None:
         """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
-        self._columns = [(column.name, _CONVERTERS[column.kind], _DTYPES[column.kind]) for column in schema.columns]
+        self._columns = [(column.name, _converter(column), _DTYPES[column.kind]) for column in schema.columns]
+        self._widths = {column.name: input_width(column) for column in schema.columns}
         self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
@@ -81,10 +84,11 @@ class RowReader:
         return found
 
     def together(self, rows: Sequence[list[Any]]) -> Feed:
-        """The inputs, each (n, 1), of n rows' `values`."""
+        """The inputs of n rows' `values`, each (n, 1); of a text as many as it has numbers."""
         if (known := self._arrays.get(len(rows))) is None:
-            made = {name: np.empty((len(rows), 1), dtype) for name, _, dtype in self._columns}
-            known = self._arrays[len(rows)] = made, [array[:, 0] for array in made.values()]
+            made = {name: np.empty((len(rows), self._widths[name]), dtype) for name, _, dtype in self._columns}
+            places = [array[:, 0] if array.shape[1] == 1 else array for array in made.values()]
+            known = self._arrays[len(rows)] = made, places
         feed, columns = known
         for number, values in enumerate(rows):
             for column, value in zip(columns, values, strict=True):
@@ -92,17 +96,18 @@ class RowReader:
         return feed
 
     def one(self, row: Row) -> Feed:
-        """The inputs of one row, each (1, 1). Raises `MisfitError`."""
+        """The inputs of one row. Raises `MisfitError`."""
         return self.together([self.values(row)])
 
     def many(self, rows: Sequence[Row]) -> Feed:
-        """The inputs of n rows, each (n, 1). Raises `MisfitError` for the first row that does not fit."""
+        """The inputs of n rows. Raises `MisfitError` for the first row that does not fit."""
         try:
             if self._time is not None:
                 for row in rows:
                     _time(row.get(self._time))
             return {
-                name: _column([row[name] for row in rows], convert, dtype) for name, convert, dtype in self._columns
+                name: _column([row[name] for row in rows], convert, dtype, self._widths[name])
+                for name, convert, dtype in self._columns
             }
         except (_WrongTypeError, LookupError, TypeError, AttributeError) as error:
             raise self._explain(rows) from error
@@ -269,18 +274,41 @@ def _category(value: Any) -> str:
     raise _WrongTypeError("text, a number or a boolean")
 
 
+def _converter(column: Column) -> Convert:
+    if column.kind != "text":
+        return _CONVERTERS[column.kind]
+    numbers = TextNumbers(column.words)
+
+    def convert(value: Any) -> npt.NDArray[np.float64]:
+        if value is None or isinstance(value, str):
+            return numbers.of(value or None)
+        raise _WrongTypeError("text")
+
+    return convert
+
+
 _CONVERTERS: dict[str, Convert] = {"numeric": _number, "boolean": _truth, "datetime": _time, "categorical": _category}
-_DTYPES: dict[str, Any] = {"numeric": np.float64, "boolean": np.float64, "datetime": np.int64, "categorical": object}
+_DTYPES: dict[str, Any] = {
+    "numeric": np.float64,
+    "boolean": np.float64,
+    "datetime": np.int64,
+    "categorical": object,
+    "text": np.float64,
+}
 _NUMBERS = {float, int, type(None)}
 
 
-def _column(values: list[Any], convert: Convert, dtype: Any) -> npt.NDArray[Any]:
+def _column(values: list[Any], convert: Convert, dtype: Any, width: int) -> npt.NDArray[Any]:
     if convert is _number and set(map(type, values)) <= _NUMBERS:
         found = np.array(values, dtype=np.float64)
         if not (np.abs(found) > LARGEST).any():
             return found[:, None]
-    out = np.empty((len(values), 1), dtype=dtype)
-    out[:, 0] = [convert(value) for value in values]
+    out = np.empty((len(values), width), dtype=dtype)
+    if width == 1:
+        out[:, 0] = [convert(value) for value in values]
+    else:
+        for row, value in enumerate(values):
+            out[row] = convert(value)
     return out
 
 

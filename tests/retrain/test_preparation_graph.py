@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema
-from registry.scoring import feed
+from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema, TextColumn
+from registry.scoring import feed, input_width
 from retrain.preparation import Preparation, ScalingName
 from retrain.preparation_graph import ML_DOMAIN, GraphBuilder, add_preparation
 
@@ -22,6 +22,7 @@ TYPES = {
     "boolean": TensorProto.DOUBLE,
     "datetime": TensorProto.INT64,
     "categorical": TensorProto.STRING,
+    "text": TensorProto.DOUBLE,
 }
 SCHEMA = Schema(
     columns=(
@@ -32,6 +33,7 @@ SCHEMA = Schema(
         NumericColumn(name="skewed name, with [signs]"),
         DatetimeColumn(name="other"),
         CategoricalColumn(name="never", categories=()),
+        TextColumn(name="prose", words=("late", "lost", "absent")),
     )
 )
 Run = Callable[[pd.DataFrame], tuple[np.ndarray, np.ndarray]]
@@ -48,6 +50,7 @@ def training(rows: int = 400) -> pd.DataFrame:
             "skewed name, with [signs]": np.exp(rng.normal(0, 3, rows)).round(1),
             "other": pd.date_range("2024-01-01", periods=rows, freq="h"),
             "never": None,
+            "prose": rng.choice(["late again", "lost, and late!", "all is well", ""], rows),
         }
     ).astype({"truth": object})
     for column in ("number", "truth", "other"):
@@ -65,7 +68,7 @@ def graph(preparation: Preparation, schema: Schema) -> Run:
         helper.make_graph(
             builder.nodes,
             "preparation",
-            [info(column.name, TYPES[column.kind], ["n", 1]) for column in schema.columns],
+            [info(column.name, TYPES[column.kind], ["n", input_width(column)]) for column in schema.columns],
             [info("numeric", TensorProto.FLOAT, None), info("categories", TensorProto.INT64, None)],
             builder.constants,
         ),
@@ -96,7 +99,8 @@ doubles = st.one_of(st.floats(), st.just(np.nan), st.integers(-(2**53), 2**53).m
 words = st.one_of(st.none(), st.just(""), st.sampled_from(["a", "β", " a ", "nan", "A"]), st.text(max_size=5))
 times = st.one_of(st.none(), st.datetimes(pd.Timestamp("0001-01-02"), pd.Timestamp("9999-12-30")))
 truths = st.sampled_from([True, False, None])
-rows = st.tuples(words, doubles, times, truths, doubles, times, words)
+prose = st.one_of(st.none(), st.text(max_size=12), st.lists(st.sampled_from(["late", "LOST", "!"])).map(" ".join))
+rows = st.tuples(words, doubles, times, truths, doubles, times, words, prose)
 
 
 @pytest.mark.parametrize("scaling", PAIRS)
@@ -117,7 +121,9 @@ def test_infinities_that_reach_the_graph_are_bounded(scaling: str) -> None:
     assert np.isfinite(run(conformed)[0]).all()
 
 
-@pytest.mark.parametrize("kinds", [("numeric",), ("categorical",), ("datetime",), ("boolean", "datetime")])
+@pytest.mark.parametrize(
+    "kinds", [("numeric",), ("categorical",), ("text",), ("text", "numeric"), ("datetime",), ("boolean", "datetime")]
+)
 def test_schemas_of_few_kinds(kinds: tuple[str, ...]) -> None:
     """Without numbers, or without categories, the arrays are n by 0; batches of 0, 1 and many rows work."""
     schema = Schema(columns=tuple(column for column in SCHEMA.columns if column.kind in kinds))
