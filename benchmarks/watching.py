@@ -1,13 +1,13 @@
 """How long one monitoring pass takes, beside Evidently's drift preset over the same rows.
 
-    python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5] [--long ROWS ...]
+    python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5] [--long ROWS ...] [--hours 12]
 
 Fills an inference log on SQLite through `InferenceLog.append`, a label for every row, then runs each contender in fresh
 processes, in turn. What is timed: Everfit reads the log, measures every window, writes the ledger and decides (no
 HTML); Evidently gets the same rows as a frame that is already in memory, and judges drift alone.
 
-With --long it is Everfit alone instead, on logs of so many rows, one a second, in windows of half a day: 43,200 rows.
-A pass over all of it, then one that finds a window more, each in a process of its own: seconds and peak memory.
+With --long it is Everfit alone instead, on logs of so many rows, one a second, in windows of half a day, 43,200 rows, or of
+so many hours. A pass over all of it, then one that finds a window more, each in a process of its own: seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from registry.task import TaskSpec
 
 TASK, START, END = "watching", datetime(2024, 1, 1), datetime(2024, 2, 1)
 REFERENCE_ROWS = 5_000
-SECOND, HALF_DAY = timedelta(seconds=1), 43_200
+SECOND, HALF_DAY, HOUR = timedelta(seconds=1), 43_200, 3_600
 
 
 def make_rows(rows: int, columns: int, seed: int) -> pd.DataFrame:
@@ -156,13 +156,14 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def long_history(folder: Path, rows: int, columns: int) -> None:
+def long_history(folder: Path, rows: int, columns: int, hours: int) -> None:
     """Both passes on a log of so many rows and one window more."""
-    make_bundle(folder / "bundle", make_rows(REFERENCE_ROWS, columns, 0), every="12h")
-    log, rows = InferenceLog(_store(folder / "log.db"), TASK), -(-rows // HALF_DAY) * HALF_DAY
-    for seed, first in enumerate(range(0, rows + HALF_DAY, HALF_DAY), start=1):
-        fill(log, make_rows(HALF_DAY, columns, seed), first, SECOND)
-    for name, until in (("all of it", rows), ("a window more", rows + HALF_DAY)):
+    make_bundle(folder / "bundle", make_rows(REFERENCE_ROWS, columns, 0), every=f"{hours}h")
+    log, window = InferenceLog(_store(folder / "log.db"), TASK), hours * HOUR
+    rows = -(-rows // window) * window
+    for seed, first in enumerate(range(0, rows + window, HALF_DAY), start=1):
+        fill(log, make_rows(min(HALF_DAY, rows + window - first), columns, seed), first, SECOND)
+    for name, until in (("all of it", rows), ("a window more", rows + window)):
         found = _alone("long", folder, until)
         print(
             f"{found['rows']:>9,.0f} of {until:,} rows ({name}): {found['windows']:.0f} windows, "
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--long", nargs="+", type=int, default=[], metavar="ROWS")
+    parser.add_argument("--hours", type=int, default=12, help="of a window in a long history")
     parser.add_argument("--contender", nargs=3, metavar=("NAME", "FOLDER", "RUN"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     contenders = {"everfit": everfit, "evidently": evidently}
@@ -246,7 +248,7 @@ def main() -> None:
         return
     for rows in options.long:
         with tempfile.TemporaryDirectory() as made:
-            long_history(Path(made), rows, options.columns)
+            long_history(Path(made), rows, options.columns, options.hours)
     if options.long:
         return
     with tempfile.TemporaryDirectory() as made:
