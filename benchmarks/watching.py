@@ -6,8 +6,8 @@ Fills an inference log on SQLite through `InferenceLog.append`, a label for ever
 processes, in turn. What is timed: Everfit reads the log, measures every window, writes the ledger and decides (no
 HTML); Evidently gets the same rows as a frame that is already in memory, and judges drift alone.
 
-With --long it is Everfit alone instead, on logs of so many rows, one a second, in windows of half a day (43,200 rows) or
-of so many hours. A pass over all of it, then one that finds a window more, each in a process of its own: seconds and
+With --long it is Everfit alone instead, on logs of so many rows, one a second, in windows of half a day (43,200 rows)
+or of so many hours. A pass over all of it, then one that finds a window more, each in a process of its own: seconds and
 peak memory.
 """
 
