@@ -69,6 +69,15 @@ class TabularNet(nn.Module, ABC):
         hidden: Tensor = self.first(self.inputs(numeric, categories))
         return hidden
 
+    def level_of(self, name: str) -> int | None:
+        """Which of the repeated layers behind the first one a parameter of this name is in, in a network of any depth;
+        None for all others. They are what tells deep networks from shallow ones of the kind."""
+        return None
+
+    @torch.no_grad()
+    def pass_on(self, level: int) -> None:
+        """Make that repeated layer give what it gets, as nearly as it can."""
+
     @property
     @abstractmethod
     def last(self) -> nn.Linear:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
 from retrain.families.parameters import Option, Parameter, Real, Whole
+
+_FIRST, _EACH = 3, 4
+"""Modules of the first layer, without its linear one, and of each other layer."""
 
 
 class MlpNet(TabularNet):
@@ -39,6 +44,19 @@ class MlpNet(TabularNet):
         """(n, d_numeric), (n, c) -> (n, d_out)."""
         out: Tensor = self.head(self.body(self.embed(numeric, categories)))
         return out
+
+    def level_of(self, name: str) -> int | None:
+        """Linear, normalisation, activation, dropout, after the first layer's last three."""
+        place = re.match(r"body\.(\d+)\.", name)
+        return (int(place[1]) - _FIRST) // _EACH if place and int(place[1]) >= _FIRST else None
+
+    @torch.no_grad()
+    def pass_on(self, level: int) -> None:
+        """The identity, which ReLU lets be one: its input is not negative."""
+        linear = self.body[_FIRST + _EACH * level]
+        assert isinstance(linear, nn.Linear)
+        nn.init.eye_(linear.weight)
+        nn.init.zeros_(linear.bias)
 
     @property
     def last(self) -> nn.Linear:

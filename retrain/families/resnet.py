@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
@@ -33,6 +35,14 @@ class ResidualBlock(nn.Module):
         """(n, width) -> (n, width)."""
         out: Tensor = x + self.branch(x)
         return out
+
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Give x alone."""
+        last = self.branch[4]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
 
 class ResNet(TabularNet):
@@ -73,6 +83,18 @@ class ResNet(TabularNet):
         """(n, d_numeric), (n, c) -> (n, d_out)."""
         out: Tensor = self.head(self.blocks(self.embed(numeric, categories)))
         return out
+
+    def level_of(self, name: str) -> int | None:
+        """The block."""
+        place = re.match(r"blocks\.(\d+)\.", name)
+        return int(place[1]) if place else None
+
+    @torch.no_grad()
+    def pass_on(self, level: int) -> None:
+        """A branch that gives nothing."""
+        block = self.blocks[level]
+        assert isinstance(block, ResidualBlock)
+        block.silence()
 
     @property
     def last(self) -> nn.Linear:

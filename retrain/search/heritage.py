@@ -31,7 +31,7 @@ from retrain.search.material import Material, layout_of
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
-from retrain.search.warm import PriorLayouts, interleave
+from retrain.search.warm import Elder, PriorMembers, interleave
 
 MOST = 8
 """Candidates handed down at most."""
@@ -107,14 +107,18 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
             kept.setdefault(candidate.key, Handed(candidate=candidate, member=member))
     if reason is None:
         shutil.copyfile(prior.folder / WEIGHTS, folder / PRIOR_WEIGHTS)
-        layouts = {prefix: layout_of(preparation) for prefix, preparation in _preparations(prior, found).items()}
-        plans.write_json(folder / PRIOR, PriorLayouts(by_member=layouts))
+        plans.write_json(folder / PRIOR, PriorMembers(by_prefix=_by_prefix(prior, found)))
     dropped = sum(candidate is None for candidate, _ in fitted)
 
     def elect() -> Elders:
         return Elders(tuple(_elders(prior, material)), trained_until(prior))
 
-    return Heritage(tuple(kept.values())[:MOST], dropped, reason or "inherited by the same architecture", elect)
+    return Heritage(
+        tuple(kept.values())[:MOST],
+        dropped,
+        reason or "inherited by networks of the same kind, whatever their sizes",
+        elect,
+    )
 
 
 def _elders(prior: ModelBundle, material: Material) -> Iterator[Member]:
@@ -139,10 +143,17 @@ def _elders(prior: ModelBundle, material: Material) -> Iterator[Member]:
         yield replace(elder, weight=0.0)
 
 
-def _preparations(prior: ModelBundle, found: list[Handed]) -> dict[str, Preparation]:
-    """The preparation of each member that was found, by the prefix of its weights."""
-    members, prefixes = told_of(prior), [one.member for one in found if one.member is not None]
-    return {prefix: Preparation.model_validate(members[prefix]["preparation"]) for prefix in prefixes}
+def _by_prefix(prior: ModelBundle, found: list[Handed]) -> dict[str, Elder]:
+    """Each member that was found, by the prefix of its weights."""
+    members = told_of(prior)
+    return {
+        one.member: Elder(
+            candidate=one.candidate,
+            layout=layout_of(Preparation.model_validate(members[one.member]["preparation"])),
+        )
+        for one in found
+        if one.member is not None
+    }
 
 
 def _candidates(prior: ModelBundle) -> Iterator[Handed]:

@@ -1,7 +1,7 @@
 """Warm starts: what a former model hands down to a new search, and when it is no longer trusted.
 
-Candidates are handed down through `SearchSpace.fit`. Weights go to a network of the same architecture, matched by the
-names of columns and categories, so that a new category or a vanished column costs its own weights only.
+Candidates are handed down through `SearchSpace.fit`. Weights go to networks that differ in sizes only (`morphism.py`),
+matched by the names of columns and categories, so that a new category or a vanished column costs its own weights only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from registry.schema import Frozen
-from retrain.families.base import TabularNet
+from retrain.families.base import Candidate, TabularNet
+from retrain.search.morphism import BY_COLUMN, FIRST, FREQUENCIES, TABLE, akin, distance, morph
 from retrain.search.plan import Layout
 
 Item = TypeVar("Item")
@@ -23,16 +24,24 @@ Item = TypeVar("Item")
 ENOUGH = 3
 KEEP = 0.8
 
-TABLE = "inputs.words.table.weight"
-FREQUENCIES = "inputs.numbers.frequencies"
-FIRST = "first.weight"
 
-
-class PriorLayouts(Frozen):
-    """How the columns of a prior's weights are laid out, by the prefix of a member's weights: members of different
+class Elder(Frozen):
+    """A member whose weights may be inherited: what it is, and how its columns are laid out. Members of different
     generations have preparations of their own, with categories in another order."""
 
-    by_member: dict[str, Layout]
+    candidate: Candidate
+    layout: Layout
+
+
+class PriorMembers(Frozen):
+    """The prior's members by the prefix of their weights."""
+
+    by_prefix: dict[str, Elder]
+
+    def nearest(self, candidate: Candidate) -> str | None:
+        """The prefix of the member whose weights fit a candidate best; None where none is akin."""
+        akins = [prefix for prefix, elder in self.by_prefix.items() if akin(elder.candidate, candidate)]
+        return min(akins, key=lambda prefix: distance(self.by_prefix[prefix].candidate, candidate), default=None)
 
 
 def interleave(prior: Sequence[Item], fresh: Sequence[Item]) -> list[Item]:
@@ -61,18 +70,19 @@ def guard_fires(prior: Sequence[float], fresh: Sequence[float], *, greater_is_be
 def inherit(
     network: TabularNet, weights: Mapping[str, Tensor], old: Layout, new: Layout, *, keep: float = KEEP
 ) -> dict[str, Tensor] | None:
-    """The state a network of layout `new` begins with, given the weights of the same architecture under layout `old`.
-    None when the architectures differ.
+    """The state a network of layout `new` begins with, given the weights of an akin one under layout `old`. None when
+    the architectures differ in more than sizes.
 
     `keep` below 1 shrinks what is handed down towards the network's own random initialisation (shrink and perturb,
     Ash & Adams 2020), which mends the poorer generalisation of networks that are trained on.
     """
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    if set(state) != set(weights):
+    shaped = morph(network, weights)
+    if shaped is None:
         return None
-    pairs = _axes(network, old, new)
+    pairs = _axes(network, weights, old, new)
     for name, value in state.items():
-        handed = _matched(value, weights[name], *pairs.get(name, (0, None, None)))
+        handed = _matched(value, shaped[name], BY_COLUMN.get(name, 0), *pairs.get(name, (None, None)))
         if handed is None:
             return None
         state[name] = keep * handed + (1 - keep) * value if value.is_floating_point() and keep < 1 else handed
@@ -82,13 +92,14 @@ def inherit(
 Keys = Sequence[tuple[str, ...]] | None
 
 
-def _axes(network: TabularNet, old: Layout, new: Layout) -> dict[str, tuple[int, Keys, Keys]]:
-    """By parameter: the axis whose entries bear names, and these names under both layouts."""
+def _axes(network: TabularNet, weights: Mapping[str, Tensor], old: Layout, new: Layout) -> dict[str, tuple[Keys, Keys]]:
+    """By parameter with an axis of columns: the names of its entries under both layouts."""
     wide, narrow = network.inputs.widths
+    before = weights[TABLE].shape[1] if TABLE in weights else narrow
     return {
-        TABLE: (0, _table_keys(old), _table_keys(new)),
-        FREQUENCIES: (0, [(name,) for name in old.numeric], [(name,) for name in new.numeric]),
-        FIRST: (1, _input_keys(old, wide, narrow), _input_keys(new, wide, narrow)),
+        TABLE: (_table_keys(old), _table_keys(new)),
+        FREQUENCIES: ([(name,) for name in old.numeric], [(name,) for name in new.numeric]),
+        FIRST: (_input_keys(old, wide, before), _input_keys(new, wide, narrow)),
     }
 
 

@@ -27,7 +27,7 @@ from retrain.families.catalogue import family_named
 from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.journal import locked, open_study
-from retrain.search.plan import Layout, Plan, Result
+from retrain.search.plan import Plan, Result
 from retrain.search.pruning import first_rung, halving, rungs
 from retrain.search.space import batch_sizes
 from retrain.search.strategies import propose, strategy_named
@@ -45,7 +45,7 @@ from retrain.search.tally import (
     origin_of,
     tell,
 )
-from retrain.search.warm import PriorLayouts, inherit
+from retrain.search.warm import PriorMembers, inherit
 from retrain.training import DivergedError, Outputs, Rows, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
@@ -66,6 +66,7 @@ class Worker:
         self.deadline = max(self.plan.deadline, self.begin + LEAST_SECONDS)
         self.space = self.plan.space
         self.arrays = Arrays(folder, self.plan)
+        self.elders = prior_members(folder)
         self.durations: list[float] = []
         first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
         self.rungs = frozenset(rungs(first, self.plan.max_epochs))
@@ -166,18 +167,28 @@ class Worker:
         layout = self.plan.layout
         family = family_named(candidate.family)
         network = family.build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out)
-        member = trial.user_attrs.get(INHERIT)
+        member = self._elder(trial, candidate)
         if member is None:
             return network, False
-        state = inherit(network, prior_weights(self.folder, member), prior_layout(self.folder, member), layout)
+        old = self.elders.by_prefix[member].layout
+        state = inherit(network, prior_weights(self.folder, member), old, layout)
         if state is not None:
             network.load_state_dict(state)
         return network, state is not None
 
+    def _elder(self, trial: optuna.Trial, candidate: Candidate) -> str | None:
+        """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has lost,
+        sampled ones do too."""
+        if origin_of(trial) != "sampled":
+            return trial.user_attrs.get(INHERIT)
+        lost = guard(self.study.get_trials(deepcopy=False), greater_is_better=self.plan.greater_is_better)
+        return None if lost else self.elders.nearest(candidate)
 
-def prior_layout(folder: Path, member: str) -> Layout:
-    """How the columns of the weights of one of the prior's members are laid out."""
-    return PriorLayouts.model_validate_json((folder / PRIOR).read_bytes()).by_member[member]
+
+def prior_members(folder: Path) -> PriorMembers:
+    """The prior's members whose weights may be inherited; none without a prior."""
+    path = folder / PRIOR
+    return PriorMembers.model_validate_json(path.read_bytes()) if path.is_file() else PriorMembers(by_prefix={})
 
 
 def prior_weights(folder: Path, member: str) -> dict[str, torch.Tensor]:

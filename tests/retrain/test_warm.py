@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
+from registry.schema import Schema, TextColumn
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
@@ -24,8 +25,8 @@ from retrain.search.plan import Layout
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import ORIGIN, guard
-from retrain.search.warm import guard_fires, inherit, interleave
-from retrain.search.worker import prior_layout, prior_weights
+from retrain.search.warm import Elder, PriorMembers, guard_fires, inherit, interleave
+from retrain.search.worker import prior_members, prior_weights
 from tests.handmade import make_bundle, make_frame, make_task
 
 OLD = Layout(numeric=("a", "b"), categorical=(("city", ("rome", "oslo")), ("kind", ("x", "y"))))
@@ -33,10 +34,15 @@ NEW = Layout(numeric=("b", "c"), categorical=(("kind", ("y", "z")), ("city", ("o
 SPACE = SearchSpace.of(("mlp", "resnet"), 420, 9, "binary")
 
 
-def build(family: str, layout: Layout, seed: int, embedding: str = "periodic") -> TabularNet:
-    choices: dict[str, Choice] = {"numeric_embedding": embedding, "width": 64, "depth": 1}
+def candidate_of(family: str, **own: Choice) -> Candidate:
+    choices: dict[str, Choice] = {"numeric_embedding": "periodic", "width": 64, "depth": 1, **own}
     candidate = SPACE.fit(Candidate(family=family, choices=choices), DEFAULTS)
     assert candidate is not None
+    return candidate
+
+
+def build(family: str, layout: Layout, seed: int, embedding: str = "periodic", **own: Choice) -> TabularNet:
+    candidate = candidate_of(family, numeric_embedding=embedding, **own)
     torch.manual_seed(seed)
     network = family_named(family).build(candidate, len(layout.numeric), layout.cardinalities, 2)
     torch.nn.init.normal_(network.inputs.words.table.weight)  # type: ignore[union-attr]
@@ -79,6 +85,94 @@ def test_shrinking_stands_between_old_and_own(family: str) -> None:
     assert state is not None
     expected = 0.75 * old.state_dict()["first.weight"] + 0.25 * new.state_dict()["first.weight"]
     torch.testing.assert_close(state["first.weight"], expected)
+
+
+def answers(network: TabularNet, layout: Layout = OLD) -> torch.Tensor:
+    torch.manual_seed(9)
+    codes = torch.stack([torch.randint(count, (50,)) for count in layout.cardinalities], dim=1)
+    return network(torch.randn(50, len(layout.numeric)), codes).detach()
+
+
+def grown(old: TabularNet, new: TabularNet) -> TabularNet:
+    """The new one with all that the old one hands down."""
+    state = inherit(new, old.state_dict(), OLD, OLD, keep=1.0)
+    assert state is not None
+    new.load_state_dict(state)
+    return new
+
+
+def seasoned(network: TabularNet) -> TabularNet:
+    """Its batch norms have seen rows, and are no identity."""
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(2 + torch.randn(64, 2), torch.randint(4, (64, 2)))
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "before", "after"),
+    [
+        ("mlp", {"normalisation": "none", "width": 64}, {"width": 192}),
+        ("mlp", {"normalisation": "none", "depth": 2}, {"depth": 4}),
+        ("mlp", {"normalisation": "batch", "depth": 3, "width": 128}, {"width": 192}),
+        ("mlp", {"normalisation": "layer", "depth": 2, "width": 64}, {"width": 128}),
+        ("mlp", {"normalisation": "batch", "category_cap": 4}, {"category_cap": 32}),
+        ("resnet", {"normalisation": "batch", "width": 64}, {"width": 192}),
+        ("resnet", {"normalisation": "layer", "depth": 1}, {"depth": 4}),
+        ("resnet", {"normalisation": "batch", "expansion": 1.0}, {"expansion": 1.5}),
+        ("resnet", {"normalisation": "layer", "depth": 1, "width": 64}, {"depth": 2, "width": 128}),
+    ],
+)
+def test_larger_networks_begin_with_the_same_answers(
+    family: str, before: dict[str, Choice], after: dict[str, Choice]
+) -> None:
+    """Net2Net: wider and deeper without another answer, where normalisation and activation let them."""
+    old = seasoned(build(family, OLD, 0, **before))
+    new = build(family, OLD, 1, **{**before, **after})
+    assert (answers(new) - answers(old)).abs().max() > 0.1
+    torch.testing.assert_close(answers(grown(old, new)), answers(old), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["mlp", "resnet"])
+@pytest.mark.parametrize("smaller", [{"width": 64}, {"depth": 1}, {"depth": 1, "width": 128, "category_cap": 4}])
+def test_smaller_networks_take_the_slices_there_are(family: str, smaller: dict[str, Choice]) -> None:
+    large: dict[str, Choice] = {"width": 192, "depth": 3, "normalisation": "batch", "category_cap": 16}
+    old, new = build(family, OLD, 0, **large), build(family, OLD, 1, **{**large, **smaller})
+    grown(old, new)
+    rows = new.first.weight.shape[0]
+    assert torch.equal(new.first.weight[:, :2], old.first.weight[:rows, :2])
+    assert answers(new).isfinite().all()
+
+
+def test_the_nearest_akin_member_is_the_one() -> None:
+    layout = Layout(numeric=("a",))
+    small, large = candidate_of("mlp", width=64), candidate_of("mlp", width=384, depth=5)
+    elders = PriorMembers(
+        by_prefix={"s": Elder(candidate=small, layout=layout), "l": Elder(candidate=large, layout=layout)}
+    )
+    assert elders.nearest(candidate_of("mlp", width=128, depth=2)) == "s"
+    assert elders.nearest(candidate_of("mlp", width=320, depth=3)) == "l"
+    assert elders.nearest(candidate_of("mlp", activation="elu")) is None
+    assert elders.nearest(candidate_of("resnet")) is None
+
+
+def test_another_number_of_outputs_inherits_nothing() -> None:
+    old = build("mlp", OLD, 0)
+    weights = {
+        name: torch.cat([value, value[:1]]) if "head" in name else value for name, value in old.state_dict().items()
+    }
+    assert inherit(build("mlp", OLD, 1), weights, OLD, OLD) is None
+
+
+def test_words_of_a_text_keep_their_weights_under_another_order() -> None:
+    def preparation(*words: str) -> Preparation:
+        schema = Schema(columns=(TextColumn(name="letter", words=words),))
+        frame = pd.DataFrame({"letter": ["late and lost", "late", "lost once more", "fine"]})
+        return Preparation.fit(schema.conform(frame), schema)
+
+    before, now = layout_of(preparation("late", "lost")), layout_of(preparation("lost", "fine", "late"))
+    assert before.numeric == ("letter: characters", "letter: words", "letter: late", "letter: lost")
+    assert now.numeric[2:] == ("letter: lost", "letter: fine", "letter: late")
 
 
 def test_another_architecture_inherits_nothing() -> None:
@@ -143,7 +237,7 @@ def test_weights_are_handed_down_when_they_are_older_than_what_judges_them(tmp_p
     assert heritage.handed[0].member == "member0."
     assert [one.member for one in heritage.handed[1:]] == [None] * 7
     assert heritage.dropped == 1
-    assert prior_layout(tmp_path, "member0.") == material.layout
+    assert prior_members(tmp_path).by_prefix["member0."].layout == material.layout
     assert "first.weight" in prior_weights(tmp_path, "member0.")
 
 
@@ -189,8 +283,8 @@ def test_each_member_keeps_its_own_layout_whatever_became_of_its_neighbours(tmp_
     assert layout_of(now) != layout_of(before)
     prior = with_members(prior_bundle(tmp_path / "prior", material, until), [None, now, before])
     heritage = hand_down(prior, material, SPACE, tmp_path)
-    assert prior_layout(tmp_path, "member1.") == layout_of(now)
-    assert prior_layout(tmp_path, "member2.") == layout_of(before)
+    assert prior_members(tmp_path).by_prefix["member1."].layout == layout_of(now)
+    assert prior_members(tmp_path).by_prefix["member2."].layout == layout_of(before)
     assert [elder.preparation for elder in heritage.elders.members] == [now, before]
     for elder, prefix in zip(heritage.elders.members, ("member1.", "member2."), strict=True):
         assert same_but_for_the_last_layer(elder, prior_weights(tmp_path, prefix))
