@@ -167,6 +167,7 @@ class _Job:
             trials=budget.trials,
             seconds=budget.seconds,
             seed=task.search.seed,
+            enough=budget.enough if isinstance(budget, Research) else 0,
             parent_version=self.version,
             progress=self.report,
         )

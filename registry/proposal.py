@@ -205,6 +205,8 @@ COMMENTS = {
     "training rows between them; 1: the newest rows, strictly in time order.",
     "research.fresh": "Share of the newest labelled rows that only the gate sees.",
     "research.max_fresh_rows": "Most of them.",
+    "research.enough": "Trials after which the search ends early, once its networks are surely better than the\n"
+    "champion on the validation rows; 0: never.",
     "monitor": "How predictions are watched.",
     "monitor.windows": "Predictions are judged window by window.",
     "monitor.windows.kind": "time (windows of equal duration) or rows (of equal count).",

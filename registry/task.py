@@ -112,6 +112,7 @@ class Research(Frozen):
     splits: Splits = Splits(validation=0.08, calibration=0.08, test=0.04)
     fresh: float = Field(0.1, gt=0, lt=0.5, description="share of the newest labelled rows kept for the gate alone")
     max_fresh_rows: int = Field(10_000, ge=50)
+    enough: int = Field(4, ge=0, description="trials from which the search may end before its budget; 0: never")
 
 
 class TimeWindows(Frozen):

@@ -27,6 +27,9 @@ from retrain.families.base import Candidate
 from retrain.search.space import SearchSpace
 
 PLAN = "plan.json"
+ENOUGH = "enough"
+"""Where this file is, no trial is begun any more."""
+
 ARRAYS = "arrays"
 TRIALS = "trials"
 RESULT, WEIGHTS, OUTPUTS = "result.json", "weights.safetensors", "outputs.npy"

@@ -10,6 +10,7 @@ question, begin a fresh study beside it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
 from retrain.search import plan as plans
-from retrain.search.closing import close
+from retrain.search.closing import close, ranked
 from retrain.search.crew import Crew
+from retrain.search.enough import Enough
 from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
 from retrain.search.material import Material, gather, hash_frame, write_arrays
@@ -38,6 +40,8 @@ from retrain.search.progress import silent
 from retrain.search.sealing import Finish
 from retrain.search.strategies import strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, recover
+
+_LOG = logging.getLogger("everfit")
 
 LOCK = "search.lock"
 SPENT = "spent"
@@ -57,6 +61,7 @@ def search(
     seconds: float,
     seed: int,
     fresh_start: bool = False,
+    enough: int = 0,
     parent_version: str | None = None,
     progress: Callable[[Progress], None] = silent,
 ) -> ModelBundle:
@@ -64,8 +69,9 @@ def search(
 
     `folder` keeps the study. The trials end after `trials` of them or `seconds` of wall-clock, preparation included;
     ensemble, graph and card come after. `prior` is a former model whose candidates and weights begin the search.
-    Raises `DataError` for fatal findings, `BusyError` while another search holds the folder, `OutsideError` when
-    workers keep dying.
+    From `enough` trials on (0: never) no more are begun once the networks found are surely better than the prior
+    (`enough.py`). Raises `DataError` for fatal findings, `BusyError` while another search holds the folder,
+    `OutsideError` when workers keep dying.
     """
     begin = time.monotonic()
     strategy_named(task.search.strategy)
@@ -75,7 +81,7 @@ def search(
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
             shutil.rmtree(home, ignore_errors=True)
-        budget = Budget(begin, trials, seconds, seed)
+        budget = Budget(begin, trials, seconds, seed, enough)
         session = Session(task, home, budget, prior, progress)
         material, study = session.run(frame)
         finish = Finish(
@@ -106,6 +112,7 @@ class Budget:
     trials: int
     seconds: float
     seed: int
+    enough: int = 0
 
 
 class Session:
@@ -125,6 +132,8 @@ class Session:
         self.deadline = budget.begin + max(0.0, budget.seconds - self.spent)
         self.heritage: Heritage | None = None
         self.plan: Plan
+        self._goal: Enough | None = None
+        self._looked = 0
 
     def run(self, frame: pd.DataFrame) -> tuple[Material, optuna.Study]:
         """Prepare and finish the study; what it was made from, and the study."""
@@ -137,6 +146,7 @@ class Session:
             material = gather(self.task, frame)
             study = self._ready(material)
             _ = self.elders  # made while the workers train
+            self._goal = self._find_goal(material)
             self._see_through(crew, study)
         finally:
             crew.stop()
@@ -191,6 +201,15 @@ class Session:
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study
 
+    def _find_goal(self, material: Material) -> Enough | None:
+        if self.prior is None or not self.budget.enough:
+            return None
+        try:
+            return Enough(self.prior, material, self.plan)
+        except ValueError as reason:
+            _LOG.info("no end before the budget's: %s", reason)
+            return None
+
     def _see_through(self, crew: Crew, study: optuna.Study) -> None:
         while crew.working:
             time.sleep(LOOK_SECONDS)
@@ -210,6 +229,12 @@ class Session:
         ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
         scores = [trial.value for trial in ended if trial.value is not None]
         best = (max if self.metric.greater_is_better else min)(scores) if scores else None
+        if self._goal is not None and len(scores) >= max(self.budget.enough, self._looked + 1):
+            self._looked = len(scores)
+            found = ranked(plans.read_results(self.folder), greater_is_better=self.metric.greater_is_better)
+            if self._goal.reached(self.folder, found[: self.task.search.ensemble]):
+                (self.folder / plans.ENOUGH).touch()
+                self._goal = None
         left = max(0.0, self.deadline - time.monotonic())
         self.progress(Progress("search", len(ended), self.budget.trials, best, self.metric.name, left))
 

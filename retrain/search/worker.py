@@ -89,6 +89,8 @@ class Worker:
 
     def _worth_starting(self) -> bool:
         """A trial that meets the deadline keeps its best epoch, so half of the usual time is worth a start."""
+        if (self.folder / plans.ENOUGH).exists():
+            return False
         usual = statistics.median(self.durations) if self.durations else 0.0
         return self.deadline - time.monotonic() > 0.5 * usual
 
@@ -177,8 +179,8 @@ class Worker:
         return network, state is not None
 
     def _elder(self, trial: optuna.Trial, candidate: Candidate) -> str | None:
-        """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has lost,
-        sampled ones do too."""
+        """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has
+        lost, sampled ones do too."""
         if origin_of(trial) != "sampled":
             return trial.user_attrs.get(INHERIT)
         lost = guard(self.study.get_trials(deepcopy=False), greater_is_better=self.plan.greater_is_better)
