@@ -78,7 +78,9 @@ class Everfit:
         inputs = self._manifest.data_schema.conform(_timed(rows))
         scores = _scores(rows, self._radius)
         known = np.full(len(rows), labelled)
-        return Side(inputs, np.ones(len(rows), dtype=bool), scores, np.where(known, rows.labels, -1), known)
+        times = inputs.get(TIME)
+        labels = np.where(known, rows.labels, -1)
+        return Side(inputs, np.ones(len(rows), dtype=bool), scores, labels, known, times=times)
 
 
 def _timed(rows: Rows) -> pd.DataFrame:

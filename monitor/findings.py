@@ -10,7 +10,7 @@ Shifts are ranked by what they are estimated to cost.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,9 @@ DISTANCE = 0.1
 """Distance between two distributions, on a scale from 0 to 1, from which they count as moved."""
 
 DISTANCES = ("shift", "domain_shift", "output_shift", "prediction_shift", "uncertainty_shift", "label_shift")
+
+LASTING = 8
+"""Windows after which a column that stands still is no longer taken for broken."""
 
 LEAST_WINDOWS = 8
 """Fewest windows that show how many rows there usually are."""
@@ -146,12 +149,34 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
     return out
 
 
-def faults(record: WindowRecord, level: float) -> list[Finding]:
-    """What is broken in a window's data, worst first."""
+def faults(record: WindowRecord, level: float, settled: Collection[str | None] = ()) -> list[Finding]:
+    """What is broken in a window's data, worst first; columns that are `settled` may stand still."""
     found = _ranked(record, FAULTS, level)
     return [
-        one for one in found if one.measurement.name != "missing" or (one.measurement.reference or 0) < USUALLY_THERE
+        one
+        for one in found
+        if (one.measurement.name != "missing" or (one.measurement.reference or 0) < USUALLY_THERE)
+        and (one.measurement.name != "constant" or one.measurement.subject not in settled)
     ]
+
+
+def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
+    """The columns that have stood still, where the reference does not, in each of the last `LASTING` windows: a sensor
+    that is stuck has been alerted of, and would be mended by now; a season or a price list is the world as it is."""
+    recent = [one for one in history if one.window.rows][-LASTING:]
+    if len(recent) < LASTING:
+        return set()
+    still = [
+        {one.measurement.subject for one in faults(record, level) if one.measurement.name == "constant"}
+        for record in recent
+    ]
+    return set.intersection(*still)
+
+
+def known(names: Collection[str | None]) -> tuple[str, ...]:
+    """What is said of settled columns."""
+    listed = ", ".join(sorted(str(name) for name in names))
+    return (f"{listed}: still for {LASTING} windows and longer, no longer taken for a fault",) if names else ()
 
 
 def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:

@@ -39,7 +39,7 @@ from monitor.comparison import (
 )
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
-from monitor.findings import Finding, faults, lag, shifts, thin
+from monitor.findings import Finding, faults, known, lag, settled, shifts, thin
 from monitor.measurements import WindowRecord
 from monitor.remedy import Trial, climb
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
@@ -118,10 +118,11 @@ def assess(
     if not history:
         return Assessment("ok", ("no window is complete yet",))
     newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
-    missed = thin(history, FAULTY / windows / 2)
-    broken = [*faults(newest, FAULTY / windows / 2), *([missed] if missed else [])]
+    level = FAULTY / windows / 2
+    missed, usual = thin(history, level), settled(history, level)
+    broken = [*faults(newest, level, usual), *([missed] if missed else [])]
     wrong = {found.measurement for found in broken}
-    sound = [one for one in history if one.version == champion and not faults(one, FAULTY / windows / 2)]
+    sound = [one for one in history if one.version == champion and not faults(one, level, usual)]
     lagging = lag(sound, windows / LAGGING, min_labels)
     moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
@@ -131,7 +132,7 @@ def assess(
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
     told = diagnose(severity, found.degradation, broken, moved, where)
     first = (told.sentence,) if told is not None else ()
-    reasons = (*first, *_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
+    reasons = (*first, *_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved), *known(usual))
     return Assessment(severity, reasons, told, found.labelled)
 
 

@@ -203,13 +203,10 @@ class Constant(Measure):
 
 
 def _times_as_long(view: View) -> float:
-    """How many times as long as the reference's time the window's is; infinity without a time column, or with a
-    reference of one moment, as nobody can tell then how long is long."""
-    time = view.manifest.task.time
-    if time is None or time not in view.reference.inputs.columns:
-        return math.inf
-    window, reference = (side.column(time).present for side in (view.window, view.reference))
-    if not len(window) or not len(reference) or reference.max() == reference.min():
+    """How many times as long as the reference's time the window's is; infinity without times, or with a reference of
+    one moment, as nobody can tell then how long is long."""
+    window, reference = view.window.times, view.reference.times
+    if window is None or reference is None or not len(window) or not reference.max() > reference.min():
         return math.inf
     return float((window.max() - window.min()) / (reference.max() - reference.min()))
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from monitor.measurements import Measurement
 from monitor.values import Values, values_of
-from registry.bundle import LABEL, Manifest, ModelBundle
+from registry.bundle import LABEL, TIME, Manifest, ModelBundle
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.metrics import Labels
@@ -44,7 +44,7 @@ class Side:
 
     `inputs` is the conformed frame (n rows). `own` (n,) says which rows the version in question answered; `scores` and
     `labels` belong to those m rows alone. `labelled` (m,) says whose label has arrived and is of a known class, `novel`
-    counts the labels that are of none.
+    counts the labels that are of none. `times` (n,) are event times, where they are known.
     """
 
     inputs: pd.DataFrame
@@ -54,6 +54,7 @@ class Side:
     labelled: npt.NDArray[np.bool_]
     novel: int = 0
     broken: Mapping[str, Broken] = field(default_factory=dict)
+    times: pd.Series[Any] | None = None
     _columns: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -137,11 +138,13 @@ def reference_side(bundle: ModelBundle) -> Side:
     """The rows that came with the model, none of which it was fitted to, in time order as a window's are: they were
     drawn at random."""
     frame, manifest = bundle.reference(), bundle.manifest
-    if (time := manifest.task.time) is not None and time in frame.columns:
+    time = next((name for name in (TIME, manifest.task.time) if name in frame.columns), None)
+    if time is not None:
         frame = frame.sort_values(time, kind="stable", ignore_index=True)
     labels, labelled, novel = _labels(frame[LABEL], manifest.target)
     own = np.ones(len(frame), dtype=bool)
-    return Side(manifest.data_schema.conform(frame), own, Scores.read(frame), labels, labelled, novel)
+    inputs, times = manifest.data_schema.conform(frame), None if time is None else frame[time]
+    return Side(inputs, own, Scores.read(frame), labels, labelled, novel, times=times)
 
 
 def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -> Side:
@@ -152,7 +155,8 @@ def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: fault for name, (_, fault) in columns.items() if fault is not None}
-    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken)
+    times = logged["__time__"].reset_index(drop=True)
+    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times)
 
 
 def read_window(

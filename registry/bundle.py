@@ -59,6 +59,10 @@ LABEL = "__label__"
 """Column of `reference.parquet` with the true label: a class name, or a number for regression."""
 
 
+TIME = "__time__"
+"""Column of `reference.parquet` with the event time (UTC, without zone), where the task has one."""
+
+
 class Estimate(Frozen):
     """A metric on rows held out, with its standard error and the number of rows."""
 
@@ -147,7 +151,7 @@ class ModelBundle:
         return found
 
     def reference(self) -> pd.DataFrame:
-        """The reference rows: the schema's columns, `LABEL`, and the graph's outputs under their names."""
+        """The reference rows: the schema's columns, `LABEL`, `TIME`, and the graph's outputs under their names."""
         return pd.read_parquet(self.folder / REFERENCE)
 
 

@@ -25,7 +25,7 @@ from onnxscript.rewriter import rewrite
 from safetensors.torch import save_file
 from torch import nn
 
-from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS
+from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
 from registry.errors import DataError
 from registry.metrics import Array
 from registry.schema import Schema, as_strings
@@ -66,15 +66,16 @@ def write_model(
     *,
     test: pd.DataFrame,
     labels: pd.Series[Any],
+    times: pd.Series[Any] | None = None,
     study: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
 ) -> Scores:
     """Write graph, weights, candidates and reference into `folder`; give the graph's answers on all test rows.
 
-    `test` are raw rows of the test part, `labels` their target; at most `REFERENCE_ROWS` of them, drawn at random,
-    become the reference. `study` are the best candidates for warm starts. What is left to write are the card, the
-    figures and the manifest. Raises `BundleError` when graph and torch differ on the test rows, `DataError` when
-    a column bears a name that the graph needs.
+    `test` are raw rows of the test part, `labels` their target, `times` their event times; at most `REFERENCE_ROWS` of
+    them, drawn at random, become the reference. `study` are the best candidates for warm starts. What is left to write
+    are the card, the figures and the manifest. Raises `BundleError` when graph and torch differ on the test rows,
+    `DataError` when a column bears a name that the graph needs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     export(members, calibration, schema, target, folder / MODEL)
@@ -90,7 +91,10 @@ def write_model(
     save_file(state, folder / WEIGHTS)
     (folder / CANDIDATES).write_text(json.dumps(_candidates(members, study, calibration), indent=1), encoding="utf-8")
     answers = graph.predict(rows)
-    _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS]).to_parquet(folder / REFERENCE)
+    known = _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS])
+    if times is not None:
+        known[TIME] = times.to_numpy()[drawn[:REFERENCE_ROWS]]
+    known.to_parquet(folder / REFERENCE)
     return answers
 
 
@@ -168,7 +172,7 @@ def check_parity(
 
 def refuse_names(schema: Schema) -> None:
     """Raise `DataError` for columns whose names the graph and the reference need themselves."""
-    bad = [name for name in schema.names if name in (*OUTPUTS, LABEL, "") or name.startswith(PREFIX)]
+    bad = [name for name in schema.names if name in (*OUTPUTS, LABEL, TIME, "") or name.startswith(PREFIX)]
     if bad:
         raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")
 

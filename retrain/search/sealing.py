@@ -70,7 +70,7 @@ def _write(
     calibration: Calibration,
     finish: Finish,
 ) -> Scores:
-    test = material.frame.iloc[material.parts.test]
+    test, time = material.frame.iloc[material.parts.test], material.task.time
     answers = write_model(
         out,
         members,
@@ -79,6 +79,7 @@ def _write(
         material.target,
         test=test,
         labels=test[material.task.target],
+        times=None if time is None else as_datetimes(test[time], time),
         study=finish.study,
         seed=finish.seed,
     )

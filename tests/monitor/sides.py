@@ -15,7 +15,8 @@ def side_of(bundle: ModelBundle, frame: pd.DataFrame) -> Side:
     labels = bundle.manifest.target.encode(frame["late"])
     everything = np.ones(len(frame), dtype=bool)
     scores = Scorer.load(bundle).predict(frame)
-    return Side(bundle.manifest.data_schema.conform(frame), everything, scores, labels, everything)
+    inputs = bundle.manifest.data_schema.conform(frame)
+    return Side(inputs, everything, scores, labels, everything, times=frame["when"].reset_index(drop=True))
 
 
 def view_of(bundle: ModelBundle, window: pd.DataFrame, reference: pd.DataFrame) -> View:

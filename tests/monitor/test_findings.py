@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.findings import Finding, faults, holm, lag, shifts, thin
+from monitor.findings import LASTING, Finding, faults, holm, lag, settled, shifts, thin
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import record
 
@@ -47,6 +47,17 @@ def test_what_is_broken(one: Measurement, sentence: str) -> None:
 )
 def test_what_is_not_broken(one: Measurement) -> None:
     assert faults(record(0, one), LEVEL) == []
+
+
+def test_a_column_that_stands_still_long_enough_is_the_world_as_it_is() -> None:
+    still, moving = share("constant", 1, 0.1), share("constant", 0, 0, p_value=1.0)
+    eight = [record(week, still) for week in range(LASTING)]
+    assert settled(eight, LEVEL) == {"x"}
+    assert settled(eight[1:], LEVEL) == set()
+    assert settled([*eight[:3], record(3, moving), *eight[4:]], LEVEL) == set()
+    assert faults(eight[-1], LEVEL, {"x"}) == []
+    torn = record(8, still, share("missing", 0.9, 0.0))
+    assert [one.measurement.name for one in faults(torn, LEVEL, {"x"})] == ["missing"]
 
 
 def test_shifts_are_ranked_and_small_or_unsure_ones_left_out() -> None:

@@ -59,6 +59,20 @@ class TestContract:
         assert "no rows in window 3" in decide(spec, [*weeks([GOOD] * 3), empty]).reasons
 
 
+def test_a_column_that_stands_still_for_long_does_not_keep_a_degraded_model_from_being_mended() -> None:
+    """A season is no stuck sensor; nobody can tell at first, and after eight windows nobody has mended it."""
+    still = Measurement(
+        name="constant", subject="season", value=1.0, reference=0.0, p_value=1e-30, rows=6_000, note="at 3"
+    )
+    history = [record(week, performance(AWFUL if week > 1 else GOOD), still) for week in range(8)]
+    before = decide(PerformancePolicy(), history[:7])
+    assert (before.severity, before.remedy) == ("faulty", Remedy.ALERT)
+    after = decide(PerformancePolicy(), history)
+    assert after.severity == "degraded"
+    assert after.remedy not in (Remedy.ALERT, Remedy.NONE)
+    assert "season: still for 8 windows and longer, no longer taken for a fault" in after.reasons
+
+
 def test_never_never_acts() -> None:
     found = decide(NeverPolicy(), weeks([GOOD, AWFUL, AWFUL]))
     assert (found.remedy, found.severity) == (Remedy.NONE, "degraded")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 
+import pandas as pd
 import pytest
 
 from monitor.measures import measure_all
+from monitor.quality import Constant
 from monitor.views import View, reference_side, window_side
-from registry.bundle import ModelBundle
+from registry.bundle import TIME, ModelBundle
 from registry.inference_log import Feedback, InferenceLog, Prediction
-from tests.handmade import make_frame
+from registry.schema import NumericColumn, Schema
+from tests.handmade import make_frame, make_schema
 from tests.monitor.logged import write_rows
 
 AT = datetime(2024, 3, 4)
@@ -84,3 +87,37 @@ def test_logged_outputs_are_the_graphs(bundle: ModelBundle, log: InferenceLog) -
     assert side.scores.sets.any(axis=1).all()
     assert side.scores.scores.sum(axis=1) == pytest.approx(1)
     assert reference.labelled.all()
+
+
+class Timed(ModelBundle):
+    """A bundle whose model does not read its task's time column."""
+
+    def reference(self) -> pd.DataFrame:
+        """The rows with their times apart, in no order."""
+        return super().reference().rename(columns={"when": TIME}).sample(frac=1, random_state=0, ignore_index=True)
+
+
+def test_rows_are_in_time_order_though_no_model_reads_the_time(bundle: ModelBundle, log: InferenceLog) -> None:
+    """Where it is not known which rows come together, a month that stands still would look like a fault."""
+    manifest = bundle.manifest
+    schema = Schema(columns=(*manifest.data_schema.of("numeric", "boolean"), NumericColumn(name="month")))
+    side = reference_side(
+        Timed(bundle.folder, manifest.model_copy(update={"data_schema": Schema(columns=make_schema().columns[1:])}))
+    )
+    assert side.times is not None
+    assert side.times.is_monotonic_increasing
+    rows = make_frame(300, start="2024-04-02")
+    write_rows(log, bundle, rows)
+    window = window_side(log.frame(), "1", manifest)
+    assert window.times is not None
+    assert window.times.tolist() == rows["when"].tolist()
+    known, now = (
+        dataclasses.replace(one, inputs=one.inputs.assign(month=float(month)))
+        for one, month in ((side, 3), (window, 4))
+    )
+    known.inputs.loc[: len(known) // 2, "month"] = 2.0
+    view = View(now, known, manifest.model_copy(update={"data_schema": schema}))
+    still = next(one for one in Constant().measure(view) if one.subject == "month")
+    assert (still.value, still.reference) == (1.0, 0.0)
+    assert still.p_value is not None
+    assert still.p_value > 0.1
