@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal, TypeAlias
 
 import numpy as np
 
+from monitor.acts import Act, lasting, stale, waiting, windows_since
 from monitor.comparison import (
     BY_NAME,
     EXPECTED,
@@ -41,10 +41,9 @@ from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, faults, known, lag, settled, shifts, thin
 from monitor.measurements import WindowRecord
-from monitor.remedy import Trial, climb
+from monitor.remedy import Trial, climb, value
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
-from registry.schema import Frozen
 from registry.task import Monitor
 
 DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
@@ -60,28 +59,17 @@ ORDER = "auc"
 
 MIN_LABELS = Monitor().min_labels
 
-ActKind: TypeAlias = Literal["promotion", "remedy"]
-
-
-class Act(Frozen):
-    """Something done about the model at a moment of event time: a version promoted (or rolled back to), or a remedy
-    tried, whatever became of it. `promoted` is told where a gate has judged the remedy, `cpu` its cost in seconds."""
-
-    kind: ActKind
-    at: datetime
-    remedy: Remedy | None = None
-    promoted: bool | None = None
-    cpu: float = 0.0
-
 
 @dataclass(frozen=True)
 class Assessment:
-    """How things stand, before anybody asks what to do. `labelled`: labels say so, not an estimate alone."""
+    """How things stand, before anybody asks what to do. `labelled`: labels say so, not an
+    estimate alone. `loss`: what the metric has lost, as a share of the reference."""
 
     severity: Severity
     reasons: tuple[str, ...]
     diagnosis: Diagnosis | None = None
     labelled: bool = True
+    loss: float = 0.0
 
 
 def decide(
@@ -133,7 +121,7 @@ def assess(
     told = diagnose(severity, found.degradation, broken, moved, where)
     first = (told.sentence,) if told is not None else ()
     reasons = (*first, *_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved), *known(usual))
-    return Assessment(severity, reasons, told, found.labelled)
+    return Assessment(severity, reasons, told, found.labelled, found.loss)
 
 
 class _Performance:
@@ -162,6 +150,12 @@ class _Performance:
     def labelled(self) -> bool:
         """Whether any window since the onset has its labels."""
         return any(one.realised.labelled for one in self._comparisons)
+
+    @property
+    def loss(self) -> float:
+        """What the metric has lost since the onset, as a share of the reference's size."""
+        level = self._level if self.degraded else None
+        return level.loss / max(abs(level.reference.value), 1e-9) if level is not None else 0.0
 
     @property
     def degradation(self) -> Degradation | None:
@@ -248,11 +242,18 @@ def _mend(
     former = sum(act.kind == "promotion" for act in acts) > 1
     if history and history[-1].metric == ORDER and not former and len(ladder) > 1:
         ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
-    way, why = climb(ladder, trials, seen.diagnosis)
+    way = climb(ladder, trials, seen.diagnosis)
+    rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
     if seen.severity != "degraded":
-        trains = [place for place, rung in enumerate(way) if rung is not Remedy.RECALIBRATE]
-        way = way[: trains[0] + 1] if trains else way
-    return _told(way[0], seen, before=before, after=(why,) if len(ladder) > 1 else (), then=way[1:])
+        trains = [place for place, rung in enumerate(rungs) if rung is not Remedy.RECALIBRATE]
+        rungs = rungs[: trains[0] + 1] if trains else rungs
+    elif spec.worth is not None:
+        brings = value(seen.loss, spec.worth, trials, lasting(history, acts))
+        said = f"an improvement is expected to bring what {brings:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
+        if brings < way.cost:
+            return _told(Remedy.NONE, seen, before=before, after=(*why, f"{said}: not tried"))
+        why = (*why, said)
+    return _told(rungs[0], seen, before=before, after=why, then=rungs[1:])
 
 
 def _on_performance(
@@ -263,10 +264,10 @@ def _on_performance(
     if seen.severity == "degraded" and not seen.labelled:
         return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
-        waiting = _waiting(spec, history, acts)
-        return _told(Remedy.NONE, seen, after=waiting) if waiting else _mend(spec, seen, history, acts)
-    stale = _stale(spec, history, acts)
-    return _mend(spec, seen, history, acts, stale) if stale else _told(Remedy.NONE, seen)
+        pause = waiting(spec, history, acts)
+        return _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
+    due = stale(spec, history, acts)
+    return _mend(spec, seen, history, acts, due) if due else _told(Remedy.NONE, seen)
 
 
 def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]) -> Decision:
@@ -274,48 +275,19 @@ def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecor
         return _told(Remedy.ALERT, seen)
     if seen.severity == "ok":
         return _told(Remedy.NONE, seen)
-    waiting = _waiting(spec, history, acts)
-    return _told(Remedy.NONE if waiting else Remedy.RESEARCH, seen, after=waiting)
-
-
-def _stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
-    """Why a challenger is due though nothing is degraded, if one is: what a new model would add is known for sure only
-    when it is there, and the gate decides."""
-    passed = _since(history, max((act.at for act in acts), default=datetime.min))
-    if spec.refresh is None or passed < spec.refresh:
-        return ()
-    return (f"{passed} windows since the last promotion or remedy, a challenger is tried every {spec.refresh}",)
+    pause = waiting(spec, history, acts)
+    return _told(Remedy.NONE if pause else Remedy.RESEARCH, seen, after=pause)
 
 
 def _every_so_often(
     spec: PeriodicPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
 ) -> Decision:
-    passed = _since(history, max((act.at for act in acts), default=datetime.min))
+    passed = windows_since(history, max((act.at for act in acts), default=datetime.min))
     remedy = Remedy(spec.remedy) if passed >= spec.every else Remedy.NONE
     if remedy is not Remedy.NONE and seen.severity == "faulty":
         remedy = Remedy.ALERT
     said = f"{passed} windows since the last promotion or remedy, one is due every {spec.every}"
     return _told(remedy, seen, before=(said,))
-
-
-def _waiting(
-    spec: PerformancePolicy | DriftPolicy, history: Sequence[WindowRecord], acts: Sequence[Act]
-) -> tuple[str, ...]:
-    """Why a trigger has to wait, if it has to."""
-    kinds: tuple[tuple[ActKind, int, str], ...] = (
-        ("promotion", spec.warmup, "warm-up"),
-        ("remedy", spec.cooldown, "cooldown"),
-    )
-    out = []
-    for kind, pause, name in kinds:
-        at = max((act.at for act in acts if act.kind == kind), default=None)
-        if at is not None and (passed := _since(history, at)) <= pause:
-            out.append(f"{name}: {passed} windows since the last {kind}, nothing is triggered in the first {pause}")
-    return tuple(out)
-
-
-def _since(history: Sequence[WindowRecord], moment: datetime) -> int:
-    return sum(record.window.start >= moment for record in history)
 
 
 def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:

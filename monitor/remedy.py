@@ -38,17 +38,24 @@ class Trial:
     cpu: float
 
 
-def climb(
-    ladder: Sequence[Remedy], trials: Sequence[Trial], diagnosis: Diagnosis | None = None
-) -> tuple[list[Remedy], str]:
-    """The rungs worth trying, in order, and why in words.
+@dataclass(frozen=True)
+class Way:
+    """Rungs in the order to try them, what that costs in expectation (CPU-seconds), and why in words."""
 
-    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], [])[0]
-    [<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>]
+    rungs: tuple[Remedy, ...]
+    cost: float
+    why: str
+
+
+def climb(ladder: Sequence[Remedy], trials: Sequence[Trial], diagnosis: Diagnosis | None = None) -> Way:
+    """The rungs worth trying.
+
+    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], []).rungs
+    (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
     >>> failed = [Trial(Remedy.FINE_TUNE, datetime(2024, 1, day), False, 20.0) for day in (1, 2, 3, 4, 5, 6)]
     >>> helped = [Trial(Remedy.RESEARCH, one.at, True, 90.0) for one in failed]
-    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], failed + helped)[0]
-    [<Remedy.RESEARCH: 'research'>]
+    >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], failed + helped).rungs
+    (<Remedy.RESEARCH: 'research'>,)
     """
     mended = {one.at for one in trials if one.promoted}
     costs = {rung: _cost(rung, trials) for rung in ladder}
@@ -59,7 +66,19 @@ def climb(
             way.insert(0, rung)
             expected = costs[rung] + (1 - chances[rung]) * expected
     told = ", then ".join(f"{rung} ({costs[rung]:.0f} CPU-s, promoted in {chances[rung]:.0%})" for rung in way)
-    return way, f"remedies expected to be cheapest: {told}"
+    return Way(tuple(way), expected, f"remedies expected to be cheapest: {told}")
+
+
+def value(loss: float, worth: float, trials: Sequence[Trial], lasting: float) -> float:
+    """What an improvement is expected to bring, in CPU-seconds: the share `loss` of the metric regained, for `lasting`
+    windows, at `worth` CPU-seconds a window and percent, with the probability that improvements have had so far.
+
+    >>> value(0.05, 10.0, [], 8.0)
+    200.0
+    """
+    made = {one.at for one in trials}
+    helped = len({one.at for one in trials if one.promoted})
+    return 100 * max(0.0, loss) * worth * lasting * (helped + 1) / (len(made) + IMAGINED)
 
 
 def _cost(rung: Remedy, trials: Sequence[Trial]) -> float:

@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from monitor.acts import Act, ActKind
 from monitor.attainable import fit_fresh
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
-from monitor.policy import Act, ActKind, decide
+from monitor.policy import decide
 from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
 from monitor.views import Fresh, Side, View, read_window, reference_side, window_side

@@ -73,6 +73,9 @@ class PerformancePolicy(Frozen):
         None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
     )
     ladder: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("recalibrate", "fine_tune", "research")
+    worth: float | None = Field(
+        None, gt=0, description="CPU-seconds that one percent of the metric, for one window, is worth; none: any number"
+    )
 
     @field_validator("ladder", mode="before")
     @classmethod

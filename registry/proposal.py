@@ -228,6 +228,8 @@ COMMENTS = {
     "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
     "policy.ladder": "Remedies, cheapest first: recalibrate, fine_tune, research (warm-started), search (cold).\n"
     "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
+    "policy.worth": "CPU-seconds that one percent of the metric, for one window, is worth: an improvement that is\n"
+    "expected to bring less than it costs is not tried. null: every one is.",
     "policy.every": "Windows between two remedies.",
     "policy.remedy": "What is tried each time.",
     "mode": "auto: what the gate proves is promoted; approve: a person does that (everfit approve, or Prefect's UI);\n"

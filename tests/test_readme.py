@@ -14,8 +14,9 @@ import pytest
 from pydantic import SecretStr, TypeAdapter
 
 from flows.cli import main
+from monitor.acts import Act
 from monitor.measurements import WindowRecord
-from monitor.policy import Act, Assessment, assess
+from monitor.policy import Assessment, assess
 from monitor.views import View, reference_side, window_side
 from registry.database import open_engine
 from registry.decisions import Remedy

@@ -7,8 +7,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from monitor.acts import Act
 from monitor.measurements import Measurement
-from monitor.policy import Act, decide
+from monitor.policy import decide
 from registry.decisions import Remedy
 from registry.policies import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from tests.monitor.records import START, end_of, performance, record, weeks
@@ -213,6 +214,37 @@ def test_other_versions_windows_say_nothing_of_the_champion() -> None:
 def test_a_window_of_broken_data_is_no_evidence_against_the_model() -> None:
     broken = record(2, performance(AWFUL), BROKEN)
     assert decide(DEFAULT, [*weeks([GOOD, GOOD]), broken, record(3, performance(BAD))]).severity == "ok"
+
+
+def judged(weeks_ended: list[int], *, promoted: bool = False, cpu: float = 100.0) -> list[Act]:
+    """Re-searches that a gate has judged, each at the end of a week."""
+    return [
+        Act(kind="remedy", at=end_of(week), remedy=Remedy.RESEARCH, promoted=promoted, cpu=cpu) for week in weeks_ended
+    ]
+
+
+def test_improvements_that_come_to_nothing_make_the_next_one_wait_longer() -> None:
+    spec, bad = PerformancePolicy(ladder=("research",)), [GOOD, GOOD, *[AWFUL] * 14]
+    tried = judged([3, 6, 9])
+    assert decide(spec, weeks(bad[:11]), tried).remedy is Remedy.NONE
+    waits = decide(spec, weeks(bad[:14]), tried)
+    assert waits.remedy is Remedy.NONE
+    assert "cooldown: 4 windows since the last remedy, nothing is triggered in the first 8" in waits.reasons
+    assert decide(spec, weeks(bad), judged([3, 6])).remedy is Remedy.RESEARCH
+    helped = [*judged([3, 6]), *judged([9], promoted=True), Act(kind="promotion", at=end_of(9))]
+    assert decide(spec, weeks([*bad[:14]]), helped).remedy is Remedy.RESEARCH
+
+
+def test_what_costs_more_than_it_is_expected_to_bring_is_not_tried() -> None:
+    """AUC .55 instead of .7 is a loss of a fifth; twelve weeks, no promotion yet, half of the imagined ones helped."""
+    history = weeks([GOOD, GOOD, *[AWFUL] * 10])
+    dear = decide(PerformancePolicy(ladder=("research",), worth=0.1), history)
+    assert (dear.remedy, dear.severity) == (Remedy.NONE, "degraded")
+    assert "an improvement is expected to bring what " in dear.reasons[-1]
+    assert dear.reasons[-1].endswith("CPU-s are worth, and to cost 90: not tried")
+    cheap = decide(PerformancePolicy(ladder=("research",), worth=10.0), history)
+    assert cheap.remedy is Remedy.RESEARCH
+    assert "and to cost 90" in cheap.reasons[-1]
 
 
 @pytest.mark.parametrize(("kind", "pause", "word"), [("promotion", 1, "warm-up"), ("remedy", 2, "cooldown")])

@@ -1,0 +1,79 @@
+"""What was done about a model before, and how long to wait after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from monitor.measurements import WindowRecord
+from registry.decisions import Remedy
+from registry.policies import DriftPolicy, PerformancePolicy
+from registry.schema import Frozen
+
+ActKind: TypeAlias = Literal["promotion", "remedy"]
+
+MOST_PAUSE = 16
+"""Windows beyond which no number of futile improvements makes the next one wait."""
+
+
+class Act(Frozen):
+    """Something done about the model at a moment of event time: a version promoted (or rolled back to), or a remedy
+    tried, whatever became of it. `promoted` is told where a gate has judged the remedy, `cpu` its cost in seconds."""
+
+    kind: ActKind
+    at: datetime
+    remedy: Remedy | None = None
+    promoted: bool | None = None
+    cpu: float = 0.0
+
+
+def stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequence[Act]) -> tuple[str, ...]:
+    """Why a challenger is due though nothing is degraded, if one is: what a new model would add is known for sure only
+    when it is there, and the gate decides."""
+    passed = windows_since(history, max((act.at for act in acts), default=datetime.min))
+    if spec.refresh is None or passed < spec.refresh:
+        return ()
+    return (f"{passed} windows since the last promotion or remedy, a challenger is tried every {spec.refresh}",)
+
+
+def waiting(
+    spec: PerformancePolicy | DriftPolicy, history: Sequence[WindowRecord], acts: Sequence[Act]
+) -> tuple[str, ...]:
+    """Why a trigger has to wait, if it has to."""
+    kinds: tuple[tuple[ActKind, int, str], ...] = (
+        ("promotion", spec.warmup, "warm-up"),
+        ("remedy", patience(spec.cooldown, futile(acts)), "cooldown"),
+    )
+    out = []
+    for kind, pause, name in kinds:
+        at = max((act.at for act in acts if act.kind == kind), default=None)
+        if at is not None and (passed := windows_since(history, at)) <= pause:
+            out.append(f"{name}: {passed} windows since the last {kind}, nothing is triggered in the first {pause}")
+    return tuple(out)
+
+
+def futile(acts: Sequence[Act]) -> int:
+    """How many improvements have come to nothing, one after another, since something was promoted."""
+    last = max((act.at for act in acts if act.kind == "promotion"), default=datetime.min)
+    return len({act.at for act in acts if act.promoted is not None and act.at > last})
+
+
+def patience(cooldown: int, futile: int) -> int:
+    """Windows to wait after so many futile improvements: twice as many after each but the first, up to `MOST_PAUSE`.
+
+    >>> [patience(2, count) for count in range(6)]
+    [2, 2, 4, 8, 16, 16]
+    """
+    return max(cooldown, min(MOST_PAUSE, cooldown << max(0, min(futile, 10) - 1)))
+
+
+def lasting(history: Sequence[WindowRecord], acts: Sequence[Act]) -> float:
+    """For how many windows a promoted model has served, on average."""
+    promoted = {act.at for act in acts if act.kind == "promotion" and windows_since(history, act.at) < len(history)}
+    return max(1.0, len(history) / max(1, len(promoted)))
+
+
+def windows_since(history: Sequence[WindowRecord], moment: datetime) -> int:
+    """How many windows have begun since then."""
+    return sum(record.window.start >= moment for record in history)
