@@ -240,7 +240,8 @@ def _mend(
     ]
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
-    if history and history[-1].metric == ORDER and not former and len(ladder) > 1:
+    futile = bool(history) and history[-1].metric == ORDER and not former
+    if (futile or _only_levelled(acts)) and len(ladder) > 1:
         ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
@@ -254,6 +255,12 @@ def _mend(
             return _told(Remedy.NONE, seen, before=before, after=(*why, f"{said}: not tried"))
         why = (*why, said)
     return _told(rungs[0], seen, before=before, after=why, then=rungs[1:])
+
+
+def _only_levelled(acts: Sequence[Act]) -> bool:
+    """Whether what was promoted last was a recalibration: it is as old as before, and the same again adds little."""
+    promoted = [act for act in acts if act.promoted]
+    return bool(promoted) and max(promoted, key=lambda act: act.at).remedy is Remedy.RECALIBRATE
 
 
 def _on_performance(

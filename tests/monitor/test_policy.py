@@ -235,6 +235,23 @@ def test_improvements_that_come_to_nothing_make_the_next_one_wait_longer() -> No
     assert decide(spec, weeks([*bad[:14]]), helped).remedy is Remedy.RESEARCH
 
 
+def test_a_recalibrated_model_is_trained_next() -> None:
+    """Its networks have grown no younger, and the cheapest promotion is not worth most."""
+    bad = [GOOD, GOOD, *[AWFUL] * 10]
+    history = [one.model_copy(update={"metric": "accuracy"}) for one in weeks(bad)]
+    first = decide(PerformancePolicy(), history)
+    assert Remedy.RECALIBRATE in (first.remedy, *first.then)
+    levelled = [
+        Act(kind="remedy", at=end_of(3), remedy=Remedy.RECALIBRATE, promoted=True, cpu=2.0),
+        Act(kind="promotion", at=end_of(3)),
+    ]
+    second = decide(PerformancePolicy(), history, levelled)
+    assert Remedy.RECALIBRATE not in (second.remedy, *second.then)
+    trained = Act(kind="remedy", at=end_of(6), remedy=Remedy.FINE_TUNE, promoted=True, cpu=9.0)
+    third = decide(PerformancePolicy(), history, [*levelled, trained])
+    assert Remedy.RECALIBRATE in (third.remedy, *third.then)
+
+
 def test_what_costs_more_than_it_is_expected_to_bring_is_not_tried() -> None:
     """AUC .55 instead of .7 is a loss of a fifth; twelve weeks, no promotion yet, half of the imagined ones helped."""
     history = weeks([GOOD, GOOD, *[AWFUL] * 10])
