@@ -93,7 +93,7 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
     before = int(looks[-1].details["rows"]) if looks else 0
     if counted < max(GROWTH * before, place.task.gate.min_rows):
         return None
-    rows = labelled_rows(place, new.manifest.data_schema, start, as_of)
+    rows = labelled_rows(place, (new, old), start, as_of)
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     verdict = judge(task, old, new, rows)
     worse = verdict.checks[0].name == "gain" and (verdict.checks[0].high or 0.0) < 0

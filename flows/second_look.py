@@ -10,6 +10,7 @@ could tell which rows are fresh), nor does one whose policy is `never`.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -142,11 +143,16 @@ def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as
 def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:
     """The labelled rows of the log later than what either model knows, as known at `as_of`, in time order."""
     start = _just_after(known_until(champion, challenger))
-    return labelled_rows(place, challenger.manifest.data_schema, start, as_of)
+    return labelled_rows(place, (challenger, champion), start, as_of)
 
 
-def labelled_rows(place: Workplace, schema: Schema, start: datetime | None, as_of: datetime) -> pd.DataFrame:
-    """The labelled rows of the log from `start` on, as known at `as_of`, in time order."""
+def labelled_rows(
+    place: Workplace, models: Sequence[ModelBundle], start: datetime | None, as_of: datetime
+) -> pd.DataFrame:
+    """The labelled rows of the log from `start` on, as known at `as_of`, in time order, with the columns of all these
+    models: one may lack a column that did not vary in its training."""
+    columns = {column.name: column for model in reversed(models) for column in model.manifest.data_schema.columns}
+    schema = Schema(columns=tuple(columns.values()))
     logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
     return from_log(logged, place.task, schema)
 

@@ -16,6 +16,7 @@ from flows.watch import watch
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.ledger import Entry
+from registry.schema import Schema
 from tests.flows.conftest import fill
 from tests.flows.shelf import shelf_place
 from tests.handmade import make_bundle, make_frame, make_task
@@ -56,6 +57,20 @@ def test_a_better_challenger_is_promoted_once_it_shows(place: Workplace, tmp_pat
     (promotion,) = place.ledger.read(kinds={"promotion"})
     assert (promotion.version, promotion.at) == (version, AS_OF)
     assert look_again(place, AS_OF) is None
+
+
+def test_rows_have_the_columns_of_both_models(place: Workplace, tmp_path: Path) -> None:
+    """A column that did not vary in the challenger's training is none of its own, and the champion needs it."""
+    week(place, tmp_path)
+    wide = make_bundle(tmp_path / "wide")
+    columns = [column for column in wide.manifest.data_schema.columns if column.name != "weight"]
+    narrow = ModelBundle(
+        wide.folder, wide.manifest.model_copy(update={"data_schema": Schema(columns=tuple(columns[::-1]))})
+    )
+    for champion, challenger in ((wide, narrow), (narrow, wide)):
+        rows = fresh_rows(place, champion, challenger, AS_OF)
+        assert set(rows) == {"when", "amount", "weight", "member", "carrier", "late"}
+        assert rows["weight"].notna().all()
 
 
 def test_a_worse_one_is_let_go(place: Workplace, tmp_path: Path) -> None:
