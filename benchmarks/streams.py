@@ -32,6 +32,8 @@ import numpy as np
 
 from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from flows.backtest import first_champion, place_of, prepare, progress_of, run
+from flows.workplace import Workplace
+from monitor.measurements import WindowRecord
 from registry.policies import FalseAlarms, PerformancePolicy
 from registry.scoring import Scorer
 from registry.task import FileSource, Gate, Monitor, Research, RowWindows, Search, Splits, TaskSpec
@@ -108,12 +110,21 @@ def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, An
         "made": {name: made.count(name) for name in dict.fromkeys(made)},
         "promoted": [by_version.get(one.version, "?") for one in promoted],
         "blocks": [step.index for step in progress.steps if step.champion != step.version],
+        "coverage": coverage(place),
         "severities": "".join(step.severity[:1] for step in progress.steps),
     }
     return {
         EVERFIT: {**scores(truth, said, data.blocks, regression=data.regression), **told},
         FROZEN: {**scores(truth, frozen, data.blocks, regression=data.regression), "fits": 0, "cpu": 0.0},
     }
+
+
+def coverage(place: Workplace) -> float:
+    """The share of labels inside of the sets or intervals that were served, over all windows (their last records)."""
+    entries = place.ledger.read(kinds={"window"})
+    records = {one.details["window"]["index"]: WindowRecord.model_validate(one.details) for one in entries}
+    found = [one for record in records.values() for one in record.named("coverage") if one.value is not None]
+    return sum(one.rows * (one.value or 0.0) for one in found) / max(1, sum(one.rows for one in found))
 
 
 def rivals(python: Path, folder: Path, name: str, seed: int) -> dict[str, dict[str, Any]]:

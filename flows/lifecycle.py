@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
+from flows.coverage import keep_coverage
 from flows.improve import improve
 from flows.second_look import look_again, promoted
 from flows.stages import perform
@@ -28,6 +29,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
+    keep_coverage(place, moment)
     look = bake(place, moment)
     look = look if rolled_back(look) else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}

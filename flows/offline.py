@@ -74,6 +74,7 @@ class Offline:
         if self._loaded is None or self._loaded[0] != version:
             bundle = fetch(self._place, version)
             self._loaded = version, bundle, Scorer.load(bundle)
+        self._loaded[2].radius = self._place.versions.radius(self._place.task.name, version)
         return self._loaded
 
 

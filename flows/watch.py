@@ -13,6 +13,7 @@ from prefect.events import emit_event
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
+from flows.coverage import keep_coverage
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
@@ -44,6 +45,8 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)
+    if repair:
+        keep_coverage(place, moment)
     if repair and not rolled_back(bake(place, moment)) and not promoted(look_again(place, moment)):
         announce(place, wished(place))
     return summary(report)

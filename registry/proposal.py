@@ -214,6 +214,8 @@ COMMENTS = {
     "monitor.windows.rows": "Predictions in a window.",
     "monitor.min_labels": "Fewest labels at which a window's performance is judged.",
     "monitor.most_rows": "Rows of a window that are read, evenly spread over its time: bounds memory.",
+    "monitor.adaptive": "Whether sets and intervals keep their coverage between remedies: the conformal radius\n"
+    "follows newer labels (adaptive conformal inference).",
     "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
     "monitor.yardstick_rows": "Newest labelled rows that a quick boosted model is fitted to before each window:\n"
     "averaged with it, the champion should not become much better. 0: no such yardstick.",

@@ -8,7 +8,7 @@ Runs on ONNX Runtime alone. `registry/pyfunc_model.py` does the same for a proce
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,6 +86,14 @@ class Scores:
         """These rows only: positions, a mask or a slice."""
         parts: Any = (None if value is None else value[rows] for value in self._parts())
         return Scores(*parts)
+
+    def at(self, radius: float) -> Scores:
+        """The same answers with sets and intervals of another conformal radius (see `registry/bundle.py`)."""
+        if self.probabilities is None:
+            reach = np.asarray(self.uncertainty * np.float32(radius))
+            return replace(self, interval=np.stack([self.prediction - reach, self.prediction + reach], axis=1))
+        cut = np.minimum(self.probabilities.max(axis=1, keepdims=True), np.float32(1 - radius))
+        return replace(self, sets=self.probabilities >= cut)
 
     def columns(self) -> dict[str, list[Any]]:
         """The outputs as columns of a frame, under the graph's names; a cell of a matrix is a list.
@@ -166,6 +174,8 @@ class Graph:
 
     def __init__(self, session: ort.InferenceSession, schema: Schema, problem: Problem) -> None:
         self.schema = schema
+        self.radius: float | None = None
+        """A conformal radius that takes the place of the graph's own."""
         self._session = session
         self._names = list(outputs_of(problem))
         self._read = _numbers if problem == "regression" else _classes
@@ -178,7 +188,8 @@ class Graph:
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
         """Scores of the rows in `inputs` (see `feed`); the hot path of serving."""
-        return self._read(*self._session.run(self._names, inputs))
+        scores = self._read(*self._session.run(self._names, inputs))
+        return scores if self.radius is None else scores.at(self.radius)
 
     def predict(self, frame: pd.DataFrame) -> Scores:
         """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""

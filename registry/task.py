@@ -138,6 +138,7 @@ class Monitor(Frozen):
     windows: Windows = RowWindows(rows=2_000)
     min_labels: int = Field(30, ge=10, description="fewest labels at which a window's performance is judged")
     most_rows: int = Field(200_000, ge=1_000, description="rows of a window that are read; of more, one in so many is")
+    adaptive: bool = Field(True, description="whether the conformal radius follows newer labels between remedies")
     segments: tuple[str, ...] = Field((), description="categorical or boolean columns whose values are watched apart")
     report: Literal["alarms", "always", "never"] = Field(
         "alarms", description="which passes leave Evidently's report of their newest window"

@@ -49,6 +49,7 @@ _ENVIRONMENT = QUIET | {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 _MOVE = "everfit.move"  # tag of a registered model: aliases that are on their way
+_RADIUS = "everfit.radius"  # tag of a version
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
@@ -254,6 +255,17 @@ class Versions:
                 raise NoModelError(f"task {task!r} has no previous version to go back to (champion: {champion})")
             _begin(client, task, _Move(previous, champion, rollback=True), step)
             return Promotion(previous, champion)
+
+    def radius(self, task: str, version: str) -> float | None:
+        """The conformal radius that takes the place of a version's own; None where none does."""
+        with self._open() as client:
+            found = client.get_model_version(task, _number(version)).tags.get(_RADIUS)
+            return None if found is None else float(found)
+
+    def set_radius(self, task: str, version: str, radius: float) -> None:
+        """Let a version answer with another conformal radius."""
+        with self._open() as client:
+            client.set_model_version_tag(task, _number(version), _RADIUS, repr(radius))
 
     def fetch(self, task: str, version: str) -> ModelBundle:
         """The bundle of a version, from the cache if it is there and sound, else downloaded, checked and kept.

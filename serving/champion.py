@@ -40,6 +40,9 @@ class VersionSource(Protocol):
     def get(self, task: str, alias: str) -> str | None:
         """The version an alias points at. Raises `RegistryError`."""
 
+    def radius(self, task: str, version: str) -> float | None:
+        """The conformal radius that takes the place of a version's own, if one does. Raises `RegistryError`."""
+
     def fetch(self, task: str, version: str) -> ModelBundle:
         """The bundle of a version, verified, in a local folder. Raises `RegistryError`, `BundleError`."""
 
@@ -152,13 +155,17 @@ class Follower:
 
     async def look(self) -> None:
         """One look: if the champion is another version, load, test and swap."""
-        version, error = await self._try(self._champion)
+        found, error = await self._try(self._champion)
         self._tell(error)
+        version, radius = found or (None, None)
         current = self._slot.current
         if error is not None or version is None or not self._due(version):
             return
         if current is not None and current.version == version:
             self._slot.last_error = self._refused = None
+            if current.scorer.radius != radius:
+                current.scorer.radius = radius
+                await self._try(self._remember, current)
             return
         served, error = await self._try(self._load, version)
         if served is None:
@@ -179,23 +186,31 @@ class Follower:
         error = future.exception()
         return (None, error) if error is not None else (future.result(), None)
 
-    def _champion(self) -> str | None:
+    def _champion(self) -> tuple[str | None, float | None]:
         if self._source is None:
             self._source = self._open_source()
-        return self._source.get(self._slot.task, CHAMPION)
+        version = self._source.get(self._slot.task, CHAMPION)
+        return version, None if version is None else self._source.radius(self._slot.task, version)
 
     def _load(self, version: str) -> Served:
         assert self._source is not None
         served = Served.load(self._source.fetch(self._slot.task, version), version, self._slot.task)
+        served.scorer.radius = self._source.radius(self._slot.task, version)
+        self._remember(served)
+        return served
+
+    def _remember(self, served: Served) -> None:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         partial = self._memory.with_suffix(".partial")
-        partial.write_bytes(orjson.dumps({"version": version, "folder": str(served.bundle.folder)}))
+        told = {"version": served.version, "folder": str(served.bundle.folder), "radius": served.scorer.radius}
+        partial.write_bytes(orjson.dumps(told))
         partial.replace(self._memory)
-        return served
 
     def _recall(self) -> Served:
         last = orjson.loads(self._memory.read_bytes())
-        return Served.load(ModelBundle.load(Path(last["folder"])), last["version"], self._slot.task)
+        served = Served.load(ModelBundle.load(Path(last["folder"])), last["version"], self._slot.task)
+        served.scorer.radius = last.get("radius")
+        return served
 
     def _tell(self, error: BaseException | None) -> None:
         text = None if error is None or isinstance(error, NoModelError) else _words(error)

@@ -22,6 +22,7 @@ class Shelf:
 
     bundles: list[ModelBundle]
     aliases: dict[str, str] = field(default_factory=lambda: {"champion": "1"})
+    radii: dict[str, float] = field(default_factory=dict)
 
     def publish(self, bundle: ModelBundle) -> str:
         self.bundles.append(bundle)
@@ -29,6 +30,12 @@ class Shelf:
 
     def fetch(self, task: str, version: str) -> ModelBundle:
         return self.bundles[int(version) - 1]
+
+    def radius(self, task: str, version: str) -> float | None:
+        return self.radii.get(version)
+
+    def set_radius(self, task: str, version: str, radius: float) -> None:
+        self.radii[version] = radius
 
     def get(self, task: str, alias: str) -> str | None:
         return self.aliases.get(alias)

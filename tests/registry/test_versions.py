@@ -77,6 +77,16 @@ def test_a_published_bundle_is_listed_and_fetched(versions: Versions, bundle: Mo
     assert versions.fetch(TASK, version).manifest == bundle.manifest
 
 
+def test_a_version_may_have_another_radius(versions: Versions, bundle: ModelBundle) -> None:
+    first, second = (versions.publish(bundle) for _ in range(2))
+    assert versions.radius(TASK, first) is None
+    versions.set_radius(TASK, first, 0.1 + 0.2)
+    assert versions.radius(TASK, first) == 0.1 + 0.2
+    assert versions.radius(TASK, second) is None
+    with pytest.raises(NoModelError):
+        versions.radius(TASK, "9")
+
+
 def test_a_run_shows_what_the_bundle_holds(versions: Versions, bundle: ModelBundle, home: Path) -> None:
     """Metrics of all models, parameters, the card, the figures; and the model has signature, example, requirements."""
     import mlflow

@@ -31,6 +31,11 @@ class FakeVersions:
         self.champion: str | None = None
         self.down = False
         self.fetched: list[str] = []
+        self.radii: dict[str, float] = {}
+
+    def radius(self, task: str, version: str) -> float | None:
+        self._ask()
+        return self.radii.get(version)
 
     def get(self, task: str, alias: str) -> str | None:
         assert alias == "champion"

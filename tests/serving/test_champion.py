@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
@@ -13,6 +14,7 @@ from registry.bundle import ModelBundle
 from registry.errors import NoModelError
 from serving import champion
 from serving.champion import Follower, Slot
+from tests.handmade import make_frame
 from tests.serving.conftest import FakeVersions
 
 
@@ -51,6 +53,30 @@ def test_a_champion_is_fetched_once_and_remembered(tmp_path: Path, bundles: dict
     again = Watch(tmp_path, FakeVersions())
     asyncio.run(again.follower.remember())
     assert again.slot.served().version == "1"
+
+
+def test_another_radius_is_taken_over_and_remembered(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """Without loading anything again; and a new version begins with its own."""
+    versions, rows = FakeVersions(v1=bundles["good"], v2=bundles["reverse"]), make_frame(200)
+    versions.champion = "1"
+    watch = Watch(tmp_path, versions)
+
+    def members() -> float:
+        sets = watch.slot.served().scorer.predict(rows).columns()["set"]
+        return float(np.mean([sum(one) for one in sets]))
+
+    watch.look()
+    before = members()
+    versions.radii["1"] = 0.999
+    watch.look()
+    assert versions.fetched == ["1"]
+    assert before < 1.6 < 1.9 < members()
+    again = Watch(tmp_path, FakeVersions())
+    asyncio.run(again.follower.remember())
+    assert again.slot.served().scorer.radius == 0.999
+    versions.champion = "2"
+    watch.look()
+    assert watch.slot.served().scorer.radius is None
 
 
 def test_a_memory_that_is_damaged_is_said(tmp_path: Path) -> None:
