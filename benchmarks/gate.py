@@ -46,7 +46,12 @@ class World:
     def gain(self, challenger: int, rows: slice, error: float) -> Interval:
         """What the gate measures on these rows, with this error probability."""
         labels, old, new = self.labels[rows], self.old[rows], self.new[challenger][rows]
-        times = np.datetime64("2024-01-01", "us") + np.timedelta64(1440 // DAY, "m") * np.arange(len(labels))
+        day, row = np.divmod(
+            np.arange(rows.start or 0, rows.stop), DAY
+        )  # whole days: a mood lasts from one to the next
+        times = (
+            np.datetime64("2024-01-01", "us") + day * np.timedelta64(1, "D") + row * np.timedelta64(1440 // DAY, "m")
+        )
         both = np.zeros(len(labels), dtype=bool)
         contest = Contest(
             task=with_error(TASK, error),

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from flows.publishing import alias_of, fetch
@@ -18,9 +17,10 @@ from flows.traffic import Counts
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.errors import NoModelError
-from registry.inference_log import Feedback, Prediction
+from registry.inference_log import Feedback
+from registry.logged import prediction_of
 from registry.schema import as_datetimes, canonical_category
-from registry.scoring import Scorer, Scores
+from registry.scoring import Scorer
 
 
 class Offline:
@@ -64,7 +64,10 @@ class Offline:
         known = [{name: row.get(name) for name in schema.names} for row in rows]
         moments = [moment.to_pydatetime() for moment in times]
         self._place.log.append(
-            [_prediction(scores, row, ids[row], moments[row], version, known[row]) for row in range(len(rows))]
+            [
+                prediction_of(scores, row, name=ids[row], time=at, received=at, version=version, features=known[row])
+                for row, at in enumerate(moments)
+            ]
         )
 
     def _champion(self) -> tuple[str, ModelBundle, Scorer]:
@@ -76,23 +79,3 @@ class Offline:
             self._loaded = version, bundle, Scorer.load(bundle)
         self._loaded[2].radius = self._place.versions.radius(self._place.task.name, version)
         return self._loaded
-
-
-def _prediction(
-    scores: Scores, row: int, name: str, moment: datetime, version: str, features: Mapping[str, Any]
-) -> Prediction:
-    numbers = scores.interval if scores.probabilities is None else scores.probabilities
-    prediction = scores.prediction[row]
-    return Prediction(
-        id=name,
-        time=moment,
-        received=moment,
-        version=version,
-        role="champion",
-        features=features,
-        prediction=float(prediction) if scores.probabilities is None else str(prediction),
-        scores=[] if numbers is None else numbers[row].tolist(),
-        conformal=None if scores.sets is None else np.flatnonzero(scores.sets[row]).tolist(),
-        uncertainty=float(scores.uncertainty[row]),
-        disagreement=float(scores.disagreement[row]),
-    )

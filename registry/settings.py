@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4_000_000, ge=1_000, description="largest request body the endpoint reads, in bytes")
     max_rows: int = Field(10_000, ge=1, description="most rows in one prediction request")
     poll_seconds: float = Field(1.0, gt=0, description="how often the endpoint looks whether the champion changed")
+    shadow: bool = Field(True, description="whether a challenger predicts the live traffic too, without answering")
     log_sync: Literal["os", "disk"] = Field(
         "os", description="when a prediction counts as stored: handed to the system (survives a kill) or synced to disk"
     )

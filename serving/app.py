@@ -55,6 +55,7 @@ def create_app(settings: Settings, task: str, versions: VersionSource | None = N
         settings.folder / "served" / f"{task}.json",
         seconds=settings.poll_seconds,
         report=_LOG.log,
+        cast=logbook.cast if settings.shadow else None,
     )
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
@@ -182,6 +183,7 @@ def _state(slot: Slot, logbook: Logbook) -> dict[str, Any]:
         "registry": _word(slot.registry_error),
         "log": _word(logbook.fault),
         "log_backlog": logbook.backlog,
+        "shadow": logbook.shadow or None,
     }
     if current is None:
         return state
@@ -210,6 +212,10 @@ def _gauges(slot: Slot, logbook: Logbook, counts: Counts) -> dict[str, float]:
         "everfit_ignored_values_total": counts.ignored_values,
         "everfit_outside_range_total": counts.outside_range,
         "everfit_refused_versions_total": slot.refusals,
+        "everfit_shadow_rows_total": logbook.shadow.get("rows", 0),
+        "everfit_shadow_failed_total": logbook.shadow.get("failed", 0),
+        "everfit_shadow_agreed_total": logbook.shadow.get("agreed", 0),
+        "everfit_shadow_seconds_total": logbook.shadow.get("seconds", 0.0),
     }
 
 

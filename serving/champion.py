@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import orjson
 
@@ -27,9 +27,12 @@ from registry.scoring import Scorer
 from serving.answers import Answers
 from serving.rows import RowReader
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
 FIRST_BACKOFF = 5.0
 LONGEST_BACKOFF = 600.0
+
+Cast: TypeAlias = Callable[[str | None, Path | None], None]
+"""Told which version is to predict in the champion's shadow, and where its bundle is; None for none."""
 
 T = TypeVar("T")
 
@@ -115,6 +118,15 @@ class Slot:
         self.last_error = None
 
 
+@dataclass(frozen=True)
+class _Shadow:
+    """The version that was told to predict in the shadow; and one that could not be fetched, until when."""
+
+    version: str | None = None
+    refused: str | None = None
+    until: float = 0.0
+
+
 class Follower:
     """Makes the slot follow the champion alias. Loading runs in a thread; the event loop only swaps."""
 
@@ -126,11 +138,14 @@ class Follower:
         *,
         seconds: float,
         report: Callable[[int, str], None],
+        cast: Cast | None = None,
     ) -> None:
         """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
-        was served last; `report` takes a level of `logging` and a line for the operator."""
+        was served last; `report` takes a level of `logging` and a line for the operator. Without `cast` no challenger
+        is looked for."""
         self._slot, self._open_source, self._memory = slot, source, memory
         self._seconds, self._report = seconds, report
+        self._cast, self._shadow = cast, _Shadow()
         self._source: VersionSource | None = None
         self._refused: tuple[str, float, float] | None = None  # version, when to try again, backoff
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="champion")
@@ -154,7 +169,32 @@ class Follower:
             await self.look()
 
     async def look(self) -> None:
-        """One look: if the champion is another version, load, test and swap."""
+        """One look at the champion, and one at the challenger."""
+        await self._look_at_champion()
+        if self._cast is not None and self._source is not None:
+            await self._look_at_challenger(self._cast)
+
+    async def _look_at_challenger(self, cast: Cast) -> None:
+        """If it is another version, fetch it and have it predict in the champion's shadow."""
+        version, error = await self._try(self._challenger)
+        seen, current = self._shadow, self._slot.current
+        wanted = None if current is not None and version == current.version else version
+        if error is not None or wanted == seen.version or (wanted == seen.refused and time.monotonic() < seen.until):
+            return
+        if wanted is None:
+            self._shadow = _Shadow()
+            cast(None, None)
+            return
+        bundle, error = await self._try(self._fetch, wanted)
+        if bundle is None:
+            self._shadow = _Shadow(seen.version, wanted, time.monotonic() + LONGEST_BACKOFF)
+            self._report(logging.WARNING, f"task {self._slot.task!r}: challenger {wanted}: {_words(error)}")
+            return
+        self._shadow = _Shadow(wanted)
+        cast(wanted, bundle.folder)
+
+    async def _look_at_champion(self) -> None:
+        """If the champion is another version, load, test and swap."""
         found, error = await self._try(self._champion)
         self._tell(error)
         version, radius = found or (None, None)
@@ -192,9 +232,17 @@ class Follower:
         version = self._source.get(self._slot.task, CHAMPION)
         return version, None if version is None else self._source.radius(self._slot.task, version)
 
+    def _fetch(self, version: str) -> ModelBundle:
+        assert self._source is not None
+        return self._source.fetch(self._slot.task, version)
+
+    def _challenger(self) -> str | None:
+        assert self._source is not None
+        return self._source.get(self._slot.task, CHALLENGER)
+
     def _load(self, version: str) -> Served:
         assert self._source is not None
-        served = Served.load(self._source.fetch(self._slot.task, version), version, self._slot.task)
+        served = Served.load(self._fetch(version), version, self._slot.task)
         served.scorer.radius = self._source.radius(self._slot.task, version)
         self._remember(served)
         return served

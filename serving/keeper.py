@@ -4,8 +4,9 @@ It is a process and not a thread so that neither its reading and writing nor the
 interpreter lock of the process that answers. It talks with that process over a socket, in lines of JSON:
 
     endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...}              first of all
+                          {"shadow": [version, folder of its bundle] or null}
                           {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
-    keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null}
+    keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null, "shadow": ...}
                           {"number": 7, "counts": {...}} or {"number": 7, "fault": text}
 
 Times are microseconds since 1970 UTC. When the endpoint is gone, however it went, the keeper empties the journal and
@@ -42,6 +43,7 @@ from serving.journal import (
     segments,
 )
 from serving.rows import micros
+from serving.shadow import Shadow
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 1.0
@@ -59,6 +61,7 @@ class Run:
         self.folder = folder
         self.at = Position(next(iter(segments(folder)), 1), 0)
         self.records = 0
+        self.shadow: Shadow | None = None
         self._models: dict[str, Model] = {}
 
     def drain(self, log: InferenceLog, *, alive: bool = False) -> bool:
@@ -114,11 +117,15 @@ class Run:
             if payload[:1] == MODEL:
                 self._models[content["version"]] = content
                 return []
-            return list(predictions_of(content, self._models[content["answer"]["model"]["version"]]))
+            model = self._models[content["answer"]["model"]["version"]]
+            made = list(predictions_of(content, model))
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
             (self.folder.parent / name).write_bytes(payload)
             return []
+        if self.shadow is None or self.shadow.version == model["version"]:
+            return made
+        return [*made, *self.shadow.beside(_rows(content["sent"], model), made)]
 
 
 class Abandoned(NamedTuple):
@@ -180,6 +187,23 @@ class Keeper:
         self._others: dict[Path, Abandoned] = {}
         self._adopt_at = self._retry_at = 0.0
         self._said = b""
+        self._shadow_fault: str | None = None
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Do what the endpoint asks for."""
+        if "shadow" in order:
+            self._cast(order["shadow"])
+        else:
+            self.feedback(order)
+
+    def _cast(self, wanted: Sequence[str] | None) -> None:
+        """Let this version predict beside the champion from here on; none for None."""
+        self._own.shadow = self._shadow_fault = None
+        if wanted is not None:
+            try:
+                self._own.shadow = Shadow(wanted[0], Path(wanted[1]))
+            except EverfitError as error:
+                self._shadow_fault = f"version {wanted[0]} cannot predict in the shadow: {error}"
 
     def turn(self) -> bool:
         """Move what is there into the store; True if that worked."""
@@ -244,7 +268,10 @@ class Keeper:
 
     def _report(self, fault: str | None) -> None:
         older = sum(other.records for other in self._others.values())
-        line = orjson.dumps({"at": list(self._own.at), "records": self._own.records, "older": older, "fault": fault})
+        fares = {"fault": self._shadow_fault} if self._shadow_fault else {}
+        shadow = fares if self._own.shadow is None else self._own.shadow.report()
+        at, records = list(self._own.at), self._own.records
+        line = orjson.dumps({"at": at, "records": records, "older": older, "fault": fault, "shadow": shadow})
         if line != self._said:
             self._said = line
             self._send(line)
@@ -288,7 +315,7 @@ def main(handle: int) -> None:
             if keeper is None:
                 keeper = Keeper(order, talk)
             else:
-                keeper.feedback(order)
+                keeper.obey(order)
         if keeper is not None:
             keeper.turn()
     if keeper is not None:

@@ -48,6 +48,9 @@ class Logbook:
         self._asked: dict[int, asyncio.Future[dict[str, int]]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._older = 0
+        self._shadow: tuple[str, str] | None = None
+        self.shadow: dict[str, Any] = {}
+        """How the version in the shadow fares, see `Shadow.report`; or its `fault`."""
         self.fault: str | None = None
         """Why the store does not take records now, if so."""
 
@@ -78,6 +81,12 @@ class Logbook:
         if self.synced:
             await asyncio.to_thread(self.journal.settle)
 
+    def cast(self, version: str | None, folder: Path | None) -> None:
+        """Let a version, whose bundle is in this folder, predict in the champion's shadow; none for None."""
+        self._shadow = None if version is None else (version, str(folder))
+        if self._writer is not None:
+            self._writer.write(orjson.dumps({"shadow": self._shadow}) + b"\n")
+
     async def feedback(self, labels: Sequence[Label]) -> dict[str, int]:
         """Store labels, after every prediction acknowledged so far; what became of them (`FeedbackCounts`).
 
@@ -104,6 +113,7 @@ class Logbook:
             process, ours = self._spawn()
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
             self._writer.write(orjson.dumps(self._opening()) + b"\n")
+            self.cast(*(self._shadow or (None, None)))
             await self._listen(reader)
             self._writer.close()
             self._writer = None
@@ -140,7 +150,7 @@ class Logbook:
     def _hear(self, said: dict[str, Any]) -> None:
         if "number" not in said:
             self.journal.stored(Position(*said["at"]), said["records"])
-            self._older, self.fault = said["older"], said["fault"]
+            self._older, self.fault, self.shadow = said["older"], said["fault"], said["shadow"]
             return
         answer = self._asked.get(said["number"])
         if answer is None or answer.done():

@@ -29,6 +29,7 @@ class FakeVersions:
     def __init__(self, **bundles: ModelBundle) -> None:
         self.bundles = {name.removeprefix("v"): bundle for name, bundle in bundles.items()}
         self.champion: str | None = None
+        self.challenger: str | None = None
         self.down = False
         self.fetched: list[str] = []
         self.radii: dict[str, float] = {}
@@ -38,9 +39,8 @@ class FakeVersions:
         return self.radii.get(version)
 
     def get(self, task: str, alias: str) -> str | None:
-        assert alias == "champion"
         self._ask()
-        return self.champion
+        return {"champion": self.champion, "challenger": self.challenger}[alias]
 
     def fetch(self, task: str, version: str) -> ModelBundle:
         self._ask()

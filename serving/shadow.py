@@ -1,0 +1,79 @@
+"""The challenger in the champion's shadow: it predicts the live traffic too, and nobody hears of it but the log.
+
+It lives in the keeper process, which reads every request from the journal anyway: the path of an answer is not a
+microsecond longer for it, and whatever goes wrong with it, the champion's predictions reach the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from registry.bundle import ModelBundle
+from registry.inference_log import Prediction
+from registry.logged import prediction_of
+from registry.scoring import Scorer
+from serving.rows import Row, RowReader
+
+
+class Shadow:
+    """A version that predicts beside the one that answers, and how it fares."""
+
+    def __init__(self, version: str, folder: Path) -> None:
+        """Raises `BundleError` for a bundle that is not sound, or whose graph is not what it was."""
+        bundle = ModelBundle.load(folder)
+        self.version, self._names = version, bundle.manifest.data_schema.names
+        self._reader = RowReader(bundle.manifest.data_schema, bundle.manifest.task.time)
+        self._scorer = Scorer.load(bundle)
+        self._scorer.self_test()
+        self._rows = self._failed = self._agreed = 0
+        self._seconds = 0.0
+
+    def beside(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
+        """What it says of rows that were answered; nothing where it fails."""
+        begun = time.perf_counter()
+        try:
+            made = self._predict(rows, answered)
+        except Exception:  # noqa: BLE001 - ONNX Runtime names none, and no fault of a challenger may hold up the log
+            self._failed += len(rows)
+            return []
+        self._seconds += time.perf_counter() - begun
+        self._rows += len(made)
+        self._agreed += sum(_agree(mine, theirs) for mine, theirs in zip(made, answered, strict=True))
+        return made
+
+    def report(self) -> dict[str, Any]:
+        """How many rows it predicted, failed at and saw as the champion does, and the seconds all that took."""
+        return {
+            "version": self.version,
+            "rows": self._rows,
+            "failed": self._failed,
+            "agreed": self._agreed,
+            "seconds": round(self._seconds, 6),
+        }
+
+    def _predict(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
+        scores = self._scorer.run(self._reader.many(rows))
+        return [
+            prediction_of(
+                scores,
+                place,
+                name=one.id,
+                time=one.time,
+                received=one.received,
+                version=self.version,
+                features={name: row[name] for name in self._names},
+                role="shadow",
+            )
+            for place, (row, one) in enumerate(zip(rows, answered, strict=True))
+        ]
+
+
+def _agree(mine: Prediction, theirs: Prediction) -> bool:
+    """The same class, or a number inside of the champion's interval."""
+    if isinstance(mine.prediction, str):
+        return mine.prediction == theirs.prediction
+    low, high = theirs.scores
+    return low <= mine.prediction <= high
