@@ -88,6 +88,10 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
     began, name = time.monotonic(), place.task.name
     version, former = str(promoted.version), str(promoted.details["previous"])
     new, old = fetch(place, version), fetch(place, former)
+    unlogged = set(old.manifest.data_schema.names) - set(new.manifest.data_schema.names)
+    if unlogged:  # the endpoint logs what the champion reads
+        say(f"bake time of version {version}: version {former} reads {', '.join(sorted(unlogged))}, which it does not")
+        return None
     start = max(filter(None, (promoted.at, known_until(new, old)))) + timedelta(microseconds=1)
     counted = place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
     before = int(looks[-1].details["rows"]) if looks else 0

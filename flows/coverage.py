@@ -34,7 +34,8 @@ def keep_coverage(place: Workplace, as_of: datetime) -> Entry | None:
     rows = place.log.frame(**known, newest=MOST_ROWS, columns=[])
     scores = nonconformity(window_side(rows, version, manifest))
     found = follow(scores, coverage=task.coverage, radius=manifest.conformal_radius)
-    before = place.versions.radius(task.name, version) or manifest.conformal_radius
+    tag = place.versions.radius(task.name, version)
+    before = manifest.conformal_radius if tag is None else tag
     if found is None or (math.isfinite(before) and abs(found - before) <= MATERIAL * before):
         return None
     place.versions.set_radius(task.name, version, found)

@@ -19,7 +19,8 @@ MOST_PAUSE = 16
 
 class Act(Frozen):
     """Something done about the model at a moment of event time: a version promoted (or rolled back to), or a remedy
-    tried, whatever became of it. `promoted` is told where a gate has judged the remedy, `cpu` its cost in seconds."""
+    tried, whatever became of it. `remedy` is told where it is known, `promoted` where a gate has judged it, `cpu` its
+    cost in seconds."""
 
     kind: ActKind
     at: datetime
@@ -56,7 +57,8 @@ def waiting(
 def futile(acts: Sequence[Act]) -> int:
     """How many improvements have come to nothing, one after another, since something was promoted."""
     last = max((act.at for act in acts if act.kind == "promotion"), default=datetime.min)
-    return len({act.at for act in acts if act.promoted is not None and act.at > last})
+    judged = [act for act in acts if act.promoted is not None and act.at > last]
+    return len({act.at for act in judged} - {act.at for act in judged if act.promoted})
 
 
 def patience(cooldown: int, futile: int) -> int:

@@ -6,8 +6,9 @@ that were made (Gibbs & Candès 2021, arXiv 2106.00170, eq. 2),
 
     a_{t+1} = a_t + RATE (a - err_t),    err_t: the share of block t outside of its sets,    a = 1 - coverage
 
-and the radius is the (1 - a_t) quantile of the scores of the rows just before. Whatever the rows do, the share outside
-is within about 1 / (RATE t) of a after t blocks (their proposition 4.1).
+and the radius is the (1 - a_t) quantile of the scores of the rows just before. The level is kept between 0 and 1: where
+scores grow without end, the largest so far is the radius, and more is missed than promised; an infinite interval, which
+would make their proposition 4.1 hold there too, helps nobody.
 
 Scores are those of split conformal prediction: 1 - p of the true class, or |y - prediction| / uncertainty. It is all
 computed anew from the log each time, so that nothing has to be remembered.
@@ -57,9 +58,9 @@ def follow(scores: Array, *, coverage: float, radius: float) -> float | None:
     if len(scores) < LEAST_ROWS:
         return None
     aim = level = 1 - coverage
-    for start in range(0, len(scores), BLOCK):
+    for start in range(0, len(scores) - BLOCK + 1, BLOCK):  # whole blocks: a row more is no reason for another radius
         block = scores[start : start + BLOCK]
-        level += RATE * (aim - float((block > radius).mean()))
+        level = min(1.0, max(0.0, level + RATE * (aim - float((block > radius).mean()))))
         radius = _quantile(scores[max(0, start + BLOCK - RECENT) : start + BLOCK], 1 - level)
     return radius
 

@@ -256,8 +256,9 @@ def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
 
 
 class OutputShift(Measure):
-    """Shift of all that the model answers together: probabilities or prediction, interval, uncertainty, disagreement.
-    A column that the model does not use does not move it."""
+    """Shift of all that the model answers together: probabilities or prediction, uncertainty, disagreement. A column
+    that the model does not use does not move it. Intervals say nothing more: their width is a radius times the
+    uncertainty, and the radius may follow the labels (`adaptive.py`)."""
 
     name: ClassVar[str] = "output_shift"
 
@@ -271,8 +272,6 @@ class OutputShift(Measure):
 def _outputs(side: Side, spacing: float) -> Sample:
     scores = side.scores
     columns = [scores.scores, scores.uncertainty, scores.disagreement]
-    if scores.interval is not None:
-        columns.append(scores.interval[:, 1] - scores.interval[:, 0])
     features = np.column_stack(columns).astype(np.float64)
     features[~np.isfinite(features)] = np.nan
     return Sample(features, spacing)

@@ -161,22 +161,28 @@ def faults(record: WindowRecord, level: float, settled: Collection[str | None] =
 
 
 def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
-    """The columns that have stood still, where the reference does not, in each of the last `LASTING` windows: a sensor
-    that is stuck has been alerted of, and would be mended by now; a season or a price list is the world as it is."""
-    recent = [one for one in history if one.window.rows][-LASTING:]
-    if len(recent) < LASTING:
-        return set()
+    """The columns that have ever stood still, where the reference does not, in `LASTING` of these windows in a row: a
+    sensor that is stuck has been alerted of, and would be mended by then; a season or a price list is the world as it
+    is, and begins anew."""
     still = [
         {one.measurement.subject for one in faults(record, level) if one.measurement.name == "constant"}
-        for record in recent
+        if any(one.value for one in record.named("constant"))
+        else set()
+        for record in history
+        if record.window.rows
     ]
-    return set.intersection(*still)
+    runs = (still[start : start + LASTING] for start in range(len(still) - LASTING + 1))
+    return set().union(*(set.intersection(*run) for run in runs))
 
 
 def known(names: Collection[str | None]) -> tuple[str, ...]:
     """What is said of settled columns."""
     listed = ", ".join(sorted(str(name) for name in names))
-    return (f"{listed}: still for {LASTING} windows and longer, no longer taken for a fault",) if names else ()
+    return (
+        (f"{listed}: has stood still for {LASTING} windows in a row, which is no longer taken for a fault",)
+        if names
+        else ()
+    )
 
 
 def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:

@@ -234,7 +234,7 @@ def _mend(
     before: Sequence[str] = (),
 ) -> Decision:
     """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
-    price of the first rung that trains."""
+    price of the first rung that trains. `before` is why one is due whatever it is worth."""
     trials = [
         Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
     ]
@@ -248,7 +248,7 @@ def _mend(
     if seen.severity != "degraded":
         trains = [place for place, rung in enumerate(rungs) if rung is not Remedy.RECALIBRATE]
         rungs = rungs[: trains[0] + 1] if trains else rungs
-    elif spec.worth is not None:
+    elif spec.worth is not None and not before:
         brings = value(seen.loss, spec.worth, trials, lasting(history, acts))
         said = f"an improvement is expected to bring what {brings:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
         if brings < way.cost:
@@ -259,8 +259,8 @@ def _mend(
 
 def _only_levelled(acts: Sequence[Act]) -> bool:
     """Whether what was promoted last was a recalibration: it is as old as before, and the same again adds little."""
-    promoted = [act for act in acts if act.promoted]
-    return bool(promoted) and max(promoted, key=lambda act: act.at).remedy is Remedy.RECALIBRATE
+    promotions = [act for act in acts if act.kind == "promotion"]
+    return bool(promotions) and max(promotions, key=lambda act: act.at).remedy is Remedy.RECALIBRATE
 
 
 def _on_performance(
@@ -272,8 +272,12 @@ def _on_performance(
         return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
         pause = waiting(spec, history, acts)
-        return _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
+        found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
+        if found.remedy is not Remedy.NONE:
+            return found
     due = stale(spec, history, acts)
+    if seen.severity == "degraded" and not due:
+        return found
     return _mend(spec, seen, history, acts, due) if due else _told(Remedy.NONE, seen)
 
 

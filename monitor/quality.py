@@ -217,7 +217,9 @@ class Duplicates(Measure):
     name: ClassVar[str] = "duplicates"
 
     def measure(self, view: View) -> list[Measurement]:
-        """One measurement."""
+        """One measurement; none of a window of which one row in so many was read: neighbours repeat one another."""
+        if view.logged is not None:
+            return []
         reference = view.once(self.name, lambda: _repeats(view.reference))
         return [share(self.name, None, _repeats(view.window), reference)]
 

@@ -186,9 +186,12 @@ def _acts(entries: Sequence[Entry]) -> list[Act]:
     was rolled back has come to nothing."""
     undone = {entry.details.get("previous") for entry in entries if entry.kind == "rollback"}
     made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
+    kinds = {entry.version: entry.details.get("remedy") for entry in entries if entry.kind == "remedy"}
     acts = []
     for entry in entries:
         act = Act(kind=_ACTS[entry.kind], at=entry.at)
+        if entry.kind == "promotion" and (remedy := kinds.get(entry.version)):
+            act = act.model_copy(update={"remedy": Remedy(remedy)})
         if entry.kind == "gate" and (remedy := entry.details.get("remedy")):
             cpu = made.get(entry.version, 0.0) + entry.details.get("cpu", 0.0)
             promoted = entry.outcome == Outcome.PROMOTE and entry.version not in undone

@@ -24,7 +24,7 @@ from registry.schema import (
     conform_column,
 )
 from registry.task import Columns, Problem, TaskSpec
-from registry.texts import frequent_words, words_of
+from registry.texts import frequent_words
 
 MAX_CATEGORIES = 1_000
 MIN_CATEGORY_ROWS = 5
@@ -154,7 +154,11 @@ def _all_numbers(known: pd.Series[Any]) -> bool:
 
 
 def _prose(known: pd.Series[Any]) -> bool:
-    return len(known) > PROSE_TEXTS and float(np.median([len(words_of(str(one))) for one in known])) >= PROSE_WORDS
+    """Whether the texts are sentences, or so: words with spaces between them, some of which many texts share. Numbers
+    of orders, addresses and dates are not."""
+    if len(known) <= PROSE_TEXTS or float(np.median([len(str(one).split()) for one in known])) < PROSE_WORDS:
+        return False
+    return len(frequent_words(map(str, known))) >= PROSE_WORDS
 
 
 def _all_dates(known: pd.Series[Any]) -> bool:

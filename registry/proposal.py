@@ -231,7 +231,7 @@ COMMENTS = {
     "policy.ladder": "Remedies, cheapest first: recalibrate, fine_tune, research (warm-started), search (cold).\n"
     "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
     "policy.worth": "CPU-seconds that one percent of the metric, for one window, is worth: an improvement that is\n"
-    "expected to bring less than it costs is not tried. null: every one is.",
+    "expected to bring less than it costs waits until `refresh` is due. null: none does.",
     "policy.every": "Windows between two remedies.",
     "policy.remedy": "What is tried each time.",
     "mode": "auto: what the gate proves is promoted; approve: a person does that (everfit approve, or Prefect's UI);\n"

@@ -4,7 +4,7 @@ It is a process and not a thread so that neither its reading and writing nor the
 interpreter lock of the process that answers. It talks with that process over a socket, in lines of JSON:
 
     endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...}              first of all
-                          {"shadow": [version, folder of its bundle] or null}
+                          {"shadow": [version, folder of its bundle, [segment, offset]] or null}
                           {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
     keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null, "shadow": ...}
                           {"number": 7, "counts": {...}} or {"number": 7, "fault": text}
@@ -42,7 +42,7 @@ from serving.journal import (
     segment_path,
     segments,
 )
-from serving.rows import micros
+from serving.rows import Row, micros
 from serving.shadow import Shadow
 
 TICK_SECONDS = 0.2
@@ -61,7 +61,8 @@ class Run:
         self.folder = folder
         self.at = Position(next(iter(segments(folder)), 1), 0)
         self.records = 0
-        self.shadow: Shadow | None = None
+        self.shadow: tuple[Shadow, Position] | None = None
+        """A version that predicts too, and the place in the journal from which on it does."""
         self._models: dict[str, Model] = {}
 
     def drain(self, log: InferenceLog, *, alive: bool = False) -> bool:
@@ -93,39 +94,44 @@ class Run:
         self.at, self.records, self._models = Position(segment, 0), 0, {}
 
     def _read(self, path: Path, log: InferenceLog) -> bool:
-        predictions: list[Prediction] = []
+        requests: list[tuple[Position, list[Row], list[Prediction]]] = []
         end, records = self.at.offset, 0
         damaged: DamagedError | None = None
         try:
             for found in read_frames(path, self.at.offset):
-                predictions += self._decode(found.payload, found.end)
+                requests.append((Position(self.at.segment, found.end), *self._decode(found.payload, found.end)))
                 end, records = found.end, records + found.records
         except DamagedError as error:
             damaged = error
+        predictions = [one for _, _, made in requests for one in made]
         for start in range(0, len(predictions), BATCH_ROWS):
             log.append(predictions[start : start + BATCH_ROWS])
         progress = end > self.at.offset
         self.at, self.records = Position(self.at.segment, end), self.records + records
+        if self.shadow is not None:
+            shadow, since = self.shadow
+            for place, rows, made in requests:
+                if place > since and made and made[0].version != shadow.version:
+                    log.append(shadow.beside(rows, made))
         if damaged is not None and not progress:
             raise damaged
         return progress
 
-    def _decode(self, payload: bytes, offset: int) -> list[Prediction]:
-        """The predictions of a frame. One that cannot be read is set aside: it must not hold up all that follow."""
+    def _decode(self, payload: bytes, offset: int) -> tuple[list[Row], list[Prediction]]:
+        """The rows and the predictions of a frame. One that cannot be read is set aside: it must not hold up all that
+        follow."""
         try:
             content = orjson.loads(payload[1:])
             if payload[:1] == MODEL:
                 self._models[content["version"]] = content
-                return []
+                return [], []
             model = self._models[content["answer"]["model"]["version"]]
             made = list(predictions_of(content, model))
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
             (self.folder.parent / name).write_bytes(payload)
-            return []
-        if self.shadow is None or self.shadow.version == model["version"]:
-            return made
-        return [*made, *self.shadow.beside(_rows(content["sent"], model), made)]
+            return [], []
+        return _rows(content["sent"], model), made
 
 
 class Abandoned(NamedTuple):
@@ -196,14 +202,15 @@ class Keeper:
         else:
             self.feedback(order)
 
-    def _cast(self, wanted: Sequence[str] | None) -> None:
-        """Let this version predict beside the champion from here on; none for None."""
+    def _cast(self, wanted: Sequence[Any] | None) -> None:
+        """Let a version predict beside the champion from a place in the journal on; none for None."""
         self._own.shadow = self._shadow_fault = None
         if wanted is not None:
+            version, folder, since = wanted
             try:
-                self._own.shadow = Shadow(wanted[0], Path(wanted[1]))
-            except EverfitError as error:
-                self._shadow_fault = f"version {wanted[0]} cannot predict in the shadow: {error}"
+                self._own.shadow = Shadow(version, Path(folder)), Position(*since)
+            except Exception as error:  # noqa: BLE001 - its graph is run: whatever that raises, the log goes on
+                self._shadow_fault = f"version {version} cannot predict in the shadow: {error}"
 
     def turn(self) -> bool:
         """Move what is there into the store; True if that worked."""
@@ -269,7 +276,7 @@ class Keeper:
     def _report(self, fault: str | None) -> None:
         older = sum(other.records for other in self._others.values())
         fares = {"fault": self._shadow_fault} if self._shadow_fault else {}
-        shadow = fares if self._own.shadow is None else self._own.shadow.report()
+        shadow = fares if self._own.shadow is None else self._own.shadow[0].report()
         at, records = list(self._own.at), self._own.records
         line = orjson.dumps({"at": at, "records": records, "older": older, "fault": fault, "shadow": shadow})
         if line != self._said:

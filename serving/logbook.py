@@ -48,7 +48,7 @@ class Logbook:
         self._asked: dict[int, asyncio.Future[dict[str, int]]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._older = 0
-        self._shadow: tuple[str, str] | None = None
+        self._shadow: tuple[str, str, list[int]] | None = None
         self.shadow: dict[str, Any] = {}
         """How the version in the shadow fares, see `Shadow.report`; or its `fault`."""
         self.fault: str | None = None
@@ -82,8 +82,9 @@ class Logbook:
             await asyncio.to_thread(self.journal.settle)
 
     def cast(self, version: str | None, folder: Path | None) -> None:
-        """Let a version, whose bundle is in this folder, predict in the champion's shadow; none for None."""
-        self._shadow = None if version is None else (version, str(folder))
+        """Let a version, whose bundle is in this folder, predict in the champion's shadow from now on; none for None.
+        One under which the keeper ends unexpectedly is not cast again."""
+        self._shadow = None if version is None else (version, str(folder), list(self.journal.position))
         if self._writer is not None:
             self._writer.write(orjson.dumps({"shadow": self._shadow}) + b"\n")
 
@@ -113,11 +114,12 @@ class Logbook:
             process, ours = self._spawn()
             reader, self._writer = await asyncio.open_connection(sock=ours, limit=_LINE_BYTES)
             self._writer.write(orjson.dumps(self._opening()) + b"\n")
-            self.cast(*(self._shadow or (None, None)))
+            self._writer.write(orjson.dumps({"shadow": self._shadow}) + b"\n")
             await self._listen(reader)
             self._writer.close()
             self._writer = None
             self._fail("the log's keeper ended unexpectedly")
+            self._shadow = None
             await asyncio.to_thread(process.wait)
             if not self._closing:
                 await asyncio.sleep(RESTART_SECONDS)

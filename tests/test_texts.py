@@ -14,7 +14,7 @@ import pytest
 from monitor.measurements import Measurement
 from monitor.measures import measure_all
 from monitor.views import View
-from registry.inference import describe, infer_kinds, kind_of
+from registry.inference import describe, infer_kinds, kind_of, useless
 from registry.schema import Schema, TextColumn
 from registry.scoring import feed
 from registry.task import Columns, TaskSpec
@@ -57,6 +57,16 @@ def test_prose_is_told_from_names_and_numbers() -> None:
     assert kind_of(pd.Series(letters(300))) == "text"
     assert kind_of(pd.Series([f"N{number}" for number in range(300)])) == "categorical"
     assert kind_of(pd.Series(letters(20) * 20)) == "categorical"
+    for code in (
+        "{0:032x}"[:-1] + "}-a-b-c-d",
+        "10.0.{0}.1",
+        "ORD-2024-{0}-X-Y",
+        "a.b.c.{0}@mail.example",
+        "no {0} of an order",
+    ):
+        values = pd.Series([code.format(row) for row in range(300)])
+        assert kind_of(values) == "categorical", code
+        assert "identifier-like" in (useless(values) or "")
     found = infer_kinds(pd.DataFrame({"letter": letters(300), "y": 1}), Columns(), target="y")
     assert found.kinds == {"letter": "text"}
     assert found.left_out == ()

@@ -121,9 +121,9 @@ def write_arrays(material: Material, folder: Path) -> None:
 
 def layout_of(preparation: Preparation) -> Layout:
     """The names of a preparation's outputs, in their order."""
-    texts = {text.name: ("characters", "words", *text.words) for text in preparation.texts}
+    words = {text.name: (" characters", " words", *(f": {one}" for one in text.words)) for text in preparation.texts}
     numbers = [
-        column.name if column.place is None else f"{column.name}: {texts[column.name][column.place]}"
+        column.name if column.place is None else column.name + words[column.name][column.place]
         for column in preparation.numbers
     ]
     gaps = [f"{column.name} missing" for column in preparation.numbers if column.gap]

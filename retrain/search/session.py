@@ -140,6 +140,7 @@ class Session:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / WORKING):  # the workers of a killed session have ended when this is free
             (self.folder / plans.PLAN).unlink(missing_ok=True)
+            (self.folder / plans.ENOUGH).unlink(missing_ok=True)  # found out anew
         crew = Crew(self.folder, self.task.search.workers)
         try:
             self.stage("preparation", "checks, splits and preparation")

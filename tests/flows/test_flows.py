@@ -35,7 +35,7 @@ def watched(place: Workplace, tmp_path: Path) -> Workplace:
 def test_watch_as_a_plain_function(watched: Workplace) -> None:
     found = watch.fn("handmade")
     assert (found["severity"], found["remedy"], found["windows"]) == ("ok", "none", 2)
-    assert [entry.kind for entry in watched.ledger.read()] == ["window", "window", "decision"]
+    assert [entry.kind for entry in watched.ledger.read()] == ["window", "window", "decision", "radius"]
     assert watch.fn("handmade")["windows"] == 0
 
 

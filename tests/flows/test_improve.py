@@ -64,7 +64,7 @@ lifecycle.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}
 
 
 def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workplace) -> None:
-    watched = {"window": 2, "decision": 1, "alert": 1}
+    watched = {"window": 2, "decision": 1, "alert": 1, "radius": 1}
     run_and_die("publish")
     assert kinds(degraded) == {**watched, "intent": 1, "remedy": 1}  # its champion has no networks to be tuned
     assert degraded.versions.get("handmade", "champion") == "1"

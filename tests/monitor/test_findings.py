@@ -55,6 +55,7 @@ def test_a_column_that_stands_still_long_enough_is_the_world_as_it_is() -> None:
     assert settled(eight, LEVEL) == {"x"}
     assert settled(eight[1:], LEVEL) == set()
     assert settled([*eight[:3], record(3, moving), *eight[4:]], LEVEL) == set()
+    assert settled([*eight, record(8, moving), record(9, still)], LEVEL) == {"x"}
     assert faults(eight[-1], LEVEL, {"x"}) == []
     torn = record(8, still, share("missing", 0.9, 0.0))
     assert [one.measurement.name for one in faults(torn, LEVEL, {"x"})] == ["missing"]

@@ -71,7 +71,7 @@ def test_a_column_that_stands_still_for_long_does_not_keep_a_degraded_model_from
     after = decide(PerformancePolicy(), history)
     assert after.severity == "degraded"
     assert after.remedy not in (Remedy.ALERT, Remedy.NONE)
-    assert "season: still for 8 windows and longer, no longer taken for a fault" in after.reasons
+    assert "season: has stood still for 8 windows in a row, which is no longer taken for a fault" in after.reasons
 
 
 def test_never_never_acts() -> None:
@@ -231,6 +231,9 @@ def test_improvements_that_come_to_nothing_make_the_next_one_wait_longer() -> No
     assert waits.remedy is Remedy.NONE
     assert "cooldown: 4 windows since the last remedy, nothing is triggered in the first 8" in waits.reasons
     assert decide(spec, weeks(bad), judged([3, 6])).remedy is Remedy.RESEARCH
+    due = decide(PerformancePolicy(ladder=("research",), refresh=4), weeks(bad[:14]), tried)
+    assert due.remedy is Remedy.RESEARCH
+    assert "4 windows since the last promotion or remedy, a challenger is tried every 4" in due.reasons
     helped = [*judged([3, 6]), *judged([9], promoted=True), Act(kind="promotion", at=end_of(9))]
     assert decide(spec, weeks([*bad[:14]]), helped).remedy is Remedy.RESEARCH
 
@@ -243,12 +246,13 @@ def test_a_recalibrated_model_is_trained_next() -> None:
     assert Remedy.RECALIBRATE in (first.remedy, *first.then)
     levelled = [
         Act(kind="remedy", at=end_of(3), remedy=Remedy.RECALIBRATE, promoted=True, cpu=2.0),
-        Act(kind="promotion", at=end_of(3)),
+        Act(kind="promotion", at=end_of(3), remedy=Remedy.RECALIBRATE),
     ]
     second = decide(PerformancePolicy(), history, levelled)
     assert Remedy.RECALIBRATE not in (second.remedy, *second.then)
     trained = Act(kind="remedy", at=end_of(6), remedy=Remedy.FINE_TUNE, promoted=True, cpu=9.0)
-    third = decide(PerformancePolicy(), history, [*levelled, trained])
+    then = Act(kind="promotion", at=end_of(6), remedy=Remedy.FINE_TUNE)
+    third = decide(PerformancePolicy(), history, [*levelled, trained, then])
     assert Remedy.RECALIBRATE in (third.remedy, *third.then)
 
 

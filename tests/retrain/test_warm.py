@@ -171,7 +171,7 @@ def test_words_of_a_text_keep_their_weights_under_another_order() -> None:
         return Preparation.fit(schema.conform(frame), schema)
 
     before, now = layout_of(preparation("late", "lost")), layout_of(preparation("lost", "fine", "late"))
-    assert before.numeric == ("letter: characters", "letter: words", "letter: late", "letter: lost")
+    assert before.numeric == ("letter characters", "letter words", "letter: late", "letter: lost")
     assert now.numeric[2:] == ("letter: lost", "letter: fine", "letter: late")
 
 
