@@ -18,9 +18,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from prefect import flow
-from prefect.events.clients import AssertingEventsClient
-from prefect.events.worker import EventsWorker
 from pydantic import SecretStr
 
 from flows.alerting import alert, deliver, note, trial, written
@@ -329,33 +326,6 @@ def test_a_watch_pass_tells_of_what_it_finds(
     assert watch.fn("handmade", as_of=at, repair=False)["severity"] == "degraded"
     watch.fn("handmade", as_of=at, repair=False)
     assert [(one["state"], one["severity"]) for one in receiver.messages] == [("opened", "degraded")]
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_prefect_hears_of_it_inside_a_flow_run(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    at = decide(place, 0, "degraded")
-
-    @flow
-    def one_pass() -> None:
-        alert(place, at)
-        alert(place, at)
-
-    AssertingEventsClient.reset()
-    worker = EventsWorker.instance(AssertingEventsClient)
-    monkeypatch.setattr(EventsWorker, "instance", lambda *_: worker)
-    one_pass()
-    worker.drain()
-    (event,) = [one for one in AssertingEventsClient.all[-1].events if one.event == "everfit.alert"]
-    AssertingEventsClient.reset()
-    assert event.resource.id == "everfit.task.handmade"
-    assert {name: event.payload[name] for name in ("severity", "state", "title", "reasons")} == {
-        "severity": "degraded",
-        "state": "opened",
-        "title": "handmade: performance is degraded",
-        "reasons": ["auc 0.61 <on> 500 labels"],
-    }
-    (sent,) = place.ledger.read(kinds={"alert_sent"})
-    assert (sent.outcome, sent.details["channel"]) == ("sent", "prefect")
 
 
 def test_the_status_page_shows_what_is_open(place: Workplace) -> None:

@@ -11,8 +11,11 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
+from prefect.events.clients import AssertingEventsClient
+from prefect.events.worker import EventsWorker
 
 from flows import stages
+from flows.alerting import alert
 from flows.progress import Reporter, line, listening, reported
 from flows.stages import in_run, perform, stage
 from flows.watch import watch
@@ -20,6 +23,7 @@ from flows.workplace import Workplace
 from registry.errors import DataError, NoModelError, RegistryError
 from retrain.search.progress import Progress
 from tests.flows.conftest import fill
+from tests.flows.test_alerting import decide
 from tests.handmade import make_frame
 
 HALF = Progress("search", 3, 6, 0.71234, "auc", 12.4)
@@ -120,3 +124,30 @@ def test_progress_fills_an_artifact(make_place: Callable[..., Workplace]) -> Non
     with get_client(sync_client=True) as client:
         (found,) = [one for one in client.read_artifacts() if one.key == "some-search"]
     assert found.data == 100.0
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_prefect_hears_of_it_inside_a_flow_run(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = decide(place, 0, "degraded")
+
+    @flow
+    def one_pass() -> None:
+        alert(place, at)
+        alert(place, at)
+
+    AssertingEventsClient.reset()
+    worker = EventsWorker.instance(AssertingEventsClient)
+    monkeypatch.setattr(EventsWorker, "instance", lambda *_: worker)
+    one_pass()
+    worker.drain()
+    (event,) = [one for one in AssertingEventsClient.all[-1].events if one.event == "everfit.alert"]
+    AssertingEventsClient.reset()
+    assert event.resource.id == "everfit.task.handmade"
+    assert {name: event.payload[name] for name in ("severity", "state", "title", "reasons")} == {
+        "severity": "degraded",
+        "state": "opened",
+        "title": "handmade: performance is degraded",
+        "reasons": ["auc 0.61 <on> 500 labels"],
+    }
+    (sent,) = place.ledger.read(kinds={"alert_sent"})
+    assert (sent.outcome, sent.details["channel"]) == ("sent", "prefect")
