@@ -10,7 +10,19 @@ import click
 from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
 from flows.commands_report import report, reports
-from flows.commands_task import alerts, approve, improve, init, monitor, promote, rollback, search, serve, status
+from flows.commands_task import (
+    alerts,
+    approve,
+    canary,
+    improve,
+    init,
+    monitor,
+    promote,
+    rollback,
+    search,
+    serve,
+    status,
+)
 from flows.commands_up import down, up
 from flows.door import Door, quiet_third_parties, show_bug
 
@@ -43,5 +55,20 @@ def main() -> None:
 
 
 _SEEN = (monitor, status, alerts, report, reports)
-for command in (init, search, serve, *_SEEN, approve, promote, rollback, improve, replay, backtest, demo, up, down):
+for command in (
+    init,
+    search,
+    serve,
+    *_SEEN,
+    approve,
+    promote,
+    canary,
+    rollback,
+    improve,
+    replay,
+    backtest,
+    demo,
+    up,
+    down,
+):
     main.add_command(command)

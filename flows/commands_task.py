@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.door import DEGRADED, connect, read_settings
-from registry.errors import InputError, OutsideError, SourceError
+from registry.errors import InputError, OutsideError, SourceError, StateError
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -231,6 +231,32 @@ def promote(task: str, version: str) -> None:
     done = place.versions.promote(place.task.name, version)
     _record(place, "promotion", "promoted", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+
+
+@click.command()
+@click.argument("task")
+@click.argument("share", type=click.FloatRange(0, 1))
+def canary(task: str, share: float) -> None:
+    """Let the challenger of TASK answer SHARE of the live requests; 0 ends it.
+
+    Requests with the same X-Everfit-Key header meet the same version. The share ends when the challenger is promoted or
+    let go.
+
+    \b
+    Example:
+      everfit canary flights 0.1
+    """
+    settings = connect()
+    from flows.publishing import alias_of
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    version = alias_of(place, "challenger")
+    if version is None:
+        raise StateError(f"task {place.task.name!r} has no challenger")
+    place.versions.set_canary(place.task.name, version, share)
+    said = f"answers {share:.0%} of the requests" if share else "answers no request any more"
+    click.echo(f"{place.task.name}: challenger {version} {said}")
 
 
 @click.command()

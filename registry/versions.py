@@ -49,7 +49,7 @@ _ENVIRONMENT = QUIET | {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 _MOVE = "everfit.move"  # tag of a registered model: aliases that are on their way
-_RADIUS = "everfit.radius"  # tag of a version
+_RADIUS, _CANARY = "everfit.radius", "everfit.canary"  # tags of a version
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
 
@@ -255,6 +255,16 @@ class Versions:
                 raise NoModelError(f"task {task!r} has no previous version to go back to (champion: {champion})")
             _begin(client, task, _Move(previous, champion, rollback=True), step)
             return Promotion(previous, champion)
+
+    def canary(self, task: str, version: str) -> float:
+        """The share of the live requests that a version answers while it is the challenger."""
+        with self._open() as client:
+            return float(client.get_model_version(task, _number(version)).tags.get(_CANARY, 0.0))
+
+    def set_canary(self, task: str, version: str, share: float) -> None:
+        """Let a challenger answer a share of the live requests; 0 ends it."""
+        with self._open() as client:
+            client.set_model_version_tag(task, _number(version), _CANARY, repr(share))
 
     def radius(self, task: str, version: str) -> float | None:
         """The conformal radius that takes the place of a version's own; None where none does."""

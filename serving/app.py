@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import TaskError
 from registry.settings import Settings
 from serving.body import Guard
+from serving.challenger import Understudy
 from serving.champion import Follower, Slot, VersionSource
 from serving.docs import add_docs
 from serving.feedback import TakeFeedback
@@ -55,8 +56,9 @@ def create_app(settings: Settings, task: str, versions: VersionSource | None = N
         settings.folder / "served" / f"{task}.json",
         seconds=settings.poll_seconds,
         report=_LOG.log,
-        cast=logbook.cast if settings.shadow else None,
     )
+    understudy = Understudy(slot, follower.attempt, _LOG.log, logbook.cast if settings.shadow else None)
+    follower.beside.append(understudy.look)
     key = settings.api_key.get_secret_value() if settings.api_key is not None else None
     bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
     app = Endpoint(slot, key=key, lifespan=_lifespan(logbook, follower))
@@ -184,6 +186,7 @@ def _state(slot: Slot, logbook: Logbook) -> dict[str, Any]:
         "log": _word(logbook.fault),
         "log_backlog": logbook.backlog,
         "shadow": logbook.shadow or None,
+        "canary": None if slot.canary is None else {"version": slot.canary[0].version, "share": slot.canary[1]},
     }
     if current is None:
         return state

@@ -12,12 +12,12 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -27,12 +27,9 @@ from registry.scoring import Scorer
 from serving.answers import Answers
 from serving.rows import RowReader
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION = "champion"
 FIRST_BACKOFF = 5.0
 LONGEST_BACKOFF = 600.0
-
-Cast: TypeAlias = Callable[[str | None, Path | None], None]
-"""Told which version is to predict in the champion's shadow, and where its bundle is; None for none."""
 
 T = TypeVar("T")
 
@@ -103,6 +100,8 @@ class Slot:
     registry_seen: bool = False
     refusals: int = 0
     """How often a new champion could not be served."""
+    canary: tuple[Served, float] | None = None
+    """A challenger that answers, and its share of the requests."""
 
     def served(self) -> Served:
         """The version that answers. Raises `NoModelError`."""
@@ -118,15 +117,6 @@ class Slot:
         self.last_error = None
 
 
-@dataclass(frozen=True)
-class _Shadow:
-    """The version that was told to predict in the shadow; and one that could not be fetched, until when."""
-
-    version: str | None = None
-    refused: str | None = None
-    until: float = 0.0
-
-
 class Follower:
     """Makes the slot follow the champion alias. Loading runs in a thread; the event loop only swaps."""
 
@@ -138,14 +128,13 @@ class Follower:
         *,
         seconds: float,
         report: Callable[[int, str], None],
-        cast: Cast | None = None,
     ) -> None:
         """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
-        was served last; `report` takes a level of `logging` and a line for the operator. Without `cast` no challenger
-        is looked for."""
+        was served last; `report` takes a level of `logging` and a line for the operator."""
         self._slot, self._open_source, self._memory = slot, source, memory
         self._seconds, self._report = seconds, report
-        self._cast, self._shadow = cast, _Shadow()
+        self.beside: list[Callable[[Any], Awaitable[None]]] = []
+        """Looks at the same registry that come after each look at the champion."""
         self._source: VersionSource | None = None
         self._refused: tuple[str, float, float] | None = None  # version, when to try again, backoff
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="champion")
@@ -154,7 +143,7 @@ class Follower:
         """Serve what was served last, from the cache; what is wrong with it is kept in the slot."""
         if not self._memory.exists():
             return
-        served, error = await self._try(self._recall)
+        served, error = await self.attempt(self._recall)
         if served is not None:
             self._slot.put(served)
         else:
@@ -169,33 +158,15 @@ class Follower:
             await self.look()
 
     async def look(self) -> None:
-        """One look at the champion, and one at the challenger."""
+        """One look at the champion, and what else is looked for."""
         await self._look_at_champion()
-        if self._cast is not None and self._source is not None:
-            await self._look_at_challenger(self._cast)
-
-    async def _look_at_challenger(self, cast: Cast) -> None:
-        """If it is another version, fetch it and have it predict in the champion's shadow."""
-        version, error = await self._try(self._challenger)
-        seen, current = self._shadow, self._slot.current
-        wanted = None if current is not None and version == current.version else version
-        if error is not None or wanted == seen.version or (wanted == seen.refused and time.monotonic() < seen.until):
-            return
-        if wanted is None:
-            self._shadow = _Shadow()
-            cast(None, None)
-            return
-        bundle, error = await self._try(self._fetch, wanted)
-        if bundle is None:
-            self._shadow = _Shadow(seen.version, wanted, time.monotonic() + LONGEST_BACKOFF)
-            self._report(logging.WARNING, f"task {self._slot.task!r}: challenger {wanted}: {_words(error)}")
-            return
-        self._shadow = _Shadow(wanted)
-        cast(wanted, bundle.folder)
+        if self._source is not None:
+            for look in self.beside:
+                await look(self._source)
 
     async def _look_at_champion(self) -> None:
         """If the champion is another version, load, test and swap."""
-        found, error = await self._try(self._champion)
+        found, error = await self.attempt(self._champion)
         self._tell(error)
         version, radius = found or (None, None)
         current = self._slot.current
@@ -205,9 +176,9 @@ class Follower:
             self._slot.last_error = self._refused = None
             if current.scorer.radius != radius:
                 current.scorer.radius = radius
-                await self._try(self._remember, current)
+                await self.attempt(self._remember, current)
             return
-        served, error = await self._try(self._load, version)
+        served, error = await self.attempt(self._load, version)
         if served is None:
             self._refuse(version, error)
             return
@@ -219,7 +190,7 @@ class Follower:
         """Stop looking."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _try(self, work: Callable[..., T], *args: Any) -> tuple[T | None, BaseException | None]:
+    async def attempt(self, work: Callable[..., T], *args: Any) -> tuple[T | None, BaseException | None]:
         """The result of work in the thread, or its error, of whatever kind: no bundle may end the following."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
         await asyncio.wait([future])
@@ -235,10 +206,6 @@ class Follower:
     def _fetch(self, version: str) -> ModelBundle:
         assert self._source is not None
         return self._source.fetch(self._slot.task, version)
-
-    def _challenger(self) -> str | None:
-        assert self._source is not None
-        return self._source.get(self._slot.task, CHALLENGER)
 
     def _load(self, version: str) -> Served:
         assert self._source is not None

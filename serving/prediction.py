@@ -18,6 +18,7 @@ from registry.errors import EverfitError, RowError
 from registry.scoring import CHUNK_ROWS, Scores
 from serving.batching import Batcher
 from serving.body import GoneError, parse, read_body, send_json, send_problem
+from serving.challenger import chosen
 from serving.champion import Served, Slot
 from serving.logbook import Logbook
 from serving.metrics import Counts
@@ -26,6 +27,9 @@ from serving.rows import Row, read_request
 
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
+
+KEY_HEADER = b"x-everfit-key"
+"""Who asks, in the client's words: all requests with one key are answered by one version."""
 
 Answered = tuple[bytes, int]
 """The answer's body, and how many columns have values outside their range."""
@@ -59,7 +63,8 @@ class Predict:
         """Answer one request."""
         started = perf_counter()
         try:
-            answer = await self._answer(await read_body(scope, receive, self._max_bytes))
+            body = await read_body(scope, receive, self._max_bytes)
+            answer = await self._by(self._version_for(scope, body), body)
         except EverfitError as error:
             refusal = problem_of(error)
             self._counts.requests["/predict", refusal.status] += 1
@@ -71,9 +76,25 @@ class Predict:
             self._counts.requests["/predict", 200] += 1
             self._counts.answered(perf_counter() - started)
 
-    async def _answer(self, body: bytes) -> bytes:
+    def _version_for(self, scope: Scope, body: bytes) -> Served:
+        """The champion; the canary for its share of the keys."""
+        if (canary := self._slot.canary) is not None:
+            key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
+            if chosen(key, canary[1]):
+                return canary[0]
+        return self._slot.served()
+
+    async def _by(self, served: Served, body: bytes) -> bytes:
+        """A version's answer, or the champion's to what a canary cannot answer."""
+        try:
+            return await self._answer(body, served)
+        except EverfitError:
+            if (champion := self._slot.served()) is served:
+                raise
+            return await self._answer(body, champion)
+
+    async def _answer(self, body: bytes, served: Served) -> bytes:
         received = time.time_ns() // 1000
-        served = self._slot.served()
         request = read_request(parse(body), served.manifest.data_schema, self._max_rows)
         rows = request.rows
         ids = request.ids or self._ids.take(len(rows))

@@ -33,6 +33,11 @@ class FakeVersions:
         self.down = False
         self.fetched: list[str] = []
         self.radii: dict[str, float] = {}
+        self.shares: dict[str, float] = {}
+
+    def canary(self, task: str, version: str) -> float:
+        self._ask()
+        return self.shares.get(version, 0.0)
 
     def radius(self, task: str, version: str) -> float | None:
         self._ask()
