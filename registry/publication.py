@@ -13,7 +13,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry.bundle import CARD, FIGURES, Manifest, ModelBundle
 
@@ -187,3 +187,20 @@ def _log_facts(
     client.log_artifact(run, str(bundle.folder / CARD))
     for figure in sorted((bundle.folder / FIGURES).glob("*.png")):
         client.log_artifact(run, str(figure), FIGURES)
+
+
+def metrics_by_run(client: MlflowClient, task: str) -> dict[str, dict[str, float]]:
+    """The metrics of a task's runs, by run."""
+    if (experiment := client.get_experiment_by_name(task)) is None:
+        return {}
+    runs = pages(lambda **page: client.search_runs([experiment.experiment_id], **page))
+    return {run.info.run_id: dict(run.data.metrics) for run in runs}
+
+
+def pages(search: Callable[..., Any]) -> list[Any]:
+    """All results of one of MLflow's searches."""
+    found = page = search()
+    while page.token:
+        page = search(page_token=page.token)
+        found += page
+    return list(found)

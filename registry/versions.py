@@ -23,14 +23,14 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import sqlalchemy as sa
 
 from registry.bundle import ModelBundle
 from registry.database import from_micros
 from registry.errors import BundleError, NoModelError, RegistryError
-from registry.publication import lineage_tags, tolerating, write_run
+from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
 
 if TYPE_CHECKING:
@@ -118,22 +118,6 @@ def _make(client: MlflowClient, task: str, move: _Move, step: Step) -> None:
         client.delete_registered_model_alias(task, CHALLENGER)
         step(CHALLENGER)
     client.delete_registered_model_tag(task, _MOVE)
-
-
-def _metrics_by_run(client: MlflowClient, task: str) -> dict[str, dict[str, float]]:
-    if (experiment := client.get_experiment_by_name(task)) is None:
-        return {}
-    runs = _pages(lambda **page: client.search_runs([experiment.experiment_id], **page))
-    return {run.info.run_id: dict(run.data.metrics) for run in runs}
-
-
-def _pages(search: Callable[..., Any]) -> list[Any]:
-    """All results of one of MLflow's searches."""
-    found = page = search()
-    while page.token:
-        page = search(page_token=page.token)
-        found += page
-    return list(found)
 
 
 def _knock(url: str) -> None:
@@ -258,24 +242,28 @@ class Versions:
 
     def canary(self, task: str, version: str) -> float:
         """The share of the live requests that a version answers while it is the challenger."""
-        with self._open() as client:
-            return float(client.get_model_version(task, _number(version)).tags.get(_CANARY, 0.0))
+        return self._tagged(task, version, _CANARY) or 0.0
 
     def set_canary(self, task: str, version: str, share: float) -> None:
         """Let a challenger answer a share of the live requests; 0 ends it."""
-        with self._open() as client:
-            client.set_model_version_tag(task, _number(version), _CANARY, repr(share))
+        self._tag(task, version, _CANARY, share)
 
     def radius(self, task: str, version: str) -> float | None:
         """The conformal radius that takes the place of a version's own; None where none does."""
-        with self._open() as client:
-            found = client.get_model_version(task, _number(version)).tags.get(_RADIUS)
-            return None if found is None else float(found)
+        return self._tagged(task, version, _RADIUS)
 
     def set_radius(self, task: str, version: str, radius: float) -> None:
         """Let a version answer with another conformal radius."""
+        self._tag(task, version, _RADIUS, radius)
+
+    def _tagged(self, task: str, version: str, name: str) -> float | None:
         with self._open() as client:
-            client.set_model_version_tag(task, _number(version), _RADIUS, repr(radius))
+            found = client.get_model_version(task, _number(version)).tags.get(name)
+            return None if found is None else float(found)
+
+    def _tag(self, task: str, version: str, name: str, value: float) -> None:
+        with self._open() as client:
+            client.set_model_version_tag(task, _number(version), name, repr(value))
 
     def fetch(self, task: str, version: str) -> ModelBundle:
         """The bundle of a version, from the cache if it is there and sound, else downloaded, checked and kept.
@@ -290,7 +278,7 @@ class Versions:
         """All versions of a task, oldest first; none for a task that has published nothing."""
         with self._open() as client:
             aliases = _aliases(client, task)
-            metrics = _metrics_by_run(client, task)
+            metrics = metrics_by_run(client, task)
             found = [
                 VersionInfo(
                     version=str(one.version),
@@ -299,7 +287,7 @@ class Versions:
                     tags=dict(one.tags),
                     metrics=metrics.get(one.run_id, {}),
                 )
-                for one in _pages(lambda **page: client.search_model_versions(f"name='{task}'", **page))
+                for one in pages(lambda **page: client.search_model_versions(f"name='{task}'", **page))
             ]
         return sorted(found, key=lambda one: int(one.version))
 

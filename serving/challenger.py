@@ -46,8 +46,8 @@ class ChallengerSource(Protocol):
 def chosen(key: bytes, share: float) -> bool:
     """Whether the requests with this key are the canary's.
 
-    >>> sum(chosen(b"user %d" % number, 0.25) for number in range(1_000)) // 10
-    25
+    >>> chosen(b"user 1", 0.0), chosen(b"user 1", 1.0)
+    (False, True)
     """
     return zlib.crc32(key) < share * 2**32
 
