@@ -239,13 +239,16 @@ def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Findi
 
 
 def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:
-    """A gap over several windows, weighted by rows, with its standard error; None without any."""
+    """A gap over several windows, weighted by rows, with its standard error; None without any. What its error has
+    beyond the noise of a window is that of the estimate's bias, which all windows share."""
     found = [one for record in records for one in record.named(name) if one.value is not None and one.error]
     if not found:
         return None
-    each = [(one.rows, one.value or 0.0, one.error or 0.0) for one in found]
-    rows, values, errors = np.array(each, dtype=np.float64).T
-    return float(rows @ values / rows.sum()), float(np.sqrt(((rows * errors) ** 2).sum()) / rows.sum())
+    each = [(one.rows, one.value or 0.0, one.error or 0.0, one.null_error or one.error or 0.0) for one in found]
+    rows, values, errors, noise = np.array(each, dtype=np.float64).T
+    shares = rows / rows.sum()
+    shared = float(shares @ np.sqrt(np.maximum(0.0, errors**2 - noise**2)))
+    return float(shares @ values), math.hypot(float(np.sqrt(((shares * noise) ** 2).sum())), shared)
 
 
 def _key(one: Measurement) -> tuple[str, str | None]:
