@@ -6,9 +6,7 @@
 The first 20 % of a stream's rows are there from the beginning; then come blocks of 1 % (30 rows at least): each is
 predicted, and its labels come one block late. Accuracy over all blocks; R2 for the two with numbers. Everfit searches
 once on the first rows and is then left to its own flows without HTTP, as in a back-test: every block is a window, the
-policy is the same for all streams (below): an eager one, which tries a challenger every four blocks and promotes it
-when one block says that it is rather better than not, since the next one may say otherwise; chosen on bike_sharing,
-usenet1 and usenet2. What it costs is counted apart: the first search; the remedies with their
+policy is the same for all streams (below). What it costs is counted apart: the first search; the remedies with their
 gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not.
 
 Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on
@@ -42,7 +40,7 @@ from registry.task import FileSource, Gate, Monitor, Research, RowWindows, Searc
 
 MOMENT = "moment"
 START = np.datetime64("2024-01-01T00:00:00", "us")
-POLICY = PerformancePolicy(tolerate=0.01, false_alarms=FalseAlarms(number=1, windows=100), refresh=4)
+POLICY = PerformancePolicy(tolerate=0.01, false_alarms=FalseAlarms(number=1, windows=100), refresh=8)
 RIVALS = Path(__file__).with_name("streams_rivals.py")
 ALWAYS = "each block"
 EVERFIT, FROZEN = "Everfit, ladder", "Everfit, frozen"
@@ -65,11 +63,11 @@ def task_of(data: StreamData, path: Path, seed: int) -> TaskSpec:
             trials=6,
             seconds=20,
             splits=Splits(validation=0.08, calibration=0.05, test=0.04, spread=3.0),
-            max_fresh_rows=max(100, data.size),
+            max_fresh_rows=max(200, 3 * data.size),
         ),
         monitor=Monitor(windows=RowWindows(rows=data.size), min_labels=20, report="never", yardstick_rows=0),
         policy=POLICY,
-        gate=Gate(confidence=0.6, min_rows=60, calibration_tolerance=0.1, latency_ratio=10),
+        gate=Gate(min_rows=60, calibration_tolerance=0.1, latency_ratio=10),
     )
 
 
