@@ -26,7 +26,7 @@ from tests.monitor.logged import write_rows
 
 PROBLEMS: tuple[Problem, ...] = ("binary", "multiclass", "regression")
 CASES = [(problem, metric) for problem in PROBLEMS for metric in METRICS if problem in metric.problems]
-DRAWS, WINDOW, REFERENCE = 200, 1_000, 1_500
+DRAWS, WINDOW, REFERENCE = 120, 1_000, 1_500
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,7 @@ __all__ = ["one_constant", "view_of"]
 
 SOME: list[tuple[Problem, str]] = [("binary", "auc"), ("binary", "accuracy"), ("multiclass", "log_loss")]
 SOME += [("regression", "mae"), ("regression", "rmse")]
-ROWS, DRAWS = 1_500, 150
+ROWS, DRAWS = 1_500, 100
 
 
 def arrived(side: Side, share: float, kind: str, rng: np.random.Generator) -> Side:

@@ -118,6 +118,7 @@ def test_what_judges_a_renewal_is_newer_than_what_the_champion_learnt(champion: 
     assert times.iloc[renewal.new.test].min() > times.iloc[np.concatenate(parts[:-1])].max()
 
 
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
 def test_a_former_champion_comes_back_with_its_world(champion: ModelBundle, tmp_path: Path) -> None:
     """Version 2 has learnt the reversed relation; January's is back, and version 1 with it, though nothing is trained.
     Where the newer champion is right, it stays."""
