@@ -41,7 +41,7 @@ CHUNK_ROWS = 8192
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
-_LOAD_ERRORS = (
+GRAPH_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -50,6 +50,8 @@ _LOAD_ERRORS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
+"""What ONNX Runtime raises, which has no base of its own."""
+
 _GRAPH_TYPES = {
     "numeric": "tensor(double)",
     "boolean": "tensor(double)",
@@ -217,7 +219,11 @@ class Scorer(Graph):
         golden = self.bundle.reference().head(GOLDEN_ROWS)
         if golden.empty:
             raise BundleError(f"{self.bundle.folder}: the reference has no golden rows")
-        found = differences(self.predict(golden), Scores.read(golden), radius=self.bundle.manifest.conformal_radius)
+        try:
+            answers = self.predict(golden)
+        except GRAPH_ERRORS as error:
+            raise BundleError(f"{self.bundle.folder}: the graph does not run: {str(error)[:300]}") from error
+        found = differences(answers, Scores.read(golden), radius=self.bundle.manifest.conformal_radius)
         require_small(found, f"{self.bundle.folder}: golden rows")
 
 
@@ -243,7 +249,7 @@ def _options(threads: int) -> ort.SessionOptions:
 def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(path, _options(threads), providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
+    except GRAPH_ERRORS as error:
         raise BundleError(f"{path}: does not load: {str(error)[:300]}") from error
     expected = {column.name: _GRAPH_TYPES[column.kind] for column in schema.columns}
     found = {one.name: one.type for one in session.get_inputs()}

@@ -209,7 +209,7 @@ class Keeper:
             version, folder, since = wanted
             try:
                 self._own.shadow = Shadow(version, Path(folder)), Position(*since)
-            except Exception as error:  # noqa: BLE001 - its graph is run: whatever that raises, the log goes on
+            except (EverfitError, OSError) as error:
                 self._shadow_fault = f"version {version} cannot predict in the shadow: {error}"
 
     def turn(self) -> bool:

@@ -1,7 +1,7 @@
 """The challenger in the champion's shadow: it predicts the live traffic too, and nobody hears of it but the log.
 
 It lives in the keeper process, which reads every request from the journal anyway: the path of an answer is not a
-microsecond longer for it, and whatever goes wrong with it, the champion's predictions reach the log.
+microsecond longer for it. What it cannot answer is counted; should it end the keeper, the next one begins without it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.bundle import ModelBundle
+from registry.errors import EverfitError
 from registry.inference_log import Prediction
 from registry.logged import prediction_of
-from registry.scoring import Scorer
+from registry.scoring import GRAPH_ERRORS, Scorer
 from serving.rows import Row, RowReader
 
 
@@ -29,15 +30,15 @@ class Shadow:
         self._scorer = Scorer.load(bundle)
         self._scorer.self_test()
         self._rows = self._failed = self._agreed = 0
-        self._seconds = 0.0
+        self._seconds, self._error = 0.0, ""
 
     def beside(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
         """What it says of rows that were answered; nothing where it fails."""
         begun = time.perf_counter()
         try:
             made = self._predict(rows, answered)
-        except Exception:  # noqa: BLE001 - ONNX Runtime names none, and no fault of a challenger may hold up the log
-            self._failed += len(rows)
+        except (EverfitError, *GRAPH_ERRORS) as error:
+            self._failed, self._error = self._failed + len(rows), str(error)[:300]
             return []
         self._seconds += time.perf_counter() - begun
         self._rows += len(made)
@@ -45,11 +46,13 @@ class Shadow:
         return made
 
     def report(self) -> dict[str, Any]:
-        """How many rows it predicted, failed at and saw as the champion does, and the seconds all that took."""
+        """How many rows it predicted, failed at (why, at the last one) and saw as the champion does, and the seconds
+        all that took."""
         return {
             "version": self.version,
             "rows": self._rows,
             "failed": self._failed,
+            "last_error": self._error or None,
             "agreed": self._agreed,
             "seconds": round(self._seconds, 6),
         }

@@ -96,6 +96,7 @@ def test_rows_that_a_challenger_cannot_read_are_counted(bundles: dict[str, Model
     assert len(shadow.beside([row], [answered])) == 1
     assert shadow.beside([{name: value for name, value in row.items() if name != "amount"}], [answered]) == []
     assert (shadow.report()["rows"], shadow.report()["failed"]) == (1, 1)
+    assert "column 'amount'" in shadow.report()["last_error"]
 
 
 def test_numbers_agree_inside_of_the_champions_interval(bundles: dict[str, ModelBundle]) -> None:
