@@ -92,7 +92,7 @@ class Understudy:
 
     async def _follow(self, source: ChallengerSource, version: str, share: float) -> None:
         if version != self._seen.version:
-            self._slot.canary = None
+            self._leave()
             bundle, error = await self._attempt(source.fetch, self._slot.task, version)
             if bundle is None:
                 self._fail(version, error)

@@ -12,7 +12,7 @@ import orjson
 
 from registry.bundle import ModelBundle
 from registry.errors import BundleError
-from serving.challenger import Understudy, chosen
+from serving.challenger import Cast, Understudy, chosen
 from serving.champion import Served, Slot
 from serving.metrics import Counts
 from serving.prediction import Predict
@@ -75,7 +75,7 @@ def test_what_it_cannot_answer_is_the_champions(bundles: dict[str, ModelBundle])
     assert written.versions == ["1"]
 
 
-def understudy(versions: FakeVersions, lines: list[str]) -> tuple[Understudy, Slot]:
+def understudy(lines: list[str], cast: Cast | None = None) -> tuple[Understudy, Slot]:
     async def attempt(work: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
         try:
             return work(*args), None
@@ -84,7 +84,7 @@ def understudy(versions: FakeVersions, lines: list[str]) -> tuple[Understudy, Sl
 
     found: Callable[..., Awaitable[Any]] = attempt
     slot = Slot("handmade")
-    return Understudy(slot, found, lambda _level, line: lines.append(line), None), slot
+    return Understudy(slot, found, lambda _level, line: lines.append(line), cast), slot
 
 
 def test_one_that_cannot_be_loaded_is_said_once(bundles: dict[str, ModelBundle]) -> None:
@@ -95,12 +95,26 @@ def test_one_that_cannot_be_loaded_is_said_once(bundles: dict[str, ModelBundle])
 
     versions, lines = Damaged(v2=bundles["good"]), list[str]()
     versions.challenger, versions.shares["2"] = "2", 1.0
-    follower, slot = understudy(versions, lines)
+    follower, slot = understudy(lines)
     for _ in range(3):
         asyncio.run(follower.look(versions))
     assert slot.canary is None
     assert versions.fetched == ["2"]
     assert lines == ["task 'handmade': challenger 2: the file was changed"]
+
+
+def test_a_challenger_that_is_replaced_leaves_the_shadow_though_the_next_one_is_bad(
+    bundles: dict[str, ModelBundle],
+) -> None:
+    versions, told = FakeVersions(v2=bundles["good"]), list[str | None]()
+    follower, _ = understudy([], lambda version, _folder: told.append(version))
+    versions.challenger = "2"
+    asyncio.run(follower.look(versions))
+    versions.challenger = "9"
+    versions.bundles["9"] = ModelBundle(bundles["good"].folder / "nowhere", bundles["good"].manifest)
+    for _ in range(2):
+        asyncio.run(follower.look(versions))
+    assert told == ["2", None]
 
 
 def test_keys_are_spread_evenly() -> None:
