@@ -55,20 +55,6 @@ def main() -> None:
 
 
 _SEEN = (monitor, status, alerts, report, reports)
-for command in (
-    init,
-    search,
-    serve,
-    *_SEEN,
-    approve,
-    promote,
-    canary,
-    rollback,
-    improve,
-    replay,
-    backtest,
-    demo,
-    up,
-    down,
-):
+_DECIDED = (approve, promote, canary, rollback, improve)
+for command in (init, search, serve, *_SEEN, *_DECIDED, replay, backtest, demo, up, down):
     main.add_command(command)
