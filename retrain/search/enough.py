@@ -30,7 +30,8 @@ class Enough:
     """The champion on the validation rows of a study that are newer than all it knows."""
 
     def __init__(self, champion: ModelBundle, material: Material, plan: Plan) -> None:
-        """Raises `ValueError` with the reason where nothing can be compared: too few such rows, other classes."""
+        """Raises `ValueError` with the reason where nothing can be compared: too few such rows, other classes, a column that
+        is no longer there."""
         task, manifest = material.task, champion.manifest
         rows = material.parts.validation
         self._unseen = material.after(manifest.lineage.known_until, rows)
@@ -38,6 +39,8 @@ class Enough:
             raise ValueError(f"fewer than {LEAST_ROWS} validation rows that the champion does not know")
         if manifest.target.classes != material.target.classes:
             raise ValueError("the champion knows other classes")
+        if gone := set(manifest.data_schema.names) - set(material.frame.columns):
+            raise ValueError(f"the champion reads {', '.join(sorted(gone))}, which the rows do not have")
         self._task, self._plan, self._metric = task, plan, metrics_for(task.problem)[task.metric]
         frame = material.frame.iloc[rows[self._unseen]]
         self._labels = material.labels[rows[self._unseen]]

@@ -83,6 +83,13 @@ def test_rows_that_the_champion_knows_prove_nothing(tmp_path: Path) -> None:
         Enough(make_bundle(tmp_path / "champion"), material, plan_of(material))
 
 
+def test_a_champion_whose_column_is_gone_cannot_be_compared(tmp_path: Path) -> None:
+    rows = make_frame(ROWS, start="2024-03-02").drop(columns="weight")
+    material = gather(make_task(), rows)
+    with pytest.raises(ValueError, match="the champion reads weight, which the rows do not have"):
+        Enough(make_bundle(tmp_path / "champion"), material, plan_of(material))
+
+
 def test_other_classes_cannot_be_compared(tmp_path: Path) -> None:
     champion = make_bundle(tmp_path / "champion", problem="multiclass")
     early = champion.manifest.lineage.model_copy(update={"known_until": datetime(2024, 1, 1)})
