@@ -21,7 +21,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import RowError, did_you_mean
-from registry.texts import MAX_TEXT_LENGTH
+from registry.texts import LENGTHS, MAX_TEXT_LENGTH
 
 MAX_CATEGORY_LENGTH = 256
 TEXT = pd.StringDtype("python", na_value=np.nan)
@@ -82,6 +82,11 @@ class TextColumn(Frozen):
     name: str
     missing: float = Field(0.0, ge=0, le=1)
     words: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many numbers of it a model reads."""
+        return LENGTHS + len(self.words)
 
 
 Column: TypeAlias = Annotated[

@@ -23,7 +23,7 @@ from registry.errors import BundleError
 from registry.metrics import Array
 from registry.schema import Column, Schema
 from registry.task import Problem
-from registry.texts import LENGTHS, TextNumbers
+from registry.texts import TextNumbers
 
 MISSING_TIME = int(np.iinfo(np.int64).min)
 """A missing moment in the graph's inputs: also what numpy and pandas hold in NaT."""
@@ -141,7 +141,7 @@ def feed(conformed: pd.DataFrame, schema: Schema) -> Feed:
 
 def input_width(column: Column) -> int:
     """How many numbers of a row a column's input has."""
-    return LENGTHS + len(column.words) if column.kind == "text" else 1
+    return column.width if column.kind == "text" else 1
 
 
 def outputs_of(problem: Problem) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import pandas as pd
 from registry.metrics import Array, Labels
 from registry.schema import Column, Schema
 from registry.target import Target
-from registry.texts import LENGTHS, TextNumbers
+from registry.texts import TextNumbers
 
 ROUNDS = 200
 PATIENCE = 15
@@ -93,7 +93,7 @@ def lean(schema: Schema) -> Schema:
 def width(column: Column) -> int:
     """How many features a column becomes: three calendar parts for a datetime, a text's numbers, one otherwise."""
     if column.kind == "text":
-        return LENGTHS + len(column.words)
+        return column.width
     return 3 if column.kind == "datetime" else 1
 
 
