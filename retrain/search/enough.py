@@ -30,8 +30,8 @@ class Enough:
     """The champion on the validation rows of a study that are newer than all it knows."""
 
     def __init__(self, champion: ModelBundle, material: Material, plan: Plan) -> None:
-        """Raises `ValueError` with the reason where nothing can be compared: too few such rows, other classes, a column that
-        is no longer there."""
+        """Raises `ValueError` with the reason where nothing can be compared: too few such rows, other classes, a column
+        that is no longer there."""
         task, manifest = material.task, champion.manifest
         rows = material.parts.validation
         self._unseen = material.after(manifest.lineage.known_until, rows)
