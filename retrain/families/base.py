@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -91,13 +91,21 @@ class TabularNet(nn.Module, ABC):
 
 
 class Family(ABC):
-    """Builds a network from a candidate and owns the dimensions that describe it."""
+    """Builds a network from a candidate and owns the dimensions that describe it.
+
+    A subclass's docstring begins with the sentence that lists of families show; `paper` is where it comes from.
+    """
 
     name: ClassVar[str]
+    paper: ClassVar[str] = ""
 
     @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:
         """The dimensions of its architectures."""
+
+    def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+        """The same network in the one way it is written: equal for choices that describe isomorphic networks."""
+        return dict(choices)
 
     @abstractmethod
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:

@@ -23,9 +23,9 @@ D_PERIODIC = 8
 INPUT_PARAMETERS: tuple[Parameter, ...] = (
     Option("category_cap", (4, 8, 16, 32)),
     Option("numeric_embedding", ("none", "periodic", "piecewise")),
-    Option("frequencies", (8, 16, 32), when=When("numeric_embedding", "periodic")),
-    Real("sigma", 0.02, 1.0, log=True, when=When("numeric_embedding", "periodic")),
-    Option("pieces", (8, 16, 32), when=When("numeric_embedding", "piecewise")),
+    Option("frequencies", (8, 16, 32), when=When("numeric_embedding", ("periodic",))),
+    Real("sigma", 0.02, 1.0, log=True, when=When("numeric_embedding", ("periodic",))),
+    Option("pieces", (8, 16, 32), when=When("numeric_embedding", ("piecewise",))),
 )
 """The dimensions of the encoder, shared by all families."""
 

@@ -68,6 +68,7 @@ class Mlp(Family):
     """Multilayer perceptrons of one width."""
 
     name: ClassVar[str] = "mlp"
+    paper: ClassVar[str] = "Gorishniy et al. 2021"
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Depth, width, activation, normalisation, dropout and the encoder's dimensions."""

@@ -7,6 +7,7 @@ that no longer exists has none.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,10 +18,14 @@ Choice: TypeAlias = str | bool | int | float
 
 @dataclass(frozen=True)
 class When:
-    """A condition: the dimension exists only where another one has this value."""
+    """A condition: the dimension exists only where another one, which comes before it, has one of these values."""
 
     name: str
-    value: Choice
+    values: tuple[Choice, ...]
+
+    def holds(self, choices: Mapping[str, Choice]) -> bool:
+        """Whether it is so among these choices."""
+        return choices.get(self.name) in self.values
 
 
 @dataclass(frozen=True)

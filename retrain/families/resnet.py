@@ -108,6 +108,7 @@ class ResNets(Family):
     """Residual networks for tables."""
 
     name: ClassVar[str] = "resnet"
+    paper: ClassVar[str] = "Gorishniy et al. 2021"
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Depth, width, expansion, activation, normalisation, both dropouts and the encoder's dimensions."""

@@ -48,9 +48,9 @@ class SearchSpace:
         return (
             Option("scaling", SCALINGS),
             Option("optimizer", ("adamw", "sgd")),
-            Real("adamw_rate", 3e-4, 2e-2, log=True, when=When("optimizer", "adamw")),
-            Real("sgd_rate", 1e-2, 0.5, log=True, when=When("optimizer", "sgd")),
-            Option("momentum", (0.8, 0.9, 0.95), when=When("optimizer", "sgd")),
+            Real("adamw_rate", 3e-4, 2e-2, log=True, when=When("optimizer", ("adamw",))),
+            Real("sgd_rate", 1e-2, 0.5, log=True, when=When("optimizer", ("sgd",))),
+            Option("momentum", (0.8, 0.9, 0.95), when=When("optimizer", ("sgd",))),
             Option("schedule", ("cosine", "flat-cosine", "constant")),
             Real("weight_decay", 1e-6, 0.3, log=True),
             Option("batch_size", batch_sizes(self.rows)),
@@ -113,7 +113,7 @@ class SearchSpace:
             return None
         choices: dict[str, Choice] = {}
         for label, parameter in self.parameters(family_named(str(name))):
-            if parameter.when is not None and choices.get(parameter.when.name) != parameter.when.value:
+            if parameter.when is not None and not parameter.when.holds(choices):
                 continue
             value = _snapped(parameter, choose(label, parameter))
             if value is None:

@@ -195,10 +195,10 @@ def test_a_segment_counts_only_beyond_its_noise() -> None:
     assert not _segment_check(one, found).passed
 
 
-def test_growth_of_calibration_error_must_be_sure() -> None:
+def test_growth_of_calibration_error_must_be_probable() -> None:
     one = contest(np.random.default_rng(0), 0.7, 0.7)
     measured = paired(one)
-    for low, passed in ((-0.02, True), (0.01, False)):
+    for low, passed in ((-0.06, True), (-0.02, False), (0.01, False)):
         grown = measured.__class__(measured.gain, Interval(0.05, low, 0.1), measured.coverage)
         (found,) = _calibration_check(one, grown)
         assert found.passed is passed
