@@ -34,9 +34,10 @@ from benchmarks.streams import MOMENT, START, task_of
 from benchmarks.streams_data import FILES, TARGET, StreamData, read
 from registry.bundle import ModelBundle
 from registry.task import TaskSpec
+from retrain.search.asking import propose
 from retrain.search.progress import Progress
 from retrain.search.session import search
-from retrain.search.strategies import propose, strategy_named
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import REFUSED, RUN, enqueue, guard, origin_of
 from retrain.search.warm import interleave
 

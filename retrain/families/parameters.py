@@ -14,6 +14,8 @@ from typing import TypeAlias
 import numpy as np
 
 Choice: TypeAlias = str | bool | int | float
+LEVELS = 8
+"""Points of a real dimension for strategies that decide among a few values."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,14 @@ class Whole:
         steps = round((min(max(float(value), self.low), self.high) - self.low) / self.step)
         return min(self.low + self.step * steps, self.high)
 
+    def grid(self) -> tuple[int, ...]:
+        """All points."""
+        return tuple(range(self.low, self.high + 1, self.step))
+
+    def share(self, value: float) -> float:
+        """The place of a value between `low` (0) and `high` (1)."""
+        return (value - self.low) / max(self.high - self.low, 1)
+
 
 @dataclass(frozen=True)
 class Real:
@@ -91,6 +101,20 @@ class Real:
     def snap(self, value: Choice) -> float | None:
         """Clipped and rounded; none for what is no number."""
         return self._round(float(value)) if _is_number(value) else None
+
+    def grid(self) -> tuple[float, ...]:
+        """`LEVELS` points, equally far from one another."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        points = (low + (high - low) * place / (LEVELS - 1) for place in range(LEVELS))
+        return tuple(dict.fromkeys(self._round(math.exp(one) if self.log else one) for one in points))
+
+    def share(self, value: float) -> float:
+        """The place of a value between `low` (0) and `high` (1), by its logarithm where draws are."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return (self._scaled(value) - low) / (high - low)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.log else value
 
     def _round(self, value: float) -> float:
         return min(max(float(f"{value:.2g}"), self.low), self.high)

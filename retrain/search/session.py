@@ -38,7 +38,7 @@ from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
-from retrain.search.strategies import strategy_named
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, recover
 
 _LOG = logging.getLogger("everfit")

@@ -7,25 +7,22 @@ training. Optuna sees the dimensions under labels: those of training by their na
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
-import optuna
 
 from registry.task import Problem
 from retrain.families.base import Candidate, Family
 from retrain.families.catalogue import family_named
-from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
+from retrain.families.parameters import Option, Parameter, Real, When
+from retrain.search.geometry import Space
 from retrain.training import Recipe
 
 SCALINGS = ("robust", "quantile")
-Chooser = Callable[[str, Parameter], Choice | None]
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(Space):
     """All candidates of a task. `rows` is the number of training rows."""
 
     families: tuple[Family, ...]
@@ -58,35 +55,27 @@ class SearchSpace:
             *(() if self.problem == "regression" else classes),
         )
 
-    def parameters(self, family: Family) -> tuple[tuple[str, Parameter], ...]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The families' names."""
+        return tuple(family.name for family in self.families)
+
+    def parameters(self, family: str) -> tuple[tuple[str, Parameter], ...]:
         """(label, dimension) of training and of a family."""
-        own = ((f"{family.name}.{one.name}", one) for one in family.parameters())
-        return (*((one.name, one) for one in self.training), *own)
+        return self._dimensions[family]
 
-    def suggest(self, trial: optuna.Trial) -> Candidate:
-        """The candidate that Optuna's sampler chooses."""
-        candidate = self._walk(lambda label, parameter: _suggest(trial, label, parameter))
-        assert candidate is not None  # a suggestion lies inside its dimension
-        return candidate
+    @cached_property
+    def _dimensions(self) -> dict[str, tuple[tuple[str, Parameter], ...]]:
+        training = tuple((one.name, one) for one in self.training)
+        return {
+            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters()))
+            for family in self.families
+        }
 
-    def sample(self, rng: np.random.Generator) -> Candidate:
-        """A candidate at random."""
-        candidate = self._walk(lambda label, parameter: parameter.sample(rng))
-        assert candidate is not None
-        return candidate
-
-    def fit(self, candidate: Candidate, defaults: dict[str, Choice]) -> Candidate | None:
-        """The nearest candidate of this space: numbers clipped and rounded, dimensions it lacks taken from `defaults`.
-        None when its family or one of its options no longer exists."""
-        given: dict[str, Choice] = {**defaults, **candidate.choices, "family": candidate.family}
-        return self._walk(lambda label, parameter: given.get(parameter.name))
-
-    def params(self, candidate: Candidate) -> dict[str, Choice]:
-        """A candidate of this space as Optuna's parameters, by label."""
-        family = family_named(candidate.family)
-        named = [(label, one.name) for label, one in self.parameters(family)]
-        chosen = {label: candidate.choices[name] for label, name in named if name in candidate.choices}
-        return {"family": candidate.family, **chosen}
+    def canonical(self, candidate: Candidate) -> str:
+        """The candidate's key, its architecture written in the one way of its family."""
+        family = next(one for one in self.families if one.name == candidate.family)
+        return candidate.model_copy(update={"choices": family.canonical(candidate.choices)}).key
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """How a candidate is trained."""
@@ -105,21 +94,6 @@ class SearchSpace:
             balanced=classes and candidate.text("class_weights") == "balanced",
             patience=max(3, epochs // 5),
         )
-
-    def _walk(self, choose: Chooser) -> Candidate | None:
-        names = Option("family", tuple(family.name for family in self.families))
-        name = _snapped(names, choose("family", names))
-        if name is None:
-            return None
-        choices: dict[str, Choice] = {}
-        for label, parameter in self.parameters(family_named(str(name))):
-            if parameter.when is not None and not parameter.when.holds(choices):
-                continue
-            value = _snapped(parameter, choose(label, parameter))
-            if value is None:
-                return None
-            choices[parameter.name] = value
-        return Candidate(family=str(name), choices=choices)
 
 
 def batch_sizes(rows: int) -> tuple[int, ...]:
@@ -140,17 +114,3 @@ def lengths(max_epochs: int) -> tuple[int, ...]:
     ((9, 27), (1,))
     """
     return tuple(sorted({max(1, round(max_epochs / 3)), max_epochs}))
-
-
-def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
-    return None if value is None else parameter.snap(value)
-
-
-def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:
-    if isinstance(parameter, Option):
-        chosen = trial.suggest_categorical(label, list(parameter.values))
-        assert chosen is not None
-        return chosen
-    if isinstance(parameter, Whole):
-        return trial.suggest_int(label, parameter.low, parameter.high, step=parameter.step)
-    return trial.suggest_float(label, parameter.low, parameter.high, log=parameter.log)

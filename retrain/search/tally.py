@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
+from retrain.search.asking import ORIGIN
 from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
 from retrain.search.space import SearchSpace
-from retrain.search.strategies import ORIGIN
 from retrain.search.warm import guard_fires
 
 RUN = "run"

@@ -26,11 +26,12 @@ from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named
 from retrain.levels import levelled
 from retrain.search import plan as plans
+from retrain.search.asking import propose
 from retrain.search.journal import locked, open_study
 from retrain.search.plan import Plan, Result
 from retrain.search.pruning import first_rung, halving, rungs
 from retrain.search.space import batch_sizes
-from retrain.search.strategies import propose, strategy_named
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
     ASKING,
     DIVERGED,
@@ -72,7 +73,9 @@ class Worker:
         self.rungs = frozenset(rungs(first, self.plan.max_epochs))
         self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, pruner=halving(first))
         draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
-        self.study.sampler = strategy_named(self.plan.strategy).sampler(self.plan.seed * 1_000 + draws * 10 + number)
+        self.study.sampler = strategy_named(self.plan.strategy).sampler(
+            self.space, self.plan.seed * 1_000 + draws * 10 + number
+        )
 
     @property
     def limit(self) -> float:
@@ -106,7 +109,7 @@ class Worker:
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
-                trial.set_user_attr(RUN, {"pid": os.getpid(), "key": candidate.key})
+                trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
                 return trial, candidate
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:

@@ -1,0 +1,41 @@
+"""The next trial of a study: a candidate that was enqueued, else one that the strategy chooses, none of them twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import optuna
+
+from retrain.families.base import Candidate
+from retrain.search.geometry import Space
+from retrain.search.strategies.base import AskTellSampler
+
+ATTEMPTS = 8
+SKIPPED = "skipped"
+ORIGIN = "origin"
+PARENT = "parent"
+"""The number of the trial that a trial is a mutation of."""
+
+
+def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[optuna.Trial, Candidate]:
+    """The next trial and its candidate: one that was enqueued, else one from the sampler.
+
+    `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
+    fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
+    exhausted. Enqueued repetitions are passed over without counting.
+    """
+    sampler = study.sampler
+    if isinstance(sampler, AskTellSampler):
+        sampler.taken = taken
+    attempts = 0
+    while True:
+        trial = study.ask()
+        candidate = space.suggest(trial)
+        if space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
+            break
+        attempts += ORIGIN not in trial.user_attrs
+        trial.set_user_attr(SKIPPED, "duplicate")
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    if isinstance(sampler, AskTellSampler) and sampler.proposal and sampler.proposal.parent is not None:
+        trial.set_user_attr(PARENT, sampler.proposal.parent)
+    return trial, candidate

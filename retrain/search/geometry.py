@@ -1,0 +1,207 @@
+"""What strategies need of a space, all of it derived from its dimensions: drawing, mutation, neighbours, encodings.
+
+A space has families, and each family dimensions under labels of their own (`mlp.depth`). Some dimensions exist only
+under a condition on earlier ones, so that a candidate is a walk: dimension by dimension, each choice deciding which
+others there are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from retrain.families.base import Candidate
+from retrain.families.parameters import Choice, Option, Parameter, Whole
+
+FAMILY = "family"
+Chooser = Callable[[str, Parameter], Choice | None]
+Encoding = npt.NDArray[np.float64]
+
+
+class Space(ABC):
+    """All candidates of a question, free of how they are chosen."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The families."""
+
+    @abstractmethod
+    def parameters(self, family: str) -> tuple[tuple[str, Parameter], ...]:
+        """(label, dimension) of a family's candidates, in the order of their conditions."""
+
+    def canonical(self, candidate: Candidate) -> str:
+        """A key that is equal for candidates which are the same network, trained alike."""
+        return candidate.key
+
+    def suggest(self, trial: optuna.Trial) -> Candidate:
+        """The candidate that Optuna's sampler chooses."""
+        return self._certain(lambda label, parameter: _suggest(trial, label, parameter))
+
+    def sample(self, rng: np.random.Generator) -> Candidate:
+        """A candidate at random."""
+        return self._certain(lambda label, parameter: parameter.sample(rng))
+
+    def fit(self, candidate: Candidate, defaults: Mapping[str, Choice]) -> Candidate | None:
+        """The nearest candidate of this space: numbers clipped and rounded, dimensions it lacks taken from `defaults`.
+        None when its family or one of its options no longer exists."""
+        given: dict[str, Choice] = {**defaults, **candidate.choices, FAMILY: candidate.family}
+        return self._walk(lambda label, parameter: given.get(parameter.name))
+
+    def params(self, candidate: Candidate) -> dict[str, Choice]:
+        """A candidate of this space as Optuna's parameters, by label."""
+        named = [(label, one.name) for label, one in self.parameters(candidate.family)]
+        chosen = {label: candidate.choices[name] for label, name in named if name in candidate.choices}
+        return {FAMILY: candidate.family, **chosen}
+
+    def read(self, params: Mapping[str, Choice]) -> Candidate | None:
+        """The candidate of Optuna's parameters; None when one is missing."""
+        return self._walk(lambda label, parameter: params.get(label))
+
+    def dimensions(self, candidate: Candidate) -> list[tuple[str, Parameter]]:
+        """(label, dimension) of the choices that a candidate makes, its family's first."""
+        known = [(FAMILY, self._families), *self.parameters(candidate.family)]
+        return [(label, one) for label, one in known if label == FAMILY or one.name in candidate.choices]
+
+    def decide(self, choose: Callable[[str, tuple[Choice, ...]], Choice]) -> Candidate:
+        """The candidate of a walk in which each dimension is a choice among a few values (`levels`)."""
+        return self._certain(lambda label, parameter: choose(label, levels(parameter)))
+
+    def vary(self, candidate: Candidate, label: str, value: Choice, rng: np.random.Generator) -> Candidate:
+        """The candidate with one choice changed; dimensions that come to exist by it are drawn at random."""
+        given = {**self.params(candidate), label: value}
+
+        def choose(each: str, parameter: Parameter) -> Choice:
+            return given[each] if each in given else parameter.sample(rng)
+
+        return self._certain(choose)
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """The candidate with one choice, any of those that can differ, changed at random."""
+        open_ones = [(label, one) for label, one in self.dimensions(candidate) if len(levels(one)) > 1]
+        label, parameter = open_ones[int(rng.integers(len(open_ones)))]
+        others = [value for value in levels(parameter) if value != self.params(candidate)[label]]
+        return self.vary(candidate, label, others[int(rng.integers(len(others)))], rng)
+
+    def neighbours(self, candidate: Candidate, rng: np.random.Generator) -> Iterator[Candidate]:
+        """All candidates that differ in one choice, numbers by one step, in random order."""
+        own = self.params(candidate)
+        known = self.dimensions(candidate)
+        steps = [(label, value) for label, one in known for value in nearby(one, own[label])]
+        for place in rng.permutation(len(steps)):
+            label, value = steps[place]
+            yield self.vary(candidate, label, value, rng)
+
+    def encode(self, candidate: Candidate) -> Encoding:
+        """The candidate as a vector (d,) in [0, 1]: options one-hot, numbers by their place in their range (middle
+        where the dimension does not exist)."""
+        out = self._blank.copy()
+        for label, value in self.params(candidate).items():
+            start, parameter = self._places[label]
+            if isinstance(parameter, Option):
+                out[start + parameter.values.index(value)] = 1.0
+            else:
+                out[start] = parameter.share(float(value))
+        return out
+
+    @cached_property
+    def _families(self) -> Option:
+        return Option(FAMILY, self.names)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, Parameter]]:
+        known: dict[str, Parameter] = {FAMILY: self._families}
+        for name in self.names:
+            known.update(self.parameters(name))
+        out, start = {}, 0
+        for label, parameter in known.items():
+            out[label] = (start, parameter)
+            start += _width(parameter)
+        return out
+
+    @cached_property
+    def _blank(self) -> Encoding:
+        width = sum(_width(one) for _, one in self._places.values())
+        out = np.zeros(width)
+        for start, parameter in self._places.values():
+            if not isinstance(parameter, Option):
+                out[start] = 0.5
+        return out
+
+    def _certain(self, choose: Chooser) -> Candidate:
+        candidate = self._walk(choose)
+        assert candidate is not None  # every choice lies inside its dimension
+        return candidate
+
+    def _walk(self, choose: Chooser) -> Candidate | None:
+        name = _snapped(self._families, choose(FAMILY, self._families))
+        if name is None:
+            return None
+        choices: dict[str, Choice] = {}
+        for label, parameter in self.parameters(str(name)):
+            if parameter.when is not None and not parameter.when.holds(choices):
+                continue
+            value = _snapped(parameter, choose(label, parameter))
+            if value is None:
+                return None
+            choices[parameter.name] = value
+        return Candidate(family=str(name), choices=choices)
+
+
+def levels(parameter: Parameter) -> tuple[Choice, ...]:
+    """The values of a dimension; of a real one, eight of them.
+
+    >>> levels(Whole("depth", 1, 3)), levels(Option("act", ("relu", "elu")))
+    ((1, 2, 3), ('relu', 'elu'))
+    """
+    if isinstance(parameter, Option):
+        return parameter.values
+    return parameter.grid()
+
+
+def nearby(parameter: Parameter, value: Choice) -> tuple[Choice, ...]:
+    """The values one step from this one: all others of an option, the ones below and above of a number.
+
+    >>> nearby(Whole("depth", 1, 5), 3), nearby(Option("act", ("relu", "elu")), "elu")
+    ((2, 4), ('relu',))
+    """
+    known = levels(parameter)
+    if isinstance(parameter, Option):
+        return tuple(one for one in known if one != value)
+    below = [one for one in known if float(one) < float(value)]
+    above = [one for one in known if float(one) > float(value)]
+    return (*below[-1:], *above[:1])
+
+
+def nearest(values: tuple[Choice, ...], value: Choice) -> int:
+    """The place of a value among the levels of its dimension, or of the level that is nearest to it.
+
+    >>> nearest((1, 10, 100), 12), nearest(("relu", "elu"), "elu")
+    (1, 1)
+    """
+    if value in values:
+        return values.index(value)
+    return min(range(len(values)), key=lambda place: abs(float(values[place]) - float(value)))
+
+
+def _width(parameter: Parameter) -> int:
+    return len(parameter.values) if isinstance(parameter, Option) else 1
+
+
+def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
+    return None if value is None else parameter.snap(value)
+
+
+def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:
+    if isinstance(parameter, Option):
+        chosen = trial.suggest_categorical(label, list(parameter.values))
+        assert chosen is not None
+        return chosen
+    if isinstance(parameter, Whole):
+        return trial.suggest_int(label, parameter.low, parameter.high, step=parameter.step)
+    return trial.suggest_float(label, parameter.low, parameter.high, log=parameter.log)

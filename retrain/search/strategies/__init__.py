@@ -1,0 +1,1 @@
+"""How the next candidate is chosen: one file a strategy, every one on every space."""

@@ -1,0 +1,143 @@
+"""What a strategy is: an Optuna sampler for a space, or a class that asks and tells whole candidates.
+
+`AskTell` is the plain form. It is told every trial that ended, once, in the order of their numbers, and asked for the
+next candidate. What it knows follows from what it was told: a process that takes a study over, or works on it beside
+others, is told the same trials and goes on from there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from retrain.families.base import Candidate
+from retrain.search.geometry import Space
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+TRIES = 50
+"""How often a strategy is asked again for a candidate that was not tried before."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial that ended. `value` is its score, greater being better; a stopped trial's is the last one it had."""
+
+    number: int
+    candidate: Candidate
+    value: float
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate, and the number of the trial that it is a mutation of."""
+
+    candidate: Candidate
+    parent: int | None = None
+
+
+class Strategy(ABC):
+    """A way to choose candidates. A subclass's docstring begins with the sentence that lists of strategies show."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+
+    @classmethod
+    @abstractmethod
+    def sampler(cls, space: Space, seed: int) -> optuna.samplers.BaseSampler:
+        """Optuna's sampler for a space, one for each process: processes need different seeds."""
+
+
+class AskTell(Strategy):
+    """Chooses whole candidates from what it was told."""
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        self.space, self.rng = space, rng
+
+    @classmethod
+    def sampler(cls, space: Space, seed: int) -> optuna.samplers.BaseSampler:
+        """This strategy under Optuna."""
+        return AskTellSampler(cls(space, np.random.default_rng(seed)))
+
+    @abstractmethod
+    def tell(self, seen: Seen) -> None:
+        """Take note of a trial that ended."""
+
+    @abstractmethod
+    def ask(self) -> Proposal:
+        """The next candidate. Asked again when the candidate was tried before."""
+
+
+class AskTellSampler(optuna.samplers.BaseSampler):
+    """Tells an `AskTell` strategy the trials of a study, and puts its candidates into new ones.
+
+    `taken` are the canonical keys of candidates that need not be tried again; `proposal` is the latest.
+    """
+
+    def __init__(self, strategy: AskTell) -> None:
+        self.strategy = strategy
+        self.taken: Collection[str] = ()
+        self.proposal: Proposal | None = None
+        self._told: set[int] = set()
+        self._params: dict[str, Any] = {}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Choose the whole candidate, unless one was enqueued."""
+        self.proposal, self._params = None, {}
+        for each in told(study, self.strategy.space, self._told):
+            self.strategy.tell(each)
+        if trial.system_attrs.get("fixed_params"):
+            return
+        space = self.strategy.space
+        for _ in range(TRIES):
+            self.proposal = self.strategy.ask()
+            if space.canonical(self.proposal.candidate) not in self.taken:
+                break
+        assert self.proposal is not None
+        self._params = dict(space.params(self.proposal.candidate))
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The candidate's choice; for a queued candidate that lacks one, any."""
+        if param_name in self._params:
+            return self._params[param_name]
+        draw = optuna.samplers.RandomSampler(seed=int(self.strategy.rng.integers(2**31)))
+        return draw.sample_independent(study, trial, param_name, param_distribution)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """None: candidates are chosen whole."""
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """None: candidates are chosen whole."""
+        return {}
+
+
+def told(study: optuna.Study, space: Space, known: set[int]) -> Sequence[Seen]:
+    """The trials of a study that ended since the last call; `known` holds the numbers of those told before."""
+    sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+    out = []
+    for trial in study.get_trials(deepcopy=False, states=ENDED):
+        if trial.number in known:
+            continue
+        known.add(trial.number)
+        candidate, value = space.read(trial.params), _value(trial)
+        if candidate is not None and value is not None:
+            out.append(Seen(trial.number, candidate, sign * value, trial.state == TrialState.COMPLETE))
+    return out
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None

@@ -1,0 +1,22 @@
+"""The strategies there are: one tuple, names derived. A new strategy is one file and one entry here."""
+
+from __future__ import annotations
+
+from registry.errors import TaskError, unknown
+from retrain.search.strategies.base import Strategy
+from retrain.search.strategies.evolution import RegularizedEvolution
+from retrain.search.strategies.local_search import LocalSearch
+from retrain.search.strategies.q_learning import QLearning
+from retrain.search.strategies.random_search import RandomSearch
+from retrain.search.strategies.reinforce import Reinforce
+from retrain.search.strategies.tpe import Tpe
+
+STRATEGIES: tuple[type[Strategy], ...] = (RandomSearch, LocalSearch, RegularizedEvolution, Reinforce, QLearning, Tpe)
+
+
+def strategy_named(name: str) -> type[Strategy]:
+    """The strategy of a name. Raises `TaskError` that names the known ones."""
+    for strategy in STRATEGIES:
+        if strategy.name == name:
+            return strategy
+    raise TaskError(unknown("strategy", name, [strategy.name for strategy in STRATEGIES]))

@@ -1,0 +1,74 @@
+"""REINFORCE (Williams 1992) as a controller of architectures (Zoph & Le 2016, "Neural Architecture Search with
+Reinforcement Learning"), with one softmax a decision instead of a recurrent network, as NAS-Bench-201 has it (Dong &
+Yang 2020): with a hundred trainings there is nothing a recurrent controller could learn."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from retrain.families.parameters import Choice
+from retrain.search.geometry import Encoding, Space, levels, nearest
+from retrain.search.strategies.base import AskTell, Proposal, Seen
+
+RATE, MOMENTUM, DECAY = 0.05, 0.9, 0.999
+BASELINE = 0.9
+
+
+class Reinforce(AskTell):
+    """A policy of one softmax a decision, moved along the gradient of its candidates' scores."""
+
+    name: ClassVar[str] = "reinforce"
+    paper: ClassVar[str] = "Zoph & Le 2016"
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        super().__init__(space, rng)
+        self.logits: dict[str, Encoding] = {}
+        self.values: list[float] = []
+        self._baseline: float | None = None
+        self._first: dict[str, Encoding] = {}
+        self._second: dict[str, Encoding] = {}
+        self._steps = 0
+
+    def tell(self, seen: Seen) -> None:
+        """One step of Adam on advantage times the gradient of the candidate's log-probability. Scores are divided by
+        their spread so far: accuracies and losses have different scales."""
+        self.values.append(seen.value)
+        baseline = seen.value if self._baseline is None else self._baseline
+        self._baseline = BASELINE * baseline + (1 - BASELINE) * seen.value
+        spread = float(np.std(self.values))
+        if spread > 0:
+            self._step(seen, float(np.clip((seen.value - baseline) / spread, -3, 3)))
+
+    def ask(self) -> Proposal:
+        """A candidate drawn from the policy."""
+        return Proposal(self.space.decide(self._draw))
+
+    def _draw(self, label: str, values: tuple[Choice, ...]) -> Choice:
+        logits = self.logits.setdefault(label, np.zeros(len(values)))
+        return values[int(self.rng.choice(len(values), p=_softmax(logits)))]
+
+    def _step(self, seen: Seen, advantage: float) -> None:
+        self._steps += 1
+        chosen = self.space.params(seen.candidate)
+        for label, parameter in self.space.dimensions(seen.candidate):
+            values = levels(parameter)
+            logits = self.logits.setdefault(label, np.zeros(len(values)))
+            gradient = -_softmax(logits)
+            gradient[nearest(values, chosen[label])] += 1
+            logits += RATE * self._adam(label, advantage * gradient)
+
+    def _adam(self, label: str, gradient: Encoding) -> Encoding:
+        first = MOMENTUM * self._first.get(label, np.zeros_like(gradient)) + (1 - MOMENTUM) * gradient
+        second = DECAY * self._second.get(label, np.zeros_like(gradient)) + (1 - DECAY) * gradient**2
+        self._first[label], self._second[label] = first, second
+        root = np.sqrt(second / (1 - DECAY**self._steps)) + 1e-8
+        moved: Encoding = first / (1 - MOMENTUM**self._steps) / root
+        return moved
+
+
+def _softmax(logits: Encoding) -> Encoding:
+    powers = np.exp(logits - logits.max())
+    shares: Encoding = powers / powers.sum()
+    return shares
