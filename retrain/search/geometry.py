@@ -39,6 +39,11 @@ class Space(ABC):
         """A key that is equal for candidates which are the same network, trained alike."""
         return candidate.key
 
+    def proxies(self, candidate: Candidate) -> Encoding:
+        """What is known of a candidate without training it (p,), each the better the greater it is, by and large; none
+        where nothing is."""
+        return np.empty(0)
+
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """The candidate that Optuna's sampler chooses."""
         return self._certain(lambda label, parameter: _suggest(trial, label, parameter))

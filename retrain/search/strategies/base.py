@@ -21,7 +21,7 @@ from retrain.families.base import Candidate
 from retrain.search.geometry import Space
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-TRIES = 50
+TRIES = 16
 """How often a strategy is asked again for a candidate that was not tried before."""
 
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from registry.errors import TaskError, unknown
+from retrain.search.strategies.auto import Auto
+from retrain.search.strategies.bananas import Bananas
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.evolution import RegularizedEvolution
+from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.local_search import LocalSearch
 from retrain.search.strategies.q_learning import QLearning
 from retrain.search.strategies.random_search import RandomSearch
 from retrain.search.strategies.reinforce import Reinforce
 from retrain.search.strategies.tpe import Tpe
 
-STRATEGIES: tuple[type[Strategy], ...] = (RandomSearch, LocalSearch, RegularizedEvolution, Reinforce, QLearning, Tpe)
+STRATEGIES: tuple[type[Strategy], ...] = (
+    RandomSearch,
+    LocalSearch,
+    RegularizedEvolution,
+    Reinforce,
+    QLearning,
+    Tpe,
+    GaussianGuided,
+    Bananas,
+    Auto,
+)
 
 
 def strategy_named(name: str) -> type[Strategy]:

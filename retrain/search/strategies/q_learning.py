@@ -13,7 +13,7 @@ from retrain.search.geometry import Encoding, Space, levels, nearest
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 
 RATE = 0.1
-REPLAYED = 60
+REPLAYED = 30
 EXPLORATION = ((20, 1.0), (30, 0.8), (40, 0.6), (55, 0.4), (75, 0.2))
 """The share of random decisions up to so many trials: the paper's descent in as many trials as a user can afford."""
 LEAST = 0.1

@@ -1,0 +1,95 @@
+"""Strategies that learn to predict scores: a model of what was seen ranks a pool of candidates that were not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from retrain.families.base import Candidate
+from retrain.search.geometry import Encoding, Space
+from retrain.search.strategies.base import AskTell, Proposal, Seen
+from retrain.search.strategies.gaussian import Gaussian, improvement
+
+STARTUP = 10
+PARENTS, CHILDREN, STRANGERS = 5, 20, 60
+"""The pool: children of the best candidates, by one mutation or two, and strangers."""
+REFIT = 10
+
+
+class Guided(AskTell):
+    """A pool of candidates around the best and far from them; the most promising by a model is next."""
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        super().__init__(space, rng)
+        self.seen: list[Seen] = []
+        self.places: list[Encoding] = []
+        self._known: set[str] = set()
+
+    def tell(self, seen: Seen) -> None:
+        """Remember it."""
+        self.seen.append(seen)
+        self.places.append(self.place(seen.candidate))
+        self._known.add(self.space.canonical(seen.candidate))
+
+    def ask(self) -> Proposal:
+        """A candidate at random at first, then the most promising of a pool."""
+        if len(self.seen) < STARTUP:
+            return Proposal(self.space.sample(self.rng))
+        pool = self.pool()
+        worth = self.worth(np.stack([self.place(one.candidate) for one in pool]))
+        return pool[int(np.argmax(worth))]
+
+    def place(self, candidate: Candidate) -> Encoding:
+        """What the model is told of a candidate (d,)."""
+        return self.space.encode(candidate)
+
+    @property
+    def scores(self) -> Encoding:
+        """What was seen, as it was told."""
+        return np.asarray([one.value for one in self.seen])
+
+    def best(self, count: int) -> Sequence[Seen]:
+        """The best of those seen."""
+        return sorted(self.seen, key=lambda one: one.value, reverse=True)[:count]
+
+    def pool(self) -> list[Proposal]:
+        """Candidates not seen before, where there are any."""
+        made = [Proposal(self.space.sample(self.rng)) for _ in range(STRANGERS)]
+        for parent in self.best(PARENTS):
+            for turn in range(CHILDREN):
+                child = self.space.mutate(parent.candidate, self.rng)
+                made.append(Proposal(self.space.mutate(child, self.rng) if turn % 2 else child, parent.number))
+        return [one for one in made if self.space.canonical(one.candidate) not in self._known] or made
+
+    @abstractmethod
+    def worth(self, places: Encoding) -> Encoding:
+        """How promising candidates at these places (m, d) are, (m,); greater is better."""
+
+
+class GaussianGuided(Guided):
+    """Bayesian optimisation: a Gaussian process on encodings, expected improvement over a pool of candidates."""
+
+    name: ClassVar[str] = "gp"
+    paper: ClassVar[str] = "Snoek, Larochelle & Adams 2012"
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        super().__init__(space, rng)
+        self._kept: tuple[float, float] | None = None
+        self._fitted = 0
+
+    def worth(self, places: Encoding) -> Encoding:
+        """Expected improvement over the best expected one: the best score seen is the luckiest, too."""
+        model = self.fit()
+        known, _ = model.predict(np.stack(self.places))
+        return improvement(*model.predict(places), float(known.max()))
+
+    def fit(self) -> Gaussian:
+        """The process of all that was seen; its length and noise are chosen anew every tenth time."""
+        if self._kept is None or len(self.seen) >= self._fitted + REFIT:
+            self._kept, self._fitted = None, len(self.seen)
+        model = Gaussian.fit(np.stack(self.places), self.scores, self._kept)
+        self._kept = (model.length, model.noise)
+        return model
