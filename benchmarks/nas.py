@@ -84,7 +84,8 @@ def table(name: str) -> TableSpace:
         return nas_tables.nasbench201(folder)
     if name == "macro":
         return nas_tables.nasbench_macro(folder)
-    return next(one for one in nas_tables.hpobench(folder) if one.name == name)
+    reader = {"hpobench": nas_tables.hpobench, "lcbench": nas_tables.lcbench, "taskset": nas_tables.taskset}
+    return next(one for one in reader[name.split()[0]](folder) if one.name == name)
 
 
 def sampler_of(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:

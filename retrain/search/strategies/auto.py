@@ -50,18 +50,18 @@ class Auto(GaussianGuided):
         return [one for one in found if self.space.canonical(one.candidate) not in self._known] or self.pool()
 
     def _start(self) -> Candidate:
-        """The next of the screened candidates, every second one from the whole space; all of them at random where
-        nothing is known without training."""
+        """The next of the screened candidates, the one of the best training-free scores first; in the order they were
+        drawn where nothing is known without training."""
         if self._first is None:
             drawn = [self.space.sample(self.rng) for _ in range(SCREENED)]
             told = np.stack([self.space.proxies(one) for one in drawn])
-            self._first = drawn[:]
-            if told.shape[1]:
-                self._low, self._wide = told.min(axis=0), np.ptp(told, axis=0) + 1e-12
-                ranks = np.argsort(np.argsort(told, axis=0), axis=0).sum(axis=1)
-                self._first = [drawn[place] for place in np.argsort(-ranks)]
+            self._low, self._high = np.nanmin(told, axis=0), np.nanmax(told, axis=0)
+            shares = np.stack([self._screened(one) for one in drawn])
+            ranks = np.argsort(np.argsort(shares, axis=0), axis=0).sum(axis=1)
+            self._first = [drawn[place] for place in np.argsort(-ranks, kind="stable")]
         return self._first.pop(0) if self._first else self.space.sample(self.rng)
 
     def _screened(self, candidate: Candidate) -> Encoding:
-        found = self.space.proxies(candidate)
-        return np.asarray((found - self._low) / self._wide) if len(found) else found
+        """Training-free scores between 0 and 1; a network of which one cannot be computed has the lowest."""
+        shares = (self.space.proxies(candidate) - self._low) / (self._high - self._low + 1e-12)
+        return np.clip(np.nan_to_num(shares, nan=0.0), 0.0, 1.0)
