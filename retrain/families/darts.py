@@ -19,7 +19,7 @@ from retrain.families.base import Candidate
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter
 from retrain.families.spaces import WiredSpace, operations_of, style_of, template_dimensions
-from retrain.families.stack import Body, GraphCell
+from retrain.families.stack import Body, Wired
 from retrain.families.wiring import Edge, Wiring
 
 KINDS = ("normal", "reduction")
@@ -29,7 +29,7 @@ Node = tuple[tuple[str, str], ...]
 """Two earlier nodes, each with an operation."""
 
 
-class DartsCell(nn.Module):
+class DartsCell(Wired):
     """Two inputs brought to one shape, the graph, and its nodes side by side: (n, 3 width) or (n, 3 width, h, w).
     `coarser` says which of the inputs are reduced."""
 
@@ -43,14 +43,13 @@ class DartsCell(nn.Module):
         width: int,
         coarser: tuple[bool, bool],
     ) -> None:
-        super().__init__()
+        super().__init__(wiring, lambda operation: modality.operations[operation](width, style))
         makers = [modality.reduce if one else modality.project for one in coarser]
         self.inputs = nn.ModuleList(make(d_in, width, style) for make, d_in in zip(makers, widths, strict=True))
-        self.graph = GraphCell(wiring, lambda operation: modality.operations[operation](width, style))
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
         """The outputs of the two cells before this one."""
-        return torch.cat(self.graph(*(make(x) for make, x in zip(self.inputs, (before, last), strict=True))), dim=1)
+        return torch.cat(self.run(*(make(x) for make, x in zip(self.inputs, (before, last), strict=True))), dim=1)
 
 
 class DartsStack(Body):

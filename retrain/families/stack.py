@@ -12,7 +12,7 @@ from retrain.families.modality import Modality, Style
 from retrain.families.wiring import Wiring
 
 
-class GraphCell(nn.Module):
+class Wired(nn.Module):
     """A wiring with a module for each operation: all inputs and outputs of one shape.
 
     The module of an operation is called `edges.FROM_TO.OPERATION`, whatever else the cell has: that is how weights find
@@ -30,7 +30,7 @@ class GraphCell(nn.Module):
             }
         )
 
-    def forward(self, *inputs: Tensor) -> list[Tensor]:
+    def run(self, *inputs: Tensor) -> list[Tensor]:
         """The sinks' values, given the sources'. A node is the sum of its edges."""
         values: dict[str, Tensor] = dict(zip(self.wiring.sources, inputs, strict=True))
         for node in self.wiring.nodes:
@@ -44,6 +44,15 @@ class GraphCell(nn.Module):
         operations = self.edges[edge]
         assert isinstance(operations, nn.ModuleDict)
         return operations[operation]
+
+
+class Cell(Wired):
+    """A wiring of one input and one output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output, in the input's shape."""
+        (out,) = self.run(x)
+        return out
 
 
 class Body(nn.Module):
@@ -68,7 +77,7 @@ class Stack(Body):
             if place and place % cells == 0:
                 self.reductions[str(place)] = modality.reduce(width, modality.reduced(width), style)
                 width = modality.reduced(width)
-            self.cells.append(GraphCell(wiring, _maker(modality, width, style)))
+            self.cells.append(Cell(wiring, _maker(modality, width, style)))
         self.finish = modality.finish(width, style)
         self.d_out = width
 
@@ -78,7 +87,7 @@ class Stack(Body):
         for place, cell in enumerate(self.cells):
             if str(place) in self.reductions:
                 x = self.reductions[str(place)](x)
-            (x,) = cell(x)
+            x = cell(x)
         out: Tensor = self.finish(x)
         return out
 
