@@ -44,7 +44,8 @@ class Hierarchies(CellSpace):
 
     def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """Motifs, and the cell of them, as `isomorphism.py` writes cells; motifs that are the same are one, those that
-        do not occur are empty, and the order is the one that comes first."""
+        do not occur are empty, and the order is the one that comes first. Cells that are one only when operations cross
+        the border of a motif, as from behind a skip connection into it, stay apart."""
         motifs, joins = min(_orders(*_simplified(*_read(choices))))
         written: dict[str, Choice] = dict(zip(JOINS, joins, strict=True))
         for letter, motif in zip(MOTIFS, motifs, strict=True):

@@ -137,7 +137,7 @@ def drawn(wirings: Mapping[str, Wiring], caption: str) -> Drawing:
 
 def caption(choices: Mapping[str, Choice]) -> str:
     """How cells are stacked."""
-    return f"{choices['cells']} cells of width {choices['width']}"
+    return f"cells: {choices['cells']}, width: {choices['width']}"
 
 
 def operations_of(modality: Modality, *, skip: bool) -> tuple[str, ...]:
