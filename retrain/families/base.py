@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from registry.errors import TaskError
 from registry.schema import Frozen
+from retrain.families.drawing import Drawing, in_line
 from retrain.families.embeddings import InputEncoder
 from retrain.families.parameters import Choice, Parameter
 
@@ -74,6 +75,11 @@ class TabularNet(nn.Module, ABC):
         None for all others. They are what tells deep networks from shallow ones of the kind."""
         return None
 
+    def is_part(self, name: str) -> bool:
+        """Whether a parameter or buffer of this name belongs to a part (see `Family.parts`) that an akin network may
+        have not, or in another shape."""
+        return False
+
     @torch.no_grad()
     def pass_on(self, level: int) -> None:
         """Make that repeated layer give what it gets, as nearly as it can."""
@@ -104,8 +110,30 @@ class Family(ABC):
         """The dimensions of its architectures."""
 
     def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
-        """The same network in the one way it is written: equal for choices that describe isomorphic networks."""
-        return dict(choices)
+        """The same network in the one way it is written: equal for choices that describe isomorphic networks. Choices
+        of dimensions that do not exist beside the others are left out."""
+        conditions = {one.name: one.when for one in self.parameters()}
+        return {
+            name: one for name, one in choices.items() if (when := conditions.get(name)) is None or when.holds(choices)
+        }
+
+    def parts(self, choices: Mapping[str, Choice]) -> dict[str, str]:
+        """What a network is put together from, by place: the operations that may differ between akin networks, whose
+        weights are inherited place by place. Empty for families whose networks differ in sizes."""
+        return {}
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """The architecture as a graph."""
+        return in_line((self.name,))
+
+    def adjacency_encoding(self, choices: Mapping[str, Choice]) -> tuple[int, ...] | None:
+        """Which operation is where, as zeros and ones of one length for the family; None for one without a graph."""
+        return None
+
+    def path_encoding(self, choices: Mapping[str, Choice]) -> tuple[int, ...] | None:
+        """Which paths of operations lead from input to output, as zeros and ones of one length for the family (White,
+        Neiswanger & Savani 2019, arXiv 1910.11858); None for a family without a graph."""
+        return None
 
     @abstractmethod
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from registry.errors import TaskError, unknown
 from retrain.families.base import Family
+from retrain.families.cell import Cells
+from retrain.families.chain import Chains
+from retrain.families.darts import Darts
+from retrain.families.graph import Graphs
+from retrain.families.hierarchical import Hierarchies
 from retrain.families.mlp import Mlp
 from retrain.families.resnet import ResNets
 
-FAMILIES: tuple[Family, ...] = (Mlp(), ResNets())
+FAMILIES: tuple[Family, ...] = (Mlp(), ResNets(), Chains(), Cells(), Darts(), Graphs(), Hierarchies())
 
 
 def family_named(name: str) -> Family:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
+from retrain.families.drawing import Drawing, in_line
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
-from retrain.families.parameters import Option, Parameter, Real, Whole
+from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 
 
 class ResidualBlock(nn.Module):
@@ -122,6 +123,11 @@ class ResNets(Family):
             Option("residual_dropout", (0.0, 0.1, 0.2)),
             *INPUT_PARAMETERS,
         )
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """The first layer, block after block, and the head."""
+        block = f"residual {choices['width']} x {choices['expansion']} {choices['activation']}"
+        return in_line([f"linear {choices['width']}", *[block] * int(choices["depth"]), "linear"])
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> ResNet:
         """The network of a candidate."""

@@ -4,6 +4,10 @@ A wider layer copies units in turn, and what reads a unit shares its weight amon
 what it gets. Both keep the function as far as activation and normalisation let them (Net2Net, Chen, Goodfellow & Shlens
 2016, arXiv 1511.05641; Wei et al. 2016 for residual blocks). A narrower or shallower network takes the slices that
 there are, and is merely better than a random one.
+
+Networks put together from operations (cells, chains) are akin where at least half of these are the same at the same
+places, and take over the weights of those, by name: a child of evolution differs from its parent in one operation,
+which alone begins anew (Real et al. 2019, arXiv 1802.01548; Cai et al. 2018 for weights that are kept across edits).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import torch
 from torch import Tensor
 
 from retrain.families.base import Candidate, TabularNet
+from retrain.families.catalogue import FAMILIES
 
 TABLE = "inputs.words.table.weight"
 FREQUENCIES = "inputs.numbers.frequencies"
@@ -22,35 +27,58 @@ FIRST = "first.weight"
 BY_COLUMN = {TABLE: 0, FREQUENCIES: 0, FIRST: 1}
 """The axis of a parameter whose entries stand for columns: not a size of the network's."""
 
-SIZES = ("depth", "width", "expansion", "category_cap")
+SIZES = ("depth", "width", "expansion", "category_cap", "cells")
 ALIKE = ("activation", "normalisation", "numeric_embedding", "frequencies", "pieces")
+SHARED = 0.5
+"""The least share of its operations that an akin network of operations has from the other."""
 
 
 def akin(one: Candidate, other: Candidate) -> bool:
-    """Whether two candidates' networks compute alike but for their sizes.
+    """Whether two candidates' networks compute alike but for their sizes; or, where they are put together from
+    operations, in half of these or more, and in one width.
 
     >>> small, large = (Candidate(family="mlp", choices={"width": width, "activation": "relu"}) for width in (64, 128))
     >>> akin(small, large), akin(small, Candidate(family="resnet", choices={}))
     (True, False)
     """
-    return one.family == other.family and all(one.choices.get(name) == other.choices.get(name) for name in ALIKE)
+    if one.family != other.family or any(one.choices.get(name) != other.choices.get(name) for name in ALIKE):
+        return False
+    own, others = _parts(one), _parts(other)
+    if not own and not others:
+        return True
+    same = len(own.items() & others.items()) >= SHARED * max(len(own), len(others))
+    return same and one.choices.get("width") == other.choices.get("width")
 
 
 def distance(one: Candidate, other: Candidate) -> float:
-    """By how much the sizes of akin networks differ: the sum of the logarithms of their ratios."""
+    """By how much akin networks differ: the sum of the logarithms of the ratios of their sizes, and the number of
+    places at which their operations differ."""
     pairs = [(one.choices.get(name), other.choices.get(name)) for name in SIZES]
-    return sum(abs(math.log(float(a) / float(b))) for a, b in pairs if a is not None and b is not None)
+    sizes = sum(abs(math.log(float(a) / float(b))) for a, b in pairs if a is not None and b is not None)
+    own, others = _parts(one), _parts(other)
+    return sizes + sum(own.get(place) != others.get(place) for place in own.keys() | others.keys())
+
+
+def _parts(candidate: Candidate) -> dict[str, str]:
+    """By place; none where a candidate of another version's space lacks a dimension."""
+    try:
+        return next((one.parts(candidate.choices) for one in FAMILIES if one.name == candidate.family), {})
+    except KeyError:
+        return {}
 
 
 def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weights of an akin network in the sizes of `network`, but for the axes of columns; None where the networks
-    differ in more, or in the number of outputs. Layers that `weights` lacks are made to pass on in `network` itself."""
+    differ in more, or in the number of outputs. Layers that `weights` lacks are made to pass on in `network` itself,
+    and operations that it lacks, or has in another shape, keep the weights that they have in `network`."""
     own = network.state_dict()
-    added = {name for name in own.keys() - weights.keys() if network.level_of(name) is not None}
-    dropped = {name for name in weights.keys() - own.keys() if network.level_of(name) is not None}
-    if own.keys() - added != weights.keys() - dropped:
+    levels = {name for name in own.keys() - weights.keys() if network.level_of(name) is not None}
+    parts = {name for name in own if network.is_part(name) and _shape(weights.get(name)) != own[name].shape}
+    added = levels | parts
+    dropped = {name for name in weights.keys() - own.keys() if _may_lack(network, name)}
+    if own.keys() - added != weights.keys() - dropped - parts:
         return None
-    for level in sorted({network.level_of(name) or 0 for name in added}):
+    for level in sorted({network.level_of(name) or 0 for name in levels}):
         network.pass_on(level)
     outputs = {
         name for name, one in network.named_parameters() if one is network.last.weight or one is network.last.bias
@@ -62,6 +90,14 @@ def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tenso
             return None
         out[name] = given
     return out
+
+
+def _may_lack(network: TabularNet, name: str) -> bool:
+    return network.level_of(name) is not None or network.is_part(name)
+
+
+def _shape(weight: Tensor | None) -> torch.Size | None:
+    return None if weight is None else weight.shape
 
 
 def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool) -> Tensor | None:

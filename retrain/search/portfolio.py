@@ -6,6 +6,8 @@ tuned defaults (Holzmueller et al. 2024), batch-normalised and ELU perceptrons o
 three is worth some dozens to hundreds of random evaluations on tables of the kind it was learnt on. The two perceptrons
 with piecewise numbers were chosen on months of the demo's flights that its headline does not count, and on the first
 part of five other tables (see `benchmarks/LOG.md`).
+
+The spaces of architectures have one entry each: a small network of the kind that is known to work.
 """
 
 from __future__ import annotations
@@ -13,6 +15,58 @@ from __future__ import annotations
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice
 from retrain.search.space import SearchSpace
+
+_CHAIN: dict[str, Choice] = {
+    "length": 2,
+    **{f"kind_{place}": "residual" for place in range(1, 7)},
+    **{f"width_{place}": 128 for place in range(1, 7)},
+    **{f"activation_{place}": "relu" for place in range(1, 7)},
+}
+"""Residual layers, which all modalities have."""
+
+_CELL: dict[str, Choice] = {
+    "edge_0_1": "wide",
+    "edge_0_2": "none",
+    "edge_1_2": "narrow",
+    "edge_0_3": "skip",
+    "edge_1_3": "skip",
+    "edge_2_3": "skip",
+}
+"""Two operations with skip connections around them: near to the best of NAS-Bench-201."""
+
+_DARTS: dict[str, Choice] = {
+    f"{kind}_{name}": value
+    for kind in ("normal", "reduction")
+    for name, value in {
+        "2_first": "skip",
+        "2_second": "wide",
+        "3_inputs": "0,2",
+        "3_first": "narrow",
+        "3_second": "skip",
+        "4_inputs": "1,2",
+        "4_first": "skip",
+        "4_second": "narrow",
+    }.items()
+}
+
+_GRAPH: dict[str, Choice] = {
+    **{f"link_{i}_{j}": j == i + 1 or (i, j) in ((1, 3), (3, 5)) for j in range(2, 6) for i in range(1, j)},
+    **{f"node_{node}": "wide" if node in (2, 4) else "narrow" for node in range(1, 6)},
+}
+"""A chain of five with a skip connection around every second node."""
+
+_HIERARCHY: dict[str, Choice] = {
+    **dict.fromkeys(("motif_a_0_1", "motif_b_0_1"), "wide"),
+    **dict.fromkeys(("motif_a_1_2", "motif_b_0_2", "motif_c_0_2"), "skip"),
+    **dict.fromkeys(("motif_a_0_2", "motif_b_1_2", "motif_c_0_1"), "narrow"),
+    "motif_c_1_2": "none",
+    "join_0_1": "a",
+    "join_0_2": "none",
+    "join_1_2": "b",
+    "join_0_3": "skip",
+    "join_1_3": "none",
+    "join_2_3": "skip",
+}
 
 DEFAULTS: dict[str, Choice] = {
     "scaling": "robust",
@@ -38,6 +92,12 @@ DEFAULTS: dict[str, Choice] = {
     "frequencies": 16,
     "sigma": 0.1,
     "pieces": 16,
+    "cells": 1,
+    **_CHAIN,
+    **_CELL,
+    **_DARTS,
+    **_GRAPH,
+    **_HIERARCHY,
 }
 """A value for every dimension, for candidates that lack one."""
 
@@ -54,6 +114,11 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 3, "width": 128, "activation": "elu", "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("mlp", {"depth": 3, "width": 256, "adamw_rate": 1e-3, "dropout": 0.2, "epochs": _LONG}),
     ("resnet", {"numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile", "epochs": _LONG}),
+    ("chain", {"kind_1": "linear", "kind_2": "gated", "numeric_embedding": "piecewise", "dropout": 0.3}),
+    ("cell", {"width": 64, "cells": 2, "dropout": 0.3, "adamw_rate": 1e-3}),
+    ("darts", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
+    ("graph", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
+    ("hierarchical", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
 )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 
 from registry.errors import TaskError
-from retrain.families.base import Candidate, Family
+from retrain.families.base import Candidate, Family, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
+from retrain.families.cost import flops, parameters
 from retrain.families.embeddings import CategoryEmbedding, InputEncoder, PiecewiseEmbedding
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 
 SHAPES = [(3, (4, 7)), (3, ()), (0, (4, 7))]
@@ -119,6 +123,83 @@ def test_becomes_a_graph_with_any_number_of_rows(family: Family, tmp_path) -> No
         numeric, categories = rows(count, 3, (4, 7))
         found = session.run(None, {"numeric": numeric.numpy(), "categories": categories.numpy()})[0]
         np.testing.assert_allclose(found, network(numeric, categories).detach().numpy(), atol=1e-5)
+
+
+@every_family
+def test_is_written_in_one_way(family: Family) -> None:
+    space = SearchSpace((family,), 1_000, 9, "binary")
+    for candidate in candidates(family):
+        once = family.canonical(candidate.choices)
+        assert family.canonical(once) == once
+        written = Candidate(family=family.name, choices=once)
+        assert space.fit(written, {}) == written
+
+
+def alike(network: TabularNet, period: int = 32) -> TabularNet:
+    """With weights that depend on an operation and its cell, but not on its edge, and recur along every axis: the same
+    for isomorphic networks, whatever the order of their nodes."""
+    with torch.no_grad():
+        for name, one in network.named_parameters():
+            role = re.sub(r"edges\.[^.]+\.", "", name)
+            generator = torch.Generator().manual_seed(zlib.crc32(role.encode()))
+            values = torch.randn([min(period, size) for size in one.shape], generator=generator)
+            for axis, size in enumerate(one.shape):
+                values = values.index_select(axis, torch.arange(size) % period)
+            one.copy_(values / one.shape[-1] ** 0.5)
+    return network.eval()
+
+
+@every_family
+def test_ways_to_write_a_network_give_the_same_network(family: Family) -> None:
+    for candidate in candidates(family, 4):
+        choices = {**candidate.choices, "width": 64}
+        both = [Candidate(family=family.name, choices=one) for one in (choices, family.canonical(choices))]
+        given, written = (alike(family.build(one, 3, (4, 7), 2)) for one in both)
+        assert parameters(given) == parameters(written) == sum(one.numel() for one in given.parameters())
+        with torch.no_grad():
+            torch.testing.assert_close(given(*rows(5, 3, (4, 7))), written(*rows(5, 3, (4, 7))), rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_costs_twice_as_much_for_twice_the_rows(family: Family) -> None:
+    network = family.build(candidates(family)[0], 3, (4, 7), 2).train()
+    assert 0 < 2 * flops(network, *rows(4, 3, (4, 7))) == flops(network, *rows(8, 3, (4, 7)))
+    assert network.training
+
+
+@every_family
+def test_can_be_drawn(family: Family) -> None:
+    for candidate in candidates(family):
+        drawing = family.drawing(candidate.choices)
+        ends = {end for source, target, _ in drawing.edges for end in (source, target)}
+        assert ends == set(drawing.nodes)
+        shown = [one for one in (*drawing.nodes, *(label for *_, label in drawing.edges)) if one]
+        assert all(any(part in one for one in shown) for part in family.parts(candidate.choices).values())
+        assert sum(len(one) for one in shown) < 2_000
+
+
+@every_family
+def test_encodings_have_one_length_and_are_the_same_for_the_same_network(family: Family) -> None:
+    for encode in (family.adjacency_encoding, family.path_encoding):
+        found = [encode(one.choices) for one in candidates(family)]
+        assert found == [encode(family.canonical(one.choices)) for one in candidates(family)]
+        if found[0] is not None:
+            assert {len(one) for one in found if one} == {len(found[0])}
+            assert {bit for one in found if one for bit in one} == {0, 1}
+        else:
+            assert not any(found)
+
+
+@every_family
+def test_a_search_has_fewer_than_forty_dimensions(family: Family) -> None:
+    assert len(SearchSpace((family,), 1_000, 9, "binary").parameters(family)) < 40
+
+
+@every_family
+def test_every_dimension_has_a_default(family: Family) -> None:
+    candidate = SearchSpace((family,), 1_000, 9, "binary").fit(Candidate(family=family.name, choices={}), DEFAULTS)
+    assert candidate is not None
+    assert any(one.family == family.name for one in portfolio(SearchSpace((family,), 1_000, 9, "binary")))
 
 
 def test_names_are_unique_and_known() -> None:

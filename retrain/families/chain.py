@@ -1,0 +1,104 @@
+"""Chains: layers of different kinds and widths, one after the other (the chain-structured space of Wistuba et al. 2019,
+section 2.1; layer by layer as in Baker et al. 2017 and Zoph & Le 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from retrain.families.base import ACTIVATIONS, Candidate
+from retrain.families.drawing import Drawing, in_line
+from retrain.families.modality import Modality, Style
+from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
+from retrain.families.spaces import Space
+from retrain.families.stack import Body
+
+LONGEST = 6
+HALVED = 2
+"""After so many layers an image is halved."""
+
+
+class Chain(Body):
+    """Layer after layer. `plan` is the kind, the width and the activation of each."""
+
+    def __init__(
+        self, plan: list[tuple[str, int, str]], modality: Modality, style: Style, *, d_in: int, side: int
+    ) -> None:
+        super().__init__()
+        width = plan[0][1]
+        self.d_in = d_in
+        self.stem = modality.stem(d_in, width, side, style)
+        self.layers = nn.ModuleList()
+        self.halvings = nn.ModuleList()
+        for place, (kind, d_out, activation) in enumerate(plan):
+            layer = modality.layers[kind](width, d_out, replace(style, activation=activation))
+            self.layers.append(nn.ModuleDict({kind: layer}))
+            halved = place % HALVED == HALVED - 1 and place + 1 < len(plan)
+            self.halvings.append(modality.halving() if halved else nn.Identity())
+            width = d_out
+        self.finish = modality.finish(width, replace(style, activation=plan[-1][2]))
+        self.d_out = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, d_out)."""
+        x = self.stem(x)
+        for layers, halving in zip(self.layers, self.halvings, strict=True):
+            assert isinstance(layers, nn.ModuleDict)
+            for layer in layers.values():
+                x = halving(layer(x))
+        out: Tensor = self.finish(x)
+        return out
+
+
+class Chains(Space):
+    """One to six layers, each of its own kind, width and activation."""
+
+    name: ClassVar[str] = "chain"
+    paper: ClassVar[str] = "Wistuba et al. 2019"
+
+    def dimensions(self, modality: Modality) -> tuple[Parameter, ...]:
+        """How many layers; kind, width and activation of each that there is; the style of all."""
+        return (
+            Whole("length", 1, LONGEST),
+            *(one for place in range(1, LONGEST + 1) for one in _layer_dimensions(place, modality)),
+            Option("normalisation", modality.normalisations),
+            Real("dropout", 0.0, 0.5),
+        )
+
+    def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> Chain:
+        """The chain of a candidate. Rows of tables come in the first layer's width."""
+        plan = _plan(candidate.choices)
+        style = Style(plan[0][2], candidate.text("normalisation"), candidate.number("dropout"))
+        return Chain(plan, modality, style, d_in=plan[0][1] if d_in is None else d_in, side=side)
+
+    def parts(self, choices: Mapping[str, Choice]) -> dict[str, str]:
+        """Kind, width and activation of each layer."""
+        return {f"layer {place}": _label(layer) for place, layer in enumerate(_plan(choices), start=1)}
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """Layer after layer, and the head."""
+        return in_line([*(_label(layer) for layer in _plan(choices)), "linear"])
+
+
+def _layer_dimensions(place: int, modality: Modality) -> tuple[Parameter, ...]:
+    """Of the layer at a place, counted from 1: they exist where the chain is as long."""
+    there = When("length", tuple(range(place, LONGEST + 1))) if place > 1 else None
+    return (
+        Option(f"kind_{place}", tuple(modality.layers), when=there),
+        Whole(f"width_{place}", *modality.widths, when=there),
+        Option(f"activation_{place}", tuple(ACTIVATIONS), when=there),
+    )
+
+
+def _plan(choices: Mapping[str, Choice]) -> list[tuple[str, int, str]]:
+    return [
+        (str(choices[f"kind_{place}"]), int(choices[f"width_{place}"]), str(choices[f"activation_{place}"]))
+        for place in range(1, int(choices["length"]) + 1)
+    ]
+
+
+def _label(layer: tuple[str, int, str]) -> str:
+    return " ".join(map(str, layer))

@@ -1,0 +1,145 @@
+"""What the spaces of neural architecture search have in common (survey: Wistuba, Rawat & Pedapati 2019,
+arXiv 1905.01392): an architecture is described apart from the kind of data that it is for."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from retrain.families.base import ACTIVATIONS, Candidate, Family
+from retrain.families.drawing import Drawing
+from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
+from retrain.families.encodings import one_hot, paths_of
+from retrain.families.modality import Modality, Style
+from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
+from retrain.families.stack import Body, BodyNet, Stack
+from retrain.families.table_operations import TABLE
+from retrain.families.wiring import SKIP, Wiring
+
+
+class Space(Family):
+    """A space of architectures for any modality. As a family it is the one for tables."""
+
+    @abstractmethod
+    def dimensions(self, modality: Modality) -> tuple[Parameter, ...]:
+        """The dimensions of its bodies."""
+
+    @abstractmethod
+    def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> Body:
+        """The body of a candidate: (n, d_in) or (n, d_in, side, side) -> (n, body.d_out). Rows of tables come in the
+        candidate's own width, which is what `d_in` is by default."""
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The dimensions of its bodies for tables, and the encoder's."""
+        return (*self.dimensions(TABLE), *INPUT_PARAMETERS)
+
+    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> BodyNet:
+        """The network of a candidate, for tables."""
+        inputs = InputEncoder.of(candidate.choices, d_numeric, cardinalities)
+        return BodyNet(inputs, self.body(candidate, TABLE), d_out)
+
+
+class WiredSpace(Space):
+    """A space of graphs of operations."""
+
+    longest: ClassVar[int]
+    """How many operations are on a path at most."""
+
+    @abstractmethod
+    def graph_dimensions(self, modality: Modality) -> tuple[Option, ...]:
+        """The dimensions of its graphs."""
+
+    @abstractmethod
+    def wirings(self, choices: Mapping[str, Choice]) -> dict[str, Wiring]:
+        """The graphs that choices describe by their names, without what is on no path from input to output."""
+
+    @abstractmethod
+    def alphabet(self, modality: Modality) -> tuple[str, ...]:
+        """The operations that paths are made of."""
+
+    def dimensions(self, modality: Modality) -> tuple[Parameter, ...]:
+        """The graphs', and the template's."""
+        return (*self.graph_dimensions(modality), *template_dimensions(modality))
+
+    def parts(self, choices: Mapping[str, Choice]) -> dict[str, str]:
+        """The operations, by graph and edge."""
+        wirings = self.wirings(choices).items()
+        return {f"{name} {edge.name}": edge.operation for name, one in wirings for edge in one.edges if edge.operation}
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """Its graphs side by side, the names of their nodes with their own before them where there are several."""
+        wirings = self.wirings(choices)
+        return drawn({f"{name} " if len(wirings) > 1 else "": one for name, one in wirings.items()}, caption(choices))
+
+    def adjacency_encoding(self, choices: Mapping[str, Choice], modality: Modality = TABLE) -> tuple[int, ...]:
+        """One-hot, of the canonical graphs."""
+        return one_hot(self.graph_dimensions(modality), self.canonical(choices))
+
+    def path_encoding(self, choices: Mapping[str, Choice], modality: Modality = TABLE) -> tuple[int, ...]:
+        """Graph by graph, input by input: alike for isomorphic ones."""
+        wirings = self.wirings(self.canonical(choices)).values()
+        return tuple(bit for one in wirings for bit in paths_of(one, self.alphabet(modality), self.longest))
+
+
+class CellSpace(WiredSpace):
+    """A space of one graph, the cell, under the template of `Stack`: the number of cells and their width are dimensions
+    apart from the cell's own, so that a cell found on one data set is used on another."""
+
+    @abstractmethod
+    def cell(self, choices: Mapping[str, Choice]) -> Wiring:
+        """The cell that choices describe, without what is on no path from its input to its output."""
+
+    def wirings(self, choices: Mapping[str, Choice]) -> dict[str, Wiring]:
+        """The cell."""
+        return {"cell": self.cell(choices)}
+
+    def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> Stack:
+        """The cell of a candidate, stacked."""
+        width = candidate.count("width")
+        return Stack(
+            self.cell(candidate.choices),
+            modality,
+            style_of(candidate),
+            cells=candidate.count("cells"),
+            width=width,
+            d_in=width if d_in is None else d_in,
+            side=side,
+        )
+
+
+def template_dimensions(modality: Modality, most_cells: int = 4) -> tuple[Parameter, ...]:
+    """How many cells in a stage, how wide in the first, and the style of all operations."""
+    return (
+        Whole("cells", 1, most_cells),
+        Whole("width", *modality.widths),
+        Option("activation", tuple(ACTIVATIONS)),
+        Option("normalisation", modality.normalisations),
+        Real("dropout", 0.0, 0.5),
+    )
+
+
+def style_of(candidate: Candidate) -> Style:
+    """The style that a candidate's choices describe."""
+    return Style(candidate.text("activation"), candidate.text("normalisation"), candidate.number("dropout"))
+
+
+def drawn(wirings: Mapping[str, Wiring], caption: str) -> Drawing:
+    """Wirings as they are, each behind its prefix."""
+    nodes = tuple(f"{prefix}{node}" for prefix, one in wirings.items() for node in one.nodes)
+    edges = tuple(
+        (f"{prefix}{edge.source}", f"{prefix}{edge.target}", edge.operation)
+        for prefix, one in wirings.items()
+        for edge in one.edges
+    )
+    return Drawing(nodes, edges, caption)
+
+
+def caption(choices: Mapping[str, Choice]) -> str:
+    """How cells are stacked."""
+    return f"cells: {choices['cells']}, width: {choices['width']}"
+
+
+def operations_of(modality: Modality, *, skip: bool) -> tuple[str, ...]:
+    """The names of a modality's operations, with skip connections or without."""
+    return tuple(name for name in modality.operations if skip or name != SKIP)
