@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import optuna
 import pytest
 
 from registry.errors import TaskError
 from retrain.families.base import Candidate
-from retrain.search.asking import ATTEMPTS, ORIGIN, SKIPPED, propose
+from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
 from retrain.search.portfolio import portfolio
 from retrain.search.pruning import halving, rungs
 from retrain.search.space import SearchSpace
@@ -66,7 +68,7 @@ def quality(candidate: Candidate) -> float:
     return -rate - candidate.number("dropout") - (candidate.text("activation") != "silu") - candidate.count("depth") / 4
 
 
-LEARNING = [one for one in STRATEGIES if one.name != "random"]
+LEARNING = [one for one in STRATEGIES if one.name not in ("random", "screening")]
 
 
 @pytest.mark.parametrize("strategy", LEARNING, ids=lambda strategy: strategy.name)
@@ -75,15 +77,60 @@ def test_finds_what_random_search_does_not(strategy: type[Strategy]) -> None:
     later = {}
     for one in (strategy, strategy_named("random")):
         values = []
-        for seed in range(3):
+        for seed in range(2):
             study, keys = optuna.create_study(direction="maximize", sampler=one.sampler(SPACE, seed)), []
             for _ in range(100):
                 trial, candidate = propose(study, SPACE, keys)
                 keys.append(SPACE.canonical(candidate))
                 study.tell(trial, quality(candidate))
-            values.append(np.median([trial.value for trial in study.trials[-30:] if trial.value is not None]))
+            values.append(np.median([trial.value for trial in study.trials[-25:] if trial.value is not None]))
         later[one.name] = np.mean(values)
     assert later[strategy.name] > later["random"]
+
+
+@dataclass(frozen=True)
+class Measured(SearchSpace):
+    """A space in which the depth is a training-free score, unknown for one activation."""
+
+    def proxies(self, candidate: Candidate) -> np.ndarray:
+        known = candidate.text("activation") != "elu"
+        return np.asarray([float(candidate.count("depth")) if known else np.nan])
+
+
+@pytest.mark.parametrize("name", ["screening", "auto"])
+def test_screens_without_training(name: str) -> None:
+    space = Measured.of(("mlp",), 2_000, 9, "binary")
+    study = optuna.create_study(sampler=strategy_named(name).sampler(space, 0))
+    drawn = [space.suggest(study.ask()) for _ in range(8)]
+    assert {one.count("depth") for one in drawn} == {5}
+    assert "elu" not in {one.text("activation") for one in drawn}
+
+
+def test_progressive_search_opens_one_decision_after_another() -> None:
+    """The first candidates differ in one choice alone, the next in two."""
+    study, keys = optuna.create_study(direction="maximize", sampler=strategy_named("pnas").sampler(SPACE, 0)), []
+    first: list[dict[str, object]] = []
+    for _ in range(2):
+        trial, candidate = propose(study, SPACE, keys)
+        keys.append(SPACE.canonical(candidate))
+        study.tell(trial, quality(candidate))
+        first.append(SPACE.params(candidate))
+    assert first[0]["family"] != first[1]["family"]
+    shared = first[0].keys() & first[1].keys() - {"family"}
+    assert {label: first[0][label] for label in shared} == {label: first[1][label] for label in shared}
+
+
+def test_evolution_names_the_parent_of_a_child() -> None:
+    study, keys = optuna.create_study(direction="maximize", sampler=strategy_named("evolution").sampler(SPACE, 0)), []
+    for _ in range(24):
+        trial, candidate = propose(study, SPACE, keys)
+        keys.append(SPACE.canonical(candidate))
+        study.tell(trial, quality(candidate))
+    parents = [one.user_attrs.get(PARENT) for one in study.trials]
+    assert parents[:20] == [None] * 20
+    for child, parent in enumerate(parents[20:], start=20):
+        own, other = study.trials[child].params, study.trials[parent].params
+        assert sum(own[label] != other[label] for label in own.keys() & other.keys()) == 1
 
 
 @every_strategy

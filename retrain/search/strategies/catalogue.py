@@ -9,9 +9,11 @@ from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.evolution import RegularizedEvolution
 from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.local_search import LocalSearch
+from retrain.search.strategies.pnas import Progressive
 from retrain.search.strategies.q_learning import QLearning
 from retrain.search.strategies.random_search import RandomSearch
 from retrain.search.strategies.reinforce import Reinforce
+from retrain.search.strategies.screening import Screening
 from retrain.search.strategies.tpe import Tpe
 
 STRATEGIES: tuple[type[Strategy], ...] = (
@@ -23,6 +25,8 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Tpe,
     GaussianGuided,
     Bananas,
+    Progressive,
+    Screening,
     Auto,
 )
 

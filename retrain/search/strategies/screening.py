@@ -1,0 +1,62 @@
+"""Training-free screening: synflow (Tanaka et al. 2020; Abdelfattah et al. 2021), NASWOT (Mellor et al. 2021), and
+the number of parameters and of operations, which are the honest baseline of all of these (Ning et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from retrain.families.base import Candidate
+from retrain.search.geometry import Encoding, Space
+from retrain.search.strategies.base import AskTell, Proposal, Seen
+
+SCREENED = 200
+"""Candidates drawn at random, of which the better ones by their training-free scores are trained, best first."""
+
+
+class Screening(AskTell):
+    """Ranks many candidates by scores that need no training and trains them from the top."""
+
+    name: ClassVar[str] = "screening"
+    paper: ClassVar[str] = "Mellor et al. 2021; Abdelfattah et al. 2021"
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        super().__init__(space, rng)
+        self._ranked: list[Candidate] = []
+
+    def tell(self, seen: Seen) -> None:
+        """Nothing is learnt from trainings."""
+
+    def ask(self) -> Proposal:
+        """The next in the ranking; once half of it is used, another one is drawn."""
+        if len(self._ranked) <= SCREENED // 2:
+            self._ranked = Screen.of(self.space, self.rng).ranked
+        return Proposal(self._ranked.pop(0))
+
+
+class Screen:
+    """Candidates at random with their training-free scores, brought to between 0 and 1."""
+
+    def __init__(self, space: Space, drawn: list[Candidate]) -> None:
+        self.space = space
+        told = np.stack([space.proxies(one) for one in drawn])
+        finite = np.where(np.isfinite(told), told, np.nan)
+        self._low, self._high = np.nanmin(finite, axis=0), np.nanmax(finite, axis=0)
+        shares = np.stack([self._share(one) for one in told])
+        ranks = np.argsort(np.argsort(shares, axis=0, kind="stable"), axis=0).sum(axis=1)
+        self.ranked = [drawn[int(place)] for place in np.argsort(-ranks, kind="stable")]
+
+    @classmethod
+    def of(cls, space: Space, rng: np.random.Generator, count: int = SCREENED) -> Screen:
+        """So many candidates; they are ranked by the mean of their ranks, and stay in the order they were drawn where
+        nothing is known without training."""
+        return cls(space, [space.sample(rng) for _ in range(count)])
+
+    def scores(self, candidate: Candidate) -> Encoding:
+        """(p,) between 0 and 1; a score that cannot be computed is the lowest."""
+        return self._share(self.space.proxies(candidate))
+
+    def _share(self, told: Encoding) -> Encoding:
+        shares = (told - self._low) / (self._high - self._low + 1e-12)
+        return np.asarray(np.clip(np.nan_to_num(shares, nan=0.0, neginf=0.0, posinf=1.0), 0.0, 1.0))
