@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from registry.errors import TaskError
 from registry.schema import Frozen
+from retrain.families.drawing import Drawing
 from retrain.families.embeddings import InputEncoder
 from retrain.families.parameters import Choice, Parameter
 
@@ -106,6 +107,10 @@ class Family(ABC):
     def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """The same network in the one way it is written: equal for choices that describe isomorphic networks."""
         return dict(choices)
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """The network as a graph, by the choices that describe it."""
+        return Drawing.chain("inputs", self.name, "output")
 
     @abstractmethod
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
+from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
-from retrain.families.parameters import Option, Parameter, Real, Whole
+from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 
 _FIRST, _EACH = 3, 4
 """Modules of the first layer, without its linear one, and of each other layer."""
@@ -80,6 +81,11 @@ class Mlp(Family):
             Real("dropout", 0.0, 0.5),
             *INPUT_PARAMETERS,
         )
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """A chain: one node a layer."""
+        layer = f"linear {choices['width']}\n{choices['normalisation']} norm\n{choices['activation']}"
+        return Drawing.chain("inputs", *[layer] * int(choices["depth"]), "output")
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> MlpNet:
         """The network of a candidate."""

@@ -24,6 +24,7 @@ class Strategy(ABC):
     """A way to choose candidates."""
 
     name: ClassVar[str]
+    paper: ClassVar[str] = ""
 
     @abstractmethod
     def sampler(self, seed: int) -> optuna.samplers.BaseSampler:
