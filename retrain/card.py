@@ -50,7 +50,7 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
         "train": "weights, preparation, schema",
         "validation": "choice of candidates, epochs and ensemble",
         "calibration": "temperature and conformal radius",
-        "test": "every figure in this card, looked at once",
+        "test": "every figure of quality below but those of the search, looked at once",
     }
     for part, rows in lineage.rows.items():
         yield f"| {part} | {rows:,} | {uses.get(part, '')} |"

@@ -75,7 +75,8 @@ def efficiency(manifest: Manifest, story: Story, searched: Searched) -> str:
     if (draws := random_draws(searched)) is None:
         return f"{said}; too few random trials to compare with"
     (expected,) = expected_best(draws.scores, (len(ordered),), greater_is_better=metric.greater_is_better)
-    return f"{said}; gain over random search's expected best {metric.gain(float(best[-1]), float(expected)):+.4f}"
+    gain = metric.gain(float(best[-1]), float(expected))
+    return f"{said}; gain over random search's expected best {gain:+.4f} on validation"
 
 
 def stability(manifest: Manifest, story: Story, searched: Searched) -> str:
@@ -107,12 +108,13 @@ def reproducibility(manifest: Manifest, story: Story, searched: Searched) -> str
 
 def engineering_quality(manifest: Manifest, story: Story, searched: Searched) -> str:
     """Whether what is served is what was found."""
-    parity = story.told.get(PARITY) or {}
-    rows = min(PARITY_ROWS, len(story.labels))
-    equal = f"graph and torch differ by at most {max(parity.values()):.1e} on {rows:,} rows (allowed {TOLERANCE:g})"
+    equal = f"difference of graph and torch {NOT_MEASURED}"
+    if parity := story.told.get(PARITY):
+        rows = min(PARITY_ROWS, len(story.labels))
+        equal = f"graph and torch differ by at most {max(parity.values()):.1e} on {rows:,} rows (allowed {TOLERANCE:g})"
     failed = f"{searched.failed} of {len(searched.tried) + searched.failed} trials failed"
     checks = f"loading checks every file's SHA-256, serving {GOLDEN_ROWS} golden rows"
-    return f"{equal if parity else f'difference of graph and torch {NOT_MEASURED}'}; {failed}; {checks}"
+    return f"{equal}; {failed}; {checks}"
 
 
 def scalability(manifest: Manifest, story: Story, searched: Searched) -> str:
@@ -140,7 +142,7 @@ def eco_friendliness(manifest: Manifest, story: Story, searched: Searched) -> st
     if cpu is None:
         return NOT_MEASURED
     energy = f"{watt_hours(cpu):.2g} Wh, estimated from {cpu:,.0f} CPU-seconds at {WATTS:g} W a busy core"
-    return f"{energy}; CO2 {NOT_MEASURED}: the carbon intensity of the electricity is not known here"
+    return f"{energy}; CO2 not estimated: the carbon intensity of the electricity is not known here"
 
 
 CRITERIA: dict[str, Evidence] = {

@@ -14,8 +14,9 @@ from retrain.search_figures import SHOWN
 from retrain.story import Story
 from retrain.trials import LEAST_DRAWS, Importances, Searched, best_so_far, expected_best, random_draws
 
+PARETO = "pareto.png"
 SURE = 50
-"""Fewer complete trials than this tell little of a dozen choices."""
+"""Fewer trials than this tell little of a dozen choices."""
 
 
 def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
@@ -32,11 +33,12 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield from _against_random(manifest, searched)
     yield from story.picture("search.png", "The score of each trial, the best so far, and random search")
     yield ""
-    yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
-    yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together, and"
-    yield "not for their cost."
-    yield from story.picture("pareto.png", "The score of each trial against the cost of its network")
-    yield ""
+    if PARETO in story.figures:
+        yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
+        yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"
+        yield "and not for their cost."
+        yield from story.picture(PARETO, "The score of each trial against the cost of its network")
+        yield ""
     yield from _importances(searched.importances, story)
 
 
@@ -71,10 +73,9 @@ def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
     count, better = len(searched.tried), metric.greater_is_better
     best = float(best_so_far(searched.ordered, greater_is_better=better)[-1])
     (expected,) = expected_best(draws.scores, (count,), greater_is_better=better)
-    ahead = "ahead of" if metric.gain(best, float(expected)) > 0 else "not ahead of"
-    yield f"The best network reached {metric.name} {best:.4f}, {ahead} the {expected:.4f} to be expected of random"
-    yield f"search with as many trials ({count}): the expected best of {count} draws with replacement from"
-    yield f"the scores of {draws.which} (expected validation performance, Dodge et al. 2019)."
+    yield f"The best network reached {metric.name} {best:.4f}; of random search with as many trials ({count})"
+    yield f"{expected:.4f} was to be expected. That is the expected best of {count} draws with replacement from the"
+    yield f"scores of {draws.which} (expected validation performance, Dodge et al. 2019)."
     if searched.strategy != "random":
         yield "The strategy may have chosen some of these itself, which makes the reference harder to beat."
     if count > len(draws.scores):
@@ -85,9 +86,8 @@ def _importances(found: Importances, story: Story) -> Iterator[str]:
     if not found.shares:
         yield f"Which choices mattered is not known: {found.reason or 'not measured'}."
         return
-    best = round(found.quantile * found.trials)
-    yield f"What set the best {best} of {found.trials} complete trials apart from all of them, as shares of all that"
-    yield "was found (PED-ANOVA, Watanabe et al. 2023)."
+    yield f"What set the best {found.best} of {found.trials} trials apart from all of them, as shares of all that was"
+    yield "found (PED-ANOVA, Watanabe et al. 2023; trials stopped early count as behind those that trained to the end)."
     if found.trials < SURE:
         yield f"Of fewer than {SURE} trials it is a hint, no proof."
     yield from story.picture("importances.png", "The share of each choice in the importance")

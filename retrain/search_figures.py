@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = "#222222"
+INK, FAINT = "#222222", "#b9bdc4"
 ORIGINS = {"portfolio": (GREEN, "default"), "prior": (ORANGE, "from the prior"), "fresh": (GREY, "fresh")}
 SAMPLED = (BLUE, "sampled")
 RANDOM = "#b5444b"
@@ -29,7 +29,9 @@ def draw_search(folder: Path, searched: Searched, metric: Metric) -> list[Path]:
     """Write the pictures of a search into `folder`; none without a trial. The paths."""
     if not searched.tried:
         return []
-    figures = {"search": history(searched, metric), "pareto": pareto(searched, metric)}
+    figures = {"search": history(searched, metric)}
+    if _costs(searched.ordered):
+        figures["pareto"] = pareto(searched, metric)
     if searched.importances.shares:
         figures["importances"] = importances(searched.importances)
     return canvas.save(folder, figures)
@@ -66,15 +68,17 @@ def _alone(width: float, height: float) -> tuple[Figure, tuple[Axes, ...]]:
 
 def _scatter(axes: Axes, ordered: Sequence[Tried], x: Array, low: float, high: float) -> None:
     origins = np.array([one.origin for one in ordered])
-    y = np.clip([one.score for one in ordered], low, high)
+    y = np.array([one.score for one in ordered])
+    inside = (y >= low) & (y <= high)
     for origin in dict.fromkeys(origins):
         colour, label = ORIGINS.get(origin, SAMPLED)
-        own = np.flatnonzero(origins == origin)
+        own = np.flatnonzero((origins == origin) & inside)
         faces = [colour if ordered[int(place)].complete else "none" for place in own]
         axes.scatter(x[own], y[own], s=26, facecolors=faces, edgecolors=colour, zorder=3)
         axes.scatter([], [], s=26, color=colour, label=label)
     if not all(one.complete for one in ordered):
         axes.scatter([], [], s=26, facecolors="none", edgecolors=INK, label="stopped early")
+    _mark_outside(axes, x, y, low, high)
 
 
 def _random(axes: Axes, draws: Draws, steps: Array, unit: float, metric: Metric) -> None:
@@ -92,16 +96,18 @@ def _random(axes: Axes, draws: Draws, steps: Array, unit: float, metric: Metric)
 
 def pareto(searched: Searched, metric: Metric) -> Figure:
     """The validation score of each trial against what its network costs, with the front and the members of the model.
-    Costs are the count of parameters, and the time for one row or else the CPU-seconds of training."""
+    Costs are the count of parameters, and the time for one row or else the CPU-seconds of training; one of them must be
+    known of two trials at least."""
     ordered = searched.ordered
-    kinds = [(label, costs) for label, costs in _costs(ordered) if (costs > 0).sum() > 1]
+    kinds = _costs(ordered)
     figure, panels = canvas.side_by_side(10.5, 4.6) if len(kinds) > 1 else _alone(8.0, 4.6)
     scores = np.array([one.score for one in ordered])
     best = best_so_far(ordered, greater_is_better=metric.greater_is_better)[-1]
     chosen = [one.score for one in searched.chosen]
     low, high = _border(scores, best, *chosen)
     for axes, (label, costs) in zip(panels, kinds, strict=False):
-        _cloud(axes, ordered, costs, np.clip(scores, low, high), metric)
+        _cloud(axes, ordered, costs, scores, metric)
+        _mark_outside(axes, costs, np.where(costs > 0, scores, np.nan), low, high)
         axes.set(xlabel=label, xscale="log")
         _plain_ticks(axes)
     panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -113,11 +119,13 @@ def pareto(searched: Searched, metric: Metric) -> Figure:
     return figure
 
 
-def _costs(ordered: Sequence[Tried]) -> tuple[tuple[str, Array], ...]:
+def _costs(ordered: Sequence[Tried]) -> list[tuple[str, Array]]:
+    """What is known of the costs of two trials at least, 0 where it is not; at most two kinds."""
+    parameters = np.array([float(one.parameters) for one in ordered])
     latency = np.array([one.latency_ms or 0.0 for one in ordered])
-    cpu = ("CPU-seconds of training (log scale)", np.array([one.cpu for one in ordered]))
-    second = ("milliseconds for one row, torch (log scale)", latency) if (latency > 0).sum() > 1 else cpu
-    return ("parameters (log scale)", np.array([float(one.parameters) for one in ordered])), second
+    cpu = np.array([one.cpu for one in ordered])
+    kinds = [("parameters", parameters), ("milliseconds for one row, by torch", latency), ("CPU-seconds", cpu)]
+    return [(f"{label} (log scale)", costs) for label, costs in kinds if (costs > 0).sum() > 1][:2]
 
 
 def _cloud(axes: Axes, ordered: Sequence[Tried], costs: Array, y: Array, metric: Metric) -> None:
@@ -163,7 +171,7 @@ def importances(found: Importances) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 1.12 * max(shares)), xlabel="share of the importance")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_title(f"What it took to be among the best {found.quantile:.0%} of {found.trials} complete trials")
+    axes.set_title(f"What it took to be among the best {found.best} of {found.trials} trials")
     return figure
 
 
@@ -171,10 +179,17 @@ def _axis(metric: Metric) -> str:
     return f"{metric.name} on validation ({'higher' if metric.greater_is_better else 'lower'} is better)"
 
 
-def _border(scores: Array, *kept: float) -> tuple[float, float]:
-    """The range that shows the middle of the scores and those to be kept."""
-    q1, q3 = np.quantile(scores, [0.25, 0.75])
-    reach = 1.5 * max(q3 - q1, 1e-6)
-    low, high = max(scores.min(), q1 - reach), min(scores.max(), q3 + reach)
-    low, high = float(min(low, *kept)), float(max(high, *kept))
+def _border(scores: Array, best: float, *kept: float) -> tuple[float, float]:
+    """The range of scores to show: from the best to twice as far as the median lies behind it, and those to be kept."""
+    reach = best + 2 * (float(np.median(scores)) - best)
+    low, high = (max(reach, scores.min()), best) if reach < best else (best, min(reach, scores.max()))
+    low, high = float(min(low, best, *kept)), float(max(high, best, *kept))
     return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
+
+
+def _mark_outside(axes: Axes, x: Array, scores: Array, low: float, high: float) -> None:
+    """Triangles at the border for scores that lie beyond it."""
+    for beyond, border, marker in ((scores < low, low, "v"), (scores > high, high, "^")):
+        if beyond.any():
+            at = np.full(int(beyond.sum()), border)
+            axes.scatter(x[beyond], at, s=30, color=FAINT, marker=marker, zorder=3, label="worse than the axis shows")

@@ -36,12 +36,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class Importances:
-    """How much each dimension mattered for being among the best `quantile` of `trials` complete trials: shares that sum
-    to 1, the largest first. Without any, `reason` says why."""
+    """How much each dimension mattered for being among the `best` of so many `trials`: shares that sum to 1, the
+    largest first. Without any, `reason` says why."""
 
     shares: tuple[tuple[str, float], ...] = ()
     trials: int = 0
-    quantile: float = 0.0
+    best: int = 0
     reason: str = ""
 
 

@@ -84,7 +84,8 @@ class Mlp(Family):
 
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
         """A chain: one node a layer."""
-        layer = f"linear {choices['width']}\n{choices['normalisation']} norm\n{choices['activation']}"
+        norm = "" if choices["normalisation"] == "none" else f"\n{choices['normalisation']} norm"
+        layer = f"linear {choices['width']}{norm}\n{choices['activation']}"
         return Drawing.chain("inputs", *[layer] * int(choices["depth"]), "output")
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> MlpNet:
