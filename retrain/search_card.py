@@ -88,6 +88,7 @@ def _importances(found: Importances, story: Story) -> Iterator[str]:
         return
     yield f"What set the best {found.best} of {found.trials} trials apart from all of them, as shares of all that was"
     yield "found (PED-ANOVA, Watanabe et al. 2023; trials stopped early count as behind those that trained to the end)."
+    yield "A choice that only some trials have counts by those."
     if found.trials < SURE:
         yield f"Of fewer than {SURE} trials it is a hint, no proof."
     yield from story.picture("importances.png", "The share of each choice in the importance")

@@ -152,12 +152,10 @@ def _plain_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()
-    narrow = high / low < 30
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0) if high / low < 6 else (1.0, 3.0)))
+    subs = (1.0, 2.0, 3.0, 5.0) if high / low < 6 else (1.0, 3.0) if high / low < 300 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if not narrow:
-        axes.xaxis.set_major_locator(LogLocator())
 
 
 def importances(found: Importances) -> Figure:
