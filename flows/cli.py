@@ -10,6 +10,7 @@ import click
 from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
 from flows.commands_report import report, reports
+from flows.commands_search import search
 from flows.commands_task import (
     alerts,
     approve,
@@ -19,7 +20,6 @@ from flows.commands_task import (
     monitor,
     promote,
     rollback,
-    search,
     serve,
     status,
 )

@@ -72,40 +72,6 @@ def _seen_from(path: Path, data: str) -> str:
 
 @click.command()
 @click.argument("task")
-@click.option("--trials", type=click.IntRange(min=1), help="Most trials; default: the task's.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds; default: the task's.")
-@click.option("--seed", type=int, help="Seed; default: the task's.")
-@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
-@click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
-def search(
-    task: str, trials: int | None, seconds: float | None, seed: int | None, workers: int | None, fresh: bool
-) -> None:
-    """Search for a model and register it.
-
-    TASK is the YAML file, or the name of a task that was searched before. The first version becomes the champion; a
-    later one is registered as challenger. A search that was killed goes on from its journal.
-
-    \b
-    Example:
-      everfit search flights.yaml --seconds 600
-    """
-    settings = connect()
-    from flows.progress import listening
-    from flows.search import search as flow
-    from flows.stages import perform
-    from flows.terminal import ProgressLine
-    from flows.workplace import find_task, register_task
-
-    spec = find_task(settings, task)
-    if task != spec.name:
-        register_task(settings, spec)
-    with ProgressLine() as shown, listening(shown):
-        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh)
-    click.echo(f"{spec.name}: version {version}")
-
-
-@click.command()
-@click.argument("task")
 def serve(task: str) -> None:
     """Serve TASK's champion over HTTP until interrupted.
 

@@ -24,14 +24,14 @@ from prefect.runtime import deployment
 
 from flows.approval import ASKED, ask, await_answer
 from flows.intents import Intent, Intents
-from flows.memory import cpu_seconds
 from flows.publishing import alias_of, fetch
-from flows.remedies import TRAINS, challenge, costs, make
+from flows.remedies import TRAINS, challenge, make
 from flows.rows import forget, kept, known_rows, unseen_rows
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
+from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, DataError, InputError, NoModelError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive

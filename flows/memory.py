@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from types import TracebackType
 
@@ -54,8 +53,3 @@ def sample() -> dict[str, int]:
 
 def _short(command: list[str]) -> str:
     return " ".join(part.rsplit("/", 1)[-1] for part in command[:4])[:60]
-
-
-def cpu_seconds() -> float:
-    """CPU-seconds of this process and of its children that have ended."""
-    return sum(os.times()[:4])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.intents import Intent, Intents
-from flows.memory import cpu_seconds
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
 from flows.rows import same_columns
@@ -17,6 +16,7 @@ from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
+from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, InputError, StateError
 from registry.task import Research, Search, TaskSpec
 
@@ -30,10 +30,6 @@ TRAINS = (Remedy.RECALIBRATE, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
 
 FORMER = 3
 """Former champions that may come back, the newest ones."""
-
-WATTS = 12.0
-"""Estimate of what a busy core takes, its share of memory and supply included: energy in the ledger is CPU-time times
-this, no measurement."""
 
 
 def make(
@@ -70,11 +66,6 @@ def make(
         seconds=time.monotonic() - begun,
     )
     return version
-
-
-def costs(cpu: float) -> dict[str, float]:
-    """CPU-seconds and the energy they stand for, in watt-hours, as the ledger holds them."""
-    return {"cpu": round(cpu, 2), "watt_hours": round(cpu * WATTS / 3600, 4)}
 
 
 @stage

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from flows.memory import cpu_seconds
 from flows.stream import Step, Stream, steps
 from flows.traffic import Counts, Server
+from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
 from registry.task import TaskSpec
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
@@ -16,7 +17,8 @@ from flows.stages import say, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
 from registry.database import utc_now
-from registry.errors import BusyError, EverfitError, OutsideError
+from registry.energy import WATTS, costs
+from registry.errors import BusyError, EverfitError, OutsideError, TaskError
 from registry.locks import exclusive
 from registry.sources import read
 
@@ -32,19 +34,37 @@ def search(
     seed: int | None = None,
     workers: int | None = None,
     fresh: bool = False,
+    strategy: str | None = None,
+    families: list[str] | None = None,
 ) -> str:
     """Search for a model of a registered task and register it; the version.
 
-    What is given takes the place of the task's own budget. It becomes the champion if there is none, else the
+    What is given takes the place of the task's own budget and means. It becomes the champion if there is none, else the
     challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
-    begun anew if `fresh`. Raises `BusyError` while another search of the task runs.
+    begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
+    family that is not known.
     """
-    place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers)
+    require_known(strategy, families)
+    means = {"strategy": strategy, "families": None if families is None else tuple(families)}
+    place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
         return search_and_register(place, fresh=fresh)
 
 
-def _budgeted(place: Workplace, **asked: float | None) -> Workplace:
+def require_known(strategy: str | None, families: Sequence[str] | None) -> None:
+    """Raise `TaskError` that names the known ones for a strategy or a family that is not known."""
+    from retrain.families.catalogue import family_named
+    from retrain.search.strategies.catalogue import strategy_named
+
+    if strategy is not None:
+        strategy_named(strategy)
+    for name in families or ():
+        family_named(name)
+    if families is not None and not 0 < len(set(families)) == len(families):
+        raise TaskError(f"expected families that differ from one another, got {', '.join(families) or 'none'}")
+
+
+def _budgeted(place: Workplace, **asked: float | str | tuple[str, ...] | None) -> Workplace:
     """The workplace with what was asked for in its task's search."""
     changes = {name: value for name, value in asked.items() if value is not None}
     budget = place.task.search.model_copy(update=changes)
@@ -65,10 +85,30 @@ def search_and_register(place: Workplace, *, fresh: bool = False) -> str:
     except EverfitError as error:
         intents.end(intent, outcome="failed", reasons=(str(error),), seconds=time.monotonic() - begun)
         raise
-    costs = {"metrics": bundle.manifest.metrics, "trials": bundle.manifest.lineage.trials}
-    intents.end(intent, outcome="registered", version=version, details=costs, seconds=time.monotonic() - begun)
+    intents.end(
+        intent, outcome="registered", version=version, details=_details(bundle), seconds=time.monotonic() - begun
+    )
     show_bundle(place, bundle, version)
     return version
+
+
+def _details(bundle: ModelBundle) -> dict[str, Any]:
+    """What the ledger holds of a search: metrics, how its trials ended, what it took."""
+    lineage = bundle.manifest.lineage
+    cpu = {} if lineage.cpu_seconds is None else costs(lineage.cpu_seconds)
+    ended = {"ended": bundle.candidates.get("search", {}), "wall": round(lineage.seconds, 2)}
+    return {"metrics": bundle.manifest.metrics, "trials": lineage.trials, **ended, **cpu}
+
+
+def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
+    """What a search took, from its entry in the ledger, for a person."""
+    ended = details.get("ended") or {}
+    if ended:
+        counts = (ended.get("complete", 0), ended.get("pruned", 0), ended.get("failed", 0))
+        yield "{} trials trained to the end, {} stopped early, {} failed".format(*counts)
+    if "cpu" in details:
+        wall, cpu = f"{details.get('wall', 0):,.0f} s", f"{details['cpu']:,.0f} CPU-seconds"
+        yield f"{wall}, {cpu} in all processes, about {details['watt_hours']:.2g} Wh (estimated at {WATTS:g} W a core)"
 
 
 def _resumed(intents: Intents, place: Workplace, fresh: bool) -> Intent | None:

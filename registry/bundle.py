@@ -82,6 +82,7 @@ class Lineage(Frozen):
     seed: int
     parent_version: str | None = None
     seconds: float = Field(ge=0, description="wall-clock of the search")
+    cpu_seconds: float | None = Field(None, ge=0, description="CPU-seconds of the search, its workers included")
     trials: int = Field(ge=0)
 
 

@@ -1,52 +1,31 @@
 """The model card: what a model is, on which rows it stands, how good it is beside boosted trees, and what it cannot do.
 
-Markdown, after Mitchell et al. 2019. Every figure in it comes from the test part, which nothing was fitted to.
+Markdown, after Mitchell et al. 2019. Every figure of the model's quality comes from the test part, which nothing was
+fitted to; those of the search are of its validation part, and say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from registry.bundle import FIGURES, Manifest
-from registry.metrics import METRICS, Labels, metrics_for
+from registry.bundle import Manifest
 from registry.schema import Column
-from registry.scoring import Scores
 from retrain.boosted import Boosted
-from retrain.checks import Finding
 from retrain.contest import covered
-from retrain.paired import Interval, blocks_of, clustered
+from retrain.criteria import criteria
+from retrain.search_card import search_part
+from retrain.story import HIGHER, Story, compare, who_wins
 
-CONFIDENCE = 0.95
 SHOWN = 8
-HIGHER = {metric.name: metric.greater_is_better for metric in METRICS} | {"ece": False}
-"""Whether more is better, by metric."""
-
-
-@dataclass(frozen=True)
-class Story:
-    """What a card tells beside the manifest, all of it on the test rows: the model's answers, their labels and times
-    (None without a time column), the boosted reference (None where none was fitted); `told` is the content of
-    `candidates.json`; `findings` are those of the data checks; `figures` the names of the pictures."""
-
-    scores: Scores
-    labels: Labels
-    times: npt.NDArray[np.datetime64] | None
-    boosted: Boosted | None
-    told: Mapping[str, Any]
-    findings: Sequence[Finding] = ()
-    figures: Sequence[str] = field(default=())
 
 
 def card(manifest: Manifest, story: Story) -> str:
     """The card as Markdown."""
-    parts = (_task, _data, _members, _performance, _trust, _figures, _lineage, _limits)
-    lines = [line.rstrip() for part in parts for line in (*part(manifest, story), "")]
-    return "\n".join(lines).rstrip() + "\n"
+    parts = (_task, _data, _members, _performance, _trust, search_part, criteria, _lineage, _limits)
+    told = ([line.rstrip() for line in part(manifest, story)] for part in parts)
+    return "\n\n".join("\n".join(lines) for lines in told if lines) + "\n"
 
 
 def _task(manifest: Manifest, story: Story) -> Iterator[str]:
@@ -71,7 +50,7 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
         "train": "weights, preparation, schema",
         "validation": "choice of candidates, epochs and ensemble",
         "calibration": "temperature and conformal radius",
-        "test": "every figure in this card, looked at once",
+        "test": "every figure of quality below but those of the search, looked at once",
     }
     for part, rows in lineage.rows.items():
         yield f"| {part} | {rows:,} | {uses.get(part, '')} |"
@@ -109,6 +88,8 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
         choices = ", ".join(f"{name} {_choice(value)}" for name, value in candidate.get("choices", {}).items())
         shown = "" if score is None else f"{score:.4f}"
         yield f"| {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} | {choices} |"
+    for number in range(1, len(members) + 1):
+        yield from story.picture(f"network-{number}.png", f"Network {number} of the ensemble as a graph")
     yield from _warm_start(manifest, story)
 
 
@@ -192,29 +173,6 @@ def _bold(text: str, wins: bool) -> str:
     return f"**{text}**" if wins else text
 
 
-def compare(manifest: Manifest, story: Story, boosted: Boosted) -> Interval:
-    """The model's gain over the boosted trees on the same rows, with bounds that take days or runs as blocks."""
-    metric = metrics_for(manifest.task.problem)[manifest.task.metric]
-    mine, theirs = story.scores.scores, boosted.scores
-    gain = metric.gain(metric.value(story.labels, mine), metric.value(story.labels, theirs))
-    sign = 1 if metric.greater_is_better else -1
-    influence = sign * (metric.influence(story.labels, mine) - metric.influence(story.labels, theirs))
-    return clustered(influence, blocks_of(story.times, len(story.labels)), gain, confidence=CONFIDENCE)
-
-
-def who_wins(manifest: Manifest, gain: Interval) -> str:
-    """One sentence on who is ahead, and whether that is sure."""
-    metric = manifest.task.metric
-    if not np.isfinite(gain.low):
-        return f"Nobody can be called ahead: {metric} or its error is undefined on these rows."
-    bounds = f"the difference in {metric} is {gain.value:+.4f}, between {gain.low:+.4f} and {gain.high:+.4f} with 90 %"
-    if gain.low > 0:
-        return f"This model is ahead of boosted trees: {bounds} confidence."
-    if gain.high < 0:
-        return f"**Boosted trees are ahead of this model**: {bounds} confidence."
-    return f"Neither is surely ahead: {bounds} confidence."
-
-
 def _trust(manifest: Manifest, story: Story) -> Iterator[str]:
     task, share = manifest.task, float(covered(story.scores, story.labels).mean())
     what = "conformal set" if manifest.target.classes else "conformal interval"
@@ -229,10 +187,9 @@ def _trust(manifest: Manifest, story: Story) -> Iterator[str]:
     elif story.scores.interval is not None:
         width = float(np.mean(story.scores.interval[:, 1] - story.scores.interval[:, 0]))
         yield f"- An interval is {width:.4g} wide on average."
-
-
-def _figures(manifest: Manifest, story: Story) -> Iterator[str]:
-    yield from (f"![{name}]({FIGURES}/{name})" for name in story.figures)
+    yield from story.picture("calibration.png", "What was said with a probability, and how often it came true")
+    yield from story.picture("confusion.png", "Predicted against true classes")
+    yield from story.picture("residuals.png", "True less predicted against predicted")
 
 
 def _lineage(manifest: Manifest, story: Story) -> Iterator[str]:

@@ -43,6 +43,8 @@ REFERENCE_ROWS = 2_000
 _BATCH = 4_096
 SCALE = "scale"
 """Key of `candidates.json` with a regression target's scale."""
+PARITY = "parity"
+"""Key of `candidates.json` with the differences between graph and torch, by output."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,15 @@ def write_model(
     graph = Graph.open(folder / MODEL, schema, target.problem)
     rows = schema.conform(test)
     drawn = np.random.default_rng(seed).permutation(len(rows))
-    check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]])
+    parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]])
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
         for name, value in member.module.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
-    (folder / CANDIDATES).write_text(json.dumps(_candidates(members, study, calibration), indent=1), encoding="utf-8")
+    told = {**_candidates(members, study, calibration), PARITY: parity}
+    (folder / CANDIDATES).write_text(json.dumps(told, indent=1), encoding="utf-8")
     answers = graph.predict(rows)
     known = _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS])
     if times is not None:
@@ -162,12 +165,14 @@ def member_outputs(members: Sequence[Member], conformed: pd.DataFrame) -> Array:
 
 def check_parity(
     graph: Graph, members: Sequence[Member], calibration: Calibration, target: Target, conformed: pd.DataFrame
-) -> None:
-    """Raise `BundleError` when the graph's answers differ from torch, numpy preparation and numpy calibration."""
+) -> dict[str, float]:
+    """The largest difference of each output between the graph and torch, numpy preparation and numpy calibration.
+    Raises `BundleError` when one is too large."""
     weights = np.array([member.weight for member in members])
     expected = calibration.scores(member_outputs(members, conformed), weights, target)
     found = differences(graph.predict(conformed), expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
+    return found
 
 
 def refuse_names(schema: Schema) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from registry.errors import TaskError
 from registry.schema import Frozen
-from retrain.families.drawing import Drawing, in_line
+from retrain.families.drawing import Drawing
 from retrain.families.embeddings import InputEncoder
 from retrain.families.parameters import Choice, Parameter
 
@@ -122,10 +122,6 @@ class Family(ABC):
         weights are inherited place by place. Empty for families whose networks differ in sizes."""
         return {}
 
-    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
-        """The architecture as a graph."""
-        return in_line((self.name,))
-
     def adjacency_encoding(self, choices: Mapping[str, Choice]) -> tuple[int, ...] | None:
         """Which operation is where, as zeros and ones of one length for the family; None for one without a graph."""
         return None
@@ -134,6 +130,10 @@ class Family(ABC):
         """Which paths of operations lead from input to output, as zeros and ones of one length for the family (White,
         Neiswanger & Savani 2019, arXiv 1910.11858); None for a family without a graph."""
         return None
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """The network as a graph, by the choices that describe it."""
+        return Drawing.chain("inputs", self.name, "output")
 
     @abstractmethod
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, Candidate
-from retrain.families.drawing import Drawing, in_line
+from retrain.families.drawing import Drawing
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
 from retrain.families.spaces import Space
@@ -79,8 +79,8 @@ class Chains(Space):
         return {f"layer {place}": _label(layer) for place, layer in enumerate(_plan(choices), start=1)}
 
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
-        """Layer after layer, and the head."""
-        return in_line([*(_label(layer) for layer in _plan(choices)), "linear"])
+        """A chain: one node a layer."""
+        return Drawing.chain("inputs", *(_label(layer) for layer in _plan(choices)), "output")
 
 
 def _layer_dimensions(place: int, modality: Modality) -> tuple[Parameter, ...]:

@@ -64,7 +64,7 @@ class Graphs(CellSpace):
             if node in {one for link in links for one in link}
         }
         edges = ((names[source], names[target], "") for source, target in sorted(links))
-        return Drawing(tuple(names.values()), tuple(edges), caption(choices))
+        return Drawing.named(tuple(names.values()), edges, caption(choices))
 
 
 def _links(choices: Mapping[str, Choice]) -> Links:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
-from retrain.families.drawing import Drawing, in_line
+from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 
@@ -83,9 +83,10 @@ class Mlp(Family):
         )
 
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
-        """Layer after layer, and the head."""
-        layer = f"linear {choices['width']} {choices['activation']}"
-        return in_line([*[layer] * int(choices["depth"]), "linear"])
+        """A chain: one node a layer."""
+        norm = "" if choices["normalisation"] == "none" else f"\n{choices['normalisation']} norm"
+        layer = f"linear {choices['width']}{norm}\n{choices['activation']}"
+        return Drawing.chain("inputs", *[layer] * int(choices["depth"]), "output")
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> MlpNet:
         """The network of a candidate."""

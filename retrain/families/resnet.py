@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, NORMALISATIONS, Candidate, Family, TabularNet
-from retrain.families.drawing import Drawing, in_line
+from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 
@@ -125,9 +125,15 @@ class ResNets(Family):
         )
 
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
-        """The first layer, block after block, and the head."""
-        block = f"residual {choices['width']} x {choices['expansion']} {choices['activation']}"
-        return in_line([f"linear {choices['width']}", *[block] * int(choices["depth"]), "linear"])
+        """A chain of sums, each of the one before and of a block on it."""
+        width, inner = int(choices["width"]), int(int(choices["width"]) * float(choices["expansion"]))
+        block = f"{choices['normalisation']} norm\nlinear {inner}\n{choices['activation']}\nlinear {width}"
+        nodes, edges = ["inputs", f"linear {width}"], [(0, 1, "")]
+        for _ in range(int(choices["depth"])):
+            at = len(nodes) - 1
+            nodes += [block, "+"]
+            edges += [(at, at + 1, ""), (at + 1, at + 2, ""), (at, at + 2, "")]
+        return Drawing((*nodes, "output"), (*edges, (len(nodes) - 1, len(nodes), "")))
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> ResNet:
         """The network of a candidate."""

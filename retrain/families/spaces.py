@@ -132,7 +132,7 @@ def drawn(wirings: Mapping[str, Wiring], caption: str) -> Drawing:
         for prefix, one in wirings.items()
         for edge in one.edges
     )
-    return Drawing(nodes, edges, caption)
+    return Drawing.named(nodes, edges, caption)
 
 
 def caption(choices: Mapping[str, Choice]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import safetensors.torch
 
 from registry.bundle import ModelBundle
@@ -18,8 +19,8 @@ from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs
 from retrain.families.catalogue import family_named
-from retrain.figures import Tried
 from retrain.search import plan as plans
+from retrain.search.account import account
 from retrain.search.heritage import Elders
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
@@ -32,7 +33,9 @@ KEPT = 50
 """The best trials whose candidates a bundle keeps."""
 
 
-def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finish, elders: Elders) -> ModelBundle:
+def close(
+    material: Material, folder: Path, plan: Plan, study: optuna.Study, out: Path, finish: Finish, elders: Elders
+) -> ModelBundle:
     """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result."""
     tried = plans.read_results(folder)
     results = ranked(tried, greater_is_better=plan.greater_is_better)
@@ -43,10 +46,13 @@ def close(material: Material, folder: Path, plan: Plan, out: Path, finish: Finis
         finish.tell("ensemble", "choosing the ensemble, calibration")
         members = assemble(material, folder, plan, results, elders)
         calibration = calibrate(material, members, elders)
+        facts = [(one.candidate.get("seed"), one.candidate.get("score")) for one in members]
+        chosen = {one.number for one in results if (one.seed, one.score) in facts}
+        validation = validated(material, members, calibration, elders)
         told = replace(
             finish,
             study=[_told(result) for result in promising(tried, plan)[:KEPT]],
-            tried=[Tried(one.number, one.score, one.origin, one.state == "complete") for one in tried],
+            searched=account(study, plan, tried, chosen, validation),
         )
         return seal(material, members, calibration, out, told)
 
@@ -111,6 +117,19 @@ def calibrate(material: Material, members: Sequence[Member], elders: Elders) -> 
     return Calibration.fit(
         outputs, weights, material.labels[rows], coverage=material.task.coverage, scale=material.scale
     )
+
+
+def validated(material: Material, members: Sequence[Member], calibration: Calibration, elders: Elders) -> float | None:
+    """The metric of the whole calibrated model on the validation rows that no elder has seen; None without any."""
+    rows = material.parts.validation
+    rows = rows[material.after(elders.until, rows)] if elders.members else rows
+    if not len(rows):
+        return None
+    weights = np.array([member.weight for member in members])
+    outputs = member_outputs(members, material.conformed.iloc[rows])
+    scores = calibration.scores(outputs, weights, material.target).scores
+    metric = metrics_for(material.task.problem)[material.task.metric]
+    return metric.value(material.labels[rows], np.asarray(scores, dtype=np.float64))
 
 
 def _told(result: Result) -> dict[str, Any]:

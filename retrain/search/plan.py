@@ -93,7 +93,8 @@ class Plan(Frozen):
 
 
 class Result(Frozen):
-    """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights."""
+    """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights; `cpu`
+    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs."""
 
     number: int
     candidate: Candidate
@@ -106,6 +107,9 @@ class Result(Frozen):
     seconds: float
     ending: str
     inherited: bool = False
+    cpu: float = 0.0
+    parameters: int = 0
+    latency_ms: float | None = None
 
 
 def write_json(path: Path, value: pydantic.BaseModel) -> None:

@@ -23,11 +23,15 @@ from registry.schema import as_datetimes
 from registry.scoring import Scores
 from retrain.boosted import Boosted, evaluate, fit_boosted
 from retrain.calibration import Calibration
-from retrain.card import Story, card
+from retrain.card import card
 from retrain.export import Member, write_model
-from retrain.figures import Tried, draw
+from retrain.figures import draw
 from retrain.members import TRAINED_UNTIL, annotate
+from retrain.network_figure import draw_networks
 from retrain.search.material import Material
+from retrain.search_figures import draw_search
+from retrain.story import Story
+from retrain.trials import Searched
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Finish:
     """What a bundle is told beside its members: where it comes from, what it cost, and what later searches begin with.
 
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
+    `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds.
     """
 
@@ -46,7 +51,8 @@ class Finish:
     tell: Callable[[str, str], None]
     heritage: Mapping[str, Any] = field(default_factory=dict)
     study: Sequence[Mapping[str, Any]] = ()
-    tried: Sequence[Tried] = ()
+    searched: Searched | None = None
+    cpu: Callable[[], float] | None = None
     parent: Manifest | None = None
 
 
@@ -59,7 +65,7 @@ def seal(
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
     boosted = _boosted(material, finish.seed) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
-    _present(material, manifest, answers, boosted, finish.tried, out)
+    _present(material, manifest, answers, boosted, finish, out)
     return ModelBundle.seal(out, manifest)
 
 
@@ -84,7 +90,8 @@ def _write(
         seed=finish.seed,
     )
     until = None if finish.until is None else finish.until.isoformat()
-    annotate(out / CANDIDATES, **{TRAINED_UNTIL: until, "heritage": dict(finish.heritage)})
+    counts = {} if finish.searched is None else {"search": finish.searched.counts()}
+    annotate(out / CANDIDATES, **{TRAINED_UNTIL: until, "heritage": dict(finish.heritage)}, **counts)
     return answers
 
 
@@ -121,7 +128,8 @@ def _manifest(
             seed=finish.seed,
             parent_version=finish.parent_version,
             seconds=finish.seconds(),
-            trials=len(finish.tried),
+            cpu_seconds=None if finish.cpu is None else finish.cpu(),
+            trials=0 if finish.searched is None else len(finish.searched.tried),
         ),
     )
 
@@ -139,20 +147,25 @@ def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> E
 
 
 def _present(
-    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted | None, tried: Sequence[Tried], out: Path
+    material: Material, manifest: Manifest, answers: Scores, boosted: Boosted | None, finish: Finish, out: Path
 ) -> None:
     """Write the figures and the card."""
     task, rows = material.task, material.parts.test
     labels = material.labels[rows]
-    pictures = draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores), tried)
+    told = json.loads((out / CANDIDATES).read_text(encoding="utf-8"))
+    pictures = draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores))
+    pictures += draw_networks(out / FIGURES, told["members"])
+    if finish.searched is not None:
+        pictures += draw_search(out / FIGURES, finish.searched, metrics_for(task.problem)[task.metric])
     story = Story(
         scores=answers,
         labels=labels,
         times=None if task.time is None else as_datetimes(material.frame[task.time], task.time).to_numpy()[rows],
         boosted=boosted,
-        told=json.loads((out / CANDIDATES).read_text(encoding="utf-8")),
+        told=told,
         findings=material.findings,
         figures=[path.name for path in pictures],
+        searched=finish.searched,
     )
     (out / CARD).write_text(card(manifest, story), encoding="utf-8")
 

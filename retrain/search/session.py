@@ -23,6 +23,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from registry.bundle import ModelBundle
+from registry.energy import cpu_seconds
 from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
@@ -73,7 +74,7 @@ def search(
     (`enough.py`). Raises `DataError` for fatal findings, `BusyError` while another search holds the folder,
     `OutsideError` when workers keep dying.
     """
-    begin = time.monotonic()
+    begin, cpu = time.monotonic(), cpu_seconds()
     strategy_named(task.search.strategy)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, f"the search for {task.name}"):
@@ -83,6 +84,7 @@ def search(
             shutil.rmtree(home, ignore_errors=True)
         budget = Budget(begin, trials, seconds, seed, enough)
         session = Session(task, home, budget, prior, progress)
+        earlier = sum(one.cpu for one in plans.read_results(home))  # what a session that was killed has left
         material, study = session.run(frame)
         finish = Finish(
             data_hash=data_hash,
@@ -90,10 +92,11 @@ def search(
             parent_version=parent_version,
             until=material.newest(material.parts.train),
             heritage=session.heirlooms(study),
-            seconds=lambda: time.monotonic() - begin,
+            seconds=lambda: session.spent + time.monotonic() - begin,
+            cpu=lambda: earlier + cpu_seconds() - cpu,
             tell=session.stage,
         )
-        return close(material, home, session.plan, out, finish, session.elders)
+        return close(material, home, session.plan, study, out, finish, session.elders)
 
 
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:

@@ -27,6 +27,7 @@ from retrain.families.catalogue import family_named
 from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.asking import propose
+from retrain.search.footprint import parameters_of, single_row_ms
 from retrain.search.journal import locked, open_study
 from retrain.search.plan import Plan, Result
 from retrain.search.pruning import first_rung, halving, rungs
@@ -113,7 +114,7 @@ class Worker:
                 return trial, candidate
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
-        seed = self.plan.seed * 10_000 + trial.number
+        seed, cpu = self.plan.seed * 10_000 + trial.number, time.process_time()
         network, inherited = self._network(trial, candidate, seed)
         try:
             trained = self._train(trial, candidate, network, seed)
@@ -134,6 +135,9 @@ class Worker:
             seconds=time.monotonic() - start,
             ending=trained.ending,
             inherited=inherited,
+            cpu=time.process_time() - cpu,
+            parameters=parameters_of(network),
+            latency_ms=single_row_ms(network, self.arrays.of(candidate.text("scaling"))[1]),
         )
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
         tell(self.study, result)

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
+from flows.commands_search import first_sentence
 from registry.task import load
 from tests.handmade import make_frame
 
@@ -97,6 +98,13 @@ def test_init_never_overwrites(home: Path) -> None:
         (("search", "wrong.yaml"), "polcy: unknown key (did you mean 'policy'?)"),
         (("search", "gone.yaml"), "gone.yaml: cannot be read"),
         (("search", "nobody"), "unknown task 'nobody'"),
+        (("search", "right.yaml", "--strategy", "tpee"), "unknown strategy 'tpee'"),
+        (("search", "right.yaml", "--space", "mlp, resnt"), "unknown family 'resnt': expected one of "),
+        (
+            ("search", "right.yaml", "--space", "mlp,mlp"),
+            "expected families that differ from one another, got mlp, mlp",
+        ),
+        (("search", "right.yaml", "--space", ""), "unknown family ''"),
         (("serve", "nobody"), "unknown task 'nobody'"),
         (("monitor", "nobody"), "unknown task 'nobody'"),
         (("alerts", "nobody"), "unknown task 'nobody'"),
@@ -116,9 +124,13 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
     (home / "wrong.yaml").write_text(
         "name: wrong\nsource: {path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\npolcy: {}\n"
     )
+    (home / "right.yaml").write_text(
+        "name: right\nsource: {kind: file, path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\n"
+    )
     done = run(*arguments)
     assert done.exit_code == 2, done.output
     assert words in done.stderr
+    assert not (home / "home" / "tasks").exists()
     assert done.stderr.startswith("everfit: ")
     assert "Traceback" not in done.stderr
     assert not list(home.glob("gone*"))
@@ -126,12 +138,39 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nonsense",), ("init",), ("init", "x.csv"), ("search", "x", "--trials", "0"), ("replay", "x", "--delay", "soon")],
+    [
+        ("nonsense",),
+        ("init",),
+        ("init", "x.csv"),
+        ("search",),
+        ("search", "x", "--trials", "0"),
+        ("replay", "x", "--delay", "soon"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.exit_code == 2
     assert "Usage:" in done.stderr
+
+
+def test_strategies_and_spaces_are_listed_without_task_or_home(home: Path) -> None:
+    from retrain.families.catalogue import FAMILIES
+    from retrain.search.strategies.catalogue import STRATEGIES
+
+    done = run("search", "--list")
+    assert done.exit_code == 0
+    spaces = done.output[done.output.index("Spaces") :]
+    assert [line.split()[0] for line in spaces.splitlines()[1:] if line[2:3].strip()] == [one.name for one in FAMILIES]
+    flat = " ".join(done.output.split())
+    for one in (*STRATEGIES, *FAMILIES):
+        assert f"{one.name} {first_sentence(one.__doc__ or '')}" in flat
+        assert not one.paper or f"[{one.paper}]" in flat
+    assert not (home / "home").exists()
+
+
+def test_the_first_sentence_ends_where_it_ends() -> None:
+    assert first_sentence("Trees (Falkner et al. 2018),\n    joint. More.") == "Trees (Falkner et al. 2018), joint."
+    assert first_sentence("One alone") == "One alone"
 
 
 def test_wrong_settings_name_their_variable(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from flows.intents import Intents
-from flows.search import _question, search
+from flows.search import _question, cost_lines, search
 from flows.workplace import Workplace, register_task
-from registry.errors import BusyError, DataError
+from registry.errors import BusyError, DataError, TaskError
 from registry.locks import exclusive
 from tests.flows.conftest import TINY_SEARCH
 from tests.handmade import make_frame
@@ -27,6 +28,12 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert (intent.kind, promotion.kind, found.kind, found.outcome) == ("intent", "promotion", "search", "registered")
     assert promotion.at == place.versions.fetch("handmade", version).manifest.lineage.known_until
     assert found.details["metrics"]["boosted"].keys() == found.details["metrics"]["champion"].keys()
+    assert sum(found.details["ended"].values()) == 1
+    assert found.details["cpu"] > 0
+    trials, took = cost_lines(found.details)
+    assert trials == "1 trials trained to the end, 0 stopped early, 0 failed"
+    assert re.fullmatch(r"\d+ s, \d+ CPU-seconds in all processes, about 0\.\d+ Wh \(estimated at 12 W a core\)", took)
+    assert list(cost_lines({"trials": 3})) == []
 
 
 def test_a_search_killed_before_its_end_is_completed_once(place: Workplace, tmp_path: Path) -> None:
@@ -50,6 +57,17 @@ def test_a_task_that_changed_is_not_answered_with_the_old_search(place: Workplac
     assert [entry.outcome for entry in place.ledger.read(kinds={"search"})] == ["failed", "failed"]
     assert intents.open("search") is None
     assert len(place.versions.list("handmade")) == 1
+
+
+def test_strategy_and_families_of_one_run(make_place: Callable[..., Workplace]) -> None:
+    place = make_place(search={**TINY_SEARCH, "trials": 1})
+    version = search.fn("handmade", strategy="random", families=["resnet"])
+    bundle = place.versions.fetch("handmade", version)
+    assert (bundle.manifest.task.search.strategy, bundle.manifest.task.search.families) == ("random", ("resnet",))
+    assert {one["candidate"]["family"] for one in bundle.candidates["members"]} == {"resnet"}
+    assert place.task.search.families != ("resnet",)
+    with pytest.raises(TaskError, match="unknown family 'resnt'"):
+        search.fn("handmade", families=["resnt"])
 
 
 def test_two_searches_at_once(place: Workplace) -> None:

@@ -13,9 +13,10 @@ from registry.schema import LeftOut
 from registry.scoring import Scorer
 from registry.task import Problem
 from retrain.boosted import Boosted, evaluate
-from retrain.card import Story, card, compare, who_wins
+from retrain.card import card
 from retrain.checks import Finding
 from retrain.paired import Interval
+from retrain.story import Story, compare, who_wins
 from tests.handmade import make_bundle, make_frame
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
@@ -35,7 +36,9 @@ def tell(tmp_path: Path, problem: Problem = "binary", other: float = 0.5) -> tup
     boosted = Boosted(evaluate(labels, theirs, problem), theirs, rounds=33, seconds=1.25)
     metrics = {"champion": evaluate(labels, scores.scores, problem), "boosted": boosted.metrics}
     manifest = bundle.manifest.model_copy(update={"metrics": metrics})
-    return manifest, Story(scores, labels, frame["when"].to_numpy(), boosted, TOLD, figures=("search.png",))
+    return manifest, Story(
+        scores, labels, frame["when"].to_numpy(), boosted, TOLD, figures=("calibration.png", "network-1.png")
+    )
 
 
 @pytest.mark.parametrize("problem", ["binary", "multiclass", "regression"])
@@ -50,7 +53,10 @@ def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) 
     assert text.index("| 0.75 | mlp") < text.index("| 0.25 | resnet")
     assert f"{manifest.metrics['champion'][METRIC[problem]]:.4f}" in text
     assert "promised 90%" in text
-    assert "![search.png](figures/search.png)" in text
+    assert "![Network 1 of the ensemble as a graph](figures/network-1.png)" in text
+    assert text.index("network-1.png") < text.index("## Performance") < text.index("figures/calibration.png")
+    assert "## Search" not in text
+    assert "criteria" not in text
     assert "33 rounds" in text
     assert "None" not in text
     assert "nan" not in text

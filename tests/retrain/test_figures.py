@@ -1,4 +1,4 @@
-"""Each picture is drawn from real numbers, says what it shows, and leaves no state behind."""
+"""Each picture of the test rows is drawn from real numbers, says what it shows, and leaves no state behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.metrics import metrics_for
 from registry.target import Target
 from registry.task import Problem
 from retrain import figures
@@ -29,34 +28,25 @@ def made(problem: Problem, rows: int = 3_000, classes: int = 3) -> tuple[np.ndar
     return labels, p, Target(problem=problem, classes=names)
 
 
-def tried(count: int = 40) -> list[figures.Tried]:
-    origins = ["portfolio"] * 4 + ["prior", "fresh"] * 3 + ["sampled"] * count
-    scores = 0.7 + 0.1 * (1 - np.exp(-np.arange(count) / 10)) - RNG.exponential(0.02, count)
-    scores[7] = 0.1
-    return [figures.Tried(n, float(scores[n]), origins[n], n % 3 != 1) for n in range(count)]
-
-
 @pytest.mark.parametrize(
     ("problem", "names"),
     [
-        ("binary", ["calibration", "confusion", "search"]),
-        ("multiclass", ["calibration", "confusion", "search"]),
-        ("regression", ["residuals", "search"]),
+        ("binary", ["calibration", "confusion"]),
+        ("multiclass", ["calibration", "confusion"]),
+        ("regression", ["residuals"]),
     ],
 )
 def test_all_pictures_of_a_problem_are_written(problem: Problem, names: list[str], tmp_path: Path) -> None:
     task = make_task(problem, metric={"multiclass": "log_loss", "regression": "rmse"}.get(problem, "auc"))
     labels, scores, target = made(problem)
-    paths = figures.draw(tmp_path / "figures", task, target, labels, scores, tried())
+    paths = figures.draw(tmp_path / "figures", task, target, labels, scores)
     assert [path.stem for path in paths] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_the_same_numbers_give_the_same_picture(tmp_path: Path) -> None:
     labels, scores, target = made("binary", 300)
-    one, again = (
-        figures.draw(tmp_path / name, make_task(), target, labels, scores, tried())[0].read_bytes() for name in "ab"
-    )
+    one, again = (figures.draw(tmp_path / name, make_task(), target, labels, scores)[0].read_bytes() for name in "ab")
     assert one == again
 
 
@@ -67,8 +57,6 @@ def test_titles_and_axes_say_what_is_shown() -> None:
     assert below.get_xlabel() == "predicted probability of 'yes'"
     counts = sum(patch.get_height() for patch in below.patches)
     assert counts == 3_000
-    (axes,) = figures.search_history(tried(), metrics_for("binary")["auc"], reference=[0.7, 0.72]).axes
-    assert axes.get_ylabel() == "auc on validation (higher is better)"
 
 
 def test_many_classes_are_pooled() -> None:
@@ -79,10 +67,8 @@ def test_many_classes_are_pooled() -> None:
     assert names[-1] == "other"
 
 
-def test_few_rows_one_trial_and_constant_predictions(tmp_path: Path) -> None:
-    one = [figures.Tried(0, 0.5)]
-    for problem in ("binary", "regression"):
+def test_few_rows_and_constant_predictions(tmp_path: Path) -> None:
+    for problem, count in (("binary", 2), ("regression", 1)):
         labels, scores, target = made(problem, 3)  # type: ignore[arg-type]
         task = make_task(problem)  # type: ignore[arg-type]
-        assert len(figures.draw(tmp_path / problem, task, target, labels, np.zeros_like(scores), one)) >= 2
-        assert "search" not in figures.draw(tmp_path / problem, task, target, labels, scores, [])[0].stem
+        assert len(figures.draw(tmp_path / problem, task, target, labels, np.zeros_like(scores))) == count

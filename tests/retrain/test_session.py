@@ -49,7 +49,9 @@ def test_a_search_ends_in_a_bundle_that_works(tmp_path: Path) -> None:
     _check_bundle(bundle, frame, task)
     assert list(dict.fromkeys(one.stage for one in seen))[:2] == ["preparation", "search"]
     assert (max(one.finished for one in seen), seen[-1].metric) == (3, task.metric)
-    assert len(plans.read_results(only(tmp_path / "study"))) == 3
+    results = plans.read_results(only(tmp_path / "study"))
+    assert len(results) == 3
+    assert all(one.cpu > 0 and one.parameters > 100 and one.latency_ms > 0 for one in results)
 
 
 def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
@@ -62,6 +64,14 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert (manifest.reference.value < good) == (task.metric == "rmse")
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
+    assert manifest.lineage.cpu_seconds > 0
+    assert sum(bundle.candidates["search"].values()) == 3
+    assert max(bundle.candidates["parity"].values()) < 1e-4
+    pictures = {name.removeprefix("figures/") for name in manifest.files if name.startswith("figures/")}
+    assert {"network-1.png", "search.png", "pareto.png"} <= pictures
+    shown = (bundle.folder / "card.md").read_text(encoding="utf-8")
+    assert all(f"](figures/{name})" in shown for name in pictures)
+    assert "## The ten criteria" in shown
     Scorer.load(bundle).self_test()
 
 

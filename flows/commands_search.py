@@ -1,0 +1,118 @@
+"""The command `search`: from a task to a registered model, and the list of what there is to search with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from click.formatting import wrap_text
+
+from flows.door import connect
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+    from registry.task import TaskSpec
+    from retrain.families.base import Family
+    from retrain.search.strategies.base import Strategy
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--trials", type=click.IntRange(min=1), help="Most trials; default: the task's.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds; default: the task's.")
+@click.option("--seed", type=int, help="Seed; default: the task's.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
+@click.option("--strategy", help="How candidates are chosen, this time; default: the task's.")
+@click.option("--space", metavar="NAME[,NAME]", help="Families of networks, this time; default: the task's.")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
+@click.option("--list", "listed", is_flag=True, help="Show the strategies and the spaces there are; needs no TASK.")
+def search(
+    task: str | None,
+    trials: int | None,
+    seconds: float | None,
+    seed: int | None,
+    workers: int | None,
+    strategy: str | None,
+    space: str | None,
+    fresh: bool,
+    listed: bool,
+) -> None:
+    """Search for a model and register it.
+
+    TASK is the YAML file, or the name of a task that was searched before. The first version becomes the champion; a
+    later one is registered as challenger. A search that was killed goes on from its journal.
+
+    \b
+    Example:
+      everfit search flights.yaml --seconds 600
+      everfit search flights.yaml --strategy random --space mlp
+      everfit search --list
+    """
+    if listed:
+        click.echo("\n".join(means()))
+        return
+    if task is None:
+        raise click.UsageError("Missing argument 'TASK' (or --list).")
+    settings = connect()
+    from flows.progress import listening
+    from flows.search import require_known
+    from flows.search import search as flow
+    from flows.stages import perform
+    from flows.terminal import ProgressLine
+    from flows.workplace import find_task, register_task
+
+    spec = find_task(settings, task)
+    families = None if space is None else [name.strip() for name in space.split(",")]
+    require_known(strategy, families)
+    if task != spec.name:
+        register_task(settings, spec)
+    with ProgressLine() as shown, listening(shown):
+        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
+    click.echo(f"{spec.name}: version {version}")
+    for line in _costs(settings, spec, version):
+        click.echo(f"  {line}")
+
+
+def _costs(settings: Settings, spec: TaskSpec, version: str) -> Iterator[str]:
+    """What the search took, by the ledger."""
+    from flows.search import cost_lines
+    from flows.workplace import Workplace
+
+    entries = Workplace.open(settings, spec).ledger.read(kinds={"search"})
+    found = [entry for entry in entries if entry.version == version]
+    return cost_lines(found[-1].details) if found else iter(())
+
+
+def means() -> Iterator[str]:
+    """The strategies and spaces as lines: name, the first sentence of the docstring, the paper."""
+    from retrain.families.catalogue import FAMILIES
+    from retrain.search.strategies.catalogue import STRATEGIES
+
+    yield "Strategies (`--strategy NAME`, or `search.strategy` in the task):"
+    yield from _table(STRATEGIES)
+    yield ""
+    yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
+    yield from _table(FAMILIES)
+
+
+def _table(entries: Sequence[type[Strategy]] | Sequence[Family]) -> Iterator[str]:
+    width = max(len(one.name) for one in entries)
+    for one in entries:
+        sentence = first_sentence(one.__doc__ or "")
+        paper = f" [{one.paper}]" if one.paper else ""
+        indented = wrap_text(
+            f"{sentence}{paper}", 110, initial_indent=f"  {one.name:<{width}}  ", subsequent_indent=" " * (width + 4)
+        )
+        yield indented
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring on one line.
+
+    >>> first_sentence("Trees (Bergstra et al. 2011),\\n    joint. More.")
+    'Trees (Bergstra et al. 2011), joint.'
+    """
+    flat = " ".join(text.split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z])", flat)[0]

@@ -1,0 +1,81 @@
+"""What a finished study did and took, for the card."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from retrain.families.base import Candidate
+from retrain.families.catalogue import family_named
+from retrain.search.importance import importances
+from retrain.search.plan import Plan, Result
+from retrain.search.portfolio import portfolio
+from retrain.search.tally import RUN
+from retrain.trials import Searched, Tried
+
+
+def account(
+    study: optuna.Study, plan: Plan, results: Sequence[Result], chosen: Collection[int], validation: float | None
+) -> Searched:
+    """A study's account. `chosen` are the numbers of the trials in the ensemble, `validation` is its metric there."""
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    spans = [span for one in results if (span := span_of(one, trials.get(one.number))) is not None]
+    tried = {architecture(result.candidate) for result in results}
+    return Searched(
+        strategy=plan.strategy,
+        families=plan.families,
+        workers=plan.workers,
+        tried=tuple(_tried(result, result.number in chosen) for result in results),
+        failed=sum(map(_failed, trials.values())),
+        wall=covered_seconds(spans),
+        busy=sum(one.seconds for one in results),
+        architectures=len(tried),
+        novel=len(tried - {architecture(candidate) for candidate in portfolio(plan.space)}),
+        validation=validation,
+        importances=importances(study),
+    )
+
+
+def architecture(candidate: Candidate) -> str:
+    """A candidate's network without its training: equal for isomorphic networks."""
+    family = family_named(candidate.family)
+    names = {one.name for one in family.parameters()}
+    own = family.canonical({name: value for name, value in candidate.choices.items() if name in names})
+    return Candidate(family=candidate.family, choices=own).key
+
+
+def span_of(result: Result, trial: FrozenTrial | None) -> tuple[datetime, datetime] | None:
+    """When a finished trial ran. Its end is not when the study was told: that may be after a kill."""
+    if trial is None or trial.datetime_start is None:
+        return None
+    return trial.datetime_start, trial.datetime_start + timedelta(seconds=result.seconds)
+
+
+def covered_seconds(spans: Sequence[tuple[datetime, datetime]]) -> float:
+    """The seconds in which at least one of the spans lies."""
+    total, until = 0.0, datetime.min
+    for begin, end in sorted(spans):
+        total += max(0.0, (end - max(begin, until)).total_seconds()) if end > until else 0.0
+        until = max(until, end)
+    return total
+
+
+def _failed(trial: FrozenTrial) -> bool:
+    """Diverged, or interrupted: those that were passed over were never run."""
+    return trial.state == TrialState.FAIL and RUN in trial.user_attrs
+
+
+def _tried(result: Result, chosen: bool) -> Tried:
+    return Tried(
+        number=result.number,
+        score=result.score,
+        origin=result.origin,
+        complete=result.state == "complete",
+        chosen=chosen,
+        cpu=result.cpu,
+        parameters=result.parameters,
+        latency_ms=result.latency_ms,
+    )

@@ -1,0 +1,100 @@
+"""The card's part on the search: what it cost, how it went beside random search, quality against cost, what mattered.
+
+All scores in it are of the validation part, by which trials were chosen: they are too good for the ones chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry.bundle import Manifest
+from registry.energy import WATTS, watt_hours
+from registry.metrics import metrics_for
+from retrain.search_figures import SHOWN
+from retrain.story import Story
+from retrain.trials import LEAST_DRAWS, Importances, Searched, best_so_far, expected_best, random_draws
+
+PARETO = "pareto.png"
+SURE = 50
+"""Fewer trials than this tell little of a dozen choices."""
+
+
+def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
+    """The lines of the part; none for a model that comes from no search."""
+    searched = story.searched
+    if searched is None or not searched.tried:
+        return
+    yield "## Search"
+    yield ""
+    yield f"Strategy `{searched.strategy}` on {_spaces(searched)}. All scores here are on validation rows."
+    yield ""
+    yield from _costs(manifest, searched)
+    yield ""
+    yield from _against_random(manifest, searched)
+    yield from story.picture("search.png", "The score of each trial, the best so far, and random search")
+    yield ""
+    if PARETO in story.figures:
+        yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
+        yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"
+        yield "and not for their cost."
+        yield from story.picture(PARETO, "The score of each trial against the cost of its network")
+        yield ""
+    yield from _importances(searched.importances, story)
+
+
+def _spaces(searched: Searched) -> str:
+    names = ", ".join(f"`{name}`" for name in searched.families)
+    return f"the space {names}" if len(searched.families) == 1 else f"the spaces {names}"
+
+
+def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
+    lineage, counts = manifest.lineage, searched.counts()
+    cpu = lineage.cpu_seconds
+    trials = sum(one.cpu for one in searched.tried)
+    yield "| what the search cost | |"
+    yield "|---|---:|"
+    yield f"| trials trained to the end | {counts['complete']:,} |"
+    yield f"| trials stopped early | {counts['pruned']:,} |"
+    yield f"| trials that failed | {counts['failed']:,} |"
+    yield f"| wall-clock | {lineage.seconds:,.0f} s |"
+    if cpu is None:
+        yield "| CPU-time | not measured |"
+        return
+    yield f"| CPU-time, all processes | {cpu:,.0f} s |"
+    yield f"| of it in the finished trials | {trials:,.0f} s |"
+    yield f"| energy, estimated at {WATTS:g} W a busy core | {watt_hours(cpu):.2g} Wh |"
+
+
+def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
+    metric, draws = metrics_for(manifest.task.problem)[manifest.task.metric], random_draws(searched)
+    if draws is None:
+        yield f"There is no comparison with random search: it needs {LEAST_DRAWS} trials from outside the portfolio."
+        return
+    count, better = len(searched.tried), metric.greater_is_better
+    best = float(best_so_far(searched.ordered, greater_is_better=better)[-1])
+    (expected,) = expected_best(draws.scores, (count,), greater_is_better=better)
+    yield f"The best network reached {metric.name} {best:.4f}; of random search with as many trials ({count})"
+    yield f"{expected:.4f} was to be expected. That is the expected best of {count} draws with replacement from the"
+    yield f"scores of {draws.which} (expected validation performance, Dodge et al. 2019)."
+    if searched.strategy != "random":
+        yield "The strategy may have chosen some of these itself, which makes the reference harder to beat."
+    if count > len(draws.scores):
+        yield f"Beyond {len(draws.scores)} draws (dotted) it is too low: it cannot exceed the best score drawn."
+
+
+def _importances(found: Importances, story: Story) -> Iterator[str]:
+    if not found.shares:
+        yield f"Which choices mattered is not known: {found.reason or 'not measured'}."
+        return
+    yield f"What set the best {found.best} of {found.trials} trials apart from all of them, as shares of all that was"
+    yield "found (PED-ANOVA, Watanabe et al. 2023; trials stopped early count as behind those that trained to the end)."
+    yield "A choice that only some trials have counts by those."
+    if found.trials < SURE:
+        yield f"Of fewer than {SURE} trials it is a hint, no proof."
+    yield from story.picture("importances.png", "The share of each choice in the importance")
+    yield ""
+    yield "| choice | share |"
+    yield "|---|---:|"
+    yield from (f"| `{name}` | {share:.1%} |" for name, share in found.shares[:SHOWN])
+    if rest := found.shares[SHOWN:]:
+        yield f"| {len(rest)} more | {sum(share for _, share in rest):.1%} |"

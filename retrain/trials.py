@@ -1,0 +1,150 @@
+"""The trials of a finished search as the card needs them, and what can be said of them: best so far, what a random
+search would have found, and which trials no other one beats in quality and cost at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.metrics import Array
+
+LEAST_DRAWS = 5
+"""Fewer random trials say too little of what random search finds."""
+FIRST = 10
+"""So many trials outside the portfolio stand for random ones where the strategy is another: model-based strategies
+draw their first ones at random."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A finished trial of a search: its number, its best validation score, where its candidate came from ("portfolio",
+    "prior", "fresh" or "sampled"), whether it trained to the end, and whether it is in the ensemble. `cpu` are the
+    CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its network costs."""
+
+    number: int
+    score: float
+    origin: str = "sampled"
+    complete: bool = True
+    chosen: bool = False
+    cpu: float = 0.0
+    parameters: int = 0
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Importances:
+    """How much each dimension mattered for being among the `best` of so many `trials`: shares that sum to 1, the
+    largest first. Without any, `reason` says why."""
+
+    shares: tuple[tuple[str, float], ...] = ()
+    trials: int = 0
+    best: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search did, and what it took.
+
+    `failed` trials diverged or lost their worker and have no result. `wall` are the seconds in which at least one trial
+    ran, `busy` the seconds of all trials added up. `architectures` counts the distinct ones tried, `novel` those of
+    them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows.
+    """
+
+    strategy: str
+    families: tuple[str, ...]
+    workers: int
+    tried: tuple[Tried, ...]
+    failed: int = 0
+    wall: float = 0.0
+    busy: float = 0.0
+    architectures: int = 0
+    novel: int = 0
+    validation: float | None = None
+    importances: Importances = field(default_factory=Importances)
+
+    @property
+    def ordered(self) -> tuple[Tried, ...]:
+        """The finished trials in the order in which they were begun."""
+        return tuple(sorted(self.tried, key=lambda one: one.number))
+
+    @property
+    def complete(self) -> int:
+        """How many trials trained to the end."""
+        return sum(one.complete for one in self.tried)
+
+    def counts(self) -> dict[str, int]:
+        """How the trials ended, JSON-able."""
+        return {"complete": self.complete, "pruned": len(self.tried) - self.complete, "failed": self.failed}
+
+    @property
+    def chosen(self) -> tuple[Tried, ...]:
+        """The trials whose networks are in the model."""
+        return tuple(one for one in self.ordered if one.chosen)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Trials that stand for random ones: their scores, their mean CPU-seconds, and in words which they are."""
+
+    scores: Array
+    cpu: float
+    which: str
+
+
+def random_draws(searched: Searched) -> Draws | None:
+    """The trials that stand for random ones; None where there are fewer than `LEAST_DRAWS`.
+
+    Those outside the portfolio and the prior, all of them where the strategy is random search, else the first `FIRST`,
+    of which the strategy may have chosen some: that makes the reference too good rather than too bad. Trials that were
+    stopped early count with what they had reached, as they would in a random search that stops the weak ones too.
+    """
+    outside = [one for one in searched.ordered if one.origin in ("sampled", "fresh")]
+    uniform = searched.strategy == "random"
+    used = outside if uniform else outside[:FIRST]
+    if len(used) < LEAST_DRAWS:
+        return None
+    which = f"all {len(used)} random trials" if uniform else f"the first {len(used)} trials outside the portfolio"
+    return Draws(np.array([one.score for one in used]), float(np.mean([one.cpu for one in used])), which)
+
+
+def expected_best(draws: Array, counts: Sequence[int], *, greater_is_better: bool) -> Array:
+    """The expected best of k random trials, for each k: the expected maximum (minimum where less is better) of k draws
+    with replacement from the scores seen,
+
+        E[max of k] = sum over i of v_(i) ((i / N)^k - ((i - 1) / N)^k)        with v_(1) <= ... <= v_(N)
+
+    (Dodge et al. 2019, "Show Your Work: Improved Reporting of Experimental Results", the expected validation
+    performance). It never exceeds the best score seen, so beyond N it is too low.
+
+    >>> expected_best(np.array([0.0, 1.0]), (1, 2), greater_is_better=True)
+    array([0.5 , 0.75])
+    """
+    ordered = np.sort(draws if greater_is_better else -draws)
+    k, n = np.asarray(counts)[:, None], len(ordered)
+    ranks = np.arange(n + 1) / n
+    expected = (np.diff(ranks**k, axis=1) * ordered).sum(axis=1)
+    return np.asarray(expected if greater_is_better else -expected)
+
+
+def best_so_far(ordered: Sequence[Tried], *, greater_is_better: bool) -> Array:
+    """The best score after each trial, of those that trained to the end if any did; NaN before the first."""
+    any_complete = any(one.complete for one in ordered)
+    scores = np.array([one.score if one.complete or not any_complete else np.nan for one in ordered])
+    return np.asarray(np.fmax.accumulate(scores) if greater_is_better else np.fmin.accumulate(scores))
+
+
+def front(scores: Array, costs: Array, *, greater_is_better: bool) -> npt.NDArray[np.int64]:
+    """Positions of the Pareto front, cheapest first: nothing else is as cheap and as good, and better in one of them.
+
+    >>> front(np.array([0.7, 0.9, 0.8]), np.array([1.0, 2.0, 3.0]), greater_is_better=True)
+    array([0, 1])
+    """
+    gains = scores if greater_is_better else -scores
+    order = np.lexsort((-gains, costs))
+    best = np.maximum.accumulate(gains[order])
+    ahead = np.concatenate([[True], best[1:] > best[:-1]])
+    return np.asarray(order[ahead], dtype=np.int64)
