@@ -40,8 +40,8 @@ def studied(count: int) -> optuna.Study:
 
 
 def test_importances_find_what_mattered_also_where_it_is_conditional() -> None:
-    found = importances(studied(80))
-    assert found.trials == 80
+    found = importances(studied(200))
+    assert found.trials == 200
     assert sum(share for _, share in found.shares) == pytest.approx(1)
     assert {name for name, _ in found.shares[:2]} == {"family", "mlp.width"}
     assert found.shares == tuple(sorted(found.shares, key=lambda one: -one[1]))

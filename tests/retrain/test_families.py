@@ -192,7 +192,7 @@ def test_encodings_have_one_length_and_are_the_same_for_the_same_network(family:
 
 @every_family
 def test_a_search_has_fewer_than_forty_dimensions(family: Family) -> None:
-    assert len(SearchSpace((family,), 1_000, 9, "binary").parameters(family)) < 40
+    assert len(SearchSpace((family,), 1_000, 9, "binary").parameters(family.name)) < 40
 
 
 @every_family
