@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from registry.errors import TaskError, unknown
-from retrain.families.base import Family
-from retrain.families.mlp import Mlp
-from retrain.families.resnet import ResNets
+from collections.abc import Sequence
 
-FAMILIES: tuple[Family, ...] = (Mlp(), ResNets())
+from registry.errors import TaskError, unknown
+from registry.task import Search
+from retrain.families.base import Candidate, Family, Network, Reads
+from retrain.families.convnet import ConvNets
+from retrain.families.mlp import Mlp
+from retrain.families.picture import PictureFamily
+from retrain.families.resnet import ResNets
+from retrain.image_source import ImageInput
+
+FAMILIES: tuple[Family, ...] = (Mlp(), ResNets(), ConvNets())
+
+FOR_IMAGES = (ConvNets.name,)
+"""The families of a task that reads images and names none."""
 
 
 def family_named(name: str) -> Family:
@@ -16,3 +25,28 @@ def family_named(name: str) -> Family:
         if family.name == name:
             return family
     raise TaskError(unknown("family", name, [family.name for family in FAMILIES]))
+
+
+def families_for(names: Sequence[str], reads: Reads) -> tuple[str, ...]:
+    """The families to search for a task that reads columns, or an image. The defaults, which are for columns, give way
+    to those for images. Raises `TaskError` for one that does not fit."""
+    if reads == "image" and tuple(names) == Search().families:
+        return FOR_IMAGES
+    for name in names:
+        if (family := family_named(name)).reads != reads:
+            fitting = ", ".join(one.name for one in FAMILIES if one.reads == reads)
+            has = "has a column of images" if reads == "image" else "has no column of images"
+            raise TaskError(f"search.families: {name!r} reads {family.reads}s, and the task {has}; that do {fitting}")
+    return tuple(names)
+
+
+def build(
+    candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int, image: ImageInput | None = None
+) -> Network:
+    """The untrained network of a candidate, for these columns and such images."""
+    family = family_named(candidate.family)
+    if image is None:
+        return family.build(candidate, d_numeric, cardinalities, d_out)
+    if not isinstance(family, PictureFamily):
+        raise TaskError(f"family {family.name!r} reads columns alone, and the task has a column of images")
+    return family.build_for(candidate, image, d_numeric, cardinalities, d_out)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from retrain.families.base import Candidate, TabularNet
+from retrain.families.base import Candidate, Network
 
 TABLE = "inputs.words.table.weight"
 FREQUENCIES = "inputs.numbers.frequencies"
@@ -42,7 +42,7 @@ def distance(one: Candidate, other: Candidate) -> float:
     return sum(abs(math.log(float(a) / float(b))) for a, b in pairs if a is not None and b is not None)
 
 
-def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def morph(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weights of an akin network in the sizes of `network`, but for the axes of columns; None where the networks
     differ in more, or in the number of outputs. Layers that `weights` lacks are made to pass on in `network` itself."""
     own = network.state_dict()
@@ -65,8 +65,8 @@ def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool) -> Tensor | None:
-    if given.dim() != len(shape):
-        return None
+    if given.dim() != len(shape) or (given.dim() > 2 and given.shape != shape):
+        return None  # convolutions of other sizes begin anew
     for axis, size in enumerate(shape):
         before = given.shape[axis]
         if BY_COLUMN.get(name) == axis or before == size:

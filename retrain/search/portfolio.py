@@ -5,7 +5,8 @@ tuned defaults (Holzmueller et al. 2024), batch-normalised and ELU perceptrons o
 (Gorishniy et al. 2021), piecewise-linear and periodic embeddings of numbers (Gorishniy et al. 2022). A portfolio of
 three is worth some dozens to hundreds of random evaluations on tables of the kind it was learnt on. The two perceptrons
 with piecewise numbers were chosen on months of the demo's flights that its headline does not count, and on the first
-part of five other tables (see `benchmarks/LOG.md`).
+part of five other tables (see `benchmarks/LOG.md`). Those for images shift them a little and flip them only once: what
+faces left may be something else.
 """
 
 from __future__ import annotations
@@ -38,6 +39,16 @@ DEFAULTS: dict[str, Choice] = {
     "frequencies": 16,
     "sigma": 0.1,
     "pieces": 16,
+    "stem_width": 16,
+    "blocks": 1,
+    "coarse": False,
+    "squeeze": False,
+    "flip": 0.0,
+    "crop": 0.0,
+    "cutout": 0.0,
+    "noise": 0.0,
+    "mixup": 0.0,
+    "feature_dropout": 0.0,
 }
 """A value for every dimension, for candidates that lack one."""
 
@@ -54,6 +65,10 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 3, "width": 128, "activation": "elu", "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("mlp", {"depth": 3, "width": 256, "adamw_rate": 1e-3, "dropout": 0.2, "epochs": _LONG}),
     ("resnet", {"numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile", "epochs": _LONG}),
+    ("convnet", {"crop": 0.125, "adamw_rate": 5e-3}),
+    ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 3e-3, "epochs": _LONG}),
+    ("convnet", {"coarse": True, "flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "epochs": _LONG}),
+    ("convnet", {"stem_width": 24, "blocks": 2, "squeeze": True, "crop": 0.125, "cutout": 0.25, "epochs": _LONG}),
 )
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import optuna
 
 from registry.task import Problem
-from retrain.families.base import Candidate, Family
+from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
+from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
 from retrain.training import Recipe
@@ -32,11 +33,14 @@ class SearchSpace:
     rows: int
     max_epochs: int
     problem: Problem
+    reads: Reads = "table"
 
     @classmethod
-    def of(cls, families: Sequence[str], rows: int, max_epochs: int, problem: Problem) -> SearchSpace:
+    def of(
+        cls, families: Sequence[str], rows: int, max_epochs: int, problem: Problem, reads: Reads = "table"
+    ) -> SearchSpace:
         """The space over families by name. Raises `TaskError` for an unknown one."""
-        return cls(tuple(family_named(name) for name in families), rows, max_epochs, problem)
+        return cls(tuple(family_named(name) for name in families), rows, max_epochs, problem, reads)
 
     @cached_property
     def training(self) -> tuple[Parameter, ...]:
@@ -56,6 +60,7 @@ class SearchSpace:
             Option("batch_size", batch_sizes(self.rows)),
             Option("epochs", lengths(self.max_epochs)),
             *(() if self.problem == "regression" else classes),
+            *(FOR_IMAGES if self.reads == "image" else FOR_TABLES),
         )
 
     def parameters(self, family: Family) -> tuple[tuple[str, Parameter], ...]:
@@ -104,6 +109,7 @@ class SearchSpace:
             label_smoothing=candidate.number("label_smoothing") if classes else 0.0,
             balanced=classes and candidate.text("class_weights") == "balanced",
             patience=max(3, epochs // 5),
+            augmentation=Augmentation.of(candidate.choices),
         )
 
     def _walk(self, choose: Chooser) -> Candidate | None:
