@@ -70,6 +70,14 @@ def decode_sent(value: object, size: int, channels: int) -> Pixels:
     return _fitted(_from_bytes(_from_base64(value)), size, channels)
 
 
+def to_base64(value: object) -> str | None:
+    """Bytes of an image, or those of the file that a path leads to, as base64 text; None of anything else."""
+    value = unpacked(value)
+    if is_path(value):
+        value = _from_file(str(value))
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else None
+
+
 def to_pnm(pixels: Pixels) -> bytes:
     """An array (channels, size, size) as the bytes of a conformed image."""
     return _head(pixels.shape[1], pixels.shape[0]) + pixels.transpose(1, 2, 0).tobytes()

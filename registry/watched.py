@@ -79,14 +79,21 @@ def seen_values(representation: npt.NDArray[Any] | None) -> list[float | None]:
 
 
 def logged_features(
-    row: Mapping[str, Any], schema: Schema, digest: str | None, numbers: Sequence[float | None]
+    row: Mapping[str, Any],
+    names: Sequence[str],
+    image: str | None,
+    digest: str | None = None,
+    numbers: Sequence[float | None] = (),
 ) -> dict[str, Any]:
-    """A row as it is logged: an image by its digest and its numbers, not by itself."""
-    found = {name: row.get(name) for name in schema.names}
-    if (image := schema.image) is not None:
-        found[image.name] = digest
-        found |= {seen_name(image.name, place + 1): value for place, value in enumerate(numbers)}
-    return found
+    """A row's columns as they are logged: the image in the column `image`, if any, by its digest and its numbers.
+
+    Raises `KeyError` for a column that the row lacks.
+    """
+    found = {name: row[name] for name in names}
+    if image is None:
+        return found
+    seen = {seen_name(image, place): value for place, value in enumerate(numbers, 1)}
+    return {**found, image: digest, **seen}
 
 
 def seen_by(scores: Scores, place: int, missing: bool) -> list[float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from registry.errors import TaskError, unknown
-from registry.task import Search
+from registry.task import IMAGE_FAMILIES, Search
 from retrain.families.base import Candidate, Family, Network, Reads
 from retrain.families.convnet import ConvNets
 from retrain.families.mlp import Mlp
@@ -14,9 +14,6 @@ from retrain.families.resnet import ResNets
 from retrain.image_source import ImageInput
 
 FAMILIES: tuple[Family, ...] = (Mlp(), ResNets(), ConvNets())
-
-FOR_IMAGES = (ConvNets.name,)
-"""The families of a task that reads images and names none."""
 
 
 def family_named(name: str) -> Family:
@@ -31,7 +28,7 @@ def families_for(names: Sequence[str], reads: Reads) -> tuple[str, ...]:
     """The families to search for a task that reads columns, or an image. The defaults, which are for columns, give way
     to those for images. Raises `TaskError` for one that does not fit."""
     if reads == "image" and tuple(names) == Search().families:
-        return FOR_IMAGES
+        return IMAGE_FAMILIES
     for name in names:
         if (family := family_named(name)).reads != reads:
             fitting = ", ".join(one.name for one in FAMILIES if one.reads == reads)

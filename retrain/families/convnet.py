@@ -15,8 +15,11 @@ from retrain.families.picture import Body, PictureFamily
 from retrain.image_source import ImageInput
 
 STAGES = 3
-LEAST_SIDE = 8
+LAST_SIDE = 7
 """Maps are halved until their side is at most this."""
+
+FINE_SIDE = 64
+"""Largest side of images whose stem may leave out a halving: it costs four times as much."""
 
 SQUEEZED = 4
 """By how much the squeeze-and-excitation gate narrows its channels."""
@@ -25,10 +28,10 @@ SQUEEZED = 4
 def halvings(size: int) -> int:
     """How often maps of this side are halved.
 
-    >>> halvings(8), halvings(28), halvings(224)
-    (0, 2, 5)
+    >>> halvings(8), halvings(28), halvings(32), halvings(224)
+    (1, 2, 3, 5)
     """
-    return max(0, math.ceil(math.log2(size / LEAST_SIDE)))
+    return math.ceil(math.log2(size / LAST_SIDE))
 
 
 class Gate(nn.Module):
@@ -87,7 +90,7 @@ class ConvNets(PictureFamily):
     paper: ClassVar[str] = "He et al. 2016"
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Width of the stem, blocks a stage, whether the stem halves the image once more, gates, dropout."""
+        """Width of the stem, blocks a stage, whether the stem halves as often as it may, gates, dropout."""
         return (
             Option("stem_width", (16, 24, 32, 48, 64)),
             Option("blocks", (1, 2)),
@@ -97,22 +100,27 @@ class ConvNets(PictureFamily):
         )
 
     def body(self, candidate: Candidate, image: ImageInput) -> Body:
-        """Stem, stages and mean. Halvings that the later stages do not do are the stem's; a coarse stem takes one more
-        from the first stage, at a quarter of its cost, where the image is large enough."""
+        """Stem, stages and mean. The second and the third stage halve once each, the stem what is left to halve; one
+        time less if it is not `coarse`."""
         width, squeeze = candidate.count("stem_width"), bool(candidate.choices["squeeze"])
-        todo = halvings(image.size)
-        late = min(todo, STAGES - 1)
-        early = todo - late + bool(candidate.choices["coarse"] and image.size > 2 * LEAST_SIDE and todo == late)
-        layers: list[nn.Module] = []
-        d_in = image.channels
-        for place in range(max(1, early)):
-            layers.append(nn.Conv2d(d_in, width, 3, stride=2 if place < early else 1, padding=1, bias=False))
-            layers += [nn.BatchNorm2d(width), nn.ReLU()] if place + 1 < early else []
-            d_in = width
+        late = min(halvings(image.size), STAGES - 1)
+        early = halvings(image.size) - late
+        if not candidate.choices["coarse"] and image.size <= FINE_SIDE:
+            early = max(0, early - 1)
+        layers = _stem(image.channels, width, early)
+        d_in = width
         for stage in range(STAGES):
             d_out = width * 2**stage
             for block in range(candidate.count("blocks")):
-                halves = block == 0 and stage >= STAGES - late
+                halves = block == 0 and 1 <= stage <= late
                 layers.append(ConvBlock(d_in, d_out, stride=2 if halves else 1, squeeze=squeeze))
                 d_in = d_out
         return Body(nn.Sequential(*layers, Pooled(d_in)), d_in)
+
+
+def _stem(channels: int, width: int, times: int) -> list[nn.Module]:
+    """Convolutions that halve so many times; one that does not for none."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, stride=2 if times else 1, padding=1, bias=False)]
+    for _ in range(times - 1):
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)]
+    return layers

@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Choice] = {
     "pieces": 16,
     "stem_width": 16,
     "blocks": 1,
-    "coarse": False,
+    "coarse": True,
     "squeeze": False,
     "flip": 0.0,
     "crop": 0.0,
@@ -65,10 +65,10 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 3, "width": 128, "activation": "elu", "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("mlp", {"depth": 3, "width": 256, "adamw_rate": 1e-3, "dropout": 0.2, "epochs": _LONG}),
     ("resnet", {"numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile", "epochs": _LONG}),
-    ("convnet", {"crop": 0.125, "adamw_rate": 5e-3}),
-    ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 3e-3, "epochs": _LONG}),
-    ("convnet", {"coarse": True, "flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "epochs": _LONG}),
-    ("convnet", {"stem_width": 24, "blocks": 2, "squeeze": True, "crop": 0.125, "cutout": 0.25, "epochs": _LONG}),
+    ("convnet", {"crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE}),
+    ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
+    ("convnet", {"flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
+    ("convnet", {"stem_width": 24, "coarse": False, "squeeze": True, "crop": 0.125, "cutout": 0.25, "epochs": _LONG}),
 )
 
 
