@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy.typing as npt
+
 from registry.image_store import ImageStore
 from registry.images import Pixels, decode_sent, digest_of
 from registry.schema import ImageColumn
@@ -19,7 +21,7 @@ Sighting: TypeAlias = tuple[str | None, list[float | None]]
 
 
 def sightings(
-    rows: Sequence[dict[str, Any]], pixels: Sequence[Pixels], column: ImageColumn, scores: Scores
+    rows: Sequence[dict[str, Any]], pixels: npt.NDArray[Any] | Sequence[Pixels], column: ImageColumn, scores: Scores
 ) -> list[Sighting]:
     """What was seen of n rows, whose images are `pixels`."""
     seen: list[Sighting] = []
