@@ -20,8 +20,8 @@ from registry.metrics import Labels
 from retrain.batches import Rows, rows_of
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs
-from retrain.families.base import Candidate, Network
-from retrain.families.catalogue import build, family_named
+from retrain.families.base import Candidate, Network, Reads
+from retrain.families.catalogue import build
 from retrain.levels import levelled
 from retrain.preparation import Preparation
 from retrain.renewal import Renewal, Request
@@ -147,7 +147,7 @@ class Tuner:
 
     def _recipe(self, candidate: Candidate, rows: int) -> Recipe:
         problem, most = self.renewal.asked.task.problem, self.renewal.asked.task.search.max_epochs
-        reads = family_named(candidate.family).reads
+        reads: Reads = "table" if self.renewal.material.schema.image is None else "image"
         own = SearchSpace.of((candidate.family,), rows, most, problem, reads).recipe(candidate)
         batch = min(own.batch_size, max(LEAST_BATCH, rows // BATCHES))
         return replace(own, epochs=EPOCHS, patience=EPOCHS, batch_size=batch, rate=RATE * own.rate, schedule="cosine")

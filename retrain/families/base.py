@@ -105,7 +105,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
-    reads: ClassVar[Reads] = "table"
+    reads: ClassVar[frozenset[Reads]] = frozenset({"table"})
 
     @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:

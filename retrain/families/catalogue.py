@@ -30,10 +30,12 @@ def families_for(names: Sequence[str], reads: Reads) -> tuple[str, ...]:
     if reads == "image" and tuple(names) == Search().families:
         return IMAGE_FAMILIES
     for name in names:
-        if (family := family_named(name)).reads != reads:
-            fitting = ", ".join(one.name for one in FAMILIES if one.reads == reads)
-            has = "has a column of images" if reads == "image" else "has no column of images"
-            raise TaskError(f"search.families: {name!r} reads {family.reads}s, and the task {has}; that do {fitting}")
+        if reads not in family_named(name).reads:
+            fitting = ", ".join(one.name for one in FAMILIES if reads in one.reads)
+            wrong = "reads no images, and the task has a column of them"
+            if reads == "table":
+                wrong = "reads images, and the task has no column of them"
+            raise TaskError(f"search.families: {name!r} {wrong}; expected some of {fitting}")
     return tuple(names)
 
 

@@ -82,7 +82,7 @@ class PictureNet(Network):
 class PictureFamily(Family):
     """Base of the families of networks that read an image. A subclass gives the dimensions and the body."""
 
-    reads: ClassVar[Reads] = "image"
+    reads: ClassVar[frozenset[Reads]] = frozenset({"image"})
 
     @abstractmethod
     def body(self, candidate: Candidate, image: ImageInput) -> Body:
