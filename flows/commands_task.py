@@ -32,12 +32,14 @@ def init(
 ) -> None:
     """Look at DATA and write a task.
 
-    DATA is a CSV or Parquet file, a folder of them, a glob, or (with --query) a SQLAlchemy URL. Nothing is trained:
-    the YAML explains every key and is meant to be edited.
+    DATA is a CSV or Parquet file, a folder of them, a glob, a folder of images with one sub-folder a class (its target
+    is `label`), or (with --query) a SQLAlchemy URL. Nothing is trained: the YAML explains every key and is meant to be
+    edited.
 
     \b
     Example:
       everfit init flights.csv --target late --time time_hour
+      everfit init scans --target label
       everfit init postgresql://me@db/shop --query "select * from orders" --target returned
     """
     from registry.inference import infer_kinds
@@ -45,13 +47,16 @@ def init(
     from registry.sources import read
     from registry.task import FileSource, SqlSource
     from retrain.checks import examine, require
+    from retrain.image_checks import load_images
 
     if query is None and "://" in data:
         raise SourceError("a database URL needs --query with the SQL that gives the rows")
     source = FileSource(path=data) if query is None else SqlSource(url=data, query=query)
     frame = read(source)
     task = propose(frame, source, target=target, time=time_column, name=name)
-    findings = examine(frame, task)
+    frame, found = load_images(frame, task)
+    require(found)
+    findings = [*found, *examine(frame, task)]
     require(findings)
     path = output or Path(f"{task.name}.yaml")
     if query is None:

@@ -17,10 +17,13 @@ from flows.traffic import Counts
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.errors import NoModelError
+from registry.image_store import ImageStore
+from registry.images import decode, digest_of
 from registry.inference_log import Feedback
 from registry.logged import prediction_of
-from registry.schema import as_datetimes, canonical_category
-from registry.scoring import Scorer
+from registry.schema import ImageColumn, as_datetimes, canonical_category
+from registry.scoring import Scorer, Scores
+from registry.watched import logged_features, seen_by
 
 
 class Offline:
@@ -59,9 +62,11 @@ class Offline:
     def _predict(self, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> None:
         version, bundle, scorer = self._champion()
         frame, schema = pd.DataFrame(rows), bundle.manifest.data_schema
-        scores = scorer.predict(frame)
+        scores, image = scorer.predict(frame), schema.image
         times = as_datetimes(frame[self._place.task.time], str(self._place.task.time))
         known = [{name: row.get(name) for name in schema.names} for row in rows]
+        if image is not None:
+            known = self._seen(known, schema.conform(frame[[*schema.names]])[image.name], image, scores)
         moments = [moment.to_pydatetime() for moment in times]
         self._place.log.append(
             [
@@ -69,6 +74,20 @@ class Offline:
                 for row, at in enumerate(moments)
             ]
         )
+
+    def _seen(
+        self, rows: Sequence[Mapping[str, Any]], images: pd.Series[Any], image: ImageColumn, scores: Scores
+    ) -> list[dict[str, Any]]:
+        """Rows as they are logged, their conformed images kept."""
+        settings, out = self._place.settings, []
+        store = ImageStore(settings.images(self._place.task.name), settings.max_image_bytes)
+        for place, (row, data) in enumerate(zip(rows, images, strict=True)):
+            digest = None
+            if data is not None:
+                pixels = decode(data, image.size, image.channels)
+                store.keep(digest := digest_of(pixels), pixels)
+            out.append(logged_features(row, list(row), image.name, digest, seen_by(scores, place, digest is None)))
+        return out
 
     def _champion(self) -> tuple[str, ModelBundle, Scorer]:
         version = alias_of(self._place, "champion")

@@ -17,6 +17,7 @@ import pandas as pd
 
 from flows.workplace import Workplace
 from registry.errors import DataError
+from registry.image_store import ImageStore
 from registry.schema import Schema, as_datetimes, as_strings
 from registry.sources import read
 from registry.task import Columns, TaskSpec
@@ -29,9 +30,8 @@ def known_rows(place: Workplace, schema: Schema, as_of: datetime) -> pd.DataFram
     """
     task = place.task
     source = from_source(read(task.source), task, schema, as_of)
-    logged = from_log(
-        place.log.frame(end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names), task, schema
-    )
+    known = place.log.frame(end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
+    logged = from_log(with_images(place, known, schema), task, schema)
     if task.time is not None and len(source):
         logged = logged[logged[task.time] > source[task.time].max()]
     known = pd.concat([one for one in (source, logged) if len(one)] or [source], ignore_index=True)
@@ -50,9 +50,13 @@ def unseen_rows(place: Workplace, champion: str, as_of: datetime) -> int:
 
 
 def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
-    """The source's labelled rows until `as_of`, conformed."""
+    """The source's labelled rows until `as_of`, conformed; those whose image cannot be read are left out."""
     if task.target not in frame.columns:
         raise DataError(f"the source no longer has the target {task.target!r}; it has {', '.join(map(str, frame))}")
+    if schema.image is not None:
+        from retrain.image_checks import load_images
+
+        frame = load_images(frame, task)[0]
     rows = schema.conform(frame).assign(**{task.target: labels(frame[task.target], task).to_numpy()})
     if task.time is not None:
         rows[task.time] = as_datetimes(frame[task.time], task.time).to_numpy()
@@ -64,6 +68,18 @@ def from_log(frame: pd.DataFrame, task: TaskSpec, schema: Schema) -> pd.DataFram
     """The labelled rows of `InferenceLog.frame`, conformed, the event time in the time column."""
     rows = schema.conform(frame).assign(**{task.target: labels(frame["__label__"], task).to_numpy()})
     return rows if task.time is None else rows.assign(**{task.time: frame["__time__"].to_numpy()})
+
+
+def with_images(place: Workplace, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Rows of `InferenceLog.frame` with the images that were kept of them; those whose image was not, or has made room
+    for others, are left out."""
+    if schema.image is None or schema.image.name not in frame.columns:
+        return frame
+    name = schema.image.name
+    store = ImageStore(place.settings.images(place.task.name), place.settings.max_image_bytes)
+    images = frame[name].map(store.find, na_action="ignore")
+    kept = images.notna() | frame[name].isna()
+    return frame.assign(**{name: images})[kept].reset_index(drop=True)
 
 
 def labels(values: pd.Series[Any], task: TaskSpec) -> pd.Series[Any]:

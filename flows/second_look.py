@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flows.approval import ASKED, ask, pending
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
-from flows.rows import from_log
+from flows.rows import from_log, with_images
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -154,7 +154,7 @@ def labelled_rows(
     columns = {column.name: column for model in reversed(models) for column in model.manifest.data_schema.columns}
     schema = Schema(columns=tuple(columns.values()))
     logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
-    return from_log(logged, place.task, schema)
+    return from_log(with_images(place, logged, schema), place.task, schema)
 
 
 @stage

@@ -18,6 +18,7 @@ import pandas as pd
 
 from monitor.windows import spans
 from registry.errors import DataError, did_you_mean
+from registry.images import looks_like_images, to_base64
 from registry.schema import as_datetimes
 from registry.task import RowWindows, TaskSpec, TimeWindows
 
@@ -54,9 +55,12 @@ class Stream:
         return [str(uuid.uuid5(_NAMESPACE, f"{self.key}:{row}")) for row in range(start, stop)]
 
     def records(self, start: int, stop: int) -> list[dict[str, Any]]:
-        """Rows [start, stop) as JSON objects: null where missing, times in ISO 8601."""
+        """Rows [start, stop) as JSON objects: null where missing, times in ISO 8601, images in base64."""
         part = self.rows.iloc[start:stop]
-        columns = [plain_values(part[name]) for name in part.columns]
+        columns = [
+            [to_base64(one) for one in part[name]] if looks_like_images(part[name]) else plain_values(part[name])
+            for name in part.columns
+        ]
         return [dict(zip(part.columns, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def due(self, now: datetime, delay: timedelta) -> int:

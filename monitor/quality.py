@@ -15,6 +15,7 @@ from monitor.values import Codes, Marks, Names, repeats
 from monitor.views import Logged, Measure, Side, View
 from registry.metrics import Array
 from registry.schema import CategoricalColumn, Column, NumericColumn
+from registry.watched import SeenColumn
 
 
 def share(
@@ -91,10 +92,19 @@ class BrokenShare(ColumnShare):
         return f"such as {side.broken[column.name].example}"
 
 
+def _leads(column: Column) -> bool:
+    """Whether it stands for itself: of an image's numbers, all of which are there or not, the first does."""
+    return not isinstance(column, SeenColumn) or column.leads
+
+
 class MissingShare(ColumnShare):
     """Missing values; broken ones are counted apart."""
 
     name: ClassVar[str] = "missing"
+
+    def concerns(self, column: Column) -> bool:
+        """All columns; of an image's numbers the first."""
+        return _leads(column)
 
     def mark(self, side: Side, column: Column) -> Marks:
         """Rows with nothing in them."""
@@ -183,7 +193,7 @@ class Constant(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a column that has values in the window."""
-        columns = [column.name for column in view.manifest.data_schema.columns if column.kind != "datetime"]
+        columns = [one.name for one in view.manifest.data_schema.columns if one.kind != "datetime" and _leads(one)]
         times_as_long = _times_as_long(view)
         made = (self._of(view, name, times_as_long) for name in columns)
         return [one for one in made if one is not None]

@@ -20,6 +20,7 @@ from monitor.shelf import Shelf, Subject
 from monitor.views import Side, View
 from registry.errors import OutsideError
 from registry.schema import Schema
+from registry.watched import SeenColumn
 
 MOST_ROWS = 5_000
 ANSWER, UNCERTAINTY = "prediction", "uncertainty"
@@ -52,9 +53,11 @@ def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
 
 
 def _table(side: Side, schema: Schema) -> pd.DataFrame:
-    """The rows the champion answered, a sample of them: inputs without moments, texts by their length, and outputs."""
+    """The rows the champion answered, a sample of them: inputs without moments and images, texts by their length, and
+    outputs."""
     mine = side.inputs[side.own].reset_index(drop=True)
-    table = pd.DataFrame({column.name: mine[column.name] for column in schema.of("numeric")}, index=mine.index)
+    numbers = [column.name for column in schema.of("numeric") if not isinstance(column, SeenColumn)]
+    table = pd.DataFrame({name: mine[name] for name in numbers}, index=mine.index)
     for column in schema.of("text"):
         table[f"{column.name} (characters)"] = mine[column.name].str.len().astype("float64")
     for column in schema.of("categorical", "boolean"):

@@ -13,6 +13,7 @@ from monitor.shift import counts_of, known_column
 from monitor.values import Numbers, spaced
 from monitor.views import Measure, View
 from registry.metrics import Array
+from registry.watched import SeenColumn
 
 FAR = 0.2
 """Distance from which a column is looked at."""
@@ -87,7 +88,8 @@ class Rescaled(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a numeric column."""
-        found = {column.name: _converted(view, column.name) for column in view.manifest.data_schema.of("numeric")}
+        columns = view.manifest.data_schema.of("numeric")
+        found = {one.name: _converted(view, one.name) for one in columns if not isinstance(one, SeenColumn)}
         converted = sum(one is not None and one.closer > 0 for one in found.values())
         moved = sum(one is not None and one.far for one in found.values())
         by_chance = converted <= COINCIDENCE * (moved - converted)

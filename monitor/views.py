@@ -25,6 +25,7 @@ from registry.metrics import Labels
 from registry.schema import Column, conform_column
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
+from registry.watched import watched, watched_rows
 from registry.yardstick import Yardstick
 
 T = TypeVar("T")
@@ -143,13 +144,17 @@ def reference_side(bundle: ModelBundle) -> Side:
         frame = frame.sort_values(time, kind="stable", ignore_index=True)
     labels, labelled, novel = _labels(frame[LABEL], manifest.target)
     own = np.ones(len(frame), dtype=bool)
-    inputs, times = manifest.data_schema.conform(frame), None if time is None else frame[time]
+    times = None if time is None else frame[time]
+    inputs = watched(manifest.data_schema).conform(watched_rows(frame, manifest.data_schema))
     return Side(inputs, own, Scores.read(frame), labels, labelled, novel, times=times)
 
 
 def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -> Side:
-    """The rows of `InferenceLog.frame`; scores and labels of those that `version` (None: any) answered."""
-    columns = {column.name: _readable(logged, column) for column in manifest.data_schema.columns}
+    """The rows of `InferenceLog.frame`; scores and labels of those that `version` (None: any) answered. Of a task with
+    images the rows of that version alone: what another one saw of an image cannot be compared."""
+    if manifest.data_schema.image is not None and version is not None:
+        logged = logged[logged["__version__"] == version].reset_index(drop=True)
+    columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
     inputs = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=pd.RangeIndex(len(logged)))
     own = (logged["__version__"] == version).to_numpy(dtype=bool) | (version is None)
     mine = logged[own]
@@ -163,11 +168,11 @@ def read_window(
     log: InferenceLog, start: datetime, end: datetime, version: str, manifest: Manifest, as_of: datetime
 ) -> tuple[Side, Logged | None]:
     """The rows of a window with the labels known at `as_of`. Of more than `monitor.most_rows` one in so many, evenly
-    spaced, so that no window is too large for memory; and then how many there are."""
+    spaced, so that no window is too large for memory; and how many there are, where the side has not all of them."""
     inside: dict[str, Any] = {"start": start, "end": end, "labels_by": as_of}
     rows, most = log.counts(start=start, end=end).predictions, manifest.task.monitor.most_rows
     side = window_side(log.frame(step=max(1, -(-rows // most)), **inside), version, manifest)
-    if rows <= most:
+    if rows <= most and len(side) == rows:
         return side, None
     own = log.counts(version=version, **inside)
     return side, Logged(rows, own.predictions, own.labelled)

@@ -28,6 +28,7 @@ from registry.decisions import Decision, Outcome, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.task import TaskSpec
+from registry.watched import watched_manifest
 
 HISTORY = 64
 """Windows that a policy looks back over, and within which late labels are still looked for."""
@@ -99,16 +100,17 @@ class _Reader:
     def view(self, place: Span | Window) -> View:
         manifest, log = self._bundle.manifest, self._log
         side, logged = read_window(log, place.start, place.end, self._version, manifest, self._as_of)
-        return View(side, self._reference, manifest, logged=logged, memory=self._memory)
+        return View(side, self._reference, watched_manifest(manifest), logged=logged, memory=self._memory)
 
     def _yardstick(self, place: Span) -> Fresh | None:
         """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""
         rows = self._bundle.manifest.task.monitor.yardstick_rows
         if rows and self._fresh is None:
             manifest, known = self._bundle.manifest, place.start
-            names = manifest.data_schema.names
+            plain, seen = watched_manifest(manifest), manifest.data_schema.image is not None
+            names = plain.data_schema.names
             past = self._log.frame(end=known, labels_by=known, labelled_only=True, newest=rows, columns=names)
-            self._fresh = fit_fresh(window_side(past, None, manifest), manifest)
+            self._fresh = fit_fresh(window_side(past, self._version if seen else None, manifest), plain)
         return self._fresh
 
     def record(self, place: Span) -> WindowRecord:

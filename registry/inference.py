@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from registry.errors import RowError, TaskError, did_you_mean
+from registry.images import ImageError, common_form, looks_like_images, stack
 from registry.schema import (
     BooleanColumn,
     CategoricalColumn,
     Column,
     ColumnKind,
     DatetimeColumn,
+    ImageColumn,
     LeftOut,
     NumericColumn,
     Schema,
@@ -64,11 +66,21 @@ def infer_kinds(frame: pd.DataFrame, columns: Columns, *, target: str, time: str
             left_out.append(LeftOut(name=name, reason="its name is reserved for outputs; rename it to have it used"))
         elif name in columns.kinds or name == time:
             kinds[name] = columns.kinds.get(name, "datetime")
+        elif looks_like_images(frame[name]):
+            if (other := _image_column(kinds, columns)) is None:
+                kinds[name] = "image"
+            else:
+                left_out.append(LeftOut(name=name, reason=f"a task reads one column of images, and that is {other!r}"))
         elif (reason := useless(frame[name])) is not None:
             left_out.append(LeftOut(name=name, reason=reason))
         else:
             kinds[name] = kind_of(frame[name])
     return Kinds(kinds, tuple(left_out))
+
+
+def _image_column(kinds: dict[str, ColumnKind], columns: Columns) -> str | None:
+    """The column of images that is declared, or else was found first."""
+    return next((name for name, kind in [*columns.kinds.items(), *kinds.items()] if kind == "image"), None)
 
 
 def _check_overrides(frame: pd.DataFrame, columns: Columns, target: str, time: str | None) -> None:
@@ -79,6 +91,8 @@ def _check_overrides(frame: pd.DataFrame, columns: Columns, target: str, time: s
                 raise TaskError(f"{key}: the data have no column {name!r}{did_you_mean(name, known)}")
             if name == target:
                 raise TaskError(f"{key}: {name!r} is the target; it is no column a model reads")
+    if len(images := [name for name, kind in columns.kinds.items() if kind == "image"]) > 1:
+        raise TaskError(f"columns.kinds: a task reads one column of images, got {', '.join(images)}")
     if time is not None and columns.kinds.get(time, "datetime") != "datetime":
         raise TaskError(
             f"columns.kinds: {time!r} is the time column, so its kind is datetime, not {columns.kinds[time]}"
@@ -130,6 +144,8 @@ def kind_of(values: pd.Series[Any]) -> ColumnKind:
     """The kind that a column's values show; texts are read as numbers, truths or ISO dates where all of them can be."""
     if values.dtype.kind == "M":
         return "datetime"
+    if looks_like_images(values):
+        return "image"
     known = pd.Series(pd.unique(values.dropna()))
     texts = {text.strip().lower() for text in as_strings(known.head(3)) if text is not None}
     if len(known) == 2 and texts in _TRUTHS and texts <= _READ_AS_TRUTH:
@@ -209,6 +225,8 @@ def learn_schema(frame: pd.DataFrame, train: pd.DataFrame, task: TaskSpec) -> Sc
 
 def _learn(values: pd.Series[Any], name: str, kind: ColumnKind) -> Column | str:
     """A column as training shows it, or the reason to leave it out."""
+    if kind == "image":
+        return _learn_images(values, name)
     known = conform_as(values, name, kind)
     missing = round(float(known.isna().mean()), 6)
     known = known.dropna()
@@ -230,11 +248,38 @@ def _learn(values: pd.Series[Any], name: str, kind: ColumnKind) -> Column | str:
     return CategoricalColumn(name=name, missing=missing, categories=_frequent(counts), distinct=len(counts))
 
 
+def _learn_images(values: pd.Series[Any], name: str) -> Column | str:
+    """A column of images: its size and channels, and its mean colour."""
+    known = values.dropna()
+    if known.empty:
+        return "all values are missing in the training part"
+    column = image_column(known, name)
+    images = conform_column(known, column)
+    if images.nunique() == 1 and len(known) == len(values):
+        return "constant in the training part: every image is the same"
+    pixels = stack(images.to_list(), column.size, column.channels, column.fill)
+    fill = tuple(round(float(value)) for value in pixels.mean(axis=(0, 2, 3)))
+    return column.model_copy(update={"fill": fill, "missing": round(float(values.isna().mean()), 6)})
+
+
+def image_column(known: pd.Series[Any], name: str) -> ImageColumn:
+    """A column of the size and channels of these images, none of them missing. Raises `RowError` when none is one."""
+    try:
+        size, channels = common_form(known.to_list())
+    except ImageError as error:
+        raise RowError(f"column {name!r}: expected {error}, such as {shown(known.iloc[0])}") from error
+    return ImageColumn.model_validate({"name": name, "size": size, "channels": channels, "fill": [127] * channels})
+
+
 _BARE = {"numeric": NumericColumn, "boolean": BooleanColumn, "datetime": DatetimeColumn, "text": TextColumn}
 
 
 def conform_as(values: pd.Series[Any], name: str, kind: ColumnKind) -> pd.Series[Any]:
     """A raw series in the conformed dtype of a kind. Raises `RowError` naming the first value that does not fit."""
+    if kind == "image":
+        return conform_column(
+            values, image_column(values.dropna(), name) if values.notna().any() else ImageColumn(name=name)
+        )
     return conform_column(values, _BARE.get(kind, CategoricalColumn)(name=name))
 
 

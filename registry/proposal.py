@@ -14,10 +14,23 @@ from pydantic import ValidationError
 
 from registry.durations import parse_duration
 from registry.errors import TaskError, did_you_mean
+from registry.images import looks_like_images
 from registry.inference import Kinds, infer_problem
 from registry.policies import PolicySpec
 from registry.schema import as_datetimes
-from registry.task import FileSource, Monitor, RowWindows, Source, TaskSpec, TimeWindows, Windows, explain, load
+from registry.task import (
+    IMAGE_FAMILIES,
+    FileSource,
+    Monitor,
+    RowWindows,
+    Search,
+    Source,
+    TaskSpec,
+    TimeWindows,
+    Windows,
+    explain,
+    load,
+)
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
 DURATIONS = ("1h", "6h", "1d", "7d", "4w")
@@ -42,7 +55,7 @@ def propose(
     if frame[target].isna().all():
         raise TaskError(f"the target {target!r} is missing in all {len(frame):,} rows")
     problem = infer_problem(frame[target])
-    raw = {
+    raw: dict[str, object] = {
         "name": name or task_name(source, target),
         "source": source,
         "target": target,
@@ -51,6 +64,9 @@ def propose(
         "metric": METRIC[problem],
         "monitor": Monitor(windows=windows(frame, time)),
     }
+    inputs = (name for name in known if name not in (target, time))
+    if any(looks_like_images(frame[name]) for name in inputs):
+        raw["search"] = Search(families=IMAGE_FAMILIES)
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:
@@ -217,6 +233,7 @@ COMMENTS = {
     "monitor.adaptive": "Whether sets and intervals keep their coverage between remedies: the conformal radius\n"
     "follows newer labels (adaptive conformal inference).",
     "monitor.segments": "Categorical or boolean columns whose values are watched apart, such as [carrier].",
+    "monitor.keep_images": "Whether images of logged rows are kept, at the size that is read: remedies need them.",
     "monitor.yardstick_rows": "Newest labelled rows that a quick boosted model is fitted to before each window:\n"
     "averaged with it, the champion should not become much better. 0: no such yardstick.",
     "monitor.report": "When Evidently's report of the newest window is made: alarms (as one begins), always, never.",

@@ -7,6 +7,7 @@ import importlib
 import threading
 import time
 import warnings
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from registry.bundle import CARD, FIGURES, Manifest, ModelBundle
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
@@ -156,8 +158,8 @@ def _log_model(client: MlflowClient, bundle: ModelBundle, experiment: str, run: 
             python_model=str(MODEL_CODE),
             artifacts={"bundle": str(bundle.folder)},
             signature=signature(bundle.manifest),
-            input_example=bundle.reference()[list(names.names)].head(_EXAMPLE_ROWS),
-            pip_requirements=[f"{name}=={version_of(name)}" for name in REQUIREMENTS],
+            input_example=_example(bundle),
+            pip_requirements=[f"{name}=={version_of(name)}" for name in _required(bundle.manifest)],
             metadata={"columns": {column.name: column.kind for column in names.columns}},
             mlflow_model=mlflow.models.Model(
                 artifact_path=logged.artifact_location, model_uuid=logged.model_id, model_id=logged.model_id, run_id=run
@@ -166,6 +168,20 @@ def _log_model(client: MlflowClient, bundle: ModelBundle, experiment: str, run: 
         client.log_model_artifacts(logged.model_id, f"{folder}/model")
     client.finalize_logged_model(logged.model_id, "READY")
     return logged.model_id, logged.artifact_location
+
+
+def _required(manifest: Manifest) -> tuple[str, ...]:
+    """The packages that the model's code needs."""
+    return REQUIREMENTS if manifest.data_schema.image is None else (*REQUIREMENTS, "pillow")
+
+
+def _example(bundle: ModelBundle) -> pd.DataFrame:
+    """Some rows as a client sends them: an image as base64 text."""
+    schema = bundle.manifest.data_schema
+    rows = bundle.reference()[list(schema.names)].head(_EXAMPLE_ROWS)
+    if (image := schema.image) is None:
+        return rows
+    return rows.assign(**{image.name: rows[image.name].map(lambda data: b64encode(data).decode(), na_action="ignore")})
 
 
 def _log_facts(

@@ -9,12 +9,16 @@ A test holds that both give identical results.
 Log it with a signature whose input columns are of `mlflow.types.schema.AnyType`: typed ones make MLflow refuse integers
 for doubles and ISO strings for moments before this file sees them.
 
+An image is bytes of a file, base64 text of them or an array; no path. Only a model of images needs Pillow.
+
 A row's answer, in columns: `prediction`; for classes `probability_CLASS` and `set_CLASS` (whether the class is in the
 conformal set); for numbers `low` and `high`; `uncertainty` and `disagreement`.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -28,6 +32,9 @@ import pandas as pd
 MAX_CATEGORY_LENGTH = 256
 MAX_TEXT_LENGTH = 10_000
 CHUNK_ROWS = 8192
+CHUNK_BYTES = 2**21
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
+MAX_BYTES, MAX_PIXELS = 20_000_000, 40_000_000
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
 
 
@@ -48,24 +55,28 @@ class EverfitModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-define
         """The answers, one a row. Raises `ValueError` naming a missing column or one whose values do not fit."""
         inputs = {column["name"]: to_input(model_input, column) for column in self.columns}
         names = [output.name for output in self.session.get_outputs()]
-        starts = range(0, max(len(model_input), 1), CHUNK_ROWS)
+        pixels = max((values[0].size for values in inputs.values() if values.ndim == 4 and len(values)), default=1)
+        size = min(CHUNK_ROWS, max(16, CHUNK_BYTES // pixels)) if pixels > 1 else CHUNK_ROWS
         parts = [
-            self.session.run(names, {name: values[at : at + CHUNK_ROWS] for name, values in inputs.items()})
-            for at in starts
+            self.session.run(names, {name: values[at : at + size] for name, values in inputs.items()})
+            for at in range(0, max(len(model_input), 1), size)
         ]
         whole = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
         return to_frame(dict(zip(names, whole, strict=True)), self.classes)
 
 
 def to_input(frame: pd.DataFrame, column: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """One column of a user's frame as the graph's input, (n, 1); of a text as many as it has numbers."""
+    """One column of a user's frame as the graph's input, (n, 1); of a text as many as it has numbers, of an image
+    (n, channels, size, size)."""
     name, kind = column["name"], column["kind"]
     if name not in frame.columns:
         raise ValueError(f"column {name!r} is missing; the frame has {list(frame.columns)}")
     try:
         values = frame[name]
+        if kind == "image":
+            return pictures(values, column)
         return prose(values, column["words"]) if kind == "text" else CONVERSIONS[kind](values)[:, None]
-    except (ValueError, TypeError, OverflowError, KeyError) as error:
+    except (ValueError, TypeError, OverflowError, KeyError, OSError, SyntaxError) as error:
         raise ValueError(f"column {name!r}: expected {kind} values ({error})") from error
 
 
@@ -103,6 +114,48 @@ def prose(values: pd.Series[Any], words: list[str]) -> np.ndarray[Any, Any]:
         if not text:
             out[row] = np.nan
     return out
+
+
+def pictures(values: pd.Series[Any], column: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Images as (n, channels, size, size) bytes; a missing one has one colour."""
+    size, channels = column["size"], column["channels"]
+    out = np.empty((len(values), channels, size, size), dtype=np.uint8)
+    for row, value in enumerate(values):
+        missing = value is None or (isinstance(value, float) and np.isnan(value))
+        out[row] = np.reshape(column["fill"], (channels, 1, 1)) if missing else picture(value, size, channels)
+    return out
+
+
+def picture(value: Any, size: int, channels: int) -> np.ndarray[Any, Any]:
+    """One image, decoded, upright, opaque, in 8 bits, and stretched to a square."""
+    from PIL import Image, ImageOps
+
+    if isinstance(value, (list, np.ndarray)):
+        image: Any = Image.fromarray(np.array(listed(value), dtype=np.uint8))
+    else:
+        text = value.partition(",")[2] if isinstance(value, str) and value.startswith("data:image/") else value
+        data = base64.b64decode(text, validate=True) if isinstance(text, str) else bytes(text)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"an image has at most {MAX_BYTES:,} bytes")
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"an image has at most {MAX_PIXELS:,} pixels")
+    mode = "L" if channels == 1 else "RGB"
+    image.draft(mode, (size, size))
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert(mode)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def listed(value: Any) -> Any:
+    """Nested arrays as lists of lists."""
+    return [listed(one) for one in value] if isinstance(value, (list, np.ndarray)) else value
 
 
 def truths(values: pd.Series[Any]) -> np.ndarray[Any, Any]:

@@ -7,6 +7,7 @@ A conformed frame has, by kind:
     datetime      datetime64[us] without zone (UTC), NaT where missing
     categorical   object: str, None where missing
     text          string: str, NaN where missing
+    image         object: bytes of a PNM file of the column's size (`registry/images.py`), None where missing
 
 Every later stage (preparation, the ONNX graph, serving, monitoring) starts from that form.
 """
@@ -21,6 +22,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.errors import RowError, did_you_mean
+from registry.images import MAX_SIZE, MIN_SIZE, ImageError, decode, to_pnm
 from registry.texts import LENGTHS, MAX_TEXT_LENGTH
 
 MAX_CATEGORY_LENGTH = 256
@@ -89,10 +91,29 @@ class TextColumn(Frozen):
         return LENGTHS + len(self.words)
 
 
+class ImageColumn(Frozen):
+    """An image. A model reads it as `channels` x `size` x `size` bytes; a missing one is all of the colour `fill`, the
+    mean of the training images."""
+
+    kind: Literal["image"] = "image"
+    name: str
+    missing: float = Field(0.0, ge=0, le=1)
+    size: int = Field(32, ge=MIN_SIZE, le=MAX_SIZE)
+    channels: Literal[1, 3] = 3
+    fill: tuple[int, ...] = (127, 127, 127)
+
+    @model_validator(mode="after")
+    def _one_fill_a_channel(self) -> ImageColumn:
+        if len(self.fill) != self.channels:
+            raise ValueError(f"column {self.name!r}: expected {self.channels} values in fill, got {len(self.fill)}")
+        return self
+
+
 Column: TypeAlias = Annotated[
-    NumericColumn | BooleanColumn | DatetimeColumn | CategoricalColumn | TextColumn, Field(discriminator="kind")
+    NumericColumn | BooleanColumn | DatetimeColumn | CategoricalColumn | TextColumn | ImageColumn,
+    Field(discriminator="kind"),
 ]
-ColumnKind: TypeAlias = Literal["numeric", "boolean", "datetime", "categorical", "text"]
+ColumnKind: TypeAlias = Literal["numeric", "boolean", "datetime", "categorical", "text", "image"]
 
 
 class LeftOut(Frozen):
@@ -113,6 +134,8 @@ class Schema(Frozen):
         names = [column.name for column in self.columns]
         if len(set(names)) != len(names):
             raise ValueError(f"column names must be unique, got {names}")
+        if len(images := [column.name for column in self.columns if column.kind == "image"]) > 1:
+            raise ValueError(f"at most one column of images can be read, got {images}")
         return self
 
     @property
@@ -123,6 +146,11 @@ class Schema(Frozen):
     def of(self, *kinds: ColumnKind) -> tuple[Column, ...]:
         """The columns of these kinds, in order."""
         return tuple(column for column in self.columns if column.kind in kinds)
+
+    @property
+    def image(self) -> ImageColumn | None:
+        """The column of images, of which there is one at most."""
+        return next((column for column in self.columns if isinstance(column, ImageColumn)), None)
 
     def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The schema's columns of a raw frame, in the conformed dtypes; other columns are dropped.
@@ -146,6 +174,8 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
         return _boolean(values, column.name)
     if column.kind == "datetime":
         return as_datetimes(values, column.name)
+    if column.kind == "image":
+        return _images(values, column)
     if column.kind == "text":
         return _strings(values, column.name, MAX_TEXT_LENGTH).astype(TEXT)
     return _strings(values, column.name)
@@ -222,6 +252,17 @@ def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
     if bad.size:
         raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {_shown(values.iloc[bad[0]])}")
     return out
+
+
+def _images(values: pd.Series[Any], column: ImageColumn) -> pd.Series[Any]:
+    out: list[bytes | None] = []
+    for row, value in enumerate(values):
+        try:
+            missing = pd.api.types.is_scalar(value) and pd.isna(value)
+            out.append(None if missing else to_pnm(decode(value, column.size, column.channels)))
+        except ImageError as error:
+            raise RowError(f"column {column.name!r}, row {row}: expected {error}, got {_shown(value)}") from error
+    return pd.Series(out, index=values.index, name=values.name, dtype=object)
 
 
 def _first_bad(values: pd.Series[Any], parse: Any) -> tuple[int, str]:

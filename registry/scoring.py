@@ -20,8 +20,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from registry.bundle import GOLDEN_ROWS, ModelBundle
 from registry.errors import BundleError
+from registry.images import stack
 from registry.metrics import Array
-from registry.schema import Column, Schema
+from registry.schema import Column, ImageColumn, Schema
 from registry.task import Problem
 from registry.texts import TextNumbers
 
@@ -30,6 +31,9 @@ MISSING_TIME = int(np.iinfo(np.int64).min)
 
 CLASS_OUTPUTS = ("prediction", "probabilities", "set", "uncertainty", "disagreement")
 NUMBER_OUTPUTS = ("prediction", "interval", "uncertainty", "disagreement")
+REPRESENTATION = "__representation__"
+"""The output of a graph that reads images: what monitoring sees of them, (n, `COMPONENTS`)."""
+
 OUTPUTS = tuple(dict.fromkeys((*CLASS_OUTPUTS, *NUMBER_OUTPUTS)))
 """All output names: no column of a schema can bear one of them."""
 
@@ -37,6 +41,8 @@ TOLERANCE = 1e-4
 """How far two computations of one output may differ, relative to its size where that is above 1."""
 
 CHUNK_ROWS = 8192
+CHUNK_BYTES = 2**21
+"""Of images that go through a graph at once: what is reckoned of them on the way is some dozen times as large."""
 
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
@@ -58,6 +64,7 @@ _GRAPH_TYPES = {
     "datetime": "tensor(int64)",
     "categorical": "tensor(string)",
     "text": "tensor(double)",
+    "image": "tensor(uint8)",
 }
 
 
@@ -66,6 +73,7 @@ class Scores:
     """The graph's outputs for n rows, as `registry/bundle.py` describes them (float32, as the graph gives them).
 
     `probabilities` and `sets` are (n, k) for classification, `interval` is (n, 2) for regression; else None.
+    `representation` is (n, `COMPONENTS`) of a graph that reads images; else None.
     """
 
     prediction: npt.NDArray[Any]
@@ -74,6 +82,7 @@ class Scores:
     probabilities: Floats | None = None
     sets: npt.NDArray[np.bool_] | None = None
     interval: Floats | None = None
+    representation: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.uncertainty)
@@ -131,22 +140,38 @@ _FIELDS_TO_OUTPUTS = {
     "probabilities": "probabilities",
     "sets": "set",
     "interval": "interval",
+    "representation": REPRESENTATION,
 }
 
 
 def feed(conformed: pd.DataFrame, schema: Schema) -> Feed:
-    """The graph's inputs of a conformed frame: (n, 1) each, of a text as many as it has numbers."""
+    """The graph's inputs of a conformed frame: (n, 1) each, or (n, *`input_shape`)."""
     return {column.name: _input(conformed[column.name], column) for column in schema.columns}
 
 
-def input_width(column: Column) -> int:
-    """How many numbers of a row a column's input has."""
-    return column.width if column.kind == "text" else 1
+def input_shape(column: Column) -> tuple[int, ...]:
+    """The shape of one row of a column's input: a text's numbers, an image's channels, rows and columns."""
+    if column.kind == "image":
+        return column.channels, column.size, column.size
+    return (column.width if column.kind == "text" else 1,)
 
 
-def outputs_of(problem: Problem) -> tuple[str, ...]:
+def chunk_rows(schema: Schema) -> int:
+    """How many rows go through a graph at once."""
+    if (image := schema.image) is None:
+        return CHUNK_ROWS
+    return image_rows(image)
+
+
+def image_rows(image: ImageColumn) -> int:
+    """How many images are reckoned with at once."""
+    return min(CHUNK_ROWS, max(16, CHUNK_BYTES // (image.channels * image.size**2)))
+
+
+def outputs_of(problem: Problem, *, images: bool = False) -> tuple[str, ...]:
     """The names of the graph's outputs, in the order in which `Scorer` asks for them."""
-    return NUMBER_OUTPUTS if problem == "regression" else CLASS_OUTPUTS
+    names = NUMBER_OUTPUTS if problem == "regression" else CLASS_OUTPUTS
+    return (*names, REPRESENTATION) if images else names
 
 
 def differences(found: Scores, expected: Scores, *, radius: float, tolerance: float = TOLERANCE) -> dict[str, float]:
@@ -155,7 +180,8 @@ def differences(found: Scores, expected: Scores, *, radius: float, tolerance: fl
     A prediction or a set that differs counts as 1, unless probabilities within `tolerance` of the boundary explain it:
     two classes tie, or a class stands at the conformal threshold, 1 - `radius`.
     """
-    out = {name: _gap(found, expected, name) for name in ("uncertainty", "disagreement")}
+    seen = ("representation",) if expected.representation is not None else ()
+    out = {name: _gap(found, expected, name) for name in ("uncertainty", "disagreement", *seen)}
     if expected.probabilities is None or expected.sets is None:
         return {name: _gap(found, expected, name) for name in ("prediction", "interval")} | out
     p, index = expected.scores, np.arange(len(expected))
@@ -179,7 +205,7 @@ class Graph:
         self.radius: float | None = None
         """A conformal radius that takes the place of the graph's own."""
         self._session = session
-        self._names = list(outputs_of(problem))
+        self._names = list(outputs_of(problem, images=schema.image is not None))
         self._read = _numbers if problem == "regression" else _classes
 
     @classmethod
@@ -196,8 +222,9 @@ class Graph:
     def predict(self, frame: pd.DataFrame) -> Scores:
         """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
         inputs = feed(self.schema.conform(frame), self.schema)
-        starts = range(0, max(len(frame), 1), CHUNK_ROWS)
-        chunks = ({name: values[at : at + CHUNK_ROWS] for name, values in inputs.items()} for at in starts)
+        size = chunk_rows(self.schema)
+        starts = range(0, max(len(frame), 1), size)
+        chunks = ({name: values[at : at + size] for name, values in inputs.items()} for at in starts)
         return Scores.join([self.run(chunk) for chunk in chunks])
 
 
@@ -256,20 +283,26 @@ def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.Inf
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         raise BundleError(f"{path}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
-    if lacking := set(outputs_of(problem)) - {one.name for one in session.get_outputs()}:
+    if lacking := set(outputs_of(problem, images=schema.image is not None)) - {
+        one.name for one in session.get_outputs()
+    }:
         raise BundleError(f"{path}: the graph lacks the outputs {', '.join(sorted(lacking))}")
     return session
 
 
-def _classes(prediction: Any, probabilities: Any, sets: Any, uncertainty: Any, disagreement: Any) -> Scores:
-    return Scores(prediction, uncertainty, disagreement, probabilities, sets)
+def _classes(
+    prediction: Any, probabilities: Any, sets: Any, uncertainty: Any, disagreement: Any, seen: Any = None
+) -> Scores:
+    return Scores(prediction, uncertainty, disagreement, probabilities, sets, None, seen)
 
 
-def _numbers(prediction: Any, interval: Any, uncertainty: Any, disagreement: Any) -> Scores:
-    return Scores(prediction, uncertainty, disagreement, None, None, interval)
+def _numbers(prediction: Any, interval: Any, uncertainty: Any, disagreement: Any, seen: Any = None) -> Scores:
+    return Scores(prediction, uncertainty, disagreement, None, None, interval, seen)
 
 
 def _input(values: pd.Series[Any], column: Column) -> npt.NDArray[Any]:
+    if column.kind == "image":
+        return stack(values.to_list(), column.size, column.channels, column.fill)
     if column.kind == "text":
         return TextNumbers(column.words).table(values.to_list())
     if column.kind == "categorical":
@@ -287,7 +320,7 @@ def _matrix(values: pd.Series[Any], field: str) -> npt.NDArray[Any]:
 
 
 def _gap(found: Scores, expected: Scores, field: str) -> float:
-    a = np.asarray(getattr(found, field), dtype=np.float64)
+    a = np.asarray(getattr(found, field), dtype=np.float64)  # NaN, of another shape, where it is None
     b = np.asarray(getattr(expected, field), dtype=np.float64)
     if a.shape != b.shape:
         return float("inf")

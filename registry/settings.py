@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     max_backlog_bytes: int = Field(
         1_000_000_000, ge=1_000, description="most journal bytes that may wait for the store before requests get a 503"
     )
+    max_image_bytes: int = Field(
+        2_000_000_000, ge=1_000, description="most bytes of a task's logged images that are kept; the oldest go first"
+    )
     report_days: int = Field(90, ge=1, description="how long reports are kept; the newest of a task stays")
     watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
     alert_urls: SecretStr | None = Field(
@@ -80,6 +83,10 @@ class Settings(BaseSettings):
     def workspace(self) -> Path:
         """Folder of Evidently's workspace, which holds the reports of all tasks."""
         return self.folder / "evidently"
+
+    def images(self, task: str) -> Path:
+        """Folder of a task's logged images."""
+        return self.folder / "images" / task
 
     def study(self, task: str) -> Path:
         """Folder of a task's searches: journals, trials, locks."""

@@ -1,4 +1,5 @@
-"""Where rows come from: CSV or Parquet (a file, a folder, a glob) or a SQL query, read into one frame.
+"""Where rows come from: CSV or Parquet (a file, a folder, a glob), a folder of images with one sub-folder a class, or a
+SQL query, read into one frame. Relative paths of images in a file start at that file's folder.
 
 Errors are `SourceError`s that name the path or the masked URL and what to do. No password is ever part of one.
 """
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pandas as pd
 
 from registry.errors import SourceError
+from registry.images import EXTENSIONS as IMAGES
+from registry.images import is_path
 from registry.task import FileSource, Source, SqlSource
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 CSV = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz")
 PARQUET = (".parquet", ".pq")
 EXTENSIONS = CSV + PARQUET
+IMAGE, CLASS = "image", "label"
+"""Columns of a folder of images: the path of each, and the name of the sub-folder that it is in."""
 
 
 def read(source: Source, *, base: Path | None = None, limit: int | None = None) -> pd.DataFrame:
@@ -50,7 +56,10 @@ def files_of(source: FileSource, *, base: Path | None = None) -> list[Path]:
     if path.is_dir():
         found = [one for one in sorted(path.iterdir()) if _extension(one) and not one.name.startswith((".", "_"))]
         if not found:
-            raise SourceError(f"{path}: the folder holds no {', '.join(EXTENSIONS)} file")
+            images = ", ".join(IMAGES)
+            raise SourceError(
+                f"{path}: the folder holds no {', '.join(EXTENSIONS)} file, nor sub-folders with {images} files"
+            )
         return found
     if path.is_file():
         return [path]
@@ -77,16 +86,45 @@ def _extension(path: Path) -> str | None:
 
 
 def _read_files(source: FileSource, base: Path | None, limit: int | None) -> pd.DataFrame:
+    if (images := _images_of((base or Path()) / Path(source.path).expanduser())) is not None:
+        return (
+            images
+            if limit is None
+            else images.iloc[np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
+        )
     frames: list[pd.DataFrame] = []
     rows = 0
     for path in files_of(source, base=base):
-        frame = _read_file(path, None if limit is None else limit - rows)
+        frame = _resolved(_read_file(path, None if limit is None else limit - rows), path.parent)
         _same_columns(path, frame, frames)
         frames.append(frame)
         rows += len(frame)
         if limit is not None and rows >= limit:
             break
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0].reset_index(drop=True)
+
+
+def _images_of(folder: Path) -> pd.DataFrame | None:
+    """The images in the sub-folders of a folder that has no file of rows; None where there are none."""
+    if not folder.is_dir() or any(_extension(one) for one in folder.iterdir()):
+        return None
+    classes = [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith((".", "_"))]
+    found = [
+        (str(path.absolute()), one.name) for one in classes for path in sorted(one.iterdir()) if is_path(path.name)
+    ]
+    return pd.DataFrame(found, columns=[IMAGE, CLASS]) if found else None
+
+
+def _resolved(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """A file's rows, their relative paths of images as they are seen from its folder."""
+    for place, name in enumerate(frame.columns):
+        values = frame.iloc[:, place]
+        if not (pd.api.types.is_object_dtype(values.dtype) or isinstance(values.dtype, pd.StringDtype)):
+            continue
+        first = values.dropna().head(20)
+        if len(first) and all(map(is_path, first)) and any((folder / one).is_file() for one in first):
+            frame[name] = values.map(lambda one: str((folder / one).absolute()), na_action="ignore")
+    return frame
 
 
 def _same_columns(path: Path, frame: pd.DataFrame, others: list[pd.DataFrame]) -> None:

@@ -90,6 +90,10 @@ class Splits(Frozen):
         return self
 
 
+IMAGE_FAMILIES = ("convnet",)
+"""The networks of a task with a column of images that names none."""
+
+
 class Search(Frozen):
     """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
 
@@ -143,6 +147,7 @@ class Monitor(Frozen):
     report: Literal["alarms", "always", "never"] = Field(
         "alarms", description="which passes leave Evidently's report of their newest window"
     )
+    keep_images: bool = Field(True, description="whether images of logged rows are kept, which remedies and gates need")
     yardstick_rows: int = Field(
         30_000, ge=0, description="newest labelled rows that a boosted model is fitted to at each window; 0: none is"
     )

@@ -79,7 +79,8 @@ class Yardstick:
 
 
 def encode(conformed: pd.DataFrame, schema: Schema) -> Features:
-    """Conformed rows as (n, d): numbers, truths, calendar parts and category codes, NaN where missing."""
+    """Conformed rows as (n, d): numbers, truths, calendar parts and category codes, NaN where missing. Images have
+    numbers in their place already (`watched.py`)."""
     return np.column_stack([_encode(conformed[column.name], column) for column in schema.columns])
 
 

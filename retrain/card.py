@@ -57,7 +57,7 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     yield "| columns read | |"
     yield "|---|---|"
-    for kind in ("numeric", "boolean", "datetime", "categorical", "text"):
+    for kind in ("numeric", "boolean", "datetime", "categorical", "text", "image"):
         if columns := schema.of(kind):
             yield f"| {kind} | {', '.join(_column(one) for one in columns)} |"
     left_out = {one.name for one in schema.left_out}
@@ -69,6 +69,8 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
 def _column(column: Column) -> str:
     if column.kind == "text":
         return f"`{column.name}` ({len(column.words):,} words learnt)"
+    if column.kind == "image":
+        return f"`{column.name}` ({column.size} x {column.size}, {'grey' if column.channels == 1 else 'colours'})"
     if column.kind != "categorical":
         return f"`{column.name}`"
     return f"`{column.name}` ({len(column.categories):,} of {column.distinct:,} values learnt)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,32 @@ from torch import nn
 
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
 from registry.errors import DataError
+from registry.images import COMPONENTS
 from registry.metrics import Array
 from registry.schema import Schema, as_strings
-from registry.scoring import OUTPUTS, Graph, Scores, differences, input_width, outputs_of, require_small
+from registry.scoring import OUTPUTS as ANSWERS
+from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target
+from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
+from retrain.families.picture import PictureNet
 from retrain.mixture_graph import add_mixture
-from retrain.network_graph import CATEGORIES, NUMERIC, OPSET, embed, exported, member_name, without_weights
+from retrain.network_graph import (
+    CATEGORIES,
+    FEATURES,
+    IMAGES,
+    NUMERIC,
+    OPSET,
+    OUTPUTS,
+    embed,
+    exported,
+    features_name,
+    member_name,
+    without_weights,
+)
 from retrain.preparation import Preparation, Prepared
 from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation
+from retrain.representation import ROWS, Representation, heaviest
 
 ML_OPSET, IR_VERSION = 3, 10
 PARITY_ROWS = 1_000
@@ -71,20 +88,23 @@ def write_model(
     times: pd.Series[Any] | None = None,
     study: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
+    training: pd.DataFrame | None = None,
 ) -> Scores:
     """Write graph, weights, candidates and reference into `folder`; give the graph's answers on all test rows.
 
     `test` are raw rows of the test part, `labels` their target, `times` their event times; at most `REFERENCE_ROWS` of
-    them, drawn at random, become the reference. `study` are the best candidates for warm starts. What is left to write
+    them, drawn at random, become the reference. `study` are the best candidates for warm starts, `training` conformed
+    training rows, from which the representation of images is learnt: needed where there are any. What is left to write
     are the card, the figures and the manifest. Raises `BundleError` when graph and torch differ on the test rows,
     `DataError` when a column bears a name that the graph needs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    export(members, calibration, schema, target, folder / MODEL)
+    seen = None if schema.image is None or training is None else represent(members, training)
+    export(members, calibration, schema, target, folder / MODEL, seen)
     graph = Graph.open(folder / MODEL, schema, target.problem)
     rows = schema.conform(test)
     drawn = np.random.default_rng(seed).permutation(len(rows))
-    parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]])
+    parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
@@ -101,7 +121,14 @@ def write_model(
     return answers
 
 
-def export(members: Sequence[Member], calibration: Calibration, schema: Schema, target: Target, path: Path) -> None:
+def export(
+    members: Sequence[Member],
+    calibration: Calibration,
+    schema: Schema,
+    target: Target,
+    path: Path,
+    seen: Representation | None = None,
+) -> None:
     """Write the ONNX graph: inputs and outputs as `registry/bundle.py` describes them, constants folded. Beside it goes
     what a later export takes the members' nodes from. Puts modules in eval mode."""
     refuse_names(schema)
@@ -112,8 +139,10 @@ def export(members: Sequence[Member], calibration: Calibration, schema: Schema, 
     arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
     outputs = []
     for place, member in enumerate(members):
-        found = _embedded(builder, member, *arrays[preparations.index(member.preparation)])
-        builder.name(found, member_name(place))
+        found = _embedded(builder, member, arrays[preparations.index(member.preparation)])
+        builder.name(found[OUTPUTS], member_name(place))
+        if FEATURES in found:
+            builder.name(found[FEATURES], features_name(place))
         outputs.append(member_name(place))
     d_out = 2 if calibration.scale is not None else len(target.classes)
     answers = add_mixture(builder, outputs, [member.weight for member in members], d_out, calibration)
@@ -125,7 +154,9 @@ def export(members: Sequence[Member], calibration: Calibration, schema: Schema, 
             keys_int64s=range(len(target.classes)),
             values_strings=target.classes,
         )
-    for name in outputs_of(target.problem):
+    if seen is not None:
+        answers[REPRESENTATION] = seen.add_to(builder, features_name(seen.place))
+    for name in outputs_of(target.problem, images=seen is not None):
         builder.name(answers[name], name)
     model = _model(builder, schema, target)
     names = {name for member in members for name in member.module.state_dict()}
@@ -135,25 +166,49 @@ def export(members: Sequence[Member], calibration: Calibration, schema: Schema, 
     onnx.save(lean, path)
 
 
-def _named(builder: GraphBuilder, index: int, preparation: Preparation) -> tuple[str, str]:
-    """A preparation's arrays, under the names by which a member's graph is found again."""
-    names = (f"{PREFIX}{NUMERIC}_{index}", f"{PREFIX}{CATEGORIES}_{index}")
-    for source, name in zip(add_preparation(builder, preparation), names, strict=True):
-        builder.name(source, name)
+def _named(builder: GraphBuilder, index: int, preparation: Preparation) -> dict[str, str]:
+    """A preparation's arrays, under the names by which a member's graph is found again; by their names in the graph."""
+    found = add_preparation(builder, preparation)
+    sources = {} if found is None else dict(zip((NUMERIC, CATEGORIES), found, strict=True))
+    if preparation.image is not None:
+        sources[IMAGES] = preparation.image.name
+    names = {name: f"{PREFIX}{name}_{index}" for name in sources}
+    for name, source in sources.items():
+        builder.name(source, names[name])
     return names
 
 
-def _embedded(builder: GraphBuilder, member: Member, numeric: str, categories: str) -> str:
-    """A member's nodes: from the graph it came with, or by torch's exporter."""
+def _embedded(builder: GraphBuilder, member: Member, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The names of a member's outputs, its nodes added: from the graph it came with, or by torch's exporter."""
     state = {name: value.detach().numpy() for name, value in member.module.state_dict().items()}
-    if member.graph is not None and (found := embed(builder, member.graph, numeric, categories, state)) is not None:
+    if member.graph is not None and (found := embed(builder, member.graph, inputs, state)) is not None:
         return found
     preparation = member.preparation
-    graph = exported(member.module, preparation.d_numeric, len(preparation.cardinalities))
-    found = embed(builder, graph, numeric, categories, state)
+    image = None if preparation.image is None else preparation.image.input
+    graph = exported(member.module, preparation.d_numeric, len(preparation.cardinalities), image)
+    found = embed(builder, graph, inputs, state)
     if found is None:
         raise ValueError("the exporter left out some of the weights' names")
     return found
+
+
+def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:
+    """The representation of images that the heaviest member's features give, learnt on conformed training rows."""
+    place = heaviest([member.weight for member in members])
+    rows = training.iloc[:: -(-len(training) // ROWS)]
+    return Representation.fit(place, image_features(members[place], rows))
+
+
+@torch.inference_mode()
+def image_features(member: Member, conformed: pd.DataFrame) -> Array:
+    """A member's features (n, width) of the rows' images."""
+    module, source = member.module.eval(), member.preparation.image
+    if source is None or not isinstance(module, PictureNet):
+        raise TypeError(f"expected a network that reads images, got {type(module).__name__}")
+    images = torch.from_numpy(source.apply(conformed[source.name]))
+    size = rows_at_once(images)
+    parts = [module.features(images[at : at + size]) for at in range(0, len(images), size)]
+    return torch.cat(parts).numpy().astype(np.float64)
 
 
 def member_outputs(members: Sequence[Member], conformed: pd.DataFrame) -> Array:
@@ -164,12 +219,20 @@ def member_outputs(members: Sequence[Member], conformed: pd.DataFrame) -> Array:
 
 
 def check_parity(
-    graph: Graph, members: Sequence[Member], calibration: Calibration, target: Target, conformed: pd.DataFrame
+    graph: Graph,
+    members: Sequence[Member],
+    calibration: Calibration,
+    target: Target,
+    conformed: pd.DataFrame,
+    seen: Representation | None = None,
 ) -> dict[str, float]:
     """The largest difference of each output between the graph and torch, numpy preparation and numpy calibration.
     Raises `BundleError` when one is too large."""
     weights = np.array([member.weight for member in members])
     expected = calibration.scores(member_outputs(members, conformed), weights, target)
+    if seen is not None:
+        features = image_features(members[seen.place], conformed)
+        expected = replace(expected, representation=seen.apply(features))
     found = differences(graph.predict(conformed), expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
     return found
@@ -177,7 +240,9 @@ def check_parity(
 
 def refuse_names(schema: Schema) -> None:
     """Raise `DataError` for columns whose names the graph and the reference need themselves."""
-    bad = [name for name in schema.names if name in (*OUTPUTS, LABEL, TIME, "") or name.startswith(PREFIX)]
+    bad = [
+        name for name in schema.names if name in (*ANSWERS, REPRESENTATION, LABEL, TIME, "") or name.startswith(PREFIX)
+    ]
     if bad:
         raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")
 
@@ -192,15 +257,16 @@ def _distinct(members: Sequence[Member]) -> list[Preparation]:
 
 def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelProto:
     info, k = helper.make_tensor_value_info, len(target.classes)
-    kinds = {"datetime": TensorProto.INT64, "categorical": TensorProto.STRING}
-    inputs = [
-        info(column.name, kinds.get(column.kind, TensorProto.DOUBLE), ["n", input_width(column)])
-        for column in schema.columns
-    ]
+    kinds = {"datetime": TensorProto.INT64, "categorical": TensorProto.STRING, "image": TensorProto.UINT8}
+    inputs = []
+    for column in schema.columns:
+        shape: list[str | int | None] = ["n", *input_shape(column)]
+        inputs.append(info(column.name, kinds.get(column.kind, TensorProto.DOUBLE), shape))
     word = TensorProto.STRING if target.classes else TensorProto.FLOAT
     types = {"prediction": (word, []), "set": (TensorProto.BOOL, [k])}
-    widths = {"probabilities": [k], "interval": [2]}
-    shapes = {name: types.get(name, (TensorProto.FLOAT, widths.get(name, []))) for name in outputs_of(target.problem)}
+    widths = {"probabilities": [k], "interval": [2], REPRESENTATION: [COMPONENTS]}
+    names = outputs_of(target.problem, images=schema.image is not None)
+    shapes = {name: types.get(name, (TensorProto.FLOAT, widths.get(name, []))) for name in names}
     outputs = [info(name, kind, ["n", *rest]) for name, (kind, rest) in shapes.items()]
     graph = helper.make_graph(builder.nodes, "everfit", inputs, outputs, builder.constants)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
@@ -210,9 +276,9 @@ def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelP
 @torch.inference_mode()
 def _forward(module: nn.Module, rows: Prepared) -> Array:
     module.eval()
-    numeric, categories = torch.from_numpy(rows.numeric), torch.from_numpy(rows.categories)
-    starts = range(0, max(len(rows), 1), _BATCH)
-    parts = [module(numeric[at : at + _BATCH], categories[at : at + _BATCH]) for at in starts]
+    held = rows_of(rows, torch.zeros(len(rows)))
+    size = min(_BATCH, held.at_once)
+    parts = [module(*(one[at : at + size] for one in held.inputs)) for at in range(0, max(len(rows), 1), size)]
     return torch.cat(parts).numpy().astype(np.float64)
 
 

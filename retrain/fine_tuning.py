@@ -17,10 +17,11 @@ import torch
 from registry.bundle import ModelBundle
 from registry.errors import DataError
 from registry.metrics import Labels
+from retrain.batches import Rows, rows_of
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs
-from retrain.families.base import Candidate, TabularNet
-from retrain.families.catalogue import family_named
+from retrain.families.base import Candidate, Network, Reads
+from retrain.families.catalogue import build
 from retrain.levels import levelled
 from retrain.preparation import Preparation
 from retrain.renewal import Renewal, Request
@@ -28,7 +29,7 @@ from retrain.search.material import layout_of
 from retrain.search.sealing import one_thread
 from retrain.search.space import SearchSpace
 from retrain.splits import Rows as Places
-from retrain.training import DivergedError, Outputs, Recipe, Rows, Trained, load_state, train
+from retrain.training import DivergedError, Outputs, Recipe, Trained, load_state, train
 
 EPOCHS = 6
 RATE = 0.5
@@ -128,12 +129,12 @@ class Tuner:
         tuned = load_state(network, trained.state)
         return Member(tuned, member.preparation, 0.0, {**told, **facts}, member.graph), trained
 
-    def _network(self, candidate: Candidate, member: Member, keep: float) -> TabularNet:
+    def _network(self, candidate: Candidate, member: Member, keep: float) -> Network:
         """A copy of a member's network, its weights shrunk towards a new beginning."""
         torch.manual_seed(self.renewal.asked.seed)
         layout = layout_of(member.preparation)
         d_out = self.renewal.material.d_out
-        network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, d_out)
+        network = build(candidate, len(layout.numeric), layout.cardinalities, d_out, layout.image)
         given = member.module.state_dict()
         state = {
             name: torch.lerp(value, given[name], keep)
@@ -146,7 +147,8 @@ class Tuner:
 
     def _recipe(self, candidate: Candidate, rows: int) -> Recipe:
         problem, most = self.renewal.asked.task.problem, self.renewal.asked.task.search.max_epochs
-        own = SearchSpace.of((candidate.family,), rows, most, problem).recipe(candidate)
+        reads: Reads = "table" if self.renewal.material.schema.image is None else "image"
+        own = SearchSpace.of((candidate.family,), rows, most, problem, reads).recipe(candidate)
         batch = min(own.batch_size, max(LEAST_BATCH, rows // BATCHES))
         return replace(own, epochs=EPOCHS, patience=EPOCHS, batch_size=batch, rate=RATE * own.rate, schedule="cosine")
 
@@ -170,11 +172,7 @@ class Tuner:
         parts = self.renewal.material.parts
         for name, part in (("train", parts.train), ("validation", parts.validation)):
             conformed, labels = self.renewal.rows(part)
-            prepared = preparation.apply(conformed)
-            yield (
-                name,
-                Rows(torch.from_numpy(prepared.numeric), torch.from_numpy(prepared.categories), self._targets(labels)),
-            )
+            yield name, rows_of(preparation.apply(conformed), self._targets(labels))
 
     def _targets(self, labels: Labels) -> Any:
         scale = self.renewal.scale

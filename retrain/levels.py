@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from registry.metrics import Array, Labels
-from retrain.training import Outputs, Rows, Trained, evaluate, load_state
+from retrain.batches import Rows
+from retrain.training import Outputs, Trained, evaluate, load_state
 
 if TYPE_CHECKING:
-    from retrain.families.base import TabularNet
+    from retrain.families.base import Network
 
 ROWS = 8_192
 """Rows that level a network at most, evenly spread: a temperature and a bias need no more."""
@@ -40,7 +41,7 @@ def fit_biases(outputs: Array, labels: Labels) -> Array:
     return bias
 
 
-def levelled(trained: Trained, network: TabularNet, training: Rows, score: Callable[[Outputs], float]) -> Trained:
+def levelled(trained: Trained, network: Network, training: Rows, score: Callable[[Outputs], float]) -> Trained:
     """A training with its outputs at the level of its training rows. An epoch chosen for its order of the rows (by AUC,
     say) may be an early one, whose probabilities are anywhere; in a converged network nothing moves."""
     drawn = training.take(torch.arange(0, len(training), math.ceil(len(training) / ROWS)))

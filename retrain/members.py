@@ -18,8 +18,8 @@ from registry.bundle import NETWORKS, WEIGHTS, ModelBundle
 from registry.metrics import Labels
 from retrain.calibration import TargetScale, fit_level
 from retrain.export import SCALE, Member, member_outputs
-from retrain.families.base import Candidate, TabularNet
-from retrain.families.catalogue import FAMILIES, family_named
+from retrain.families.base import Candidate, Network
+from retrain.families.catalogue import FAMILIES, build
 from retrain.network_graph import extract
 from retrain.preparation import Preparation
 from retrain.search.material import layout_of
@@ -52,7 +52,7 @@ def read_members(bundle: ModelBundle) -> Iterator[Member]:
             continue
         preparation = Preparation.model_validate(told["preparation"])
         layout = layout_of(preparation)
-        network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, d_out)
+        network = build(candidate, len(layout.numeric), layout.cardinalities, d_out, layout.image)
         state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         weight, graph = told.get("weight", 0.0), None if whole is None else extract(whole, place)
         yield Member(load_state(network, state), preparation, weight, told["candidate"], graph)
@@ -70,7 +70,7 @@ def level(member: Member, conformed: pd.DataFrame, labels: Labels) -> None:
     fitted to them, and become part of its last layer."""
     temperature, biases = fit_level(member_outputs([member], conformed)[0], labels)
     network = member.module
-    assert isinstance(network, TabularNet)
+    assert isinstance(network, Network)
     network.level(temperature, torch.from_numpy(biases))
 
 

@@ -18,28 +18,50 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
+from retrain.families.picture import PictureNet
+from retrain.image_source import ImageInput
 from retrain.preparation_graph import PREFIX, GraphBuilder
 
 OPSET = 20
-NUMERIC, CATEGORIES, OUTPUTS = "numeric", "categories", "outputs"
-"""Inputs and output of a network's own graph."""
+NUMERIC, CATEGORIES, IMAGES, OUTPUTS, FEATURES = "numeric", "categories", "images", "outputs", "features"
+"""Inputs and outputs of a network's own graph; images and their features are those of networks that read them."""
+
+_WRAPPED = "network."
 
 
-def exported(module: nn.Module, d_numeric: int, d_categories: int) -> onnx.GraphProto:
-    """A network's graph by torch's exporter: (n, d_numeric) float and (n, d_categories) int64 to (n, d_out); weights
-    under their names. Puts the module in evaluation mode."""
+class Telling(nn.Module):
+    """A network that reads images, which gives their features (n, width) beside its outputs."""
+
+    def __init__(self, network: PictureNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, numeric: Tensor, categories: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, d_out) and (n, width)."""
+        features = self.network.features(images)
+        return self.network.answer(features, numeric, categories), features
+
+
+def exported(module: nn.Module, d_numeric: int, d_categories: int, image: ImageInput | None = None) -> onnx.GraphProto:
+    """A network's graph by torch's exporter: (n, d_numeric) float, (n, d_categories) int64 and perhaps images to
+    (n, d_out), with images to their features too; weights under their names. Puts the module in evaluation mode."""
     n = torch.export.Dim("n")
+    inputs = [torch.zeros(3, d_numeric), torch.zeros(3, d_categories, dtype=torch.int64)]
+    names, outputs = [NUMERIC, CATEGORIES], [OUTPUTS]
+    if image is not None and isinstance(module, PictureNet):
+        inputs.append(torch.zeros(3, image.channels, image.size, image.size, dtype=torch.uint8))
+        names, outputs, module = [*names, IMAGES], [OUTPUTS, FEATURES], Telling(module)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
-            (torch.zeros(3, d_numeric), torch.zeros(3, d_categories, dtype=torch.int64)),
+            tuple(inputs),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=({0: n}, {0: n}),
-            input_names=[NUMERIC, CATEGORIES],
-            output_names=[OUTPUTS],
+            dynamic_shapes=tuple({0: n} for _ in inputs),
+            input_names=names,
+            output_names=outputs,
             external_data=False,
             optimize=False,  # it would fold weights into constants without a name; ONNX Runtime does so when it loads
             verbose=False,
@@ -48,19 +70,28 @@ def exported(module: nn.Module, d_numeric: int, d_categories: int) -> onnx.Graph
     model = program.model_proto
     if model.functions:
         raise ValueError(f"expected a flat graph, got the functions {[one.name for one in model.functions]}")
-    return model.graph
+    return _unwrapped(model.graph)
+
+
+def _unwrapped(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """The graph with weights under the names that they have in the network itself."""
+    for one in graph.initializer:
+        one.name = one.name.removeprefix(_WRAPPED)
+    for node in graph.node:
+        node.input[:] = [name.removeprefix(_WRAPPED) for name in node.input]
+    return graph
 
 
 def embed(
-    builder: GraphBuilder, graph: onnx.GraphProto, numeric: str, categories: str, state: Mapping[str, npt.NDArray[Any]]
-) -> str | None:
-    """Add a network's nodes with these weights; the name of its outputs. What members share is written once. None,
-    with nothing added, where the graph is not one of these weights."""
+    builder: GraphBuilder, graph: onnx.GraphProto, inputs: Mapping[str, str], state: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, str] | None:
+    """Add a network's nodes with these weights; the names of its outputs. `inputs` are the names, there, of what it
+    reads. What members share is written once. None, with nothing added, where the graph is not one of these weights."""
     stored = {one.name: one for one in graph.initializer}
     floats = {name: value for name, value in state.items() if np.issubdtype(value.dtype, np.floating)}
     if any(tuple(stored[name].dims) != value.shape for name, value in floats.items() if name in stored):
         return None
-    names = {"": "", NUMERIC: numeric, CATEGORIES: categories}
+    names = {"": "", **inputs}
     for node in graph.node:
         for name in node.input:
             if name not in names:
@@ -68,26 +99,27 @@ def embed(
                 names[name] = builder.weight(name, value)
         made = builder.embed(node, [names[name] for name in node.input])
         names.update(zip(node.output, made, strict=True))
-    return names[OUTPUTS]
+    return {name: names[name] for name in (OUTPUTS, FEATURES) if name in names}
 
 
 def extract(model: onnx.ModelProto, place: int) -> onnx.GraphProto | None:
     """The graph of the member at this place of a whole one, as `embed` takes it; None where it cannot be found."""
     made = {output: node for node in model.graph.node for output in node.output}
-    begin = {f"{PREFIX}{NUMERIC}_": NUMERIC, f"{PREFIX}{CATEGORIES}_": CATEGORIES}
-    end, wanted, seen = member_name(place), [member_name(place)], set[str]()
+    begin = {f"{PREFIX}{name}_": name for name in (NUMERIC, CATEGORIES, IMAGES)}
+    end = {member_name(place): OUTPUTS, features_name(place): FEATURES}
+    wanted, seen = [name for name in end if name in made], set[str]()
     while wanted:
         name = wanted.pop()
         if name in seen or name not in made or name.startswith(tuple(begin)):
             continue
         seen.add(name)
         wanted.extend(made[name].input)
-    if end not in made:
+    if member_name(place) not in made:
         return None
 
     def renamed(name: str) -> str:
         known = next((short for prefix, short in begin.items() if name.startswith(prefix)), None)
-        return OUTPUTS if name == end else known or GraphBuilder.weight_name(name) or name
+        return end.get(name) or known or GraphBuilder.weight_name(name) or name
 
     nodes = [node for node in model.graph.node if seen & set(node.output)]
     used = {name for node in nodes for name in node.input}
@@ -103,8 +135,9 @@ def extract(model: onnx.ModelProto, place: int) -> onnx.GraphProto | None:
             weights.append(weight := onnx.TensorProto())
             weight.CopyFrom(one)
             weight.name = renamed(one.name)
-    inputs = [helper.make_empty_tensor_value_info(name) for name in (NUMERIC, CATEGORIES)]
-    return helper.make_graph(copies, "network", inputs, [helper.make_empty_tensor_value_info(OUTPUTS)], weights)
+    inputs = [helper.make_empty_tensor_value_info(name) for name in begin.values()]
+    outputs = [helper.make_empty_tensor_value_info(short) for name, short in end.items() if name in made]
+    return helper.make_graph(copies, "network", inputs, outputs, weights)
 
 
 def without_weights(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
@@ -120,6 +153,11 @@ def without_weights(model: onnx.ModelProto, names: Collection[str]) -> onnx.Mode
 def member_name(place: int) -> str:
     """The name of the outputs of the member at a place."""
     return f"{PREFIX}member{place}"
+
+
+def features_name(place: int) -> str:
+    """The name of the image features of the member at a place."""
+    return f"{PREFIX}features{place}"
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Conformed columns to the two arrays a network reads, learnt on the training part and kept as JSON.
+"""Conformed columns to the arrays a network reads, learnt on the training part and kept as JSON.
 
     numeric (n, d) float32      scaled numbers | gaps of numbers | calendar parts | gaps of moments
     categories (n, c) int64     0 unknown or rare, 1 missing, 2... the schema's categories in their order
+    images (n, channels, size, size) uint8, where the task has them: as they are; a network scales them itself
 
 A text is so many numbers (`registry/texts.py`), scaled like others. A gap is 1 where a value is missing, 0 elsewhere; a
 column has one only where training had missing values. `export.py` writes the same formulas as ONNX nodes; tests hold
@@ -23,9 +24,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from registry.images import Pixels
 from registry.schema import Frozen, Schema
 from registry.scoring import MISSING_TIME
 from registry.texts import TextNumbers
+from retrain.image_source import ImageSource
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Moments: TypeAlias = npt.NDArray[np.int64]
@@ -128,17 +131,20 @@ class CategoryColumn(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a network reads: `numeric` (n, d) float32, `categories` (n, c) int64."""
+    """What a network reads: `numeric` (n, d) float32, `categories` (n, c) int64, and `images` (n, channels, size, size)
+    uint8, None for a task without them."""
 
     numeric: Floats
     categories: Moments
+    images: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.numeric)
 
     def take(self, rows: npt.NDArray[Any] | slice) -> Prepared:
         """These rows only."""
-        return Prepared(self.numeric[rows], self.categories[rows])
+        images = None if self.images is None else self.images[rows]
+        return Prepared(self.numeric[rows], self.categories[rows], images)
 
 
 class Preparation(Frozen):
@@ -149,6 +155,7 @@ class Preparation(Frozen):
     moments: tuple[MomentColumn, ...] = ()
     categories: tuple[CategoryColumn, ...] = ()
     texts: tuple[TextSource, ...] = ()
+    image: ImageSource | None = None
 
     @classmethod
     def fit(cls, conformed: pd.DataFrame, schema: Schema, scaling: ScalingName = "robust") -> Preparation:
@@ -173,6 +180,7 @@ class Preparation(Frozen):
                 if column.kind == "categorical"
             ),
             texts=tuple(texts),
+            image=None if schema.image is None else ImageSource.fit(conformed[schema.image.name], schema.image),
         )
 
     @property
@@ -192,7 +200,8 @@ class Preparation(Frozen):
         blocks = [*self._numbers(conformed), *self._moments(conformed)]
         codes = [_codes(conformed[column.name], column) for column in self.categories]
         numeric = np.concatenate([np.empty((n, 0)), *blocks], axis=1, dtype=np.float32)
-        return Prepared(numeric, np.stack(codes, axis=1) if codes else np.empty((n, 0), dtype=np.int64))
+        images = None if self.image is None else self.image.apply(conformed[self.image.name])
+        return Prepared(numeric, np.stack(codes, axis=1) if codes else np.empty((n, 0), dtype=np.int64), images)
 
     def _numbers(self, conformed: pd.DataFrame) -> list[Floats]:
         if not self.numbers:

@@ -98,8 +98,9 @@ class GraphBuilder:
         return self.add("Cast", source, to=to)
 
 
-def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str, str]:
-    """The names of `numeric` (n, d) float and `categories` (n, c) int64."""
+def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str, str] | None:
+    """The names of `numeric` (n, d) float and `categories` (n, c) int64; None where there is neither. Images are
+    columns of the graph that networks read themselves."""
     blocks = [*_numbers(graph, preparation), *_moments(graph, preparation)]
     codes = [
         graph.add(
@@ -112,6 +113,8 @@ def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str,
         )
         for column in preparation.categories
     ]
+    if not blocks and not codes:
+        return None
     if not blocks:
         return graph.cast(graph.pick(codes[0], (), 1), TensorProto.FLOAT), graph.join(codes)
     numeric = graph.join(blocks)

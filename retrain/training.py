@@ -12,8 +12,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -23,6 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from registry.task import Problem
+from retrain.augmentation import Augmentation
+from retrain.batches import Rows as Rows
+from retrain.batches import batches as batches
+from retrain.batches import count_batches
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -31,7 +35,6 @@ Outputs: TypeAlias = npt.NDArray[np.float32]
 State: TypeAlias = dict[str, Tensor]
 Ending: TypeAlias = Literal["finished", "patience", "deadline", "stopped", "diverged"]
 
-EVALUATION_ROWS = 8192
 AVERAGE = 0.998
 """Decay of the running average of weights, a step."""
 
@@ -49,23 +52,6 @@ class DivergedError(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Prepared rows: `numeric` (n, d) float32, `categories` (n, c) int64, `labels` (n,) int64 class indices or float32
-    standardised values."""
-
-    numeric: Tensor
-    categories: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: Tensor) -> Rows:
-        """The rows at these positions."""
-        return Rows(self.numeric[index], self.categories[index], self.labels[index])
-
-
-@dataclass(frozen=True)
 class Recipe:
     """How a network is trained; see `SearchSpace` for the ranges."""
 
@@ -79,6 +65,7 @@ class Recipe:
     label_smoothing: float = 0.0
     balanced: bool = False
     patience: int = 6
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True)
@@ -178,12 +165,21 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.step += 1
-        loss: Tensor = self.loss(self.network(rows.numeric, rows.categories), rows.labels)
+        loss = self._loss(rows)
         self.fabric.backward(loss)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
         self._follow()
         return loss.detach()
+
+    def _loss(self, rows: Rows) -> Tensor:
+        """The loss on a batch, after the recipe's augmentation of it."""
+        batch = self.recipe.augmentation.apply(rows, self.generator)
+        outputs = self.network(*batch.rows.inputs)
+        loss = self.loss(outputs, batch.rows.labels)
+        return (
+            loss if batch.others is None else batch.share * loss + (1 - batch.share) * self.loss(outputs, batch.others)
+        )
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -205,18 +201,6 @@ def _tensors(network: nn.Module) -> list[Tensor]:
     return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
-def count_batches(n: int, size: int) -> int:
-    """Full batches in n rows; at least one."""
-    return max(1, n // size)
-
-
-def batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Shuffled row positions (size,), batch by batch; the incomplete last batch is left out (other rows each epoch)."""
-    order = torch.randperm(n, generator=generator)
-    for start in range(0, count_batches(n, size) * size, size):
-        yield order[start : start + size]
-
-
 def rate_factor(schedule: str, progress: float) -> float:
     """The learning rate's factor at a share of all steps: a linear warm-up, then constant, a half cosine, or flat and
     then a half cosine.
@@ -234,8 +218,8 @@ def rate_factor(schedule: str, progress: float) -> float:
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum. Weight decay spares biases, normalisation and embeddings (all but the
-    matrices of linear layers)."""
-    decayed = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Linear)}
+    matrices of linear layers and convolutions)."""
+    decayed = {id(layer.weight) for layer in network.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
     groups = [
         {"params": [p for p in network.parameters() if id(p) in decayed], "weight_decay": recipe.weight_decay},
         {"params": [p for p in network.parameters() if id(p) not in decayed], "weight_decay": 0.0},
@@ -287,10 +271,8 @@ def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 def evaluate(network: nn.Module, rows: Rows) -> Outputs:
     """The network's outputs (n, d_out), in evaluation mode."""
     network.eval()
-    parts = [
-        network(rows.numeric[start : start + EVALUATION_ROWS], rows.categories[start : start + EVALUATION_ROWS])
-        for start in range(0, len(rows), EVALUATION_ROWS)
-    ]
+    size = rows.at_once
+    parts = [network(*(one[start : start + size] for one in rows.inputs)) for start in range(0, len(rows), size)]
     return torch.cat(parts).numpy()
 
 

@@ -116,6 +116,8 @@ def _log_settings(settings: Settings, task: str) -> LogSettings:
         store=settings.store,
         synced=settings.log_sync == "disk",
         max_bytes=settings.max_backlog_bytes,
+        images=settings.images(task),
+        max_image_bytes=settings.max_image_bytes,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, EverfitError, NoModelError, OutsideError
+from registry.schema import ImageColumn
 from registry.scoring import Scorer
 from serving.answers import Answers
 from serving.rows import RowReader
@@ -84,6 +86,11 @@ class Served:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @cached_property
+    def image(self) -> ImageColumn | None:
+        """The column of images, if there is one."""
+        return self.manifest.data_schema.image
 
 
 @dataclass
@@ -256,6 +263,8 @@ def _words(error: BaseException | None) -> str:
 def _record(version: str, manifest: Manifest) -> bytes:
     schema, target, time_column = manifest.data_schema, manifest.target, manifest.task.time
     kinds = {column.name: column.kind for column in schema.columns}
+    image = schema.image
+    pictures = {} if image is None else {"image": image.model_dump(), "keep": manifest.task.monitor.keep_images}
     return orjson.dumps(
         {
             "version": version,
@@ -263,5 +272,6 @@ def _record(version: str, manifest: Manifest) -> bytes:
             "time": time_column if kinds.get(time_column or "", "datetime") == "datetime" else None,
             "labels": [target.decode(name) for name in target.classes],
             "classes": target.classes,
+            **pictures,
         }
     )

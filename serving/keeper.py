@@ -31,7 +31,9 @@ import orjson
 
 from registry.database import from_micros, open_engine
 from registry.errors import EverfitError
+from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.watched import logged_features
 from serving.journal import (
     MODEL,
     DamagedError,
@@ -44,6 +46,7 @@ from serving.journal import (
 )
 from serving.rows import Row, micros
 from serving.shadow import Shadow
+from serving.sightings import keep
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 1.0
@@ -57,8 +60,9 @@ Model = dict[str, Any]
 class Run:
     """The reading side of one run's journal: how far its records are in the store."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, images: ImageStore | None = None) -> None:
+        """`images` is where those of logged rows are kept."""
+        self.folder, self._images = folder, images
         self.at = Position(next(iter(segments(folder)), 1), 0)
         self.records = 0
         self.shadow: tuple[Shadow, Position] | None = None
@@ -127,11 +131,19 @@ class Run:
                 return [], []
             model = self._models[content["answer"]["model"]["version"]]
             made = list(predictions_of(content, model))
+            self._keep_images(content, model)
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
             (self.folder.parent / name).write_bytes(payload)
             return [], []
         return _rows(content["sent"], model), made
+
+    def _keep_images(self, content: dict[str, Any], model: Model) -> None:
+        if self._images is None or not model.get("keep"):
+            return
+        image = model["image"]
+        for row, (digest, _) in zip(_rows(content["sent"], model), content["seen"], strict=True):
+            keep(self._images, digest, row[image["name"]], image)
 
 
 class Abandoned(NamedTuple):
@@ -157,7 +169,8 @@ def predictions_of(content: dict[str, Any], model: Model) -> Iterator[Prediction
     received = from_micros(content["received"])
     sent, answers = content["sent"], content["answer"]["predictions"]
     index = {label: number for number, label in enumerate(model["labels"])}
-    for row, answer in zip(_rows(sent, model), answers, strict=True):
+    seen = content.get("seen") or [(None, ())] * len(answers)
+    for row, answer, (digest, numbers) in zip(_rows(sent, model), answers, seen, strict=True):
         when = row.get(model["time"]) if model["time"] else None
         classes = "probabilities" in answer
         yield Prediction(
@@ -166,7 +179,7 @@ def predictions_of(content: dict[str, Any], model: Model) -> Iterator[Prediction
             received=received,
             version=model["version"],
             role="champion",
-            features={name: row[name] for name in model["columns"]},
+            features=logged_features(row, model["columns"], model.get("image", {}).get("name"), digest, numbers),
             prediction=model["classes"][index[answer["prediction"]]] if classes else answer["prediction"],
             scores=list(answer["probabilities"].values()) if classes else answer["interval"],
             conformal=[index[label] for label in answer["set"]] if classes else None,
@@ -189,7 +202,9 @@ class Keeper:
         """`opening` is the endpoint's first line."""
         self._opening, self._say = opening, say
         self._log: InferenceLog | None = None
-        self._own = Run(Path(opening["folder"]))
+        folder, most = opening.get("images") or (None, 0)
+        self._images = None if folder is None else ImageStore(Path(folder), most)
+        self._own = Run(Path(opening["folder"]), self._images)
         self._others: dict[Path, Abandoned] = {}
         self._adopt_at = self._retry_at = 0.0
         self._said = b""
@@ -264,7 +279,7 @@ class Keeper:
         if time.monotonic() > self._adopt_at:
             self._adopt_at = time.monotonic() + ADOPT_SECONDS
             found = abandoned(self._own.folder.parent)
-            self._others |= {run: Abandoned(Run(run), lock, count_records(run)) for run, lock in found}
+            self._others |= {run: Abandoned(Run(run, self._images), lock, count_records(run)) for run, lock in found}
             self._report(None)
         for folder, other in list(self._others.items()):
             while other.run.drain(log):

@@ -36,6 +36,9 @@ class LogSettings:
     store: str
     synced: bool
     max_bytes: int
+    images: Path | None = None
+    """Where images of logged rows are kept; None: nowhere."""
+    max_image_bytes: int = 0
 
 
 class Logbook:
@@ -142,6 +145,7 @@ class Logbook:
             "task": settings.task,
             "folder": str(self.journal.folder),
             "durable": settings.synced,
+            "images": None if settings.images is None else [str(settings.images), settings.max_image_bytes],
         }
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

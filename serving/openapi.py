@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from typing import Any
 
 from registry.bundle import Manifest
-from registry.schema import Column, NumericColumn, Schema
+from registry.images import FORMATS, MAX_BYTES, MAX_PIXELS, stack, to_png
+from registry.schema import Column, ImageColumn, NumericColumn, Schema
 from registry.target import Target
 from registry.texts import MAX_TEXT_LENGTH
 
@@ -71,6 +73,8 @@ def _example(column: Column) -> Any:
         return (column.high or datetime(2024, 1, 1)).isoformat(timespec="seconds")
     if column.kind == "text":
         return " ".join(column.words[:5]) or "a text"
+    if column.kind == "image":
+        return image_example(column)
     return column.categories[0] if column.categories else "a"
 
 
@@ -96,9 +100,28 @@ def _property(column: Column) -> JsonSchema:
         }
     if column.kind == "text":
         return {"type": ["string", "null"], "description": f"the first {MAX_TEXT_LENGTH:,} characters count; {missing}"}
+    if column.kind == "image":
+        return _image_property(column, missing)
     known = ", ".join(column.categories[:20])
     text = f"{column.distinct} values in training, such as {known}; unknown ones are served; {missing}"
     return {"type": ["string", "number", "boolean", "null"], "description": text}
+
+
+def image_example(column: ImageColumn) -> str:
+    """An image that fits: the training images' mean colour, as base64 of a PNG file."""
+    pixels = stack([None], column.size, column.channels, column.fill)[0]
+    return base64.b64encode(to_png(pixels)).decode()
+
+
+def _image_property(column: ImageColumn, missing: str) -> JsonSchema:
+    form = f"brought to {column.size} x {column.size}, {'grey' if column.channels == 1 else 'in colours'}"
+    bounds = f"at most {MAX_BYTES:,} bytes and {MAX_PIXELS:,} pixels"
+    return {
+        "type": ["string", "null"],
+        "contentEncoding": "base64",
+        "contentMediaType": "image/png",
+        "description": f"an image ({', '.join(FORMATS)}), {form}; {bounds}; never a path; {missing}",
+    }
 
 
 def _examples(manifest: Manifest) -> dict[str, Any]:

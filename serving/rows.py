@@ -7,6 +7,7 @@ JSON has fewer types than a frame, so a request is read more strictly than `Sche
     datetime      ISO 8601 text; without a zone it counts as UTC
     categorical   text, a number or a boolean: `canonical_category` makes them one
     text          text
+    image         base64 text of an image file; no path, since a server reads no file that a client names
 
 `null` is a missing value everywhere. A column that is absent is an error, since a client that forgot it and one that
 has no value must not look alike. Columns the schema does not have are ignored.
@@ -24,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.errors import RowError, did_you_mean
-from registry.schema import Column, NumericColumn, Schema, canonical_category, truth
-from registry.scoring import MISSING_TIME, Feed, input_width
+from registry.images import ImageError, Pixels, decode_sent, stack
+from registry.schema import Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
+from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
 
 MAX_ID_LENGTH = 64
@@ -67,7 +69,7 @@ class RowReader:
     def __init__(self, schema: Schema, time: str | None = None) -> None:
         """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
         self._columns = [(column.name, _converter(column), _DTYPES[column.kind]) for column in schema.columns]
-        self._widths = {column.name: input_width(column) for column in schema.columns}
+        self._shapes = {column.name: input_shape(column) for column in schema.columns}
         self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
@@ -84,10 +86,10 @@ class RowReader:
         return found
 
     def together(self, rows: Sequence[list[Any]]) -> Feed:
-        """The inputs of n rows' `values`, each (n, 1); of a text as many as it has numbers."""
+        """The inputs of n rows' `values`, each (n, 1) or (n, *`input_shape`)."""
         if (known := self._arrays.get(len(rows))) is None:
-            made = {name: np.empty((len(rows), self._widths[name]), dtype) for name, _, dtype in self._columns}
-            places = [array[:, 0] if array.shape[1] == 1 else array for array in made.values()]
+            made = {name: np.empty((len(rows), *self._shapes[name]), dtype) for name, _, dtype in self._columns}
+            places = [array[:, 0] if array.shape[1:] == (1,) else array for array in made.values()]
             known = self._arrays[len(rows)] = made, places
         feed, columns = known
         for number, values in enumerate(rows):
@@ -106,7 +108,7 @@ class RowReader:
                 for row in rows:
                     _time(row.get(self._time))
             return {
-                name: _column([row[name] for row in rows], convert, dtype, self._widths[name])
+                name: _column([row[name] for row in rows], convert, dtype, self._shapes[name])
                 for name, convert, dtype in self._columns
             }
         except (_WrongTypeError, LookupError, TypeError, AttributeError) as error:
@@ -275,6 +277,8 @@ def _category(value: Any) -> str:
 
 
 def _converter(column: Column) -> Convert:
+    if column.kind == "image":
+        return _image_converter(column)
     if column.kind != "text":
         return _CONVERTERS[column.kind]
     numbers = TextNumbers(column.words)
@@ -287,6 +291,20 @@ def _converter(column: Column) -> Convert:
     return convert
 
 
+def _image_converter(column: ImageColumn) -> Convert:
+    absent: Pixels = stack([None], column.size, column.channels, column.fill)[0]
+
+    def convert(value: Any) -> Pixels:
+        if value is None:
+            return absent
+        try:
+            return decode_sent(value, column.size, column.channels)
+        except ImageError as error:
+            raise _WrongTypeError(str(error)) from error
+
+    return convert
+
+
 _CONVERTERS: dict[str, Convert] = {"numeric": _number, "boolean": _truth, "datetime": _time, "categorical": _category}
 _DTYPES: dict[str, Any] = {
     "numeric": np.float64,
@@ -294,17 +312,18 @@ _DTYPES: dict[str, Any] = {
     "datetime": np.int64,
     "categorical": object,
     "text": np.float64,
+    "image": np.uint8,
 }
 _NUMBERS = {float, int, type(None)}
 
 
-def _column(values: list[Any], convert: Convert, dtype: Any, width: int) -> npt.NDArray[Any]:
+def _column(values: list[Any], convert: Convert, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if convert is _number and set(map(type, values)) <= _NUMBERS:
         found = np.array(values, dtype=np.float64)
         if not (np.abs(found) > LARGEST).any():
             return found[:, None]
-    out = np.empty((len(values), width), dtype=dtype)
-    if width == 1:
+    out = np.empty((len(values), *shape), dtype=dtype)
+    if shape == (1,):
         out[:, 0] = [convert(value) for value in values]
     else:
         for row, value in enumerate(values):

@@ -16,7 +16,9 @@ from registry.errors import EverfitError
 from registry.inference_log import Prediction
 from registry.logged import prediction_of
 from registry.scoring import GRAPH_ERRORS, Scorer
+from registry.watched import logged_features
 from serving.rows import Row, RowReader
+from serving.sightings import Sighting, sightings
 
 
 class Shadow:
@@ -25,8 +27,8 @@ class Shadow:
     def __init__(self, version: str, folder: Path) -> None:
         """Raises `BundleError` for a bundle that is not sound, or whose graph is not what it was."""
         bundle = ModelBundle.load(folder)
-        self.version, self._names = version, bundle.manifest.data_schema.names
-        self._reader = RowReader(bundle.manifest.data_schema, bundle.manifest.task.time)
+        self.version, self._schema = version, bundle.manifest.data_schema
+        self._reader = RowReader(self._schema, bundle.manifest.task.time)
         self._scorer = Scorer.load(bundle)
         self._scorer.self_test()
         self._rows = self._failed = self._agreed = 0
@@ -58,7 +60,12 @@ class Shadow:
         }
 
     def _predict(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
-        scores = self._scorer.run(self._reader.many(rows))
+        feed = self._reader.many(rows)
+        scores, image = self._scorer.run(feed), self._schema.image
+        seen: list[Sighting] = [(None, [])] * len(rows)
+        if image is not None:
+            seen = sightings(rows, feed[image.name], image, scores)
+        name = None if image is None else image.name
         return [
             prediction_of(
                 scores,
@@ -67,7 +74,7 @@ class Shadow:
                 time=one.time,
                 received=one.received,
                 version=self.version,
-                features={name: row[name] for name in self._names},
+                features=logged_features(row, self._schema.names, name, *seen[place]),
                 role="shadow",
             )
             for place, (row, one) in enumerate(zip(rows, answered, strict=True))

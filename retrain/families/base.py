@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from registry.schema import Frozen
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import InputEncoder
 from retrain.families.parameters import Choice, Parameter
+
+Reads: TypeAlias = Literal["table", "image"]
+"""What a family's networks read: columns alone, or an image and whatever columns there are beside it."""
 
 
 class Candidate(Frozen):
@@ -57,18 +60,8 @@ class Candidate(Frozen):
         return self.choices[name]
 
 
-class TabularNet(nn.Module, ABC):
-    """Base of the families' networks: the shared input encoder and the first linear layer on it."""
-
-    def __init__(self, inputs: InputEncoder, width: int, *, bias: bool = True) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.first = nn.Linear(inputs.d_out, width, bias=bias)
-
-    def embed(self, numeric: Tensor, categories: Tensor) -> Tensor:
-        """(n, d_numeric) and (n, c) -> (n, width)."""
-        hidden: Tensor = self.first(self.inputs(numeric, categories))
-        return hidden
+class Network(nn.Module, ABC):
+    """Base of all families' networks: what a search asks of one, whatever it reads."""
 
     def level_of(self, name: str) -> int | None:
         """Which of the repeated layers behind the first one a parameter of this name is in, in a network of any depth;
@@ -96,6 +89,20 @@ class TabularNet(nn.Module, ABC):
         self.last.bias.copy_(self.last.bias / temperature + biases)
 
 
+class TabularNet(Network):
+    """Base of the networks that read columns: the shared input encoder and the first linear layer on it."""
+
+    def __init__(self, inputs: InputEncoder, width: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.first = nn.Linear(inputs.d_out, width, bias=bias)
+
+    def embed(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """(n, d_numeric) and (n, c) -> (n, width)."""
+        hidden: Tensor = self.first(self.inputs(numeric, categories))
+        return hidden
+
+
 class Family(ABC):
     """Builds a network from a candidate and owns the dimensions that describe it.
 
@@ -104,6 +111,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    reads: ClassVar[frozenset[Reads]] = frozenset({"table"})
 
     @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:
@@ -136,7 +144,7 @@ class Family(ABC):
         return Drawing.chain("inputs", self.name, "output")
 
     @abstractmethod
-    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> TabularNet:
+    def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> Network:
         """The untrained network. `cardinalities` are the numbers of codes of each categorical column."""
 
 

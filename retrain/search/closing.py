@@ -18,7 +18,7 @@ from registry.metrics import metrics_for
 from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs
-from retrain.families.catalogue import family_named
+from retrain.families.catalogue import build
 from retrain.search import plan as plans
 from retrain.search.account import account
 from retrain.search.heritage import Elders
@@ -97,7 +97,7 @@ def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Res
 
 def _member(material: Material, folder: Path, result: Result, weight: float) -> Member:
     candidate, layout = result.candidate, material.layout
-    network = family_named(candidate.family).build(candidate, len(layout.numeric), layout.cardinalities, material.d_out)
+    network = build(candidate, len(layout.numeric), layout.cardinalities, material.d_out, layout.image)
     state = safetensors.torch.load_file(plans.trial_folder(folder, result.number) / plans.WEIGHTS)
     facts = {"seed": result.seed, "score": result.score, "epochs": result.best_epoch}
     return Member(

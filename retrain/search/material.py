@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -83,9 +83,10 @@ class Material:
         return as_datetimes(self.frame[self.task.time], self.task.time).iloc[np.concatenate(parts)]
 
 
-def gather(task: TaskSpec, frame: pd.DataFrame) -> Material:
-    """Check, split, describe and prepare. Raises `DataError` with every fatal finding."""
-    findings = examine(frame, task, seed=task.search.seed)
+def gather(task: TaskSpec, frame: pd.DataFrame, found: Sequence[Finding] = ()) -> Material:
+    """Check, split, describe and prepare. Images are loaded already (`image_checks.py`), and `found` is what was found
+    then. Raises `DataError` with every fatal finding."""
+    findings = sorted([*found, *examine(frame, task, seed=task.search.seed)], key=lambda finding: finding.level)
     require(findings)
     rows = usable(frame, task)
     parts = split(rows, task)
@@ -117,6 +118,8 @@ def write_arrays(material: Material, folder: Path) -> None:
             prepared = preparation.apply(conformed)
             np.save(home / f"{part}.{scaling}.npy", prepared.numeric)
             np.save(home / f"{part}.categories.npy", prepared.categories)
+        if prepared.images is not None:
+            np.save(home / f"{part}.images.npy", prepared.images)
 
 
 def layout_of(preparation: Preparation) -> Layout:
@@ -137,6 +140,7 @@ def layout_of(preparation: Preparation) -> Layout:
     return Layout(
         numeric=(*numbers, *gaps, *waves, *moment_gaps),
         categorical=tuple((column.name, column.categories) for column in preparation.categories),
+        image=None if preparation.image is None else preparation.image.input,
     )
 
 

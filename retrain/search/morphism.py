@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from retrain.families.base import Candidate, TabularNet
+from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import FAMILIES
 
 TABLE = "inputs.words.table.weight"
@@ -67,7 +67,7 @@ def _parts(candidate: Candidate) -> dict[str, str]:
         return {}
 
 
-def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def morph(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     """The weights of an akin network in the sizes of `network`, but for the axes of columns; None where the networks
     differ in more, or in the number of outputs. Layers that `weights` lacks are made to pass on in `network` itself,
     and operations that it lacks, or has in another shape, keep the weights that they have in `network`."""
@@ -92,7 +92,7 @@ def morph(network: TabularNet, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     return out
 
 
-def _may_lack(network: TabularNet, name: str) -> bool:
+def _may_lack(network: Network, name: str) -> bool:
     return network.level_of(name) is not None or network.is_part(name)
 
 
@@ -101,8 +101,8 @@ def _shape(weight: Tensor | None) -> torch.Size | None:
 
 
 def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool) -> Tensor | None:
-    if given.dim() != len(shape):
-        return None
+    if given.dim() != len(shape) or (given.dim() > 2 and given.shape != shape):
+        return None  # convolutions of other sizes begin anew
     for axis, size in enumerate(shape):
         before = given.shape[axis]
         if BY_COLUMN.get(name) == axis or before == size:

@@ -23,7 +23,8 @@ import pydantic
 from registry.metrics import Array, Labels, metrics_for
 from registry.schema import Frozen
 from registry.task import Problem
-from retrain.families.base import Candidate
+from retrain.families.base import Candidate, Reads
+from retrain.image_source import ImageInput
 from retrain.search.space import SearchSpace
 
 PLAN = "plan.json"
@@ -39,11 +40,12 @@ State = Literal["complete", "pruned"]
 
 
 class Layout(Frozen):
-    """What a network's inputs stand for: names of the numeric entries, and name and categories of each categorical
-    column (codes 2 onwards; 0 is unknown, 1 missing)."""
+    """What a network's inputs stand for: names of the numeric entries, name and categories of each categorical column
+    (codes 2 onwards; 0 is unknown, 1 missing), and the images beside them, if there are any."""
 
     numeric: tuple[str, ...]
     categorical: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    image: ImageInput | None = None
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -72,7 +74,12 @@ class Plan(Frozen):
     @property
     def space(self) -> SearchSpace:
         """The space the study searches."""
-        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem)
+        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.reads)
+
+    @property
+    def reads(self) -> Reads:
+        """What the task's networks read."""
+        return "table" if self.layout.image is None else "image"
 
     @property
     def greater_is_better(self) -> bool:

@@ -5,7 +5,8 @@ tuned defaults (Holzmueller et al. 2024), batch-normalised and ELU perceptrons o
 (Gorishniy et al. 2021), piecewise-linear and periodic embeddings of numbers (Gorishniy et al. 2022). A portfolio of
 three is worth some dozens to hundreds of random evaluations on tables of the kind it was learnt on. The two perceptrons
 with piecewise numbers were chosen on months of the demo's flights that its headline does not count, and on the first
-part of five other tables (see `benchmarks/LOG.md`).
+part of five other tables (see `benchmarks/LOG.md`). Those for images shift them a little and flip them only once: what
+faces left may be something else.
 
 The spaces of architectures have one entry each: a small network of the kind that is known to work.
 """
@@ -98,6 +99,16 @@ DEFAULTS: dict[str, Choice] = {
     **_DARTS,
     **_GRAPH,
     **_HIERARCHY,
+    "stem_width": 16,
+    "blocks": 1,
+    "coarse": True,
+    "squeeze": False,
+    "flip": 0.0,
+    "crop": 0.0,
+    "cutout": 0.0,
+    "noise": 0.0,
+    "mixup": 0.0,
+    "feature_dropout": 0.0,
 }
 """A value for every dimension, for candidates that lack one."""
 
@@ -119,6 +130,10 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("darts", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
     ("graph", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
     ("hierarchical", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
+    ("convnet", {"crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE}),
+    ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
+    ("convnet", {"flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
+    ("convnet", {"stem_width": 24, "coarse": False, "squeeze": True, "crop": 0.125, "cutout": 0.25, "epochs": _LONG}),
 )
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from registry.bundle import CANDIDATES, CARD, FIGURES, Estimate, Lineage, Manifest, ModelBundle
+from registry.bundle import CANDIDATES, CARD, FIGURES, MODEL, Estimate, Lineage, Manifest, ModelBundle
 from registry.metrics import Array, Labels, Metric, metrics_for
 from registry.schema import as_datetimes
-from registry.scoring import Scores
+from registry.scoring import REPRESENTATION, Graph, Scores
+from registry.watched import watched, watched_rows
 from retrain.boosted import Boosted, evaluate, fit_boosted
 from retrain.calibration import Calibration
 from retrain.card import card
@@ -63,7 +64,7 @@ def seal(
     finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
-    boosted = _boosted(material, finish.seed) if finish.parent is None else None
+    boosted = _boosted(material, finish.seed, out) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
     _present(material, manifest, answers, boosted, finish, out)
     return ModelBundle.seal(out, manifest)
@@ -88,6 +89,7 @@ def _write(
         times=None if time is None else as_datetimes(test[time], time),
         study=finish.study,
         seed=finish.seed,
+        training=material.conformed.iloc[material.parts.train],
     )
     until = None if finish.until is None else finish.until.isoformat()
     counts = {} if finish.searched is None else {"search": finish.searched.counts()}
@@ -95,9 +97,13 @@ def _write(
     return answers
 
 
-def _boosted(material: Material, seed: int) -> Boosted:
-    task = material.task
-    return fit_boosted(material.frame, material.schema, material.target, task.target, material.parts, seed=seed)
+def _boosted(material: Material, seed: int, out: Path) -> Boosted:
+    """The boosted reference. Of images it reads the numbers that the graph gives, as monitoring's does."""
+    task, frame, schema = material.task, material.frame, material.schema
+    if schema.image is not None:
+        answers = Graph.open(out / MODEL, schema, material.target.problem).predict(frame)
+        frame = watched_rows(frame.assign(**{REPRESENTATION: answers.columns()[REPRESENTATION]}), schema)
+    return fit_boosted(frame, watched(schema), material.target, task.target, material.parts, seed=seed)
 
 
 def _manifest(

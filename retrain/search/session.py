@@ -13,7 +13,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from registry.energy import cpu_seconds
 from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
+from retrain.checks import Finding, require
+from retrain.families.catalogue import families_for
+from retrain.image_checks import load_images
 from retrain.search import plan as plans
 from retrain.search.closing import close, ranked
 from retrain.search.crew import Crew
@@ -78,6 +81,8 @@ def search(
     strategy_named(task.search.strategy)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, f"the search for {task.name}"):
+        frame, found = load_images(frame, task)
+        require(found)
         data_hash = hash_frame(frame)
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
@@ -85,7 +90,7 @@ def search(
         budget = Budget(begin, trials, seconds, seed, enough)
         session = Session(task, home, budget, prior, progress)
         earlier = sum(one.cpu for one in plans.read_results(home))  # what a session that was killed has left
-        material, study = session.run(frame)
+        material, study = session.run(frame, found)
         finish = Finish(
             data_hash=data_hash,
             seed=seed,
@@ -138,8 +143,8 @@ class Session:
         self._goal: Enough | None = None
         self._looked = 0
 
-    def run(self, frame: pd.DataFrame) -> tuple[Material, optuna.Study]:
-        """Prepare and finish the study; what it was made from, and the study."""
+    def run(self, frame: pd.DataFrame, found: Sequence[Finding] = ()) -> tuple[Material, optuna.Study]:
+        """Prepare and finish the study; what it was made from, and the study. `found` is known of the frame already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / WORKING):  # the workers of a killed session have ended when this is free
             (self.folder / plans.PLAN).unlink(missing_ok=True)
@@ -147,7 +152,7 @@ class Session:
         crew = Crew(self.folder, self.task.search.workers)
         try:
             self.stage("preparation", "checks, splits and preparation")
-            material = gather(self.task, frame)
+            material = gather(self.task, frame, found)
             study = self._ready(material)
             _ = self.elders  # made while the workers train
             self._goal = self._find_goal(material)
@@ -179,7 +184,7 @@ class Session:
             problem=self.task.problem,
             metric=self.task.metric,
             strategy=self.task.search.strategy,
-            families=self.task.search.families,
+            families=families_for(self.task.search.families, "table" if material.schema.image is None else "image"),
             rows=len(material.parts.train),
             max_epochs=self.task.search.max_epochs,
             trials=self.budget.trials,

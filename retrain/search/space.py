@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from registry.task import Problem
-from retrain.families.base import Candidate, Family
+from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
+from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Option, Parameter, Real, When
 from retrain.search.geometry import Space
@@ -29,11 +30,14 @@ class SearchSpace(Space):
     rows: int
     max_epochs: int
     problem: Problem
+    reads: Reads = "table"
 
     @classmethod
-    def of(cls, families: Sequence[str], rows: int, max_epochs: int, problem: Problem) -> SearchSpace:
+    def of(
+        cls, families: Sequence[str], rows: int, max_epochs: int, problem: Problem, reads: Reads = "table"
+    ) -> SearchSpace:
         """The space over families by name. Raises `TaskError` for an unknown one."""
-        return cls(tuple(family_named(name) for name in families), rows, max_epochs, problem)
+        return cls(tuple(family_named(name) for name in families), rows, max_epochs, problem, reads)
 
     @cached_property
     def training(self) -> tuple[Parameter, ...]:
@@ -53,6 +57,7 @@ class SearchSpace(Space):
             Option("batch_size", batch_sizes(self.rows)),
             Option("epochs", lengths(self.max_epochs)),
             *(() if self.problem == "regression" else classes),
+            *(FOR_IMAGES if self.reads == "image" else FOR_TABLES),
         )
 
     @property
@@ -93,6 +98,7 @@ class SearchSpace(Space):
             label_smoothing=candidate.number("label_smoothing") if classes else 0.0,
             balanced=classes and candidate.text("class_weights") == "balanced",
             patience=max(3, epochs // 5),
+            augmentation=Augmentation.of(candidate.choices),
         )
 
 

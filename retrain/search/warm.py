@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from registry.schema import Frozen
-from retrain.families.base import Candidate, TabularNet
+from retrain.families.base import Candidate, Network
+from retrain.families.embeddings import InputEncoder
 from retrain.search.morphism import BY_COLUMN, FIRST, FREQUENCIES, TABLE, akin, distance, morph
 from retrain.search.plan import Layout
 
@@ -68,7 +69,7 @@ def guard_fires(prior: Sequence[float], fresh: Sequence[float], *, greater_is_be
 
 
 def inherit(
-    network: TabularNet, weights: Mapping[str, Tensor], old: Layout, new: Layout, *, keep: float = KEEP
+    network: Network, weights: Mapping[str, Tensor], old: Layout, new: Layout, *, keep: float = KEEP
 ) -> dict[str, Tensor] | None:
     """The state a network of layout `new` begins with, given the weights of an akin one under layout `old`. None when
     the architectures differ in more than sizes.
@@ -92,8 +93,10 @@ def inherit(
 Keys = Sequence[tuple[str, ...]] | None
 
 
-def _axes(network: TabularNet, weights: Mapping[str, Tensor], old: Layout, new: Layout) -> dict[str, tuple[Keys, Keys]]:
+def _axes(network: Network, weights: Mapping[str, Tensor], old: Layout, new: Layout) -> dict[str, tuple[Keys, Keys]]:
     """By parameter with an axis of columns: the names of its entries under both layouts."""
+    if not isinstance(network.inputs, InputEncoder):
+        return {}  # it reads an image alone
     wide, narrow = network.inputs.widths
     before = weights[TABLE].shape[1] if TABLE in weights else narrow
     return {

@@ -22,8 +22,9 @@ import torch
 from optuna.trial import TrialState
 
 from registry.metrics import Labels
-from retrain.families.base import Candidate, TabularNet
-from retrain.families.catalogue import family_named
+from retrain.batches import Rows
+from retrain.families.base import Candidate, Network
+from retrain.families.catalogue import build
 from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.asking import propose
@@ -48,7 +49,7 @@ from retrain.search.tally import (
     tell,
 )
 from retrain.search.warm import PriorMembers, inherit
-from retrain.training import DivergedError, Outputs, Rows, Trained, make_fabric, train
+from retrain.training import DivergedError, Outputs, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
@@ -142,7 +143,7 @@ class Worker:
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
         tell(self.study, result)
 
-    def _train(self, trial: optuna.Trial, candidate: Candidate, network: TabularNet, seed: int) -> Trained:
+    def _train(self, trial: optuna.Trial, candidate: Candidate, network: Network, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
         spared = min(self.rungs) if origin_of(trial) == "fresh" else 0  # the prior has a head start at the first rung
 
@@ -170,12 +171,11 @@ class Worker:
         regression = self.plan.problem == "regression"
         return trained if regression else levelled(trained, network, training, score)
 
-    def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[TabularNet, bool]:
+    def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[Network, bool]:
         """The network, and whether it begins with a prior's weights."""
         torch.manual_seed(seed)
         layout = self.plan.layout
-        family = family_named(candidate.family)
-        network = family.build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out)
+        network = build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out, layout.image)
         member = self._elder(trial, candidate)
         if member is None:
             return network, False
@@ -228,6 +228,7 @@ class Arrays:
             torch.from_numpy(self._load(f"{part}.{scaling}")),
             torch.from_numpy(self._load(f"{part}.categories")),
             torch.from_numpy(np.asarray(labels)),
+            None if self.plan.layout.image is None else torch.from_numpy(self._load(f"{part}.images")),
         )
 
     def _load(self, name: str) -> npt.NDArray[Any]:

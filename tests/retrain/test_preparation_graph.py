@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema, TextColumn
-from registry.scoring import feed, input_width
+from registry.scoring import feed, input_shape
 from retrain.preparation import Preparation, ScalingName
 from retrain.preparation_graph import ML_DOMAIN, GraphBuilder, add_preparation
 
@@ -68,7 +68,7 @@ def graph(preparation: Preparation, schema: Schema) -> Run:
         helper.make_graph(
             builder.nodes,
             "preparation",
-            [info(column.name, TYPES[column.kind], ["n", input_width(column)]) for column in schema.columns],
+            [info(column.name, TYPES[column.kind], ["n", *input_shape(column)]) for column in schema.columns],
             [info("numeric", TensorProto.FLOAT, None), info("categories", TensorProto.INT64, None)],
             builder.constants,
         ),

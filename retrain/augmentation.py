@@ -1,0 +1,142 @@
+"""Training rows changed at random, batch by batch, so that a network does not learn them by heart.
+
+    images    flipped left to right, and shifted (Krizhevsky et al. 2012; He et al. 2016), a square of them blotted out
+              (cutout, DeVries & Taylor 2017), with noise (Bishop 1995)
+    columns   left out at random (dropout of inputs, Hinton et al. 2012)
+    both      two rows mixed, and their labels with them (mixup, Zhang et al. 2018)
+
+Whatever has a strength of 0 draws no random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from retrain.batches import Rows
+from retrain.families.parameters import Choice, Option, Parameter
+
+FOR_IMAGES: tuple[Parameter, ...] = (
+    Option("flip", (0.0, 0.5)),
+    Option("crop", (0.0, 0.06, 0.125)),
+    Option("cutout", (0.0, 0.25, 0.5)),
+    Option("noise", (0.0, 0.02, 0.05)),
+    Option("mixup", (0.0, 0.2, 0.4)),
+)
+FOR_TABLES: tuple[Parameter, ...] = (Option("mixup", (0.0, 0.2, 0.4)), Option("feature_dropout", (0.0, 0.05, 0.15)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to train on. Under mixup the labels count for `share`, and those of the `others` for the rest."""
+
+    rows: Rows
+    others: Tensor | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly rows are changed: the chance of a flip, the share of the side by which an image may be shifted and
+    that of the square blotted out, the standard deviation of noise (of the range), the alpha of mixup's Beta(alpha,
+    alpha), the chance that a column is left out."""
+
+    flip: float = 0.0
+    crop: float = 0.0
+    cutout: float = 0.0
+    noise: float = 0.0
+    mixup: float = 0.0
+    feature_dropout: float = 0.0
+
+    @classmethod
+    def of(cls, choices: Mapping[str, Choice]) -> Augmentation:
+        """What a candidate's choices say; what they do not name is not done."""
+        return cls(**{name: float(choices[name]) for name in cls.__dataclass_fields__ if name in choices})
+
+    def apply(self, rows: Rows, generator: torch.Generator) -> Batch:
+        """A batch, changed; the rows given stay as they are."""
+        if rows.images is not None:
+            rows = replace(rows, images=self._images(rows.images, generator))
+        if self.feature_dropout > 0:
+            rows = _left_out(rows, self.feature_dropout, generator)
+        return mixed(rows, self.mixup, generator) if self.mixup > 0 and len(rows) > 1 else Batch(rows)
+
+    def _images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        side = images.shape[-1]
+        if self.flip > 0:
+            images = flipped(images, self.flip, generator)
+        if (reach := round(self.crop * side)) > 0:
+            images = shifted(images, reach, generator)
+        if (edge := round(self.cutout * side)) > 0:
+            images = blotted(images, edge, generator)
+        if self.noise > 0:
+            strength = 255 * self.noise
+            images = images.float() + strength * torch.randn(images.shape, generator=generator)
+        return images
+
+
+def flipped(images: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Images (n, c, s, s), some of them turned left to right."""
+    turned = torch.rand(len(images), generator=generator) < chance
+    return torch.where(turned[:, None, None, None], images.flip(3), images)
+
+
+def shifted(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
+    """Images moved by up to `reach` pixels each way; what comes in is the border's colour."""
+    n, _, side, _ = images.shape
+    down, right = torch.randint(-reach, reach + 1, (2, n, 1), generator=generator)
+    line = torch.arange(side)
+    rows, columns = (line + down).clamp(0, side - 1), (line + right).clamp(0, side - 1)
+    moved = images[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2).contiguous()
+
+
+def blotted(images: Tensor, edge: int, generator: torch.Generator) -> Tensor:
+    """Images with a square of this edge, anywhere, partly outside perhaps, in the batch's mean colour."""
+    n, channels, side, _ = images.shape
+    line = torch.arange(side)
+    inside = []
+    for centre in torch.randint(0, side, (2, n, 1), generator=generator):
+        begin = centre - edge // 2
+        inside.append((line >= begin) & (line < begin + edge))
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    colour = images.float().mean(dim=(0, 2, 3)).to(images.dtype).view(1, channels, 1, 1)
+    return torch.where(square, colour, images)
+
+
+def _left_out(rows: Rows, chance: float, generator: torch.Generator) -> Rows:
+    """Rows with some of their columns unknown: numbers in the middle of their scale, categories of code 0."""
+    numeric = torch.rand(rows.numeric.shape, generator=generator) >= chance
+    categories = torch.rand(rows.categories.shape, generator=generator) >= chance
+    return replace(rows, numeric=rows.numeric * numeric, categories=rows.categories * categories)
+
+
+def mixed(rows: Rows, alpha: float, generator: torch.Generator) -> Batch:
+    """Each row mixed with another one of the batch, all in one proportion; of categories each is from one of the two
+    rows, in that proportion. A number to predict is mixed too."""
+    share = _beta(alpha, generator)
+    other = rows.take(torch.randperm(len(rows), generator=generator))
+    images = None
+    if rows.images is not None and other.images is not None:
+        images = torch.lerp(other.images.float(), rows.images.float(), share)
+    own = torch.rand(rows.categories.shape, generator=generator) < share
+    inputs = Rows(
+        torch.lerp(other.numeric, rows.numeric, share),
+        torch.where(own, rows.categories, other.categories),
+        rows.labels,
+        images,
+    )
+    if rows.labels.is_floating_point():
+        return Batch(replace(inputs, labels=torch.lerp(other.labels, rows.labels, share)))
+    return Batch(inputs, other.labels, share)
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """A share from Beta(alpha, alpha), by Jöhnk's method (1964): torch's own takes no generator."""
+    while True:
+        x, y = (torch.rand(2, generator=generator, dtype=torch.float64) ** (1 / alpha)).tolist()
+        if 0 < x + y <= 1:
+            return float(x / (x + y))

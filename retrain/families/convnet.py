@@ -1,0 +1,126 @@
+"""Small residual convolutional networks (He et al. 2016, "Identity Mappings in Deep Residual Networks"), for images of
+8 to 224 pixels on a CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from retrain.families.base import Candidate
+from retrain.families.parameters import Option, Parameter, Real
+from retrain.families.picture import Body, PictureFamily
+from retrain.image_source import ImageInput
+
+STAGES = 3
+LAST_SIDE = 7
+"""Maps are halved until their side is at most this."""
+
+FINE_SIDE = 64
+"""Largest side of images whose stem may leave out a halving: it costs four times as much."""
+
+SQUEEZED = 4
+"""By how much the squeeze-and-excitation gate narrows its channels."""
+
+
+def halvings(size: int) -> int:
+    """How often maps of this side are halved.
+
+    >>> halvings(8), halvings(28), halvings(32), halvings(224)
+    (1, 2, 3, 5)
+    """
+    return math.ceil(math.log2(size / LAST_SIDE))
+
+
+class Gate(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018): each channel times a number from 0 to 1 that all their means give."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(4, channels // SQUEEZED)
+        self.gate = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> the same."""
+        out: Tensor = x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]
+        return out
+
+
+class ConvBlock(nn.Module):
+    """x' + conv(ReLU(norm(conv(ReLU(norm(x)))))), x' a 1 x 1 convolution of x where sizes change."""
+
+    def __init__(self, d_in: int, d_out: int, *, stride: int, squeeze: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(d_in)
+        self.branch = nn.Sequential(
+            nn.Conv2d(d_in, d_out, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(d_out),
+            nn.ReLU(),
+            nn.Conv2d(d_out, d_out, 3, padding=1, bias=False),
+            Gate(d_out) if squeeze else nn.Identity(),
+        )
+        alike = stride == 1 and d_in == d_out
+        self.shortcut = None if alike else nn.Conv2d(d_in, d_out, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d_in, h, w) -> (n, d_out, h / stride, w / stride)."""
+        first = torch.relu(self.norm(x))
+        out: Tensor = self.branch(first) + (x if self.shortcut is None else self.shortcut(first))
+        return out
+
+
+class Pooled(nn.Module):
+    """norm, ReLU, and the mean over places: (n, channels, h, w) -> (n, channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The channels' means."""
+        return torch.relu(self.norm(x)).mean(dim=(2, 3))
+
+
+class ConvNets(PictureFamily):
+    """Small residual convolutional networks: a stem, three stages that double in width, a mean over places."""
+
+    name: ClassVar[str] = "convnet"
+    paper: ClassVar[str] = "He et al. 2016"
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Width of the stem, blocks a stage, whether the stem halves as often as it may, gates, dropout."""
+        return (
+            Option("stem_width", (16, 24, 32, 48, 64)),
+            Option("blocks", (1, 2)),
+            Option("coarse", (False, True)),
+            Option("squeeze", (False, True)),
+            Real("dropout", 0.0, 0.5),
+        )
+
+    def body(self, candidate: Candidate, image: ImageInput) -> Body:
+        """Stem, stages and mean. The second and the third stage halve once each, the stem what is left to halve; one
+        time less if it is not `coarse`."""
+        width, squeeze = candidate.count("stem_width"), bool(candidate.choices["squeeze"])
+        late = min(halvings(image.size), STAGES - 1)
+        early = halvings(image.size) - late
+        if not candidate.choices["coarse"] and image.size <= FINE_SIDE:
+            early = max(0, early - 1)
+        layers = _stem(image.channels, width, early)
+        d_in = width
+        for stage in range(STAGES):
+            d_out = width * 2**stage
+            for block in range(candidate.count("blocks")):
+                halves = block == 0 and 1 <= stage <= late
+                layers.append(ConvBlock(d_in, d_out, stride=2 if halves else 1, squeeze=squeeze))
+                d_in = d_out
+        return Body(nn.Sequential(*layers, Pooled(d_in)), d_in)
+
+
+def _stem(channels: int, width: int, times: int) -> list[nn.Module]:
+    """Convolutions that halve so many times; one that does not for none."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, stride=2 if times else 1, padding=1, bias=False)]
+    for _ in range(times - 1):
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)]
+    return layers
