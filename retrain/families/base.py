@@ -117,6 +117,10 @@ class Family(ABC):
     def parameters(self) -> tuple[Parameter, ...]:
         """The dimensions of its architectures."""
 
+    def parameters_for(self, reads: Reads) -> tuple[Parameter, ...]:
+        """The dimensions of its architectures for tasks of this kind; most families read one kind only."""
+        return self.parameters()
+
     def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """The same network in the one way it is written: equal for choices that describe isomorphic networks. Choices
         of dimensions that do not exist beside the others are left out."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Option, Parameter, Real
-from retrain.families.picture import Body, PictureFamily
+from retrain.families.picture import Features, PictureFamily
 from retrain.image_source import ImageInput
 
 STAGES = 3
@@ -99,7 +99,7 @@ class ConvNets(PictureFamily):
             Real("dropout", 0.0, 0.5),
         )
 
-    def body(self, candidate: Candidate, image: ImageInput) -> Body:
+    def features(self, candidate: Candidate, image: ImageInput) -> Features:
         """Stem, stages and mean. The second and the third stage halve once each, the stem what is left to halve; one
         time less if it is not `coarse`."""
         width, squeeze = candidate.count("stem_width"), bool(candidate.choices["squeeze"])
@@ -115,7 +115,7 @@ class ConvNets(PictureFamily):
                 halves = block == 0 and 1 <= stage <= late
                 layers.append(ConvBlock(d_in, d_out, stride=2 if halves else 1, squeeze=squeeze))
                 d_in = d_out
-        return Body(nn.Sequential(*layers, Pooled(d_in)), d_in)
+        return Features(nn.Sequential(*layers, Pooled(d_in)), d_in, candidate.number("dropout"))
 
 
 def _stem(channels: int, width: int, times: int) -> list[nn.Module]:

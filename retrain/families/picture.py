@@ -29,11 +29,14 @@ CATEGORY_CAP = 8
 
 
 @dataclass(frozen=True)
-class Body:
-    """What turns scaled images (n, channels, size, size) into features (n, width)."""
+class Features:
+    """What turns scaled images (n, channels, size, size) into features (n, width), and the dropout behind it. `parts`:
+    it is put together from operations (see `Family.parts`)."""
 
     module: nn.Module
     width: int
+    dropout: float = 0.0
+    parts: bool = False
 
 
 class PictureNet(Network):
@@ -42,9 +45,7 @@ class PictureNet(Network):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, image: ImageInput, body: Body, inputs: InputEncoder | None, d_out: int, *, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, image: ImageInput, body: Features, inputs: InputEncoder | None, d_out: int) -> None:
         super().__init__()
         shape = (1, image.channels, 1, 1)
         self.register_buffer("mean", torch.tensor(image.mean, dtype=torch.float32).view(shape))
@@ -53,7 +54,8 @@ class PictureNet(Network):
         self.inputs = inputs
         self.first = None if inputs is None else nn.Linear(inputs.d_out, TABLE_WIDTH)
         self.d_features = body.width
-        self.dropout = nn.Dropout(dropout)
+        self.of_parts = body.parts
+        self.dropout = nn.Dropout(body.dropout)
         self.head = nn.Linear(body.width + (TABLE_WIDTH if inputs is not None else 0), d_out)
 
     def forward(self, numeric: Tensor, categories: Tensor, images: Tensor) -> Tensor:
@@ -73,6 +75,10 @@ class PictureNet(Network):
         out: Tensor = self.head(self.dropout(features))
         return out
 
+    def is_part(self, name: str) -> bool:
+        """All of a body that is put together from operations."""
+        return self.of_parts and name.startswith("body.")
+
     @property
     def last(self) -> nn.Linear:
         """The head."""
@@ -85,7 +91,7 @@ class PictureFamily(Family):
     reads: ClassVar[frozenset[Reads]] = frozenset({"image"})
 
     @abstractmethod
-    def body(self, candidate: Candidate, image: ImageInput) -> Body:
+    def features(self, candidate: Candidate, image: ImageInput) -> Features:
         """The untrained body of a candidate for such images."""
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> Network:
@@ -97,5 +103,4 @@ class PictureFamily(Family):
     ) -> PictureNet:
         """The untrained network of a candidate, for images like these beside such columns."""
         inputs = InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
-        dropout = float(candidate.choices.get("dropout", 0.0))
-        return PictureNet(image, self.body(candidate, image), inputs, d_out, dropout=dropout)
+        return PictureNet(image, self.features(candidate, image), inputs, d_out)

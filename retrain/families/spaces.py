@@ -7,19 +7,24 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from retrain.families.base import ACTIVATIONS, Candidate, Family
+from retrain.families.base import ACTIVATIONS, Candidate, Reads
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
 from retrain.families.encodings import one_hot, paths_of
+from retrain.families.image_operations import IMAGE
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
+from retrain.families.picture import Features, PictureFamily
 from retrain.families.stack import Body, BodyNet, Stack
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import SKIP, Wiring
+from retrain.image_source import ImageInput
 
 
-class Space(Family):
-    """A space of architectures for any modality. As a family it is the one for tables."""
+class Space(PictureFamily):
+    """A space of architectures for any modality: as a family it is one for tables, and one for images."""
+
+    reads: ClassVar[frozenset[Reads]] = frozenset({"table", "image"})
 
     @abstractmethod
     def dimensions(self, modality: Modality) -> tuple[Parameter, ...]:
@@ -33,6 +38,15 @@ class Space(Family):
     def parameters(self) -> tuple[Parameter, ...]:
         """The dimensions of its bodies for tables, and the encoder's."""
         return (*self.dimensions(TABLE), *INPUT_PARAMETERS)
+
+    def parameters_for(self, reads: Reads) -> tuple[Parameter, ...]:
+        """For images the bodies' alone: the columns beside them have an encoder of their own."""
+        return self.dimensions(IMAGE) if reads == "image" else self.parameters()
+
+    def features(self, candidate: Candidate, image: ImageInput) -> Features:
+        """The body of a candidate, for images."""
+        body = self.body(candidate, IMAGE, d_in=image.channels, side=image.size)
+        return Features(body, body.d_out, parts=True)
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> BodyNet:
         """The network of a candidate, for tables."""

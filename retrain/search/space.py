@@ -73,7 +73,7 @@ class SearchSpace(Space):
     def _dimensions(self) -> dict[str, tuple[tuple[str, Parameter], ...]]:
         training = tuple((one.name, one) for one in self.training)
         return {
-            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters()))
+            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters_for(self.reads)))
             for family in self.families
         }
 
