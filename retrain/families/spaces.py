@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
 from retrain.families.base import ACTIVATIONS, Candidate, Reads
@@ -15,7 +16,7 @@ from retrain.families.image_operations import IMAGE
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 from retrain.families.picture import Features, PictureFamily
-from retrain.families.stack import Body, BodyNet, Stack
+from retrain.families.stack import Body, BodyNet, Cell, Stack
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import SKIP, Wiring
 from retrain.image_source import ImageInput
@@ -112,7 +113,7 @@ class CellSpace(WiredSpace):
         """The cell of a candidate, stacked."""
         width = candidate.count("width")
         return Stack(
-            self.cell(candidate.choices),
+            partial(Cell, self.cell(candidate.choices)),
             modality,
             style_of(candidate),
             cells=candidate.count("cells"),

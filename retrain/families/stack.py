@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -10,6 +11,9 @@ from retrain.families.base import TabularNet
 from retrain.families.embeddings import InputEncoder
 from retrain.families.modality import Modality, Style
 from retrain.families.wiring import Wiring
+
+Make: TypeAlias = Callable[[str], nn.Module]
+MakeCell: TypeAlias = Callable[[Make], nn.Module]
 
 
 class Wired(nn.Module):
@@ -19,7 +23,7 @@ class Wired(nn.Module):
     their place in another cell, and how cells may come to share them.
     """
 
-    def __init__(self, wiring: Wiring, make: Callable[[str], nn.Module]) -> None:
+    def __init__(self, wiring: Wiring, make: Make) -> None:
         super().__init__()
         self.wiring = wiring
         self.edges = nn.ModuleDict(
@@ -63,10 +67,11 @@ class Body(nn.Module):
 
 
 class Stack(Body):
-    """The same cell `cells` times in each of a modality's stages, a reduction between two stages."""
+    """The same cell `cells` times in each of a modality's stages, a reduction between two stages. `cell` makes one of
+    the modules of its operations, given by name."""
 
     def __init__(
-        self, wiring: Wiring, modality: Modality, style: Style, *, cells: int, width: int, d_in: int, side: int
+        self, cell: MakeCell, modality: Modality, style: Style, *, cells: int, width: int, d_in: int, side: int
     ) -> None:
         super().__init__()
         self.d_in = d_in
@@ -77,7 +82,7 @@ class Stack(Body):
             if place and place % cells == 0:
                 self.reductions[str(place)] = modality.reduce(width, modality.reduced(width), style)
                 width = modality.reduced(width)
-            self.cells.append(Cell(wiring, _maker(modality, width, style)))
+            self.cells.append(cell(_maker(modality, width, style)))
         self.finish = modality.finish(width, style)
         self.d_out = width
 
@@ -92,7 +97,7 @@ class Stack(Body):
         return out
 
 
-def _maker(modality: Modality, width: int, style: Style) -> Callable[[str], nn.Module]:
+def _maker(modality: Modality, width: int, style: Style) -> Make:
     return lambda operation: modality.operations[operation](width, style)
 
 

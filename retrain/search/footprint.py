@@ -13,11 +13,6 @@ from retrain.training import Rows
 RUNS = 15
 
 
-def parameters_of(network: nn.Module) -> int:
-    """The number of weights that are learnt."""
-    return sum(one.numel() for one in network.parameters() if one.requires_grad)
-
-
 @torch.inference_mode()
 def single_row_ms(network: nn.Module, rows: Rows) -> float | None:
     """Median milliseconds for the first of the rows alone, by torch, after one run that is not counted; None without a
@@ -25,11 +20,11 @@ def single_row_ms(network: nn.Module, rows: Rows) -> float | None:
     if not len(rows):
         return None
     network.eval()
-    numeric, categories = rows.numeric[:1], rows.categories[:1]
-    network(numeric, categories)
+    one = rows.take(torch.zeros(1, dtype=torch.int64)).inputs
+    network(*one)
     taken = []
     for _ in range(RUNS):
         begun = time.perf_counter()
-        network(numeric, categories)
+        network(*one)
         taken.append(time.perf_counter() - begun)
     return 1_000 * statistics.median(taken)

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from registry.task import Problem
 from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Option, Parameter, Real, When
-from retrain.search.geometry import Space
+from retrain.search.geometry import Encoding, Space
 from retrain.training import Recipe
+
+if TYPE_CHECKING:
+    from retrain.search.workshop import Workshop
 
 SCALINGS = ("robust", "quantile")
 
@@ -31,6 +37,7 @@ class SearchSpace(Space):
     max_epochs: int
     problem: Problem
     reads: Reads = "table"
+    workshop: Workshop | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -81,6 +88,10 @@ class SearchSpace(Space):
         """The candidate's key, its architecture written in the one way of its family."""
         family = next(one for one in self.families if one.name == candidate.family)
         return candidate.model_copy(update={"choices": family.canonical(candidate.choices)}).key
+
+    def proxies(self, candidate: Candidate) -> Encoding:
+        """What its untrained network tells, where there are rows to show it."""
+        return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """How a candidate is trained."""

@@ -11,28 +11,27 @@ import statistics
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import optuna
 import safetensors.torch
 import torch
 from optuna.trial import TrialState
 
-from registry.metrics import Labels
-from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
-from retrain.families.catalogue import build
+from retrain.families.cost import parameters
 from retrain.levels import levelled
 from retrain.search import plan as plans
-from retrain.search.asking import propose
-from retrain.search.footprint import parameters_of, single_row_ms
+from retrain.search.arrays import Arrays
+from retrain.search.asking import PARENT, propose
+from retrain.search.footprint import single_row_ms
 from retrain.search.journal import locked, open_study
-from retrain.search.plan import Plan, Result
+from retrain.search.morphism import akin
+from retrain.search.plan import Result
 from retrain.search.pruning import first_rung, halving, rungs
 from retrain.search.space import batch_sizes
+from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
     ASKING,
@@ -49,6 +48,7 @@ from retrain.search.tally import (
     tell,
 )
 from retrain.search.warm import PriorMembers, inherit
+from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Outputs, Trained, make_fabric, train
 
 LOOK_SECONDS = 0.5
@@ -67,8 +67,16 @@ class Worker:
         self.plan = plans.read_plan(folder)
         self.begin = time.monotonic()
         self.deadline = max(self.plan.deadline, self.begin + LEAST_SECONDS)
-        self.space = self.plan.space
         self.arrays = Arrays(folder, self.plan)
+        self.workshop = Workshop(
+            self.plan.problem,
+            self.plan.layout,
+            self.plan.d_out,
+            rows=lambda scaling: self.arrays.of(scaling)[0],
+            seconds=lambda: self.deadline - time.monotonic(),
+            seed=self.plan.seed * 10 + number,
+        )
+        self.space = replace(self.plan.space, workshop=self.workshop)
         self.elders = prior_members(folder)
         self.durations: list[float] = []
         first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
@@ -87,6 +95,8 @@ class Worker:
 
     def run(self) -> None:
         """Trial after trial, until the budget is spent."""
+        if isinstance(self.study.sampler, AskTellSampler):
+            self.study.sampler.strategy.prepare()
         while self._worth_starting() and (asked := self._ask()) is not None:
             start = time.monotonic()
             self._try(*asked, start)
@@ -137,7 +147,7 @@ class Worker:
             ending=trained.ending,
             inherited=inherited,
             cpu=time.process_time() - cpu,
-            parameters=parameters_of(network),
+            parameters=parameters(network),
             latency_ms=single_row_ms(network, self.arrays.of(candidate.text("scaling"))[1]),
         )
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
@@ -172,18 +182,26 @@ class Worker:
         return trained if regression else levelled(trained, network, training, score)
 
     def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[Network, bool]:
-        """The network, and whether it begins with a prior's weights."""
-        torch.manual_seed(seed)
-        layout = self.plan.layout
-        network = build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out, layout.image)
-        member = self._elder(trial, candidate)
-        if member is None:
-            return network, False
-        old = self.elders.by_prefix[member].layout
-        state = inherit(network, prior_weights(self.folder, member), old, layout)
+        """The network, and whether it begins with a prior's weights, or with those of the trial it is a mutation of."""
+        network, layout = self.workshop.network(candidate, seed), self.plan.layout
+        member, parent = self._elder(trial, candidate), self._parent(trial, candidate)
+        state = None
+        if member is not None:
+            old = self.elders.by_prefix[member].layout
+            state = inherit(network, prior_weights(self.folder, member), old, layout)
+        elif parent is not None:
+            weights = safetensors.torch.load_file(plans.trial_folder(self.folder, parent) / plans.WEIGHTS)
+            state = inherit(network, weights, layout, layout)
         if state is not None:
             network.load_state_dict(state)
         return network, state is not None
+
+    def _parent(self, trial: optuna.Trial, candidate: Candidate) -> int | None:
+        """The trial that a candidate is a mutation of, where its network is akin (Elsken et al. 2017: a child that
+        begins where its parent ended needs few epochs)."""
+        found = trial.user_attrs.get(PARENT)
+        parent = None if found is None else plans.read_result(self.folder, found)
+        return parent.number if parent is not None and akin(parent.candidate, candidate) else None
 
     def _elder(self, trial: optuna.Trial, candidate: Candidate) -> str | None:
         """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has
@@ -204,36 +222,6 @@ def prior_weights(folder: Path, member: str) -> dict[str, torch.Tensor]:
     """The weights of one of the prior's members, given by the prefix of its names."""
     with safetensors.safe_open(folder / PRIOR_WEIGHTS, framework="pt") as file:
         return {name.removeprefix(member): file.get_tensor(name) for name in file.keys() if name.startswith(member)}  # noqa: SIM118 - a safetensors file is no dict
-
-
-class Arrays:
-    """The study's prepared rows, mapped into memory; one numeric array for each scaling."""
-
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder, self.plan = folder / plans.ARRAYS, plan
-        self._known: dict[str, tuple[Rows, Rows, Labels]] = {}
-
-    def of(self, scaling: str) -> tuple[Rows, Rows, Labels]:
-        """Training rows, validation rows, and the validation labels in the target's unit."""
-        if scaling not in self._known:
-            labels: Labels = self._load("validation.labels")
-            self._known[scaling] = self._rows("train", scaling), self._rows("validation", scaling), labels
-        return self._known[scaling]
-
-    def _rows(self, part: str, scaling: str) -> Rows:
-        labels = self._load(f"{part}.labels")
-        if self.plan.problem == "regression":
-            labels = ((labels - self.plan.centre) / self.plan.spread).astype(np.float32)
-        return Rows(
-            torch.from_numpy(self._load(f"{part}.{scaling}")),
-            torch.from_numpy(self._load(f"{part}.categories")),
-            torch.from_numpy(np.asarray(labels)),
-            None if self.plan.layout.image is None else torch.from_numpy(self._load(f"{part}.images")),
-        )
-
-    def _load(self, name: str) -> npt.NDArray[Any]:
-        loaded: npt.NDArray[Any] = np.load(self.folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-        return loaded
 
 
 def end_with(parent: int) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from retrain.families.embeddings import InputEncoder
 from retrain.families.mlp import MlpNet
 from retrain.search.account import account, architecture, covered_seconds
-from retrain.search.footprint import parameters_of, single_row_ms
+from retrain.search.footprint import single_row_ms
 from retrain.search.importance import LEAST_TRIALS, importances
 from retrain.search.plan import Layout, Plan, Result
 from retrain.search.portfolio import portfolio
@@ -114,11 +114,10 @@ def test_an_architecture_is_free_of_its_training() -> None:
     assert architecture(one) == architecture(other) != architecture(wider)
 
 
-def test_what_a_network_costs_is_counted_and_timed() -> None:
+def test_a_network_is_timed() -> None:
     network = MlpNet(
         InputEncoder(3, (), cap=8), 2, depth=1, width=10, activation="relu", normalisation="none", dropout=0
     )
-    assert parameters_of(network) == 3 * 10 + 10 + 10 * 2 + 2
     rows = Rows(torch.zeros(4, 3), torch.zeros(4, 0, dtype=torch.int64), torch.zeros(4))
     assert 0 < single_row_ms(network, rows) < 100
     assert single_row_ms(network, rows.take(torch.zeros(0, dtype=torch.int64))) is None

@@ -66,6 +66,9 @@ class AskTell(Strategy):
         """This strategy under Optuna."""
         return AskTellSampler(cls(space, np.random.default_rng(seed)))
 
+    def prepare(self) -> None:
+        """What takes long and needs no study, before the first question; in other strategies nothing does."""
+
     @abstractmethod
     def tell(self, seen: Seen) -> None:
         """Take note of a trial that ended."""

@@ -6,9 +6,13 @@ from registry.errors import TaskError, unknown
 from retrain.search.strategies.auto import Auto
 from retrain.search.strategies.bananas import Bananas
 from retrain.search.strategies.base import Strategy
+from retrain.search.strategies.darts import Differentiable
+from retrain.search.strategies.enas import Enas
 from retrain.search.strategies.evolution import RegularizedEvolution
+from retrain.search.strategies.gdas import Gumbel
 from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.local_search import LocalSearch
+from retrain.search.strategies.one_shot import OneShot
 from retrain.search.strategies.pnas import Progressive
 from retrain.search.strategies.q_learning import QLearning
 from retrain.search.strategies.random_search import RandomSearch
@@ -27,6 +31,10 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Bananas,
     Progressive,
     Screening,
+    OneShot,
+    Enas,
+    Differentiable,
+    Gumbel,
     Auto,
 )
 
