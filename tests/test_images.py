@@ -252,6 +252,7 @@ def test_one_image_is_answered_and_a_bad_one_refused(client: httpx.Client, tmp_p
         assert answer.status_code == 422
         assert answer.json()["column"] == "photo"
         assert answer.json()["row"] == 1
+    assert 'everfit_refused_images_total{task="digits"} 4.0' in client.get("/metrics").text
     assert client.post("/predict", json={**row, "photo": "A" * 400_000}).status_code == 413
     operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
     example = operation["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]
