@@ -216,6 +216,7 @@ def _gauges(slot: Slot, logbook: Logbook, counts: Counts) -> dict[str, float]:
         "everfit_swaps_total": slot.swaps,
         "everfit_ignored_values_total": counts.ignored_values,
         "everfit_outside_range_total": counts.outside_range,
+        "everfit_refused_images_total": counts.refused_images,
         "everfit_refused_versions_total": slot.refusals,
         "everfit_shadow_rows_total": logbook.shadow.get("rows", 0),
         "everfit_shadow_failed_total": logbook.shadow.get("failed", 0),

@@ -26,6 +26,7 @@ class Counts:
         self.feedback: Counter[str] = Counter()
         self.ignored_values = 0
         self.outside_range = 0
+        self.refused_images = 0
         self._latencies = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 

@@ -25,7 +25,7 @@ from serving.champion import Served, Slot
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.rows import Row, read_request
+from serving.rows import MisfitError, Row, read_request
 from serving.sightings import Sighting, sightings
 
 THREAD_ROWS = 64
@@ -78,6 +78,7 @@ class Predict:
             answer = await self._by(self._version_for(scope, body), body)
         except EverfitError as error:
             refusal = problem_of(error)
+            self._counts.refused_images += self._is_of_an_image(error)
             self._counts.requests["/predict", refusal.status] += 1
             await send_problem(receive, send, refusal)
         except GoneError:
@@ -86,6 +87,13 @@ class Predict:
             await send_json(send, answer)
             self._counts.requests["/predict", 200] += 1
             self._counts.answered(perf_counter() - started)
+
+    def _is_of_an_image(self, error: EverfitError) -> bool:
+        """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads
+        the log, does not see it."""
+        current = self._slot.current
+        image = None if current is None else current.image
+        return image is not None and isinstance(error, MisfitError) and error.column == image.name
 
     def _version_for(self, scope: Scope, body: bytes) -> Served:
         """The champion; the canary for its share of the keys."""

@@ -133,7 +133,10 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("convnet", {"crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
     ("convnet", {"flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
-    ("convnet", {"stem_width": 24, "coarse": False, "squeeze": True, "crop": 0.125, "cutout": 0.25, "epochs": _LONG}),
+    (
+        "convnet",
+        {"stem_width": 24, "coarse": False, "squeeze": True, "crop": 0.125, "cutout": 0.25, "batch_size": _LARGE},
+    ),
 )
 
 
