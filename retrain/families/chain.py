@@ -84,11 +84,13 @@ class Chains(Space):
 
 
 def _layer_dimensions(place: int, modality: Modality) -> tuple[Parameter, ...]:
-    """Of the layer at a place, counted from 1: they exist where the chain is as long."""
+    """Of the layer at a place, counted from 1: they exist where the chain is as long. It may be twice as wide as a
+    cell, which has several operations."""
+    least, most, step = modality.widths
     there = When("length", tuple(range(place, LONGEST + 1))) if place > 1 else None
     return (
         Option(f"kind_{place}", tuple(modality.layers), when=there),
-        Whole(f"width_{place}", *modality.widths, when=there),
+        Whole(f"width_{place}", least, 2 * most, step, when=there),
         Option(f"activation_{place}", tuple(ACTIVATIONS), when=there),
     )
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from retrain.families.drawing import Drawing
 from retrain.families.modality import Modality
 from retrain.families.parameters import Choice, Option
-from retrain.families.spaces import CellSpace, caption, operations_of
+from retrain.families.spaces import CellSpace, operations_of, template_caption
 from retrain.families.wiring import NONE, SKIP, WIRE, Edge, Wiring, pairs
 
 NODES = ("1", "2", "3", "4", "5")
@@ -64,7 +64,7 @@ class Graphs(CellSpace):
             if node in {one for link in links for one in link}
         }
         edges = ((names[source], names[target], "") for source, target in sorted(links))
-        return Drawing.named(tuple(names.values()), edges, caption(choices))
+        return Drawing.named(tuple(names.values()), edges, template_caption(choices))
 
 
 def _links(choices: Mapping[str, Choice]) -> Links:

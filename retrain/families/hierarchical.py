@@ -88,7 +88,7 @@ def _unfolded(source: str, target: str, join: str, motifs: Motifs) -> list[Edge]
 
 def _simplified(motifs: Motifs, joins: Operations) -> tuple[Motifs, Operations]:
     """The motifs that occur, each once, in their normal form; and the cell, whose letters are their places."""
-    forms = [normal_form(len(INNER), pruned(len(INNER), motif), WEIGHTLESS) for motif in motifs]
+    forms = [normal_form(len(INNER), motif, WEIGHTLESS) for motif in motifs]
     meant: dict[str, str] = {NONE: NONE, SKIP: SKIP}
     for letter, form in zip(MOTIFS, forms, strict=True):
         meant[letter] = {EMPTY: NONE, PASSING: SKIP}.get(form, MOTIFS[forms.index(form)])

@@ -23,8 +23,8 @@ Term = tuple[str, tuple[int, ...]]
 
 
 def signature(nodes: int, operations: Sequence[str], weightless: frozenset[str]) -> tuple[object, ...]:
-    """Equal for two cells of so many nodes if and only if they are the same, as tuples; where no path joins input and
-    output, for all such cells."""
+    """Equal for two cells of so many nodes if and only if they are the same. Cells whose input and output no path joins
+    are."""
     terms, output = _terms(nodes, pruned(nodes, operations), weightless)
     unfolded = ["0"]
     for operation, inputs in terms:
@@ -85,8 +85,8 @@ def _written(terms: list[Term], output: tuple[int, ...], order: Sequence[int]) -
 
 @cache
 def normal_forms(nodes: int, alphabet: Operations, weightless: frozenset[str]) -> Mapping[Operations, Operations]:
-    """Every cell of so many nodes over an alphabet, with the first cell that is the same, in the order of
-    the alphabet: the one with the most edges that are not there, where "none" is its first letter."""
+    """Every cell of so many nodes over an alphabet, with the first cell that is the same, in the alphabet's order.
+    Making it takes a second for four nodes and five letters, once in a process."""
     first: dict[tuple[object, ...], Operations] = {}
     forms: dict[Operations, Operations] = {}
     for operations in product(alphabet, repeat=len(_pairs(nodes))):
@@ -96,5 +96,6 @@ def normal_forms(nodes: int, alphabet: Operations, weightless: frozenset[str]) -
 
 def normal_form(nodes: int, operations: Operations, weightless: frozenset[str]) -> Operations:
     """The one way to write a cell, over no operations but its own."""
+    operations = pruned(nodes, operations)
     alphabet = (NONE, SKIP, *sorted(set(operations) - {NONE, SKIP}))
     return normal_forms(nodes, alphabet, weightless)[operations]

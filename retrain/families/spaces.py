@@ -85,7 +85,9 @@ class WiredSpace(Space):
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
         """Its graphs side by side, the names of their nodes with their own before them where there are several."""
         wirings = self.wirings(choices)
-        return drawn({f"{name} " if len(wirings) > 1 else "": one for name, one in wirings.items()}, caption(choices))
+        return drawn(
+            {f"{name} " if len(wirings) > 1 else "": one for name, one in wirings.items()}, template_caption(choices)
+        )
 
     def adjacency_encoding(self, choices: Mapping[str, Choice], modality: Modality = TABLE) -> tuple[int, ...]:
         """One-hot, of the canonical graphs."""
@@ -150,7 +152,7 @@ def drawn(wirings: Mapping[str, Wiring], caption: str) -> Drawing:
     return Drawing.named(nodes, edges, caption)
 
 
-def caption(choices: Mapping[str, Choice]) -> str:
+def template_caption(choices: Mapping[str, Choice]) -> str:
     """How cells are stacked."""
     return f"cells: {choices['cells']}, width: {choices['width']}"
 

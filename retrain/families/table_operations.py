@@ -151,6 +151,6 @@ TABLE = Modality(
     halving=nn.Identity,
     finish=finish,
     stages=1,
-    widths=(64, 256, 64),
+    widths=(32, 128, 32),
 )
 """Rows of tables. The stem is the linear layer on the encoder's output, which every network for tables has."""

@@ -115,6 +115,7 @@ DEFAULTS: dict[str, Choice] = {
 _LONG = 1_000_000
 _LARGE = 1_000_000
 _PLAIN: dict[str, Choice] = {"depth": 1, "width": 256, "normalisation": "none"}
+_SMALL: dict[str, Choice] = {"width": 64, "numeric_embedding": "piecewise", "dropout": 0.3}
 
 _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 2, "width": 128, "numeric_embedding": "piecewise", "dropout": 0.5}),
@@ -125,11 +126,9 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 3, "width": 128, "activation": "elu", "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("mlp", {"depth": 3, "width": 256, "adamw_rate": 1e-3, "dropout": 0.2, "epochs": _LONG}),
     ("resnet", {"numeric_embedding": "periodic", "normalisation": "layer", "scaling": "quantile", "epochs": _LONG}),
-    ("chain", {"kind_1": "linear", "kind_2": "gated", "numeric_embedding": "piecewise", "dropout": 0.3}),
-    ("cell", {"width": 64, "cells": 2, "dropout": 0.3, "adamw_rate": 1e-3}),
-    ("darts", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
-    ("graph", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
-    ("hierarchical", {"width": 64, "dropout": 0.3, "adamw_rate": 1e-3}),
+    ("chain", {"kind_1": "linear", "kind_2": "gated", **_SMALL}),
+    ("cell", {"cells": 2, **_SMALL}),
+    *((family, _SMALL) for family in ("darts", "graph", "hierarchical")),
     ("convnet", {"crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE}),
     ("convnet", {"stem_width": 32, "crop": 0.06, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),
     ("convnet", {"flip": 0.5, "crop": 0.125, "adamw_rate": 5e-3, "batch_size": _LARGE, "epochs": _LONG}),

@@ -21,7 +21,7 @@ def synflow(network: nn.Module, *inputs: Tensor) -> float:
             one.abs_()
     told = positive(*(one.double() if one.is_floating_point() else one for one in inputs)).sum()
     told.backward()
-    flow = sum(float((one * one.grad).sum()) for one in positive.parameters() if one.grad is not None)
+    flow = sum(float((one.detach() * one.grad).sum()) for one in positive.parameters() if one.grad is not None)
     return math.log(flow) if flow > 0 and math.isfinite(flow) else -math.inf
 
 

@@ -28,7 +28,7 @@ def test_convnets_read_all_sizes(size: int, channels: int) -> None:
         network = build(Candidate(family="convnet", choices=choices), 3, (4,), 5, image).eval()
         out = network(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64), images)
         assert out.shape == (2, 5)
-        body = ConvNets().body(Candidate(family="convnet", choices=choices), image).module.eval()
+        body = ConvNets().features(Candidate(family="convnet", choices=choices), image).module.eval()
         assert isinstance(body, torch.nn.Sequential)
         assert 4 <= body[:-1](images.float()).shape[-1] <= 14
 

@@ -69,7 +69,7 @@ def test_all_of_a_body_for_images_learns(space: Space) -> None:
 def test_a_body_for_images_becomes_a_graph(tmp_path) -> None:
     space = family_named("chain")
     assert isinstance(space, Space)
-    (candidate,) = drawn(space, IMAGE, 1, length=4, kind_1="excitation", kind_2="gated", kind_3="residual")
+    (candidate,) = drawn(space, IMAGE, 1, length=3, kind_1="excitation", kind_2="gated", kind_3="residual")
     body, n = space.body(candidate, IMAGE, d_in=3, side=28).eval(), torch.export.Dim("n")
     program = torch.onnx.export(
         body, (images(3, 28),), dynamo=True, dynamic_shapes=({0: n},), external_data=False, verbose=False

@@ -16,6 +16,7 @@ from registry.errors import TaskError
 from retrain.batches import Rows
 from retrain.families.base import Candidate
 from retrain.families.cell import EDGES, OPERATIONS, canonical_cell
+from retrain.families.parameters import Choice
 from retrain.families.supernet import PLACES, Mixture
 from retrain.families.wiring import NONE
 from retrain.search.geometry import Space
@@ -31,6 +32,10 @@ SHARE = 0.3
 RATE, DECAY = 2e-3, 1e-3
 RANKED = 64
 """Cells that are looked at with shared weights once these are trained."""
+
+SMALL: dict[str, Choice] = {"width": 0, "cells": 1, "batch_size": 1_000_000}
+"""The template of the supernet, each as near as the space has it: cells are chosen narrow and used wide, as the papers
+do, since a supernet costs as much as all operations together."""
 
 Cell = tuple[str, ...]
 """An operation for each edge, in the order of `cell.EDGES`."""
@@ -49,16 +54,14 @@ class WeightSharing(AskTell):
         if not isinstance(space, SearchSpace) or space.workshop is None:
             raise TaskError(f"strategy {self.name!r} trains a network of its own, and there are no rows for it")
         self.workshop: Workshop = space.workshop
-        template = space.fit(Candidate(family=FAMILY, choices={}), DEFAULTS)
-        assert template is not None  # every dimension has a default
-        self.template = template
+        self.template, self.small = (_fitted(space, own) for own in ({}, SMALL))
         self._ranked: list[Cell] | None = None
         self._best: Seen | None = None
 
     def prepare(self) -> None:
         """Train the supernet, for its share of the time left, and rank cells in it."""
         seconds = SHARE * self.workshop.seconds()
-        shared = Shared(self.workshop, self.template, self.held, self.rng)
+        shared = Shared(self.workshop, self.small, self.held, self.rng)
         cells = self.search(shared, time.monotonic() + seconds)
         self._ranked = list(dict.fromkeys(canonical_cell(one) for one in cells))
 
@@ -149,6 +152,12 @@ class Shared:
         batch = self.judging.take(torch.arange(min(len(self.judging), self.judging.at_once)))
         losses = {cell: self.loss_of(cell, batch) for cell in dict.fromkeys(cells)}
         return sorted(losses, key=lambda cell: losses[cell])
+
+
+def _fitted(space: Space, own: dict[str, Choice]) -> Candidate:
+    fitted = space.fit(Candidate(family=FAMILY, choices=own), DEFAULTS)
+    assert fitted is not None  # every dimension has a default
+    return fitted
 
 
 def recipe_of(template: Candidate) -> Recipe:
