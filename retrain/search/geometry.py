@@ -39,6 +39,11 @@ class Space(ABC):
         """A key that is equal for candidates which are the same network, trained alike."""
         return candidate.key
 
+    @property
+    def screened(self) -> int:
+        """How many candidates are worth a look without training before the first one is trained."""
+        return 200
+
     def proxies(self, candidate: Candidate) -> Encoding:
         """What is known of a candidate without training it (p,), each the better the greater it is, by and large; none
         where nothing is."""

@@ -89,6 +89,11 @@ class SearchSpace(Space):
         family = next(one for one in self.families if one.name == candidate.family)
         return candidate.model_copy(update={"choices": family.canonical(candidate.choices)}).key
 
+    @property
+    def screened(self) -> int:
+        """Networks are built and run for it, in some hundredths of a second each."""
+        return 48
+
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""
         return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)

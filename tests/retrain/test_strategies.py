@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 import optuna
 import pytest
+import torch
 
 from registry.errors import TaskError
+from retrain.batches import Rows
 from retrain.families.base import Candidate
+from retrain.families.cell import EDGES
 from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
+from retrain.search.plan import Layout
 from retrain.search.portfolio import portfolio
 from retrain.search.pruning import halving, rungs
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
+from retrain.search.strategies.darts import MOST_SKIPS, Differentiable
+from retrain.search.strategies.one_shot import OneShot
+from retrain.search.strategies.weight_sharing import Shared, WeightSharing
+from retrain.search.workshop import Workshop
+
+COLUMNS = 6
+
+
+def rows_of_two_classes(_: str) -> Rows:
+    generator = torch.Generator().manual_seed(0)
+    numeric = torch.randn(400, COLUMNS, generator=generator)
+    return Rows(numeric, torch.zeros(400, 0, dtype=torch.int64), (numeric[:, 0] > 0).long())
+
+
+def a_workshop(seconds: float) -> Workshop:
+    layout = Layout(numeric=tuple(f"x{place}" for place in range(COLUMNS)))
+    return Workshop("binary", layout, 2, rows_of_two_classes, lambda: seconds)
+
 
 SPACE = SearchSpace.of(("mlp", "resnet"), 2_000, 9, "binary")
+CELLS = replace(SearchSpace.of(("cell",), 2_000, 9, "binary"), workshop=a_workshop(0.3))
+
+
+def space_of(strategy: type[Strategy]) -> SearchSpace:
+    return CELLS if issubclass(strategy, WeightSharing) else SPACE
+
+
+BY_SEED = [one for one in STRATEGIES if not issubclass(one, WeightSharing)]
+"""How far a supernet gets is a matter of time."""
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
 
 
 def drawn(strategy: type[Strategy], count: int, seed: int = 0) -> list[str]:
-    study, keys = optuna.create_study(sampler=strategy.sampler(SPACE, seed)), []
+    space = space_of(strategy)
+    study, keys = optuna.create_study(sampler=strategy.sampler(space, seed)), []
     for _ in range(count):
-        trial, candidate = propose(study, SPACE, keys)
+        trial, candidate = propose(study, space, keys)
         study.tell(trial, candidate.number("dropout"))
-        keys.append(SPACE.canonical(candidate))
+        keys.append(space.canonical(candidate))
     return keys
 
 
@@ -36,7 +70,7 @@ def test_draws_new_candidates_of_the_space(strategy: type[Strategy]) -> None:
     assert len(set(keys)) == 25
 
 
-@every_strategy
+@pytest.mark.parametrize("strategy", BY_SEED, ids=lambda strategy: strategy.name)
 def test_is_the_same_by_seed(strategy: type[Strategy]) -> None:
     assert drawn(strategy, 15, seed=3) == drawn(strategy, 15, seed=3)
     assert drawn(strategy, 15, seed=3) != drawn(strategy, 15, seed=4)
@@ -44,10 +78,11 @@ def test_is_the_same_by_seed(strategy: type[Strategy]) -> None:
 
 @every_strategy
 def test_takes_the_queue_first(strategy: type[Strategy]) -> None:
-    study, queue = optuna.create_study(sampler=strategy.sampler(SPACE, 0)), portfolio(SPACE)
+    space = space_of(strategy)
+    study, queue = optuna.create_study(sampler=strategy.sampler(space, 0)), portfolio(space)
     for candidate in queue:
-        study.enqueue_trial(SPACE.params(candidate), user_attrs={ORIGIN: "portfolio"})
-    assert [propose(study, SPACE, ())[1] for _ in queue] == queue
+        study.enqueue_trial(space.params(candidate), user_attrs={ORIGIN: "portfolio"})
+    assert [propose(study, space, ())[1] for _ in queue] == queue
 
 
 @every_strategy
@@ -56,8 +91,9 @@ def test_passes_over_what_was_tried_but_not_for_ever(strategy: type[Strategy]) -
         def __contains__(self, key: object) -> bool:
             return True
 
-    study = optuna.create_study(sampler=strategy.sampler(SPACE, 0))
-    trial, _ = propose(study, SPACE, Everything())  # type: ignore[arg-type]
+    space = space_of(strategy)
+    study = optuna.create_study(sampler=strategy.sampler(space, 0))
+    trial, _ = propose(study, space, Everything())  # type: ignore[arg-type]
     assert trial.number == ATTEMPTS
     assert all(one.user_attrs[SKIPPED] == "duplicate" for one in study.trials[:ATTEMPTS])
 
@@ -68,7 +104,7 @@ def quality(candidate: Candidate) -> float:
     return -rate - candidate.number("dropout") - (candidate.text("activation") != "silu") - candidate.count("depth") / 4
 
 
-LEARNING = [one for one in STRATEGIES if one.name not in ("random", "screening")]
+LEARNING = [one for one in STRATEGIES if one.name not in ("random", "screening") and not issubclass(one, WeightSharing)]
 
 
 @pytest.mark.parametrize("strategy", LEARNING, ids=lambda strategy: strategy.name)
@@ -101,9 +137,75 @@ class Measured(SearchSpace):
 def test_screens_without_training(name: str) -> None:
     space = Measured.of(("mlp",), 2_000, 9, "binary")
     study = optuna.create_study(sampler=strategy_named(name).sampler(space, 0))
-    drawn = [space.suggest(study.ask()) for _ in range(8)]
-    assert {one.count("depth") for one in drawn} == {5}
+    drawn = [space.suggest(study.ask()) for _ in range(4)]
+    depths = [one.count("depth") for one in drawn]
+    assert depths == sorted(depths, reverse=True)
+    assert depths[0] == 5
+    assert depths[-1] >= 4
     assert "elu" not in {one.text("activation") for one in drawn}
+
+
+SHARING = [one for one in STRATEGIES if issubclass(one, WeightSharing)]
+
+
+@pytest.mark.parametrize("strategy", SHARING, ids=lambda strategy: strategy.name)
+def test_a_supernet_proposes_cells_that_are_told_apart(strategy: type[WeightSharing]) -> None:
+    """What is proposed first is no cell without a path, and no cell twice; it is in the space."""
+    chosen = strategy(replace(CELLS, workshop=a_workshop(4.0)), np.random.default_rng(0))
+    chosen.prepare()
+    cells = [chosen.ask().candidate for _ in range(5)]
+    assert {one.family for one in cells} == {"cell"}
+    assert len({tuple(one.choices[edge] for edge in EDGES) for one in cells}) == 5
+    assert all(CELLS.fit(one, {}) == one for one in cells)
+
+
+@pytest.mark.parametrize("strategy", SHARING, ids=lambda strategy: strategy.name)
+def test_a_supernet_needs_cells_and_rows(strategy: type[WeightSharing]) -> None:
+    with pytest.raises(TaskError, match=r"search\.families must have 'cell'"):
+        strategy.sampler(SearchSpace.of(("mlp",), 2_000, 9, "binary"), 0)
+    with pytest.raises(TaskError, match="there are no rows for it"):
+        strategy.sampler(SearchSpace.of(("cell",), 2_000, 9, "binary"), 0)
+
+
+def test_shared_weights_learn_and_rank() -> None:
+    """A cell with a layer learns, on other rows than those that judge it."""
+    workshop = a_workshop(1.0)
+    chosen = OneShot(replace(CELLS, workshop=workshop), np.random.default_rng(0))
+    shared = Shared(workshop, chosen.small, 0.25, np.random.default_rng(0), math.inf)
+    assert (len(shared.judging), len(shared.training)) == (100, 300)
+    both = torch.cat([shared.judging.numeric, shared.training.numeric])
+    assert len(both.unique(dim=0)) == 400
+    wide, batches = ("none", "none", "none", "wide", "none", "none"), shared.batches(shared.training)
+    before = shared.loss_of(wide, shared.judging)
+    for _ in range(60):
+        shared.mixture.one(wide)
+        shared.learn(next(batches))
+    assert shared.loss_of(wide, shared.judging) < before / 2
+
+
+def test_the_guard_stops_before_skip_connections_take_over() -> None:
+    """Shares that begin with skip connections: unguarded they stay, guarded the search ends where it began."""
+    space = replace(CELLS, workshop=a_workshop(2.0))
+    guarded = Differentiable(space, np.random.default_rng(0))
+    steps = {}
+    for on in (True, False):
+        guarded.guarded = on  # type: ignore[misc]
+        shared = Shared(guarded.workshop, guarded.small, 0.5, np.random.default_rng(0), math.inf)
+        shared.outcome = lambda batch: -guarded.mix_of_skips  # type: ignore[method-assign]
+        mix = guarded.mix
+
+        def seen(logits: torch.Tensor, done: float, where: Shared, mix=mix) -> torch.Tensor:
+            shares = mix(logits, done, where)
+            guarded.mix_of_skips = shares[:, 1].sum()
+            return shares
+
+        guarded.mix = seen  # type: ignore[method-assign]
+        cells = guarded.search(shared, time.monotonic() + 0.5)
+        guarded.mix = mix  # type: ignore[method-assign]
+        steps[on] = (len(guarded.skips), guarded.skips[-1], list(cells[0]).count("skip"))
+    assert steps[True][1] > MOST_SKIPS >= steps[True][2]
+    assert steps[False][1:] == (6, 6)
+    assert steps[False][0] > steps[True][0]
 
 
 def test_progressive_search_opens_one_decision_after_another() -> None:
@@ -135,21 +237,22 @@ def test_evolution_names_the_parent_of_a_child() -> None:
 
 @every_strategy
 def test_goes_on_where_another_process_stopped(strategy: type[Strategy]) -> None:
-    """A sampler that comes to a study of others learns from all of it."""
-    study, keys = optuna.create_study(direction="maximize", sampler=strategy.sampler(SPACE, 0)), []
-    for number in range(60):
-        if number == 30:
-            study.sampler = strategy.sampler(SPACE, 1)
-        trial, candidate = propose(study, SPACE, keys)
-        keys.append(SPACE.canonical(candidate))
+    """A sampler that comes to a study of others learns from all of it: trials that ended, were stopped, or failed."""
+    space = space_of(strategy)
+    study, keys = optuna.create_study(direction="maximize", sampler=strategy.sampler(space, 0)), []
+    for number in range(36):
+        if number == 18:
+            study.sampler = strategy.sampler(space, 1)
+        trial, candidate = propose(study, space, keys)
+        keys.append(space.canonical(candidate))
         if number % 7 == 3:
-            trial.report(quality(candidate), 1)
+            trial.report(candidate.number("dropout"), 1)
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         elif number % 7 == 5:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
-            study.tell(trial, quality(candidate))
-    assert len(set(keys)) == 60
+            study.tell(trial, candidate.number("dropout"))
+    assert len(set(keys)) == 36
 
 
 def test_names_are_known() -> None:

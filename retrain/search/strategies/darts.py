@@ -40,7 +40,7 @@ class Differentiable(WeightSharing):
 
     def search(self, shared: Shared, until: float) -> Sequence[Cell]:
         """Shares and weights in turn; then cells drawn by the shares, the one of the greatest shares first."""
-        logits = (1e-3 * torch.randn(len(PLACES), len(OPERATIONS), generator=shared.generator)).requires_grad_()
+        logits = self._begin(shared)
         optimizer = torch.optim.Adam([logits], lr=RATE, betas=(0.5, 0.999), weight_decay=DECAY)
         judging, kept, self.skips = shared.batches(shared.judging), logits.detach().clone(), []
         begin = time.monotonic()
@@ -59,6 +59,12 @@ class Differentiable(WeightSharing):
             if done > 1:
                 break
         return [greatest(kept), *shared.ranked([self._drawn_by(kept) for _ in range(RANKED)])]
+
+    def _begin(self, shared: Shared) -> Tensor:
+        """Shares that are all but equal; no skip connection is the greatest before a step was taken."""
+        logits = 1e-3 * torch.randn(len(PLACES), len(OPERATIONS), generator=shared.generator)
+        logits[:, OPERATIONS.index(SKIP)] = logits.min()
+        return logits.requires_grad_()
 
     def mix(self, logits: Tensor, done: float, shared: Shared) -> Tensor:
         """The shares (edges, operations) that are on; `done` is how much of the time is over."""

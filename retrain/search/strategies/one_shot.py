@@ -29,6 +29,8 @@ class OneShot(WeightSharing):
                 break
         cells = [self.random_cell() for _ in range(RANKED)]
         for _ in range(GENERATIONS):
+            if time.monotonic() > shared.end:
+                break
             cells = shared.ranked(cells)[: RANKED // 2]
             cells += [self._mutated(cells[int(self.rng.integers(len(cells)))]) for _ in range(RANKED // 2)]
         return shared.ranked(cells)

@@ -19,6 +19,9 @@ EXPLORATION = ((20, 1.0), (30, 0.8), (40, 0.6), (55, 0.4), (75, 0.2))
 LEAST = 0.1
 
 UNKNOWN = 0.5
+TRACE = 0.8
+"""How much of the reward itself reaches a decision, the rest coming from the worth of the next one: a state that knows
+one decision alone would tell the earlier ones nothing about their own."""
 
 FEW = 2
 """A state met less often than so many times a value is no guide: the decision without what came before it is."""
@@ -84,9 +87,10 @@ class QLearning(AskTell):
         return out
 
     def _learn(self, walk: list[Step], reward: float) -> None:
-        """Bellman's equation, from the end, where the reward is; undiscounted."""
+        """Q(lambda) (Watkins 1989), from the end, where the reward is; undiscounted."""
         target = reward
         for state, place in reversed(walk):
             for known in (self.worth[state[0], None], self.worth[state]):
                 known[place] += RATE * (target - known[place])
-            target = float(self._known(*state, len(known)).max())
+            best = float(self._known(*state, len(known)).max())
+            target = TRACE * reward + (1 - TRACE) * best

@@ -11,9 +11,6 @@ from retrain.families.base import Candidate
 from retrain.search.geometry import Encoding, Space
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 
-SCREENED = 200
-"""Candidates drawn at random, of which the better ones by their training-free scores are trained, best first."""
-
 
 class Screening(AskTell):
     """Ranks many candidates by scores that need no training and trains them from the top."""
@@ -29,8 +26,8 @@ class Screening(AskTell):
         """Nothing is learnt from trainings."""
 
     def ask(self) -> Proposal:
-        """The next in the ranking; once half of it is used, another one is drawn."""
-        if len(self._ranked) <= SCREENED // 2:
+        """The next of the better half of the ranking; after that, of another one."""
+        if len(self._ranked) <= self.space.screened // 2:
             self._ranked = Screen.of(self.space, self.rng).ranked
         return Proposal(self._ranked.pop(0))
 
@@ -48,14 +45,10 @@ class Screen:
         self.ranked = [drawn[int(place)] for place in np.argsort(-ranks, kind="stable")]
 
     @classmethod
-    def of(cls, space: Space, rng: np.random.Generator, count: int = SCREENED) -> Screen:
-        """So many candidates; they are ranked by the mean of their ranks, and stay in the order they were drawn where
-        nothing is known without training."""
-        return cls(space, [space.sample(rng) for _ in range(count)])
-
-    def scores(self, candidate: Candidate) -> Encoding:
-        """(p,) between 0 and 1; a score that cannot be computed is the lowest."""
-        return self._share(self.space.proxies(candidate))
+    def of(cls, space: Space, rng: np.random.Generator) -> Screen:
+        """As many candidates as are worth it; they are ranked by the mean of their ranks, and stay in the order they
+        were drawn where nothing is known without training."""
+        return cls(space, [space.sample(rng) for _ in range(space.screened)])
 
     def _share(self, told: Encoding) -> Encoding:
         shares = (told - self._low) / (self._high - self._low + 1e-12)

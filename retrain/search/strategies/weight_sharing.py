@@ -30,8 +30,12 @@ FAMILY = "cell"
 SHARE = 0.3
 """The share of the time left that the supernet may take."""
 RATE, DECAY = 2e-3, 1e-3
-RANKED = 64
-"""Cells that are looked at with shared weights once these are trained."""
+TRAINING = 0.7
+"""The share of that time in which weights are trained; in the rest of it cells are ranked by them."""
+RANKED, FEWEST = 64, 8
+"""Cells that are looked at with shared weights once these are trained, and how many are however late it is."""
+JUDGING = 256
+"""Rows that rank cells."""
 
 SMALL: dict[str, Choice] = {"width": 0, "cells": 1, "batch_size": 1_000_000}
 """The template of the supernet, each as near as the space has it: cells are chosen narrow and used wide, as the papers
@@ -60,9 +64,9 @@ class WeightSharing(AskTell):
 
     def prepare(self) -> None:
         """Train the supernet, for its share of the time left, and rank cells in it."""
-        seconds = SHARE * self.workshop.seconds()
-        shared = Shared(self.workshop, self.small, self.held, self.rng)
-        cells = self.search(shared, time.monotonic() + seconds)
+        now, seconds = time.monotonic(), SHARE * self.workshop.seconds()
+        shared = Shared(self.workshop, self.small, self.held, self.rng, now + seconds)
+        cells = self.search(shared, now + TRAINING * seconds)
         self._ranked = list(dict.fromkeys(canonical_cell(one) for one in cells))
 
     def tell(self, seen: Seen) -> None:
@@ -107,7 +111,10 @@ class Shared:
     """A supernet with its rows: some that shared weights learn from, and `held` ones that judge cells. Both are from
     the study's training rows: its validation rows are for networks that are trained on their own."""
 
-    def __init__(self, workshop: Workshop, template: Candidate, held: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, workshop: Workshop, template: Candidate, held: float, rng: np.random.Generator, end: float
+    ) -> None:
+        self.end = end
         rows = workshop.rows(template.text("scaling"))
         order = torch.from_numpy(rng.permutation(len(rows)))
         cut = max(1, round(len(rows) * held))
@@ -148,9 +155,14 @@ class Shared:
         return float(self.outcome(batch))
 
     def ranked(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Cells by their losses on one large batch of held rows, the least first."""
-        batch = self.judging.take(torch.arange(min(len(self.judging), self.judging.at_once)))
-        losses = {cell: self.loss_of(cell, batch) for cell in dict.fromkeys(cells)}
+        """Cells by their losses on one large batch of held rows, the least first; those that time is not left for are
+        left out."""
+        batch = self.judging.take(torch.arange(min(len(self.judging), JUDGING)))
+        losses: dict[Cell, float] = {}
+        for cell in dict.fromkeys(cells):
+            if time.monotonic() > self.end and len(losses) >= FEWEST:
+                break
+            losses[cell] = self.loss_of(cell, batch)
         return sorted(losses, key=lambda cell: losses[cell])
 
 
