@@ -159,8 +159,8 @@ def _column_notes(kinds: Kinds) -> list[str]:
     return [" ".join(line.split()) for line in lines]
 
 
-USERS_KEYS = frozenset({"columns.kinds"})
-"""Keys whose own keys are the user's column names."""
+USERS_KEYS = frozenset({"columns.kinds", "search.choices"})
+"""Keys whose own keys are the user's: names of columns, names of dimensions."""
 
 COMMENTS = {
     "name": "Names the model in the registry and in every command: lower case, digits, dashes.",
@@ -187,6 +187,9 @@ COMMENTS = {
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
     "search.strategy": "tpe or random.",
     "search.families": "Kinds of networks tried.",
+    "search.choices": "What you know beforehand, by dimension: `activation` of all families, `mlp.depth` of one; as\n"
+    "{optimizer: {fixed: adamw}, activation: {never: [elu], weights: {silu: 3}}, mlp.depth: {low: 2, high: 4}}.\n"
+    "fixed, only, never, low and high narrow the space for every strategy; random draws follow weights.",
     "search.trials": "Most networks tried.",
     "search.seconds": "Most wall-clock seconds.",
     "search.workers": "Processes that train at a time, one thread each: at most the number of cores.",

@@ -19,7 +19,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pydantic
+from pydantic import Field
 
+from registry.choices import Preference
 from registry.metrics import Array, Labels, metrics_for
 from registry.schema import Frozen
 from registry.task import Problem
@@ -68,11 +70,12 @@ class Plan(Frozen):
     d_out: int
     centre: float = 0.0
     spread: float = 1.0
+    choices: dict[str, Preference] = Field(default_factory=dict)
 
     @property
     def space(self) -> SearchSpace:
         """The space the study searches."""
-        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem)
+        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.choices)
 
     @property
     def greater_is_better(self) -> bool:

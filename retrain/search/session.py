@@ -39,6 +39,7 @@ from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
+from retrain.search.space import SearchSpace
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, recover
 
@@ -75,7 +76,7 @@ def search(
     `OutsideError` when workers keep dying.
     """
     begin, cpu = time.monotonic(), cpu_seconds()
-    strategy_named(task.search.strategy)
+    require_means(task)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         data_hash = hash_frame(frame)
@@ -99,10 +100,18 @@ def search(
         return close(material, home, session.plan, study, out, finish, session.elders)
 
 
+def require_means(task: TaskSpec) -> None:
+    """Raise `TaskError` for a strategy, a family or choices that do not fit; nothing of it depends on the rows."""
+    means = task.search
+    strategy_named(means.strategy)
+    SearchSpace.of(means.families, 1, means.max_epochs, task.problem, means.choices)
+
+
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
     """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
+    prior_knowledge = task.search.model_dump_json(include={"choices"}) if task.search.choices else ""
     asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"})
+    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"}) + prior_knowledge
     heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
     return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
 
@@ -190,6 +199,7 @@ class Session:
             d_out=material.d_out,
             centre=scale.centre if scale is not None else 0.0,
             spread=scale.spread if scale is not None else 1.0,
+            choices=self.task.search.choices,
         )
         space = self.plan.space
         study = open_study(self.folder, greater_is_better=self.metric.greater_is_better)
