@@ -31,6 +31,8 @@ _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # wh
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Mode: TypeAlias = Literal["auto", "approve", "observe"]
 """Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
+Objective: TypeAlias = Literal["quality", "latency", "size", "energy"]
+"""What a search may look for at once: the task's metric, one row's milliseconds, the number of weights, CPU-seconds."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -98,12 +100,21 @@ class Search(Frozen):
     strategy: str = "tpe"
     families: tuple[str, ...] = ("mlp", "resnet")
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
+    objectives: tuple[Objective, ...] = ("quality",)
     trials: int = Field(40, ge=1)
     seconds: float = Field(300.0, gt=0)
     workers: int = Field(2, ge=1)
     max_epochs: int = Field(27, ge=1)
     ensemble: int = Field(4, ge=1, description="most candidates in the served ensemble")
     seed: int = 0
+
+    @field_validator("objectives")
+    @classmethod
+    def _ordered(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        """Quality comes first, whatever the order in the file."""
+        if "quality" not in objectives or len(set(objectives)) < len(objectives):
+            raise ValueError("expected quality and others of latency, size, energy, none of them twice")
+        return tuple(one for one in get_args(Objective) if one in objectives)
 
     @field_serializer("choices")
     def _briefly(self, choices: dict[str, Preference]) -> dict[str, dict[str, Any]]:

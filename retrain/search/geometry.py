@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice, Option, Parameter, Whole
@@ -89,6 +90,11 @@ class Space(ABC):
         return np.asarray(weights or np.ones(len(levels(parameter)))) / max(weights, default=1.0)
 
     @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """All dimensions as Optuna has them, by label."""
+        return {label: _distribution(one) for label, (_, one) in self._places.items()}
+
+    @cached_property
     def weighted(self) -> dict[str, Option]:
         """The options that are not drawn alike, by label."""
         known = {label: one for label, (_, one) in self._places.items()}
@@ -100,6 +106,17 @@ class Space(ABC):
 
         def choose(each: str, parameter: Parameter) -> Choice:
             return given[each] if each in given else parameter.sample(rng)
+
+        return self._certain(choose)
+
+    def cross(self, one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
+        """A child of two candidates: each choice that both make is that of either (uniform crossover); what exists in
+        one of them alone is taken from it, what exists in neither is drawn at random."""
+        parents = self.params(one), self.params(other)
+
+        def choose(label: str, parameter: Parameter) -> Choice:
+            known = [own[label] for own in parents if label in own]
+            return known[int(rng.integers(len(known)))] if known else parameter.sample(rng)
 
         return self._certain(choose)
 
@@ -224,6 +241,14 @@ def _width(parameter: Parameter) -> int:
 
 def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
     return None if value is None else parameter.snap(value)
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if isinstance(parameter, Option):
+        return CategoricalDistribution(parameter.values)
+    if isinstance(parameter, Whole):
+        return IntDistribution(parameter.low, parameter.high, step=parameter.step)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:

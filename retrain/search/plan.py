@@ -24,8 +24,9 @@ from pydantic import Field
 from registry.choices import Preference
 from registry.metrics import Array, Labels, metrics_for
 from registry.schema import Frozen
-from registry.task import Problem
+from registry.task import Objective, Problem
 from retrain.families.base import Candidate
+from retrain.search.limits import Limits
 from retrain.search.space import SearchSpace
 
 PLAN = "plan.json"
@@ -71,6 +72,9 @@ class Plan(Frozen):
     centre: float = 0.0
     spread: float = 1.0
     choices: dict[str, Preference] = Field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ("quality",)
+    ensemble: int = 4
+    limits: Limits = Limits()
 
     @property
     def space(self) -> SearchSpace:
@@ -97,7 +101,8 @@ class Plan(Frozen):
 
 class Result(Frozen):
     """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights; `cpu`
-    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs."""
+    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs.
+    `values` are what a study of several objectives is told; empty: the score alone."""
 
     number: int
     candidate: Candidate
@@ -113,6 +118,7 @@ class Result(Frozen):
     cpu: float = 0.0
     parameters: int = 0
     latency_ms: float | None = None
+    values: tuple[float, ...] = ()
 
 
 def write_json(path: Path, value: pydantic.BaseModel) -> None:

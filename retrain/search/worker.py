@@ -29,6 +29,7 @@ from retrain.search import plan as plans
 from retrain.search.asking import propose
 from retrain.search.footprint import parameters_of, single_row_ms
 from retrain.search.journal import locked, open_study
+from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.plan import Plan, Result
 from retrain.search.pruning import first_rung, halving, rungs
 from retrain.search.space import batch_sizes
@@ -49,6 +50,7 @@ from retrain.search.tally import (
 )
 from retrain.search.warm import PriorMembers, inherit
 from retrain.training import DivergedError, Outputs, Rows, Trained, make_fabric, train
+from retrain.trials import values_of
 
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
@@ -71,8 +73,12 @@ class Worker:
         self.elders = prior_members(folder)
         self.durations: list[float] = []
         first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
-        self.rungs = frozenset(rungs(first, self.plan.max_epochs))
-        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, pruner=halving(first))
+        costs = len(self.plan.objectives) - 1
+        # Optuna compares trials of one objective alone: with several, none is stopped early
+        self.rungs = frozenset(() if costs else rungs(first, self.plan.max_epochs))
+        self.study = open_study(
+            folder, greater_is_better=self.plan.greater_is_better, costs=costs, pruner=halving(first)
+        )
         draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
         self.study.sampler = strategy_named(self.plan.strategy).sampler(
             self.space, self.plan.seed * 1_000 + draws * 10 + number
@@ -104,14 +110,32 @@ class Worker:
                 trials = self.study.get_trials(deepcopy=False)
                 if sum(map(is_spent, trials)) >= self.plan.trials:
                     return None
+                refused = [one.user_attrs[INFEASIBLE]["key"] for one in trials if INFEASIBLE in one.user_attrs]
+                if len(refused) >= patience(self.plan.trials):
+                    return None
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
+                taken.update(refused)
                 trial, candidate = propose(self.study, self.space, taken)
                 if origin_of(trial) == "prior" and guard(trials, greater_is_better=self.plan.greater_is_better):
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
+                if self._too_large(trial, candidate):
+                    continue
                 trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
                 return trial, candidate
+
+    def _too_large(self, trial: optuna.Trial, candidate: Candidate) -> bool:
+        """Whether a candidate's network is larger than its share of the limit; it is told as failed then."""
+        if self.plan.limits.size_mb is None:
+            return False
+        size, allowed = megabytes_of(self._build(candidate)), self.plan.limits.size_mb
+        if self.plan.limits.allows_size(size):
+            return False
+        mark = {"key": self.space.canonical(candidate), "size_mb": size, "allowed_mb": allowed}
+        trial.set_user_attr(INFEASIBLE, mark)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return True
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
         seed, cpu = self.plan.seed * 10_000 + trial.number, time.process_time()
@@ -139,12 +163,18 @@ class Worker:
             parameters=parameters_of(network),
             latency_ms=single_row_ms(network, self.arrays.of(candidate.text("scaling"))[1]),
         )
+        if self.plan.limits.latency_ms is not None and result.latency_ms is not None:
+            trial.set_constraint("latency_ms", result.latency_ms / self.plan.limits.latency_ms - 1)
+        if len(self.plan.objectives) > 1:
+            result = result.model_copy(update={"values": values_of(result, self.plan.objectives)})
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
         tell(self.study, result)
 
     def _train(self, trial: optuna.Trial, candidate: Candidate, network: TabularNet, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
-        spared = min(self.rungs) if origin_of(trial) == "fresh" else 0  # the prior has a head start at the first rung
+        spared = (
+            min(self.rungs, default=0) if origin_of(trial) == "fresh" else 0
+        )  # the prior has a head start at the first rung
 
         def report(epoch: int, score: float) -> bool:
             if epoch not in self.rungs:
@@ -173,9 +203,7 @@ class Worker:
     def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[TabularNet, bool]:
         """The network, and whether it begins with a prior's weights."""
         torch.manual_seed(seed)
-        layout = self.plan.layout
-        family = family_named(candidate.family)
-        network = family.build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out)
+        layout, network = self.plan.layout, self._build(candidate)
         member = self._elder(trial, candidate)
         if member is None:
             return network, False
@@ -184,6 +212,10 @@ class Worker:
         if state is not None:
             network.load_state_dict(state)
         return network, state is not None
+
+    def _build(self, candidate: Candidate) -> TabularNet:
+        layout, family = self.plan.layout, family_named(candidate.family)
+        return family.build(candidate, len(layout.numeric), layout.cardinalities, self.plan.d_out)
 
     def _elder(self, trial: optuna.Trial, candidate: Candidate) -> str | None:
         """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has

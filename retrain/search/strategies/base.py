@@ -48,6 +48,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    several: ClassVar[bool] = False
+    """Whether it can look for several objectives at once."""
 
     @classmethod
     @abstractmethod

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from registry.errors import TaskError, unknown
+from registry.task import Objective
 from retrain.search.strategies.auto import Auto
 from retrain.search.strategies.bananas import Bananas
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.evolution import RegularizedEvolution
 from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.local_search import LocalSearch
+from retrain.search.strategies.nsga import Nsga2, Nsga3
 from retrain.search.strategies.pnas import Progressive
 from retrain.search.strategies.q_learning import QLearning
 from retrain.search.strategies.random_search import RandomSearch
@@ -27,6 +31,8 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Bananas,
     Progressive,
     Screening,
+    Nsga2,
+    Nsga3,
     Auto,
 )
 
@@ -37,3 +43,13 @@ def strategy_named(name: str) -> type[Strategy]:
         if strategy.name == name:
             return strategy
     raise TaskError(unknown("strategy", name, [strategy.name for strategy in STRATEGIES]))
+
+
+def require_fitting(strategy: type[Strategy], objectives: Sequence[Objective]) -> None:
+    """Raise `TaskError` that names those that can, for a strategy of one objective where there are several."""
+    if len(objectives) > 1 and not strategy.several:
+        able = " or ".join(repr(one.name) for one in STRATEGIES if one.several)
+        raise TaskError(
+            f"search.strategy {strategy.name!r} looks for quality alone, and search.objectives are "
+            f"{', '.join(objectives)}: take {able}, or leave quality alone"
+        )
