@@ -43,7 +43,7 @@ def close(
     tried = plans.read_results(folder)
     results = standing(tried, plan)
     if not results:
-        _require_feasible(tried, plan, study)
+        require_feasible(tried, plan, study)
         raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
@@ -78,7 +78,7 @@ def standing(tried: Sequence[Result], plan: Plan) -> list[Result]:
     return [one for one, ahead in zip(found, kept, strict=True) if ahead]
 
 
-def _require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -> None:
+def require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -> None:
     """Raise `TaskError` where it is a constraint that has left no network."""
     trials = study.get_trials(deepcopy=False)
     refused = [one.user_attrs[INFEASIBLE] for one in trials if INFEASIBLE in one.user_attrs]

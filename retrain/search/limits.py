@@ -1,9 +1,9 @@
 """What the task's constraints leave to one network of the ensemble, and what is told where nothing keeps to them.
 
 A served graph holds up to `search.ensemble` new networks, and they share `constraints.size_mb` alike, less a tenth for
-what else is in the graph: any ensemble of networks that each keep to their share keeps to the limit. A row is answered by one network after the other, but served
-by another runtime than torch, which is quicker: `constraints.latency_ms` is held against each network by itself, and
-the gate measures what is served.
+what else is in the graph: any ensemble of networks that each keep to their share keeps to the limit. A row is answered
+by one network after the other, but by a runtime that is quicker than torch: `constraints.latency_ms` is held against
+each network by itself, and the gate measures what is served.
 """
 
 from __future__ import annotations

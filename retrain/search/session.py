@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
@@ -27,6 +28,7 @@ from registry.energy import cpu_seconds
 from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.task import Constraints, TaskSpec
+from retrain.families.base import Candidate
 from retrain.search import plan as plans
 from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
@@ -41,6 +43,7 @@ from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
 from retrain.search.space import SearchSpace
+from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import require_fitting, strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, quality_of, recover
 
@@ -225,6 +228,8 @@ class Session:
         else:
             for candidate in portfolio(space):
                 enqueue(study, space, candidate, "portfolio")
+            for candidate in weighted_draws(space, strategy_named(self.plan.strategy), self.budget.seed):
+                enqueue(study, space, candidate, "sampled")
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study
 
@@ -264,6 +269,12 @@ class Session:
                 self._goal = None
         left = max(0.0, self.deadline - time.monotonic())
         self.progress(Progress("search", len(ended), self.budget.trials, best, self.metric.name, left))
+
+
+def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:
+    """The candidates by a user's weights that a strategy begins with after the portfolio; none without weights."""
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]
 
 
 def read_spent(folder: Path) -> float:

@@ -121,6 +121,8 @@ class Worker:
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
                 if self._too_large(trial, candidate):
+                    if time.monotonic() > self.deadline:
+                        return None
                     continue
                 trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
                 return trial, candidate

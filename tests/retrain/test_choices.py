@@ -20,7 +20,7 @@ from retrain.search.asking import propose
 from retrain.search.narrowing import described, narrowed
 from retrain.search.plan import Layout, Plan
 from retrain.search.portfolio import DEFAULTS, portfolio
-from retrain.search.session import fingerprint, search
+from retrain.search.session import fingerprint, search, weighted_draws
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
@@ -113,6 +113,15 @@ def test_strategies_begin_by_weight(name: str) -> None:
             study.tell(trial, 1.0)
     assert np.mean([one.text("activation") == "elu" for one in drawn]) > 0.75
     assert np.mean([one.text("optimizer") == "sgd" for one in drawn]) > 0.75
+
+
+def test_tpe_is_given_draws_by_weight_after_the_portfolio() -> None:
+    space = space_of({"activation": {"weights": {"elu": 30}}})
+    given = weighted_draws(space, strategy_named("tpe"), 0)
+    assert len(given) == 10
+    assert sum(one.text("activation") == "elu" for one in given) > 7
+    assert weighted_draws(space_of({}), strategy_named("tpe"), 0) == []
+    assert weighted_draws(space, strategy_named("evolution"), 0) == []
 
 
 def test_without_choices_draws_are_what_they_were() -> None:

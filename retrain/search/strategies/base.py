@@ -50,6 +50,8 @@ class Strategy(ABC):
     paper: ClassVar[str] = ""
     several: ClassVar[bool] = False
     """Whether it can look for several objectives at once."""
+    drawn_by_weight: ClassVar[int] = 0
+    """How many candidates drawn by a user's weights it is given first, where weights would hardly count otherwise."""
 
     @classmethod
     @abstractmethod

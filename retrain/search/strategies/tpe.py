@@ -39,6 +39,7 @@ class Tpe(Strategy):
 
     name: ClassVar[str] = "tpe"
     paper: ClassVar[str] = "Bergstra et al. 2011"
+    drawn_by_weight: ClassVar[int] = STARTUP
 
     @classmethod
     def sampler(cls, space: Space, seed: int) -> optuna.samplers.BaseSampler:
