@@ -18,6 +18,7 @@ from registry.bundle import ModelBundle
 from registry.errors import TaskError
 from registry.metrics import metrics_for
 from registry.task import Constraints, Search, TaskSpec
+from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
@@ -196,6 +197,21 @@ def test_networks_share_the_limit_of_size() -> None:
     network = Mlp().build(candidate, 10, (), 2)
     assert megabytes_of(network) == pytest.approx(4 * (10 * 64 + 64 + 64 * 2 + 2) / 1e6)
     assert (patience(1), patience(100)) == (200, 1_000)
+
+
+def test_old_networks_enter_the_ensemble_only_where_there_is_room() -> None:
+    """All four help; the last is as large as the limit allows for all of them together."""
+    labels = np.linspace(0, 1, 200)
+    outputs = labels + np.random.default_rng(0).normal(size=(4, 200)) * 0.2
+    rmse, means = metrics_for("regression")["rmse"], {"size": 2, "groups": [0, 0, 1, 1], "sizes": [0.2, 0.2, 0.1, 0.5]}
+
+    def chosen(room: float | None) -> list[bool]:
+        return (select(outputs, labels, rmse, **means, room=room) > 0).tolist()  # type: ignore[arg-type]
+
+    assert chosen(None) == chosen(1.0) == [True] * 4
+    assert chosen(0.5) in ([True, True, True, False], [False, False, False, True])
+    assert chosen(0.4)[3] is False
+    assert sum(chosen(0.2)) == 1
 
 
 def replace_choices(**choices: Any) -> Any:
