@@ -41,7 +41,7 @@ def account(
         refused=None if plan.limits.size_mb is None else sum(INFEASIBLE in one.user_attrs for one in trials.values()),
         slow=None
         if plan.limits.latency_ms is None
-        else sum(not plan.limits.allows_latency(one.latency_ms) for one in results),
+        else sum(not plan.limits.allows_latency(one.row_ms) for one in results),
     )
 
 

@@ -70,7 +70,7 @@ def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result
 def standing(tried: Sequence[Result], plan: Plan) -> list[Result]:
     """The trials that may be in the ensemble, best first: quick enough, and of several objectives those that no other
     one dominates."""
-    quick = [one for one in tried if plan.limits.allows_latency(one.latency_ms)]
+    quick = [one for one in tried if plan.limits.allows_latency(one.row_ms)]
     found = ranked(quick, greater_is_better=plan.greater_is_better)
     if len(plan.objectives) == 1 or not found:
         return found
@@ -82,7 +82,7 @@ def require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -
     """Raise `TaskError` where it is a constraint that has left no network."""
     trials = study.get_trials(deepcopy=False)
     refused = [one.user_attrs[INFEASIBLE] for one in trials if INFEASIBLE in one.user_attrs]
-    slow = [one.latency_ms for one in tried if one.latency_ms is not None]
+    slow = [one.row_ms for one in tried if one.row_ms is not None]
     if refused or slow:
         raise TaskError(why_none_fits(plan.limits, plan.ensemble, refused, slow))
 

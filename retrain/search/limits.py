@@ -2,8 +2,8 @@
 
 A served graph holds up to `search.ensemble` new networks, and they share `constraints.size_mb` alike, less a tenth for
 what else is in the graph: any ensemble of networks that each keep to their share keeps to the limit. A row is answered
-by one network after the other, but by a runtime that is quicker than torch: `constraints.latency_ms` is held against
-each network by itself, and the gate measures what is served.
+by one network after the other: `constraints.latency_ms` is held against each network by itself, in the serving runtime
+where torch, which is slower, is above it; the gate measures what is served.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE, LEAST_PATIENCE = 10, 200
 
 
 class Limits(Frozen):
-    """Most megabytes and most milliseconds (one row, by torch on one thread) of one network; None: no limit."""
+    """Most megabytes and most milliseconds (one row, on one thread) of one network; None: no limit."""
 
     size_mb: float | None = None
     latency_ms: float | None = None
@@ -68,7 +68,7 @@ def why_none_fits(limits: Limits, ensemble: int, refused: Sequence[Mapping[str, 
     if slow:
         return (
             f"constraints.latency_ms {limits.latency_ms:g}: none of {len(slow)} trained networks answers one row in "
-            f"that time; the nearest takes {min(slow):.3g} ms (one row, by torch)"
+            f"that time; the nearest takes {min(slow):.3g} ms"
         )
     nearest, total = min(float(one["size_mb"]) for one in refused), (limits.size_mb or 0.0) * ensemble / WEIGHTS
     return (

@@ -102,6 +102,7 @@ class Plan(Frozen):
 class Result(Frozen):
     """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights; `cpu`
     are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs.
+    `served_ms` is that in the serving runtime, measured only where torch is above the task's limit.
     `values` are what a study of several objectives is told; empty: the score alone."""
 
     number: int
@@ -118,7 +119,13 @@ class Result(Frozen):
     cpu: float = 0.0
     parameters: int = 0
     latency_ms: float | None = None
+    served_ms: float | None = None
     values: tuple[float, ...] = ()
+
+    @property
+    def row_ms(self) -> float | None:
+        """Milliseconds for one row, in the serving runtime where that was measured."""
+        return self.latency_ms if self.served_ms is None else self.served_ms
 
 
 def write_json(path: Path, value: pydantic.BaseModel) -> None:

@@ -23,6 +23,7 @@ from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
 from retrain.search.closing import require_feasible, standing
+from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.journal import open_study
 from retrain.search.limits import INFEASIBLE, Limits, megabytes_of, patience
@@ -35,6 +36,7 @@ from retrain.search.strategies.nsga import POPULATION, precedes
 from retrain.search.tally import RUN, guard, quality_of, recover, tell
 from retrain.search.worker import Worker
 from retrain.search_figures import draw_search, pareto
+from retrain.training import Rows
 from retrain.trials import Searched, Tried, nondominated, unbeaten, values_of
 from tests.handmade import make_frame, make_task
 
@@ -184,6 +186,17 @@ def test_the_ensemble_is_chosen_among_the_front_within_the_limits() -> None:
     assert [one.number for one in standing(tried, alone)] == [0, 1, 2, 4]
     assert standing(tried, PLAN.model_copy(update={"limits": Limits(latency_ms=0.1)})) == []
     assert [one.number for one in standing([result(0, 0.5, None)], limited)] == [0]
+    assert [one.number for one in standing([result(0, 0.5, 50.0, served_ms=9.0)], limited)] == [0]
+
+
+def test_a_network_is_timed_in_the_runtime_that_serves() -> None:
+    torch.set_num_threads(1)
+    network = Mlp().build(replace_choices(width=64, depth=1, normalisation="none"), 3, (4,), 2)
+    rows = Rows(torch.zeros(4, 3), torch.zeros(4, 1, dtype=torch.int64), torch.zeros(4))
+    served, alone = served_row_ms(network, rows), single_row_ms(network, rows)
+    assert served is not None
+    assert alone is not None
+    assert 0 < served < 10 * alone
 
 
 def test_networks_share_the_limit_of_size() -> None:
