@@ -12,7 +12,6 @@ from torch import nn
 from retrain.training import Rows
 
 RUNS = 15
-IR_VERSION = 10
 
 
 def parameters_of(network: nn.Module) -> int:
@@ -37,6 +36,7 @@ def served_row_ms(network: nn.Module, rows: Rows) -> float | None:
     import onnxruntime as ort
     from onnx import helper
 
+    from retrain.export import IR_VERSION
     from retrain.network_graph import CATEGORIES, NUMERIC, OPSET, exported
 
     if not len(rows):
