@@ -86,7 +86,8 @@ def _costs(settings: Settings, spec: TaskSpec, version: str) -> Iterator[str]:
 
 
 def means() -> Iterator[str]:
-    """The strategies and spaces as lines: name, the first sentence of the docstring, the paper."""
+    """The strategies and spaces as lines: name, the first sentence of the docstring, the paper; then their dimensions
+    with what each may be."""
     from retrain.families.catalogue import FAMILIES
     from retrain.search.strategies.catalogue import STRATEGIES
 
@@ -95,6 +96,24 @@ def means() -> Iterator[str]:
     yield ""
     yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
     yield from _table(FAMILIES)
+    yield ""
+    yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one):"
+    yield from _dimensions(FAMILIES)
+
+
+def _dimensions(families: Sequence[Family]) -> Iterator[str]:
+    from retrain.search.narrowing import described
+    from retrain.search.space import SearchSpace
+
+    training = SearchSpace.of(("mlp",), 10_000, 27, "binary").training
+    known = {"training": training, **{family.name: family.parameters() for family in families}}
+    width = max(map(len, known))
+    for name, own in known.items():
+        told: dict[str, list[str]] = {}
+        for one in own:
+            told.setdefault(described(one), []).append(one.name)
+        text = "; ".join(f"{', '.join(names)}: {what}" for what, names in told.items())
+        yield wrap_text(text, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
 
 
 def _table(entries: Sequence[type[Strategy]] | Sequence[Family]) -> Iterator[str]:

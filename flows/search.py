@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+BROKEN = {"refused": "large", "slow": "slow"}
+"""What a count of candidates that broke a constraint says of them."""
+
+
 @flow(name="search", flow_run_name="search {task}", persist_result=False)
 def search(
     task: str,
@@ -42,11 +46,14 @@ def search(
     What is given takes the place of the task's own budget and means. It becomes the champion if there is none, else the
     challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
     begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
-    family that is not known.
+    family that is not known, and for objectives or choices that do not fit them.
     """
+    from retrain.search.session import require_means
+
     require_known(strategy, families)
     means = {"strategy": strategy, "families": None if families is None else tuple(families)}
     place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
+    require_means(place.task)
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
         return search_and_register(place, fresh=fresh)
 
@@ -106,6 +113,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     if ended:
         counts = (ended.get("complete", 0), ended.get("pruned", 0), ended.get("failed", 0))
         yield "{} trials trained to the end, {} stopped early, {} failed".format(*counts)
+    if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
+        yield f"by the task's constraints {' and '.join(broken)} for the model"
     if "cpu" in details:
         wall, cpu = f"{details.get('wall', 0):,.0f} s", f"{details['cpu']:,.0f} CPU-seconds"
         yield f"{wall}, {cpu} in all processes, about {details['watt_hours']:.2g} Wh (estimated at {WATTS:g} W a core)"

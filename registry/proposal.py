@@ -175,8 +175,8 @@ def _column_notes(kinds: Kinds) -> list[str]:
     return [" ".join(line.split()) for line in lines]
 
 
-USERS_KEYS = frozenset({"columns.kinds"})
-"""Keys whose own keys are the user's column names."""
+USERS_KEYS = frozenset({"columns.kinds", "search.choices"})
+"""Keys whose own keys are the user's: names of columns, names of dimensions."""
 
 COMMENTS = {
     "name": "Names the model in the registry and in every command: lower case, digits, dashes.",
@@ -201,8 +201,14 @@ COMMENTS = {
     "splits.spread": "Validation and calibration as short runs over a stretch so many times as long, with\n"
     "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
-    "search.strategy": "tpe or random.",
+    "search.strategy": "How the next network is chosen; `everfit search --list` names the strategies.",
     "search.families": "Kinds of networks tried.",
+    "search.choices": "What you know beforehand, by dimension: `activation` of all families, `mlp.depth` of one; as\n"
+    "{optimizer: {fixed: adamw}, activation: {never: [elu], weights: {silu: 3}}, mlp.depth: {low: 2, high: 4}}.\n"
+    "fixed, only, never, low and high narrow the space for every strategy; random draws follow weights.",
+    "search.objectives": "[quality], the metric; with nsga2 or nsga3 also latency (ms for one row), size (weights),\n"
+    "energy (CPU-seconds of training). The ensemble is then chosen on quality among the networks that no other\n"
+    "one beats in all of them at once.",
     "search.trials": "Most networks tried.",
     "search.seconds": "Most wall-clock seconds.",
     "search.workers": "Processes that train at a time, one thread each: at most the number of cores.",
@@ -269,7 +275,8 @@ COMMENTS = {
     "gate.latency_ratio": "How many times slower a single row may become.",
     "gate.bake": "Windows after a promotion in which a champion that is surely worse than the former one on the same\n"
     "rows is rolled back by itself; 0: none.",
-    "constraints": "What a served model may cost; null: no limit.",
-    "constraints.latency_ms": "Milliseconds for one row, median.",
-    "constraints.size_mb": "Megabytes of its graph.",
+    "constraints": "What a served model may cost; null: no limit. The gate measures it, and a search keeps to it.",
+    "constraints.latency_ms": "Milliseconds for one row, median. A network that alone takes longer is not chosen.",
+    "constraints.size_mb": "Megabytes of its graph. A network larger than an equal share for each of search.ensemble\n"
+    "is not trained.",
 }

@@ -15,10 +15,12 @@ from pydantic import (
     BaseModel,
     Field,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
+from registry.choices import Preference
 from registry.durations import Duration
 from registry.errors import TaskError, did_you_mean
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
@@ -29,6 +31,8 @@ _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # wh
 Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Mode: TypeAlias = Literal["auto", "approve", "observe"]
 """Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
+Objective: TypeAlias = Literal["quality", "latency", "size", "energy"]
+"""What a search may look for at once: the task's metric, one row's milliseconds, the number of weights, CPU-seconds."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -99,12 +103,27 @@ class Search(Frozen):
 
     strategy: str = "tpe"
     families: tuple[str, ...] = ("mlp", "resnet")
+    choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
+    objectives: tuple[Objective, ...] = ("quality",)
     trials: int = Field(40, ge=1)
     seconds: float = Field(300.0, gt=0)
     workers: int = Field(2, ge=1)
     max_epochs: int = Field(27, ge=1)
     ensemble: int = Field(4, ge=1, description="most candidates in the served ensemble")
     seed: int = 0
+
+    @field_validator("objectives")
+    @classmethod
+    def _ordered(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        """Quality comes first, whatever the order in the file."""
+        if "quality" not in objectives or len(set(objectives)) < len(objectives):
+            raise ValueError("expected quality and others of latency, size, energy, none of them twice")
+        return tuple(one for one in get_args(Objective) if one in objectives)
+
+    @field_serializer("choices")
+    def _briefly(self, choices: dict[str, Preference]) -> dict[str, dict[str, Any]]:
+        """Only what was said, in an order of its own: the same choices are the same question."""
+        return {name: one.briefly() for name, one in sorted(choices.items())}
 
 
 class Research(Frozen):
@@ -255,7 +274,7 @@ def _keys_near(loc: tuple[int | str, ...]) -> set[str]:
     models: list[type[BaseModel]] = [TaskSpec]
     for part in loc[:-1]:
         tagged = [model for model in models if _tag(model) == part]
-        models = tagged or [m for model in models for m in _models_in(model, str(part))]
+        models = tagged or [m for model in models for m in _models_in(model, str(part))] or models  # a mapping's key
     return {name for model in models for name in model.model_fields}
 
 

@@ -45,15 +45,16 @@ def above_one_another() -> tuple[Figure, tuple[Axes, Axes]]:
     return figure, (above, below)
 
 
-def side_by_side(width: float, height: float) -> tuple[Figure, tuple[Axes, Axes]]:
-    """A figure with two pairs of axes that share their height."""
+def side_by_side(width: float, height: float, count: int = 2) -> tuple[Figure, tuple[Axes, ...]]:
+    """A figure with two pairs of axes, or as many as are asked for, that share their height."""
     figure = _figure(width, height)
-    left = figure.add_subplot(1, 2, 1)
-    right = figure.add_subplot(1, 2, 2, sharey=left)
-    for axes in (left, right):
+    left = figure.add_subplot(1, count, 1)
+    others = [figure.add_subplot(1, count, place, sharey=left) for place in range(2, count + 1)]
+    for axes in (left, *others):
         _clean(axes)
-    right.tick_params(labelleft=False)
-    return figure, (left, right)
+    for axes in others:
+        axes.tick_params(labelleft=False)
+    return figure, (left, *others)
 
 
 def blank(width: float, height: float) -> tuple[Figure, Axes]:

@@ -22,13 +22,22 @@ SURE = 2.0
 """Standard errors."""
 
 
-def select(outputs: Array, labels: Labels, metric: Metric, *, size: int, groups: Sequence[int] | None = None) -> Array:
+def select(
+    outputs: Array,
+    labels: Labels,
+    metric: Metric,
+    *,
+    size: int,
+    groups: Sequence[int] | None = None,
+    sizes: Sequence[float] | None = None,
+    room: float | None = None,
+) -> Array:
     """Weights (m,) of m models, summing to 1, at most `size` of each group above 0.
 
     `outputs` is (m, n, k) probabilities or (m, n) predicted numbers on n validation rows in time order with these
     `labels`. The best models enter first, taken from the `groups` (m,) in turn, that of the best model first, up to
     `size` of a group; then each round adds the model, chosen before or not, that makes the mixture best, for as long as
-    it surely gains.
+    it surely gains. With `room`, a model enters only where the `sizes` (m,) of those chosen leave as much.
 
     >>> from registry.metrics import metrics_for
     >>> labels, good, bad = np.r_[0.0, 1.0, 2.0, 3.0], np.r_[0.0, 1.0, 2.0, 3.1], np.r_[3.0, 2.0, 1.0, 0.0]
@@ -38,9 +47,11 @@ def select(outputs: Array, labels: Labels, metric: Metric, *, size: int, groups:
     if len(outputs) == 0 or size < 1:
         raise ValueError(f"expected at least one model and a size of 1 or more, got {len(outputs)} and {size}")
     chosen, group = _Mixture(outputs, labels, metric), np.asarray(groups or [0] * len(outputs))
+    large, most = np.asarray(sizes or [0.0] * len(outputs)), np.inf if room is None else room * (1 + 1e-9)
 
     def open_to(index: int) -> bool:
-        return bool(chosen.counts[index] or np.count_nonzero(chosen.counts[group == group[index]]) < size)
+        fits = large[chosen.counts > 0].sum() + large[index] <= most
+        return bool(chosen.counts[index] or (fits and np.count_nonzero(chosen.counts[group == group[index]]) < size))
 
     for index in _in_turns(chosen.alone, group.tolist()):
         if open_to(index) and chosen.gain(index) >= -SURE:

@@ -34,12 +34,21 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield from story.picture("search.png", "The score of each trial, the best so far, and random search")
     yield ""
     if PARETO in story.figures:
-        yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
-        yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"
-        yield "and not for their cost."
+        yield from _front(searched)
         yield from story.picture(PARETO, "The score of each trial against the cost of its network")
         yield ""
     yield from _importances(searched.importances, story)
+
+
+def _front(searched: Searched) -> Iterator[str]:
+    if len(searched.objectives) == 1:
+        yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
+        yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"
+        yield "and not for their cost."
+        return
+    yield f"The search looked for {', '.join(searched.objectives)} at once. Below, each dot is a trial; blue are those"
+    yield "that no other one beats in all of these (the Pareto front), of which the networks of the model, ringed, were"
+    yield "chosen on quality."
 
 
 def _spaces(searched: Searched) -> str:
@@ -56,6 +65,10 @@ def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
     yield f"| trials trained to the end | {counts['complete']:,} |"
     yield f"| trials stopped early | {counts['pruned']:,} |"
     yield f"| trials that failed | {counts['failed']:,} |"
+    if searched.refused is not None:
+        yield f"| candidates too large to be trained (`constraints.size_mb`) | {searched.refused:,} |"
+    if searched.slow is not None:
+        yield f"| trained networks too slow for the model (`constraints.latency_ms`) | {searched.slow:,} |"
     yield f"| wall-clock | {lineage.seconds:,.0f} s |"
     if cpu is None:
         yield "| CPU-time | not measured |"

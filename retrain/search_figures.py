@@ -9,9 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.metrics import Array, Metric
+from registry.task import Objective
 from retrain import canvas
 from retrain.canvas import BLUE, GREEN, GREY, ORANGE
-from retrain.trials import Draws, Importances, Searched, Tried, best_so_far, expected_best, front, random_draws
+from retrain.trials import (
+    Draws,
+    Importances,
+    Searched,
+    Tried,
+    best_so_far,
+    expected_best,
+    front,
+    random_draws,
+    unbeaten,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +42,7 @@ def draw_search(folder: Path, searched: Searched, metric: Metric) -> list[Path]:
     if not searched.tried:
         return []
     figures = {"search": history(searched, metric)}
-    if _costs(searched.ordered):
+    if _costs(searched):
         figures["pareto"] = pareto(searched, metric)
     if searched.importances.shares:
         figures["importances"] = importances(searched.importances)
@@ -97,16 +109,18 @@ def _random(axes: Axes, draws: Draws, steps: Array, unit: float, metric: Metric)
 def pareto(searched: Searched, metric: Metric) -> Figure:
     """The validation score of each trial against what its network costs, with the front and the members of the model.
     Costs are the count of parameters, and the time for one row or else the CPU-seconds of training; one of them must be
-    known of two trials at least."""
+    known of two trials at least. A search of several objectives shows the costs among them, and the front of all its
+    objectives at once: with three of them or more it is no line."""
     ordered = searched.ordered
-    kinds = _costs(ordered)
-    figure, panels = canvas.side_by_side(10.5, 4.6) if len(kinds) > 1 else _alone(8.0, 4.6)
+    kinds = _costs(searched)
+    many = max(2, len(kinds))
+    figure, panels = canvas.side_by_side(3.5 + 3.5 * many, 4.6, many) if len(kinds) > 1 else _alone(8.0, 4.6)
     scores = np.array([one.score for one in ordered])
     best = best_so_far(ordered, greater_is_better=metric.greater_is_better)[-1]
     chosen = [one.score for one in searched.chosen]
     low, high = _border(scores, best, *chosen)
     for axes, (label, costs) in zip(panels, kinds, strict=False):
-        _cloud(axes, ordered, costs, scores, metric)
+        _cloud(axes, searched, costs, scores, metric)
         _mark_outside(axes, costs, np.where(costs > 0, scores, np.nan), low, high)
         axes.set(xlabel=label, xscale="log")
         _plain_ticks(axes)
@@ -119,16 +133,23 @@ def pareto(searched: Searched, metric: Metric) -> Figure:
     return figure
 
 
-def _costs(ordered: Sequence[Tried]) -> list[tuple[str, Array]]:
-    """What is known of the costs of two trials at least, 0 where it is not; at most two kinds."""
-    parameters = np.array([float(one.parameters) for one in ordered])
-    latency = np.array([one.latency_ms or 0.0 for one in ordered])
-    cpu = np.array([one.cpu for one in ordered])
-    kinds = [("parameters", parameters), ("milliseconds for one row, by torch", latency), ("CPU-seconds", cpu)]
-    return [(f"{label} (log scale)", costs) for label, costs in kinds if (costs > 0).sum() > 1][:2]
+def _costs(searched: Searched) -> list[tuple[str, Array]]:
+    """What is known of the costs of two trials at least, 0 where it is not: those among the objectives, or else at most
+    two kinds."""
+    kinds: dict[Objective, str] = {
+        "size": "parameters",
+        "latency": "milliseconds for one row, by torch",
+        "energy": "CPU-seconds",
+    }
+    known = [one for one in kinds if len(searched.objectives) == 1 or one in searched.objectives]
+    values = {one: np.array([values_of(trial, (one,))[0] for trial in searched.ordered]) for one in known}
+    finite = {one: np.where(np.isfinite(costs), costs, 0.0) for one, costs in values.items()}
+    found = [(f"{kinds[one]} (log scale)", costs) for one, costs in finite.items() if (costs > 0).sum() > 1]
+    return found if len(searched.objectives) > 1 else found[:2]
 
 
-def _cloud(axes: Axes, ordered: Sequence[Tried], costs: Array, y: Array, metric: Metric) -> None:
+def _cloud(axes: Axes, searched: Searched, costs: Array, y: Array, metric: Metric) -> None:
+    ordered = searched.ordered
     complete, chosen = (np.array([getattr(one, name) for one in ordered]) for name in ("complete", "chosen"))
     known = costs > 0
     stopped, ended = known & ~complete, known & complete
@@ -137,9 +158,14 @@ def _cloud(axes: Axes, ordered: Sequence[Tried], costs: Array, y: Array, metric:
         axes.scatter(costs[stopped], y[stopped], s=30, facecolors="none", edgecolors=GREY, label="stopped early")
     rows = np.flatnonzero(ended if ended.any() else known)
     ahead = rows[front(y[rows], costs[rows], greater_is_better=metric.greater_is_better)]
-    axes.step(costs[ahead], y[ahead], where="post", color=BLUE, linewidth=1.5, zorder=2)
+    if len(searched.objectives) > 2:
+        tried = [ordered[int(place)] for place in rows]
+        ahead = rows[unbeaten(tried, searched.objectives, greater_is_better=metric.greater_is_better)]
+    else:
+        axes.step(costs[ahead], y[ahead], where="post", color=BLUE, linewidth=1.5, zorder=2)
     axes.scatter(costs[ahead], y[ahead], s=34, color=BLUE, zorder=4)
-    axes.plot([], [], color=BLUE, marker="o", markersize=5, label="Pareto front")
+    line = "none" if len(searched.objectives) > 2 else "-"
+    axes.plot([], [], color=BLUE, linestyle=line, marker="o", markersize=5, label="Pareto front")
     own = known & chosen
     if own.any():
         axes.scatter(

@@ -5,17 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from registry.metrics import Array
+from registry.task import Objective
 
 LEAST_DRAWS = 5
 """Fewer random trials say too little of what random search finds."""
 FIRST = 10
 """So many trials outside the portfolio stand for random ones where the strategy is another: model-based strategies
 draw their first ones at random."""
+
+
+class Costed(Protocol):
+    """A trial with what its network reached and costs."""
+
+    @property
+    def score(self) -> float: ...
+    @property
+    def cpu(self) -> float: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def latency_ms(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +66,9 @@ class Searched:
 
     `failed` trials diverged or lost their worker and have no result. `wall` are the seconds in which at least one trial
     ran, `busy` the seconds of all trials added up. `architectures` counts the distinct ones tried, `novel` those of
-    them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows.
+    them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
+    counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
+    be in the model; None where the task sets no such limit.
     """
 
     strategy: str
@@ -65,6 +82,9 @@ class Searched:
     novel: int = 0
     validation: float | None = None
     importances: Importances = field(default_factory=Importances)
+    objectives: tuple[Objective, ...] = ("quality",)
+    refused: int | None = None
+    slow: int | None = None
 
     @property
     def ordered(self) -> tuple[Tried, ...]:
@@ -77,8 +97,10 @@ class Searched:
         return sum(one.complete for one in self.tried)
 
     def counts(self) -> dict[str, int]:
-        """How the trials ended, JSON-able."""
-        return {"complete": self.complete, "pruned": len(self.tried) - self.complete, "failed": self.failed}
+        """How the trials ended, JSON-able; where the task sets limits, also how many candidates broke them."""
+        limits = {"refused": self.refused, "slow": self.slow}
+        broken = {name: count for name, count in limits.items() if count is not None}
+        return {"complete": self.complete, "pruned": len(self.tried) - self.complete, "failed": self.failed, **broken}
 
     @property
     def chosen(self) -> tuple[Tried, ...]:
@@ -148,3 +170,32 @@ def front(scores: Array, costs: Array, *, greater_is_better: bool) -> npt.NDArra
     best = np.maximum.accumulate(gains[order])
     ahead = np.concatenate([[True], best[1:] > best[:-1]])
     return np.asarray(order[ahead], dtype=np.int64)
+
+
+def values_of(one: Costed, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """A trial's value of each objective: the score as it is, costs as they were measured (infinite where they were
+    not)."""
+    latency = float("inf") if one.latency_ms is None else one.latency_ms
+    known = {"quality": one.score, "latency": latency, "size": float(one.parameters), "energy": one.cpu}
+    return tuple(known[name] for name in objectives)
+
+
+def nondominated(costs: Array) -> npt.NDArray[np.bool_]:
+    """Which of n points (n, k), less being better in each of k objectives, no other one dominates: is as good in all of
+    them and better in one. Equal points do not dominate one another.
+
+    >>> nondominated(np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 3.0]])).tolist()
+    [True, True, False]
+    """
+    as_good = (costs[:, None, :] <= costs[None, :, :]).all(axis=-1)
+    better = (costs[:, None, :] < costs[None, :, :]).any(axis=-1)
+    return np.asarray(~(as_good & better).any(axis=0))
+
+
+def unbeaten(
+    trials: Sequence[Costed], objectives: Sequence[Objective], *, greater_is_better: bool
+) -> npt.NDArray[np.bool_]:
+    """Which of these trials no other one dominates in the objectives (Deb et al. 2002, section III A)."""
+    values = np.array([values_of(one, objectives) for one in trials]).reshape(len(trials), len(objectives))
+    values[:, 0] *= -1 if greater_is_better else 1
+    return nondominated(values)

@@ -7,7 +7,7 @@ that no longer exists has none.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -32,15 +32,28 @@ class When:
 
 @dataclass(frozen=True)
 class Option:
-    """One of a few values."""
+    """One of a few values; `weights` say how often each is drawn beside the others, all alike where there are none."""
 
     name: str
     values: tuple[Choice, ...]
     when: When | None = None
+    weights: tuple[float, ...] = ()
 
     def sample(self, rng: np.random.Generator) -> Choice:
         """A value at random."""
-        return self.values[int(rng.integers(len(self.values)))]
+        return self.draw(self.values, rng)
+
+    def draw(self, among: Sequence[Choice], rng: np.random.Generator) -> Choice:
+        """One of these values at random, by their weights."""
+        if not self.weights:
+            return among[int(rng.integers(len(among)))]
+        shares = np.array([self.weights[self.values.index(one)] for one in among])
+        return among[int(rng.choice(len(among), p=shares / shares.sum()))]
+
+    @property
+    def likeliest(self) -> Choice:
+        """The value of the greatest weight, the first one among equals."""
+        return self.values[self.weights.index(max(self.weights))] if self.weights else self.values[0]
 
     def snap(self, value: Choice) -> Choice | None:
         """The nearest of numeric values; the same value or none among others."""
@@ -109,7 +122,8 @@ class Real:
         return tuple(dict.fromkeys(self._round(math.exp(one) if self.log else one) for one in points))
 
     def share(self, value: float) -> float:
-        """The place of a value between `low` (0) and `high` (1), by its logarithm where draws are."""
+        """The place of a value between `low` (0) and `high` (1), by its logarithm where draws are; `low` is below
+        `high`."""
         low, high = self._scaled(self.low), self._scaled(self.high)
         return (self._scaled(value) - low) / (high - low)
 

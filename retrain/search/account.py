@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retrain.families.base import Candidate
 from retrain.families.catalogue import family_named
 from retrain.search.importance import importances
+from retrain.search.limits import INFEASIBLE
 from retrain.search.plan import Plan, Result
 from retrain.search.portfolio import portfolio
 from retrain.search.tally import RUN
@@ -36,6 +37,11 @@ def account(
         novel=len(tried - {architecture(candidate) for candidate in portfolio(plan.space)}),
         validation=validation,
         importances=importances(study),
+        objectives=plan.objectives,
+        refused=None if plan.limits.size_mb is None else sum(INFEASIBLE in one.user_attrs for one in trials.values()),
+        slow=None
+        if plan.limits.latency_ms is None
+        else sum(not plan.limits.allows_latency(one.row_ms) for one in results),
     )
 
 

@@ -13,7 +13,7 @@ import optuna
 import safetensors.torch
 
 from registry.bundle import ModelBundle
-from registry.errors import StateError
+from registry.errors import StateError, TaskError
 from registry.metrics import metrics_for
 from retrain.calibration import Calibration
 from retrain.ensemble import select
@@ -22,10 +22,12 @@ from retrain.families.catalogue import build
 from retrain.search import plan as plans
 from retrain.search.account import account
 from retrain.search.heritage import Elders
+from retrain.search.limits import INFEASIBLE, megabytes_of, why_none_fits
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
 from retrain.search.sealing import Finish, one_thread, seal
 from retrain.training import load_state
+from retrain.trials import unbeaten
 
 LIBRARY = 20
 """The best trials from which the ensemble is chosen."""
@@ -36,10 +38,12 @@ KEPT = 50
 def close(
     material: Material, folder: Path, plan: Plan, study: optuna.Study, out: Path, finish: Finish, elders: Elders
 ) -> ModelBundle:
-    """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result."""
+    """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result,
+    `TaskError` when no network keeps to the task's constraints."""
     tried = plans.read_results(folder)
-    results = ranked(tried, greater_is_better=plan.greater_is_better)
+    results = standing(tried, plan)
     if not results:
+        require_feasible(tried, plan, study)
         raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
@@ -63,6 +67,26 @@ def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result
     return sorted(complete or results, key=lambda result: result.score, reverse=greater_is_better)
 
 
+def standing(tried: Sequence[Result], plan: Plan) -> list[Result]:
+    """The trials that may be in the ensemble, best first: quick enough, and of several objectives those that no other
+    one dominates."""
+    quick = [one for one in tried if plan.limits.allows_latency(one.row_ms)]
+    found = ranked(quick, greater_is_better=plan.greater_is_better)
+    if len(plan.objectives) == 1 or not found:
+        return found
+    kept = unbeaten(found, plan.objectives, greater_is_better=plan.greater_is_better)
+    return [one for one, ahead in zip(found, kept, strict=True) if ahead]
+
+
+def require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -> None:
+    """Raise `TaskError` where it is a constraint that has left no network."""
+    trials = study.get_trials(deepcopy=False)
+    refused = [one.user_attrs[INFEASIBLE] for one in trials if INFEASIBLE in one.user_attrs]
+    slow = [one.row_ms for one in tried if one.row_ms is not None]
+    if refused or slow:
+        raise TaskError(why_none_fits(plan.limits, plan.ensemble, refused, slow))
+
+
 def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
     """All trials, those most worth trying again first: complete ones by score, then those stopped early by score."""
     by_score = sorted(tried, key=lambda result: result.score, reverse=plan.greater_is_better)
@@ -71,7 +95,7 @@ def promising(tried: Sequence[Result], plan: Plan) -> list[Result]:
 
 def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Result], elders: Elders) -> list[Member]:
     """The members of the ensemble, chosen on the validation rows among the best trials and a prior's members, of each
-    at most `search.ensemble`."""
+    at most `search.ensemble`; with a limit of size, no more than are that small together."""
     library, old = list(results[:LIBRARY]), elders.members
     rows = material.parts.validation
     unseen = material.after(elders.until, rows) if old else np.ones(len(rows), dtype=bool)
@@ -85,6 +109,8 @@ def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Res
         metrics_for(plan.problem)[plan.metric],
         size=material.task.search.ensemble,
         groups=[0] * len(library) + [1] * len(old),
+        sizes=_sizes(library, plan, old),
+        room=None if plan.limits.size_mb is None else plan.limits.size_mb * plan.ensemble,
     )
     fresh = [
         _member(material, folder, result, float(weight))
@@ -93,6 +119,11 @@ def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Res
     ]
     kept = zip(old, weights[len(library) :], strict=True)
     return [*fresh, *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
+
+
+def _sizes(library: Sequence[Result], plan: Plan, old: Sequence[Member]) -> list[float]:
+    """In MB: a new network counts as its share of the limit, whatever it leaves of it."""
+    return [plan.limits.size_mb or 0.0] * len(library) + [megabytes_of(one.module) for one in old]
 
 
 def _member(material: Material, folder: Path, result: Result, weight: float) -> Member:

@@ -8,12 +8,13 @@ others there are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice, Option, Parameter, Whole
@@ -82,6 +83,28 @@ class Space(ABC):
         """The candidate of a walk in which each dimension is a choice among a few values (`levels`)."""
         return self._certain(lambda label, parameter: choose(label, levels(parameter)))
 
+    def draw(self, label: str, rng: np.random.Generator) -> Choice:
+        """One of the levels of a dimension at random, by their weights."""
+        parameter = self._places[label][1]
+        return drawn(parameter, levels(parameter), rng)
+
+    def odds(self, label: str) -> Encoding:
+        """How likely the levels of a dimension are drawn at random, beside the likeliest of them (n,)."""
+        parameter = self._places[label][1]
+        weights = parameter.weights if isinstance(parameter, Option) else ()
+        return np.asarray(weights or np.ones(len(levels(parameter)))) / max(weights, default=1.0)
+
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """All dimensions as Optuna has them, by label."""
+        return {label: _distribution(one) for label, (_, one) in self._places.items()}
+
+    @cached_property
+    def weighted(self) -> dict[str, Option]:
+        """The options that are not drawn alike, by label."""
+        known = {label: one for label, (_, one) in self._places.items()}
+        return {label: one for label, one in known.items() if isinstance(one, Option) and one.weights}
+
     def vary(self, candidate: Candidate, label: str, value: Choice, rng: np.random.Generator) -> Candidate:
         """The candidate with one choice changed; dimensions that come to exist by it are drawn at random."""
         given = {**self.params(candidate), label: value}
@@ -91,12 +114,25 @@ class Space(ABC):
 
         return self._certain(choose)
 
+    def cross(self, one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
+        """A child of two candidates: each choice that both make is that of either (uniform crossover); what exists in
+        one of them alone is taken from it, what exists in neither is drawn at random."""
+        parents = self.params(one), self.params(other)
+
+        def choose(label: str, parameter: Parameter) -> Choice:
+            known = [own[label] for own in parents if label in own]
+            return known[int(rng.integers(len(known)))] if known else parameter.sample(rng)
+
+        return self._certain(choose)
+
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """The candidate with one choice, any of those that can differ, changed at random."""
+        """The candidate with one choice, any of those that can differ, changed at random; itself where none can."""
         open_ones = [(label, one) for label, one in self.dimensions(candidate) if len(levels(one)) > 1]
+        if not open_ones:
+            return candidate
         label, parameter = open_ones[int(rng.integers(len(open_ones)))]
         others = [value for value in levels(parameter) if value != self.params(candidate)[label]]
-        return self.vary(candidate, label, others[int(rng.integers(len(others)))], rng)
+        return self.vary(candidate, label, drawn(parameter, others, rng), rng)
 
     def neighbours(self, candidate: Candidate, rng: np.random.Generator) -> Iterator[Candidate]:
         """All candidates that differ in one choice, numbers by one step, in random order."""
@@ -174,6 +210,11 @@ def levels(parameter: Parameter) -> tuple[Choice, ...]:
     return parameter.grid()
 
 
+def drawn(parameter: Parameter, among: Sequence[Choice], rng: np.random.Generator) -> Choice:
+    """One of these values of a dimension at random, by their weights where it has some."""
+    return parameter.draw(among, rng) if isinstance(parameter, Option) else among[int(rng.integers(len(among)))]
+
+
 def nearby(parameter: Parameter, value: Choice) -> tuple[Choice, ...]:
     """The values one step from this one: all others of an option, the ones below and above of a number.
 
@@ -205,6 +246,14 @@ def _width(parameter: Parameter) -> int:
 
 def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
     return None if value is None else parameter.snap(value)
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if isinstance(parameter, Option):
+        return CategoricalDistribution(parameter.values)
+    if isinstance(parameter, Whole):
+        return IntDistribution(parameter.low, parameter.high, step=parameter.step)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:

@@ -30,7 +30,7 @@ from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
-from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of
+from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of, quality_of
 from retrain.search.warm import Elder, PriorMembers, interleave
 
 MOST = 8
@@ -84,7 +84,7 @@ class Heritage:
         """What became of it, JSON-able: counts, and how often the guard refused one of the prior's candidates."""
         trials = study.get_trials(deepcopy=False)
         refused = sum(REFUSED in trial.user_attrs for trial in trials)
-        tried = sum(origin_of(trial) == "prior" and trial.value is not None for trial in trials)
+        tried = sum(origin_of(trial) == "prior" and quality_of(trial) is not None for trial in trials)
         return {
             "handed": len(self.handed),
             "tried": tried,

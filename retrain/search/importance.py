@@ -13,6 +13,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from retrain.search.tally import quality_of
 from retrain.trials import Importances
 
 LEAST_TRIALS = 10
@@ -35,7 +36,7 @@ def importances(study: optuna.Study) -> Importances:
     if len(complete) < best:
         reason = f"{len(complete)} of {len(ended)} trials trained to the end, at least {best} are needed"
         return Importances(trials=len(ended), reason=reason)
-    if len({trial.value for trial in complete}) == 1:
+    if len({quality_of(trial) for trial in complete}) == 1:
         return Importances(trials=len(ended), reason="all trials that trained to the end have the same score")
     evaluator = PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(ended))  # Optuna rounds up
     found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
@@ -45,10 +46,11 @@ def importances(study: optuna.Study) -> Importances:
 
 def _by_rank(study: optuna.Study, ended: list[FrozenTrial]) -> optuna.Study:
     """The same trials with their rank, 0 for the best, in place of their score: nothing else of it is used."""
-    sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
+    sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
 
     def badness(trial: FrozenTrial) -> tuple[bool, float]:
-        return trial.state != TrialState.COMPLETE, math.inf if trial.value is None else sign * trial.value
+        value = quality_of(trial)
+        return trial.state != TrialState.COMPLETE, math.inf if value is None else sign * value
 
     ranked = optuna.create_study(direction="minimize")
     ranked.add_trials(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 
 JOURNAL = "journal.log"
 STUDY = "study"
@@ -59,17 +60,19 @@ def open_study(
     folder: Path,
     *,
     greater_is_better: bool,
+    costs: int = 0,
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """The study of a folder, made if need be. Make it in one process before others open it."""
+    """The study of a folder, made if need be: of the metric, and of so many costs beside it, of which less is better.
+    Make it in one process before others open it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal = folder / JOURNAL
+    journal, less = folder / JOURNAL, [StudyDirection.MINIMIZE] * costs
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KernelLock(journal))),
         sampler=sampler,
         pruner=pruner,
         study_name=STUDY,
-        direction="maximize" if greater_is_better else "minimize",
+        directions=[StudyDirection.MAXIMIZE if greater_is_better else StudyDirection.MINIMIZE, *less],
         load_if_exists=True,
     )

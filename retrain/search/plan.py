@@ -19,12 +19,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pydantic
+from pydantic import Field
 
+from registry.choices import Preference
 from registry.metrics import Array, Labels, metrics_for
 from registry.schema import Frozen
-from registry.task import Problem
+from registry.task import Objective, Problem
 from retrain.families.base import Candidate, Reads
 from retrain.image_source import ImageInput
+from retrain.search.limits import Limits
 from retrain.search.space import SearchSpace
 
 PLAN = "plan.json"
@@ -70,11 +73,15 @@ class Plan(Frozen):
     d_out: int
     centre: float = 0.0
     spread: float = 1.0
+    choices: dict[str, Preference] = Field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ("quality",)
+    ensemble: int = 4
+    limits: Limits = Limits()
 
     @property
     def space(self) -> SearchSpace:
         """The space the study searches."""
-        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.reads)
+        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.reads, self.choices)
 
     @property
     def reads(self) -> Reads:
@@ -101,7 +108,9 @@ class Plan(Frozen):
 
 class Result(Frozen):
     """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights; `cpu`
-    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs."""
+    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs.
+    `served_ms` is that in the serving runtime, measured only where torch is above the task's limit.
+    `values` are what a study of several objectives is told; empty: the score alone."""
 
     number: int
     candidate: Candidate
@@ -117,6 +126,13 @@ class Result(Frozen):
     cpu: float = 0.0
     parameters: int = 0
     latency_ms: float | None = None
+    served_ms: float | None = None
+    values: tuple[float, ...] = ()
+
+    @property
+    def row_ms(self) -> float | None:
+        """Milliseconds for one row, in the serving runtime where that was measured."""
+        return self.latency_ms if self.served_ms is None else self.served_ms
 
 
 def write_json(path: Path, value: pydantic.BaseModel) -> None:

@@ -140,6 +140,7 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
 
 
 def portfolio(space: SearchSpace) -> list[Candidate]:
-    """The defaults that fit a space, in the order to try them."""
-    fitted = (space.fit(Candidate(family=family, choices=own), DEFAULTS) for family, own in _VARIATIONS)
-    return [candidate for candidate in fitted if candidate is not None]
+    """The defaults that fit a space, in the order to try them. What the user's choices rule out of one is replaced;
+    defaults that become alike by it are one."""
+    fitted = (space.adapt(Candidate(family=family, choices=own), DEFAULTS) for family, own in _VARIATIONS)
+    return list({candidate.key: candidate for candidate in fitted if candidate is not None}.values())

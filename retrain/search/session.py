@@ -18,32 +18,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
 from registry.bundle import ModelBundle
 from registry.energy import cpu_seconds
+from registry.errors import TaskError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
-from registry.task import TaskSpec
+from registry.task import Constraints, TaskSpec
 from retrain.checks import Finding, require
+from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import families_for
 from retrain.image_checks import load_images
 from retrain.search import plan as plans
-from retrain.search.closing import close, ranked
+from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
 from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
+from retrain.search.limits import Limits
 from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
 from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
-from retrain.search.strategies.catalogue import strategy_named
-from retrain.search.tally import WORKING, enqueue, is_spent, recover
+from retrain.search.space import SearchSpace
+from retrain.search.strategies.base import Strategy
+from retrain.search.strategies.catalogue import require_fitting, strategy_named
+from retrain.search.tally import WORKING, enqueue, is_spent, quality_of, recover
 
 _LOG = logging.getLogger("everfit")
 
@@ -78,7 +84,7 @@ def search(
     `OutsideError` when workers keep dying.
     """
     begin, cpu = time.monotonic(), cpu_seconds()
-    strategy_named(task.search.strategy)
+    require_means(task)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         frame, found = load_images(frame, task)
@@ -104,12 +110,41 @@ def search(
         return close(material, home, session.plan, study, out, finish, session.elders)
 
 
+def require_means(task: TaskSpec) -> None:
+    """Raise `TaskError` for a strategy, objectives, a family or choices that do not fit; the rows play no part."""
+    means = task.search
+    strategy = strategy_named(means.strategy)
+    require_fitting(strategy, means.objectives)
+    strategy.require(means.families)
+    if not means.choices:
+        SearchSpace.of(means.families, 1, means.max_epochs, task.problem)
+        return
+    refused: list[TaskError] = []
+    kinds: tuple[Reads, ...] = ("table", "image")  # which of them the rows will tell
+    for reads in kinds:
+        try:
+            SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
+        except TaskError as error:
+            refused.append(error)
+    if len(refused) == len(kinds):
+        raise refused[0]
+
+
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
     """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
     asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"})
+    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"}) + _asked_beside(task)
     heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
     return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
+
+
+def _asked_beside(task: TaskSpec) -> str:
+    """What is asked beyond what every task asks: a task without it keeps the name that its study always had."""
+    means, constrained = task.search, task.constraints != Constraints()
+    beside = {"choices": bool(means.choices), "objectives": len(means.objectives) > 1, "ensemble": constrained}
+    asked = {name for name, is_asked in beside.items() if is_asked}
+    limits = task.constraints.model_dump_json() if constrained else ""
+    return means.model_dump_json(include=asked) + limits if asked else ""
 
 
 @dataclass(frozen=True)
@@ -195,9 +230,14 @@ class Session:
             d_out=material.d_out,
             centre=scale.centre if scale is not None else 0.0,
             spread=scale.spread if scale is not None else 1.0,
+            choices=self.task.search.choices,
+            objectives=self.task.search.objectives,
+            ensemble=self.task.search.ensemble,
+            limits=Limits.of(self.task.constraints, self.task.search.ensemble),
         )
         space = self.plan.space
-        study = open_study(self.folder, greater_is_better=self.metric.greater_is_better)
+        costs = len(self.plan.objectives) - 1
+        study = open_study(self.folder, greater_is_better=self.metric.greater_is_better, costs=costs)
         if self.prior is not None:
             self.heritage = hand_down(self.prior, material, space, self.folder)
         if study.get_trials(deepcopy=False):
@@ -207,6 +247,8 @@ class Session:
         else:
             for candidate in portfolio(space):
                 enqueue(study, space, candidate, "portfolio")
+            for candidate in weighted_draws(space, strategy_named(self.plan.strategy), self.budget.seed):
+                enqueue(study, space, candidate, "sampled")
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study
 
@@ -236,16 +278,22 @@ class Session:
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
-        scores = [trial.value for trial in ended if trial.value is not None]
+        scores = [value for trial in ended if (value := quality_of(trial)) is not None]
         best = (max if self.metric.greater_is_better else min)(scores) if scores else None
         if self._goal is not None and len(scores) >= max(self.budget.enough, self._looked + 1):
             self._looked = len(scores)
-            found = ranked(plans.read_results(self.folder), greater_is_better=self.metric.greater_is_better)
-            if self._goal.reached(self.folder, found[: self.task.search.ensemble]):
+            found = standing(plans.read_results(self.folder), self.plan)[: self.task.search.ensemble]
+            if found and self._goal.reached(self.folder, found):
                 (self.folder / plans.ENOUGH).touch()
                 self._goal = None
         left = max(0.0, self.deadline - time.monotonic())
         self.progress(Progress("search", len(ended), self.budget.trials, best, self.metric.name, left))
+
+
+def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:
+    """The candidates by a user's weights that a strategy begins with after the portfolio; none without weights."""
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]
 
 
 def read_spent(folder: Path) -> float:

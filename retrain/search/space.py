@@ -7,44 +7,58 @@ training. Optuna sees the dimensions under labels: those of training by their na
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from registry.choices import Preference
 from registry.task import Problem
 from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
-from retrain.families.parameters import Option, Parameter, Real, When
-from retrain.search.geometry import Encoding, Space
+from retrain.families.parameters import Choice, Option, Parameter, Real, When
+from retrain.search.geometry import FAMILY, Encoding, Space
+from retrain.search.narrowing import narrow, narrow_families
 from retrain.training import Recipe
 
 if TYPE_CHECKING:
     from retrain.search.workshop import Workshop
 
 SCALINGS = ("robust", "quantile")
+BATCH = "batch_size"
+SIZES = tuple(2**power for power in range(4, 13))
+"""Batch sizes that a user may ask for."""
 
 
 @dataclass(frozen=True)
 class SearchSpace(Space):
-    """All candidates of a task. `rows` is the number of training rows."""
+    """All candidates of a task. `rows` is the number of training rows, `choices` what the user knows beforehand."""
 
     families: tuple[Family, ...]
     rows: int
     max_epochs: int
     problem: Problem
     reads: Reads = "table"
+    choices: Mapping[str, Preference] = field(default_factory=dict, hash=False)
     workshop: Workshop | None = field(default=None, compare=False)
 
     @classmethod
     def of(
-        cls, families: Sequence[str], rows: int, max_epochs: int, problem: Problem, reads: Reads = "table"
+        cls,
+        families: Sequence[str],
+        rows: int,
+        max_epochs: int,
+        problem: Problem,
+        reads: Reads = "table",
+        choices: Mapping[str, Preference] | None = None,
     ) -> SearchSpace:
-        """The space over families by name. Raises `TaskError` for an unknown one."""
-        return cls(tuple(family_named(name) for name in families), rows, max_epochs, problem, reads)
+        """The space over families by name. Raises `TaskError` for an unknown one, and for choices that do not fit."""
+        space = cls(tuple(family_named(name) for name in families), rows, max_epochs, problem, reads, choices or {})
+        _ = space._dimensions  # finds out what does not fit
+        return space
 
     @cached_property
     def training(self) -> tuple[Parameter, ...]:
@@ -61,7 +75,7 @@ class SearchSpace(Space):
             Option("momentum", (0.8, 0.9, 0.95), when=When("optimizer", ("sgd",))),
             Option("schedule", ("cosine", "flat-cosine", "constant")),
             Real("weight_decay", 1e-6, 0.3, log=True),
-            Option("batch_size", batch_sizes(self.rows)),
+            Option(BATCH, batch_sizes(self.rows)),
             Option("epochs", lengths(self.max_epochs)),
             *(() if self.problem == "regression" else classes),
             *(FOR_IMAGES if self.reads == "image" else FOR_TABLES),
@@ -70,19 +84,64 @@ class SearchSpace(Space):
     @property
     def names(self) -> tuple[str, ...]:
         """The families' names."""
-        return tuple(family.name for family in self.families)
+        return tuple(str(one) for one in self._families.values)
+
+    def adapt(self, candidate: Candidate, defaults: Mapping[str, Choice]) -> Candidate | None:
+        """As `fit`, and an option that the user's choices rule out is replaced by the likeliest of those left."""
+        given: dict[str, Choice] = {**defaults, **candidate.choices, FAMILY: candidate.family}
+        wide = dict(self._wide.get(candidate.family, ()))
+
+        def choose(label: str, parameter: Parameter) -> Choice | None:
+            value = given.get(parameter.name)
+            if value is None or label not in wide or not isinstance(parameter, Option):
+                return value
+            ruled_out = parameter.snap(value) is None and wide[label].snap(value) is not None
+            return parameter.likeliest if ruled_out else value
+
+        return self._walk(choose)
 
     def parameters(self, family: str) -> tuple[tuple[str, Parameter], ...]:
         """(label, dimension) of training and of a family."""
         return self._dimensions[family]
 
     @cached_property
+    def _families(self) -> Option:
+        known = Option(FAMILY, tuple(family.name for family in self.families))
+        return narrow_families(known, self.choices[FAMILY]) if FAMILY in self.choices else known
+
+    @cached_property
     def _dimensions(self) -> dict[str, tuple[tuple[str, Parameter], ...]]:
-        training = tuple((one.name, one) for one in self.training)
+        own = {name: self._wide[name] for name in self.names}
+        if not self.choices:
+            return own
+        found = narrow(own, {key: one for key, one in self.choices.items() if key != FAMILY})
+        return {name: tuple((label, self._sized(one)) for label, one in each) for name, each in found.items()}
+
+    @cached_property
+    def _wide(self) -> dict[str, tuple[tuple[str, Parameter], ...]]:
+        """The dimensions before the user's choices; of batch sizes, all that a user may ask for if one does."""
+        sizes = Option(BATCH, SIZES)
+        training = tuple(
+            (one.name, sizes if one.name == BATCH and BATCH in self.choices else one) for one in self.training
+        )
         return {
             family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters_for(self.reads)))
             for family in self.families
         }
+
+    def _sized(self, parameter: Parameter) -> Parameter:
+        """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible
+        once must stay possible when the rows have grown. Named ones are taken as they are."""
+        if parameter.name != BATCH or not isinstance(parameter, Option) or BATCH not in self.choices:
+            return parameter
+        wish = self.choices[BATCH]
+        if wish.fixed is not None or wish.only:
+            return parameter
+        low, middle, high = batch_sizes(self.rows)
+        kept = [one for one in parameter.values if low <= float(one) <= high]
+        kept = kept or [min(parameter.values, key=lambda one: abs(math.log(float(one) / middle)))]
+        weights = tuple(wish.weight(one) for one in kept) if wish.weights else ()
+        return replace(parameter, values=tuple(kept), weights=weights)
 
     def canonical(self, candidate: Candidate) -> str:
         """The candidate's key, its architecture written in the one way of its family."""

@@ -40,12 +40,17 @@ def is_spent(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.WAITING
 
 
+def quality_of(trial: FrozenTrial) -> float | None:
+    """A trial's value of the task's metric, which is the first objective of every study; None without one."""
+    return trial.values[0] if trial.values else None
+
+
 def guard(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> bool:
     """Whether the fresh candidates among these trials have beaten the prior's."""
 
     def scores(origin: Origin) -> list[float]:
         ended = [one for one in trials if one.state.is_finished() and origin_of(one) == origin]
-        return [float(one.value) for one in ended if one.value is not None]
+        return [value for one in ended if (value := quality_of(one)) is not None]
 
     return guard_fires(scores("prior"), scores("fresh"), greater_is_better=greater_is_better)
 
@@ -62,7 +67,7 @@ def tell(study: optuna.Study, result: Result) -> None:
     """Tell a study a result that is on disk."""
     pruned = result.state == "pruned"
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-    study.tell(result.number, None if pruned else result.score, state)
+    study.tell(result.number, None if pruned else list(result.values) or result.score, state)
 
 
 def runner(trial: FrozenTrial) -> int | None:

@@ -25,8 +25,9 @@ from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
 from retrain.search.asking import PARENT, propose
-from retrain.search.footprint import single_row_ms
+from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.journal import locked, open_study
+from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.morphism import akin
 from retrain.search.plan import Result
 from retrain.search.pruning import first_rung, halving, rungs
@@ -50,6 +51,7 @@ from retrain.search.tally import (
 from retrain.search.warm import PriorMembers, inherit
 from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Outputs, Trained, make_fabric, train
+from retrain.trials import values_of
 
 LOOK_SECONDS = 0.5
 WAIT_SECONDS = 0.05
@@ -80,8 +82,12 @@ class Worker:
         self.elders = prior_members(folder)
         self.durations: list[float] = []
         first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
-        self.rungs = frozenset(rungs(first, self.plan.max_epochs))
-        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, pruner=halving(first))
+        costs = len(self.plan.objectives) - 1
+        # Optuna compares trials of one objective alone: with several, none is stopped early
+        self.rungs = frozenset(() if costs else rungs(first, self.plan.max_epochs))
+        self.study = open_study(
+            folder, greater_is_better=self.plan.greater_is_better, costs=costs, pruner=halving(first)
+        )
         draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
         self.study.sampler = strategy_named(self.plan.strategy).sampler(
             self.space, self.plan.seed * 1_000 + draws * 10 + number
@@ -115,14 +121,34 @@ class Worker:
                 trials = self.study.get_trials(deepcopy=False)
                 if sum(map(is_spent, trials)) >= self.plan.trials:
                     return None
+                refused = [one.user_attrs[INFEASIBLE]["key"] for one in trials if INFEASIBLE in one.user_attrs]
+                if len(refused) >= patience(self.plan.trials):
+                    return None
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
+                taken.update(refused)
                 trial, candidate = propose(self.study, self.space, taken)
                 if origin_of(trial) == "prior" and guard(trials, greater_is_better=self.plan.greater_is_better):
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
+                if self._too_large(trial, candidate):
+                    if time.monotonic() > self.deadline:
+                        return None
+                    continue
                 trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
                 return trial, candidate
+
+    def _too_large(self, trial: optuna.Trial, candidate: Candidate) -> bool:
+        """Whether a candidate's network is larger than its share of the limit; it is told as failed then."""
+        if self.plan.limits.size_mb is None:
+            return False
+        size, allowed = megabytes_of(self.workshop.network(candidate)), self.plan.limits.size_mb
+        if self.plan.limits.allows_size(size):
+            return False
+        mark = {"key": self.space.canonical(candidate), "size_mb": size, "allowed_mb": allowed}
+        trial.set_user_attr(INFEASIBLE, mark)
+        self.study.tell(trial, state=TrialState.FAIL)
+        return True
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
         seed, cpu = self.plan.seed * 10_000 + trial.number, time.process_time()
@@ -150,12 +176,29 @@ class Worker:
             parameters=parameters(network),
             latency_ms=single_row_ms(network, self.arrays.of(candidate.text("scaling"))[1]),
         )
+        result = self._against_limit(trial, result, network)
+        if len(self.plan.objectives) > 1:
+            result = result.model_copy(update={"values": values_of(result, self.plan.objectives)})
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
         tell(self.study, result)
 
+    def _against_limit(self, trial: optuna.Trial, result: Result, network: Network) -> Result:
+        """The result with its latency in the serving runtime where torch's says nothing for sure, and the trial told
+        how far it is above the limit: samplers that mind constraints avoid its like."""
+        limits = self.plan.limits
+        if not limits.allows_latency(result.latency_ms):
+            _, rows, _ = self.arrays.of(result.candidate.text("scaling"))
+            served = served_row_ms(network, rows, self.plan.layout.image)
+            result = result.model_copy(update={"served_ms": served})
+        if limits.latency_ms is not None and result.row_ms is not None:
+            trial.set_constraint("latency_ms", result.row_ms / limits.latency_ms - 1)
+        return result
+
     def _train(self, trial: optuna.Trial, candidate: Candidate, network: Network, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
-        spared = min(self.rungs) if origin_of(trial) == "fresh" else 0  # the prior has a head start at the first rung
+        spared = (
+            min(self.rungs, default=0) if origin_of(trial) == "fresh" else 0
+        )  # the prior has a head start at the first rung
 
         def report(epoch: int, score: float) -> bool:
             if epoch not in self.rungs:

@@ -159,12 +159,14 @@ def test_strategies_and_spaces_are_listed_without_task_or_home(home: Path) -> No
 
     done = run("search", "--list")
     assert done.exit_code == 0
-    spaces = done.output[done.output.index("Spaces") :]
+    spaces = done.output[done.output.index("Spaces") : done.output.index("Dimensions")]
     assert [line.split()[0] for line in spaces.splitlines()[1:] if line[2:3].strip()] == [one.name for one in FAMILIES]
     flat = " ".join(done.output.split())
     for one in (*STRATEGIES, *FAMILIES):
         assert f"{one.name} {first_sentence(one.__doc__ or '')}" in flat
         assert not one.paper or f"[{one.paper}]" in flat
+    assert "mlp depth: a whole number from 1 to 5" in flat
+    assert all(one.name in flat for family in FAMILIES for one in family.parameters())
     assert not (home / "home").exists()
 
 

@@ -34,6 +34,8 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert trials == "1 trials trained to the end, 0 stopped early, 0 failed"
     assert re.fullmatch(r"\d+ s, \d+ CPU-seconds in all processes, about 0\.\d+ Wh \(estimated at 12 W a core\)", took)
     assert list(cost_lines({"trials": 3})) == []
+    limited = {"ended": {"complete": 3, "pruned": 0, "failed": 0, "refused": 7, "slow": 1}}
+    assert list(cost_lines(limited))[1] == "by the task's constraints 7 too large and 1 too slow for the model"
 
 
 def test_a_search_killed_before_its_end_is_completed_once(place: Workplace, tmp_path: Path) -> None:

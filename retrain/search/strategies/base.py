@@ -17,6 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from registry.errors import TaskError
 from retrain.families.base import Candidate
 from retrain.search.geometry import Space
 
@@ -48,6 +49,18 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    """The only family it can search; most strategies search all."""
+    several: ClassVar[bool] = False
+    """Whether it can look for several objectives at once."""
+    drawn_by_weight: ClassVar[int] = 0
+    """How many candidates drawn by a user's weights it is given first, where weights would hardly count otherwise."""
+
+    @classmethod
+    def require(cls, families: Collection[str]) -> None:
+        """Raise `TaskError` where these families lack the one it needs."""
+        if cls.needs and cls.needs not in families:
+            raise TaskError(f"strategy {cls.name!r} searches cells alone: search.families must have {cls.needs!r}")
 
     @classmethod
     @abstractmethod

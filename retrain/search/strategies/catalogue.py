@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from registry.errors import TaskError, unknown
+from registry.task import Objective
 from retrain.search.strategies.auto import Auto
 from retrain.search.strategies.bananas import Bananas
 from retrain.search.strategies.base import Strategy
@@ -12,6 +15,7 @@ from retrain.search.strategies.evolution import RegularizedEvolution
 from retrain.search.strategies.gdas import Gumbel
 from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.local_search import LocalSearch
+from retrain.search.strategies.nsga import Nsga2, Nsga3
 from retrain.search.strategies.one_shot import OneShot
 from retrain.search.strategies.pnas import Progressive
 from retrain.search.strategies.q_learning import QLearning
@@ -35,6 +39,8 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Enas,
     Differentiable,
     Gumbel,
+    Nsga2,
+    Nsga3,
     Auto,
 )
 
@@ -45,3 +51,13 @@ def strategy_named(name: str) -> type[Strategy]:
         if strategy.name == name:
             return strategy
     raise TaskError(unknown("strategy", name, [strategy.name for strategy in STRATEGIES]))
+
+
+def require_fitting(strategy: type[Strategy], objectives: Sequence[Objective]) -> None:
+    """Raise `TaskError` that names those that can, for a strategy of one objective where there are several."""
+    if len(objectives) > 1 and not strategy.several:
+        able = " or ".join(repr(one.name) for one in STRATEGIES if one.several)
+        raise TaskError(
+            f"search.strategy {strategy.name!r} looks for quality alone, and search.objectives are "
+            f"{', '.join(objectives)}: take {able}, or leave quality alone"
+        )

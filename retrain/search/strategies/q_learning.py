@@ -63,7 +63,7 @@ class QLearning(AskTell):
             known = self._known(label, before[-1], len(values))
             best = np.flatnonzero(known == known.max())
             greedy = self.rng.random() >= epsilon
-            chosen = values[int(self.rng.choice(best) if greedy else self.rng.integers(len(values)))]
+            chosen = values[int(self.rng.choice(best))] if greedy else self.space.draw(label, self.rng)
             before.append(chosen)
             return chosen
 

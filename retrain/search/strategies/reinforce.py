@@ -46,15 +46,19 @@ class Reinforce(AskTell):
         return Proposal(self.space.decide(self._draw))
 
     def _draw(self, label: str, values: tuple[Choice, ...]) -> Choice:
-        logits = self.logits.setdefault(label, np.zeros(len(values)))
+        logits = self._logits(label)
         return values[int(self.rng.choice(len(values), p=_softmax(logits)))]
+
+    def _logits(self, label: str) -> Encoding:
+        """Of one decision: at first, the user's weights."""
+        return self.logits.setdefault(label, np.log(self.space.odds(label)))
 
     def _step(self, seen: Seen, advantage: float) -> None:
         self._steps += 1
         chosen = self.space.params(seen.candidate)
         for label, parameter in self.space.dimensions(seen.candidate):
             values = levels(parameter)
-            logits = self.logits.setdefault(label, np.zeros(len(values)))
+            logits = self._logits(label)
             gradient = -_softmax(logits)
             gradient[nearest(values, chosen[label])] += 1
             logits += RATE * self._adam(label, advantage * gradient)

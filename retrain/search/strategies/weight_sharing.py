@@ -48,13 +48,13 @@ Cell = tuple[str, ...]
 class WeightSharing(AskTell):
     """Trains one network that holds all cells, and proposes those that do best in it, from the best on."""
 
+    needs: ClassVar[str] = FAMILY
     held: ClassVar[float]
     """The share of the training rows that judge cells, and that no shared weight learns from."""
 
     def __init__(self, space: Space, rng: np.random.Generator) -> None:
         super().__init__(space, rng)
-        if FAMILY not in space.names:
-            raise TaskError(f"strategy {self.name!r} shares weights among cells: search.families must have {FAMILY!r}")
+        self.require(space.names)
         if not isinstance(space, SearchSpace) or space.workshop is None:
             raise TaskError(f"strategy {self.name!r} trains a network of its own, and there are no rows for it")
         self.workshop: Workshop = space.workshop
