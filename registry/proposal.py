@@ -186,6 +186,8 @@ COMMENTS = {
     "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
     "search.strategy": "tpe or random.",
+    "search.stopping": "How weak networks are stopped early: asha, hyperband, median, screen (many briefly, then the\n"
+    "best to the end), curve (extrapolation) or none; see everfit search --list.",
     "search.families": "Kinds of networks tried.",
     "search.trials": "Most networks tried.",
     "search.seconds": "Most wall-clock seconds.",

@@ -94,6 +94,7 @@ class Search(Frozen):
     """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
 
     strategy: str = "tpe"
+    stopping: str = "asha"
     families: tuple[str, ...] = ("mlp", "resnet")
     trials: int = Field(40, ge=1)
     seconds: float = Field(300.0, gt=0)

@@ -60,7 +60,6 @@ def open_study(
     *,
     greater_is_better: bool,
     sampler: optuna.samplers.BaseSampler | None = None,
-    pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
     """The study of a folder, made if need be. Make it in one process before others open it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,7 +67,7 @@ def open_study(
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KernelLock(journal))),
         sampler=sampler,
-        pruner=pruner,
+        pruner=optuna.pruners.NopPruner(),  # `stopping/` does it
         study_name=STUDY,
         direction="maximize" if greater_is_better else "minimize",
         load_if_exists=True,

@@ -11,6 +11,7 @@ A trial's folder is written before the trial is told to the journal, under anoth
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -24,7 +25,8 @@ from registry.metrics import Array, Labels, metrics_for
 from registry.schema import Frozen
 from registry.task import Problem
 from retrain.families.base import Candidate
-from retrain.search.space import SearchSpace
+from retrain.search.space import SearchSpace, batch_sizes
+from retrain.search.stopping.base import Allowance, first_rung
 
 PLAN = "plan.json"
 ENOUGH = "enough"
@@ -34,7 +36,7 @@ ARRAYS = "arrays"
 TRIALS = "trials"
 RESULT, WEIGHTS, OUTPUTS = "result.json", "weights.safetensors", "outputs.npy"
 
-Origin = Literal["portfolio", "prior", "fresh", "sampled"]
+Origin = Literal["portfolio", "prior", "fresh", "sampled", "finish"]
 State = Literal["complete", "pruned"]
 
 
@@ -52,7 +54,8 @@ class Layout(Frozen):
 
 
 class Plan(Frozen):
-    """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`."""
+    """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`,
+    `seconds` is what all trials together may take, those of former sessions included."""
 
     problem: Problem
     metric: str
@@ -64,6 +67,8 @@ class Plan(Frozen):
     workers: int
     deadline: float
     seed: int
+    stopping: str = "asha"
+    seconds: float = math.inf
     layout: Layout
     d_out: int
     centre: float = 0.0
@@ -73,6 +78,12 @@ class Plan(Frozen):
     def space(self) -> SearchSpace:
         """The space the study searches."""
         return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem)
+
+    @property
+    def allowance(self) -> Allowance:
+        """What early stopping knows of the budget."""
+        first = first_rung(self.rows // max(batch_sizes(self.rows)), self.max_epochs)
+        return Allowance(first, self.max_epochs, trials=self.trials, seconds=self.seconds)
 
     @property
     def greater_is_better(self) -> bool:

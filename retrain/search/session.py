@@ -39,6 +39,7 @@ from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
+from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, recover
 
@@ -76,6 +77,7 @@ def search(
     """
     begin, cpu = time.monotonic(), cpu_seconds()
     strategy_named(task.search.strategy)
+    stopping_named(task.search.stopping)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         data_hash = hash_frame(frame)
@@ -102,7 +104,7 @@ def search(
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
     """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
     asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"})
+    means = task.search.model_dump_json(include={"strategy", "stopping", "families", "max_epochs"})
     heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
     return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
 
@@ -186,6 +188,8 @@ class Session:
             workers=self.task.search.workers,
             deadline=self.deadline,
             seed=self.budget.seed,
+            stopping=self.task.search.stopping,
+            seconds=self._trial_seconds(),
             layout=material.layout,
             d_out=material.d_out,
             centre=scale.centre if scale is not None else 0.0,
@@ -204,6 +208,11 @@ class Session:
                 enqueue(study, space, candidate, "portfolio")
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study
+
+    def _trial_seconds(self) -> float:
+        """What all trials of the study together may take: those that have ended, and the workers' time that is left."""
+        used = sum(one.seconds for one in plans.read_results(self.folder))
+        return used + max(0.0, self.deadline - time.monotonic()) * self.task.search.workers
 
     def _find_goal(self, material: Material) -> Enough | None:
         if self.prior is None or not self.budget.enough:

@@ -26,12 +26,12 @@ from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named
 from retrain.levels import levelled
 from retrain.search import plan as plans
-from retrain.search.asking import propose
+from retrain.search.asking import FINISHES, propose
 from retrain.search.footprint import parameters_of, single_row_ms
 from retrain.search.journal import locked, open_study
 from retrain.search.plan import Plan, Result
-from retrain.search.pruning import first_rung, halving, rungs
-from retrain.search.space import batch_sizes
+from retrain.search.stopping.base import report as keep_score
+from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
     ASKING,
@@ -42,6 +42,7 @@ from retrain.search.tally import (
     REFUSED,
     RUN,
     WORKING,
+    enqueue_finish,
     guard,
     is_spent,
     origin_of,
@@ -70,9 +71,8 @@ class Worker:
         self.arrays = Arrays(folder, self.plan)
         self.elders = prior_members(folder)
         self.durations: list[float] = []
-        first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
-        self.rungs = frozenset(rungs(first, self.plan.max_epochs))
-        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, pruner=halving(first))
+        self.stopping = stopping_named(self.plan.stopping)(self.plan.allowance)
+        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better)
         draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
         self.study.sampler = strategy_named(self.plan.strategy).sampler(
             self.space, self.plan.seed * 1_000 + draws * 10 + number
@@ -104,6 +104,8 @@ class Worker:
                 trials = self.study.get_trials(deepcopy=False)
                 if sum(map(is_spent, trials)) >= self.plan.trials:
                     return None
+                if (due := self.stopping.due(self.study)) is not None:
+                    enqueue_finish(self.study, due)
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 trial, candidate = propose(self.study, self.space, taken)
                 if origin_of(trial) == "prior" and guard(trials, greater_is_better=self.plan.greater_is_better):
@@ -114,7 +116,8 @@ class Worker:
                 return trial, candidate
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
-        seed, cpu = self.plan.seed * 10_000 + trial.number, time.process_time()
+        number = trial.user_attrs.get(FINISHES, trial.number)  # finished as it was screened: from the same seed
+        seed, cpu = self.plan.seed * 10_000 + number, time.process_time()
         network, inherited = self._network(trial, candidate, seed)
         try:
             trained = self._train(trial, candidate, network, seed)
@@ -144,13 +147,12 @@ class Worker:
 
     def _train(self, trial: optuna.Trial, candidate: Candidate, network: TabularNet, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
-        spared = min(self.rungs) if origin_of(trial) == "fresh" else 0  # the prior has a head start at the first rung
 
         def report(epoch: int, score: float) -> bool:
-            if epoch not in self.rungs:
+            if not self.stopping.watches(epoch):
                 return False
-            trial.report(score, epoch)
-            return epoch > spared and trial.should_prune()
+            keep_score(self.study, trial, epoch, score)
+            return self.stopping.should_stop(self.study, trial, epoch)
 
         def score(outputs: Outputs) -> float:
             return self.plan.score(labels, outputs)
@@ -191,7 +193,10 @@ class Worker:
         if origin_of(trial) != "sampled":
             return trial.user_attrs.get(INHERIT)
         lost = guard(self.study.get_trials(deepcopy=False), greater_is_better=self.plan.greater_is_better)
-        return None if lost else self.elders.nearest(candidate)
+        member = None if lost else self.elders.nearest(candidate)
+        if member is not None:
+            trial.set_user_attr(INHERIT, member)  # if it is screened, it is finished from the same weights
+        return member
 
 
 def prior_members(folder: Path) -> PriorMembers:
