@@ -1,7 +1,7 @@
 """Early stopping on tables of learning curves: what is found in the epochs of 20 full trainings.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_fidelity [--stopping none asha ...] [--strategies random auto ...]
-        [--part develop judge] [--seeds 20] [--workers 1]
+        [--part develop judge] [--benchmarks lcbench taskset] [--seeds 20] [--workers 1]
 
 LCBench (17 tasks, 52 epochs) and TaskSet (6 tasks, 51 moments, minus the validation loss), through the search's own
 `propose` and stopping policies. A trial reports the best score so far, as training does; what is found is the best of
@@ -39,15 +39,6 @@ TRAININGS = 20
 FIRST = 3
 """The first epoch after which a trial may be stopped, as on small tables."""
 BENCHMARKS = {"lcbench": nas_tables.lcbench, "taskset": nas_tables.taskset}
-NOTED = {
-    "none": (0.212, 0.373),
-    "median": (0.143, 0.341),
-    "hyperband": (0.134, 0.265),
-    "asha": (0.134, 0.203),
-    "screen": (0.081, 0.161),
-}
-"""Random search over all tasks, measured before with Optuna's pruners; the last: three epochs for 180 settings, and the
-best ten go on to the end."""
 
 
 class Search:
@@ -133,18 +124,21 @@ def main() -> None:
     asked.add_argument("--stopping", nargs="*", default=[policy.name for policy in STOPPING])
     asked.add_argument("--strategies", nargs="*", default=["random"])
     asked.add_argument("--part", nargs="*", default=["develop", "judge"])
+    asked.add_argument("--benchmarks", nargs="*", default=list(BENCHMARKS))
     asked.add_argument("--seeds", type=int, default=20)
     asked.add_argument("--workers", type=int, default=1)
     options = asked.parse_args()
     if "EVERFIT_DATA" not in os.environ:
         print("skipped: set EVERFIT_DATA to the folder of the tables")
         return
+    columns = "   ".join(f"{part} {benchmark}" for part, benchmark in product(options.part, options.benchmarks))
     print(f"normalised regret in the epochs of {TRAININGS} trainings, {options.seeds} seeds (trials in brackets)")
+    print(f"{'':19}{columns}")
     with ProcessPoolExecutor(options.workers, mp_context=get_context("fork")) as pool:
         for strategy in options.strategies:
             for policy in options.stopping:
                 told = []
-                for part, benchmark in product(options.part, BENCHMARKS):
+                for part, benchmark in product(options.part, options.benchmarks):
                     found = list(pool.map(partial(regrets, benchmark, part, strategy, policy), range(options.seeds)))
                     lost, trials = zip(*found, strict=True)
                     told.append(f"{summary(lost)} ({statistics.mean(trials):.0f})")

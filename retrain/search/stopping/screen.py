@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -41,16 +42,17 @@ class Screen(Stopping):
         return epoch < own.planned
 
     def due(self, study: optuna.Study) -> int | None:
-        """The best that was screened and not yet finished, once the screen's share is spent."""
+        """The best that was screened and not yet finished, once the screen's share is spent; nobody of the worse
+        half."""
         trials = study.get_trials(deepcopy=False)
         begun = {int(one.user_attrs[FINISHES]) for one in trials if FINISHES in one.user_attrs}
         waiting = any(FINISHES in one.user_attrs and one.state == TrialState.WAITING for one in trials)
         if waiting or not self._screened_enough([one for one in trials if FINISHES not in one.user_attrs]):
             return None
         stopped = [self.course(study, one) for one in trials if one.state == TrialState.PRUNED]
-        left = {one.number: one.at(self.allowance.first) for one in stopped if one.number not in begun}
-        known = {number: score for number, score in left.items() if not math.isnan(score)}
-        return max(known, key=lambda number: known[number]) if known else None
+        known = {one.number: score for one in stopped if not math.isnan(score := one.at(self.allowance.first))}
+        best = max((one for one in known if one not in begun), key=lambda number: known[number], default=None)
+        return best if best is not None and known[best] >= statistics.median(known.values()) else None
 
     def _screened_enough(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether these screened trials have used their share of whatever budget there is."""
