@@ -39,8 +39,9 @@ from retrain.search.footprint import single_row_ms
 from retrain.search.morphism import akin
 from retrain.search.plan import Layout
 from retrain.search.portfolio import DEFAULTS, portfolio
-from retrain.search.pruning import halving, rungs
 from retrain.search.space import SearchSpace
+from retrain.search.stopping.base import Allowance
+from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.warm import inherit
@@ -131,7 +132,8 @@ class Search:
     def run(self, strategy: str) -> Told:
         """Trial after trial."""
         sampler = strategy_named(strategy).sampler(self.space, self.seed)
-        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=halving(1))
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.stopping = stopping_named("asha")(Allowance(1, EPOCHS))
         if isinstance(sampler, AskTellSampler):
             sampler.strategy.prepare()
         taken: set[str] = set()
@@ -163,10 +165,10 @@ class Search:
         def report(epoch: int, score: float) -> bool:
             if self.left() <= 0:
                 return True
-            if trial is None or epoch not in rungs(1, EPOCHS):
+            if trial is None or not self.stopping.watches(epoch):
                 return False
             trial.report(score, epoch)
-            return trial.should_prune()
+            return self.stopping.should_stop(trial.study, trial, epoch)
 
         validation = self.parts.validation
         try:

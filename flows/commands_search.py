@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry.settings import Settings
     from registry.task import TaskSpec
     from retrain.families.base import Family
+    from retrain.search.stopping.base import Stopping
     from retrain.search.strategies.base import Strategy
 
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--strategy", help="How candidates are chosen, this time; default: the task's.")
 @click.option("--space", metavar="NAME[,NAME]", help="Families of networks, this time; default: the task's.")
 @click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
-@click.option("--list", "listed", is_flag=True, help="Show the strategies and the spaces there are; needs no TASK.")
+@click.option("--list", "listed", is_flag=True, help="Show what strategies, policies and spaces there are; no TASK.")
 def search(
     task: str | None,
     trials: int | None,
@@ -86,13 +87,17 @@ def _costs(settings: Settings, spec: TaskSpec, version: str) -> Iterator[str]:
 
 
 def means() -> Iterator[str]:
-    """The strategies and spaces as lines: name, the first sentence of the docstring, the paper; then their dimensions
-    with what each may be."""
+    """The strategies, stopping policies and spaces as lines: name, the first sentence of the docstring, the paper; then
+    the dimensions with what each may be."""
     from retrain.families.catalogue import FAMILIES
+    from retrain.search.stopping.catalogue import STOPPING
     from retrain.search.strategies.catalogue import STRATEGIES
 
     yield "Strategies (`--strategy NAME`, or `search.strategy` in the task):"
     yield from _table(STRATEGIES)
+    yield ""
+    yield "Early stopping (`search.stopping` in the task):"
+    yield from _table(STOPPING)
     yield ""
     yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
     yield from _table(FAMILIES)
@@ -116,7 +121,7 @@ def _dimensions(families: Sequence[Family]) -> Iterator[str]:
         yield wrap_text(text, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
 
 
-def _table(entries: Sequence[type[Strategy]] | Sequence[Family]) -> Iterator[str]:
+def _table(entries: Sequence[type[Strategy]] | Sequence[type[Stopping]] | Sequence[Family]) -> Iterator[str]:
     width = max(len(one.name) for one in entries)
     for one in entries:
         sentence = first_sentence(one.__doc__ or "")

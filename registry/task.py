@@ -102,6 +102,7 @@ class Search(Frozen):
     """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
 
     strategy: str = "tpe"
+    stopping: str = "asha"
     families: tuple[str, ...] = ("mlp", "resnet")
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
     objectives: tuple[Objective, ...] = ("quality",)

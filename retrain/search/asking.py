@@ -13,6 +13,8 @@ from retrain.search.strategies.base import AskTellSampler
 ATTEMPTS = 8
 SKIPPED = "skipped"
 ORIGIN = "origin"
+FINISH, FINISHES = "finish", "finishes"
+"""The origin of a trial that trains a screened candidate to its end, and the number of the trial that screened it."""
 PARENT = "parent"
 """The number of the trial that a trial is a mutation of."""
 
@@ -22,7 +24,7 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
 
     `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
     fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
-    exhausted. Enqueued repetitions are passed over without counting.
+    exhausted. Enqueued repetitions are passed over without counting, but for those that finish a screened trial.
     """
     sampler = study.sampler
     if isinstance(sampler, AskTellSampler):
@@ -31,7 +33,8 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
     while True:
         trial = study.ask()
         candidate = space.suggest(trial)
-        if space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
+        again = trial.user_attrs.get(ORIGIN) == FINISH
+        if again or space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
             break
         attempts += ORIGIN not in trial.user_attrs
         trial.set_user_attr(SKIPPED, "duplicate")

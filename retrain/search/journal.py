@@ -62,7 +62,6 @@ def open_study(
     greater_is_better: bool,
     costs: int = 0,
     sampler: optuna.samplers.BaseSampler | None = None,
-    pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
     """The study of a folder, made if need be: of the metric, and of so many costs beside it, of which less is better.
     Make it in one process before others open it."""
@@ -71,7 +70,7 @@ def open_study(
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KernelLock(journal))),
         sampler=sampler,
-        pruner=pruner,
+        pruner=optuna.pruners.NopPruner(),  # `stopping/` does it
         study_name=STUDY,
         directions=[StudyDirection.MAXIMIZE if greater_is_better else StudyDirection.MINIMIZE, *less],
         load_if_exists=True,

@@ -11,6 +11,7 @@ A trial's folder is written before the trial is told to the journal, under anoth
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -28,7 +29,8 @@ from registry.task import Objective, Problem
 from retrain.families.base import Candidate, Reads
 from retrain.image_source import ImageInput
 from retrain.search.limits import Limits
-from retrain.search.space import SearchSpace
+from retrain.search.space import SearchSpace, batch_sizes
+from retrain.search.stopping.base import Allowance, first_rung
 
 PLAN = "plan.json"
 ENOUGH = "enough"
@@ -38,7 +40,7 @@ ARRAYS = "arrays"
 TRIALS = "trials"
 RESULT, WEIGHTS, OUTPUTS = "result.json", "weights.safetensors", "outputs.npy"
 
-Origin = Literal["portfolio", "prior", "fresh", "sampled"]
+Origin = Literal["portfolio", "prior", "fresh", "sampled", "finish"]
 State = Literal["complete", "pruned"]
 
 
@@ -57,7 +59,8 @@ class Layout(Frozen):
 
 
 class Plan(Frozen):
-    """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`."""
+    """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`,
+    `seconds` is what all trials together may take, those of former sessions included."""
 
     problem: Problem
     metric: str
@@ -69,6 +72,8 @@ class Plan(Frozen):
     workers: int
     deadline: float
     seed: int
+    stopping: str = "asha"
+    seconds: float = math.inf
     layout: Layout
     d_out: int
     centre: float = 0.0
@@ -87,6 +92,12 @@ class Plan(Frozen):
     def reads(self) -> Reads:
         """What the task's networks read."""
         return "table" if self.layout.image is None else "image"
+
+    @property
+    def allowance(self) -> Allowance:
+        """What early stopping knows of the budget."""
+        first = first_rung(self.rows // max(batch_sizes(self.rows)), self.max_epochs)
+        return Allowance(first, self.max_epochs, trials=self.trials, seconds=self.seconds)
 
     @property
     def greater_is_better(self) -> bool:

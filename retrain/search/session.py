@@ -47,6 +47,7 @@ from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
 from retrain.search.space import SearchSpace
+from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import require_fitting, strategy_named
 from retrain.search.tally import WORKING, enqueue, is_spent, quality_of, recover
@@ -114,6 +115,7 @@ def require_means(task: TaskSpec) -> None:
     """Raise `TaskError` for a strategy, objectives, a family or choices that do not fit; the rows play no part."""
     means = task.search
     strategy = strategy_named(means.strategy)
+    stopping_named(means.stopping)
     require_fitting(strategy, means.objectives)
     strategy.require(means.families)
     if not means.choices:
@@ -133,7 +135,8 @@ def require_means(task: TaskSpec) -> None:
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
     """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
     asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"}) + _asked_beside(task)
+    means = task.search.model_dump_json(include={"strategy", "stopping", "families", "max_epochs"})
+    means += _asked_beside(task)
     heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
     return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
 
@@ -226,6 +229,8 @@ class Session:
             workers=self.task.search.workers,
             deadline=self.deadline,
             seed=self.budget.seed,
+            stopping=self.task.search.stopping,
+            seconds=self._trial_seconds(),
             layout=material.layout,
             d_out=material.d_out,
             centre=scale.centre if scale is not None else 0.0,
@@ -251,6 +256,11 @@ class Session:
                 enqueue(study, space, candidate, "sampled")
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study
+
+    def _trial_seconds(self) -> float:
+        """What all trials of the study together may take: those that have ended, and the workers' time that is left."""
+        used = sum(one.seconds for one in plans.read_results(self.folder))
+        return used + max(0.0, self.deadline - time.monotonic()) * self.task.search.workers
 
     def _find_goal(self, material: Material) -> Enough | None:
         if self.prior is None or not self.budget.enough:

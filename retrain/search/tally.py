@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
-from retrain.search.asking import ORIGIN
+from retrain.search.asking import FINISH, FINISHES, ORIGIN
 from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
 from retrain.search.space import SearchSpace
@@ -63,6 +63,13 @@ def enqueue(
     study.enqueue_trial(space.params(candidate), user_attrs=marks)
 
 
+def enqueue_finish(study: optuna.Study, number: int) -> None:
+    """Put a trial that was screened into the queue again, to be trained to its end."""
+    trial = study.get_trials(deepcopy=False)[number]
+    kept = {INHERIT: trial.user_attrs[INHERIT]} if INHERIT in trial.user_attrs else {}
+    study.enqueue_trial(trial.params, user_attrs={ORIGIN: FINISH, FINISHES: number, **kept})
+
+
 def tell(study: optuna.Study, result: Result) -> None:
     """Tell a study a result that is on disk."""
     pruned = result.state == "pruned"
@@ -93,5 +100,5 @@ def _settle(study: optuna.Study, folder: Path, trial: FrozenTrial, *, suspect: b
     study.tell(trial.number, state=TrialState.FAIL)
     params = trial.params if RUN in trial.user_attrs else trial.system_attrs.get("fixed_params")
     if params and not (suspect and RETRIED in trial.user_attrs):
-        marks = {key: trial.user_attrs[key] for key in (ORIGIN, INHERIT, RETRIED) if key in trial.user_attrs}
+        marks = {key: trial.user_attrs[key] for key in (ORIGIN, INHERIT, FINISHES, RETRIED) if key in trial.user_attrs}
         study.enqueue_trial(params, user_attrs={**marks, **({RETRIED: True} if suspect else {})})

@@ -24,14 +24,14 @@ from retrain.families.cost import parameters
 from retrain.levels import levelled
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
-from retrain.search.asking import PARENT, propose
+from retrain.search.asking import FINISHES, PARENT, propose
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.journal import locked, open_study
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.morphism import akin
 from retrain.search.plan import Result
-from retrain.search.pruning import first_rung, halving, rungs
-from retrain.search.space import batch_sizes
+from retrain.search.stopping.base import report as keep_score
+from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
@@ -43,6 +43,7 @@ from retrain.search.tally import (
     REFUSED,
     RUN,
     WORKING,
+    enqueue_finish,
     guard,
     is_spent,
     origin_of,
@@ -81,13 +82,9 @@ class Worker:
         self.space = replace(self.plan.space, workshop=self.workshop)
         self.elders = prior_members(folder)
         self.durations: list[float] = []
-        first = first_rung(self.plan.rows // max(batch_sizes(self.plan.rows)), self.plan.max_epochs)
+        self.stopping = stopping_named(self.plan.stopping)(self.plan.allowance)
         costs = len(self.plan.objectives) - 1
-        # Optuna compares trials of one objective alone: with several, none is stopped early
-        self.rungs = frozenset(() if costs else rungs(first, self.plan.max_epochs))
-        self.study = open_study(
-            folder, greater_is_better=self.plan.greater_is_better, costs=costs, pruner=halving(first)
-        )
+        self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, costs=costs)
         draws = len(self.study.get_trials(deepcopy=False))  # a resumed study must not draw the same numbers again
         self.study.sampler = strategy_named(self.plan.strategy).sampler(
             self.space, self.plan.seed * 1_000 + draws * 10 + number
@@ -124,6 +121,8 @@ class Worker:
                 refused = [one.user_attrs[INFEASIBLE]["key"] for one in trials if INFEASIBLE in one.user_attrs]
                 if len(refused) >= patience(self.plan.trials):
                     return None
+                if (due := self.stopping.due(self.study)) is not None:
+                    enqueue_finish(self.study, due)
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 taken.update(refused)
                 trial, candidate = propose(self.study, self.space, taken)
@@ -151,7 +150,8 @@ class Worker:
         return True
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
-        seed, cpu = self.plan.seed * 10_000 + trial.number, time.process_time()
+        number = trial.user_attrs.get(FINISHES, trial.number)  # finished as it was screened: from the same seed
+        seed, cpu = self.plan.seed * 10_000 + number, time.process_time()
         network, inherited = self._network(trial, candidate, seed)
         try:
             trained = self._train(trial, candidate, network, seed)
@@ -196,15 +196,12 @@ class Worker:
 
     def _train(self, trial: optuna.Trial, candidate: Candidate, network: Network, seed: int) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
-        spared = (
-            min(self.rungs, default=0) if origin_of(trial) == "fresh" else 0
-        )  # the prior has a head start at the first rung
 
         def report(epoch: int, score: float) -> bool:
-            if epoch not in self.rungs:
+            if not self.stopping.watches(epoch):
                 return False
-            trial.report(score, epoch)
-            return epoch > spared and trial.should_prune()
+            keep_score(self.study, trial, epoch, score)
+            return self.stopping.should_stop(self.study, trial, epoch)
 
         def score(outputs: Outputs) -> float:
             return self.plan.score(labels, outputs)
@@ -252,7 +249,10 @@ class Worker:
         if origin_of(trial) != "sampled":
             return trial.user_attrs.get(INHERIT)
         lost = guard(self.study.get_trials(deepcopy=False), greater_is_better=self.plan.greater_is_better)
-        return None if lost else self.elders.nearest(candidate)
+        member = None if lost else self.elders.nearest(candidate)
+        if member is not None:
+            trial.set_user_attr(INHERIT, member)  # if it is screened, it is finished from the same weights
+        return member
 
 
 def prior_members(folder: Path) -> PriorMembers:

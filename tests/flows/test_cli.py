@@ -153,8 +153,9 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert "Usage:" in done.stderr
 
 
-def test_strategies_and_spaces_are_listed_without_task_or_home(home: Path) -> None:
+def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Path) -> None:
     from retrain.families.catalogue import FAMILIES
+    from retrain.search.stopping.catalogue import STOPPING
     from retrain.search.strategies.catalogue import STRATEGIES
 
     done = run("search", "--list")
@@ -162,7 +163,7 @@ def test_strategies_and_spaces_are_listed_without_task_or_home(home: Path) -> No
     spaces = done.output[done.output.index("Spaces") : done.output.index("Dimensions")]
     assert [line.split()[0] for line in spaces.splitlines()[1:] if line[2:3].strip()] == [one.name for one in FAMILIES]
     flat = " ".join(done.output.split())
-    for one in (*STRATEGIES, *FAMILIES):
+    for one in (*STRATEGIES, *STOPPING, *FAMILIES):
         assert f"{one.name} {first_sentence(one.__doc__ or '')}" in flat
         assert not one.paper or f"[{one.paper}]" in flat
     assert "mlp depth: a whole number from 1 to 5" in flat

@@ -17,6 +17,7 @@ from registry.errors import BusyError, DataError, OutsideError, TaskError
 from registry.scoring import Scorer
 from registry.task import Problem, TaskSpec
 from retrain.search import plan as plans
+from retrain.search.closing import ranked
 from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
 from retrain.search.material import hash_frame
@@ -73,6 +74,32 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert all(f"](figures/{name})" in shown for name in pictures)
     assert "## The ten criteria" in shown
     Scorer.load(bundle).self_test()
+
+
+def test_a_screen_is_followed_by_whole_trainings(tmp_path: Path) -> None:
+    """They repeat the screen's first epochs exactly: the same seed, the same first weights."""
+    task = small_task(stopping="screen", max_epochs=6)
+    Session(task, tmp_path, Budget(time.monotonic(), 12, 90.0, 0), None, silent).run(make_frame(ROWS))
+    results = plans.read_results(tmp_path)
+    finished = [one for one in results if one.origin == "finish"]
+    assert len(results) == 12
+    assert finished
+    for one in finished:
+        (first,) = [other for other in results if other.seed == one.seed and other.number != one.number]
+        assert (first.state, one.state) == ("pruned", "complete")
+        assert one.history[: len(first.history)] == pytest.approx(first.history)
+        assert len(one.history) > len(first.history)
+    assert {one.seed for one in ranked(results, greater_is_better=True)} >= {one.seed for one in finished}
+
+
+def test_a_search_that_extrapolates_stops_some(tmp_path: Path) -> None:
+    """Every epoch from the first rung on is reported, and judged."""
+    task = small_task(stopping="curve", max_epochs=9)
+    _, study = Session(task, tmp_path, Budget(time.monotonic(), 12, 90.0, 0), None, silent).run(make_frame(ROWS))
+    results = plans.read_results(tmp_path)
+    assert {one.state for one in results} == {"complete", "pruned"}
+    trials = study.get_trials(deepcopy=False)
+    assert all(len(trials[one.number].intermediate_values) == len(one.history) for one in results)
 
 
 def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:
@@ -157,10 +184,20 @@ def test_fatal_findings_stop_before_any_training(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_strategy_is_named(tmp_path: Path) -> None:
+def test_an_unknown_strategy_or_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="unknown strategy"):
         search(
             small_task(strategy="tpee"),
+            make_frame(10),
+            folder=tmp_path,
+            out=tmp_path / "o",
+            trials=1,
+            seconds=1,
+            seed=0,
+        )
+    with pytest.raises(TaskError, match="unknown stopping policy"):
+        search(
+            small_task(stopping="ahsa"),
             make_frame(10),
             folder=tmp_path,
             out=tmp_path / "o",

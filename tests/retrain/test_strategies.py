@@ -1,4 +1,4 @@
-"""The contract of strategies, de-duplication, and early stopping."""
+"""The contract of strategies, and de-duplication."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from retrain.families.cell import EDGES
 from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
 from retrain.search.plan import Layout
 from retrain.search.portfolio import portfolio
-from retrain.search.pruning import halving, rungs
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
@@ -259,21 +258,3 @@ def test_names_are_known() -> None:
     assert [strategy_named(one.name) for one in STRATEGIES] == list(STRATEGIES)
     with pytest.raises(TaskError, match=r"unknown strategy 'tpee'.*did you mean 'tpe'"):
         strategy_named("tpee")
-
-
-def test_halving_stops_the_weak_and_spares_most_epochs() -> None:
-    """Curves that keep their order: the best must survive, at a third of the epochs or less."""
-    study = optuna.create_study(direction="maximize", pruner=halving(1))
-    qualities = np.random.default_rng(0).permutation(60) / 60
-    epochs = 0
-    for quality in qualities:
-        trial = study.ask()
-        for epoch in range(1, 28):
-            epochs += 1
-            if epoch in rungs(1, 27):
-                trial.report(quality - 1 / epoch, epoch)
-                if trial.should_prune():
-                    break
-        study.tell(trial, quality)
-    assert study.best_value == pytest.approx(qualities.max())
-    assert epochs < 60 * 27 / 3

@@ -1,0 +1,1 @@
+"""Early stopping: which trials are not worth their remaining epochs."""

@@ -1,0 +1,257 @@
+"""The contract of early stopping on curves that keep their order, and what each policy adds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from registry.errors import TaskError
+from retrain.search.asking import FINISH, FINISHES, ORIGIN
+from retrain.search.journal import open_study
+from retrain.search.stopping.base import Allowance, Stopping, report, reported
+from retrain.search.stopping.catalogue import STOPPING, stopping_named
+from retrain.search.stopping.hyperband import Hyperband
+from retrain.search.tally import enqueue_finish, is_spent, recover
+
+EPOCHS, TRIALS = 27, 60
+ALLOWANCE = Allowance(1, EPOCHS, trials=TRIALS)
+QUALITIES = tuple((np.random.default_rng(0).permutation(TRIALS) / TRIALS).tolist())
+every_policy = pytest.mark.parametrize("policy", STOPPING, ids=lambda policy: policy.name)
+savers = pytest.mark.parametrize("policy", [one for one in STOPPING if one.name != "none"], ids=lambda one: one.name)
+
+
+def rising(quality: float, epoch: int) -> float:
+    """A curve that approaches its quality; those of other qualities never cross it."""
+    return quality - 1 / epoch
+
+
+class Bench:
+    """A study of synthetic curves, asked and told as workers do it."""
+
+    def __init__(self, study: optuna.Study, policy: Stopping, qualities: Sequence[float] = QUALITIES) -> None:
+        self.study, self.policy, self.left = study, policy, list(qualities)
+        self.curve: Callable[[float, int], float] = rising
+        self.epochs = 0
+
+    def begin(self, **marks: object) -> tuple[optuna.Trial, float]:
+        """A trial that is due, or one of the next quality."""
+        due = self.policy.due(self.study)
+        if due is not None:
+            enqueue_finish(self.study, due)
+        elif not self.study.get_trials(states=(TrialState.WAITING,)):
+            self.study.enqueue_trial({"quality": self.left.pop(0)}, user_attrs=marks)
+        trial = self.study.ask()
+        return trial, trial.suggest_float("quality", -1, 1)
+
+    def epoch(self, trial: optuna.Trial, quality: float, epoch: int) -> bool:
+        """Train an epoch and tell; whether the trial has ended."""
+        self.epochs += 1
+        score = self.curve(quality, epoch)
+        if self.policy.watches(epoch):
+            report(self.study, trial, epoch, score)
+            if self.policy.should_stop(self.study, trial, epoch):
+                self.study.tell(trial, state=TrialState.PRUNED)
+                return True
+        if epoch == EPOCHS:
+            self.study.tell(trial, [score] * len(self.study.directions))
+        return epoch == EPOCHS
+
+    def train(self, **marks: object) -> optuna.trial.FrozenTrial:
+        """One trial, from its beginning to its end."""
+        trial, quality = self.begin(**marks)
+        for epoch in range(1, EPOCHS + 1):
+            if self.epoch(trial, quality, epoch):
+                break
+        return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def spend(self) -> None:
+        """Trials until the budget of trials is spent."""
+        while sum(map(is_spent, self.study.get_trials(deepcopy=False))) < TRIALS and self.left:
+            self.train()
+
+    @property
+    def finished(self) -> list[float]:
+        """The qualities of the trials that were trained to their end."""
+        return [one.params["quality"] for one in self.study.get_trials(states=(TrialState.COMPLETE,))]
+
+    @property
+    def tried(self) -> list[float]:
+        """The qualities of all trials."""
+        return [one.params["quality"] for one in self.study.get_trials() if one.params]
+
+
+def bench(policy: type[Stopping], qualities: Sequence[float] = QUALITIES) -> Bench:
+    return Bench(optuna.create_study(direction="maximize"), policy(ALLOWANCE), qualities)
+
+
+@savers
+def test_the_best_survives_and_epochs_are_saved(policy: type[Stopping]) -> None:
+    run = bench(policy)
+    run.spend()
+    assert max(run.finished) == max(run.tried)
+    assert len(run.finished) < TRIALS / 2
+    assert run.epochs < 0.6 * TRIALS * EPOCHS
+
+
+def test_none_stops_nothing_and_reports_nothing() -> None:
+    run = bench(stopping_named("none"))
+    run.spend()
+    assert sorted(run.finished) == sorted(QUALITIES)
+    assert not any(reported(one) for one in run.study.trials)
+
+
+@every_policy
+def test_several_at_a_time(policy: type[Stopping]) -> None:
+    """Three trials that train by turns: whoever looks sees the others half-way."""
+    run = bench(policy)
+    running: list[tuple[optuna.Trial, float, int]] = []
+    while run.left or running:
+        while len(running) < 3 and run.left:
+            running.append((*run.begin(), 1))
+        going = [
+            (trial, quality, epoch + 1) for trial, quality, epoch in running if not run.epoch(trial, quality, epoch)
+        ]
+        running = going
+    assert max(run.finished) == max(run.tried)
+    assert all(one.state.is_finished() for one in run.study.trials)
+
+
+@every_policy
+def test_a_minimised_score_is_judged_the_other_way_round(policy: type[Stopping]) -> None:
+    up, down = bench(policy), Bench(optuna.create_study(direction="minimize"), policy(ALLOWANCE))
+    down.curve = lambda quality, epoch: -rising(quality, epoch)
+    up.spend()
+    down.spend()
+    assert [one.state for one in up.study.trials] == [one.state for one in down.study.trials]
+
+
+@every_policy
+def test_several_objectives_are_stopped_alike(policy: type[Stopping]) -> None:
+    """Optuna's own pruners refuse such a study; the first objective is the score."""
+    one, two = bench(policy), Bench(optuna.create_study(directions=["maximize", "minimize"]), policy(ALLOWANCE))
+    one.spend()
+    two.spend()
+    assert [trial.state for trial in one.study.trials] == [trial.state for trial in two.study.trials]
+
+
+@every_policy
+def test_goes_on_where_another_process_stopped(policy: type[Stopping], tmp_path: Path) -> None:
+    """All that a policy knows is in the journal: with a new one for every trial, the same is stopped."""
+    whole = bench(policy)
+    whole.spend()
+    parts = Bench(open_study(tmp_path, greater_is_better=True), policy(ALLOWANCE))
+    while sum(map(is_spent, parts.study.get_trials(deepcopy=False))) < TRIALS and parts.left:
+        parts.study, parts.policy = open_study(tmp_path, greater_is_better=True), policy(ALLOWANCE)
+        for _ in range(10):
+            if sum(map(is_spent, parts.study.get_trials(deepcopy=False))) < TRIALS:
+                parts.train()
+    assert [one.state for one in parts.study.trials] == [one.state for one in whole.study.trials]
+
+
+@savers
+def test_scores_that_are_no_numbers_are_stopped_and_harm_nobody(policy: type[Stopping]) -> None:
+    run = bench(policy)
+    run.curve = lambda quality, epoch: math.nan if quality < 0.3 else rising(quality, epoch)
+    run.spend()
+    assert max(run.finished) == max(run.tried)
+    assert min(run.finished) >= 0.3
+    only = bench(policy, [0.1] * 5)
+    only.curve = lambda quality, epoch: math.nan
+    assert {only.train().state for _ in range(5)} == {TrialState.PRUNED}
+
+
+def test_a_fresh_candidate_passes_the_first_look() -> None:
+    """A prior's networks have learnt already."""
+    run = bench(stopping_named("asha"), [0.9, 0.9, 0.1, 0.1])
+    run.train(origin="prior")
+    run.train(origin="prior")
+    ends = {origin: max(reported(run.train(origin=origin))) for origin in ("fresh", "sampled")}
+    assert ends == {"fresh": 3, "sampled": 1}
+
+
+def test_halving_decides_as_optuna_does() -> None:
+    """On curves that cross, too."""
+    rng = np.random.default_rng(1)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    ours, theirs = (optuna.create_study(direction="maximize", pruner=pruner) for _ in range(2))
+    policy = stopping_named("asha")(ALLOWANCE)
+    for _ in range(200):
+        one, other = ours.ask(), theirs.ask()
+        for epoch in ALLOWANCE.rungs:
+            score = rng.random()
+            report(ours, one, epoch, score)
+            other.report(score, epoch)
+            stop = policy.should_stop(ours, one, epoch)
+            assert stop == other.should_prune()
+            if stop:
+                break
+        states = TrialState.PRUNED if stop else TrialState.COMPLETE
+        ours.tell(one, None if stop else score, states)
+        theirs.tell(other, None if stop else score, states)
+
+
+def test_hyperband_spreads_trials_over_its_brackets() -> None:
+    policy = Hyperband(ALLOWANCE)
+    counts = np.bincount([policy.bracket(number) for number in range(5_300)])
+    assert policy.shares == (27, 12, 6, 4)
+    assert counts / counts.sum() == pytest.approx(np.array(policy.shares) / sum(policy.shares), abs=0.03)
+
+
+def test_a_screen_comes_first_and_the_best_are_finished_best_first() -> None:
+    run = bench(stopping_named("screen"))
+    run.spend()
+    trials = run.study.trials
+    screened = [one for one in trials if FINISHES not in one.user_attrs]
+    finished = [one for one in trials if FINISHES in one.user_attrs]
+    assert [one.number for one in trials] == [one.number for one in [*screened, *finished]]
+    assert (len(screened), len(finished)) == (50, 10)
+    assert [one.params["quality"] for one in finished] == sorted(QUALITIES[:50], reverse=True)[:10]
+    assert all(max(reported(one)) == 1 for one in screened)
+    assert all(trials[one.user_attrs[FINISHES]].params == one.params for one in finished)
+
+
+def test_a_screen_takes_half_of_the_epochs() -> None:
+    run = Bench(optuna.create_study(direction="maximize"), stopping_named("screen")(Allowance(1, EPOCHS, epochs=40)))
+    origins = [run.train().user_attrs.get(ORIGIN, "sampled") for _ in range(22)]
+    assert origins == ["sampled"] * 20 + [FINISH] * 2
+
+
+def test_a_finish_that_was_interrupted_is_enqueued_once_more(tmp_path: Path) -> None:
+    study = open_study(tmp_path, greater_is_better=True)
+    run = Bench(study, stopping_named("screen")(Allowance(1, EPOCHS, trials=5)))
+    for _ in range(4):
+        run.train()
+    trial, _ = run.begin()
+    best = trial.user_attrs[FINISHES]
+    trial.set_user_attr("run", {"pid": 1, "key": ""})
+    recover(study, tmp_path)
+    assert run.policy.due(study) is None
+    assert run.train().user_attrs[FINISHES] == best
+    assert run.policy.due(study) not in (None, best)
+
+
+def test_extrapolation_spares_a_late_starter() -> None:
+    """Where some curves were seen to rise late, one that is far behind after three epochs is given its time."""
+
+    def curve(quality: float, epoch: int) -> float:
+        late = round(quality * 100) % 2
+        return quality - (2 / epoch**0.5 if late else 1 / epoch)
+
+    stopped = {}
+    for name in ("curve", "asha"):
+        run = bench(stopping_named(name), [0.20, 0.21, 0.24, 0.25, 0.28, 0.29, 0.30, 0.31, 0.10, 0.95])
+        run.curve = curve
+        stopped[name] = [run.train().state for _ in range(10)][-2:]
+    assert stopped == {"curve": [TrialState.PRUNED, TrialState.COMPLETE], "asha": [TrialState.PRUNED] * 2}
+
+
+def test_names_are_known() -> None:
+    assert [stopping_named(one.name) for one in STOPPING] == list(STOPPING)
+    with pytest.raises(TaskError, match=r"unknown stopping policy 'ahsa'.*did you mean 'asha'"):
+        stopping_named("ahsa")
