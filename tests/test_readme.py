@@ -68,6 +68,16 @@ def test_lines_are_no_wider_than_the_code() -> None:
     assert wide == []
 
 
+def test_the_strategy_passes_the_contract(example: Example) -> None:
+    from tests.retrain import test_strategies as contract
+
+    greedy = example("strategy").Greedy
+    contract.test_draws_new_candidates_of_the_space(greedy)
+    contract.test_is_the_same_by_seed(greedy)
+    contract.test_takes_the_queue_first(greedy)
+    contract.test_finds_what_random_search_does_not(greedy)
+
+
 def test_the_family_passes_the_contract(example: Example, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from retrain.families import catalogue
     from tests.retrain import test_families as contract

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -115,11 +116,15 @@ class Real:
         """Clipped and rounded; none for what is no number."""
         return self._round(float(value)) if _is_number(value) else None
 
-    def grid(self) -> tuple[float, ...]:
-        """`LEVELS` points, equally far from one another."""
+    @cached_property
+    def _points(self) -> tuple[float, ...]:
         low, high = self._scaled(self.low), self._scaled(self.high)
         points = (low + (high - low) * place / (LEVELS - 1) for place in range(LEVELS))
         return tuple(dict.fromkeys(self._round(math.exp(one) if self.log else one) for one in points))
+
+    def grid(self) -> tuple[float, ...]:
+        """`LEVELS` points, equally far from one another."""
+        return self._points
 
     def share(self, value: float) -> float:
         """The place of a value between `low` (0) and `high` (1), by its logarithm where draws are; `low` is below
