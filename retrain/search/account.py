@@ -41,8 +41,8 @@ def account(
 
 
 def source(result: Result, trials: Mapping[int, FrozenTrial]) -> Origin:
-    """Where a trial's candidate comes from: one that was finished after a screening was in the portfolio, or handed down
-    by the prior, if it was so when it was screened. Others stay `finish`: they are no random draws of their own."""
+    """Where a trial's candidate comes from: one that was finished after a screening was in the portfolio, or handed
+    down by the prior, if it was so when it was screened. Others stay `finish`: no random draws of their own."""
     trial = trials.get(result.number)
     first = trials.get(trial.user_attrs[FINISHES]) if trial is not None and FINISHES in trial.user_attrs else None
     if first is None or origin_of(first) not in ("portfolio", "prior"):
