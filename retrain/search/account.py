@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import optuna
@@ -10,11 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.families.catalogue import family_named
+from retrain.search.asking import FINISHES
 from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
-from retrain.search.plan import Plan, Result
+from retrain.search.plan import Origin, Plan, Result
 from retrain.search.portfolio import portfolio
-from retrain.search.tally import RUN
+from retrain.search.tally import RUN, origin_of
 from retrain.trials import Searched, Tried
 
 
@@ -29,7 +30,7 @@ def account(
         strategy=plan.strategy,
         families=plan.families,
         workers=plan.workers,
-        tried=tuple(_tried(result, result.number in chosen) for result in results),
+        tried=tuple(_tried(result, source(result, trials), result.number in chosen) for result in results),
         failed=sum(map(_failed, trials.values())),
         wall=covered_seconds(spans),
         busy=sum(one.seconds for one in results),
@@ -43,6 +44,16 @@ def account(
         if plan.limits.latency_ms is None
         else sum(not plan.limits.allows_latency(one.row_ms) for one in results),
     )
+
+
+def source(result: Result, trials: Mapping[int, FrozenTrial]) -> Origin:
+    """Where a trial's candidate comes from: one that was finished after a screening was in the portfolio, or handed
+    down by the prior, if it was so when it was screened. Others stay `finish`: no random draws of their own."""
+    trial = trials.get(result.number)
+    first = trials.get(trial.user_attrs[FINISHES]) if trial is not None and FINISHES in trial.user_attrs else None
+    if first is None or origin_of(first) not in ("portfolio", "prior"):
+        return result.origin
+    return origin_of(first)
 
 
 def architecture(candidate: Candidate) -> str:
@@ -74,11 +85,11 @@ def _failed(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and RUN in trial.user_attrs
 
 
-def _tried(result: Result, chosen: bool) -> Tried:
+def _tried(result: Result, origin: Origin, chosen: bool) -> Tried:
     return Tried(
         number=result.number,
         score=result.score,
-        origin=result.origin,
+        origin=origin,
         complete=result.state == "complete",
         chosen=chosen,
         cpu=result.cpu,

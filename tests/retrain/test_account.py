@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 
 from retrain.families.embeddings import InputEncoder
 from retrain.families.mlp import MlpNet
-from retrain.search.account import account, architecture, covered_seconds
+from retrain.search.account import account, architecture, covered_seconds, source
 from retrain.search.footprint import single_row_ms
 from retrain.search.importance import LEAST_TRIALS, importances
 from retrain.search.plan import Layout, Plan, Result
 from retrain.search.portfolio import portfolio
 from retrain.search.strategies.random_search import RandomSearch
-from retrain.search.tally import DIVERGED, RUN
+from retrain.search.tally import DIVERGED, ORIGIN, RUN, enqueue_finish
 from retrain.training import Rows
 
 NOON = datetime(2024, 1, 1, 12)
@@ -105,6 +105,24 @@ def test_an_account_counts_failures_novelties_and_overlap() -> None:
     assert [one.number for one in found.chosen] == [2]
     assert found.counts() == {"complete": 3, "pruned": 0, "failed": 2}
     assert found.importances.reason == "3 trials ended, at least 10 are needed"
+
+
+def test_what_is_finished_came_from_where_it_was_screened() -> None:
+    study = optuna.create_study(direction="maximize")
+    for marks in ({ORIGIN: "portfolio"}, {}):
+        study.enqueue_trial({}, user_attrs=marks)
+    for screened in range(2):
+        study.tell(study.ask(), state=TrialState.PRUNED)
+        enqueue_finish(study, screened)
+    study.tell(study.ask(), 0.5)
+    study.tell(study.ask(), 0.5)
+    trials = {trial.number: trial for trial in study.trials}
+    result = Result(
+        number=2, candidate=portfolio(PLAN.space)[0], origin="finish", state="complete", score=0.5, best_epoch=1,
+        history=(0.5,), seed=0, seconds=1.0, ending="finished",
+    )  # fmt: skip
+    found = [source(result.model_copy(update={"number": number}), trials) for number in (2, 3)]
+    assert found == ["portfolio", "finish"]
 
 
 def test_an_architecture_is_free_of_its_training() -> None:

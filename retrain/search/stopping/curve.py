@@ -33,7 +33,7 @@ class Extrapolation(Stopping):
 
     A curve is a final score less falling powers of the epochs, a Bayesian linear model; its prior is what the curves of
     the trials that were trained to their end have in common. Unlike Domhan et al., who fit eleven families to each
-    curve by MCMC without any memory of other curves, it costs less than a millisecond.
+    curve by MCMC without any memory of other curves, it costs a millisecond or two.
     """
 
     name: ClassVar[str] = "curve"
