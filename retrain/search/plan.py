@@ -60,7 +60,7 @@ class Layout(Frozen):
 
 class Plan(Frozen):
     """One study: the task as workers need it, its space and its budget; `deadline` is a reading of `time.monotonic`,
-    `seconds` is what all trials together may take, those of former sessions included."""
+    `seconds` is what all trials together may take, those of former sessions included; None: no end."""
 
     problem: Problem
     metric: str
@@ -73,7 +73,7 @@ class Plan(Frozen):
     deadline: float
     seed: int
     stopping: str = "asha"
-    seconds: float = math.inf
+    seconds: float | None = None
     layout: Layout
     d_out: int
     centre: float = 0.0
@@ -97,7 +97,9 @@ class Plan(Frozen):
     def allowance(self) -> Allowance:
         """What early stopping knows of the budget."""
         first = first_rung(self.rows // max(batch_sizes(self.rows)), self.max_epochs)
-        return Allowance(first, self.max_epochs, trials=self.trials, seconds=self.seconds)
+        return Allowance(
+            first, self.max_epochs, trials=self.trials, seconds=math.inf if self.seconds is None else self.seconds
+        )
 
     @property
     def greater_is_better(self) -> bool:

@@ -56,7 +56,7 @@ def obeys(candidate: Candidate) -> bool:
     )
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", [one for one in STRATEGIES if not one.needs], ids=lambda strategy: strategy.name)
 def test_every_strategy_obeys_without_knowing(strategy: type[Strategy]) -> None:
     space = space_of(KNOWN)
     study, keys = optuna.create_study(direction="maximize", sampler=strategy.sampler(space, 0)), []

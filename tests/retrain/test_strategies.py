@@ -11,6 +11,7 @@ import optuna
 import pytest
 import torch
 
+from registry.choices import Preference
 from registry.errors import TaskError
 from retrain.batches import Rows
 from retrain.families.base import Candidate
@@ -162,6 +163,15 @@ def test_a_supernet_proposes_cells_that_are_told_apart(strategy: type[WeightShar
     assert {one.family for one in cells} == {"cell"}
     assert len({tuple(one.choices[edge] for edge in EDGES) for one in cells}) == 5
     assert all(CELLS.fit(one, {}) == one for one in cells)
+
+
+def test_a_supernet_proposes_no_operation_that_a_user_ruled_out() -> None:
+    ruled = {"edge_0_1": Preference(only=("skip", "wide")), "activation": Preference(never=("relu",))}
+    space = replace(SearchSpace.of(("cell",), 2_000, 9, "binary", choices=ruled), workshop=a_workshop(2.0))
+    chosen = OneShot(space, np.random.default_rng(0))
+    found = [chosen.ask().candidate for _ in range(12)]
+    assert {one.text("edge_0_1") for one in found} <= {"skip", "wide"}
+    assert "relu" not in {one.text("activation") for one in found}
 
 
 @pytest.mark.parametrize("strategy", SHARING, ids=lambda strategy: strategy.name)

@@ -19,7 +19,7 @@ from retrain.families.cell import EDGES, OPERATIONS, canonical_cell
 from retrain.families.parameters import Choice
 from retrain.families.supernet import PLACES, Mixture
 from retrain.families.wiring import NONE
-from retrain.search.geometry import Space
+from retrain.search.geometry import Space, levels
 from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import AskTell, Proposal, Seen
@@ -78,9 +78,10 @@ class WeightSharing(AskTell):
         """The next cell of the ranking, trained on its own: first as the defaults have it, then in other ways."""
         if self._ranked is None:
             self.prepare()
-        if self._ranked:
-            first = self._best is None
-            return Proposal(self._dressed(self._ranked.pop(0), self.template if first else self._drawn()))
+        while self._ranked:
+            dressed = self._dressed(self._ranked.pop(0), self.template if self._best is None else self._drawn())
+            if dressed is not None:
+                return Proposal(dressed)
         if self._best is None:
             return Proposal(self.space.sample(self.rng))
         return Proposal(self.space.mutate(self._best.candidate, self.rng), self._best.number)
@@ -103,8 +104,10 @@ class WeightSharing(AskTell):
             if drawn.family == FAMILY:
                 return drawn
 
-    def _dressed(self, cell: Cell, candidate: Candidate) -> Candidate:
-        return candidate.model_copy(update={"choices": {**candidate.choices, **dict(zip(EDGES, cell, strict=True))}})
+    def _dressed(self, cell: Cell, candidate: Candidate) -> Candidate | None:
+        """The cell under a candidate's template; None where a user ruled one of its operations out."""
+        choices = {**candidate.choices, **dict(zip(EDGES, cell, strict=True))}
+        return self.space.fit(candidate.model_copy(update={"choices": choices}), DEFAULTS)
 
 
 class Shared:
@@ -167,8 +170,13 @@ class Shared:
 
 
 def _fitted(space: Space, own: dict[str, Choice]) -> Candidate:
-    fitted = space.fit(Candidate(family=FAMILY, choices=own), DEFAULTS)
-    assert fitted is not None  # every dimension has a default
+    """The defaults, or where a user ruled one of them out, what comes first in their place."""
+    possible = {one.name: levels(one)[0] for _, one in space.parameters(FAMILY)}
+    known = {name: value for name, value in DEFAULTS.items() if name in possible}
+    fitted = space.fit(Candidate(family=FAMILY, choices=own), known) or space.fit(
+        Candidate(family=FAMILY, choices=own), possible
+    )
+    assert fitted is not None  # the first value of every dimension is in it
     return fitted
 
 
