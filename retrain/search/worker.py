@@ -82,6 +82,7 @@ class Worker:
         self.space = replace(self.plan.space, workshop=self.workshop)
         self.elders = prior_members(folder)
         self.durations: list[float] = []
+        self.prepared = False
         self.stopping = stopping_named(self.plan.stopping)(self.plan.allowance)
         costs = len(self.plan.objectives) - 1
         self.study = open_study(folder, greater_is_better=self.plan.greater_is_better, costs=costs)
@@ -98,12 +99,22 @@ class Worker:
 
     def run(self) -> None:
         """Trial after trial, until the budget is spent."""
-        if isinstance(self.study.sampler, AskTellSampler):
-            self.study.sampler.strategy.prepare()
-        while self._worth_starting() and (asked := self._ask()) is not None:
+        while self._worth_starting():
+            self._prepare()
+            if (asked := self._ask()) is None:
+                break
             start = time.monotonic()
             self._try(*asked, start)
             self.durations.append(time.monotonic() - start)
+
+    def _prepare(self) -> None:
+        """Let the strategy do what takes long, once, when no candidate waits in the queue: those come first, so that
+        there is a model however little time is left."""
+        if self.prepared or not isinstance(self.study.sampler, AskTellSampler):
+            return
+        if all(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False)):
+            self.prepared = True
+            self.study.sampler.strategy.prepare()
 
     def _worth_starting(self) -> bool:
         """A trial that meets the deadline keeps its best epoch, so half of the usual time is worth a start."""
