@@ -92,16 +92,6 @@ def test_a_screen_is_followed_by_whole_trainings(tmp_path: Path) -> None:
     assert {one.seed for one in ranked(results, greater_is_better=True)} >= {one.seed for one in finished}
 
 
-def test_a_search_that_extrapolates_stops_some(tmp_path: Path) -> None:
-    """Every epoch from the first rung on is reported, and judged."""
-    task = small_task(stopping="curve", max_epochs=9)
-    _, study = Session(task, tmp_path, Budget(time.monotonic(), 12, 90.0, 0), None, silent).run(make_frame(ROWS))
-    results = plans.read_results(tmp_path)
-    assert {one.state for one in results} == {"complete", "pruned"}
-    trials = study.get_trials(deepcopy=False)
-    assert all(len(trials[one.number].intermediate_values) == len(one.history) for one in results)
-
-
 def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:
     task, frame, killed = small_task(), make_frame(ROWS), []
 
