@@ -120,8 +120,9 @@ class Plan(Frozen):
 
 
 class Result(Frozen):
-    """A finished trial. `history` is the score after each epoch; `inherited`: it began from a prior's weights; `cpu`
-    are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its network costs.
+    """A finished trial. `history` is the score after each epoch; `inherited`: it began from the weights of a prior or
+    of its parent; `cpu` are CPU-seconds; `parameters` and `latency_ms` (one row, by torch on one thread) are what its
+    network costs.
     `served_ms` is that in the serving runtime, measured only where torch is above the task's limit.
     `values` are what a study of several objectives is told; empty: the score alone."""
 

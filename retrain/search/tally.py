@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
-from retrain.search.asking import FINISH, FINISHES, ORIGIN
+from retrain.search.asking import FINISH, FINISHES, ORIGIN, PARENT
+from retrain.search.geometry import Space
 from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
-from retrain.search.space import SearchSpace
 from retrain.search.warm import guard_fires
 
 RUN = "run"
@@ -21,6 +21,8 @@ RUN = "run"
 DIVERGED = "diverged"
 REFUSED = "refused"
 INHERIT = "inherit"
+BEGUN_WITH = (INHERIT, PARENT)
+"""Whose weights a trial begins with: a trial that is run again begins with the same."""
 RETRIED = "retried"
 ASKING, WORKING = "asking.lock", "working.lock"
 """Held by a worker while it asks for a trial; held by all workers, shared, as long as they live."""
@@ -56,7 +58,7 @@ def guard(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> bool:
 
 
 def enqueue(
-    study: optuna.Study, space: SearchSpace, candidate: Candidate, origin: Origin, *, member: str | None = None
+    study: optuna.Study, space: Space, candidate: Candidate, origin: Origin, *, member: str | None = None
 ) -> None:
     """Put a candidate of the space into the queue. `member` names the prior's weights it may inherit."""
     marks = {ORIGIN: origin, **({INHERIT: member} if member is not None else {})}
@@ -66,8 +68,8 @@ def enqueue(
 def enqueue_finish(study: optuna.Study, number: int) -> None:
     """Put a trial that was screened into the queue again, to be trained to its end."""
     trial = study.get_trials(deepcopy=False)[number]
-    kept = {INHERIT: trial.user_attrs[INHERIT]} if INHERIT in trial.user_attrs else {}
-    study.enqueue_trial(trial.params, user_attrs={ORIGIN: FINISH, FINISHES: number, **kept})
+    begun = {key: trial.user_attrs[key] for key in BEGUN_WITH if key in trial.user_attrs}
+    study.enqueue_trial(trial.params, user_attrs={ORIGIN: FINISH, FINISHES: number, **begun})
 
 
 def tell(study: optuna.Study, result: Result) -> None:
@@ -100,5 +102,6 @@ def _settle(study: optuna.Study, folder: Path, trial: FrozenTrial, *, suspect: b
     study.tell(trial.number, state=TrialState.FAIL)
     params = trial.params if RUN in trial.user_attrs else trial.system_attrs.get("fixed_params")
     if params and not (suspect and RETRIED in trial.user_attrs):
-        marks = {key: trial.user_attrs[key] for key in (ORIGIN, INHERIT, FINISHES, RETRIED) if key in trial.user_attrs}
+        kept = (ORIGIN, *BEGUN_WITH, FINISHES, RETRIED)
+        marks = {key: trial.user_attrs[key] for key in kept if key in trial.user_attrs}
         study.enqueue_trial(params, user_attrs={**marks, **({RETRIED: True} if suspect else {})})

@@ -66,7 +66,7 @@ class Worker:
     """The loop of one process."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self.folder = folder
+        self.folder, self.number = folder, number
         self.plan = plans.read_plan(folder)
         self.begin = time.monotonic()
         self.deadline = max(self.plan.deadline, self.begin + LEAST_SECONDS)
@@ -108,11 +108,11 @@ class Worker:
             self.durations.append(time.monotonic() - start)
 
     def _prepare(self) -> None:
-        """Let the strategy do what takes long, once, when no candidate waits in the queue: those come first, so that
-        there is a model however little time is left."""
+        """Let the strategy do what takes long, once, when the queue has no candidate left for this worker: those come
+        first, so that there is a model however little time is left. No lock is held meanwhile."""
         if self.prepared or not isinstance(self.study.sampler, AskTellSampler):
             return
-        if all(trial.state != TrialState.WAITING for trial in self.study.get_trials(deepcopy=False)):
+        if len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))) <= self.number:
             self.prepared = True
             self.study.sampler.strategy.prepare()
 

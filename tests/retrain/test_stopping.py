@@ -12,12 +12,12 @@ import pytest
 from optuna.trial import TrialState
 
 from registry.errors import TaskError
-from retrain.search.asking import FINISH, FINISHES, ORIGIN
+from retrain.search.asking import FINISH, FINISHES, ORIGIN, PARENT
 from retrain.search.journal import open_study
 from retrain.search.stopping.base import Allowance, Stopping, report, reported
 from retrain.search.stopping.catalogue import STOPPING, stopping_named
 from retrain.search.stopping.hyperband import Hyperband
-from retrain.search.tally import enqueue_finish, is_spent, recover
+from retrain.search.tally import INHERIT, RUN, enqueue_finish, is_spent, recover
 
 EPOCHS, TRIALS = 27, 60
 ALLOWANCE = Allowance(1, EPOCHS, trials=TRIALS)
@@ -255,3 +255,20 @@ def test_names_are_known() -> None:
     assert [stopping_named(one.name) for one in STOPPING] == list(STOPPING)
     with pytest.raises(TaskError, match=r"unknown stopping policy 'ahsa'.*did you mean 'asha'"):
         stopping_named("ahsa")
+
+
+def test_a_trial_that_is_run_again_begins_with_the_same_weights(tmp_path: Path) -> None:
+    """A finish of a screened child, and a trial whose worker died, keep parent and elder."""
+    study = optuna.create_study()
+    begun = {INHERIT: "member0.", PARENT: 3}
+    for _ in range(2):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        for name, value in {**begun, RUN: {"pid": 1, "key": "k"}}.items():
+            trial.set_user_attr(name, value)
+    study.tell(0, state=TrialState.PRUNED)
+    enqueue_finish(study, 0)
+    recover(study, tmp_path)
+    waiting = study.get_trials(states=(TrialState.WAITING,))
+    assert len(waiting) == 2
+    assert all(one.user_attrs[name] == value for one in waiting for name, value in begun.items())
