@@ -14,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from retrain.families import cell
 from retrain.families.base import Candidate
+from retrain.families.cell import Cells
 from retrain.families.parameters import Option, Parameter, Real, Whole
 from retrain.search.geometry import Space
 
 Curve = npt.NDArray[np.float64]
 OPERATIONS = ("none", "skip", "conv1x1", "conv3x3", "avgpool")
-EDGES = ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")
+AS_OURS = dict(zip(OPERATIONS, cell.OPERATIONS, strict=True))
 PROXIES = ("synflow", "naswot", "params_M", "flops_M")
 
 
@@ -43,6 +45,7 @@ class TableSpace(Space):
     found: Callable[[int], Found]
     keys: Sequence[str] = ()
     training_free: npt.NDArray[np.float64] | None = None
+    encoded: Callable[[Candidate], Sequence[int]] | None = None
     curves: npt.NDArray[np.float64] | None = None
     best: float = float("nan")
     worst: float = float("nan")
@@ -67,6 +70,10 @@ class TableSpace(Space):
             return np.empty(0)
         return np.asarray(self.training_free[self.look(candidate)], dtype=np.float64)
 
+    def paths(self, candidate: Candidate) -> npt.NDArray[np.float64]:
+        """The paths of a cell."""
+        return np.asarray(self.encoded(candidate) if self.encoded else (), dtype=np.float64)
+
     def train(self, candidate: Candidate) -> Found:
         """The answer."""
         return self.found(self.look(candidate))
@@ -86,11 +93,12 @@ def nasbench201(folder: Path) -> TableSpace:
     finals = rows[["cifar10_test", "cifar100_test"]].to_numpy(dtype=np.float64)
     return TableSpace(
         "nasbench201",
-        tuple(Option(f"edge_{edge}", OPERATIONS) for edge in EDGES),
-        lambda one: places["".join(str(OPERATIONS.index(str(one.choices[f"edge_{edge}"]))) for edge in EDGES)],
+        tuple(Option(edge, OPERATIONS) for edge in cell.EDGES),
+        lambda one: places["".join(str(OPERATIONS.index(str(one.choices[edge]))) for edge in cell.EDGES)],
         lambda row: Found(float(score[row]), float(seconds[row]), tuple(finals[row])),
         keys=rows["canonical"].tolist(),
         training_free=free[list(PROXIES)].to_numpy(dtype=np.float64),
+        encoded=lambda one: Cells().path_encoding({edge: AS_OURS[str(one.choices[edge])] for edge in cell.EDGES}),
         best=float(finals[:, 0].max()),
         worst=float(np.median(finals[:, 0])),
     )

@@ -21,19 +21,21 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 
+from benchmarks import nas_tables
+from benchmarks.nas_tables import TableSpace
 from benchmarks.streams import MOMENT, START, task_of
 from benchmarks.streams_data import FILES, TARGET, StreamData, read
 from registry.bundle import ModelBundle
 from registry.task import TaskSpec
+from retrain.families.base import Candidate
 from retrain.search.asking import propose
 from retrain.search.progress import Progress
 from retrain.search.session import search
@@ -46,99 +48,22 @@ NEARLY = 0.002
 STREAMS = ("elec2", "gas_sensor", "keystroke", "noaa_weather", "chicago", "bike_sharing")
 
 
-@dataclass(frozen=True)
-class Point:
-    """A setting of a table."""
-
-    choices: tuple[int, ...]
-
-    @property
-    def key(self) -> str:
-        """Equal for equal settings."""
-        return repr(self.choices)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A task: a grid of `sizes`, or settings by number with places (m, d) in a unit cube; and the score of each."""
-
-    name: str
-    names: tuple[str, ...]
-    score: Callable[[Point], float]
-    sizes: tuple[int, ...] = ()
-    places: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-
-    def suggest(self, trial: optuna.Trial) -> Point:
-        """The setting that a sampler chooses; the nearest known one in a cube."""
-        if self.sizes:
-            asked = zip(self.names, self.sizes, strict=True)
-            return Point(tuple(trial.suggest_int(name, 0, size - 1) for name, size in asked))
-        place = [trial.suggest_float(name, 0.0, 1.0) for name in self.names]
-        return Point((int(((self.places - place) ** 2).sum(axis=1).argmin()),))
-
-    def params(self, point: Point) -> dict[str, float]:
-        """A setting as Optuna's parameters."""
-        values = point.choices if self.sizes else self.places[point.choices[0]].tolist()
-        return dict(zip(self.names, values, strict=True))
-
-    def sample(self, rng: np.random.Generator) -> Point:
-        """A setting at random."""
-        return Point(tuple(int(rng.integers(size)) for size in self.sizes or (len(self.places),)))
-
-
-def hpobench(folder: Path) -> list[Table]:
-    """Four sets, the mean of five seeds' validation accuracy."""
-    rows = pd.read_parquet(folder / "hpobench_nn.parquet")
-    names = tuple(name for name in rows if name.endswith("_idx"))
-    made = []
-    for name, part in rows.groupby("dataset", sort=True):
-        mean = part[[column for column in part if column.startswith("val_acc")]].mean(axis=1)
-        known = dict(zip(map(tuple, part[list(names)].to_numpy().tolist()), mean, strict=True))
-        made.append(_grid(f"hpobench {name}", names, known, tuple(int(part[one].max()) + 1 for one in names)))
-    return made
-
-
-def _grid(name: str, names: tuple[str, ...], known: Mapping[tuple[int, ...], float], sizes: tuple[int, ...]) -> Table:
-    return Table(name, names, lambda point: known[point.choices], sizes)
-
-
-def lcbench(folder: Path) -> list[Table]:
-    """Seventeen tasks, validation accuracy after 52 epochs; rates, sizes and decays by their logarithm."""
-    configs = pd.read_parquet(folder / "lcbench_surrogate_configs.parquet").sort_values("config")
-    numbers = configs.drop(columns="config").astype(float)
-    for name in ("batch_size", "learning_rate", "weight_decay", "max_units"):
-        numbers[name] = np.log(numbers[name])
-    places = ((numbers - numbers.min()) / (numbers.max() - numbers.min())).to_numpy()
-    curves = pd.read_parquet(folder / "lcbench_surrogate_curves.parquet")
-    made = []
-    for task, part in curves.groupby("task", sort=True):
-        ends = part.sort_values("config")["val_accuracy_curve"].map(lambda curve: float(curve[-1])).to_numpy()
-        made.append(_cube(f"lcbench {task}", tuple(numbers), ends, places))
-    return made
-
-
-def _cube(name: str, names: tuple[str, ...], ends: np.ndarray, places: np.ndarray) -> Table:
-    return Table(name, names, lambda point: float(ends[point.choices[0]]), places=places)
-
-
-def play(table: Table, seed: int, handed: Sequence[Point] = ()) -> list[tuple[Point, float]]:
+def play(table: TableSpace, seed: int, handed: Sequence[Candidate] = ()) -> list[tuple[Candidate, float]]:
     """A search of `BUDGET` trials on a table: settings in their order, with their scores."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize", sampler=strategy_named("tpe").sampler(seed))
-    space: Any = table
+    study = optuna.create_study(direction="maximize", sampler=strategy_named("tpe").sampler(table, seed))
     rng = np.random.default_rng(seed)
     for one in interleave(handed, [table.sample(rng) for _ in handed]):
-        enqueue(study, space, one, "prior" if one in handed else "fresh")  # type: ignore[arg-type]
-    tried: list[tuple[Point, float]] = []
+        enqueue(study, table, one, "prior" if one in handed else "fresh")
+    tried: list[tuple[Candidate, float]] = []
     while len(tried) < BUDGET:
-        trial, found = propose(study, space, {point.key for point, _ in tried})
-        point: Any = found
+        trial, point = propose(study, table, {table.canonical(one) for one, _ in tried})
         if origin_of(trial) == "prior" and guard(study.get_trials(deepcopy=False), greater_is_better=True):
             trial.set_user_attr(REFUSED, True)
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             continue
-        trial.set_user_attr(RUN, {"pid": 0, "key": point.key})
-        tried.append((point, table.score(point)))
+        trial.set_user_attr(RUN, {"pid": 0, "key": table.canonical(point)})
+        tried.append((point, table.train(point).score))
         study.tell(trial, tried[-1][1])
     return tried
 
@@ -150,7 +75,7 @@ def first(scores: Sequence[float], goal: float) -> float:
 
 def tables(home: Path, seeds: int) -> None:
     """Both tables, from every task to the next two."""
-    for tasks in (hpobench(home / "search"), lcbench(home / "search")):
+    for tasks in (nas_tables.hpobench(home / "search"), nas_tables.lcbench(home / "search")):
         ratios: dict[str, list[float]] = {"": [], ", nearly": []}
         against_all: dict[str, list[float]] = {name: [] for name in ratios}
         ends = []

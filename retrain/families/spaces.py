@@ -21,6 +21,8 @@ from retrain.families.table_operations import TABLE
 from retrain.families.wiring import SKIP, Wiring
 from retrain.image_source import ImageInput
 
+MODALITIES: dict[Reads, Modality] = {"table": TABLE, "image": IMAGE}
+
 
 class Space(PictureFamily):
     """A space of architectures for any modality: as a family it is one for tables, and one for images."""
@@ -89,14 +91,14 @@ class WiredSpace(Space):
             {f"{name} " if len(wirings) > 1 else "": one for name, one in wirings.items()}, template_caption(choices)
         )
 
-    def adjacency_encoding(self, choices: Mapping[str, Choice], modality: Modality = TABLE) -> tuple[int, ...]:
+    def adjacency_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...]:
         """One-hot, of the canonical graphs."""
-        return one_hot(self.graph_dimensions(modality), self.canonical(choices))
+        return one_hot(self.graph_dimensions(MODALITIES[reads]), self.canonical(choices))
 
-    def path_encoding(self, choices: Mapping[str, Choice], modality: Modality = TABLE) -> tuple[int, ...]:
+    def path_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...]:
         """Graph by graph, input by input: alike for isomorphic ones."""
         wirings = self.wirings(self.canonical(choices)).values()
-        return tuple(bit for one in wirings for bit in paths_of(one, self.alphabet(modality), self.longest))
+        return tuple(bit for one in wirings for bit in paths_of(one, self.alphabet(MODALITIES[reads]), self.longest))
 
 
 class CellSpace(WiredSpace):

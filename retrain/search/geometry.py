@@ -40,6 +40,11 @@ class Space(ABC):
         """A key that is equal for candidates which are the same network, trained alike."""
         return candidate.key
 
+    def paths(self, candidate: Candidate) -> Encoding:
+        """Which paths of operations a candidate's network has, as zeros and ones (p,), alike for isomorphic ones (White
+        et al. 2019); none for spaces without graphs."""
+        return np.empty(0)
+
     @property
     def screened(self) -> int:
         """How many candidates are worth a look without training before the first one is trained."""

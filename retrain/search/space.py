@@ -20,7 +20,7 @@ from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
-from retrain.search.geometry import FAMILY, Encoding, Space
+from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
 from retrain.training import Recipe
 
@@ -147,6 +147,23 @@ class SearchSpace(Space):
         """The candidate's key, its architecture written in the one way of its family."""
         family = next(one for one in self.families if one.name == candidate.family)
         return candidate.model_copy(update={"choices": family.canonical(candidate.choices)}).key
+
+    def paths(self, candidate: Candidate) -> Encoding:
+        """Those of each family in a place of its own."""
+        encoded = [
+            family.path_encoding(candidate.choices, self.reads) if family.name == candidate.family else [0] * width
+            for family, width in self._path_widths
+        ]
+        return np.asarray([bit for one in encoded for bit in one or ()], dtype=np.float64)
+
+    @cached_property
+    def _path_widths(self) -> list[tuple[Family, int]]:
+        """The families with graphs, and how many paths there are."""
+        out = []
+        for family in (one for one in self.families if one.name in self.names):
+            first = {one.name: levels(one)[0] for _, one in self.parameters(family.name)}
+            out.append((family, len(family.path_encoding(first, self.reads) or ())))
+        return [(family, width) for family, width in out if width]
 
     @property
     def screened(self) -> int:

@@ -13,7 +13,7 @@ from registry.task import Problem
 from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build
-from retrain.families.cost import parameters
+from retrain.families.cost import flops, parameters
 from retrain.families.supernet import Mixture, supernet
 from retrain.search.geometry import Encoding
 from retrain.search.plan import Layout
@@ -46,7 +46,8 @@ class Workshop:
         return supernet(candidate, len(self.layout.numeric), self.layout.cardinalities, self.d_out, self.layout.image)
 
     def proxies(self, candidate: Candidate) -> Encoding:
-        """Logarithm of the number of parameters, synflow, NASWOT (3,); minus infinity where one cannot be told."""
+        """Logarithms of the numbers of parameters and of operations for a row, synflow, NASWOT (4,); minus infinity
+        where one cannot be told."""
         if candidate.key not in self._known:
             self._known[candidate.key] = self._look(candidate)
         return self._known[candidate.key]
@@ -58,4 +59,5 @@ class Workshop:
         if self.layout.image is not None:
             ones[-1] = torch.full_like(shown[-1][:1], 255)
         network = self.network(candidate)
-        return np.asarray([math.log(parameters(network)), synflow(network, *ones), naswot(network, *shown)])
+        sizes = (parameters(network), flops(network, *(one[:1] for one in shown)))
+        return np.asarray([*map(math.log, sizes), synflow(network, *ones), naswot(network, *shown)])

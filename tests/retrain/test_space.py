@@ -8,6 +8,7 @@ import pytest
 
 from registry.errors import TaskError
 from retrain.families.base import Candidate
+from retrain.families.cell import EDGES
 from retrain.families.parameters import Option, Real, Whole
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
@@ -106,3 +107,24 @@ def test_dimensions_snap() -> None:
     assert Whole("w", 64, 384, step=64).snap(100) == 128
     assert Real("r", 0.1, 1.0).snap(0.5678) == 0.57
     assert Real("r", 0.1, 1.0).snap(float("nan")) is None
+
+
+def test_paths_of_graphs_have_a_place_of_their_own() -> None:
+    """Alike for isomorphic cells, none for what has no graph, and in images those of their own operations."""
+    space, rng = make_space(families=("mlp", "cell", "graph")), np.random.default_rng(0)
+    drawn = {name: make_space(families=(name,)).sample(rng) for name in ("mlp", "cell", "graph")}
+    paths = {name: space.paths(one) for name, one in drawn.items()}
+    assert {len(one) for one in paths.values()} == {84 + 780}
+    assert not paths["mlp"].any()
+    assert not paths["cell"][84:].any()
+    assert not paths["graph"][:84].any()
+    cells = [
+        Candidate(family="cell", choices={**drawn["cell"].choices, **dict(zip(EDGES, operations, strict=True))})
+        for operations in (
+            ("wide", "none", "skip", "none", "none", "narrow"),
+            ("skip", "none", "wide", "none", "none", "narrow"),
+        )
+    ]
+    assert (space.paths(cells[0]) == space.paths(cells[1])).all()
+    assert space.paths(cells[0]).sum() == 1
+    assert len(make_space(families=("graph",), reads="image").paths(drawn["graph"])) == 399

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrain.families.base import Candidate
 from retrain.search.geometry import Encoding, Space
 from retrain.search.strategies.guided import Guided
 
@@ -17,7 +18,8 @@ STEPS, BATCH, RATE, DECAY = 40, 64, 0.02, 1e-3
 
 
 class Bananas(Guided):
-    """An ensemble of predictors on path or one-hot encodings, Thompson samples over mutations of the best."""
+    """An ensemble of predictors on encodings of paths and of all other choices, Thompson samples over mutations of the
+    best."""
 
     name: ClassVar[str] = "bananas"
     paper: ClassVar[str] = "White, Neiswanger & Savani 2021"
@@ -25,6 +27,10 @@ class Bananas(Guided):
     def __init__(self, space: Space, rng: np.random.Generator) -> None:
         super().__init__(space, rng)
         self._networks: list[Tensor] | None = None
+
+    def place(self, candidate: Candidate) -> Encoding:
+        """Its choices, and the paths of its graph where it has one."""
+        return np.concatenate([super().place(candidate), self.space.paths(candidate)])
 
     def worth(self, places: Encoding) -> Encoding:
         """One draw for each candidate from its own normal distribution (independent Thompson sampling)."""

@@ -33,7 +33,6 @@ class Seen:
     number: int
     candidate: Candidate
     value: float
-    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def told(study: optuna.Study, space: Space, known: set[int]) -> Sequence[Seen]:
         known.add(trial.number)
         candidate, value = space.read(trial.params), _value(trial)
         if candidate is not None and value is not None:
-            out.append(Seen(trial.number, candidate, sign * value, trial.state == TrialState.COMPLETE))
+            out.append(Seen(trial.number, candidate, sign * value))
     return out
 
 
