@@ -24,7 +24,8 @@ MOST_UNREADABLE = 0.1
 
 def load_images(frame: pd.DataFrame, task: TaskSpec) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     """The rows whose image can be read, or is missing, the images conformed; and what was found. A frame without
-    images is given back as it is. Raises `TaskError` when two columns of them are declared."""
+    images is given back as it is. Their size and channels are looked up in all rows, as the columns' kinds are: what a
+    file's form is tells nothing of the labels. Raises `TaskError` when two columns of them are declared."""
     name = _image_name(frame, task)
     if name is None or not frame[name].notna().any():
         return frame, ()
