@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -43,6 +44,8 @@ from registry.watched import watched
 from retrain.checks import require
 from retrain.image_checks import load_images
 from retrain.members import read_members
+from retrain.representation import Representation
+from retrain.search.material import hash_frame
 from retrain.search.session import search
 from serving.app import create_app
 from tests.pictures import SEARCHED, WINDOW, bomb, digit_labels, digit_pixels, encoded, make_task, painted
@@ -264,3 +267,22 @@ def test_what_is_watched_are_numbers(bundle: ModelBundle) -> None:
     assert len(schema.of("numeric")) == COMPONENTS + 1
     assert schema.image is None
     assert watched(schema) is schema
+
+
+def test_hashing_images_takes_no_more_memory_than_they_do() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 20_000), dtype=np.uint8)
+    frame = pd.DataFrame({"photo": [one.tobytes() for one in pixels]})
+    tracemalloc.start()
+    found = hash_frame(frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels.nbytes / 4
+    assert hash_frame(frame.iloc[::-1]) != found
+    assert hash_frame(frame.copy()) == found
+
+
+def test_directions_that_hardly_vary_are_not_told() -> None:
+    features = np.random.default_rng(0).normal(size=(500, 3)) * (1, 1e-2, 1e-3)
+    told = Representation.fit(0, features).apply(features).std(axis=0)
+    np.testing.assert_allclose(told[:2], 1, atol=1e-3)
+    np.testing.assert_array_equal(told[2:], 0)
