@@ -30,7 +30,7 @@ def load_images(
     file's form is tells nothing of the labels; with `column` they are what it says. Raises `TaskError` when two columns
     of them are declared."""
     name = image_name(frame, task) if column is None else column.name
-    if name not in frame.columns or not frame[name].notna().any():
+    if name is None or name not in frame.columns or not frame[name].notna().any():
         return frame, ()
     try:
         column = column or image_column(frame[name].dropna(), name)
