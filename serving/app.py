@@ -187,6 +187,7 @@ def _state(slot: Slot, logbook: Logbook) -> dict[str, Any]:
         "registry": _word(slot.registry_error),
         "log": _word(logbook.fault),
         "log_backlog": logbook.backlog,
+        "images": _word(logbook.images),
         "shadow": logbook.shadow or None,
         "canary": None if slot.canary is None else {"version": slot.canary[0].version, "share": slot.canary[1]},
     }
@@ -211,6 +212,7 @@ def _gauges(slot: Slot, logbook: Logbook, counts: Counts) -> dict[str, float]:
         "everfit_ready": slot.current is not None,
         "everfit_registry_up": slot.registry_error is None,
         "everfit_log_up": logbook.fault is None,
+        "everfit_images_up": logbook.images is None,
         "everfit_log_backlog_records": logbook.backlog,
         "everfit_log_backlog_bytes": waiting.size,
         "everfit_swaps_total": slot.swaps,
