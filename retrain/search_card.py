@@ -12,7 +12,7 @@ from registry.energy import WATTS, watt_hours
 from registry.metrics import metrics_for
 from retrain.search_figures import SHOWN
 from retrain.story import Story
-from retrain.trials import LEAST_DRAWS, Importances, Searched, best_so_far, expected_best, random_draws
+from retrain.trials import Importances, Searched, best_so_far, expected_best, random_draws, why_no_draws
 
 PARETO = "pareto.png"
 SURE = 50
@@ -81,7 +81,7 @@ def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
 def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
     metric, draws = metrics_for(manifest.task.problem)[manifest.task.metric], random_draws(searched)
     if draws is None:
-        yield f"There is no comparison with random search: it needs {LEAST_DRAWS} trials from outside the portfolio."
+        yield f"There is no comparison with random search: {why_no_draws(searched)}."
         return
     count, better = len(searched.tried), metric.greater_is_better
     best = float(best_so_far(searched.ordered, greater_is_better=better)[-1])

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.families.catalogue import family_named
-from retrain.search.asking import FINISHES
+from retrain.search.asking import FINISH, FINISHES
 from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
 from retrain.search.plan import Origin, Plan, Result
@@ -95,4 +95,5 @@ def _tried(result: Result, origin: Origin, chosen: bool) -> Tried:
         cpu=result.cpu,
         parameters=result.parameters,
         latency_ms=result.latency_ms,
+        again=result.origin == FINISH,
     )

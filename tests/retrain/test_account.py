@@ -123,6 +123,9 @@ def test_what_is_finished_came_from_where_it_was_screened() -> None:
     )  # fmt: skip
     found = [source(result.model_copy(update={"number": number}), trials) for number in (2, 3)]
     assert found == ["portfolio", "finish"]
+    told = account(study, PLAN, [result, result.model_copy(update={"origin": "sampled"})], (), None)
+    assert [one.again for one in told.tried] == [True, False]
+    assert told.screened
 
 
 def test_an_architecture_is_free_of_its_training() -> None:

@@ -21,6 +21,7 @@ from retrain.trials import (
     expected_best,
     front,
     random_draws,
+    why_no_draws,
 )
 
 AUC, LOSS = (metrics_for("binary")[name] for name in ("auc", "log_loss"))
@@ -68,6 +69,18 @@ def test_which_trials_stand_for_random_ones() -> None:
     assert len(first.scores) == FIRST
     assert first.scores.tolist() == [one.score for one in made().ordered[8 : 8 + FIRST]]
     assert random_draws(made(8 + LEAST_DRAWS - 1)) is None
+
+
+def test_screened_draws_stand_for_no_random_search() -> None:
+    """They have the scores of a first rung, and the best of them others of a whole training."""
+    plain = made(40, "random")
+    screened = replace(plain, tried=(*plain.tried, Tried(99, 0.9, "portfolio", again=True)))
+    assert random_draws(plain) is not None
+    assert random_draws(screened) is None
+    assert "only the best of them trained to the end" in why_no_draws(screened)
+    assert "too few random trials" in why_no_draws(made(8))
+    labels = search_figures.history(screened, AUC).axes[0].get_legend_handles_labels()[1]
+    assert not [label for label in labels if "random" in label]
 
 
 def test_the_front_is_what_nothing_beats() -> None:
