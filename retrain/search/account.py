@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from retrain.families.base import Candidate
+from retrain.families.base import OF_TRAINING, Candidate, Reads
 from retrain.families.catalogue import family_named
 from retrain.search.asking import FINISH, FINISHES
 from retrain.search.importance import importances
@@ -25,7 +25,8 @@ def account(
     """A study's account. `chosen` are the numbers of the trials in the ensemble, `validation` is its metric there."""
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     spans = [span for one in results if (span := span_of(one, trials.get(one.number))) is not None]
-    tried = {architecture(result.candidate) for result in results}
+    tried = {architecture(result.candidate, plan.reads) for result in results}
+    known = {architecture(candidate, plan.reads) for candidate in portfolio(plan.space)}
     return Searched(
         strategy=plan.strategy,
         families=plan.families,
@@ -35,7 +36,7 @@ def account(
         wall=covered_seconds(spans),
         busy=sum(one.seconds for one in results),
         architectures=len(tried),
-        novel=len(tried - {architecture(candidate) for candidate in portfolio(plan.space)}),
+        novel=len(tried - known),
         validation=validation,
         importances=importances(study),
         objectives=plan.objectives,
@@ -56,10 +57,10 @@ def source(result: Result, trials: Mapping[int, FrozenTrial]) -> Origin:
     return origin_of(first)
 
 
-def architecture(candidate: Candidate) -> str:
-    """A candidate's network without its training: equal for isomorphic networks."""
+def architecture(candidate: Candidate, reads: Reads) -> str:
+    """A candidate's network without its training, regularisation and initialisation: equal for isomorphic networks."""
     family = family_named(candidate.family)
-    names = {one.name for one in family.parameters()}
+    names = {one.name for one in family.parameters_for(reads)}.difference(OF_TRAINING)
     own = family.canonical({name: value for name, value in candidate.choices.items() if name in names})
     return Candidate(family=candidate.family, choices=own).key
 

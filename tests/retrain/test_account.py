@@ -10,13 +10,17 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from retrain.families.base import OF_TRAINING, Candidate, Family, Reads
+from retrain.families.catalogue import FAMILIES
 from retrain.families.embeddings import InputEncoder
 from retrain.families.mlp import MlpNet
+from retrain.families.parameters import Choice
 from retrain.search.account import account, architecture, covered_seconds, source
 from retrain.search.footprint import single_row_ms
 from retrain.search.importance import LEAST_TRIALS, importances
 from retrain.search.plan import Layout, Plan, Result
 from retrain.search.portfolio import portfolio
+from retrain.search.space import SearchSpace
 from retrain.search.strategies.random_search import RandomSearch
 from retrain.search.tally import DIVERGED, ORIGIN, RUN, enqueue_finish
 from retrain.training import Rows
@@ -132,7 +136,18 @@ def test_an_architecture_is_free_of_its_training() -> None:
     one = portfolio(PLAN.space)[0]
     other = one.model_copy(update={"choices": {**one.choices, "adamw_rate": 0.01}})
     wider = one.model_copy(update={"choices": {**one.choices, "width": 192}})
-    assert architecture(one) == architecture(other) != architecture(wider)
+    assert architecture(one, "table") == architecture(other, "table") != architecture(wider, "table")
+
+
+@pytest.mark.parametrize(("family", "reads"), [(one, reads) for one in FAMILIES for reads in sorted(one.reads)])
+def test_an_architecture_is_free_of_regularisation_and_of_columns_beside_images(family: Family, reads: Reads) -> None:
+    sampled = SearchSpace((family,), 2_000, 9, "binary", reads).sample(np.random.default_rng(0)).choices
+
+    def network(**choices: Choice) -> str:
+        return architecture(Candidate(family=family.name, choices={**sampled, **choices}), reads)
+
+    assert network(**dict.fromkeys(OF_TRAINING, 0.1)) == network(**dict.fromkeys(OF_TRAINING, 0.2))
+    assert (network(category_cap=8) == network(category_cap=16)) is (reads == "image")
 
 
 def test_a_network_is_timed() -> None:
