@@ -9,27 +9,40 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Drawing:
     """A directed graph without circles: what each node is, and edges as (from, to, operation). Nodes stand in
-    topological order; an operation may be empty. `caption` says what the graph does not show.
+    topological order; an operation may be empty. `caption` says what the graph does not show. `operations` say what
+    each node does, alike for nodes that do the same: empty where the network begins and ends, and for one that only
+    sums what it gets; where none are given, all nodes are such.
 
-    Raises `ValueError` for an edge of an unknown node, and for one that runs against the order.
+    Raises `ValueError` for an edge of an unknown node, for one that runs against the order, and for operations that are
+    not one a node.
     """
 
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int, str], ...]
     caption: str = ""
+    operations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.operations and len(self.operations) != len(self.nodes):
+            raise ValueError(f"expected an operation for each of {len(self.nodes)} nodes, got {self.operations}")
         for source, target, _ in self.edges:
             if not 0 <= source < target < len(self.nodes):
                 raise ValueError(f"expected edges forward between {len(self.nodes)} nodes, got {source} to {target}")
 
     @classmethod
     def chain(cls, *nodes: str, caption: str = "") -> Drawing:
-        """Nodes one after the other."""
-        return cls(nodes, tuple((place, place + 1, "") for place in range(len(nodes) - 1)), caption)
+        """Nodes one after the other; those between the first and the last are operations."""
+        edges = tuple((place, place + 1, "") for place in range(len(nodes) - 1))
+        return cls(nodes, edges, caption, ("", *nodes[1:-1], ""))
 
     @classmethod
-    def named(cls, nodes: tuple[str, ...], edges: Iterable[tuple[str, str, str]], caption: str = "") -> Drawing:
+    def named(
+        cls,
+        nodes: tuple[str, ...],
+        edges: Iterable[tuple[str, str, str]],
+        caption: str = "",
+        operations: tuple[str, ...] = (),
+    ) -> Drawing:
         """The graph of edges between nodes of different names.
 
         >>> Drawing.named(("input", "output"), [("input", "output", "linear")]).edges
@@ -38,4 +51,5 @@ class Drawing:
         places = {name: place for place, name in enumerate(nodes)}
         if len(places) < len(nodes):
             raise ValueError(f"expected nodes of different names, got {nodes}")
-        return cls(nodes, tuple((places[source], places[target], label) for source, target, label in edges), caption)
+        placed = tuple((places[source], places[target], label) for source, target, label in edges)
+        return cls(nodes, placed, caption, operations)

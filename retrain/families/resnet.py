@@ -133,7 +133,8 @@ class ResNets(Family):
             at = len(nodes) - 1
             nodes += [block, "+"]
             edges += [(at, at + 1, ""), (at + 1, at + 2, ""), (at, at + 2, "")]
-        return Drawing((*nodes, "output"), (*edges, (len(nodes) - 1, len(nodes), "")))
+        operations = tuple("" if node in ("inputs", "+") else node for node in nodes)
+        return Drawing((*nodes, "output"), (*edges, (len(nodes) - 1, len(nodes), "")), operations=(*operations, ""))
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> ResNet:
         """The network of a candidate."""
