@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from retrain.families.base import Candidate
-from retrain.families.parameters import Option, Parameter, Real
+from retrain.families.drawing import Drawing
+from retrain.families.parameters import Choice, Option, Parameter, Real
 from retrain.families.picture import Features, PictureFamily
 from retrain.image_source import ImageInput
 
@@ -98,6 +100,17 @@ class ConvNets(PictureFamily):
             Option("squeeze", (False, True)),
             Real("dropout", 0.0, 0.5),
         )
+
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """Stem, blocks with the ways around them, and the mean. Where maps are halved depends on the images."""
+        stem, gate = int(choices["stem_width"]), "\nsqueeze, excite" if choices["squeeze"] else ""
+        blocks, d_in = [], stem
+        for d_out in (stem * 2**stage for stage in range(STAGES) for _ in range(int(choices["blocks"]))):
+            convolution = f"batch norm, relu\nconv 3 x 3, {d_out}"
+            blocks.append((f"{convolution}\n{convolution}{gate}", "" if d_in == d_out else f"conv 1 x 1, {d_out}"))
+            d_in = d_out
+        ends = ["inputs", f"stem\nconv 3 x 3, {stem}"], ["batch norm, relu\nmean", "output"]
+        return Drawing.residual(ends[0], blocks, ends[1], f"{'coarse' if choices['coarse'] else 'fine'} stem")
 
     def features(self, candidate: Candidate, image: ImageInput) -> Features:
         """Stem, stages and mean. The second and the third stage halve once each, the stem what is left to halve; one

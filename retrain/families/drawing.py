@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+SUM = "+"
+"""What a node is that only sums what it gets."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,22 @@ class Drawing:
         """Nodes one after the other; those between the first and the last are operations."""
         edges = tuple((place, place + 1, "") for place in range(len(nodes) - 1))
         return cls(nodes, edges, caption, ("", *nodes[1:-1], ""))
+
+    @classmethod
+    def residual(
+        cls, before: Sequence[str], blocks: Sequence[tuple[str, str]], behind: Sequence[str], caption: str = ""
+    ) -> Drawing:
+        """Nodes one after the other, blocks (branch, operation on the way around it), each with a sum, and the rest.
+
+        >>> Drawing.residual(["inputs"], [("linear", "")], ["output"]).edges
+        ((0, 1, ''), (1, 2, ''), (2, 3, ''), (0, 2, ''))
+        """
+        nodes = (*before, *(node for branch, _ in blocks for node in (branch, SUM)), *behind)
+        plain = cls.chain(*nodes)
+        starts = range(len(before) - 1, len(nodes), 2)
+        around = tuple((start, start + 2, shortcut) for start, (_, shortcut) in zip(starts, blocks, strict=False))
+        operations = tuple("" if node == SUM else one for node, one in zip(nodes, plain.operations, strict=True))
+        return cls(nodes, (*plain.edges, *around), caption, operations)
 
     @classmethod
     def named(
