@@ -136,7 +136,8 @@ def _resumed(intents: Intents, place: Workplace, fresh: bool) -> Intent | None:
 def _question(place: Workplace) -> str:
     """A fingerprint of what is searched for: the task without its budget."""
     budget = {"trials", "seconds", "workers"}
-    asked = place.task.model_dump_json(include={"source", "target", "time", "problem", "metric", "columns", "splits"})
+    question = {"source", "target", "time", "problem", "metric", "columns", "splits", "constraints"}
+    asked = place.task.model_dump_json(include=question)
     means = place.task.search.model_dump_json(exclude=budget)
     return hashlib.sha256(f"{asked}{means}".encode()).hexdigest()[:16]
 

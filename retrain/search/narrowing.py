@@ -163,7 +163,7 @@ def _unknown_dimension(key: str, dimensions: Dimensions) -> str:
     ]
     if others:
         return f"{KEY}.{key}: a dimension of {', '.join(others)}, not of what is searched ({', '.join(dimensions)})"
-    shown = f"known are {', '.join(names)}, each also as FAMILY.NAME for one family"
+    shown = f"known are {', '.join(names)}, those of a family also as FAMILY.NAME"
     return f"{KEY}: unknown dimension {key!r}{did_you_mean(key, [*names, *labels])}; {shown}"
 
 

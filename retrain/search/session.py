@@ -28,7 +28,7 @@ from registry.energy import cpu_seconds
 from registry.errors import TaskError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
-from registry.task import Constraints, TaskSpec
+from registry.task import Constraints, Search, TaskSpec
 from retrain.checks import Finding, require
 from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import families_for
@@ -117,15 +117,15 @@ def require_means(task: TaskSpec) -> None:
     strategy = strategy_named(means.strategy)
     stopping_named(means.stopping)
     require_fitting(strategy, means.objectives)
-    strategy.require(means.families)
     if not means.choices:
-        SearchSpace.of(means.families, 1, means.max_epochs, task.problem)
+        strategy.require(SearchSpace.of(means.families, 1, means.max_epochs, task.problem).names)
         return
     refused: list[TaskError] = []
     kinds: tuple[Reads, ...] = ("table", "image")  # which of them the rows will tell
     for reads in kinds:
         try:
-            SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
+            space = SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
+            strategy.require(space.names)
         except TaskError as error:
             refused.append(error)
     if len(refused) == len(kinds):
@@ -135,8 +135,7 @@ def require_means(task: TaskSpec) -> None:
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
     """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
     asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "stopping", "families", "max_epochs"})
-    means += _asked_beside(task)
+    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"}) + _asked_beside(task)
     heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
     return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
 
@@ -144,7 +143,12 @@ def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | 
 def _asked_beside(task: TaskSpec) -> str:
     """What is asked beyond what every task asks: a task without it keeps the name that its study always had."""
     means, constrained = task.search, task.constraints != Constraints()
-    beside = {"choices": bool(means.choices), "objectives": len(means.objectives) > 1, "ensemble": constrained}
+    beside = {
+        "choices": bool(means.choices),
+        "objectives": len(means.objectives) > 1,
+        "ensemble": constrained,
+        "stopping": means.stopping != Search().stopping,
+    }
     asked = {name for name, is_asked in beside.items() if is_asked}
     limits = task.constraints.model_dump_json() if constrained else ""
     return means.model_dump_json(include=asked) + limits if asked else ""
@@ -229,7 +233,7 @@ class Session:
             workers=self.task.search.workers,
             deadline=self.deadline,
             seed=self.budget.seed,
-            stopping=self.task.search.stopping,
+            stopping=self.task.search.stopping if strategy_named(self.task.search.strategy).stoppable else "none",
             seconds=self._trial_seconds(),
             layout=material.layout,
             d_out=material.d_out,

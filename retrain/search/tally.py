@@ -14,6 +14,7 @@ from retrain.search.asking import FINISH, FINISHES, ORIGIN, PARENT
 from retrain.search.geometry import Space
 from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
+from retrain.search.stopping.base import reported
 from retrain.search.warm import guard_fires
 
 RUN = "run"
@@ -35,6 +36,12 @@ def origin_of(trial: FrozenTrial | optuna.Trial) -> Origin:
     return origin
 
 
+def first_origin(trial: FrozenTrial | optuna.Trial, trials: Sequence[FrozenTrial]) -> Origin:
+    """Where a candidate came from when it was first tried, for one that is finished after a screening. `trials` are all
+    of the study's, by number."""
+    return origin_of(trials[trial.user_attrs[FINISHES]] if FINISHES in trial.user_attrs else trial)
+
+
 def is_spent(trial: FrozenTrial) -> bool:
     """Whether a trial counts against the budget: running, finished or diverged; not repeated or interrupted."""
     if trial.state == TrialState.FAIL:
@@ -43,16 +50,23 @@ def is_spent(trial: FrozenTrial) -> bool:
 
 
 def quality_of(trial: FrozenTrial) -> float | None:
-    """A trial's value of the task's metric, which is the first objective of every study; None without one."""
-    return trial.values[0] if trial.values else None
+    """A trial's value of the task's metric, which is the first objective of every study; of a stopped one the last that
+    was reported, which studies of several objectives do not take for its value. None without one."""
+    if trial.values:
+        return float(trial.values[0])
+    known = reported(trial) if trial.state == TrialState.PRUNED else {}
+    return float(known[max(known)]) if known else None
 
 
 def guard(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> bool:
-    """Whether the fresh candidates among these trials have beaten the prior's."""
+    """Whether the fresh candidates among these trials, all of the study's by number, have beaten the prior's. One that
+    was screened counts as it was finished, if it was."""
+    ended = [one for one in trials if one.state.is_finished()]
+    finished = {one.user_attrs[FINISHES] for one in ended if FINISHES in one.user_attrs}
 
     def scores(origin: Origin) -> list[float]:
-        ended = [one for one in trials if one.state.is_finished() and origin_of(one) == origin]
-        return [value for one in ended if (value := quality_of(one)) is not None]
+        told = [one for one in ended if first_origin(one, trials) == origin and one.number not in finished]
+        return [value for one in told if (value := quality_of(one)) is not None]
 
     return guard_fires(scores("prior"), scores("fresh"), greater_is_better=greater_is_better)
 

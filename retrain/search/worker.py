@@ -44,6 +44,7 @@ from retrain.search.tally import (
     RUN,
     WORKING,
     enqueue_finish,
+    first_origin,
     guard,
     is_spent,
     origin_of,
@@ -137,7 +138,8 @@ class Worker:
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 taken.update(refused)
                 trial, candidate = propose(self.study, self.space, taken)
-                if origin_of(trial) == "prior" and guard(trials, greater_is_better=self.plan.greater_is_better):
+                handed = first_origin(trial, trials) == "prior"
+                if handed and guard(trials, greater_is_better=self.plan.greater_is_better):
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue

@@ -20,7 +20,7 @@ from retrain.search.asking import propose
 from retrain.search.narrowing import described, narrowed
 from retrain.search.plan import Layout, Plan
 from retrain.search.portfolio import DEFAULTS, portfolio
-from retrain.search.session import fingerprint, search, weighted_draws
+from retrain.search.session import fingerprint, require_means, search, weighted_draws
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
@@ -272,3 +272,17 @@ def test_every_dimension_of_every_family_can_be_fixed_to_its_default(family: Any
             value = one.snap(DEFAULTS[one.name])
             space = space_of({f"{family.name}.{one.name}": {"fixed": value}}, families=(family.name,))
             assert space.sample(np.random.default_rng(0)).choices[one.name] == value
+
+
+def test_a_family_that_the_strategy_needs_is_not_ruled_out() -> None:
+    means = {"strategy": "one-shot", "families": ("mlp", "cell")}
+    require_means(make_task(search=means))
+    with pytest.raises(TaskError, match=r"search\.families must have 'cell'"):
+        require_means(make_task(search={**means, "choices": {"family": Preference(never=("cell",))}}))
+
+
+def test_a_study_is_another_one_by_its_stopping_but_keeps_its_name_without() -> None:
+    names = [
+        fingerprint(make_task(search=one), "data", 0, None) for one in ({}, {"stopping": "asha"}, {"stopping": "none"})
+    ]
+    assert names[0] == names[1] != names[2]

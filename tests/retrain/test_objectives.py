@@ -269,7 +269,7 @@ def storage_of(home: Path) -> Any:
 def test_a_search_of_several_objectives_within_a_size(tmp_path: Path) -> None:
     """One search for all of it: directions, values, refusals, front, card."""
     torch.set_num_threads(1)
-    means = {"strategy": "nsga2", "objectives": ["quality", "size", "energy"], "stopping": "none"}
+    means = {"strategy": "nsga2", "objectives": ["quality", "size", "energy"]}
     bundle = searched(tmp_path, trials=4, constraints={"size_mb": 0.3}, **means)
     results, trials = results_in(tmp_path)
     assert len(results) == 4

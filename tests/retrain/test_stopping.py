@@ -17,7 +17,7 @@ from retrain.search.journal import open_study
 from retrain.search.stopping.base import Allowance, Stopping, report, reported
 from retrain.search.stopping.catalogue import STOPPING, stopping_named
 from retrain.search.stopping.hyperband import Hyperband
-from retrain.search.tally import INHERIT, RUN, enqueue_finish, is_spent, recover
+from retrain.search.tally import DIVERGED, INHERIT, RUN, enqueue_finish, guard, is_spent, recover
 
 EPOCHS, TRIALS = 27, 60
 ALLOWANCE = Allowance(1, EPOCHS, trials=TRIALS)
@@ -183,7 +183,7 @@ def test_halving_decides_as_optuna_does() -> None:
     policy = stopping_named("asha")(ALLOWANCE)
     for _ in range(200):
         one, other = ours.ask(), theirs.ask()
-        for epoch in ALLOWANCE.rungs:
+        for epoch in ALLOWANCE.rungs[:-1]:  # at its last epoch Optuna stops a trial that ends there anyway
             score = rng.random()
             report(ours, one, epoch, score)
             other.report(score, epoch)
@@ -194,6 +194,52 @@ def test_halving_decides_as_optuna_does() -> None:
         states = TrialState.PRUNED if stop else TrialState.COMPLETE
         ours.tell(one, None if stop else score, states)
         theirs.tell(other, None if stop else score, states)
+
+
+@every_policy
+def test_a_trial_that_ends_here_anyway_is_not_stopped(policy: type[Stopping]) -> None:
+    """Nothing would be saved, and a network that is fully trained would be lost to the ensemble."""
+    study, made = optuna.create_study(direction="maximize"), policy(ALLOWANCE)
+    for score in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.1):
+        trial = study.ask()
+        trial.suggest_int("epochs", 9, 9)
+        for epoch in (1, 3, 9):
+            report(study, trial, epoch, score)
+        assert not made.should_stop(study, trial, 9)
+        study.tell(trial, score)
+
+
+@pytest.mark.parametrize(("trials", "diverged"), [(8, 2), (40, 10), (2, 0), (3, 0)])
+def test_a_screen_finishes_some_though_trials_diverge_or_are_few(trials: int, diverged: int) -> None:
+    policy = stopping_named("screen")(Allowance(1, EPOCHS, trials=trials))
+    run = Bench(optuna.create_study(direction="maximize"), policy)
+    for number in range(trials):
+        if number < diverged:
+            trial, _ = run.begin()
+            trial.set_user_attr(DIVERGED, True)
+            run.study.tell(trial, state=TrialState.FAIL)
+        else:
+            run.train()
+    finished = [one for one in run.study.trials if FINISHES in one.user_attrs]
+    assert len(finished) >= 1
+    assert all(one.state == TrialState.COMPLETE for one in finished)
+
+
+def test_the_guard_sees_what_was_finished_and_not_its_screen() -> None:
+    """Fresh candidates that end better than the prior's, though the prior's led after the first epoch."""
+    study = optuna.create_study(direction="maximize")
+    for origin, first in (("prior", 0.6), ("fresh", 0.5)):
+        for _ in range(3):
+            trial = study.ask()
+            trial.suggest_float("x", 0, 1)
+            trial.set_user_attr(ORIGIN, origin)
+            report(study, trial, 1, first)
+            study.tell(trial, state=TrialState.PRUNED)
+    assert not guard(study.get_trials(), greater_is_better=True)
+    for number, score in enumerate((0.7, 0.71, 0.72, 0.8, 0.81, 0.82)):
+        enqueue_finish(study, number)
+        study.tell(study.ask(), score)
+    assert guard(study.get_trials(), greater_is_better=True)
 
 
 def test_hyperband_spreads_trials_over_its_brackets() -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from retrain.search.asking import FINISH, ORIGIN
 
@@ -49,7 +49,6 @@ class Course:
 
     number: int
     scores: Mapping[int, float]
-    state: TrialState
     origin: str
     planned: int
 
@@ -57,11 +56,6 @@ class Course:
         """The score after an epoch: the last one reported by then, not a number where there is none."""
         known = [one for one in self.scores if one <= epoch]
         return self.scores[max(known)] if known else math.nan
-
-    @property
-    def reached(self) -> int:
-        """The last epoch reported."""
-        return max(self.scores, default=0)
 
 
 class Stopping(ABC):
@@ -81,12 +75,15 @@ class Stopping(ABC):
 
     def should_stop(self, study: optuna.Study, trial: optuna.Trial, epoch: int) -> bool:
         """Whether a running trial, which has reported the score after this epoch, is not worth another one. A score
-        that is not a number is worth none; a trial that is finished after a screening is never stopped."""
+        that is not a number is worth none; a trial that ends here anyway, or is finished after a screening, is never
+        stopped."""
         if not self.watches(epoch):
             return False
         known = study.get_trials(deepcopy=False)
         own = self.course(study, known[trial.number])
-        if own.origin == FINISH or (own.origin == "fresh" and self.head_start and epoch <= self.allowance.first):
+        if epoch >= own.planned or own.origin == FINISH:
+            return False
+        if own.origin == "fresh" and self.head_start and epoch <= self.allowance.first:
             return False
         return math.isnan(own.at(epoch)) or self.judge(study, known, own, epoch)
 
@@ -103,7 +100,7 @@ class Stopping(ABC):
         sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
         scores = {epoch: sign * score for epoch, score in reported(trial).items()}
         planned = min(int(trial.params.get("epochs", self.allowance.longest)), self.allowance.longest)
-        return Course(trial.number, scores, trial.state, str(trial.user_attrs.get(ORIGIN, "sampled")), planned)
+        return Course(trial.number, scores, str(trial.user_attrs.get(ORIGIN, "sampled")), planned)
 
 
 def report(study: optuna.Study, trial: optuna.Trial, epoch: int, score: float) -> None:

@@ -43,7 +43,7 @@ class Extrapolation(Stopping):
         """Whether the chance is below 5 %; never before three trials are trained to their end."""
         complete = [self.course(study, one) for one in trials if one.state == TrialState.COMPLETE]
         known = [one for one in complete if one.scores and math.isfinite(one.at(one.planned))]
-        if epoch < self.allowance.first or epoch >= own.planned or len(known) < STARTUP:
+        if epoch < self.allowance.first or len(known) < STARTUP:
             return False
         scale = Scale.of(known)
         prior = Prior.of([line(one, scale) for one in known])

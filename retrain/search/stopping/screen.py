@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.search.asking import FINISHES
 from retrain.search.stopping.base import Course, Stopping
+from retrain.search.tally import is_spent
 
 SHARE = 0.5
 """The share of the budget that the screen may use."""
@@ -26,7 +27,7 @@ class Screen(Stopping):
     A candidate is finished anew, from the same seed and the same first weights: its first epochs are those of the
     screen again. Going on from the screened weights would need its optimizer's state and its raw weights (only their
     running average is kept), and a training that starts over from averaged weights is another one than was screened.
-    It costs the first rung once more: a ninth of a training at most.
+    It costs the first rung once more: a ninth of a long training, up to a third of a short one.
     """
 
     name: ClassVar[str] = "screen"
@@ -38,8 +39,8 @@ class Screen(Stopping):
         return epoch == self.allowance.first
 
     def judge(self, study: optuna.Study, trials: Sequence[FrozenTrial], own: Course, epoch: int) -> bool:
-        """All are stopped, but those that end here anyway."""
-        return epoch < own.planned
+        """All are stopped."""
+        return True
 
     def due(self, study: optuna.Study) -> int | None:
         """The best that was screened and not yet finished, once the screen's share is spent; nobody of the worse
@@ -56,7 +57,7 @@ class Screen(Stopping):
 
     def _screened_enough(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether these screened trials have used their share of whatever budget there is."""
-        begun = [one for one in trials if one.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)]
+        begun = [one for one in trials if is_spent(one)]
         epochs = len(begun) * self.allowance.first
         seconds = sum(_seconds(one) for one in begun)
         return (
@@ -71,7 +72,7 @@ class Screen(Stopping):
         if math.isinf(trials):
             return 0
         half = trials * first * (1 - SHARE) / (first * (1 - SHARE) + self.allowance.longest * SHARE)
-        return max(round(half), min(FINISHED, int(trials) // MOST))
+        return max(round(half), min(FINISHED, int(trials) // MOST), int(trials > 1))
 
 
 def _seconds(trial: FrozenTrial) -> float:

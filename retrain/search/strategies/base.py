@@ -52,6 +52,8 @@ class Strategy(ABC):
     """The only family it can search; most strategies search all."""
     several: ClassVar[bool] = False
     """Whether it can look for several objectives at once."""
+    stoppable: ClassVar[bool] = True
+    """Whether it learns from trials that were stopped early; else none is."""
     drawn_by_weight: ClassVar[int] = 0
     """How many candidates drawn by a user's weights it is given first, where weights would hardly count otherwise."""
 

@@ -24,7 +24,8 @@ from retrain.search.geometry import Space
 from retrain.search.strategies.base import Strategy
 
 POPULATION = 16
-"""Trials of a generation: the papers' hundred would be all that a user can afford."""
+"""Trials of a generation: the papers' hundred would be all that a user can afford. Optuna counts those that were
+trained to the end, so none is stopped."""
 
 
 class Offspring:
@@ -89,6 +90,7 @@ class Nsga2(Strategy):
     name: ClassVar[str] = "nsga2"
     paper: ClassVar[str] = "Deb et al. 2002"
     several: ClassVar[bool] = True
+    stoppable: ClassVar[bool] = False
 
     @classmethod
     def sampler(cls, space: Space, seed: int) -> optuna.samplers.BaseSampler:
@@ -104,6 +106,7 @@ class Nsga3(Strategy):
     name: ClassVar[str] = "nsga3"
     paper: ClassVar[str] = "Deb & Jain 2014"
     several: ClassVar[bool] = True
+    stoppable: ClassVar[bool] = False
 
     @classmethod
     def sampler(cls, space: Space, seed: int) -> optuna.samplers.BaseSampler:
