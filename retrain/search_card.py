@@ -41,6 +41,8 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
 
 
 def _front(searched: Searched) -> Iterator[str]:
+    if not all(one.allowed for one in searched.tried):
+        yield "Crosses are networks that answer a row more slowly than `constraints.latency_ms`: they are on no front."
     if len(searched.objectives) == 1:
         yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
         yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"

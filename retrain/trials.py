@@ -36,9 +36,10 @@ class Costed(Protocol):
 @dataclass(frozen=True)
 class Tried:
     """A finished trial of a search: its number, its best validation score, where its candidate came from ("portfolio",
-    "prior", "fresh", "sampled", or "finish" for one of the last two that was screened before), whether it trained to
-    the end, and whether it is in the ensemble. `cpu` are the CPU-seconds it took; `parameters` (0: not counted) and
-    `latency_ms` (one row) are what its network costs. `again`: it trains a screened candidate to its end."""
+    "prior", "fresh" or "sampled", when it was first tried), whether it trained to the end, and whether it is in the
+    ensemble. `cpu` are the CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its
+    network costs. `again`: it trains a screened candidate to its end. `allowed`: its network is quick enough for the
+    task's limit of latency."""
 
     number: int
     score: float
@@ -49,6 +50,7 @@ class Tried:
     parameters: int = 0
     latency_ms: float | None = None
     again: bool = False
+    allowed: bool = True
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ from retrain.search.space import SearchSpace
 from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import require_fitting, strategy_named
-from retrain.search.tally import WORKING, enqueue, is_spent, quality_of, recover
+from retrain.search.tally import WORKING, best_of, enqueue, is_spent, quality_of, recover
 
 _LOG = logging.getLogger("everfit")
 
@@ -292,10 +292,10 @@ class Session:
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
-        scores = [value for trial in ended if (value := quality_of(trial)) is not None]
-        best = (max if self.metric.greater_is_better else min)(scores) if scores else None
-        if self._goal is not None and len(scores) >= max(self.budget.enough, self._looked + 1):
-            self._looked = len(scores)
+        best = best_of(ended, greater_is_better=self.metric.greater_is_better)
+        scored = sum(quality_of(trial) is not None for trial in ended)
+        if self._goal is not None and scored >= max(self.budget.enough, self._looked + 1):
+            self._looked = scored
             found = standing(plans.read_results(self.folder), self.plan)[: self.task.search.ensemble]
             if found and self._goal.reached(self.folder, found):
                 (self.folder / plans.ENOUGH).touch()
