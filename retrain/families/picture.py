@@ -85,6 +85,11 @@ class PictureNet(Network):
         return self.head
 
 
+def beside(d_numeric: int, cardinalities: Sequence[int]) -> InputEncoder | None:
+    """The encoder of the columns beside an image; None without any."""
+    return InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
+
+
 class PictureFamily(Family):
     """Base of the families of networks that read an image. A subclass gives the dimensions and the body."""
 
@@ -102,5 +107,4 @@ class PictureFamily(Family):
         self, candidate: Candidate, image: ImageInput, d_numeric: int, cardinalities: Sequence[int], d_out: int
     ) -> PictureNet:
         """The untrained network of a candidate, for images like these beside such columns."""
-        inputs = InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
-        return PictureNet(image, self.features(candidate, image), inputs, d_out)
+        return PictureNet(image, self.features(candidate, image), beside(d_numeric, cardinalities), d_out)
