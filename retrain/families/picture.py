@@ -11,7 +11,7 @@ graph. A network is called as `network(numeric, categories, images)`; images may
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,6 +26,19 @@ from retrain.image_source import ImageInput
 
 TABLE_WIDTH = 64
 CATEGORY_CAP = 8
+
+
+class Deepening(nn.Module, ABC):
+    """A body with repeated layers that a deeper one has more of: see `Network.level_of`, of names within it, and
+    `Network.pass_on`."""
+
+    @abstractmethod
+    def level_of(self, name: str) -> int | None:
+        """Which of the repeated layers a parameter of this name is in; None for all others."""
+
+    @abstractmethod
+    def pass_on(self, level: int) -> None:
+        """Make that layer give what it gets."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,18 @@ class PictureNet(Network):
             features = torch.cat([features, table], dim=1)
         out: Tensor = self.head(self.dropout(features))
         return out
+
+    def level_of(self, name: str) -> int | None:
+        """The body's."""
+        if not isinstance(self.body, Deepening) or not name.startswith("body."):
+            return None
+        return self.body.level_of(name.removeprefix("body."))
+
+    @torch.no_grad()
+    def pass_on(self, level: int) -> None:
+        """The body's."""
+        if isinstance(self.body, Deepening):
+            self.body.pass_on(level)
 
     def is_part(self, name: str) -> bool:
         """All of a body that is put together from operations."""
