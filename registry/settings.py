@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="key that clients send as `Authorization: Bearer KEY`")
     max_body_bytes: int = Field(4_000_000, ge=1_000, description="largest request body the endpoint reads, in bytes")
     max_rows: int = Field(10_000, ge=1, description="most rows in one prediction request")
+    max_graph_bytes: int = Field(
+        2_000_000_000, ge=1_000, description="most bytes of graphs an endpoint holds, of all tasks together"
+    )
     poll_seconds: float = Field(1.0, gt=0, description="how often the endpoint looks whether the champion changed")
     shadow: bool = Field(True, description="whether a challenger predicts the live traffic too, without answering")
     log_sync: Literal["os", "disk"] = Field(

@@ -1,4 +1,4 @@
-"""`python -m serving TASK`: the endpoint of a task, one worker, settings from `EVERFIT_*`."""
+"""`python -m serving TASK [TASK ...]`: the endpoint of tasks, one worker, settings from `EVERFIT_*`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GRACE_SECONDS = 10
 
 def main(arguments: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m serving TASK", file=sys.stderr)
+    if not arguments:
+        print("usage: python -m serving TASK [TASK ...]", file=sys.stderr)
         return 2
     os.environ.update(QUIET)
     try:
         settings = Settings()
-        app = create_app(settings, arguments[0])
+        app = create_app(settings, *arguments)
     except ValidationError as error:
         print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
         return 2

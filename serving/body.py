@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from serving.problems import BodyError, Headers, Problem, TooLargeError, problem
 
@@ -81,17 +81,14 @@ async def _throw_away(receive: Receive) -> None:
 class Guard:
     """Lets only requests with the key pass; the health routes are open. The key is compared in constant time."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app = app
+    def __init__(self, key: str) -> None:
         self._expected = f"Bearer {key}".encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401."""
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._allows(scope):
-            await self._app(scope, receive, send)
-            return
-        answer = problem(401, "expected the header `Authorization: Bearer KEY` with this endpoint's key")
-        await send_problem(receive, send, answer)
+    def refusal(self, scope: Scope) -> Problem | None:
+        """The answer to a request that may not pass."""
+        if scope["path"] in _OPEN or self._allows(scope):
+            return None
+        return problem(401, "expected the header `Authorization: Bearer KEY` with this endpoint's key")
 
     def _allows(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

@@ -64,9 +64,16 @@ class _Seen:
 class Understudy:
     """Follows the challenger alias for one slot."""
 
-    def __init__(self, slot: Slot, attempt: Attempt, report: Callable[[int, str], None], cast: Cast | None) -> None:
-        """Without `cast` it never predicts in the shadow."""
-        self._slot, self._attempt, self._report, self._cast = slot, attempt, report, cast
+    def __init__(
+        self,
+        slot: Slot,
+        attempt: Attempt,
+        report: Callable[[int, str], None],
+        cast: Cast | None,
+        room: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Without `cast` it never predicts in the shadow. `room`: see `Follower`."""
+        self._slot, self._attempt, self._report, self._cast, self._room = slot, attempt, report, cast, room
         self._seen = _Seen()
 
     async def look(self, source: ChallengerSource) -> None:
@@ -118,7 +125,9 @@ class Understudy:
         self._report(logging.INFO, f"task {self._slot.task!r}: version {version} answers {share:.0%} of the requests")
 
     def _load(self, source: ChallengerSource, version: str) -> Served:
-        return Served.load(source.fetch(self._slot.task, version), version, self._slot.task)
+        bundle = source.fetch(self._slot.task, version)
+        self._room(bundle.model.stat().st_size)
+        return Served.load(bundle, version, self._slot.task)
 
     def _fail(self, version: str, error: BaseException | None) -> None:
         self._seen = _Seen(self._seen.version, version, time.monotonic() + BACKOFF)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +90,11 @@ class Served:
         return self.bundle.manifest
 
     @cached_property
+    def graph_bytes(self) -> int:
+        """How large its graph is on disk: loaded it takes about as much, and half of that again."""
+        return self.bundle.model.stat().st_size
+
+    @cached_property
     def image(self) -> ImageColumn | None:
         """The column of images, if there is one."""
         return self.manifest.data_schema.image
@@ -109,6 +116,21 @@ class Slot:
     """How often a new champion could not be served."""
     canary: tuple[Served, float] | None = None
     """A challenger that answers, and its share of the requests."""
+    previous: Served | None = None
+    """The version served before this one, kept loaded: a rollback to it waits for nothing."""
+
+    @property
+    def graph_bytes(self) -> int:
+        """How large the graphs are that are loaded."""
+        return sum(one.graph_bytes for one in self._all())
+
+    def loaded(self, version: str) -> Served | None:
+        """A version that is loaded: the champion, the canary, the one before."""
+        return next((one for one in self._all() if one.version == version), None)
+
+    def _all(self) -> list[Served]:
+        canary = None if self.canary is None else self.canary[0]
+        return [one for one in (self.current, canary, self.previous) if one is not None]
 
     def served(self) -> Served:
         """The version that answers. Raises `NoModelError`."""
@@ -120,7 +142,7 @@ class Slot:
     def put(self, new: Served) -> None:
         """Answer with this version from the next request on."""
         self.swaps += self.current is not None
-        self.current = new
+        self.previous, self.current = self.current, new
         self.last_error = None
 
 
@@ -135,11 +157,14 @@ class Follower:
         *,
         seconds: float,
         report: Callable[[int, str], None],
+        room: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
-        was served last; `report` takes a level of `logging` and a line for the operator."""
+        was served last; `report` takes a level of `logging` and a line for the operator; `room` is asked before a graph
+        of so many bytes is loaded, and raises `BundleError` when there is none."""
         self._slot, self._open_source, self._memory = slot, source, memory
-        self._seconds, self._report = seconds, report
+        self._seconds, self._report, self._room = seconds, report, room
+        self._woken = asyncio.Event()
         self.beside: list[Callable[[Any], Awaitable[None]]] = []
         """Looks at the same registry that come after each look at the champion."""
         self._source: VersionSource | None = None
@@ -161,8 +186,14 @@ class Follower:
         await self.look()
         gc.freeze()  # MLflow's import leaves much: the collector, which stops all requests, need not walk it each time
         while True:
-            await asyncio.sleep(self._seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._seconds)
+            self._woken.clear()
             await self.look()
+
+    def wake(self) -> None:
+        """Look now: somebody says that the registry changed."""
+        self._woken.set()
 
     async def look(self) -> None:
         """One look at the champion, and what else is looked for."""
@@ -185,7 +216,8 @@ class Follower:
                 current.scorer.radius = radius
                 await self.attempt(self._remember, current)
             return
-        served, error = await self.attempt(self._load, version)
+        loaded = self._slot.loaded(version)
+        served, error = await self.attempt(self._load, version, loaded)
         if served is None:
             self._refuse(version, error)
             return
@@ -214,16 +246,21 @@ class Follower:
         assert self._source is not None
         return self._source.fetch(self._slot.task, version)
 
-    def _load(self, version: str) -> Served:
+    def _load(self, version: str, loaded: Served | None) -> Served:
         assert self._source is not None
-        served = Served.load(self._fetch(version), version, self._slot.task)
+        if loaded is not None:
+            served = replace(loaded, since=datetime.now(UTC).replace(tzinfo=None))
+        else:
+            bundle = self._fetch(version)
+            self._room(bundle.model.stat().st_size)
+            served = Served.load(bundle, version, self._slot.task)
         served.scorer.radius = self._source.radius(self._slot.task, version)
         self._remember(served)
         return served
 
     def _remember(self, served: Served) -> None:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._memory.with_suffix(".partial")
+        partial = self._memory.with_suffix(f".{os.getpid()}.partial")
         told = {"version": served.version, "folder": str(served.bundle.folder), "radius": served.scorer.radius}
         partial.write_bytes(orjson.dumps(told))
         partial.replace(self._memory)

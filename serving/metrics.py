@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -44,36 +45,39 @@ class Counts:
         return buckets, self._seconds
 
 
+TaskCounts: TypeAlias = tuple[str, Counts, Mapping[str, float]]
+"""A task, what happened, and its state as numbers."""
+
+
 class Gauges(Collector):
     """The counts and the state of the moment, as Prometheus reads them."""
 
-    def __init__(self, task: str, counts: Counts, state: Callable[[], dict[str, float]]) -> None:
-        """`state` gives gauges and, with names that end in `_total`, counters: name to value."""
-        self._task, self._counts, self._state = task, counts, state
+    def __init__(self, tasks: Callable[[], Sequence[TaskCounts]]) -> None:
+        """`tasks` gives each task's name, counts, and state: gauges and, with names that end in `_total`, counters."""
+        self._tasks = tasks
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics, each labelled with the task."""
-        counts = self._counts
-        yield _counter("everfit_requests", "Requests answered", self._task, ("route", "status"), counts.requests)
-        yield _counter("everfit_predictions", "Rows predicted and logged", self._task, ("version",), counts.predictions)
-        yield _counter("everfit_feedback", "Labels received", self._task, ("outcome",), counts.feedback)
-        buckets, seconds = counts.latency()
-        latency = HistogramMetricFamily("everfit_predict_seconds", "Time to answer POST /predict", labels=["task"])
-        latency.add_metric([self._task], buckets, seconds)
-        yield latency
-        for name, value in self._state().items():
-            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = kind(name, name.removeprefix("everfit_").replace("_", " "), labels=["task"])
-            family.add_metric([self._task], value)
-            yield family
+        """The metrics, each labelled with its task."""
+        tasks = self._tasks()
+        requests = _counter("everfit_requests", "Requests answered", "route", "status")
+        predictions = _counter("everfit_predictions", "Rows predicted and logged", "version")
+        feedback = _counter("everfit_feedback", "Labels received", "outcome")
+        latency = HistogramMetricFamily("everfit_predict_seconds", "Time to answer a prediction", labels=["task"])
+        for task, counts, _ in tasks:
+            _add(requests, task, counts.requests)
+            _add(predictions, task, counts.predictions)
+            _add(feedback, task, counts.feedback)
+            buckets, seconds = counts.latency()
+            latency.add_metric([task], buckets, seconds)
+        yield from (requests, predictions, feedback, latency, *_states(tasks))
 
 
 class Exposition:
     """The text of `GET /metrics`."""
 
-    def __init__(self, task: str, counts: Counts, state: Callable[[], dict[str, float]]) -> None:
+    def __init__(self, tasks: Callable[[], Sequence[TaskCounts]]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(Gauges(task, counts, state))
+        self._registry.register(Gauges(tasks))
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
@@ -81,10 +85,19 @@ class Exposition:
         return generate_latest(self._registry)
 
 
-def _counter(
-    name: str, help_: str, task: str, labels: tuple[str, ...], values: Counter[tuple[str, int]] | Counter[str]
-) -> Metric:
-    family = CounterMetricFamily(name, help_, labels=["task", *labels])
+def _states(tasks: Sequence[TaskCounts]) -> Iterable[Metric]:
+    for name in dict.fromkeys(name for _, _, state in tasks for name in state):
+        kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        family = kind(name, name.removeprefix("everfit_").replace("_", " "), labels=["task"])
+        for task, _, state in tasks:
+            family.add_metric([task], state[name])
+        yield family
+
+
+def _counter(name: str, help_: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help_, labels=["task", *labels])
+
+
+def _add(family: CounterMetricFamily, task: str, values: Counter[tuple[str, int]] | Counter[str]) -> None:
     for key, value in list(values.items()):
         family.add_metric([task, *map(str, key if isinstance(key, tuple) else (key,))], value)
-    return family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,21 +37,30 @@ _PREDICT_ERRORS = {
 }
 
 
-def describe(paths: dict[str, Any], manifest: Manifest | None, *, secured: bool) -> dict[str, Any]:
-    """`paths` of an OpenAPI document with `/predict` and `/feedback` added; general ones while nothing is served."""
-    examples = _examples(manifest) if manifest is not None else {}
-    row = row_schema(manifest.data_schema) if manifest is not None else {"type": "object"}
-    target = manifest.target if manifest is not None else None
-    added = {
-        "/predict": {"post": _predict(row, target, examples)},
-        "/feedback": {"post": _feedback(target)},
-    }
+def describe(paths: dict[str, Any], served: Mapping[str, Manifest | None], *, secured: bool) -> dict[str, Any]:
+    """`paths` of an OpenAPI document with the hot routes of each task added; general ones while it has no model. The
+    short forms are there where there is one task."""
+    added: dict[str, Any] = {}
+    for task, manifest in served.items():
+        added |= _hot(f"/models/{task}", manifest, f"_{task.replace('-', '_')}")
+        if len(served) == 1:
+            added = _hot("", manifest, "") | added
     described = added | paths
     if secured:
         for path, operations in described.items():
             for operation in operations.values() if not path.startswith("/health/") else ():
                 operation["security"] = [{"key": []}]
     return described
+
+
+def _hot(prefix: str, manifest: Manifest | None, suffix: str) -> dict[str, Any]:
+    examples = _examples(manifest) if manifest is not None else {}
+    row = row_schema(manifest.data_schema) if manifest is not None else {"type": "object"}
+    target = manifest.target if manifest is not None else None
+    predict, feedback = _predict(row, target, examples), _feedback(target)
+    for operation in (predict, feedback):
+        operation["operationId"] += suffix
+    return {f"{prefix}/predict": {"post": predict}, f"{prefix}/feedback": {"post": feedback}}
 
 
 def example_row(schema: Schema) -> dict[str, Any]:

@@ -69,10 +69,13 @@ class Predict:
         self._max_bytes, self._max_rows = max_bytes, max_rows
         self._ids = Ids()
         self._batcher = Batcher(THREAD_ROWS)
+        self.inside = 0
+        """How many requests are not answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = perf_counter()
+        self.inside += 1
         try:
             body = await read_body(scope, receive, self._max_bytes)
             answer = await self._by(self._version_for(scope, body), body)
@@ -87,6 +90,8 @@ class Predict:
             await send_json(send, answer)
             self._counts.requests["/predict", 200] += 1
             self._counts.answered(perf_counter() - started)
+        finally:
+            self.inside -= 1
 
     def _is_of_an_image(self, error: EverfitError) -> bool:
         """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads

@@ -3,6 +3,7 @@
 RowError (MisfitError names row, column, value)   422
 BodyError, other InputError                       400
 TooLargeError, TooManyRowsError                   413
+UnknownTaskError                                  404
 NoModelError                                      503, Retry-After
 other StateError                                  409
 OutsideError                                      503, Retry-After
@@ -33,10 +34,15 @@ class TooLargeError(InputError):
     """A body larger than the endpoint reads."""
 
 
+class UnknownTaskError(InputError):
+    """A task that is not served here."""
+
+
 _STATUSES: tuple[tuple[type[EverfitError], int], ...] = (
     (TooManyRowsError, 413),
     (TooLargeError, 413),
     (RowError, 422),
+    (UnknownTaskError, 404),
     (InputError, 400),
     (NoModelError, 503),
     (StateError, 409),

@@ -92,7 +92,7 @@ def serve(app: FastAPI) -> Iterator[httpx.Client]:
 def endpoint(home: Path, versions: FakeVersions, *, ready: bool = True, **changes: object) -> Iterator[httpx.Client]:
     """An endpoint of the task `handmade`, ready unless told otherwise."""
     settings = Settings.model_validate({"home": home, "poll_seconds": 0.05, **changes})
-    with serve(create_app(settings, "handmade", versions)) as client:
+    with serve(create_app(settings, "handmade", versions=versions)) as client:
         if ready:
             wait_for(lambda: client.get("/health/ready").status_code == 200)
         yield client

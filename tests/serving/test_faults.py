@@ -237,7 +237,7 @@ def test_follows_the_real_registry(tmp_path: Path, bundles: dict[str, ModelBundl
     settings = Settings(home=tmp_path, poll_seconds=0.1)
     versions = Versions(settings.tracking, settings.artifacts, settings.folder / "bundles")
     version = versions.publish(bundles["good"])
-    with serve(create_app(settings, "handmade", versions)) as client:
+    with serve(create_app(settings, "handmade", versions=versions)) as client:
         wait_for(lambda: client.get("/model").json()["registry"] == "ok")
         assert client.get("/health/ready").status_code == 503
         versions.promote("handmade", version)

@@ -1,0 +1,149 @@
+"""One task on a server: what answers its requests, what logs them, and what follows its aliases in the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from registry.errors import TaskError
+from registry.settings import Settings
+from serving.challenger import Understudy
+from serving.champion import Follower, Served, Slot, VersionSource
+from serving.feedback import TakeFeedback
+from serving.logbook import Logbook, LogSettings
+from serving.metrics import Counts
+from serving.prediction import Predict
+
+_LOG = logging.getLogger("uvicorn.error")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class Host:
+    """A task's parts, put together."""
+
+    def __init__(
+        self, settings: Settings, task: str, source: Callable[[], VersionSource], room: Callable[[int], None]
+    ) -> None:
+        """`source` opens the registry; `room` is told how many bytes of graphs a new version has, and raises
+        `BundleError` when they are too many. Raises `TaskError` for a name that no task can have."""
+        if _NAME.fullmatch(task) is None:
+            raise TaskError(f"task: expected lower-case letters, digits and hyphens, got {task!r}")
+        self.task, self.slot, self.counts = task, Slot(task), Counts()
+        self.logbook = Logbook(_log_settings(settings, task))
+        self.follower = Follower(
+            self.slot,
+            source,
+            settings.folder / "served" / f"{task}.json",
+            seconds=settings.poll_seconds,
+            report=_LOG.log,
+            room=room,
+        )
+        cast = self.logbook.cast if settings.shadow else None
+        self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
+        bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
+        self.predict = Predict(self.slot, self.logbook, self.counts, **bounds)
+        self.feedback = TakeFeedback(self.slot, self.logbook, self.counts, **bounds)
+
+    async def open(self) -> None:
+        """Begin: serve what was served last, then follow the registry."""
+        await self.logbook.open()
+        await self.follower.remember()
+        self._following = asyncio.create_task(self.follower.follow())
+
+    async def close(self) -> None:
+        """End once the requests inside are answered and the log has taken them."""
+        self._following.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._following
+        self.follower.close()
+        while self.predict.inside:
+            await asyncio.sleep(0.01)
+        await self.logbook.close()
+
+    def readiness(self) -> dict[str, Any]:
+        """Whether it can predict, and what ails it."""
+        slot = self.slot
+        asked = slot.registry_seen or slot.registry_error
+        return {
+            "ready": slot.current is not None,
+            "version": slot.current.version if slot.current is not None else None,
+            "registry": _word(slot.registry_error) if asked else "not asked yet",
+            "log": _word(self.logbook.fault),
+            "last_error": slot.last_error,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The served version, and how serving fares."""
+        slot, logbook = self.slot, self.logbook
+        current = slot.current
+        state: dict[str, Any] = {
+            "task": slot.task,
+            "version": current.version if current is not None else None,
+            "since": current.since if current is not None else None,
+            "swaps": slot.swaps,
+            "last_error": slot.last_error,
+            "registry": _word(slot.registry_error),
+            "log": _word(logbook.fault),
+            "log_backlog": logbook.backlog,
+            "shadow": logbook.shadow or None,
+            "canary": None if slot.canary is None else {"version": slot.canary[0].version, "share": slot.canary[1]},
+            "warm": None if slot.previous is None else slot.previous.version,
+            "graph_bytes": slot.graph_bytes,
+        }
+        return state if current is None else state | _model(current)
+
+    def gauges(self) -> dict[str, float]:
+        """The state as numbers, by the names of metrics."""
+        slot, logbook, counts = self.slot, self.logbook, self.counts
+        waiting = logbook.journal.waiting
+        return {
+            "everfit_ready": slot.current is not None,
+            "everfit_registry_up": slot.registry_error is None,
+            "everfit_log_up": logbook.fault is None,
+            "everfit_log_backlog_records": logbook.backlog,
+            "everfit_log_backlog_bytes": waiting.size,
+            "everfit_graph_bytes": slot.graph_bytes,
+            "everfit_swaps_total": slot.swaps,
+            "everfit_ignored_values_total": counts.ignored_values,
+            "everfit_outside_range_total": counts.outside_range,
+            "everfit_refused_images_total": counts.refused_images,
+            "everfit_refused_versions_total": slot.refusals,
+            "everfit_shadow_rows_total": logbook.shadow.get("rows", 0),
+            "everfit_shadow_failed_total": logbook.shadow.get("failed", 0),
+            "everfit_shadow_agreed_total": logbook.shadow.get("agreed", 0),
+            "everfit_shadow_seconds_total": logbook.shadow.get("seconds", 0.0),
+        }
+
+
+def _log_settings(settings: Settings, task: str) -> LogSettings:
+    return LogSettings(
+        task=task,
+        folder=settings.folder / "journal",
+        store=settings.store,
+        synced=settings.log_sync == "disk",
+        max_bytes=settings.max_backlog_bytes,
+        images=settings.images(task),
+        max_image_bytes=settings.max_image_bytes,
+    )
+
+
+def _model(current: Served) -> dict[str, Any]:
+    manifest = current.manifest
+    return {
+        "problem": manifest.task.problem,
+        "metric": manifest.task.metric,
+        "reference": manifest.reference.model_dump(),
+        "metrics": manifest.metrics,
+        "coverage": manifest.task.coverage,
+        "target": {"column": manifest.task.target, **manifest.target.model_dump()},
+        "schema": manifest.data_schema.model_dump(),
+        "lineage": manifest.lineage.model_dump(),
+    }
+
+
+def _word(fault: str | None) -> str:
+    return "ok" if fault is None else fault

@@ -1,0 +1,110 @@
+"""The tasks of a server: loaded and unloaded one by one while the others answer, in memory that is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+from starlette.types import ASGIApp
+
+from registry.errors import BundleError, NoModelError, TaskError, did_you_mean
+from registry.settings import Settings
+from serving.champion import VersionSource
+from serving.host import Host
+from serving.problems import UnknownTaskError
+
+
+class Hosts:
+    """Belongs to one event loop. `routes` are the hot paths: a POST to one of them is answered without FastAPI."""
+
+    def __init__(self, settings: Settings, tasks: Sequence[str], source: Callable[[], VersionSource]) -> None:
+        """Raises `TaskError` for a name that no task can have, and for one that comes twice."""
+        self._settings, self._source = settings, source
+        self._by_name: dict[str, Host] = {}
+        self._changing = asyncio.Lock()
+        self.routes: dict[str, ASGIApp] = {}
+        for task in tasks:
+            if task in self._by_name:
+                raise TaskError(f"task {task!r} is named twice")
+            self._by_name[task] = self._make(task)
+        self._arrange()
+
+    def __iter__(self) -> Iterator[Host]:
+        return iter(list(self._by_name.values()))
+
+    @property
+    def alone(self) -> Host | None:
+        """The only task, if there is but one: the short forms of the routes are its own."""
+        return next(iter(self._by_name.values())) if len(self._by_name) == 1 else None
+
+    def named(self, task: str) -> Host:
+        """A task's host. Raises `UnknownTaskError`."""
+        found = self._by_name.get(task)
+        if found is None:
+            known = list(self._by_name)
+            listed = ", ".join(sorted(known)) or "none"
+            raise UnknownTaskError(f"no task {task!r} is served here{did_you_mean(task, known)}; served: {listed}")
+        return found
+
+    async def open(self) -> None:
+        """Open all tasks, all at once."""
+        await asyncio.gather(*(host.open() for host in self))
+
+    async def close(self) -> None:
+        """Close all tasks."""
+        await asyncio.gather(*(host.close() for host in self))
+
+    async def load(self, task: str) -> Host:
+        """Serve a task too; one that is served looks at the registry now. Raises `TaskError`, and `NoModelError` when
+        the registry has no version of it to serve: then nothing has changed."""
+        async with self._changing:
+            if (known := self._by_name.get(task)) is not None:
+                await known.follower.look()
+                return known
+            host = self._make(task)
+            await host.open()
+            try:
+                if host.slot.current is None:
+                    await host.follower.look()
+                host.slot.served()
+            except NoModelError:
+                await host.close()
+                raise
+            self._by_name[task] = host
+            self._arrange()
+            return host
+
+    async def unload(self, task: str) -> None:
+        """Serve a task no more, once the requests inside are answered. Raises `UnknownTaskError`."""
+        async with self._changing:
+            host = self.named(task)
+            del self._by_name[task]
+            self._arrange()
+            await host.close()
+
+    def _make(self, task: str) -> Host:
+        return Host(self._settings, task, self._source, self._room)
+
+    def _arrange(self) -> None:
+        routes: dict[str, ASGIApp] = {}
+        for host in self:
+            prefixes = [f"/models/{host.task}", *([""] if host is self.alone else [])]
+            for prefix in prefixes:
+                routes |= {f"{prefix}/predict": host.predict, f"{prefix}/feedback": host.feedback}
+        self.routes = routes
+
+    def _room(self, size: int) -> None:
+        """Make room for a graph of so many bytes: versions that are only kept warm go. Raises `BundleError`."""
+        most = self._settings.max_graph_bytes
+        for host in self:
+            if self._used() + size <= most:
+                return
+            host.slot.previous = None
+        if (used := self._used()) + size > most:
+            raise BundleError(
+                f"its graph has {size:,} bytes, beside {used:,} that are loaded: expected at most {most:,} together "
+                "(EVERFIT_MAX_GRAPH_BYTES)"
+            )
+
+    def _used(self) -> int:
+        return sum(host.slot.graph_bytes for host in self)
