@@ -21,8 +21,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -271,8 +271,12 @@ def _searches(jobs: Sequence[Job], seconds: float, pool: ProcessPoolExecutor, ke
     known = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
     names = {job: f"{seconds:g} {job}" for job in jobs}
     missing = [job for job in jobs if names[job] not in known]
-    for job, told in zip(missing, pool.map(partial(_call, one, seconds), missing, chunksize=1), strict=True):
-        known[names[job]] = asdict(told) | {"candidate": told.candidate.model_dump(mode="json")}
+    running = {
+        pool.submit(one, name, strategy, seconds, seed): (name, strategy, seed) for name, strategy, seed in missing
+    }
+    for over in as_completed(running):
+        told = over.result()
+        known[names[running[over]]] = asdict(told) | {"candidate": told.candidate.model_dump(mode="json")}
         if keep is not None:
             keep.write_text(json.dumps(known))
     kept = {job: known[names[job]] for job in jobs}
@@ -293,11 +297,6 @@ def _transfers(names: Sequence[str], found: dict, seeds: Sequence[int], pool: Pr
             cells = [{edge: str(run.candidate.choices[edge]) for edge in EDGES} for run in best]
             moved = list(pool.map(partial(_moved, target, 0), cells))
             yield f"{target:20}found on {source:9} {summary(moved)}"
-
-
-def _call(job: Callable[..., Told], seconds: float, given: Job) -> Told:
-    name, strategy, seed = given
-    return job(name, strategy, seconds, seed)
 
 
 def _moved(name: str, seed: int, cell: dict[str, str]) -> float:

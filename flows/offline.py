@@ -18,12 +18,13 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.errors import NoModelError
 from registry.image_store import ImageStore
-from registry.images import decode, digest_of
+from registry.images import stack
 from registry.inference_log import Feedback
 from registry.logged import prediction_of
 from registry.schema import ImageColumn, as_datetimes, canonical_category
 from registry.scoring import Scorer, Scores
-from registry.watched import logged_features, seen_by
+from registry.watched import logged_features
+from serving.sightings import sightings
 
 
 class Offline:
@@ -32,6 +33,8 @@ class Offline:
     def __init__(self, place: Workplace) -> None:
         self._place, self.counts = place, Counts()
         self._loaded: tuple[str, ModelBundle, Scorer] | None = None
+        settings = place.settings
+        self._images = ImageStore(settings.images(place.task.name), settings.max_image_bytes)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -62,11 +65,13 @@ class Offline:
     def _predict(self, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> None:
         version, bundle, scorer = self._champion()
         frame, schema = pd.DataFrame(rows), bundle.manifest.data_schema
-        scores, image = scorer.predict(frame), schema.image
+        conformed = schema.conform(frame)
+        scores, image = scorer.predict(conformed), schema.image
         times = as_datetimes(frame[self._place.task.time], str(self._place.task.time))
         known = [{name: row.get(name) for name in schema.names} for row in rows]
         if image is not None:
-            known = self._seen(known, schema.conform(frame[[*schema.names]])[image.name], image, scores)
+            keep = bundle.manifest.task.monitor.keep_images
+            known = self._seen(known, conformed[image.name], image, scores, keep=keep)
         moments = [moment.to_pydatetime() for moment in times]
         self._place.log.append(
             [
@@ -76,18 +81,15 @@ class Offline:
         )
 
     def _seen(
-        self, rows: Sequence[Mapping[str, Any]], images: pd.Series[Any], image: ImageColumn, scores: Scores
+        self, rows: Sequence[dict[str, Any]], images: pd.Series[Any], image: ImageColumn, scores: Scores, *, keep: bool
     ) -> list[dict[str, Any]]:
-        """Rows as they are logged, their conformed images kept."""
-        settings, out = self._place.settings, []
-        store = ImageStore(settings.images(self._place.task.name), settings.max_image_bytes)
-        for place, (row, data) in enumerate(zip(rows, images, strict=True)):
-            digest = None
-            if data is not None:
-                pixels = decode(data, image.size, image.channels)
-                store.keep(digest := digest_of(pixels), pixels)
-            out.append(logged_features(row, list(row), image.name, digest, seen_by(scores, place, digest is None)))
-        return out
+        """Rows as they are logged; `keep` says whether their conformed images are kept."""
+        pixels = stack(images.to_list(), image.size, image.channels, image.fill)
+        seen = sightings(rows, pixels, image, scores)
+        for one, (digest, _) in zip(pixels, seen, strict=True):
+            if keep and digest is not None:
+                self._images.keep(digest, one)
+        return [logged_features(row, list(row), image.name, *told) for row, told in zip(rows, seen, strict=True)]
 
     def _champion(self) -> tuple[str, ModelBundle, Scorer]:
         version = alias_of(self._place, "champion")

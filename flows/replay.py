@@ -194,8 +194,9 @@ class _Run:
         return judged
 
     def _send_rows(self, step: Step) -> None:
-        for start in range(max(step.start, self.progress.rows), step.stop, self.pace.batch):
-            stop = min(start + self.pace.batch, step.stop)
+        batch = self.stream.at_once(self.pace.batch)
+        for start in range(max(step.start, self.progress.rows), step.stop, batch):
+            stop = min(start + batch, step.stop)
             self._send_labels(self.stream.times[start].astype("datetime64[us]").item())
             body = {"rows": self.stream.records(start, stop), "ids": self.stream.ids(start, stop)}
             began = time.monotonic()

@@ -21,6 +21,8 @@ from registry.image_store import ImageStore
 from registry.schema import Schema, as_datetimes, as_strings
 from registry.sources import read
 from registry.task import Columns, TaskSpec
+from retrain.checks import require
+from retrain.image_checks import load_images
 
 
 def known_rows(place: Workplace, schema: Schema, as_of: datetime) -> pd.DataFrame:
@@ -50,13 +52,13 @@ def unseen_rows(place: Workplace, champion: str, as_of: datetime) -> int:
 
 
 def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
-    """The source's labelled rows until `as_of`, conformed; those whose image cannot be read are left out."""
+    """The source's labelled rows until `as_of`, conformed; those whose image cannot be read are left out, unless they
+    are so many that this is fatal: `DataError`."""
     if task.target not in frame.columns:
         raise DataError(f"the source no longer has the target {task.target!r}; it has {', '.join(map(str, frame))}")
     if schema.image is not None:
-        from retrain.image_checks import load_images
-
-        frame = load_images(frame, task)[0]
+        frame, found = load_images(frame, task, schema.image)
+        require(found)
     rows = schema.conform(frame).assign(**{task.target: labels(frame[task.target], task).to_numpy()})
     if task.time is not None:
         rows[task.time] = as_datetimes(frame[task.time], task.time).to_numpy()

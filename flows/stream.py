@@ -21,8 +21,13 @@ from registry.errors import DataError, did_you_mean
 from registry.images import looks_like_images, to_base64
 from registry.schema import as_datetimes
 from registry.task import RowWindows, TaskSpec, TimeWindows
+from retrain.checks import require
+from retrain.image_checks import image_name, load_images
 
 _NAMESPACE = uuid.UUID("6f1f5f2e-53a5-4c58-9d5e-2f6e7a5f0c11")
+
+REQUEST_BYTES = 2_000_000
+"""Of images in one request, about: in base64, with all else, they stay below what an endpoint takes by default."""
 
 Moments = npt.NDArray[np.datetime64]
 
@@ -40,12 +45,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows in time order. `times` is (n,) datetime64[us]; `labels` is (n,), None where the file has none."""
+    """Rows in time order. `times` is (n,) datetime64[us]; `labels` is (n,), None where the file has none;
+    `image_bytes` is how large a row's image is."""
 
     rows: pd.DataFrame
     times: Moments
     labels: npt.NDArray[np.object_]
     key: str
+    image_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,11 +64,12 @@ class Stream:
     def records(self, start: int, stop: int) -> list[dict[str, Any]]:
         """Rows [start, stop) as JSON objects: null where missing, times in ISO 8601, images in base64."""
         part = self.rows.iloc[start:stop]
-        columns = [
-            [to_base64(one) for one in part[name]] if looks_like_images(part[name]) else plain_values(part[name])
-            for name in part.columns
-        ]
+        columns = [plain_values(part[name]) for name in part.columns]
         return [dict(zip(part.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def at_once(self, most: int) -> int:
+        """How many rows one request holds, `most` at most: fewer where their images are large."""
+        return most if not self.image_bytes else min(most, max(1, REQUEST_BYTES // self.image_bytes))
 
     def due(self, now: datetime, delay: timedelta) -> int:
         """How many rows' labels have arrived by `now`, `delay` after the row's own time."""
@@ -79,9 +87,11 @@ class Stream:
 
 
 def open_stream(frame: pd.DataFrame, task: TaskSpec, *, name: str) -> Stream:
-    """The rows of a frame as a stream of a task. `name` tells one replay of the same rows from another.
+    """The rows of a frame as a stream of a task. `name` tells one replay of the same rows from another. Those whose
+    image cannot be read are left out.
 
-    Raises `DataError` when the task has no time column, or when target or time are missing from the frame.
+    Raises `DataError` when the task has no time column, when target or time are missing from the frame, or when too
+    many images cannot be read.
     """
     if task.time is None:
         raise DataError(f"task {task.name!r} has no time column: a replay needs one to know the order of the rows")
@@ -89,6 +99,7 @@ def open_stream(frame: pd.DataFrame, task: TaskSpec, *, name: str) -> Stream:
         if column not in frame.columns:
             near = did_you_mean(column, [str(one) for one in frame.columns])
             raise DataError(f"column {column!r} of task {task.name!r} is missing from the rows to replay{near}")
+    image, frame = _with_images(frame, task)
     times = as_datetimes(frame[task.time], task.time)
     if gaps := int(times.isna().sum()):
         raise DataError(f"column {task.time!r}: {gaps} of {len(frame)} rows have no time and cannot be replayed")
@@ -100,7 +111,19 @@ def open_stream(frame: pd.DataFrame, task: TaskSpec, *, name: str) -> Stream:
     unread = set(task.columns.exclude) - {task.time}  # an excluded time column still says when a row happens
     rows = ordered.drop(columns=[task.target, *unread], errors="ignore")
     key = f"{fingerprint(ordered)}:{task.name}:{name}"
-    return Stream(rows, times.to_numpy()[order].astype("datetime64[us]"), labels, key)
+    wide = 0 if image is None else max(map(len, rows[image].dropna()), default=0)
+    return Stream(rows, times.to_numpy()[order].astype("datetime64[us]"), labels, key, wide)
+
+
+def _with_images(frame: pd.DataFrame, task: TaskSpec) -> tuple[str | None, pd.DataFrame]:
+    """The column of images and the rows with them loaded. Other columns of images go: no model reads them, and files'
+    bytes are nothing that JSON knows."""
+    name = image_name(frame, task)
+    kept = {name, task.target, task.time, *task.columns.kinds}
+    others = [one for one in frame.columns if one not in kept and looks_like_images(frame[one])]
+    frame, found = load_images(frame.drop(columns=others), task)
+    require(found)
+    return name, frame
 
 
 def fingerprint(frame: pd.DataFrame) -> str:
@@ -111,13 +134,15 @@ def fingerprint(frame: pd.DataFrame) -> str:
 
 
 def plain_values(values: pd.Series[Any]) -> list[Any]:
-    """A column as values that JSON knows: numbers, strings, booleans, ISO 8601 times, None where missing."""
+    """A column as values that JSON knows: numbers, strings, booleans, ISO 8601 times, images in base64, None where
+    missing."""
     if values.dtype.kind in "Mm":
         values = values.map(lambda moment: moment.isoformat(), na_action="ignore")
     gaps = values.isna().to_numpy()
     if values.dtype.kind == "f":
         gaps = gaps | np.isinf(values.to_numpy(dtype=np.float64))
-    return [None if gap else value for value, gap in zip(values.tolist(), gaps, strict=True)]
+    plain = [to_base64(value) if isinstance(value, bytes) else value for value in values.tolist()]
+    return [None if gap else value for value, gap in zip(plain, gaps, strict=True)]
 
 
 def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:

@@ -30,8 +30,12 @@ class ImageStore:
         data = to_png(pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(data)
-        partial.replace(path)
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
         self._size = self._measured() if self._size is None else self._size + len(data)
         if self._size > self._max_bytes:
             self._make_room()

@@ -12,11 +12,11 @@ import base64
 import binascii
 import hashlib
 import io
+import os
 import struct
 import zlib
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -114,7 +114,7 @@ def looks_like_images(values: pd.Series[Any]) -> bool:
         return False
     if all(isinstance(unpacked(one), bytes) for one in first):
         return any(_begins_like_one(unpacked(one)) for one in first)
-    return all(is_path(one) for one in first) and any(Path(one).is_file() for one in first)
+    return all(is_path(one) for one in first) and any(os.path.isfile(one) for one in first)
 
 
 def is_path(value: object) -> bool:
@@ -134,21 +134,20 @@ def unpacked(value: object) -> object:
 
 
 def common_form(values: Sequence[object]) -> tuple[int, int]:
-    """(size, channels) for a column: the side of the square that has the area most of the images have, at most
-    `MAX_SIZE`, in multiples of `STEP`; one channel if all are grey. Raises `ImageError` when none can be read."""
-    sizes: Counter[tuple[int, int]] = Counter()
+    """(size, channels) for a column: the side of the square that has the area of the middle image, at most `MAX_SIZE`,
+    in multiples of `STEP`; one channel if all are grey. Raises `ImageError` when none can be read."""
+    sides: list[float] = []
     colour = False
     for place in np.linspace(0, len(values) - 1, min(len(values), LOOKED_AT)).astype(np.int64):
         try:
             image = _opened(values[place])
-            sizes[image.size] += 1
             colour = colour or not is_grey(image)
+            sides.append((image.width * image.height) ** 0.5)
         except ImageError:
             continue
-    if not sizes:
+    if not sides:
         raise ImageError(f"{_EXPECTED}, and none of the values is one that can be read")
-    wide, high = min(sizes, key=lambda size: (-sizes[size], size))
-    side = round((wide * high) ** 0.5 / STEP) * STEP
+    side = round(float(np.median(sides)) / STEP) * STEP
     return min(max(side, MIN_SIZE), MAX_SIZE), 3 if colour else 1
 
 
@@ -156,7 +155,8 @@ def is_grey(image: Image.Image) -> bool:
     """Whether an opened image has no colours. Raises `ImageError`."""
     if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B"):
         return True
-    bands = np.asarray(_eight_bits(image).convert("RGB").resize((32, 32), Image.Resampling.NEAREST))
+    with _decoding():
+        bands = np.asarray(_eight_bits(image).convert("RGB").resize((32, 32), Image.Resampling.NEAREST))
     return bool((bands == bands[..., :1]).all())
 
 
@@ -181,8 +181,8 @@ def _from_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ImageError(f"the file of an image ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file of an image ({getattr(error, 'strerror', error)})") from error
 
 
 def _from_base64(text: str) -> bytes:
@@ -228,18 +228,25 @@ def _plain(value: object) -> object:
 
 def _fitted(image: Image.Image, size: int, channels: int) -> Pixels:
     """Decoded, upright, opaque, in 8 bits, and stretched to a square of this size."""
-    try:
+    with _decoding():
         image.draft("L" if channels == 1 else "RGB", (size, size))
         flat = _eight_bits(ImageOps.exif_transpose(image))
         flat = flat.convert("L" if channels == 1 else "RGB")
         if flat.size != (size, size):
             flat = flat.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(flat, dtype=np.uint8).reshape(size, size, channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a decoder raises in the block becomes an `ImageError`."""
+    try:
+        yield
     except MemoryError as error:
         raise ImageError("an image that fits into memory") from error
     except _FAULTS as error:
         raise ImageError(f"{_EXPECTED} that is whole ({str(error)[:60]})") from error
-    pixels = np.asarray(flat, dtype=np.uint8).reshape(size, size, channels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -219,7 +219,11 @@ def describe(train: pd.DataFrame, kinds: Kinds) -> Schema:
 
 
 def learn_schema(frame: pd.DataFrame, train: pd.DataFrame, task: TaskSpec) -> Schema:
-    """The schema of a task: kinds from all rows (a type is no leak), everything learnt from the training rows."""
+    """The schema of a task: kinds from all rows (a type is no leak), everything learnt from the training rows.
+
+    The form of images, their size and channels, is like a kind: whoever loaded them (`retrain/image_checks.py`) has
+    looked it up in all rows. Their mean and deviation are learnt from the training rows alone.
+    """
     return describe(train, infer_kinds(frame, task.columns, target=task.target, time=task.time))
 
 

@@ -9,7 +9,8 @@ A test holds that both give identical results.
 Log it with a signature whose input columns are of `mlflow.types.schema.AnyType`: typed ones make MLflow refuse integers
 for doubles and ISO strings for moments before this file sees them.
 
-An image is bytes of a file, base64 text of them or an array; no path. Only a model of images needs Pillow.
+An image is bytes of a file, {"bytes": ...} as data sets have it, base64 text or an array; no path. Only a model of
+images needs Pillow.
 
 A row's answer, in columns: `prediction`; for classes `probability_CLASS` and `set_CLASS` (whether the class is in the
 conformal set); for numbers `low` and `high`; `uncertainty` and `disagreement`.
@@ -21,6 +22,8 @@ import base64
 import io
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,7 @@ CHUNK_ROWS = 8192
 CHUNK_BYTES = 2**21
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 MAX_BYTES, MAX_PIXELS = 20_000_000, 40_000_000
+FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, OSError, SyntaxError, EOFError, MemoryError)
 TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
 
 
@@ -76,7 +80,7 @@ def to_input(frame: pd.DataFrame, column: dict[str, Any]) -> np.ndarray[Any, Any
         if kind == "image":
             return pictures(values, column)
         return prose(values, column["words"]) if kind == "text" else CONVERSIONS[kind](values)[:, None]
-    except (ValueError, TypeError, OverflowError, KeyError, OSError, SyntaxError) as error:
+    except (*FAULTS, struct.error, zlib.error) as error:
         raise ValueError(f"column {name!r}: expected {kind} values ({error})") from error
 
 
@@ -121,7 +125,7 @@ def pictures(values: pd.Series[Any], column: dict[str, Any]) -> np.ndarray[Any, 
     size, channels = column["size"], column["channels"]
     out = np.empty((len(values), channels, size, size), dtype=np.uint8)
     for row, value in enumerate(values):
-        missing = value is None or (isinstance(value, float) and np.isnan(value))
+        missing = pd.api.types.is_scalar(value) and pd.isna(value)
         out[row] = np.reshape(column["fill"], (channels, 1, 1)) if missing else picture(value, size, channels)
     return out
 
@@ -131,13 +135,12 @@ def picture(value: Any, size: int, channels: int) -> np.ndarray[Any, Any]:
     from PIL import Image, ImageOps
 
     if isinstance(value, (list, np.ndarray)):
-        image: Any = Image.fromarray(np.array(listed(value), dtype=np.uint8))
+        image: Any = Image.fromarray(bitmap(value))
     else:
-        text = value.partition(",")[2] if isinstance(value, str) and value.startswith("data:image/") else value
-        data = base64.b64decode(text, validate=True) if isinstance(text, str) else bytes(text)
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"an image has at most {MAX_BYTES:,} bytes")
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        try:
+            image = Image.open(io.BytesIO(file_of(value)), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"an image has at most {MAX_PIXELS:,} pixels") from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"an image has at most {MAX_PIXELS:,} pixels")
     mode = "L" if channels == 1 else "RGB"
@@ -151,6 +154,28 @@ def picture(value: Any, size: int, channels: int) -> np.ndarray[Any, Any]:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def file_of(value: Any) -> bytes:
+    """The bytes of an image's file."""
+    if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
+        value = value.get("bytes")
+    if isinstance(value, str):
+        text = value.partition(",")[2] if value.startswith("data:image/") else value
+        value = base64.b64decode(text, validate=True)
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError("an image is bytes of a file, base64 text of them or an array")
+    if len(value) > MAX_BYTES:
+        raise ValueError(f"an image has at most {MAX_BYTES:,} bytes")
+    return bytes(value)
+
+
+def bitmap(value: Any) -> np.ndarray[Any, Any]:
+    """Pixels as (height, width) or (height, width, 3 or 4) bytes."""
+    array = np.array(listed(value))
+    if array.dtype.kind not in "iu" or not array.size or array.min() < 0 or array.max() > 255:
+        raise ValueError("pixels are whole numbers from 0 to 255")
+    return (array.squeeze(2) if array.shape[2:] == (1,) else array).astype(np.uint8)
 
 
 def listed(value: Any) -> Any:

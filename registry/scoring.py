@@ -19,7 +19,7 @@ import pandas as pd
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from registry.bundle import GOLDEN_ROWS, ModelBundle
-from registry.errors import BundleError
+from registry.errors import BundleError, RowError
 from registry.images import stack
 from registry.metrics import Array
 from registry.schema import Column, ImageColumn, Schema
@@ -219,13 +219,25 @@ class Graph:
         scores = self._read(*self._session.run(self._names, inputs))
         return scores if self.radius is None else scores.at(self.radius)
 
+    def run_in_parts(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
+        """What `run` gives, `chunk_rows` at once: what is reckoned on the way stays bounded."""
+        rows = len(next(iter(inputs.values())))
+        parts = ({name: values[part] for name, values in inputs.items()} for part in self._parts(rows))
+        return Scores.join([self.run(part) for part in parts])
+
     def predict(self, frame: pd.DataFrame) -> Scores:
         """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
-        inputs = feed(self.schema.conform(frame), self.schema)
+        parts = (frame.iloc[part] for part in self._parts(len(frame)))
+        try:
+            return Scores.join([self.run(feed(self.schema.conform(part), self.schema)) for part in parts])
+        except RowError:
+            self.schema.conform(frame)  # the whole frame tells the row's place in it
+            raise
+
+    def _parts(self, rows: int) -> list[slice]:
+        """One at least: a graph answers no rows with arrays of its own types."""
         size = chunk_rows(self.schema)
-        starts = range(0, max(len(frame), 1), size)
-        chunks = ({name: values[at : at + size] for name, values in inputs.items()} for at in starts)
-        return Scores.join([self.run(chunk) for chunk in chunks])
+        return [slice(at, at + size) for at in range(0, max(rows, 1), size)]
 
 
 class Scorer(Graph):

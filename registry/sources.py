@@ -122,7 +122,7 @@ def _resolved(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
         if not (pd.api.types.is_object_dtype(values.dtype) or isinstance(values.dtype, pd.StringDtype)):
             continue
         first = values.dropna().head(20)
-        if len(first) and all(map(is_path, first)) and any((folder / one).is_file() for one in first):
+        if len(first) and all(map(is_path, first)) and any(os.path.isfile(folder / one) for one in first):
             frame[name] = values.map(lambda one: str((folder / one).absolute()), na_action="ignore")
     return frame
 

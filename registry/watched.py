@@ -41,6 +41,11 @@ def seen_name(image: str, place: int) -> str:
     return f"{image} [{place}]"
 
 
+def seen_names(image: str) -> list[str]:
+    """All of them."""
+    return [seen_name(image, place) for place in range(1, COMPONENTS + 1)]
+
+
 def watched(schema: Schema) -> Schema:
     """The schema with an image's numbers in its place; the same schema where there is none."""
     if (image := schema.image) is None:

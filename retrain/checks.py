@@ -16,6 +16,7 @@ from registry.errors import DataError, RowError, did_you_mean
 from registry.inference import conform_as, infer_kinds, nested, shown
 from registry.schema import ColumnKind, Frozen, as_datetimes, as_strings
 from registry.task import TaskSpec
+from registry.watched import seen_names
 from retrain.leaks import leaks
 
 MIN_ROWS = 200
@@ -74,6 +75,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
+    findings += _taken(kinds.kinds, task)
     if not kinds.kinds:
         findings.append(Finding(level="fatal", message="no column is left to learn from", remedy="add columns"))
     for name, kind in kinds.kinds.items():
@@ -208,6 +210,15 @@ def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:
         message = f"{rows:,} of {len(frame):,} rows repeat an earlier row exactly"
         remedy = "drop them if they are one event stored twice: they would stand in two parts"
         yield Finding(level="warning", message=message, remedy=remedy, rows=rows)
+
+
+def _taken(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Columns whose names the log needs for the numbers that monitoring sees an image by."""
+    read = [*dict.fromkeys([*kinds, task.target, *([task.time] if task.time else [])])]
+    for image in (name for name, kind in kinds.items() if kind == "image"):
+        for name in (name for name in read if name in seen_names(image)):
+            message = f"the log needs this name for what is seen of the images in {image!r}"
+            yield Finding(level="fatal", column=name, message=message, remedy="rename it")
 
 
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:

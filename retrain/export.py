@@ -33,6 +33,7 @@ from registry.schema import Schema, as_strings
 from registry.scoring import OUTPUTS as ANSWERS
 from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target
+from registry.watched import seen_names
 from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.picture import PictureNet
@@ -243,6 +244,8 @@ def refuse_names(schema: Schema) -> None:
     bad = [
         name for name in schema.names if name in (*ANSWERS, REPRESENTATION, LABEL, TIME, "") or name.startswith(PREFIX)
     ]
+    if schema.image is not None:
+        bad += sorted({*schema.names} & {*seen_names(schema.image.name)})
     if bad:
         raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")
 

@@ -22,14 +22,18 @@ MOST_UNREADABLE = 0.1
 """Share of the images from which it is fatal that they cannot be read."""
 
 
-def load_images(frame: pd.DataFrame, task: TaskSpec) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
+def load_images(
+    frame: pd.DataFrame, task: TaskSpec, column: ImageColumn | None = None
+) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     """The rows whose image can be read, or is missing, the images conformed; and what was found. A frame without
-    images is given back as it is. Raises `TaskError` when two columns of them are declared."""
-    name = _image_name(frame, task)
-    if name is None or not frame[name].notna().any():
+    images is given back as it is. Their size and channels are looked up in all rows, as the columns' kinds are: what a
+    file's form is tells nothing of the labels; with `column` they are what it says. Raises `TaskError` when two columns
+    of them are declared."""
+    name = image_name(frame, task) if column is None else column.name
+    if name is None or name not in frame.columns or not frame[name].notna().any():
         return frame, ()
     try:
-        column = image_column(frame[name].dropna(), name)
+        column = column or image_column(frame[name].dropna(), name)
     except RowError as error:
         remedy = "check the paths and the files, or list the column under `columns.exclude`"
         return frame, (Finding(level="fatal", column=name, message=str(error), remedy=remedy, rows=len(frame)),)
@@ -38,8 +42,9 @@ def load_images(frame: pd.DataFrame, task: TaskSpec) -> tuple[pd.DataFrame, tupl
     return loaded, tuple(looked.findings())
 
 
-def _image_name(frame: pd.DataFrame, task: TaskSpec) -> str | None:
-    """The column that is declared, or else the first one that holds images."""
+def image_name(frame: pd.DataFrame, task: TaskSpec) -> str | None:
+    """The column of images: the one that is declared, or else the first that holds some. Raises `TaskError` when two
+    are declared."""
     declared = [name for name, kind in task.columns.kinds.items() if kind == "image" and name in frame.columns]
     if len(declared) > 1:
         raise TaskError(f"columns.kinds: a task reads one column of images, got {', '.join(declared)}")

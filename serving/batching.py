@@ -9,13 +9,18 @@ most what a right one saves. Alone, a row is scored as before, a microsecond lat
 from __future__ import annotations
 
 import asyncio
+import math
 from time import perf_counter
 from typing import Any
 
-from registry.scoring import Scores
+from registry.schema import ImageColumn
+from registry.scoring import Scores, input_shape
 from serving.champion import Served
 
 PATIENCE_SECONDS = 0.0005
+
+THREAD_BYTES = 16_384
+"""From so many bytes of images on a batch is scored in a thread: some milliseconds of a small network's work."""
 
 
 class _Batch:
@@ -59,7 +64,11 @@ class Batcher:
             await self._fill(batch)
             self._close(batch)
             started = perf_counter()
-            batch.scores = scores = batch.served.scorer.run(batch.served.reader.together(batch.rows))
+            if batch.served.image is None:
+                scores = batch.served.scorer.run(batch.served.reader.together(batch.rows))
+            else:
+                scores = await _score_images(batch, batch.served.image)
+            batch.scores = scores
             self._left = perf_counter()
             self._expected, self._patience = len(batch.rows), min(self._left - started, self._longest)
         finally:
@@ -80,3 +89,14 @@ class Batcher:
         """Let no further row join."""
         if self._open is batch:
             self._open = None
+
+
+async def _score_images(batch: _Batch, image: ImageColumn) -> Scores:
+    """The scores of rows with images: of many or large ones in a thread, so that others are answered meanwhile."""
+    if len(batch.rows) * math.prod(input_shape(image)) < THREAD_BYTES:
+        return _score_in_parts(batch)
+    return await asyncio.to_thread(_score_in_parts, batch)
+
+
+def _score_in_parts(batch: _Batch) -> Scores:
+    return batch.served.scorer.run_in_parts(batch.served.reader.together(batch.rows))

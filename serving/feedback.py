@@ -15,7 +15,8 @@ from serving.champion import Slot
 from serving.logbook import Label, Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.rows import MisfitError, TooManyRowsError, check_id, micros, shorten
+from serving.request import check_id
+from serving.rows import MisfitError, TooManyRowsError, micros, shorten
 
 
 class TakeFeedback:

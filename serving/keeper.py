@@ -6,7 +6,8 @@ interpreter lock of the process that answers. It talks with that process over a 
     endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...}              first of all
                           {"shadow": [version, folder of its bundle, [segment, offset]] or null}
                           {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
-    keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null, "shadow": ...}
+    keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null,
+                           "images": text or null, "shadow": ...}
                           {"number": 7, "counts": {...}} or {"number": 7, "fault": text}
 
 Times are microseconds since 1970 UTC. When the endpoint is gone, however it went, the keeper empties the journal and
@@ -46,7 +47,7 @@ from serving.journal import (
 )
 from serving.rows import Row, micros
 from serving.shadow import Shadow
-from serving.sightings import keep
+from serving.sightings import Album, Picture, pictures
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 1.0
@@ -60,7 +61,7 @@ Model = dict[str, Any]
 class Run:
     """The reading side of one run's journal: how far its records are in the store."""
 
-    def __init__(self, folder: Path, images: ImageStore | None = None) -> None:
+    def __init__(self, folder: Path, images: Album | None = None) -> None:
         """`images` is where those of logged rows are kept."""
         self.folder, self._images = folder, images
         self.at = Position(next(iter(segments(folder)), 1), 0)
@@ -98,7 +99,7 @@ class Run:
         self.at, self.records, self._models = Position(segment, 0), 0, {}
 
     def _read(self, path: Path, log: InferenceLog) -> bool:
-        requests: list[tuple[Position, list[Row], list[Prediction]]] = []
+        requests: list[tuple[Position, list[Row], list[Prediction], list[Picture]]] = []
         end, records = self.at.offset, 0
         damaged: DamagedError | None = None
         try:
@@ -107,43 +108,38 @@ class Run:
                 end, records = found.end, records + found.records
         except DamagedError as error:
             damaged = error
-        predictions = [one for _, _, made in requests for one in made]
+        predictions = [one for _, _, made, _ in requests for one in made]
         for start in range(0, len(predictions), BATCH_ROWS):
             log.append(predictions[start : start + BATCH_ROWS])
+        if self._images is not None:
+            self._images.keep([one for *_, shown in requests for one in shown])
         progress = end > self.at.offset
         self.at, self.records = Position(self.at.segment, end), self.records + records
         if self.shadow is not None:
             shadow, since = self.shadow
-            for place, rows, made in requests:
+            for place, rows, made, _ in requests:
                 if place > since and made and made[0].version != shadow.version:
                     log.append(shadow.beside(rows, made))
         if damaged is not None and not progress:
             raise damaged
         return progress
 
-    def _decode(self, payload: bytes, offset: int) -> tuple[list[Row], list[Prediction]]:
-        """The rows and the predictions of a frame. One that cannot be read is set aside: it must not hold up all that
-        follow."""
+    def _decode(self, payload: bytes, offset: int) -> tuple[list[Row], list[Prediction], list[Picture]]:
+        """The rows and the predictions of a frame, and the images to be kept. One that cannot be read is set aside: it
+        must not hold up all that follow."""
         try:
             content = orjson.loads(payload[1:])
             if payload[:1] == MODEL:
                 self._models[content["version"]] = content
-                return [], []
+                return [], [], []
             model = self._models[content["answer"]["model"]["version"]]
-            made = list(predictions_of(content, model))
-            self._keep_images(content, model)
+            rows, made = _rows(content["sent"], model), list(predictions_of(content, model))
+            shown = pictures(rows, content["seen"], model["image"]) if model.get("keep") else []
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
             (self.folder.parent / name).write_bytes(payload)
-            return [], []
-        return _rows(content["sent"], model), made
-
-    def _keep_images(self, content: dict[str, Any], model: Model) -> None:
-        if self._images is None or not model.get("keep"):
-            return
-        image = model["image"]
-        for row, (digest, _) in zip(_rows(content["sent"], model), content["seen"], strict=True):
-            keep(self._images, digest, row[image["name"]], image)
+            return [], [], []
+        return rows, made, shown
 
 
 class Abandoned(NamedTuple):
@@ -203,7 +199,7 @@ class Keeper:
         self._opening, self._say = opening, say
         self._log: InferenceLog | None = None
         folder, most = opening.get("images") or (None, 0)
-        self._images = None if folder is None else ImageStore(Path(folder), most)
+        self._images = None if folder is None else Album(ImageStore(Path(folder), most))
         self._own = Run(Path(opening["folder"]), self._images)
         self._others: dict[Path, Abandoned] = {}
         self._adopt_at = self._retry_at = 0.0
@@ -292,8 +288,9 @@ class Keeper:
         older = sum(other.records for other in self._others.values())
         fares = {"fault": self._shadow_fault} if self._shadow_fault else {}
         shadow = fares if self._own.shadow is None else self._own.shadow[0].report()
-        at, records = list(self._own.at), self._own.records
-        line = orjson.dumps({"at": at, "records": records, "older": older, "fault": fault, "shadow": shadow})
+        images = None if self._images is None else self._images.fault
+        told = {"at": list(self._own.at), "records": self._own.records, "older": older, "fault": fault}
+        line = orjson.dumps({**told, "images": images, "shadow": shadow})
         if line != self._said:
             self._said = line
             self._send(line)

@@ -56,6 +56,8 @@ class Logbook:
         """How the version in the shadow fares, see `Shadow.report`; or its `fault`."""
         self.fault: str | None = None
         """Why the store does not take records now, if so."""
+        self.images: str | None = None
+        """Why images of logged rows are not kept now, if so."""
 
     async def open(self) -> None:
         """Make this process's journal and start the keeper. Raises `StoreError` when the journal cannot be written."""
@@ -157,6 +159,7 @@ class Logbook:
         if "number" not in said:
             self.journal.stored(Position(*said["at"]), said["records"])
             self._older, self.fault, self.shadow = said["older"], said["fault"], said["shadow"]
+            self.images = said["images"]
             return
         answer = self._asked.get(said["number"])
         if answer is None or answer.done():

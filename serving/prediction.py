@@ -1,7 +1,8 @@
 """`POST /predict`, the hot path: bytes in, bytes out, with nothing between them that a request does not need.
 
 A small request is answered in one go on the event loop: handing it to a thread would cost more than the graph does.
-A large one is read and scored in a thread, so that others are answered meanwhile.
+A large one is read and scored in a thread, so that others are answered meanwhile; images are always decoded in one,
+since a small file may be a large image.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError, RowError
-from registry.scoring import Scores, chunk_rows
+from registry.scoring import Scores
 from serving.batching import Batcher
 from serving.body import GoneError, parse, read_body, send_json, send_problem
 from serving.challenger import chosen
@@ -25,7 +26,8 @@ from serving.champion import Served, Slot
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.rows import MisfitError, Row, read_request
+from serving.request import read_request
+from serving.rows import MisfitError, Row
 from serving.sightings import Sighting, sightings
 
 THREAD_ROWS = 64
@@ -33,9 +35,6 @@ THREAD_ROWS = 64
 
 KEY_HEADER = b"x-everfit-key"
 """Who asks, in the client's words: all requests with one key are answered by one version."""
-
-IMAGE_BYTES = 32_768
-"""From a body so large on its one image is decoded in a thread: about a millisecond of work."""
 
 
 class Answered(NamedTuple):
@@ -122,10 +121,9 @@ class Predict:
         request = read_request(parse(body), served.manifest.data_schema, self._max_rows)
         rows = request.rows
         ids = request.ids or self._ids.take(len(rows))
-        large = served.image is not None and len(body) >= IMAGE_BYTES
         if len(rows) == 1:
-            answer, outside, seen = await self._one(served, ids, rows[0], apart=large)
-        elif len(rows) < THREAD_ROWS and not large:
+            answer, outside, seen = await self._one(served, ids, rows[0])
+        elif len(rows) < THREAD_ROWS and served.image is None:
             answer, outside, seen = _many(served, ids, rows)
         else:
             answer, outside, seen = await asyncio.to_thread(_many, served, ids, rows)
@@ -141,9 +139,9 @@ class Predict:
         self._count(served, rows, outside)
         return answer
 
-    async def _one(self, served: Served, ids: list[str], row: Row, *, apart: bool) -> Answered:
+    async def _one(self, served: Served, ids: list[str], row: Row) -> Answered:
         reader = served.reader
-        values = await asyncio.to_thread(reader.values, row) if apart else reader.values(row)
+        values = reader.values(row) if served.image is None else await asyncio.to_thread(reader.values, row)
         scores = await self._batcher.score(served, values)
         _require_finite(scores)
         seen = None
@@ -161,9 +159,7 @@ class Predict:
 
 def _many(served: Served, ids: list[str], rows: list[Row]) -> Answered:
     feed = served.reader.many(rows)
-    size = chunk_rows(served.manifest.data_schema)
-    chunks = ({name: values[at : at + size] for name, values in feed.items()} for at in range(0, len(rows), size))
-    scores = Scores.join([served.scorer.run(chunk) for chunk in chunks])
+    scores = served.scorer.run_in_parts(feed)
     _require_finite(scores)
     image, warnings = served.image, served.reader.warnings(feed)
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)

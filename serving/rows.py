@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -30,8 +29,10 @@ from registry.schema import Column, ImageColumn, NumericColumn, Schema, canonica
 from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
 
-MAX_ID_LENGTH = 64
 MAX_WARNINGS = 20
+MAX_IMAGE_BYTES = 2**27
+"""Of one request's images, decoded and of the size that is read."""
+
 LARGEST = float(np.finfo(np.float32).max)
 """Graphs reckon in single precision: a larger number would become infinite there."""
 
@@ -50,27 +51,24 @@ class MisfitError(RowError):
         self.row, self.column, self.value = row, column, shorten(value)
 
 
+class TooManyRowsError(RowError):
+    """More rows than one request may hold."""
+
+
 class _WrongTypeError(ValueError):
     """Raised by a converter; its text is what was expected."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """The rows of a request and the ids the client gave them, if any."""
-
-    rows: list[Row]
-    ids: list[str] | None = None
-
-
 class RowReader:
-    """The schema, compiled. `one` and `together` reuse the arrays made for as many rows: call them from one thread, and
-    use what they return before the next call. `many` makes new ones and may run anywhere."""
+    """The schema, compiled. Without images `one` and `together` reuse the arrays made for as many rows: call them from
+    one thread, and use what they return before the next call. `many` makes new ones and may run anywhere."""
 
     def __init__(self, schema: Schema, time: str | None = None) -> None:
         """`time` is the task's time column. If the schema does not have it, it is checked when it comes."""
         self._columns = [(column.name, _converter(column), _DTYPES[column.kind]) for column in schema.columns]
         self._shapes = {column.name: input_shape(column) for column in schema.columns}
         self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
+        self._image = schema.image
         self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
         self._known = {*schema.names, time}
@@ -90,7 +88,9 @@ class RowReader:
         if (known := self._arrays.get(len(rows))) is None:
             made = {name: np.empty((len(rows), *self._shapes[name]), dtype) for name, _, dtype in self._columns}
             places = [array[:, 0] if array.shape[1:] == (1,) else array for array in made.values()]
-            known = self._arrays[len(rows)] = made, places
+            known = made, places
+            if self._image is None:  # arrays of images are large, and filled in threads
+                self._arrays[len(rows)] = known
         feed, columns = known
         for number, values in enumerate(rows):
             for column, value in zip(columns, values, strict=True):
@@ -102,7 +102,10 @@ class RowReader:
         return self.together([self.values(row)])
 
     def many(self, rows: Sequence[Row]) -> Feed:
-        """The inputs of n rows. Raises `MisfitError` for the first row that does not fit."""
+        """The inputs of n rows. Raises `MisfitError` for the first row that does not fit, `TooManyRowsError` when their
+        images would take too much memory."""
+        if self._image is not None:
+            _require_room(len(rows), self._image)
         try:
             if self._time is not None:
                 for row in rows:
@@ -160,53 +163,11 @@ class RowReader:
         return None
 
 
-def read_request(parsed: object, schema: Schema, max_rows: int) -> Request:
-    """The rows of a parsed body: one row, a list of rows, or `{"rows": [...], "ids": [...]}`.
-
-    Raises `MisfitError` for any other shape, `TooManyRowsError` above `max_rows`.
-    """
-    if isinstance(parsed, list):
-        return _checked(parsed, None, max_rows)
-    if not isinstance(parsed, dict):
-        raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shorten(parsed)!r}")
-    if "rows" not in parsed or ("rows" in schema.names and not isinstance(parsed["rows"], list)):
-        return Request([parsed])
-    if not isinstance(parsed["rows"], list):
-        raise MisfitError(f"rows: expected a list of rows, got {shorten(parsed['rows'])!r}")
-    return _checked(parsed["rows"], parsed.get("ids"), max_rows)
-
-
-class TooManyRowsError(RowError):
-    """More rows than one request may hold."""
-
-
-def _checked(rows: list[Any], ids: object, max_rows: int) -> Request:
-    if not rows:
-        raise MisfitError("rows: expected at least one row, got none")
-    if len(rows) > max_rows:
-        raise TooManyRowsError(f"rows: expected at most {max_rows} in one request, got {len(rows)}")
-    return Request(rows, None if ids is None else check_ids(ids, len(rows)))
-
-
-def check_ids(ids: object, expected: int) -> list[str]:
-    """The ids of a request, one a row. Raises `MisfitError` unless they are unique, printable and short."""
-    if not isinstance(ids, list) or len(ids) != expected:
-        found = f"{len(ids)} of them" if isinstance(ids, list) else repr(shorten(ids))
-        raise MisfitError(f"ids: expected a list of {expected}, one for each row, got {found}")
-    for row, one in enumerate(ids):
-        check_id(one, row)
-    if len(set(ids)) != len(ids):
-        twice = next(one for row, one in enumerate(ids) if one in ids[:row])
-        raise MisfitError(f"ids: expected unique ids, got {twice!r} twice", value=twice)
-    return ids
-
-
-def check_id(one: object, row: int) -> str:
-    """One prediction id. Raises `MisfitError`."""
-    if not isinstance(one, str) or not 0 < len(one) <= MAX_ID_LENGTH or not one.isprintable():
-        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shorten(one)!r}"
-        raise MisfitError(message, row=row, column="id", value=one)
-    return one
+def _require_room(rows: int, image: ImageColumn) -> None:
+    most = MAX_IMAGE_BYTES // math.prod(shape := input_shape(image))
+    if rows > most:
+        form = " x ".join(map(str, shape))
+        raise TooManyRowsError(f"rows: expected at most {most} in one request, with images of {form}, got {rows}")
 
 
 def micros(text: str) -> int:

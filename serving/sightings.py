@@ -6,12 +6,12 @@ The keeper writes these into the inference log, and not the image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy.typing as npt
 
 from registry.image_store import ImageStore
-from registry.images import Pixels, decode_sent, digest_of
+from registry.images import ImageError, Pixels, decode_sent, digest_of
 from registry.schema import ImageColumn
 from registry.scoring import Scores
 from registry.watched import seen_by
@@ -31,7 +31,39 @@ def sightings(
     return seen
 
 
-def keep(store: ImageStore, digest: str | None, sent: Any, told: dict[str, Any]) -> None:
-    """Keep the image of a row that was answered, `told` being the column as the journal describes it."""
-    if digest is not None and not store.has(digest):
-        store.keep(digest, decode_sent(sent, told["size"], told["channels"]))
+class Picture(NamedTuple):
+    """An image as it was sent with a row that was answered, its digest, and the form in which its model reads it."""
+
+    digest: str
+    sent: Any
+    size: int
+    channels: int
+
+
+def pictures(rows: Sequence[dict[str, Any]], seen: Sequence[Sighting], told: dict[str, Any]) -> list[Picture]:
+    """The images of n rows that are not missing; `told` is their column as the journal describes it."""
+    name, size, channels = told["name"], told["size"], told["channels"]
+    return [
+        Picture(digest, row[name], size, channels)
+        for row, (digest, _) in zip(rows, seen, strict=True)
+        if digest is not None
+    ]
+
+
+class Album:
+    """Where the keeper puts the images of logged rows. A disk that fails holds up no row: it is told in `fault`, until
+    an image is kept again."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+        self.fault: str | None = None
+
+    def keep(self, given: Sequence[Picture]) -> None:
+        """Keep images that are not there yet; at the first that cannot be, the others are left too."""
+        try:
+            for one in given:
+                if not self._store.has(one.digest):
+                    self._store.keep(one.digest, decode_sent(one.sent, one.size, one.channels))
+                    self.fault = None
+        except (OSError, ImageError) as error:
+            self.fault = f"images of logged rows are not kept: {error}"

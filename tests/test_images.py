@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -11,13 +12,15 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from flows.commands_task import init
-from flows.rows import known_rows, with_images
+from flows.offline import Offline
+from flows.rows import from_source, known_rows, with_images
 from flows.stream import open_stream
 from flows.workplace import Workplace
 from monitor.watching import WatchReport, watch
@@ -31,10 +34,11 @@ from registry.images import (
     decode_sent,
     digest_of,
     to_png,
+    to_pnm,
 )
 from registry.inference_log import InferenceLog
 from registry.ledger import Ledger
-from registry.schema import ImageColumn
+from registry.schema import ImageColumn, Schema
 from registry.scoring import Scorer
 from registry.settings import Settings
 from registry.sources import read
@@ -43,8 +47,11 @@ from registry.watched import watched
 from retrain.checks import require
 from retrain.image_checks import load_images
 from retrain.members import read_members
+from retrain.representation import Representation
+from retrain.search.material import hash_frame
 from retrain.search.session import search
 from serving.app import create_app
+from tests.flows.shelf import Shelf
 from tests.pictures import SEARCHED, WINDOW, bomb, digit_labels, digit_pixels, encoded, make_task, painted
 from tests.serving.conftest import FakeVersions, serve, wait_for
 
@@ -216,10 +223,63 @@ def test_labelled_rows_of_the_log_come_back_with_their_images(
 
 
 def test_a_replay_sends_images_as_text(digits: pd.DataFrame) -> None:
-    frame = digits.head(10).assign(when=pd.date_range("2024-01-01", periods=10, freq="h")).drop(index=5)
-    records = open_stream(frame, make_task(time="when"), name="one").records(0, 9)
-    texts = [one["photo"] for one in records]
+    """A row whose file is gone is left out, wherever requests begin; data sets' {"bytes": ...} are sent too."""
+    frame = digits.head(11).assign(when=pd.date_range("2024-01-01", periods=11, freq="h"))
+    stream = open_stream(frame, make_task(time="when"), name="one")
+    assert len(stream) == 10
+    texts = [one["photo"] for one in [*stream.records(0, 5), *stream.records(5, 10)]]
     np.testing.assert_array_equal(decode_sent(texts[0], 8, 1)[0], digit_pixels()[0])
+    np.testing.assert_array_equal(decode_sent(texts[5], 8, 1)[0], digit_pixels()[6])
+    held = [{"bytes": Path(one).read_bytes(), "path": one} for one in frame["photo"].drop(index=5)]
+    packed = frame.drop(index=5).assign(photo=held, copy=held)
+    again = open_stream(packed, make_task(time="when"), name="one")
+    assert again.key == stream.key
+    assert again.records(0, 10) == stream.records(0, 10)
+    with pytest.raises(DataError, match="3 of 11 images cannot be read"):
+        open_stream(
+            frame.assign(photo=["gone.png"] * 2 + frame["photo"].tolist()[2:]), make_task(time="when"), name="a"
+        )
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_back_test_keeps_images_as_the_endpoint_does(bundle: ModelBundle, tmp_path: Path, keep: bool) -> None:
+    task = make_task(time="when", monitor={"windows": {"kind": "rows", "rows": WINDOW}, "keep_images": keep})
+    told = ModelBundle(bundle.folder, bundle.manifest.model_copy(update={"task": task}))
+    engine = open_engine(f"sqlite:///{tmp_path}/everfit.db")
+    log, ledger = InferenceLog(engine, "digits"), Ledger(engine, "digits")
+    place = Workplace(Settings.model_validate({"home": tmp_path}), task, log, ledger, Shelf([told]))  # type: ignore[arg-type]
+    server, rows = Offline(place), [{**row, "when": "2024-01-01T00:00:00"} for row in sent(digit_pixels()[-20:])]
+    rows[3]["photo"] = None
+    for start in (0, 10):
+        server.post("/predict", {"rows": rows[start : start + 10], "ids": [f"{start + row:02d}" for row in range(10)]})
+    logged = log.frame().sort_values("__id__")["photo"].tolist()
+    expected = [None if row == 3 else digest_of(one[None]) for row, one in enumerate(digit_pixels()[-20:])]
+    assert [None if pd.isna(one) else one for one in logged] == expected
+    kept = {path.stem for path in (tmp_path / "images").rglob("*.png")}
+    assert kept == ({one for one in expected if one} if keep else set())
+
+
+def test_requests_of_a_replay_hold_as_many_images_as_an_endpoint_takes() -> None:
+    times = pd.date_range("2024-01-01", periods=20, freq="h")
+    frame = pd.DataFrame(
+        {"photo": [encoded(painted(224, 224, row)) for row in range(20)], "even": "yes", "when": times}
+    )
+    stream = open_stream(frame, make_task(time="when"), name="one")
+    assert stream.at_once(5) == 5
+    assert stream.at_once(200) == 13
+    assert len(orjson.dumps(stream.records(0, 13))) < Settings().max_body_bytes
+
+
+def test_a_remedy_is_not_trained_on_the_few_images_that_are_left(digits: pd.DataFrame) -> None:
+    """And images are brought to the champion's form at once, not to the source's first."""
+    schema = Schema(columns=(ImageColumn(name="photo", size=16, channels=1, fill=(0,)),))
+    large = [encoded(painted(61, 61, row).convert("L")) for row in range(40)]
+    frame = pd.DataFrame({"photo": large, "even": ["yes", "no"] * 20})
+    rows = from_source(frame, make_task(), schema, datetime(2100, 1, 1))
+    assert rows["photo"].tolist() == [to_pnm(decode(one, 16, 1)) for one in large]
+    frame.loc[:29, "photo"] = b"broken"
+    with pytest.raises(DataError, match="30 of 40 images cannot be read"):
+        from_source(frame, make_task(), schema, datetime(2100, 1, 1))
 
 
 def test_init_writes_a_task_for_a_folder_of_images(tmp_path: Path) -> None:
@@ -264,3 +324,22 @@ def test_what_is_watched_are_numbers(bundle: ModelBundle) -> None:
     assert len(schema.of("numeric")) == COMPONENTS + 1
     assert schema.image is None
     assert watched(schema) is schema
+
+
+def test_hashing_images_takes_no_more_memory_than_they_do() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 20_000), dtype=np.uint8)
+    frame = pd.DataFrame({"photo": [one.tobytes() for one in pixels]})
+    tracemalloc.start()
+    found = hash_frame(frame)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels.nbytes / 4
+    assert hash_frame(frame.iloc[::-1]) != found
+    assert hash_frame(frame.copy()) == found
+
+
+def test_directions_that_hardly_vary_are_not_told() -> None:
+    features = np.random.default_rng(0).normal(size=(500, 3)) * (1, 1e-2, 1e-3)
+    told = Representation.fit(0, features).apply(features).std(axis=0)
+    np.testing.assert_allclose(told[:2], 1, atol=1e-3)
+    np.testing.assert_array_equal(told[2:], 0)

@@ -30,7 +30,8 @@ from retrain.splits import Parts, split
 @dataclass(frozen=True)
 class Material:
     """A task's usable rows, and all that was learnt of them before any training. Schema, preparations (by scaling) and
-    the target's scale know the training rows alone."""
+    the target's scale know the training rows alone; but for the columns' kinds, and the size and channels of images,
+    which all rows show (`registry/inference.py`)."""
 
     task: TaskSpec
     frame: pd.DataFrame
@@ -150,6 +151,11 @@ def hash_frame(frame: pd.DataFrame) -> str:
     for name in frame.columns:
         values = frame[name]
         if values.dtype == object:
-            values = values.map(repr)
+            values = values.map(_told)
         digest.update(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
     return digest.hexdigest()
+
+
+def _told(value: object) -> str:
+    """A value as text; bytes, which may be images, by their digest, and not four characters a byte."""
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)

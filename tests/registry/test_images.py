@@ -17,6 +17,7 @@ from registry.image_store import ImageStore
 from registry.images import (
     MAX_BYTES,
     ImageError,
+    channels_of,
     common_form,
     decode,
     decode_sent,
@@ -98,6 +99,8 @@ def test_a_photograph_is_turned_upright() -> None:
         (encoded(painted(8, 8), "TIFF"), "an image"),
         ("no base64!", "base64"),
         ("/nowhere/a.png", "No such file"),
+        ("x" * 5_000 + ".png", "File name too long"),
+        ("a\0b.png", "null byte"),
         (17, "path, its bytes or base64"),
         ([[1, 2], [3]], "equally long"),
         ([[1, 300]], "pixels from 0 to 255"),
@@ -123,6 +126,18 @@ def test_a_column_has_the_size_of_most_of_its_images() -> None:
     assert common_form([encoded(painted(5, 5).convert("L").convert("RGB"))]) == (8, 1)
     with pytest.raises(ImageError, match="none of the values"):
         common_form([b"broken"])
+
+
+def test_where_no_two_images_are_alike_the_middle_one_gives_the_size() -> None:
+    sides = [*range(120, 180), 25]
+    assert common_form([encoded(Image.new("L", (side, side))) for side in sides]) == (148, 1)
+
+
+def test_a_file_that_breaks_off_is_refused_wherever_it_is_decoded() -> None:
+    broken = encoded(painted(40, 40))[:900]
+    with pytest.raises(ImageError, match="that is whole"):
+        channels_of(broken)
+    assert common_form([broken, encoded(painted(8, 8))]) == (8, 3)
 
 
 @pytest.fixture
@@ -151,9 +166,15 @@ def test_paths_start_at_the_folder_of_their_file(table: Path) -> None:
 
 def test_names_of_files_that_are_not_there_are_no_images() -> None:
     assert not looks_like_images(pd.Series(["a.png", "b.png"]))
+    assert not looks_like_images(pd.Series(["x" * 5_000 + ".png", "a\0b.png"]))
     assert not looks_like_images(pd.Series([b"bytes", b"more"]))
     assert not looks_like_images(pd.Series([None, None], dtype=object))
     assert not looks_like_images(pd.Series([1.0, 2.0]))
+
+
+def test_text_too_long_for_a_path_is_read_from_a_file_as_text(tmp_path: Path) -> None:
+    pd.DataFrame({"photo": ["x" * 5_000 + ".png"]}).to_csv(tmp_path / "table.csv", index=False)
+    assert read(FileSource(path=str(tmp_path / "table.csv")))["photo"][0] == "x" * 5_000 + ".png"
 
 
 def test_a_folder_with_one_sub_folder_a_class_is_a_source(tmp_path: Path) -> None:
@@ -195,6 +216,7 @@ def test_every_door_reads_an_image_alike() -> None:
         None,
     ]
     texts = [None if one is None else base64.b64encode(one).decode() for one in awkward]
+    held = [pd.NA if one is None else {"bytes": one, "path": "a.png"} for one in awkward]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*Any type hint is inferred as AnyType", UserWarning)
         model = importlib.import_module("registry.pyfunc_model")
@@ -207,15 +229,21 @@ def test_every_door_reads_an_image_alike() -> None:
         np.testing.assert_array_equal(reader.many(rows)["photo"], expected)
         for row, pixels in zip(rows, expected, strict=True):
             np.testing.assert_array_equal(reader.one(row)["photo"], pixels[None])
-        for form in (awkward, texts):
+        for form in (awkward, texts, held):
             frame = pd.DataFrame({"photo": form})
             np.testing.assert_array_equal(model.to_input(frame, column.model_dump()), expected)
+            np.testing.assert_array_equal(feed(schema.conform(frame), schema)["photo"], expected)
+        for pixels in (np.asarray(painted(9, 9)), np.asarray(painted(9, 9).convert("L"))[:, :, None]):
+            frame = pd.DataFrame({"photo": [pixels.tolist()]})
+            alike = feed(schema.conform(frame), schema)["photo"]
+            np.testing.assert_array_equal(model.to_input(frame, column.model_dump()), alike)
         assert RowReader(schema).one(example_row(schema))["photo"].shape == (1, *expected.shape[1:])
         assert row_schema(schema)["properties"]["photo"]["contentEncoding"] == "base64"
     with pytest.raises(MisfitError, match=r"row 0, column 'photo': expected an image .* as base64 text, got 'a.png'"):
         RowReader(Schema(columns=(GREY,))).one({"photo": "a.png"})
-    with pytest.raises(ValueError, match="column 'photo'"):
-        model.to_input(pd.DataFrame({"photo": ["a.png"]}), GREY.model_dump())
+    for wrong in ("a.png", 17, [[0.5]], [[300]], {"bytes": None, "path": "a.png"}, bomb(), b"P5\n8 8\n255\n"):
+        with pytest.raises(ValueError, match="column 'photo'"):
+            model.to_input(pd.DataFrame({"photo": [wrong]}), GREY.model_dump())
 
 
 def test_kept_images_are_bounded(tmp_path: Path) -> None:

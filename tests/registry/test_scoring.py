@@ -86,8 +86,9 @@ def test_missing_and_unknown_values_are_served(binary: ModelBundle) -> None:
     assert set(found.prediction) <= {"yes", "no"}
 
 
-def test_a_value_of_a_wrong_type_names_its_row(binary: ModelBundle) -> None:
-    """The row position is that of the whole frame."""
+def test_a_value_of_a_wrong_type_names_its_row(binary: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row position is that of the whole frame, though it is read in parts."""
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 7)
     frame = make_frame(30).assign(amount=[*range(29), "many"])
     with pytest.raises(RowError, match=r"'amount', row 29: expected a number, got 'many'"):
         Scorer.load(binary).predict(frame)

@@ -13,6 +13,7 @@ from registry.errors import DataError
 from registry.task import Problem
 from retrain.checks import Finding, examine, require, usable
 from tests.handmade import make_frame, make_task
+from tests.pictures import encoded, painted
 
 RNG = np.random.default_rng(0)
 
@@ -121,3 +122,14 @@ def test_the_examination_of_many_rows_is_quick() -> None:
     start = time.process_time()
     examine(frame, make_task())
     assert time.process_time() - start < 1.5
+
+
+def test_columns_named_like_what_the_log_holds_of_an_image_are_fatal() -> None:
+    image = encoded(painted(8, 8))
+    frame = make_frame(400).assign(photo=[image] * 400, **{"photo [1]": RNG.normal(size=400)})
+    finding = find(frame, "the log needs this name for what is seen of the images in 'photo'")
+    assert (finding.level, finding.column) == ("fatal", "photo [1]")
+    told = [str(one) for one in examine(frame, make_task(columns={"exclude": ["photo [1]"]}))]
+    assert not [one for one in told if "the log needs" in one]
+    renamed = frame.drop(columns="photo [1]").rename(columns={"late": "photo [8]"})
+    assert any("the log needs" in str(one) for one in examine(renamed, make_task(target="photo [8]")))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
 from registry.errors import BundleError, DataError
-from registry.schema import CategoricalColumn, NumericColumn, Schema
+from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
 from registry.target import Target
 from registry.task import Problem
@@ -263,6 +263,13 @@ def test_names_the_graph_needs_are_refused(name: str) -> None:
     schema = Schema(columns=(NumericColumn(name=name), CategoricalColumn(name="fine")))
     with pytest.raises(DataError, match="rename or exclude"):
         refuse_names(schema)
+
+
+def test_names_that_the_log_gives_to_what_is_seen_of_images_are_refused() -> None:
+    schema = Schema(columns=(NumericColumn(name="photo [1]"), NumericColumn(name="photo [9]")))
+    refuse_names(schema)
+    with pytest.raises(DataError, match=r"columns \['photo \[1\]'\] bear names"):
+        refuse_names(Schema(columns=(*schema.columns, ImageColumn(name="photo"))))
 
 
 def test_weights_that_do_not_sum_to_one_are_refused(made: Made, tmp_path: Path) -> None:

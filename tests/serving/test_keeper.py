@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pandas as pd
 import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.errors import StoreError
+from registry.image_store import ImageStore
+from registry.images import decode_sent, digest_of
 from registry.inference_log import InferenceLog
+from registry.schema import ImageColumn
 from serving.champion import Served
 from serving.journal import Journal, segment_path, segments
-from serving.keeper import Run, count_records, predictions_of
+from serving.keeper import Keeper, Run, count_records, predictions_of
 from serving.rows import micros
+from serving.sightings import Album
+from tests.pictures import encoded, painted
 from tests.serving.conftest import ROW
 
 NOW = micros("2024-06-01T00:00:00")
@@ -124,3 +132,76 @@ def test_a_damaged_segment_is_set_aside(served: Served, tmp_path: Path, log: Inf
         pass
     assert list(log.frame()["__id__"]) == ["good"]
     assert len(list((tmp_path / "journal").glob("*.damaged"))) == 1
+
+
+IMAGE = ImageColumn(name="photo", size=8, channels=1, fill=(0,))
+
+
+class Away(InferenceLog):
+    def append(self, predictions: Any) -> int:
+        raise StoreError("the store is away")
+
+
+def write_image(journal: Journal, served: Served, one: str, photo: bytes | None) -> str | None:
+    """A record of a row with an image; the image's digest."""
+    told = orjson.loads(served.record) | {"image": IMAGE.model_dump(), "keep": True}
+    record = orjson.dumps(told | {"columns": [*told["columns"], "photo"]})
+    sent = None if photo is None else base64.b64encode(photo).decode()
+    digest = None if sent is None else digest_of(decode_sent(sent, 8, 1))
+    answer = served.answers.write([one], served.scorer.run(served.reader.one(ROW)))
+    seen, row = orjson.dumps([[digest, [0.5] * 8]]), orjson.dumps({**ROW, "photo": sent})
+    content = b'{"received":%d,"answer":%b,"seen":%b,"sent":%b}' % (NOW, answer, seen, row)
+    journal.append(served.version, record, content, 1)
+    return digest
+
+
+def test_images_are_kept_once_their_rows_are_logged(served: Served, tmp_path: Path, log: InferenceLog) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    digests = [write_image(journal, served, str(row), encoded(painted(8, 8, row))) for row in range(3)]
+    write_image(journal, served, "none", None)
+    run = Run(journal.folder, Album(ImageStore(tmp_path / "images", 10**6)))
+    with pytest.raises(StoreError):
+        run.drain(Away(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade"), alive=True)
+    assert not (tmp_path / "images").exists()
+    while run.drain(log, alive=True):
+        pass
+    assert {path.stem for path in (tmp_path / "images").rglob("*.png")} == set(digests)
+    logged = log.frame().set_index("__id__")["photo"]
+    assert logged[["0", "1", "2"]].tolist() == digests
+    assert pd.isna(logged["none"])
+    journal.close()
+
+
+def test_a_disk_that_takes_no_images_holds_up_no_row(served: Served, tmp_path: Path, log: InferenceLog) -> None:
+    journal, folder = Journal(tmp_path / "journal", max_bytes=10**6), tmp_path / "images"
+    folder.write_text("no folder can be made here")
+    album = Album(ImageStore(folder, 10**6))
+    run = Run(journal.folder, album)
+    write_image(journal, served, "lost", encoded(painted(8, 8)))
+    while run.drain(log, alive=True):
+        pass
+    assert album.fault is not None
+    assert album.fault.startswith("images of logged rows are not kept: ")
+    folder.unlink()
+    write_image(journal, served, "kept", encoded(painted(8, 8, 1)))
+    while run.drain(log, alive=True):
+        pass
+    assert album.fault is None
+    assert sorted(log.frame()["__id__"]) == ["kept", "lost"]
+    assert len(list(folder.rglob("*.png"))) == 1
+    journal.close()
+
+
+def test_the_endpoint_hears_of_images_that_are_not_kept(served: Served, tmp_path: Path) -> None:
+    journal, folder = Journal(tmp_path / "journal", max_bytes=10**6), tmp_path / "images"
+    folder.write_text("no folder can be made here")
+    write_image(journal, served, "a", encoded(painted(8, 8)))
+    ours, theirs = socket.socketpair()
+    opening = {"store": f"sqlite:///{tmp_path}/everfit.db", "task": "handmade", "folder": str(journal.folder)}
+    with ours, theirs:
+        keeper = Keeper({**opening, "durable": False, "images": [str(folder), 10**6]}, theirs)
+        assert keeper.turn()
+        *_, last = ours.recv(1 << 16).splitlines()
+    assert orjson.loads(last)["fault"] is None
+    assert orjson.loads(last)["images"].startswith("images of logged rows are not kept: ")
+    journal.close()

@@ -6,9 +6,11 @@ import numpy as np
 import orjson
 import pytest
 
-from registry.schema import NumericColumn, Schema
+from registry.schema import ImageColumn, NumericColumn, Schema
 from registry.scoring import MISSING_TIME, feed
-from serving.rows import LARGEST, MisfitError, RowReader, TooManyRowsError, micros, read_request
+from serving.problems import problem_of
+from serving.request import read_request
+from serving.rows import LARGEST, MisfitError, RowReader, TooManyRowsError, micros
 from tests.handmade import make_frame, make_schema
 from tests.serving.conftest import ROW
 
@@ -186,3 +188,21 @@ def test_other_shapes_are_refused(parsed: object, message: str) -> None:
 def test_too_many_rows() -> None:
     with pytest.raises(TooManyRowsError, match="at most 2 in one request, got 3"):
         read_request([ROW] * 3, SCHEMA, 2)
+
+
+IMAGES = Schema(columns=(ImageColumn(name="photo", size=224, channels=3),))
+
+
+def test_images_of_a_request_are_bounded_before_any_is_decoded() -> None:
+    with pytest.raises(
+        TooManyRowsError, match="at most 891 in one request, with images of 3 x 224 x 224, got 892"
+    ) as one:
+        RowReader(IMAGES).many([{"photo": "no image"}] * 892)
+    assert problem_of(one.value).status == 413
+    assert RowReader(IMAGES).many([{"photo": None}] * 20)["photo"].shape == (20, 3, 224, 224)
+
+
+def test_arrays_are_used_again_unless_they_hold_images() -> None:
+    images, table = RowReader(IMAGES), RowReader(SCHEMA)
+    assert table.one(ROW)["amount"] is table.one(ROW)["amount"]
+    assert images.one({"photo": None})["photo"] is not images.one({"photo": None})["photo"]

@@ -99,6 +99,27 @@ def test_rows_that_a_challenger_cannot_read_are_counted(bundles: dict[str, Model
     assert "column 'amount'" in shadow.report()["last_error"]
 
 
+def test_a_request_is_predicted_a_part_after_the_other(
+    bundles: dict[str, ModelBundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow, rows, at = Shadow("2", bundles["regression"].folder), rows_of(20), datetime(2024, 3, 5)
+    answered = [Prediction(str(one), at, at, "1", "champion", {}, 0.0, [0, 1], None, 1.0, 0.0) for one in range(20)]
+    whole = shadow.beside(rows, answered)
+    calls: list[int] = []
+    run = Scorer.run
+
+    def counted(self: Scorer, inputs: Any) -> Any:
+        calls.append(len(inputs["amount"]))
+        return run(self, inputs)
+
+    monkeypatch.setattr(Scorer, "run", counted)
+    monkeypatch.setattr("registry.scoring.CHUNK_ROWS", 8)
+    parts = shadow.beside(rows, answered)
+    assert calls == [8, 8, 4]
+    assert [one.id for one in parts] == [one.id for one in answered]
+    assert [one.prediction for one in parts] == pytest.approx([one.prediction for one in whole])
+
+
 def test_numbers_agree_inside_of_the_champions_interval(bundles: dict[str, ModelBundle]) -> None:
     shadow = Shadow("2", bundles["regression"].folder)
     row, at = rows_of(1)[0], datetime(2024, 3, 5)

@@ -1,0 +1,64 @@
+"""What a parsed body holds: rows, and the ids that the client gives them. What is in a row is `rows.py`'s matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry.schema import Schema
+from serving.rows import MisfitError, Row, TooManyRowsError, shorten
+
+MAX_ID_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Request:
+    """The rows of a request and the ids the client gave them, if any."""
+
+    rows: list[Row]
+    ids: list[str] | None = None
+
+
+def read_request(parsed: object, schema: Schema, max_rows: int) -> Request:
+    """The rows of a parsed body: one row, a list of rows, or `{"rows": [...], "ids": [...]}`.
+
+    Raises `MisfitError` for any other shape, `TooManyRowsError` above `max_rows`.
+    """
+    if isinstance(parsed, list):
+        return _checked(parsed, None, max_rows)
+    if not isinstance(parsed, dict):
+        raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shorten(parsed)!r}")
+    if "rows" not in parsed or ("rows" in schema.names and not isinstance(parsed["rows"], list)):
+        return Request([parsed])
+    if not isinstance(parsed["rows"], list):
+        raise MisfitError(f"rows: expected a list of rows, got {shorten(parsed['rows'])!r}")
+    return _checked(parsed["rows"], parsed.get("ids"), max_rows)
+
+
+def _checked(rows: list[Any], ids: object, max_rows: int) -> Request:
+    if not rows:
+        raise MisfitError("rows: expected at least one row, got none")
+    if len(rows) > max_rows:
+        raise TooManyRowsError(f"rows: expected at most {max_rows} in one request, got {len(rows)}")
+    return Request(rows, None if ids is None else check_ids(ids, len(rows)))
+
+
+def check_ids(ids: object, expected: int) -> list[str]:
+    """The ids of a request, one a row. Raises `MisfitError` unless they are unique, printable and short."""
+    if not isinstance(ids, list) or len(ids) != expected:
+        found = f"{len(ids)} of them" if isinstance(ids, list) else repr(shorten(ids))
+        raise MisfitError(f"ids: expected a list of {expected}, one for each row, got {found}")
+    for row, one in enumerate(ids):
+        check_id(one, row)
+    if len(set(ids)) != len(ids):
+        twice = next(one for row, one in enumerate(ids) if one in ids[:row])
+        raise MisfitError(f"ids: expected unique ids, got {twice!r} twice", value=twice)
+    return ids
+
+
+def check_id(one: object, row: int) -> str:
+    """One prediction id. Raises `MisfitError`."""
+    if not isinstance(one, str) or not 0 < len(one) <= MAX_ID_LENGTH or not one.isprintable():
+        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shorten(one)!r}"
+        raise MisfitError(message, row=row, column="id", value=one)
+    return one
