@@ -10,14 +10,10 @@ import orjson
 from starlette.types import Scope
 
 from serving.body import parse
-from serving.problems import BodyError, TooLargeError
+from serving.problems import BodyError, MediaTypeError, TooLargeError
 
 _ANY_HEADER, _NO_HEADER = 47, -15
 """`wbits` of zlib: gzip or zlib, whichever it is; deflate without a header."""
-
-
-class EncodingError(BodyError):
-    """A content type or encoding that is not read here."""
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
@@ -28,7 +24,7 @@ def header_of(scope: Scope, name: bytes) -> bytes | None:
 def decompress(body: bytes, encoding: bytes | None, limit: int) -> bytes:
     """A body without its `Content-Encoding`; at most `limit` bytes are made of it, and one more.
 
-    Raises `TooLargeError`, `EncodingError` for an encoding other than gzip and deflate, `BodyError` for damaged data.
+    Raises `TooLargeError`, `MediaTypeError` for an encoding other than gzip and deflate, `BodyError` for damaged data.
 
     >>> decompress(zlib.compress(b"a" * 9), b"deflate", 9)
     b'aaaaaaaaa'
@@ -37,7 +33,7 @@ def decompress(body: bytes, encoding: bytes | None, limit: int) -> bytes:
     if name == b"identity":
         return body
     if name not in (b"gzip", b"x-gzip", b"deflate"):
-        raise EncodingError(f"Content-Encoding: expected gzip or deflate, got {name[:40].decode('latin-1')!r}")
+        raise MediaTypeError(f"Content-Encoding: expected gzip or deflate, got {name[:40].decode('latin-1')!r}")
     bare = name == b"deflate" and not _has_zlib_header(body)
     unpacker = zlib.decompressobj(_NO_HEADER if bare else _ANY_HEADER)
     try:

@@ -22,7 +22,7 @@ from serving.encodings import decompress, header_of
 from serving.metrics import Counts
 from serving.prediction import KEY_HEADER, Answer, Predict
 from serving.problems import Headers, problem_of
-from serving.requests import Request
+from serving.request import Request
 
 THREAD_BYTES = 32_768
 """From so many bytes on a body is read in a thread: about a millisecond of work."""

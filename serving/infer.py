@@ -18,8 +18,8 @@ from serving.encodings import header_of
 from serving.hot import HotRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import UnknownTaskError
-from serving.requests import Request
-from serving.rows import check_ids, shorten
+from serving.request import Request, check_ids
+from serving.rows import shorten
 from serving.signature import output_names
 from serving.tensor_rows import outputs_of, rows_of
 from serving.tensors import InferRequest, TensorError, read_request, write_answer

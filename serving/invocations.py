@@ -22,11 +22,11 @@ from starlette.types import Scope
 from registry.schema import Column, Schema
 from registry.scoring import Scores
 from registry.target import Target
-from serving.encodings import EncodingError, header_of, parse_python
+from serving.encodings import header_of, parse_python
 from serving.hot import HotRoute, Reply, aside
 from serving.prediction import Answer
-from serving.problems import BodyError
-from serving.requests import Request
+from serving.problems import BodyError, MediaTypeError
+from serving.request import Request
 from serving.rows import MisfitError, Row, TooManyRowsError, shorten
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -137,9 +137,9 @@ def records(scores: Scores, target: Target) -> list[dict[str, Any]]:
 def _reader(content_type: bytes | None) -> Callable[[bytes, Schema, int], list[Row]]:
     kind, *settings = (part.strip().lower() for part in (content_type or JSON.encode()).decode("latin-1").split(";"))
     if any(one and one.replace('"', "") != "charset=utf-8" for one in settings):
-        raise EncodingError(f"Content-Type: expected UTF-8 and no other parameter, got {'; '.join(settings)[:80]!r}")
+        raise MediaTypeError(f"Content-Type: expected UTF-8 and no other parameter, got {'; '.join(settings)[:80]!r}")
     if kind not in (JSON, CSV):
-        raise EncodingError(f"Content-Type: expected {JSON} or {CSV}, got {kind[:80]!r}")
+        raise MediaTypeError(f"Content-Type: expected {JSON} or {CSV}, got {kind[:80]!r}")
     return read_csv if kind == CSV else read_json
 
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import EverfitError, InputError
-from serving.encodings import EncodingError, decompress, parse_python
-from serving.problems import BodyError, TooLargeError
+from serving.encodings import decompress, parse_python
+from serving.problems import BodyError, MediaTypeError, TooLargeError
 from serving.rows import MisfitError, TooManyRowsError
 from serving.tensor_rows import rows_of
 from serving.tensors import Output, Tensor, TensorError, read_request, write_answer
@@ -275,7 +275,7 @@ def test_a_body_that_unpacks_to_a_thousand_times_its_size_takes_no_memory() -> N
         decompress(bomb, b"gzip", 1_000_000)
     assert tracemalloc.get_traced_memory()[1] < 4_000_000
     tracemalloc.stop()
-    with pytest.raises(EncodingError, match="expected gzip or deflate, got 'br'"):
+    with pytest.raises(MediaTypeError, match="expected gzip or deflate, got 'br'"):
         decompress(b"", b"br", 10)
 
 
