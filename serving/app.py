@@ -2,6 +2,7 @@
 
     POST /models/TASK/predict    POST /models/TASK/feedback    GET /models/TASK    GET /models
     POST /predict                POST /feedback                GET /model          where one task is served
+    POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
     GET /health/live             GET /health/ready             GET /metrics        GET /docs
 
 Importing this module imports no MLflow and no database driver; the follower's thread opens the registry, the keeper
@@ -26,11 +27,14 @@ from registry.errors import EverfitError
 from registry.settings import Settings
 from serving.body import Guard, send_problem
 from serving.champion import VersionSource
+from serving.dialects import in_words_of
 from serving.docs import add_docs
 from serving.hosts import Hosts
 from serving.metrics import CONTENT_TYPE, Exposition
+from serving.mlflow_routes import add_mlflow
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
+from serving.v2 import add_v2
 
 
 def create_app(settings: Settings, *tasks: str, versions: VersionSource | None = None) -> FastAPI:
@@ -43,6 +47,8 @@ def create_app(settings: Settings, *tasks: str, versions: VersionSource | None =
     app = Endpoint(hosts, key=key)
     _add_health(app, hosts)
     _add_state(app, hosts)
+    add_v2(app, hosts, max_rows=settings.max_rows)
+    add_mlflow(app, hosts)
     app.add_exception_handler(EverfitError, _deliberate)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)
@@ -60,13 +66,14 @@ class Endpoint(FastAPI):
         add_docs(self)
         self._hosts = hosts
         self._guard = None if key is None else Guard(key)
-        for path in ("/predict", "/feedback", "/models/{task}/predict", "/models/{task}/feedback"):
-            self.router.routes.append(Route(path, self._unrouted, methods=["POST"]))
+        for path in ("/predict", "/feedback", "/invocations"):
+            for prefix in ("", "/models/{task}"):
+                self.router.routes.append(Route(prefix + path, self._unrouted, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if self._guard is not None and scope["type"] == "http" and (refusal := self._guard.refusal(scope)) is not None:
-            await send_problem(receive, send, refusal)
+            await send_problem(receive, send, in_words_of(scope["path"], refusal))
             return
         hot = self._hosts.routes.get(scope["path"]) if scope.get("method") == "POST" else None
         if hot is None:
@@ -148,21 +155,22 @@ def _json(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-async def _deliberate(_request: Request, error: Exception) -> Response:
+async def _deliberate(request: Request, error: Exception) -> Response:
     assert isinstance(error, EverfitError)
-    return _response(problem_of(error))
+    return _response(request, problem_of(error))
 
 
-async def _http_problem(_request: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     detail = error.detail if isinstance(error, HTTPException) else ""
-    return _response(problem(status, str(detail)))
+    return _response(request, problem(status, str(detail)))
 
 
-async def _bug(_request: Request, _error: Exception) -> Response:
-    return _response(problem(500, "the endpoint failed; its log has the details"))
+async def _bug(request: Request, _error: Exception) -> Response:
+    return _response(request, problem(500, "the endpoint failed; its log has the details"))
 
 
-def _response(answer: Problem) -> Response:
+def _response(request: Request, answer: Problem) -> Response:
+    answer = in_words_of(request.url.path, answer)
     headers = {name.decode(): value.decode() for name, value in answer.headers}
     return Response(answer.body, answer.status, headers)

@@ -14,7 +14,7 @@ from serving.problems import BodyError, Headers, Problem, TooLargeError, problem
 
 LINGER_BYTES = 16_000_000
 LINGER_SECONDS = 2.0
-_OPEN = ("/health/live", "/health/ready")
+_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping")
 
 
 class GoneError(Exception):

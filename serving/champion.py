@@ -128,6 +128,11 @@ class Slot:
         """A version that is loaded: the champion, the canary, the one before."""
         return next((one for one in self._all() if one.version == version), None)
 
+    @property
+    def versions(self) -> list[str]:
+        """The versions that are loaded, the champion's first."""
+        return list(dict.fromkeys(one.version for one in self._all()))
+
     def _all(self) -> list[Served]:
         canary = None if self.canary is None else self.canary[0]
         return [one for one in (self.current, canary, self.previous) if one is not None]

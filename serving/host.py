@@ -14,6 +14,8 @@ from registry.settings import Settings
 from serving.challenger import Understudy
 from serving.champion import Follower, Served, Slot, VersionSource
 from serving.feedback import TakeFeedback
+from serving.infer import Infer
+from serving.invocations import Invocations
 from serving.logbook import Logbook, LogSettings
 from serving.metrics import Counts
 from serving.prediction import Predict
@@ -46,6 +48,8 @@ class Host:
         self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
         bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
         self.predict = Predict(self.slot, self.logbook, self.counts, **bounds)
+        self.infer = Infer(self.slot, self.predict, self.counts, **bounds)
+        self.invocations = Invocations(self.slot, self.predict, self.counts, **bounds)
         self.feedback = TakeFeedback(self.slot, self.logbook, self.counts, **bounds)
 
     async def open(self) -> None:

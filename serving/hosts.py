@@ -91,6 +91,8 @@ class Hosts:
             prefixes = [f"/models/{host.task}", *([""] if host is self.alone else [])]
             for prefix in prefixes:
                 routes |= {f"{prefix}/predict": host.predict, f"{prefix}/feedback": host.feedback}
+                routes[f"{prefix}/invocations"] = host.invocations
+            routes[f"/v2/models/{host.task}/infer"] = host.infer
         self.routes = routes
 
     def _room(self, size: int) -> None:

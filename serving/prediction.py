@@ -11,6 +11,7 @@ import asyncio
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from serving.champion import Served, Slot
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.request import read_request
+from serving.request import Request, read_request
 from serving.rows import MisfitError, Row
 from serving.sightings import Sighting, sightings
 
@@ -37,11 +38,22 @@ KEY_HEADER = b"x-everfit-key"
 """Who asks, in the client's words: all requests with one key are answered by one version."""
 
 
-class Answered(NamedTuple):
-    """The answer's body, how many columns have values outside their range, and what was seen of images, if any."""
+class Answer(NamedTuple):
+    """What was answered to rows, and logged."""
 
+    served: Served
+    ids: list[str]
+    scores: Scores
+    warnings: Sequence[str]
     body: bytes
-    outside: int
+    """The answer of `POST /predict`."""
+
+
+class _Scored(NamedTuple):
+    """Scores, the columns with values outside their range, and what was seen of images, if any."""
+
+    scores: Scores
+    warnings: Sequence[str]
     seen: list[Sighting] | None = None
 
 
@@ -77,7 +89,9 @@ class Predict:
         self.inside += 1
         try:
             body = await read_body(scope, receive, self._max_bytes)
-            answer = await self._by(self._version_for(scope, body), body)
+            request = read_request(parse(body), self._slot.served().manifest.data_schema, self._max_rows)
+            key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
+            answer = await self.answer(request, body, key)
         except EverfitError as error:
             refusal = problem_of(error)
             self._counts.refused_images += self._is_of_an_image(error)
@@ -86,7 +100,7 @@ class Predict:
         except GoneError:
             self._counts.requests["/predict", 499] += 1
         else:
-            await send_json(send, answer)
+            await send_json(send, answer.body)
             self._counts.requests["/predict", 200] += 1
             self._counts.answered(perf_counter() - started)
         finally:
@@ -99,47 +113,50 @@ class Predict:
         image = None if current is None else current.image
         return image is not None and isinstance(error, MisfitError) and error.column == image.name
 
-    def _version_for(self, scope: Scope, body: bytes) -> Served:
-        """The champion; the canary for its share of the keys."""
-        if (canary := self._slot.canary) is not None:
-            key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
-            if chosen(key, canary[1]):
-                return canary[0]
-        return self._slot.served()
+    async def answer(self, request: Request, sent: bytes, key: bytes, served: Served | None = None) -> Answer:
+        """The answer to rows, logged: `sent` is what the journal keeps of them, in a form of `POST /predict`.
 
-    async def _by(self, served: Served, body: bytes) -> bytes:
-        """A version's answer, or the champion's to what a canary cannot answer."""
+        They are answered by `served`, if it is given; else by the canary for its share of the keys, by the champion for
+        the rest and for what the canary cannot answer.
+        """
+        if served is not None:
+            return await self._answer(request, sent, served)
+        chosen_one = self._version_for(key)
         try:
-            return await self._answer(body, served)
+            return await self._answer(request, sent, chosen_one)
         except EverfitError:
-            if (champion := self._slot.served()) is served:
+            if (champion := self._slot.served()) is chosen_one:
                 raise
-            return await self._answer(body, champion)
+            return await self._answer(request, sent, champion)
 
-    async def _answer(self, body: bytes, served: Served) -> bytes:
+    def _version_for(self, key: bytes) -> Served:
+        canary = self._slot.canary
+        return canary[0] if canary is not None and chosen(key, canary[1]) else self._slot.served()
+
+    async def _answer(self, request: Request, sent: bytes, served: Served) -> Answer:
         received = time.time_ns() // 1000
-        request = read_request(parse(body), served.manifest.data_schema, self._max_rows)
         rows = request.rows
         ids = request.ids or self._ids.take(len(rows))
         if len(rows) == 1:
-            answer, outside, seen = await self._one(served, ids, rows[0])
+            scores, warnings, seen = await self._one(served, rows[0])
         elif len(rows) < THREAD_ROWS and served.image is None:
-            answer, outside, seen = _many(served, ids, rows)
+            scores, warnings, seen = _many(served, rows)
         else:
-            answer, outside, seen = await asyncio.to_thread(_many, served, ids, rows)
+            scores, warnings, seen = await asyncio.to_thread(_many, served, rows)
+        body = served.answers.write(ids, scores, warnings)
         told = b"" if seen is None else b'"seen":%b,' % orjson.dumps(seen)
         self._logbook.append(
             served.version,
             served.record,
-            b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, answer, told, body),
+            b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, body, told, sent),
             len(rows),
         )
         if self._logbook.synced:
             await self._logbook.settle()
-        self._count(served, rows, outside)
-        return answer
+        self._count(served, rows, len(warnings))
+        return Answer(served, ids, scores, warnings, body)
 
-    async def _one(self, served: Served, ids: list[str], row: Row) -> Answered:
+    async def _one(self, served: Served, row: Row) -> _Scored:
         reader = served.reader
         values = reader.values(row) if served.image is None else await asyncio.to_thread(reader.values, row)
         scores = await self._batcher.score(served, values)
@@ -149,7 +166,7 @@ class Predict:
             place = served.manifest.data_schema.names.index(served.image.name)
             seen = sightings([row], [values[place]], served.image, scores)
         warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        return Answered(served.answers.write(ids, scores, warnings), len(warnings), seen)
+        return _Scored(scores, warnings, seen)
 
     def _count(self, served: Served, rows: list[Row], outside: int) -> None:
         self._counts.predictions[served.version] += len(rows)
@@ -157,13 +174,13 @@ class Predict:
         self._counts.ignored_values += served.reader.ignored(rows)
 
 
-def _many(served: Served, ids: list[str], rows: list[Row]) -> Answered:
+def _many(served: Served, rows: list[Row]) -> _Scored:
     feed = served.reader.many(rows)
     scores = served.scorer.run_in_parts(feed)
     _require_finite(scores)
     image, warnings = served.image, served.reader.warnings(feed)
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)
-    return Answered(served.answers.write(ids, scores, warnings), len(warnings), seen)
+    return _Scored(scores, warnings, seen)
 
 
 def _require_finite(scores: Scores) -> None:

@@ -4,6 +4,7 @@ RowError (MisfitError names row, column, value)   422
 BodyError, other InputError                       400
 TooLargeError, TooManyRowsError                   413
 UnknownTaskError                                  404
+MediaTypeError                                    415
 NoModelError                                      503, Retry-After
 other StateError                                  409
 OutsideError                                      503, Retry-After
@@ -34,6 +35,10 @@ class TooLargeError(InputError):
     """A body larger than the endpoint reads."""
 
 
+class MediaTypeError(InputError):
+    """A body of a type, or in an encoding, that is not read here."""
+
+
 class UnknownTaskError(InputError):
     """A task that is not served here."""
 
@@ -43,6 +48,7 @@ _STATUSES: tuple[tuple[type[EverfitError], int], ...] = (
     (TooLargeError, 413),
     (RowError, 422),
     (UnknownTaskError, 404),
+    (MediaTypeError, 415),
     (InputError, 400),
     (NoModelError, 503),
     (StateError, 409),
