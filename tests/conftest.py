@@ -10,5 +10,5 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ |= QUIET
 for name in [name for name in os.environ if name.startswith("EVERFIT_")]:
-    if name != "EVERFIT_DATA":
+    if name != "EVERFIT_DATA" and not name.endswith("_PYTHON"):
         del os.environ[name]

@@ -19,7 +19,7 @@ from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
 from tests.handmade import make_frame
-from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
+from tests.serving.conftest import ROW, FakeVersions, endpoint
 
 JSON = {"Content-Type": "application/json"}
 
@@ -173,7 +173,3 @@ def test_what_is_wrong_is_said_in_mlflow_s_form(
     assert (response.status_code, list(answer)) == (status, ["error_code", "message"])
     assert message in answer["message"]
     assert len(response.content) < 1_000
-
-
-def test_the_backlog_is_emptied(client: httpx.Client) -> None:
-    wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
