@@ -1,7 +1,8 @@
 """Rows by columns, in the types that a graph and the log take without a look at each value.
 
-numbers       float64, NaN where missing          categories    canonical strings, empty where missing
-moments       datetime64[us], NaT where missing   all else      lists of what JSON has, None where missing
+numbers       float64, NaN where missing          categories      canonical strings, empty where missing
+moments       datetime64[us], NaT where missing   truth values    bool where none is missing
+all else      lists of what JSON has, None where missing
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ def plain(values: Values) -> list[Any]:
     if values.dtype.kind == "M":
         gaps = np.isnat(values).tolist()
         return [None if gap else one for gap, one in zip(gaps, np.datetime_as_string(values).tolist(), strict=True)]
-    return [one or None for one in values.tolist()]
+    return values.tolist() if values.dtype == bool else [one or None for one in values.tolist()]
 
 
 def _quick(values: Values) -> Values:
     """What orjson writes as `plain` would be written."""
-    if isinstance(values, list) or values.dtype.kind == "f":
+    if isinstance(values, list) or values.dtype.kind in "fb":
         return values if isinstance(values, list) else np.ascontiguousarray(values)
     return values if values.dtype.kind == "M" and not np.isnat(values).any() else plain(values)

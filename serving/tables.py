@@ -166,6 +166,8 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
         raise MisfitError(f"column {shorten(name)!r}: expected single values, got {array.type}", column=name)
     if kind == "numeric" and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
+        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
         return np.asarray(array.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False), "datetime64[us]")
     if kind == "categorical":

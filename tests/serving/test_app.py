@@ -264,7 +264,7 @@ def test_examples_in_the_documentation_are_answered(client: httpx.Client) -> Non
     document = client.get("/openapi.json").json()
     hot = {f"{prefix}/{route}" for prefix in ("", "/models/handmade") for route in ("predict", "feedback")}
     quiet = {"/health/live", "/health/ready", "/model", "/models", "/models/{task}", "/metrics"}
-    assert hot | quiet == set(document["paths"])
+    assert hot | quiet <= set(document["paths"])
     for path in ("/predict", "/feedback"):
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert content["examples"]
