@@ -316,11 +316,15 @@ def _whole(values: Values, convert: Convert, dtype: Any, shape: tuple[int, ...])
         return values[:, None]
     if dtype is np.int64 and values.dtype.kind == "M":
         return values.astype("datetime64[us]").view(np.int64)[:, None]
-    if convert is _truth and values.dtype == bool:
+    if convert is _truth and (values.dtype == bool or _are_truths(values)):
         return values.astype(np.float64)[:, None]
     if convert is _number and values.dtype.kind == "f" and not (np.abs(values) > LARGEST).any():
         return values.astype(np.float64, copy=False)[:, None]
     return _column(plain(values), convert, dtype, shape)
+
+
+def _are_truths(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" and bool(((values == 0) | (values == 1) | np.isnan(values)).all())
 
 
 def _moments(values: Values) -> None:

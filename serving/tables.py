@@ -164,7 +164,7 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
         raise BodyError(f"column {name!r}: it is too long")
     if _is_nested(array.type):
         raise MisfitError(f"column {shorten(name)!r}: expected single values, got {array.type}", column=name)
-    if kind == "numeric" and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+    if kind in ("numeric", "boolean") and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
     if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
