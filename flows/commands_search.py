@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry.settings import Settings
     from registry.task import TaskSpec
     from retrain.families.base import Family
+    from retrain.families.parameters import Parameter
     from retrain.search.stopping.base import Stopping
     from retrain.search.strategies.base import Strategy
 
@@ -102,16 +103,15 @@ def means() -> Iterator[str]:
     yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
     yield from _table(FAMILIES)
     yield ""
-    yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one):"
+    yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
+    yield "tasks that read a table and for those that read an image:"
     yield from _dimensions(FAMILIES)
 
 
 def _dimensions(families: Sequence[Family]) -> Iterator[str]:
     from retrain.search.narrowing import described
-    from retrain.search.space import SearchSpace
 
-    training = SearchSpace.of(("mlp",), 10_000, 27, "binary").training
-    known = {"training": training, **{family.name: family.parameters() for family in families}}
+    known = _by_reads(families)
     width = max(map(len, known))
     for name, own in known.items():
         told: dict[str, list[str]] = {}
@@ -119,6 +119,23 @@ def _dimensions(families: Sequence[Family]) -> Iterator[str]:
             told.setdefault(described(one), []).append(one.name)
         text = "; ".join(f"{', '.join(names)}: {what}" for what, names in told.items())
         yield wrap_text(text, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
+
+
+def _by_reads(families: Sequence[Family]) -> dict[str, tuple[Parameter, ...]]:
+    """The dimensions of training and of each family for tasks of tables and of images, under names such as
+    "cell, image"."""
+    from retrain.families.base import Reads
+    from retrain.search.space import SearchSpace
+
+    kinds: tuple[Reads, ...] = ("table", "image")
+    training = {f"training, {reads}": SearchSpace((), 10_000, 27, "binary", reads).training for reads in kinds}
+    own = {
+        f"{family.name}, {reads}": family.parameters_for(reads)
+        for family in families
+        for reads in kinds
+        if reads in family.reads
+    }
+    return training | own
 
 
 def _table(entries: Sequence[type[Strategy]] | Sequence[type[Stopping]] | Sequence[Family]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from registry.metrics import Metric, metrics_for
 from registry.scoring import TOLERANCE
 from retrain.export import PARITY, PARITY_ROWS
 from retrain.story import Story, compare
-from retrain.trials import Searched, best_so_far, expected_best, random_draws
+from retrain.trials import Searched, best_so_far, expected_best, random_draws, why_no_draws
 
 NOT_MEASURED = "not measured"
 STABLE = 5
@@ -73,7 +73,7 @@ def efficiency(manifest: Manifest, story: Story, searched: Searched) -> str:
     cpu = f"after {spent[at]:,.0f} of {spent[-1]:,.0f} CPU-seconds of trials" if spent[-1] else "CPU-time not measured"
     said = f"best network at trial {at + 1} of {len(ordered)}, {cpu}"
     if (draws := random_draws(searched)) is None:
-        return f"{said}; too few random trials to compare with"
+        return f"{said}; {why_no_draws(searched)}: not compared with random search"
     (expected,) = expected_best(draws.scores, (len(ordered),), greater_is_better=metric.greater_is_better)
     gain = metric.gain(float(best[-1]), float(expected))
     return f"{said}; gain over random search's expected best {gain:+.4f} on validation"

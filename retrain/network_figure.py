@@ -238,11 +238,10 @@ def _draw_node(axes: Axes, text: str, centre: Array, half: Array, colours: tuple
 
 def _colours(drawing: Drawing) -> list[tuple[str, str]]:
     """Grey for where the network begins and ends, and for sums; one colour for what does the same."""
-    begins, ends = ({edge[place] for edge in drawing.edges} for place in (0, 1))
-    inner = begins & ends
-    kinds = dict.fromkeys(text for node, text in enumerate(drawing.nodes) if node in inner and len(text) > 1)
-    fills = {text: FILLS[number % len(FILLS)] for number, text in enumerate(kinds)}
-    return [fills.get(text, ENDS) if node in inner else ENDS for node, text in enumerate(drawing.nodes)]
+    operations = drawing.operations or ("",) * len(drawing.nodes)
+    known = dict.fromkeys(filter(None, operations))
+    fills = {one: FILLS[number % len(FILLS)] for number, one in enumerate(known)}
+    return [fills.get(one, ENDS) for one in operations]
 
 
 def _size(text: str) -> tuple[float, float]:

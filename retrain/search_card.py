@@ -12,7 +12,7 @@ from registry.energy import WATTS, watt_hours
 from registry.metrics import metrics_for
 from retrain.search_figures import SHOWN
 from retrain.story import Story
-from retrain.trials import LEAST_DRAWS, Importances, Searched, best_so_far, expected_best, random_draws
+from retrain.trials import Importances, Searched, best_so_far, expected_best, random_draws, why_no_draws
 
 PARETO = "pareto.png"
 SURE = 50
@@ -41,6 +41,8 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
 
 
 def _front(searched: Searched) -> Iterator[str]:
+    if not all(one.allowed for one in searched.tried):
+        yield "Crosses are networks that answer a row more slowly than `constraints.latency_ms`: they are on no front."
     if len(searched.objectives) == 1:
         yield "Below, each dot is a trial. On the line are those that no other one beats in quality and cost at once"
         yield "(the Pareto front). Rings mark the networks of the model: they are chosen for what they reach together,"
@@ -81,7 +83,7 @@ def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
 def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
     metric, draws = metrics_for(manifest.task.problem)[manifest.task.metric], random_draws(searched)
     if draws is None:
-        yield f"There is no comparison with random search: it needs {LEAST_DRAWS} trials from outside the portfolio."
+        yield f"There is no comparison with random search: {why_no_draws(searched)}."
         return
     count, better = len(searched.tried), metric.greater_is_better
     best = float(best_so_far(searched.ordered, greater_is_better=better)[-1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from registry.metrics import Array, Metric
 from registry.task import Objective
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""Which of the trials, in the order in which they were begun."""
 INK, FAINT = "#222222", "#b9bdc4"
 ORIGINS = {"portfolio": (GREEN, "default"), "prior": (ORANGE, "from the prior"), "fresh": (GREY, "fresh")}
 SAMPLED = (BLUE, "sampled")
@@ -56,7 +59,7 @@ def history(searched: Searched, metric: Metric) -> Figure:
     spent = np.cumsum([one.cpu for one in ordered])
     figure, panels = canvas.side_by_side(10.5, 4.6) if spent[-1] > 0 else _alone(8.0, 4.6)
     best = best_so_far(ordered, greater_is_better=metric.greater_is_better)
-    low, high = _border(np.array([one.score for one in ordered]), best[-1])
+    low, high = _border(ordered, metric, best[-1])
     steps = np.arange(1, len(ordered) + 1, dtype=np.float64)
     for axes, x, unit in zip(panels, (steps, spent), (1.0, draws.cpu if draws else 0.0), strict=False):
         _scatter(axes, ordered, x, low, high)
@@ -79,12 +82,11 @@ def _alone(width: float, height: float) -> tuple[Figure, tuple[Axes, ...]]:
 
 
 def _scatter(axes: Axes, ordered: Sequence[Tried], x: Array, low: float, high: float) -> None:
-    origins = np.array([one.origin for one in ordered])
+    styles = [ORIGINS.get(one.origin, SAMPLED) for one in ordered]
     y = np.array([one.score for one in ordered])
     inside = (y >= low) & (y <= high)
-    for origin in dict.fromkeys(origins):
-        colour, label = ORIGINS.get(origin, SAMPLED)
-        own = np.flatnonzero((origins == origin) & inside)
+    for colour, label in dict.fromkeys(styles):
+        own = np.flatnonzero(np.array([one == (colour, label) for one in styles]) & inside)
         faces = [colour if ordered[int(place)].complete else "none" for place in own]
         axes.scatter(x[own], y[own], s=26, facecolors=faces, edgecolors=colour, zorder=3)
         axes.scatter([], [], s=26, color=colour, label=label)
@@ -110,17 +112,20 @@ def pareto(searched: Searched, metric: Metric) -> Figure:
     """The validation score of each trial against what its network costs, with the front and the members of the model.
     Costs are the count of parameters, and the time for one row or else the CPU-seconds of training; one of them must be
     known of two trials at least. A search of several objectives shows the costs among them, and the front of all its
-    objectives at once: with three of them or more it is no line."""
+    objectives at once: with three of them or more it is no line. Networks that are too slow for the task's limit are
+    marked, and on no front."""
     ordered = searched.ordered
     kinds = _costs(searched)
     many = max(2, len(kinds))
     figure, panels = canvas.side_by_side(3.5 + 3.5 * many, 4.6, many) if len(kinds) > 1 else _alone(8.0, 4.6)
     scores = np.array([one.score for one in ordered])
-    best = best_so_far(ordered, greater_is_better=metric.greater_is_better)[-1]
-    chosen = [one.score for one in searched.chosen]
-    low, high = _border(scores, best, *chosen)
+    low, high = _border(ordered, metric, *(one.score for one in searched.chosen))
+    eligible = _eligible(ordered)
+    several = _unbeaten_among(searched, eligible, metric) if len(searched.objectives) > 2 else None
     for axes, (label, costs) in zip(panels, kinds, strict=False):
-        _cloud(axes, searched, costs, scores, metric)
+        _cloud(axes, searched, costs, scores)
+        _front(axes, costs, scores, eligible, several, metric)
+        _ring(axes, searched, costs, scores)
         _mark_outside(axes, costs, np.where(costs > 0, scores, np.nan), low, high)
         axes.set(xlabel=label, xscale="log")
         _plain_ticks(axes)
@@ -148,25 +153,46 @@ def _costs(searched: Searched) -> list[tuple[str, Array]]:
     return found if len(searched.objectives) > 1 else found[:2]
 
 
-def _cloud(axes: Axes, searched: Searched, costs: Array, y: Array, metric: Metric) -> None:
-    ordered = searched.ordered
-    complete, chosen = (np.array([getattr(one, name) for one in ordered]) for name in ("complete", "chosen"))
+def _eligible(ordered: Sequence[Tried]) -> Mask:
+    """The trials that may be on a front: quick enough, and trained to the end if any of these is."""
+    complete, allowed = (np.array([getattr(one, name) for one in ordered]) for name in ("complete", "allowed"))
+    return np.asarray(allowed & complete if (allowed & complete).any() else allowed)
+
+
+def _unbeaten_among(searched: Searched, eligible: Mask, metric: Metric) -> Mask:
+    """The eligible trials that no other eligible one dominates in all objectives."""
+    rows, found = np.flatnonzero(eligible), np.zeros(len(eligible), dtype=np.bool_)
+    tried = [searched.ordered[int(place)] for place in rows]
+    found[rows] = unbeaten(tried, searched.objectives, greater_is_better=metric.greater_is_better)
+    return found
+
+
+def _cloud(axes: Axes, searched: Searched, costs: Array, y: Array) -> None:
+    complete, allowed = (np.array([getattr(one, name) for one in searched.ordered]) for name in ("complete", "allowed"))
     known = costs > 0
-    stopped, ended = known & ~complete, known & complete
+    stopped, ended, slow = known & allowed & ~complete, known & allowed & complete, known & ~allowed
     axes.scatter(costs[ended], y[ended], s=30, color=GREY, zorder=3, label="trial")
     if stopped.any():
         axes.scatter(costs[stopped], y[stopped], s=30, facecolors="none", edgecolors=GREY, label="stopped early")
-    rows = np.flatnonzero(ended if ended.any() else known)
-    ahead = rows[front(y[rows], costs[rows], greater_is_better=metric.greater_is_better)]
-    if len(searched.objectives) > 2:
-        tried = [ordered[int(place)] for place in rows]
-        ahead = rows[unbeaten(tried, searched.objectives, greater_is_better=metric.greater_is_better)]
-    else:
-        axes.step(costs[ahead], y[ahead], where="post", color=BLUE, linewidth=1.5, zorder=2)
-    axes.scatter(costs[ahead], y[ahead], s=34, color=BLUE, zorder=4)
-    line = "none" if len(searched.objectives) > 2 else "-"
+    if slow.any():
+        axes.scatter(costs[slow], y[slow], s=30, color=GREY, marker="x", label="too slow for the model")
+
+
+def _front(axes: Axes, costs: Array, y: Array, eligible: Mask, several: Mask | None, metric: Metric) -> None:
+    """The Pareto front as dots, on a line unless it is that of three objectives or more (`several`)."""
+    rows = np.flatnonzero((eligible if several is None else several) & (costs > 0))
+    if not len(rows):
+        return
+    if several is None:
+        rows = rows[front(y[rows], costs[rows], greater_is_better=metric.greater_is_better)]
+        axes.step(costs[rows], y[rows], where="post", color=BLUE, linewidth=1.5, zorder=2)
+    axes.scatter(costs[rows], y[rows], s=34, color=BLUE, zorder=4)
+    line = "-" if several is None else "none"
     axes.plot([], [], color=BLUE, linestyle=line, marker="o", markersize=5, label="Pareto front")
-    own = known & chosen
+
+
+def _ring(axes: Axes, searched: Searched, costs: Array, y: Array) -> None:
+    own = (costs > 0) & np.array([one.chosen for one in searched.ordered])
     if own.any():
         axes.scatter(
             costs[own], y[own], s=130, facecolors="none", edgecolors=ORANGE, linewidths=2.0, label="in the model"
@@ -203,11 +229,14 @@ def _axis(metric: Metric) -> str:
     return f"{metric.name} on validation ({'higher' if metric.greater_is_better else 'lower'} is better)"
 
 
-def _border(scores: Array, best: float, *kept: float) -> tuple[float, float]:
-    """The range of scores to show: from the best to twice as far as the median lies behind it, and those to be kept."""
-    reach = best + 2 * (float(np.median(scores)) - best)
-    low, high = (max(reach, scores.min()), best) if reach < best else (best, min(reach, scores.max()))
-    low, high = float(min(low, best, *kept)), float(max(high, best, *kept))
+def _border(tried: Sequence[Tried], metric: Metric, *kept: float) -> tuple[float, float]:
+    """The range of scores to show: from the best, stopped early or not, to twice as far as the median lies behind it,
+    and those to be kept."""
+    scores = np.array([one.score for one in tried])
+    best = scores.max() if metric.greater_is_better else scores.min()
+    reach = best + 2 * (np.median(scores) - best)
+    furthest = max(reach, scores.min()) if metric.greater_is_better else min(reach, scores.max())
+    low, high = float(min(furthest, best, *kept)), float(max(furthest, best, *kept))
     return (low, high) if high - low > 1e-9 else (low - 0.5, high + 0.5)
 
 

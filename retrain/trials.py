@@ -36,8 +36,10 @@ class Costed(Protocol):
 @dataclass(frozen=True)
 class Tried:
     """A finished trial of a search: its number, its best validation score, where its candidate came from ("portfolio",
-    "prior", "fresh" or "sampled"), whether it trained to the end, and whether it is in the ensemble. `cpu` are the
-    CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its network costs."""
+    "prior", "fresh" or "sampled", when it was first tried), whether it trained to the end, and whether it is in the
+    ensemble. `cpu` are the CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its
+    network costs. `again`: it trains a screened candidate to its end. `allowed`: its network is quick enough for the
+    task's limit of latency."""
 
     number: int
     score: float
@@ -47,6 +49,8 @@ class Tried:
     cpu: float = 0.0
     parameters: int = 0
     latency_ms: float | None = None
+    again: bool = False
+    allowed: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class Searched:
         return tuple(sorted(self.tried, key=lambda one: one.number))
 
     @property
+    def screened(self) -> bool:
+        """Whether some trials were begun only to train screened candidates to their end."""
+        return any(one.again for one in self.tried)
+
+    @property
     def complete(self) -> int:
         """How many trials trained to the end."""
         return sum(one.complete for one in self.tried)
@@ -118,7 +127,8 @@ class Draws:
 
 
 def random_draws(searched: Searched) -> Draws | None:
-    """The trials that stand for random ones; None where there are fewer than `LEAST_DRAWS`.
+    """The trials that stand for random ones; None where there are fewer than `LEAST_DRAWS`, and where the best of the
+    draws were trained further after a screening: their scores are of unlike trainings.
 
     Those outside the portfolio and the prior, all of them where the strategy is random search, else the first `FIRST`,
     of which the strategy may have chosen some: that makes the reference too good rather than too bad. Trials that were
@@ -127,10 +137,17 @@ def random_draws(searched: Searched) -> Draws | None:
     outside = [one for one in searched.ordered if one.origin in ("sampled", "fresh")]
     uniform = searched.strategy == "random"
     used = outside if uniform else outside[:FIRST]
-    if len(used) < LEAST_DRAWS:
+    if len(used) < LEAST_DRAWS or searched.screened:
         return None
     which = f"all {len(used)} random trials" if uniform else f"the first {len(used)} trials outside the portfolio"
     return Draws(np.array([one.score for one in used]), float(np.mean([one.cpu for one in used])), which)
+
+
+def why_no_draws(searched: Searched) -> str:
+    """Why a search has no trials that stand for random ones, in words."""
+    if searched.screened:
+        return "candidates were screened, and only the best of them trained to the end"
+    return f"too few random trials (it takes {LEAST_DRAWS} from outside the portfolio)"
 
 
 def expected_best(draws: Array, counts: Sequence[int], *, greater_is_better: bool) -> Array:

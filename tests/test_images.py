@@ -131,7 +131,7 @@ def client(home: Path, bundle: ModelBundle) -> Iterator[httpx.Client]:
     versions = FakeVersions(v1=bundle)
     versions.champion = "1"
     settings = Settings.model_validate({"home": home, "poll_seconds": 0.05, "max_body_bytes": 300_000})
-    with serve(create_app(settings, "digits", versions)) as one:
+    with serve(create_app(settings, "digits", versions=versions)) as one:
         wait_for(lambda: one.get("/health/ready").status_code == 200)
         yield one
 

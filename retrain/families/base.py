@@ -26,6 +26,9 @@ from retrain.families.parameters import Choice, Parameter
 Reads: TypeAlias = Literal["table", "image"]
 """What a family's networks read: columns alone, or an image and whatever columns there are beside it."""
 
+OF_TRAINING = ("dropout", "residual_dropout", "sigma")
+"""The dimensions of families that regularise or initialise: they make no other architecture."""
+
 
 class Candidate(Frozen):
     """One point of the search space: a family and the choices of its network and its training. JSON-able.

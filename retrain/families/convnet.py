@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from retrain.families.base import Candidate
-from retrain.families.parameters import Option, Parameter, Real
-from retrain.families.picture import Features, PictureFamily
+from retrain.families.drawing import Drawing
+from retrain.families.parameters import Choice, Option, Parameter, Real
+from retrain.families.picture import Deepening, Features, PictureFamily
 from retrain.image_source import ImageInput
 
 STAGES = 3
@@ -70,6 +73,13 @@ class ConvBlock(nn.Module):
         out: Tensor = self.branch(first) + (x if self.shortcut is None else self.shortcut(first))
         return out
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Give x' alone."""
+        last = self.branch[3]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.zeros_(last.weight)
+
 
 class Pooled(nn.Module):
     """norm, ReLU, and the mean over places: (n, channels, h, w) -> (n, channels)."""
@@ -81,6 +91,37 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The channels' means."""
         return torch.relu(self.norm(x)).mean(dim=(2, 3))
+
+
+class ConvBody(Deepening):
+    """A stem, `STAGES` stages of blocks and the mean over places: (n, channels, h, w) -> (n, width)."""
+
+    def __init__(self, stem: list[nn.Module], stages: list[list[ConvBlock]], width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*stem)
+        self.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)
+        self.pooled = Pooled(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images as features."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        out: Tensor = self.pooled(x)
+        return out
+
+    def level_of(self, name: str) -> int | None:
+        """The blocks behind the first of their stage, row by row."""
+        place = re.match(r"stages\.(\d+)\.([1-9]\d*)\.", name)
+        return int(place[1]) + STAGES * int(place[2]) if place else None
+
+    def pass_on(self, level: int) -> None:
+        """A branch that gives nothing: these blocks have a plain shortcut."""
+        stage = self.stages[level % STAGES]
+        assert isinstance(stage, nn.Sequential)
+        block = stage[level // STAGES]
+        assert isinstance(block, ConvBlock)
+        block.silence()
 
 
 class ConvNets(PictureFamily):
@@ -99,6 +140,17 @@ class ConvNets(PictureFamily):
             Real("dropout", 0.0, 0.5),
         )
 
+    def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
+        """Stem, blocks with the ways around them, and the mean. Where maps are halved depends on the images."""
+        stem, gate = int(choices["stem_width"]), "\nsqueeze, excite" if choices["squeeze"] else ""
+        blocks, d_in = [], stem
+        for d_out in (stem * 2**stage for stage in range(STAGES) for _ in range(int(choices["blocks"]))):
+            convolution = f"batch norm, relu\nconv 3 x 3, {d_out}"
+            blocks.append((f"{convolution}\n{convolution}{gate}", "" if d_in == d_out else f"conv 1 x 1, {d_out}"))
+            d_in = d_out
+        ends = ["inputs", f"stem\nconv 3 x 3, {stem}"], ["batch norm, relu\nmean", "output"]
+        return Drawing.residual(ends[0], blocks, ends[1], f"{'coarse' if choices['coarse'] else 'fine'} stem")
+
     def features(self, candidate: Candidate, image: ImageInput) -> Features:
         """Stem, stages and mean. The second and the third stage halve once each, the stem what is left to halve; one
         time less if it is not `coarse`."""
@@ -107,15 +159,17 @@ class ConvNets(PictureFamily):
         early = halvings(image.size) - late
         if not candidate.choices["coarse"] and image.size <= FINE_SIDE:
             early = max(0, early - 1)
-        layers = _stem(image.channels, width, early)
+        stem = _stem(image.channels, width, early)
+        stages: list[list[ConvBlock]] = []
         d_in = width
         for stage in range(STAGES):
-            d_out = width * 2**stage
-            for block in range(candidate.count("blocks")):
-                halves = block == 0 and 1 <= stage <= late
-                layers.append(ConvBlock(d_in, d_out, stride=2 if halves else 1, squeeze=squeeze))
-                d_in = d_out
-        return Features(nn.Sequential(*layers, Pooled(d_in)), d_in, candidate.number("dropout"))
+            d_out, stride = width * 2**stage, 2 if 1 <= stage <= late else 1
+            blocks = [ConvBlock(d_in, d_out, stride=stride, squeeze=squeeze)]
+            blocks += [ConvBlock(d_out, d_out, stride=1, squeeze=squeeze) for _ in range(candidate.count("blocks") - 1)]
+            stages.append(blocks)
+            d_in = d_out
+        body = ConvBody(stem, stages, d_in)
+        return Features(body, d_in, candidate.number("dropout"))
 
 
 def _stem(channels: int, width: int, times: int) -> list[nn.Module]:

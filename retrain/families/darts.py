@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from retrain.families.base import Candidate
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter
-from retrain.families.spaces import WiredSpace, operations_of, style_of, template_dimensions
+from retrain.families.spaces import WiredSpace, operations_of, stacked, template_dimensions
 from retrain.families.stack import Body, Wired
 from retrain.families.wiring import Edge, Wiring
 
@@ -123,16 +123,7 @@ class Darts(WiredSpace):
 
     def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> DartsStack:
         """Both cells of a candidate, stacked."""
-        width = candidate.count("width")
-        return DartsStack(
-            self.wirings(candidate.choices),
-            modality,
-            style_of(candidate),
-            cells=candidate.count("cells"),
-            width=width,
-            d_in=width if d_in is None else d_in,
-            side=side,
-        )
+        return stacked(DartsStack, self.wirings(candidate.choices), candidate, modality, d_in=d_in, side=side)
 
 
 def _kinds(cells: int, stages: int) -> list[str]:

@@ -58,13 +58,13 @@ class Graphs(CellSpace):
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
         """A node for each operation."""
         links = _links(choices)
-        names = {
-            node: f"{node} {choices[f'node_{node}']}"
-            for node in NODES
-            if node in {one for link in links for one in link}
-        }
+        used = {node for link in links for node in link}
+        operations = {node: str(choices[f"node_{node}"]) for node in NODES if node in used}
+        names = {node: f"{node} {one}" for node, one in operations.items()}
         edges = ((names[source], names[target], "") for source, target in sorted(links))
-        return Drawing.named(tuple(names.values()), edges, template_caption(choices))
+        return Drawing.named(
+            tuple(names.values()), edges, template_caption(choices), operations=tuple(operations.values())
+        )
 
 
 def _links(choices: Mapping[str, Choice]) -> Links:

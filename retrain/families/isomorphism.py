@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby, permutations, product
 
-from retrain.families.wiring import NONE, SKIP
+from retrain.families.wiring import NONE, SKIP, pairs
 
 WEIGHTLESS = frozenset({"pool", "max"})
 """Operations without weights."""
@@ -36,18 +36,13 @@ def signature(nodes: int, operations: Sequence[str], weightless: frozenset[str])
     return min(_written(terms, output, [one for group in tie for one in group]) for tie in product(*ties))
 
 
-@cache
-def _pairs(nodes: int) -> list[tuple[int, int]]:
-    return [(source, target) for target in range(nodes) for source in range(target)]
-
-
 def pruned(nodes: int, operations: Sequence[str]) -> Operations:
     """With "none" for what lies on no path from the first node to the last.
 
     >>> pruned(3, ("wide", "skip", "none"))
     ('none', 'skip', 'none')
     """
-    edges = [(*pair, one) for pair, one in zip(_pairs(nodes), operations, strict=True)]
+    edges = [(*pair, one) for pair, one in zip(pairs(range(nodes)), operations, strict=True)]
     fed, read = {0}, {nodes - 1}
     for source, target, one in edges:  # by target: a source is known before it is asked for
         if one != NONE and source in fed:
@@ -62,7 +57,7 @@ def _terms(nodes: int, operations: Operations, weightless: frozenset[str]) -> tu
     """The terms of a pruned cell, each after those it is applied to, and the numbers of those that its output sums."""
     terms: list[Term] = []
     values: list[list[int]] = [[0], *([] for _ in range(nodes - 1))]
-    for (source, target), one in zip(_pairs(nodes), operations, strict=True):
+    for (source, target), one in zip(pairs(range(nodes)), operations, strict=True):
         if one == SKIP:
             values[target] += values[source]
         elif one != NONE:
@@ -89,7 +84,7 @@ def normal_forms(nodes: int, alphabet: Operations, weightless: frozenset[str]) -
     Making it takes a second for four nodes and five letters, once in a process."""
     first: dict[tuple[object, ...], Operations] = {}
     forms: dict[Operations, Operations] = {}
-    for operations in product(alphabet, repeat=len(_pairs(nodes))):
+    for operations in product(alphabet, repeat=len(pairs(range(nodes)))):
         forms[operations] = first.setdefault(signature(nodes, operations, weightless), operations)
     return forms
 

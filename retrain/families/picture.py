@@ -11,7 +11,7 @@ graph. A network is called as `network(numeric, categories, images)`; images may
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,6 +26,19 @@ from retrain.image_source import ImageInput
 
 TABLE_WIDTH = 64
 CATEGORY_CAP = 8
+
+
+class Deepening(nn.Module, ABC):
+    """A body with repeated layers that a deeper one has more of: see `Network.level_of`, of names within it, and
+    `Network.pass_on`."""
+
+    @abstractmethod
+    def level_of(self, name: str) -> int | None:
+        """Which of the repeated layers a parameter of this name is in; None for all others."""
+
+    @abstractmethod
+    def pass_on(self, level: int) -> None:
+        """Make that layer give what it gets."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,18 @@ class PictureNet(Network):
         out: Tensor = self.head(self.dropout(features))
         return out
 
+    def level_of(self, name: str) -> int | None:
+        """The body's."""
+        if not isinstance(self.body, Deepening) or not name.startswith("body."):
+            return None
+        return self.body.level_of(name.removeprefix("body."))
+
+    @torch.no_grad()
+    def pass_on(self, level: int) -> None:
+        """The body's."""
+        if isinstance(self.body, Deepening):
+            self.body.pass_on(level)
+
     def is_part(self, name: str) -> bool:
         """All of a body that is put together from operations."""
         return self.of_parts and name.startswith("body.")
@@ -83,6 +108,11 @@ class PictureNet(Network):
     def last(self) -> nn.Linear:
         """The head."""
         return self.head
+
+
+def beside(d_numeric: int, cardinalities: Sequence[int]) -> InputEncoder | None:
+    """The encoder of the columns beside an image; None without any."""
+    return InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
 
 
 class PictureFamily(Family):
@@ -102,5 +132,4 @@ class PictureFamily(Family):
         self, candidate: Candidate, image: ImageInput, d_numeric: int, cardinalities: Sequence[int], d_out: int
     ) -> PictureNet:
         """The untrained network of a candidate, for images like these beside such columns."""
-        inputs = InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
-        return PictureNet(image, self.features(candidate, image), inputs, d_out)
+        return PictureNet(image, self.features(candidate, image), beside(d_numeric, cardinalities), d_out)

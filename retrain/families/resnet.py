@@ -128,12 +128,7 @@ class ResNets(Family):
         """A chain of sums, each of the one before and of a block on it."""
         width, inner = int(choices["width"]), int(int(choices["width"]) * float(choices["expansion"]))
         block = f"{choices['normalisation']} norm\nlinear {inner}\n{choices['activation']}\nlinear {width}"
-        nodes, edges = ["inputs", f"linear {width}"], [(0, 1, "")]
-        for _ in range(int(choices["depth"])):
-            at = len(nodes) - 1
-            nodes += [block, "+"]
-            edges += [(at, at + 1, ""), (at + 1, at + 2, ""), (at, at + 2, "")]
-        return Drawing((*nodes, "output"), (*edges, (len(nodes) - 1, len(nodes), "")))
+        return Drawing.residual(["inputs", f"linear {width}"], [(block, "")] * int(choices["depth"]), ["output"])
 
     def build(self, candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int) -> ResNet:
         """The network of a candidate."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Protocol, TypeVar
 
 from retrain.families.base import ACTIVATIONS, Candidate, Reads
 from retrain.families.drawing import Drawing
@@ -21,6 +21,8 @@ from retrain.families.table_operations import TABLE
 from retrain.families.wiring import SKIP, Wiring
 from retrain.image_source import ImageInput
 
+Parts = TypeVar("Parts", contravariant=True)
+Made = TypeVar("Made", covariant=True)
 MODALITIES: dict[Reads, Modality] = {"table": TABLE, "image": IMAGE}
 
 
@@ -115,16 +117,7 @@ class CellSpace(WiredSpace):
 
     def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> Stack:
         """The cell of a candidate, stacked."""
-        width = candidate.count("width")
-        return Stack(
-            partial(Cell, self.cell(candidate.choices)),
-            modality,
-            style_of(candidate),
-            cells=candidate.count("cells"),
-            width=width,
-            d_in=width if d_in is None else d_in,
-            side=side,
-        )
+        return stacked(Stack, partial(Cell, self.cell(candidate.choices)), candidate, modality, d_in=d_in, side=side)
 
 
 def template_dimensions(modality: Modality, most_cells: int = 4) -> tuple[Parameter, ...]:
@@ -135,6 +128,37 @@ def template_dimensions(modality: Modality, most_cells: int = 4) -> tuple[Parame
         Option("activation", tuple(ACTIVATIONS)),
         Option("normalisation", modality.normalisations),
         Real("dropout", 0.0, 0.5),
+    )
+
+
+class MakeStack(Protocol[Parts, Made]):
+    """What makes a body of the template's dimensions; `parts` is what it stacks."""
+
+    def __call__(
+        self, parts: Parts, modality: Modality, style: Style, /, *, cells: int, width: int, d_in: int, side: int
+    ) -> Made:
+        """The untrained body."""
+
+
+def stacked(
+    stack: MakeStack[Parts, Made],
+    parts: Parts,
+    candidate: Candidate,
+    modality: Modality,
+    *,
+    d_in: int | None = None,
+    side: int = 1,
+) -> Made:
+    """Parts under the template that a candidate's choices describe. `d_in` is its width by default."""
+    width = candidate.count("width")
+    return stack(
+        parts,
+        modality,
+        style_of(candidate),
+        cells=candidate.count("cells"),
+        width=width,
+        d_in=width if d_in is None else d_in,
+        side=side,
     )
 
 

@@ -15,9 +15,8 @@ from retrain.families.base import Candidate, Network
 from retrain.families.cell import NODES, OPERATIONS
 from retrain.families.embeddings import InputEncoder
 from retrain.families.image_operations import IMAGE
-from retrain.families.modality import Modality
-from retrain.families.picture import CATEGORY_CAP, Features, PictureNet
-from retrain.families.spaces import style_of
+from retrain.families.picture import Features, PictureNet, beside
+from retrain.families.spaces import stacked
 from retrain.families.stack import BodyNet, Make, Stack
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import NONE, SKIP, pairs
@@ -76,22 +75,10 @@ def supernet(
     """The untrained supernet under the template of a candidate of family "cell", and the mixture that steers it. No
     operation has dropout: cells that are trained for moments need none."""
     mixture = Mixture()
-    if image is None:
-        body = _stack(candidate, mixture, TABLE, d_in=candidate.count("width"), side=1)
-        return BodyNet(InputEncoder.of(candidate.choices, d_numeric, cardinalities), body, d_out), mixture
-    body = _stack(candidate, mixture, IMAGE, d_in=image.channels, side=image.size)
-    inputs = InputEncoder(d_numeric, cardinalities, cap=CATEGORY_CAP) if d_numeric or cardinalities else None
-    return PictureNet(image, Features(body, body.d_out), inputs, d_out), mixture
-
-
-def _stack(candidate: Candidate, mixture: Mixture, modality: Modality, *, d_in: int, side: int) -> Stack:
     without = candidate.model_copy(update={"choices": {**candidate.choices, "dropout": 0.0}})
-    return Stack(
-        partial(SharedCell, mixture),
-        modality,
-        style_of(without),
-        cells=candidate.count("cells"),
-        width=candidate.count("width"),
-        d_in=d_in,
-        side=side,
-    )
+    cell = partial(SharedCell, mixture)
+    if image is None:
+        body = stacked(Stack, cell, without, TABLE)
+        return BodyNet(InputEncoder.of(candidate.choices, d_numeric, cardinalities), body, d_out), mixture
+    body = stacked(Stack, cell, without, IMAGE, d_in=image.channels, side=image.size)
+    return PictureNet(image, Features(body, body.d_out), beside(d_numeric, cardinalities), d_out), mixture

@@ -1,7 +1,8 @@
 """Operations on rows of a table, (n, width) -> (n, width): the blocks of published networks for tables.
 
-Each normalises what it gets and ends without an activation of the sum, as the residual blocks of Gorishniy et al. 2021
-do; "narrow" and "wide" stand where image cells have convolutions of one and of nine pixels.
+Those with weights normalise what they get, and no sum has an activation behind it, as in the residual blocks of
+Gorishniy et al. 2021; averaging and the skip connection take it as it is. "narrow" and "wide" stand where image cells
+have convolutions of one and of nine pixels.
 """
 
 from __future__ import annotations

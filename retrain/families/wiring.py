@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 NONE, SKIP, WIRE = "none", "skip", ""
 """No connection; what is there, as an operation that was chosen; what is there, as a plain connection."""
 
 Path = tuple[str, ...]
+Node = TypeVar("Node")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Wiring:
             yield from found[sink]
 
 
-def pairs(nodes: Sequence[str]) -> list[tuple[str, str]]:
+def pairs(nodes: Sequence[Node]) -> list[tuple[Node, Node]]:
     """Every node with every earlier one, by the later node.
 
     >>> pairs("012")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from retrain.families.base import Candidate
+from retrain.families.base import OF_TRAINING, Candidate, Reads
 from retrain.families.catalogue import family_named
-from retrain.search.asking import FINISHES
+from retrain.search.asking import FINISH
 from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
-from retrain.search.plan import Origin, Plan, Result
+from retrain.search.plan import Plan, Result
 from retrain.search.portfolio import portfolio
-from retrain.search.tally import RUN, origin_of
+from retrain.search.tally import RUN, first_origin
 from retrain.trials import Searched, Tried
 
 
@@ -23,50 +23,41 @@ def account(
     study: optuna.Study, plan: Plan, results: Sequence[Result], chosen: Collection[int], validation: float | None
 ) -> Searched:
     """A study's account. `chosen` are the numbers of the trials in the ensemble, `validation` is its metric there."""
-    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    spans = [span for one in results if (span := span_of(one, trials.get(one.number))) is not None]
-    tried = {architecture(result.candidate) for result in results}
+    trials = study.get_trials(deepcopy=False)
+    spans = [span for one in results if (span := span_of(one, trials[one.number])) is not None]
+    tried = {architecture(result.candidate, plan.reads) for result in results}
+    known = {architecture(candidate, plan.reads) for candidate in portfolio(plan.space)}
     return Searched(
         strategy=plan.strategy,
         families=plan.families,
         workers=plan.workers,
-        tried=tuple(_tried(result, source(result, trials), result.number in chosen) for result in results),
-        failed=sum(map(_failed, trials.values())),
+        tried=tuple(_tried(result, plan, trials, result.number in chosen) for result in results),
+        failed=sum(map(_failed, trials)),
         wall=covered_seconds(spans),
         busy=sum(one.seconds for one in results),
         architectures=len(tried),
-        novel=len(tried - {architecture(candidate) for candidate in portfolio(plan.space)}),
+        novel=len(tried - known),
         validation=validation,
         importances=importances(study),
         objectives=plan.objectives,
-        refused=None if plan.limits.size_mb is None else sum(INFEASIBLE in one.user_attrs for one in trials.values()),
+        refused=None if plan.limits.size_mb is None else sum(INFEASIBLE in one.user_attrs for one in trials),
         slow=None
         if plan.limits.latency_ms is None
         else sum(not plan.limits.allows_latency(one.row_ms) for one in results),
     )
 
 
-def source(result: Result, trials: Mapping[int, FrozenTrial]) -> Origin:
-    """Where a trial's candidate comes from: one that was finished after a screening was in the portfolio, or handed
-    down by the prior, if it was so when it was screened. Others stay `finish`: no random draws of their own."""
-    trial = trials.get(result.number)
-    first = trials.get(trial.user_attrs[FINISHES]) if trial is not None and FINISHES in trial.user_attrs else None
-    if first is None or origin_of(first) not in ("portfolio", "prior"):
-        return result.origin
-    return origin_of(first)
-
-
-def architecture(candidate: Candidate) -> str:
-    """A candidate's network without its training: equal for isomorphic networks."""
+def architecture(candidate: Candidate, reads: Reads) -> str:
+    """A candidate's network without its training, regularisation and initialisation: equal for isomorphic networks."""
     family = family_named(candidate.family)
-    names = {one.name for one in family.parameters()}
+    names = {one.name for one in family.parameters_for(reads)}.difference(OF_TRAINING)
     own = family.canonical({name: value for name, value in candidate.choices.items() if name in names})
     return Candidate(family=candidate.family, choices=own).key
 
 
-def span_of(result: Result, trial: FrozenTrial | None) -> tuple[datetime, datetime] | None:
+def span_of(result: Result, trial: FrozenTrial) -> tuple[datetime, datetime] | None:
     """When a finished trial ran. Its end is not when the study was told: that may be after a kill."""
-    if trial is None or trial.datetime_start is None:
+    if trial.datetime_start is None:
         return None
     return trial.datetime_start, trial.datetime_start + timedelta(seconds=result.seconds)
 
@@ -85,14 +76,16 @@ def _failed(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and RUN in trial.user_attrs
 
 
-def _tried(result: Result, origin: Origin, chosen: bool) -> Tried:
+def _tried(result: Result, plan: Plan, trials: Sequence[FrozenTrial], chosen: bool) -> Tried:
     return Tried(
         number=result.number,
         score=result.score,
-        origin=origin,
+        origin=first_origin(trials[result.number], trials),
         complete=result.state == "complete",
         chosen=chosen,
         cpu=result.cpu,
         parameters=result.parameters,
         latency_ms=result.latency_ms,
+        again=result.origin == FINISH,
+        allowed=plan.limits.allows_latency(result.row_ms),
     )

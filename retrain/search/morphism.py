@@ -3,7 +3,7 @@
 A wider layer copies units in turn, and what reads a unit shares its weight among the copies; a layer more passes on
 what it gets. Both keep the function as far as activation and normalisation let them (Net2Net, Chen, Goodfellow & Shlens
 2016, arXiv 1511.05641; Wei et al. 2016 for residual blocks). A narrower or shallower network takes the slices that
-there are, and is merely better than a random one.
+there are, and is merely better than a random one. Units of convolutions are their channels.
 
 Networks put together from operations (cells, chains) are akin where at least half of these are the same at the same
 places, and take over the weights of those, by name: a child of evolution differs from its parent in one operation,
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import FAMILIES
+from retrain.families.picture import TABLE_WIDTH, PictureNet
 
 TABLE = "inputs.words.table.weight"
 FREQUENCIES = "inputs.numbers.frequencies"
@@ -27,8 +28,11 @@ FIRST = "first.weight"
 BY_COLUMN = {TABLE: 0, FREQUENCIES: 0, FIRST: 1}
 """The axis of a parameter whose entries stand for columns: not a size of the network's."""
 
-SIZES = ("depth", "width", "expansion", "category_cap", "cells")
-ALIKE = ("activation", "normalisation", "numeric_embedding", "frequencies", "pieces")
+PIXELS = ("mean", "std")
+"""Buffers with an entry for each channel of an image: not a size of the network's either."""
+
+SIZES = ("depth", "width", "expansion", "category_cap", "cells", "stem_width", "blocks")
+ALIKE = ("activation", "normalisation", "numeric_embedding", "frequencies", "pieces", "coarse", "squeeze")
 SHARED = 0.5
 """The least share of its operations that an akin network of operations has from the other."""
 
@@ -83,9 +87,11 @@ def morph(network: Network, weights: Mapping[str, Tensor]) -> dict[str, Tensor] 
     outputs = {
         name for name, one in network.named_parameters() if one is network.last.weight or one is network.last.bias
     }
+    beside = TABLE_WIDTH if isinstance(network, PictureNet) and network.first is not None else 0
     out = {name: own[name].clone() for name in added}
     for name in own.keys() - added:
-        given = _resized(name, weights[name], own[name].shape, ends=name in outputs)
+        ends = name in outputs
+        given = _resized(name, weights[name], own[name].shape, ends=ends, beside=beside if ends else 0)
         if given is None:
             return None
         out[name] = given
@@ -100,9 +106,12 @@ def _shape(weight: Tensor | None) -> torch.Size | None:
     return None if weight is None else weight.shape
 
 
-def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool) -> Tensor | None:
-    if given.dim() != len(shape) or (given.dim() > 2 and given.shape != shape):
-        return None  # convolutions of other sizes begin anew
+def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool, beside: int) -> Tensor | None:
+    """None where no units make the one of the other. `ends`: it gives the outputs; then the last `beside` units that it
+    reads are of another kind than the others, and stay."""
+    alike = 2 if given.dim() == 4 and name not in PIXELS else 0  # a kernel has units, and a size
+    if given.dim() != len(shape) or (given.dim() > 2 and given.shape[alike:] != shape[alike:]):
+        return None
     for axis, size in enumerate(shape):
         before = given.shape[axis]
         if BY_COLUMN.get(name) == axis or before == size:
@@ -112,8 +121,17 @@ def _resized(name: str, given: Tensor, shape: torch.Size, *, ends: bool) -> Tens
         if name == TABLE:  # a wider embedding adds nothing at first
             given = given[:, :size] if size < before else torch.nn.functional.pad(given, (0, size - before))
             continue
-        units = torch.arange(size) % before
+        units = _units(size, before, beside if axis == 1 else 0)
         given = given.index_select(axis, units)
         if axis == 1 and size > before:
-            given = given / torch.bincount(units)[units]
+            given = given / torch.bincount(units)[units].view(-1, *[1] * (given.dim() - 2))
     return given
+
+
+def _units(size: int, before: int, fixed: int) -> Tensor:
+    """Which former unit each of so many copies: all in turn, but for the last `fixed`.
+
+    >>> _units(5, 3, 1).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    return torch.cat([torch.arange(size - fixed) % (before - fixed), torch.arange(before - fixed, before)])

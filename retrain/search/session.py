@@ -50,7 +50,7 @@ from retrain.search.space import SearchSpace
 from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import require_fitting, strategy_named
-from retrain.search.tally import WORKING, enqueue, is_spent, quality_of, recover
+from retrain.search.tally import WORKING, best_of, enqueue, is_spent, quality_of, recover
 
 _LOG = logging.getLogger("everfit")
 
@@ -96,7 +96,8 @@ def search(
             shutil.rmtree(home, ignore_errors=True)
         budget = Budget(begin, trials, seconds, seed, enough)
         session = Session(task, home, budget, prior, progress)
-        earlier = sum(one.cpu for one in plans.read_results(home))  # what a session that was killed has left
+        # of sessions that were killed: at least, as their interrupted trials are not counted
+        earlier = session.spent_cpu + sum(one.cpu for one in plans.read_results(home))
         material, study = session.run(frame, found)
         finish = Finish(
             data_hash=data_hash,
@@ -178,7 +179,8 @@ class Session:
     ) -> None:
         self.task, self.folder, self.budget, self.prior, self.progress = task, folder, budget, prior, progress
         self.metric = metrics_for(task.problem)[task.metric]
-        self.spent = read_spent(folder)
+        self.spent, self.spent_cpu = read_spent(folder)
+        self._begin_cpu = time.process_time()
         self.deadline = budget.begin + max(0.0, budget.seconds - self.spent)
         self.heritage: Heritage | None = None
         self.plan: Plan
@@ -283,7 +285,8 @@ class Session:
                 recover(study, self.folder, dead)
                 if time.monotonic() < self.deadline:
                     crew.replace(len(dead))
-            write_spent(self.folder, self.spent + time.monotonic() - self.budget.begin)
+            seconds = self.spent + time.monotonic() - self.budget.begin
+            write_spent(self.folder, seconds, self.spent_cpu + time.process_time() - self._begin_cpu)
             self._look(study)
             if time.monotonic() > self.deadline + PATIENCE_SECONDS:
                 crew.stop()
@@ -292,10 +295,10 @@ class Session:
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
-        scores = [value for trial in ended if (value := quality_of(trial)) is not None]
-        best = (max if self.metric.greater_is_better else min)(scores) if scores else None
-        if self._goal is not None and len(scores) >= max(self.budget.enough, self._looked + 1):
-            self._looked = len(scores)
+        best = best_of(ended, greater_is_better=self.metric.greater_is_better)
+        scored = sum(quality_of(trial) is not None for trial in ended)
+        if self._goal is not None and scored >= max(self.budget.enough, self._looked + 1):
+            self._looked = scored
             found = standing(plans.read_results(self.folder), self.plan)[: self.task.search.ensemble]
             if found and self._goal.reached(self.folder, found):
                 (self.folder / plans.ENOUGH).touch()
@@ -310,14 +313,18 @@ def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> l
     return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]
 
 
-def read_spent(folder: Path) -> float:
-    """Seconds that former sessions of a study have used."""
+def read_spent(folder: Path) -> tuple[float, float]:
+    """What former sessions of a study have used: seconds, and CPU-seconds of their own processes without the workers'.
+    The latter are 0 where they were not kept."""
     path = folder / SPENT
-    return float(path.read_text()) if path.is_file() else 0.0
+    if not path.is_file():
+        return 0.0, 0.0
+    seconds, cpu = [*map(float, path.read_text().split()), 0.0][:2]
+    return seconds, cpu
 
 
-def write_spent(folder: Path, seconds: float) -> None:
-    """Keep the seconds used so far."""
+def write_spent(folder: Path, seconds: float, cpu: float) -> None:
+    """Keep the seconds and the CPU-seconds used so far."""
     partial = folder / f"{SPENT}.partial"
-    partial.write_text(f"{seconds:.2f}")
+    partial.write_text(f"{seconds:.2f} {cpu:.2f}")
     partial.replace(folder / SPENT)

@@ -58,6 +58,14 @@ def quality_of(trial: FrozenTrial) -> float | None:
     return float(known[max(known)]) if known else None
 
 
+def best_of(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> float | None:
+    """The best value of the task's metric among ended trials: of those that trained to the end if any did, as one that
+    was stopped is no result. None without one."""
+    complete = [one for one in trials if one.state == TrialState.COMPLETE]
+    values = [value for one in complete or trials if (value := quality_of(one)) is not None]
+    return (max if greater_is_better else min)(values, default=None)
+
+
 def guard(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> bool:
     """Whether the fresh candidates among these trials, all of the study's by number, have beaten the prior's. One that
     was screened counts as it was finished, if it was."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -166,9 +167,30 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
     for one in (*STRATEGIES, *STOPPING, *FAMILIES):
         assert f"{one.name} {first_sentence(one.__doc__ or '')}" in flat
         assert not one.paper or f"[{one.paper}]" in flat
-    assert "mlp depth: a whole number from 1 to 5" in flat
-    assert all(one.name in flat for family in FAMILIES for one in family.parameters())
+    assert "mlp, table depth: a whole number from 1 to 5" in flat
+    told = _dimensions_told(done.output)
+    assert list(told)[:2] == ["training, table", "training, image"]
+    assert "cutout" in told["training, image"]
+    assert "cutout" not in told["training, table"]
+    for family in FAMILIES:
+        assert {name for name in told if name.startswith(f"{family.name},")} == {
+            f"{family.name}, {reads}" for reads in family.reads
+        }
+        for reads in family.reads:
+            assert all(one.name in told[f"{family.name}, {reads}"] for one in family.parameters_for(reads))
+    assert "category_cap" in told["cell, table"]
+    assert "category_cap" not in told["cell, image"]
     assert not (home / "home").exists()
+
+
+def _dimensions_told(output: str) -> dict[str, str]:
+    """By name: the lines of the dimensions, joined."""
+    lines, told, name = output[output.index("tasks that read a table") :].splitlines()[1:], {}, ""
+    for line in lines:
+        if found := re.match(r"  (\w+, \w+) +(.*)", line):
+            name = found[1]
+        told[name] = f"{told.get(name, '')} {found[2] if found else line.strip()}"
+    return told
 
 
 def test_the_first_sentence_ends_where_it_ends() -> None:

@@ -10,15 +10,20 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from retrain.families.base import OF_TRAINING, Candidate, Family, Reads
+from retrain.families.catalogue import FAMILIES
 from retrain.families.embeddings import InputEncoder
 from retrain.families.mlp import MlpNet
-from retrain.search.account import account, architecture, covered_seconds, source
+from retrain.families.parameters import Choice
+from retrain.search.account import account, architecture, covered_seconds
 from retrain.search.footprint import single_row_ms
 from retrain.search.importance import LEAST_TRIALS, importances
+from retrain.search.limits import Limits
 from retrain.search.plan import Layout, Plan, Result
 from retrain.search.portfolio import portfolio
+from retrain.search.space import SearchSpace
 from retrain.search.strategies.random_search import RandomSearch
-from retrain.search.tally import DIVERGED, ORIGIN, RUN, enqueue_finish
+from retrain.search.tally import DIVERGED, ORIGIN, RUN, best_of, enqueue_finish
 from retrain.training import Rows
 
 NOON = datetime(2024, 1, 1, 12)
@@ -116,20 +121,46 @@ def test_what_is_finished_came_from_where_it_was_screened() -> None:
         enqueue_finish(study, screened)
     study.tell(study.ask(), 0.5)
     study.tell(study.ask(), 0.5)
-    trials = {trial.number: trial for trial in study.trials}
     result = Result(
         number=2, candidate=portfolio(PLAN.space)[0], origin="finish", state="complete", score=0.5, best_epoch=1,
-        history=(0.5,), seed=0, seconds=1.0, ending="finished",
+        history=(0.5,), seed=0, seconds=1.0, ending="finished", latency_ms=2.0,
     )  # fmt: skip
-    found = [source(result.model_copy(update={"number": number}), trials) for number in (2, 3)]
-    assert found == ["portfolio", "finish"]
+    first = result.model_copy(update={"number": 1, "origin": "sampled", "latency_ms": 0.5})
+    plan = PLAN.model_copy(update={"limits": Limits(latency_ms=1.0)})
+    told = account(study, plan, [result, result.model_copy(update={"number": 3}), first], (), None)
+    assert [one.origin for one in told.tried] == ["portfolio", "sampled", "sampled"]
+    assert [one.again for one in told.tried] == [True, True, False]
+    assert [one.allowed for one in told.tried] == [False, False, True]
+    assert told.slow == 2
+    assert told.screened
+
+
+def test_the_best_is_of_trials_that_trained_to_the_end_if_any_did() -> None:
+    study = optuna.create_study(direction="maximize")
+    assert best_of(study.trials, greater_is_better=True) is None
+    for value, state in ((0.9, TrialState.PRUNED), (0.6, TrialState.COMPLETE), (0.7, TrialState.COMPLETE)):
+        study.add_trial(optuna.trial.create_trial(value=value, state=state))
+    assert best_of(study.trials[:1], greater_is_better=True) == 0.9
+    assert best_of(study.trials, greater_is_better=True) == 0.7
+    assert best_of(study.trials, greater_is_better=False) == 0.6
 
 
 def test_an_architecture_is_free_of_its_training() -> None:
     one = portfolio(PLAN.space)[0]
     other = one.model_copy(update={"choices": {**one.choices, "adamw_rate": 0.01}})
     wider = one.model_copy(update={"choices": {**one.choices, "width": 192}})
-    assert architecture(one) == architecture(other) != architecture(wider)
+    assert architecture(one, "table") == architecture(other, "table") != architecture(wider, "table")
+
+
+@pytest.mark.parametrize(("family", "reads"), [(one, reads) for one in FAMILIES for reads in sorted(one.reads)])
+def test_an_architecture_is_free_of_regularisation_and_of_columns_beside_images(family: Family, reads: Reads) -> None:
+    sampled = SearchSpace((family,), 2_000, 9, "binary", reads).sample(np.random.default_rng(0)).choices
+
+    def network(**choices: Choice) -> str:
+        return architecture(Candidate(family=family.name, choices={**sampled, **choices}), reads)
+
+    assert network(**dict.fromkeys(OF_TRAINING, 0.1)) == network(**dict.fromkeys(OF_TRAINING, 0.2))
+    assert (network(category_cap=8) == network(category_cap=16)) is (reads == "image")
 
 
 def test_a_network_is_timed() -> None:

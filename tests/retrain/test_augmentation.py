@@ -14,7 +14,7 @@ from retrain.augmentation import Augmentation, blotted, flipped, mixed, shifted
 from retrain.batches import Rows
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build, families_for
-from retrain.families.convnet import ConvNets
+from retrain.families.convnet import ConvBody, ConvNets
 from retrain.image_source import ImageInput
 from retrain.representation import Representation
 
@@ -29,8 +29,8 @@ def test_convnets_read_all_sizes(size: int, channels: int) -> None:
         out = network(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64), images)
         assert out.shape == (2, 5)
         body = ConvNets().features(Candidate(family="convnet", choices=choices), image).module.eval()
-        assert isinstance(body, torch.nn.Sequential)
-        assert 4 <= body[:-1](images.float()).shape[-1] <= 14
+        assert isinstance(body, ConvBody)
+        assert 4 <= torch.nn.Sequential(body.stem, *body.stages)(images.float()).shape[-1] <= 14
 
 
 def test_families_read_what_a_task_has() -> None:

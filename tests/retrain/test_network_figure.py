@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
-from retrain.families.catalogue import FAMILIES
+from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.drawing import Drawing
 from retrain.layout import crossings, depths, lay_out
-from retrain.network_figure import FILLS, _colours, draw_networks, network
+from retrain.network_figure import ENDS, FILLS, _colours, draw_networks, network
+from retrain.search.portfolio import DEFAULTS
 
 CELL = Drawing(
     ("c(k-2)", "c(k-1)", "0", "1", "2", "3", "concat"),
@@ -127,6 +128,29 @@ def test_the_same_operation_has_one_colour_and_the_ends_are_grey() -> None:
     assert colours[1] == colours[2] == colours[3] == FILLS[0]
     assert colours[0] == colours[4]
     assert colours[0] not in FILLS
+
+
+def test_what_does_the_same_has_one_colour_in_every_space() -> None:
+    """Nodes of graphs stand under their number; sums are grey, however they are called."""
+    choices = {**DEFAULTS, "width": 64, "depth": 2, "expansion": 2.0}
+    for family, count in {
+        "graph": 2,
+        "resnet": 2,
+        "mlp": 1,
+        "chain": 1,
+        "cell": 0,
+        "darts": 0,
+        "hierarchical": 0,
+    }.items():
+        drawing = family_named(family).drawing(choices)
+        colours = _colours(drawing)
+        assert len(set(colours).difference({ENDS})) == count, family
+        for text, colour in zip(drawing.nodes, colours, strict=True):
+            assert (colour == ENDS) is (text in ("inputs", "+", "output") or count == 0)
+    graph = _colours(family_named("graph").drawing(choices))
+    assert graph == [FILLS[0], FILLS[1], FILLS[0], FILLS[1], FILLS[0]]
+    with pytest.raises(ValueError, match="expected an operation for each of 2 nodes"):
+        Drawing(("a", "b"), (), operations=("a",))
 
 
 def test_one_picture_for_each_network_the_heaviest_first(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from onnx import helper
 
 from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES, build
+from retrain.families.convnet import ConvBlock, ConvNets, Gate
+from retrain.families.drawing import SUM
 from retrain.families.picture import PictureFamily, PictureNet
 from retrain.image_source import ImageInput
 from retrain.network_graph import FEATURES, IMAGES, OPSET, OUTPUTS, embed, exported
@@ -106,6 +108,25 @@ def test_becomes_a_graph_with_features_and_any_number_of_rows(family: PictureFam
             np.testing.assert_allclose(answers, network(*given).numpy(), atol=1e-4)
             np.testing.assert_allclose(features, network.features(given[2]).numpy(), atol=1e-4)
             assert features.shape == (n, network.d_features)
+
+
+def test_convolutional_networks_are_drawn_block_by_block_with_their_shortcuts() -> None:
+    family = ConvNets()
+    for candidate in candidates(family, 6):
+        blocks = [one for one in build(candidate, 0, (), 2, GREY).modules() if isinstance(one, ConvBlock)]
+        drawing = family.drawing(candidate.choices)
+        sums = [place for place, node in enumerate(drawing.nodes) if node == SUM]
+        shortcuts = [label for source, target, label in drawing.edges if target in sums and source < target - 1]
+        branches = [drawing.nodes[place - 1] for place in sums]
+        assert len(sums) == len(shortcuts) == len(blocks) == 3 * candidate.count("blocks")
+        for block, label, branch in zip(blocks, shortcuts, branches, strict=True):
+            d_out = block.branch[0].out_channels
+            assert label == ("" if block.shortcut is None else f"conv 1 x 1, {d_out}")
+            assert branch.count(f"conv 3 x 3, {d_out}") == 2
+            assert ("squeeze" in branch) is isinstance(block.branch[-1], Gate)
+        assert drawing.nodes[1] == f"stem\nconv 3 x 3, {candidate.choices['stem_width']}"
+        assert drawing.nodes[-2:] == ("batch norm, relu\nmean", "output")
+        assert drawing.caption == f"{'coarse' if candidate.choices['coarse'] else 'fine'} stem"
 
 
 def test_the_portfolio_of_images_fits_their_space() -> None:

@@ -48,6 +48,14 @@ def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     assert "nan" not in text
 
 
+def test_networks_above_the_limit_of_latency_are_told_from_the_front(told: tuple[Manifest, Story]) -> None:
+    manifest, story = told
+    slow = replace(made().tried[0], allowed=False)
+    assert "`constraints.latency_ms`: they are on no front" not in card(manifest, story)
+    shown = replace(story, searched=replace(made(), tried=(slow, *made().tried[1:])))
+    assert "`constraints.latency_ms`: they are on no front" in card(manifest, shown)
+
+
 def test_the_reference_says_how_it_was_estimated(told: tuple[Manifest, Story]) -> None:
     manifest, story = told
     text = card(manifest, story)

@@ -22,7 +22,7 @@ from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
 from retrain.search.material import hash_frame
 from retrain.search.progress import Progress, silent
-from retrain.search.session import Budget, Session, fingerprint, search
+from retrain.search.session import SPENT, Budget, Session, fingerprint, read_spent, search, write_spent
 from tests.handmade import make_frame, make_task
 from tests.processes import children
 
@@ -137,7 +137,10 @@ def test_a_killed_search_resumes_with_all_it_had_finished(tmp_path: Path) -> Non
     assert set(results) <= set(before)
     budget = len(before) + 2
     home = only(tmp_path)
+    spent = read_spent(home)
+    assert min(spent) > 0
     Session(small_task(), home, Budget(time.monotonic(), budget, 300.0, 0), None, silent).run(make_frame(ROWS))
+    assert all(now > then for now, then in zip(read_spent(home), spent, strict=True))
     after = {result.number: result for result in plans.read_results(home)}
     assert {number: after[number] for number in before} == before
     assert len(after) >= budget
@@ -195,6 +198,14 @@ def test_an_unknown_strategy_or_policy_is_named(tmp_path: Path) -> None:
             seconds=1,
             seed=0,
         )
+
+
+def test_what_was_spent_is_kept_beside_the_study(tmp_path: Path) -> None:
+    assert read_spent(tmp_path) == (0.0, 0.0)
+    (tmp_path / SPENT).write_text("12.50")  # a study of an earlier version
+    assert read_spent(tmp_path) == (12.5, 0.0)
+    write_spent(tmp_path, 20.0, 7.25)
+    assert read_spent(tmp_path) == (20.0, 7.25)
 
 
 def test_a_crew_that_keeps_dying_says_what_it_died_of(tmp_path: Path) -> None:

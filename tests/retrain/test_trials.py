@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from registry.metrics import metrics_for
+from registry.task import Objective
 from retrain import search_figures
 from retrain.trials import (
     FIRST,
@@ -21,6 +22,7 @@ from retrain.trials import (
     expected_best,
     front,
     random_draws,
+    why_no_draws,
 )
 
 AUC, LOSS = (metrics_for("binary")[name] for name in ("auc", "log_loss"))
@@ -68,6 +70,18 @@ def test_which_trials_stand_for_random_ones() -> None:
     assert len(first.scores) == FIRST
     assert first.scores.tolist() == [one.score for one in made().ordered[8 : 8 + FIRST]]
     assert random_draws(made(8 + LEAST_DRAWS - 1)) is None
+
+
+def test_screened_draws_stand_for_no_random_search() -> None:
+    """They have the scores of a first rung, and the best of them others of a whole training."""
+    plain = made(40, "random")
+    screened = replace(plain, tried=(*plain.tried, Tried(99, 0.9, "portfolio", again=True)))
+    assert random_draws(plain) is not None
+    assert random_draws(screened) is None
+    assert "only the best of them trained to the end" in why_no_draws(screened)
+    assert "too few random trials" in why_no_draws(made(8))
+    labels = search_figures.history(screened, AUC).axes[0].get_legend_handles_labels()[1]
+    assert not [label for label in labels if "random" in label]
 
 
 def test_the_front_is_what_nothing_beats() -> None:
@@ -120,6 +134,38 @@ def test_the_front_and_the_members_are_marked() -> None:
     assert {tuple(point) for point in rings.get_offsets()} == {(one.parameters, one.score) for one in searched.chosen}
     bare = replace(searched, tried=tuple(replace(one, latency_ms=None) for one in searched.tried))
     assert search_figures.pareto(bare, LOSS).axes[1].get_xlabel() == "CPU-seconds (log scale)"
+
+
+def test_a_stopped_trial_that_reached_more_is_in_the_picture_and_not_beyond_it() -> None:
+    complete = tuple(Tried(n, 0.7 + n / 100, cpu=1.0, parameters=9 + n) for n in range(6))
+    searched = Searched("tpe", ("mlp",), 1, (*complete, Tried(6, 0.9, complete=False, cpu=1.0, parameters=20)))
+    for figure in (search_figures.history(searched, AUC), search_figures.pareto(searched, AUC)):
+        axes = figure.axes[0]
+        assert axes.get_ylim()[1] > 0.9
+        labels = axes.get_legend_handles_labels()[1]
+        assert "stopped early" in labels
+        assert "worse than the axis shows" not in labels
+    best = next(line for line in search_figures.history(searched, AUC).axes[0].lines if line.get_label())
+    assert best.get_ydata()[-1] == 0.75
+
+
+def test_each_origin_has_one_line_in_the_legend() -> None:
+    searched = made()
+    labels = search_figures.history(replace(searched, tried=(*searched.tried, Tried(99, 0.7, "old"))), AUC).axes[0]
+    assert labels.get_legend_handles_labels()[1].count("sampled") == 1
+
+
+@pytest.mark.parametrize("objectives", [("quality",), ("quality", "latency", "size")])
+def test_networks_that_are_too_slow_are_on_no_front(objectives: tuple[Objective, ...]) -> None:
+    quick = [Tried(0, 0.7, parameters=10, latency_ms=0.2), Tried(1, 0.8, parameters=20, latency_ms=0.4)]
+    slow = Tried(2, 0.9, parameters=30, latency_ms=0.9, allowed=False)
+    searched = Searched("nsga3", ("mlp",), 1, (*quick, slow), objectives=objectives)
+    for axes in search_figures.pareto(searched, AUC).axes:
+        drawn = {one.get_label(): one.get_offsets()[:, 1].tolist() for one in axes.collections}
+        assert drawn["trial"] == [0.7, 0.8]
+        assert drawn["too slow for the model"] == [0.9]
+        blue = [one for one in axes.collections if one.get_zorder() == 4]
+        assert [one.get_offsets()[:, 1].tolist() for one in blue] == [[0.7, 0.8]]
 
 
 def test_old_results_without_costs_and_one_trial_have_fewer_pictures(tmp_path: Path) -> None:
