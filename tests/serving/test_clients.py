@@ -15,7 +15,7 @@ import pytest
 from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
-from tests.serving.conftest import FakeVersions, endpoint, wait_for
+from tests.serving.conftest import FakeVersions, endpoint
 
 CLIENTS = Path(__file__).parent / "clients"
 
@@ -39,9 +39,8 @@ def test_a_client_is_answered_and_its_rows_are_logged(
             timeout=120,
             env=environment,
         )
-        assert asked.returncode == 0, asked.stderr
-        wait_for(lambda: own.get("/model").json()["log_backlog"] == 0)
+    assert asked.returncode == 0, asked.stderr
     ids = json.loads(asked.stdout.splitlines()[-1])
     frame = InferenceLog(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade").frame()
-    assert list(frame["__id__"]) == sorted(ids)
+    assert sorted(frame["__id__"]) == sorted(ids)
     assert len(set(ids)) == len(ids) > 3
