@@ -24,9 +24,10 @@ from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError
 from registry.settings import Settings
-from serving.body import Guard, send_problem
+from serving.body import send_problem
 from serving.champion import VersionSource
 from serving.docs import add_docs
+from serving.guard import Guard
 from serving.hosts import Hosts
 from serving.metrics import CONTENT_TYPE, Exposition
 from serving.openapi import describe
@@ -36,11 +37,10 @@ from serving.problems import Problem, problem, problem_of
 def create_app(settings: Settings, *tasks: str, versions: VersionSource | None = None) -> FastAPI:
     """The server of tasks, following their champions in `versions` (default: MLflow at the settings' URL).
 
-    Raises `TaskError` for a name that no task can have.
+    Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
     hosts = Hosts(settings, tasks, _mlflow(settings) if versions is None else lambda: versions)
-    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    app = Endpoint(hosts, key=key)
+    app = Endpoint(hosts, Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task))
     _add_health(app, hosts)
     _add_state(app, hosts)
     app.add_exception_handler(EverfitError, _deliberate)
@@ -53,19 +53,19 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(self, hosts: Hosts, *, key: str | None) -> None:
-        """`key`, if there is one, guards every route but health."""
+    def __init__(self, hosts: Hosts, guard: Guard) -> None:
+        """`guard` stands before every route."""
         title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
         super().__init__(title=title, lifespan=_lifespan(hosts), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
-        self._guard = None if key is None else Guard(key)
+        self._guard = guard
         for path in ("/predict", "/feedback", "/models/{task}/predict", "/models/{task}/feedback"):
             self.router.routes.append(Route(path, self._unrouted, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._guard is not None and scope["type"] == "http" and (refusal := self._guard.refusal(scope)) is not None:
+        if scope["type"] == "http" and (refusal := self._guard.refusal(scope)) is not None:
             await send_problem(receive, send, refusal)
             return
         hot = self._hosts.routes.get(scope["path"]) if scope.get("method") == "POST" else None
@@ -80,7 +80,7 @@ class Endpoint(FastAPI):
         document = super().openapi()
         slots = {host.task: host.slot.current for host in self._hosts}
         served = {task: None if current is None else current.manifest for task, current in slots.items()}
-        secured = self._guard is not None
+        secured = self._guard.closed
         document["paths"] = describe(document["paths"], served, secured=secured)
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

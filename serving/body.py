@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from contextlib import suppress
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from serving.problems import BodyError, Headers, Problem, TooLargeError, problem
+from serving.problems import BodyError, Headers, Problem, TooLargeError
 
 LINGER_BYTES = 16_000_000
 LINGER_SECONDS = 2.0
-_OPEN = ("/health/live", "/health/ready")
 
 
 class GoneError(Exception):
@@ -76,23 +74,6 @@ async def _throw_away(receive: Receive) -> None:
     while message.get("more_body", False) and size < LINGER_BYTES:
         size += len(message.get("body", b""))
         message = await receive()
-
-
-class Guard:
-    """Lets only requests with the key pass; the health routes are open. The key is compared in constant time."""
-
-    def __init__(self, key: str) -> None:
-        self._expected = f"Bearer {key}".encode()
-
-    def refusal(self, scope: Scope) -> Problem | None:
-        """The answer to a request that may not pass."""
-        if scope["path"] in _OPEN or self._allows(scope):
-            return None
-        return problem(401, "expected the header `Authorization: Bearer KEY` with this endpoint's key")
-
-    def _allows(self, scope: Scope) -> bool:
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self._expected)
 
 
 def _check_announced(scope: Scope, limit: int) -> None:
