@@ -20,18 +20,20 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import EverfitError
 from registry.settings import Settings
 from serving.body import send_problem
 from serving.champion import VersionSource
-from serving.docs import add_docs
-from serving.guard import Guard
+from serving.docs import STATIC, add_docs
+from serving.guard import OPEN, Guard
 from serving.hosts import Hosts
 from serving.metrics import CONTENT_TYPE, Exposition
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
+
+_QUIET = [(b"cache-control", b"no-store"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 
 
 def create_app(settings: Settings, *tasks: str, versions: VersionSource | None = None) -> FastAPI:
@@ -40,7 +42,8 @@ def create_app(settings: Settings, *tasks: str, versions: VersionSource | None =
     Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
     hosts = Hosts(settings, tasks, _mlflow(settings) if versions is None else lambda: versions)
-    app = Endpoint(hosts, Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task))
+    guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task)
+    app = Endpoint(hosts, guard, most=settings.max_concurrent)
     _add_health(app, hosts)
     _add_state(app, hosts)
     app.add_exception_handler(EverfitError, _deliberate)
@@ -53,26 +56,47 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(self, hosts: Hosts, guard: Guard) -> None:
-        """`guard` stands before every route."""
+    def __init__(self, hosts: Hosts, guard: Guard, *, most: int) -> None:
+        """`guard` stands before every route; `most` requests are in work at once."""
         title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
         super().__init__(title=title, lifespan=_lifespan(hosts), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
-        self._guard = guard
+        self._guard, self._most, self._inside = guard, most, 0
+        self.draining = False
+        """Whether it is about to end: then it is not ready, but answers still."""
         for path in ("/predict", "/feedback", "/models/{task}/predict", "/models/{task}/feedback"):
             self.router.routes.append(Route(path, self._unrouted, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http" and (refusal := self._guard.refusal(scope)) is not None:
-            await send_problem(receive, send, refusal)
-            return
-        hot = self._hosts.routes.get(scope["path"]) if scope.get("method") == "POST" else None
-        if hot is None:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+        elif (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
+            await send_problem(receive, send, refusal)
         else:
-            await hot(scope, receive, send)
+            self._inside += 1
+            try:
+                hot = self._hosts.routes.get(scope["path"]) if scope["method"] == "POST" else None
+                await (self._quiet if hot is None else hot)(scope, receive, send)
+            finally:
+                self._inside -= 1
+
+    def _crowd(self, scope: Scope) -> Problem | None:
+        """The answer to a request that would be one too many: at once, so that clients wait and not the server."""
+        if self._inside < self._most or scope["path"] in OPEN:
+            return None
+        return problem(503, f"{self._inside} requests are in work (EVERFIT_MAX_CONCURRENT): try again")
+
+    async def _quiet(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A route of FastAPI's. What it tells is for now and for who asked: nobody is to keep or to frame it."""
+
+        async def careful(message: Message) -> None:
+            if message["type"] == "http.response.start" and not scope["path"].startswith(STATIC):
+                message["headers"] = [*message["headers"], *_QUIET]
+            await send(message)
+
+        await super().__call__(scope, receive, careful)
 
     def openapi(self) -> dict[str, Any]:
         """The document of this moment."""
@@ -111,7 +135,7 @@ def _lifespan(hosts: Hosts) -> Any:
     return run
 
 
-def _add_health(app: FastAPI, hosts: Hosts) -> None:
+def _add_health(app: Endpoint, hosts: Hosts) -> None:
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, bool]:
         return {"live": True}
@@ -119,9 +143,9 @@ def _add_health(app: FastAPI, hosts: Hosts) -> None:
     @app.get("/health/ready", summary="Can it predict? 503 while a task has no model")
     async def ready() -> Response:
         found = {host.task: host.readiness() for host in hosts}
-        good = all(one["ready"] for one in found.values())
-        content = {"ready": good, "tasks": found} if hosts.alone is None else found[hosts.alone.task]
-        return _json(content, 200 if good else 503)
+        good = all(one["ready"] for one in found.values()) and not app.draining
+        content = {"tasks": found} if hosts.alone is None else found[hosts.alone.task]
+        return _json({**content, "ready": good}, 200 if good else 503)
 
 
 def _add_state(app: FastAPI, hosts: Hosts) -> None:
