@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/serving_idle.py [CONNECTIONS]
 
-Both ends of a connection need a file, and server and client are processes of their own: each needs a limit on open files
-(`ulimit -n`) somewhat above the number. The connections send nothing, as a balancer's spare ones do.
+Both ends of a connection need a file, and server and client are processes of their own: each needs a limit on open
+files (`ulimit -n`) somewhat above the number. The connections send nothing, as a balancer's spare ones do.
 """
 
 from __future__ import annotations

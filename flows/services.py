@@ -54,6 +54,10 @@ def up(
     `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
     endpoint serves another task, `OutsideError` when a service does not come up.
     """
+    if task is not None and settings.tls_cert is not None:
+        raise StateError(
+            "EVERFIT_TLS_CERT is set: `everfit up` speaks plain HTTP; start the endpoint by `everfit serve`"
+        )
     wanted = [one for one in services(settings, task) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -280,11 +279,6 @@ def test_tls(tmp_path: Path, versions: FakeVersions, certificate: tuple[Path, Pa
             httpx.get(plain, trust_env=False)
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"{client.base_url}/health/live", trust_env=False)
-        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
-        old.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
-        with connect(client) as one, pytest.raises((ssl.SSLError, OSError)):
-            old.wrap_socket(one)
 
 
 def test_certificates_that_cannot_serve(
