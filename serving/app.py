@@ -19,6 +19,7 @@ from fastapi import FastAPI, Response
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
@@ -163,7 +164,7 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
     async def model() -> Response:
         return _json((hosts.alone or hosts.named("")).state())
 
-    @app.get("/metrics", summary="Metrics for Prometheus")
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(exposition.text(), media_type=CONTENT_TYPE)
 

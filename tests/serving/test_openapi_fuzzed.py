@@ -1,4 +1,4 @@
-"""The endpoint holds to its own OpenAPI document: whatever schemathesis asks of it, no 5xx, and answers as described."""
+"""The endpoint holds to its own OpenAPI document: no 5xx whatever schemathesis asks, and answers as described."""
 
 from __future__ import annotations
 
