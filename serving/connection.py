@@ -13,6 +13,9 @@ A request whose body comes with its head, as nearly all do, pays for none of thi
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 from typing import Any, cast
 
 import uvicorn
@@ -153,7 +156,30 @@ class Server(uvicorn.Server):
         for one in list(self.server_state.connections):
             cast(Connection, one).drain()
         await asyncio.sleep(self._drain_seconds)
-        for server in self.servers:
-            server.close()
+        await self._close_port(kind)
         await asyncio.sleep(LAST_SECONDS)
         await super().shutdown(sockets)
+
+    async def _close_port(self, kind: type[Connection]) -> None:
+        """Close the port once nobody waits behind it: whoever the system had let in and nobody accepted would be reset.
+        The event loop closes at its leisure, so it is a copy of the port that is emptied and closed in one go."""
+        copies = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_SECONDS / 10)
+        waiting = [one for copy in copies for one in _emptied(copy)]
+        loop, state = asyncio.get_running_loop(), self.lifespan.state
+        for one in waiting:
+            await loop.connect_accepted_socket(
+                lambda: kind(self.config, self.server_state, state, loop), one, ssl=self.config.ssl
+            )
+
+
+def _emptied(port: socket.socket) -> list[socket.socket]:
+    """Those who waited behind a port, which is closed."""
+    port.setblocking(False)
+    found = []
+    with port, suppress(BlockingIOError):
+        while True:
+            found.append(port.accept()[0])
+    return found
