@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         2_000_000_000, ge=1_000, description="most bytes of graphs an endpoint holds, of all tasks together"
     )
     poll_seconds: float = Field(1.0, gt=0, description="how often the endpoint looks whether the champion changed")
+    webhook_secret: SecretStr | None = Field(
+        None, description="secret of MLflow's webhook to `/registry/changed`, which makes the endpoint look at once"
+    )
     shadow: bool = Field(True, description="whether a challenger predicts the live traffic too, without answering")
     log_sync: Literal["os", "disk"] = Field(
         "os", description="when a prediction counts as stored: handed to the system (survives a kill) or synced to disk"

@@ -37,6 +37,7 @@ from serving.mlflow_routes import add_mlflow
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
 from serving.v2 import add_v2
+from serving.webhook import add_webhook
 
 _QUIET = [(b"cache-control", b"no-store"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 
@@ -53,6 +54,8 @@ def create_app(settings: Settings, *tasks: str, versions: VersionSource | None =
     _add_state(app, hosts)
     add_v2(app, hosts, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
+    if settings.webhook_secret is not None:
+        add_webhook(app, hosts, settings.webhook_secret.get_secret_value())
     app.add_exception_handler(EverfitError, _deliberate)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)

@@ -19,9 +19,10 @@ from registry.errors import EverfitError, InputError
 from registry.settings import Settings
 from serving.keys import SCOPES, Scope, digest_of, read_keys
 from serving.problems import Problem, problem
+from serving.webhook import PATH
 
-OPEN = frozenset(("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping"))
-"""The routes that no key is asked for: those of an orchestrator's probes."""
+OPEN = frozenset(("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", PATH))
+"""The routes that no key is asked for: those of an orchestrator's probes, and the webhook, which is signed."""
 
 LOOK_SECONDS = 1.0
 _LOG = logging.getLogger("uvicorn.error")

@@ -3,6 +3,7 @@
 RowError (MisfitError names row, column, value)   422
 BodyError, other InputError                       400
 TooLargeError, TooManyRowsError                   413
+UnsignedError                                     401
 UnknownTaskError                                  404
 MediaTypeError                                    415
 NoModelError                                      503, Retry-After
@@ -39,6 +40,10 @@ class MediaTypeError(InputError):
     """A body of a type, or in an encoding, that is not read here."""
 
 
+class UnsignedError(InputError):
+    """A webhook that is not signed as it should be."""
+
+
 class UnknownTaskError(InputError):
     """A task that is not served here."""
 
@@ -48,6 +53,7 @@ _STATUSES: tuple[tuple[type[EverfitError], int], ...] = (
     (TooLargeError, 413),
     (RowError, 422),
     (UnknownTaskError, 404),
+    (UnsignedError, 401),
     (MediaTypeError, 415),
     (InputError, 400),
     (NoModelError, 503),
