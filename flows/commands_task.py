@@ -76,11 +76,12 @@ def _seen_from(path: Path, data: str) -> str:
 
 
 @click.command()
-@click.argument("task")
-def serve(task: str) -> None:
-    """Serve TASK's champion over HTTP until interrupted.
+@click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
+def serve(tasks: tuple[str, ...]) -> None:
+    """Serve the champions of one TASK or of several over HTTP until interrupted.
 
-    The endpoint follows the champion: a promotion is swapped in between two requests.
+    The endpoint follows each champion: a promotion is swapped in between two requests. Several tasks are answered under
+    /models/TASK/.
 
     \b
     Example:
@@ -91,10 +92,10 @@ def serve(task: str) -> None:
     from flows.workplace import find_task
 
     settings = read_settings()
-    spec = find_task(settings, task)
+    names = [find_task(settings, task).name for task in tasks]
     environment = child_environment(settings, {one.name for one in running(settings)})
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "serving", spec.name], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "serving", *names], environment)
 
 
 @click.command()

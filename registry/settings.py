@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     store_url: str = Field("", description="SQLAlchemy URL of inference log and ledger; empty: SQLite in the home")
     host: str = Field("127.0.0.1", description="address the endpoint listens on; beyond loopback only with a key")
     port: int = Field(8000, ge=1, le=65535, description="port of the endpoint")
+    workers: int = Field(1, ge=1, le=64, description="processes that answer behind the endpoint's port")
     status_port: int = Field(8080, ge=1, le=65535, description="port of the status page (loopback)")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of Prefect's server (loopback)")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's server (loopback)")

@@ -1,14 +1,16 @@
-"""`python -m serving TASK [TASK ...]`: the endpoint of tasks, one worker, settings from `EVERFIT_*`."""
+"""`python -m serving TASK [TASK ...]`: the endpoint of tasks, settings from `EVERFIT_*`."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import traceback
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from registry.errors import EverfitError
@@ -17,33 +19,48 @@ from registry.settings import Settings
 from serving.app import create_app
 from serving.connection import Server, connections
 from serving.tls import check_tls
+from serving.workers import end_with, serve_together
 
 GRACE_SECONDS = 10
 
 
 def main(arguments: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
-    if not arguments:
+    handles = arguments[1] if arguments[:1] == ["--worker"] and len(arguments) > 1 else None
+    tasks = arguments if handles is None else arguments[2:]
+    if not tasks:
         print("usage: python -m serving TASK [TASK ...]", file=sys.stderr)
         return 2
     os.environ.update(QUIET)
     try:
         settings = Settings()
         check_tls(settings)
-        app = create_app(settings, *arguments)
+        if handles is None and settings.workers > 1:
+            return serve_together(settings, tasks)
+        serve(settings, create_app(settings, *tasks), handles)
     except ValidationError as error:
         print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
         return 2
     except EverfitError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    return 0
+
+
+def serve(settings: Settings, app: FastAPI, handles: str | None) -> None:
+    """Serve in this process: on a port of its own, or as a worker on the one whose handle it is given."""
     # the interpreter's default of 5 ms would let the thread that polls the registry hold up requests so long
     sys.setswitchinterval(0.0005)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, **server_options(settings))
     if os.environ.get("EVERFIT_DEBUG", "") in ("", "0"):
         logging.getLogger("uvicorn.error").addFilter(without_values)
-    Server(config, settings.drain_seconds).run()
-    return 0
+    server = Server(config, settings.drain_seconds)
+    if handles is None:
+        server.run()
+        return
+    port, life = map(int, handles.split(","))
+    end_with(life)
+    server.run(sockets=[socket.socket(fileno=port)])
 
 
 def server_options(settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Several workers share a port and a log: nothing is lost or written twice, whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.database import open_engine
+from registry.inference_log import InferenceLog
+from tests.serving.conftest import ROW, wait_for
+
+
+class Together:
+    """The parent process of two workers, and a place to send requests to."""
+
+    def __init__(self, home: Path, bundle: ModelBundle) -> None:
+        memory = home / "served" / "handmade.json"
+        memory.parent.mkdir(parents=True)
+        memory.write_bytes(orjson.dumps({"version": "1", "folder": str(bundle.folder)}))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        own = {
+            "EVERFIT_HOME": str(home),
+            "EVERFIT_PORT": str(self.port),
+            "EVERFIT_WORKERS": "2",
+            "EVERFIT_TRACKING_URL": "http://127.0.0.1:9",
+            "EVERFIT_DRAIN_SECONDS": "0.1",
+        }
+        self.process = subprocess.Popen([sys.executable, "-m", "serving", "handmade"], env={**os.environ, **own})
+        wait_for(lambda: len(self.workers()) == 2 and self.ready())
+
+    def workers(self) -> list[psutil.Process]:
+        return [one for one in psutil.Process(self.process.pid).children() if "--worker" in one.cmdline()]
+
+    def ready(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", trust_env=False).status_code == 200
+        return False
+
+    def predict(self, count: int) -> list[str]:
+        """The ids of requests that were acknowledged, each on a connection of its own."""
+        found = []
+        for _ in range(count):
+            with suppress(httpx.TransportError):
+                answer = httpx.post(f"http://127.0.0.1:{self.port}/predict", json=ROW, trust_env=False)
+                found += [one["id"] for one in answer.json()["predictions"]]
+        return found
+
+
+@pytest.fixture
+def together(tmp_path: Path, bundles: dict[str, ModelBundle]) -> Iterator[Together]:
+    one = Together(tmp_path, bundles["good"])
+    yield one
+    if one.process.poll() is None:
+        one.process.kill()
+    one.process.wait(timeout=30)
+
+
+def test_workers_share_port_and_log_and_are_replaced(together: Together, tmp_path: Path) -> None:
+    """Four clients, one worker killed without warning while they ask: what was acknowledged is logged, once."""
+    ids: list[str] = []
+    clients = [threading.Thread(target=lambda: ids.extend(together.predict(40))) for _ in range(4)]
+    for one in clients:
+        one.start()
+    first = together.workers()[0]
+    wait_for(lambda: len(ids) > 0 or not clients[0].is_alive())
+    first.send_signal(signal.SIGKILL)
+    for one in clients:
+        one.join()
+    assert len({one[14:] for one in ids}) >= 2, "ids say that two processes answered"
+    wait_for(lambda: len(together.workers()) == 2 and first not in together.workers())
+    wait_for(together.ready)
+    together.process.terminate()
+    assert together.process.wait(timeout=40) == 0
+    logged = InferenceLog(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade").frame()["__id__"]
+    assert logged.is_unique
+    assert set(ids) <= set(logged)
+
+
+def test_workers_end_with_their_parent(together: Together) -> None:
+    workers = together.workers()
+    together.process.kill()
+    together.process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=40)
+    assert (len(gone), alive) == (2, [])
