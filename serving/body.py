@@ -14,7 +14,8 @@ from serving.problems import BodyError, Headers, Problem, TooLargeError, problem
 
 LINGER_BYTES = 16_000_000
 LINGER_SECONDS = 2.0
-_OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping")
+OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping")
+"""The routes that need no key."""
 
 
 class GoneError(Exception):
@@ -86,7 +87,7 @@ class Guard:
 
     def refusal(self, scope: Scope) -> Problem | None:
         """The answer to a request that may not pass."""
-        if scope["path"] in _OPEN or self._allows(scope):
+        if scope["path"] in OPEN or self._allows(scope):
             return None
         return problem(401, "expected the header `Authorization: Bearer KEY` with this endpoint's key")
 
