@@ -16,6 +16,7 @@ from serving.challenger import Cast, Understudy, chosen
 from serving.champion import Served, Slot
 from serving.metrics import Counts
 from serving.prediction import Predict
+from serving.request import Request
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.test_faults import log_of
 
@@ -70,8 +71,9 @@ def test_what_it_cannot_answer_is_the_champions(bundles: dict[str, ModelBundle])
     wider.reader._columns.append(("absent", float, float))
     logbook: Any = written
     predict = Predict(slot, logbook, Counts(), max_bytes=10_000, max_rows=10)
-    answer = orjson.loads(asyncio.run(predict._by(wider, orjson.dumps(ROW))))
-    assert answer["model"]["version"] == "1"
+    slot.canary = wider, 1.0
+    answer = asyncio.run(predict.answer(Request([ROW]), orjson.dumps(ROW), b"anybody"))
+    assert answer.served.version == "1"
     assert written.versions == ["1"]
 
 
