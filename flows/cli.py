@@ -9,6 +9,7 @@ import click
 
 from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
+from flows.commands_keys import key
 from flows.commands_report import report, reports
 from flows.commands_search import search
 from flows.commands_task import (
@@ -56,5 +57,5 @@ def main() -> None:
 
 _SEEN = (monitor, status, alerts, report, reports)
 _DECIDED = (approve, promote, canary, rollback, improve)
-for command in (init, search, serve, *_SEEN, *_DECIDED, replay, backtest, demo, up, down):
+for command in (init, search, serve, *_SEEN, *_DECIDED, key, replay, backtest, demo, up, down):
     main.add_command(command)

@@ -62,14 +62,15 @@ def show_bug(kind: type[BaseException], error: BaseException, trace: TracebackTy
     click.echo(f"everfit: bug: {kind.__name__}: {error}\n(set EVERFIT_DEBUG=1 to see where it happened)", err=True)
 
 
-def read_settings() -> Settings:
-    """The installation's settings from `EVERFIT_*`. Raises `InputError` naming each variable that is wrong."""
+def read_settings(**fixed: Any) -> Settings:
+    """The installation's settings from `EVERFIT_*`, except those that are `fixed`. Raises `InputError` naming each
+    variable that is wrong."""
     from pydantic import ValidationError
 
     from registry.settings import Settings
 
     try:
-        return Settings()
+        return Settings(**fixed)
     except ValidationError as error:
         lines = [_setting_line(one) for one in error.errors()]
         raise InputError("wrong settings:\n" + "\n".join(f"  {line}" for line in lines)) from error

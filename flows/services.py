@@ -52,8 +52,10 @@ def up(
 
     Without a task there is no endpoint and no status page; `only` names the services wanted, all by default. Raises
     `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
-    endpoint serves another task, `OutsideError` when a service does not come up.
+    endpoint serves another task or speaks HTTPS, `OutsideError` when a service does not come up.
     """
+    if task is not None and settings.tls_cert is not None:
+        raise StateError("EVERFIT_TLS_CERT is set, and `everfit up` speaks plain HTTP: use `everfit serve`")
     wanted = [one for one in services(settings, task) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):

@@ -29,9 +29,21 @@ class Settings(BaseSettings):
     status_port: int = Field(8080, ge=1, le=65535, description="port of the status page (loopback)")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of Prefect's server (loopback)")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="port of MLflow's server (loopback)")
-    api_key: SecretStr | None = Field(None, description="key that clients send as `Authorization: Bearer KEY`")
+    api_key: SecretStr | None = Field(
+        None, description="a key with every scope, sent as `Authorization: Bearer KEY`; others: `everfit key add`"
+    )
+    tls_cert: Path | None = Field(None, description="PEM file of the endpoint's certificate and its chain: HTTPS")
+    tls_key: Path | None = Field(None, description="PEM file of its private key, not encrypted")
     max_body_bytes: int = Field(4_000_000, ge=1_000, description="largest request body the endpoint reads, in bytes")
     max_rows: int = Field(10_000, ge=1, description="most rows in one prediction request")
+    max_concurrent: int = Field(1_000, ge=1, description="most requests in work at once; others get a 503 at once")
+    body_seconds: float = Field(30.0, gt=0, description="how long a request's body may take to arrive; then a 408")
+    idle_seconds: float = Field(
+        60.0, gt=0, description="how long a connection may take until the head of its next request is whole"
+    )
+    drain_seconds: float = Field(
+        1.0, ge=0, le=60, description="how long an endpoint that was told to stop goes on to accept connections"
+    )
     max_graph_bytes: int = Field(
         2_000_000_000, ge=1_000, description="most bytes of graphs an endpoint holds, of all tasks together"
     )
@@ -56,11 +68,29 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_open_door(self) -> Settings:
-        if self.host not in LOOPBACK and self.api_key is None:
+        if not self.is_local and self.api_key is None and not self.keys.exists():
             raise ValueError(
-                f"EVERFIT_HOST={self.host!r} listens beyond this machine: set EVERFIT_API_KEY, or use 127.0.0.1"
+                f"EVERFIT_HOST={self.host!r} listens beyond this machine: set EVERFIT_API_KEY, make a key with "
+                "`everfit key add`, or use 127.0.0.1"
             )
         return self
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            absent = "EVERFIT_TLS_KEY" if self.tls_key is None else "EVERFIT_TLS_CERT"
+            raise ValueError(f"TLS needs a certificate and its key: set {absent} too, or neither")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the endpoint listens on this machine alone."""
+        return self.host in LOOPBACK
+
+    @property
+    def keys(self) -> Path:
+        """File of the API keys."""
+        return self.folder / "keys.json"
 
     @property
     def folder(self) -> Path:

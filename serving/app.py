@@ -20,15 +20,17 @@ from fastapi import FastAPI, Response
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import EverfitError
 from registry.settings import Settings
-from serving.body import Guard, send_problem
+from serving.body import send_problem
 from serving.champion import VersionSource
 from serving.dialects import in_words_of
-from serving.docs import add_docs
+from serving.docs import STATIC, add_docs
+from serving.guard import OPEN, Guard
 from serving.hosts import Hosts
 from serving.metrics import CONTENT_TYPE, Exposition
 from serving.mlflow_routes import add_mlflow
@@ -36,15 +38,17 @@ from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
 from serving.v2 import add_v2
 
+_QUIET = [(b"cache-control", b"no-store"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
+
 
 def create_app(settings: Settings, *tasks: str, versions: VersionSource | None = None) -> FastAPI:
     """The server of tasks, following their champions in `versions` (default: MLflow at the settings' URL).
 
-    Raises `TaskError` for a name that no task can have.
+    Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
     hosts = Hosts(settings, tasks, _mlflow(settings) if versions is None else lambda: versions)
-    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
-    app = Endpoint(hosts, key=key)
+    guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task)
+    app = Endpoint(hosts, guard, most=settings.max_concurrent)
     _add_health(app, hosts)
     _add_state(app, hosts)
     add_v2(app, hosts, max_rows=settings.max_rows)
@@ -59,27 +63,48 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(self, hosts: Hosts, *, key: str | None) -> None:
-        """`key`, if there is one, guards every route but health."""
+    def __init__(self, hosts: Hosts, guard: Guard, *, most: int) -> None:
+        """`guard` stands before every route; `most` requests are in work at once."""
         title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
         super().__init__(title=title, lifespan=_lifespan(hosts), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
-        self._guard = None if key is None else Guard(key)
+        self._guard, self._most, self._inside = guard, most, 0
+        self.draining = False
+        """Whether it is about to end: then it is not ready, but answers still."""
         for path in ("/predict", "/feedback", "/invocations"):
             for prefix in ("", "/models/{task}"):
                 self.router.routes.append(Route(prefix + path, self._unrouted, methods=["POST"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if self._guard is not None and scope["type"] == "http" and (refusal := self._guard.refusal(scope)) is not None:
-            await send_problem(receive, send, in_words_of(scope["path"], refusal))
-            return
-        hot = self._hosts.routes.get(scope["path"]) if scope.get("method") == "POST" else None
-        if hot is None:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+        elif (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
+            await send_problem(receive, send, in_words_of(scope["path"], refusal))
         else:
-            await hot(scope, receive, send)
+            self._inside += 1
+            try:
+                hot = self._hosts.routes.get(scope["path"]) if scope["method"] == "POST" else None
+                await (self._quiet if hot is None else hot)(scope, receive, send)
+            finally:
+                self._inside -= 1
+
+    def _crowd(self, scope: Scope) -> Problem | None:
+        """The answer to a request that would be one too many: at once, so that clients wait and not the server."""
+        if self._inside < self._most or scope["path"] in OPEN:
+            return None
+        return problem(503, f"{self._inside} requests are in work (EVERFIT_MAX_CONCURRENT): try again")
+
+    async def _quiet(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A route of FastAPI's. What it tells is for now and for who asked: nobody is to keep or to frame it."""
+
+        async def careful(message: Message) -> None:
+            if message["type"] == "http.response.start" and not scope["path"].startswith(STATIC):
+                message["headers"] = [*message["headers"], *_QUIET]
+            await send(message)
+
+        await super().__call__(scope, receive, careful)
 
     def openapi(self) -> dict[str, Any]:
         """The document of this moment."""
@@ -87,7 +112,7 @@ class Endpoint(FastAPI):
         document = super().openapi()
         slots = {host.task: host.slot.current for host in self._hosts}
         served = {task: None if current is None else current.manifest for task, current in slots.items()}
-        secured = self._guard is not None
+        secured = self._guard.closed
         document["paths"] = describe(document["paths"], served, secured=secured)
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -118,7 +143,7 @@ def _lifespan(hosts: Hosts) -> Any:
     return run
 
 
-def _add_health(app: FastAPI, hosts: Hosts) -> None:
+def _add_health(app: Endpoint, hosts: Hosts) -> None:
     @app.get("/health/live", summary="Is the process alive?")
     async def live() -> dict[str, bool]:
         return {"live": True}
@@ -126,9 +151,9 @@ def _add_health(app: FastAPI, hosts: Hosts) -> None:
     @app.get("/health/ready", summary="Can it predict? 503 while a task has no model")
     async def ready() -> Response:
         found = {host.task: host.readiness() for host in hosts}
-        good = all(one["ready"] for one in found.values())
-        content = {"ready": good, "tasks": found} if hosts.alone is None else found[hosts.alone.task]
-        return _json(content, 200 if good else 503)
+        good = all(one["ready"] for one in found.values()) and not app.draining
+        content = {"tasks": found} if hosts.alone is None else found[hosts.alone.task]
+        return _json({**content, "ready": good}, 200 if good else 503)
 
 
 def _add_state(app: FastAPI, hosts: Hosts) -> None:
@@ -146,7 +171,7 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
     async def model() -> Response:
         return _json((hosts.alone or hosts.named("")).state())
 
-    @app.get("/metrics", summary="Metrics for Prometheus")
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(exposition.text(), media_type=CONTENT_TYPE)
 

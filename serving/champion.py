@@ -26,9 +26,11 @@ import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, EverfitError, NoModelError, OutsideError
-from registry.schema import ImageColumn
-from registry.scoring import Scorer
+from registry.schema import ColumnKind, ImageColumn
+from registry.scoring import Scorer, Scores
 from serving.answers import Answers
+from serving.columns import Kinds
+from serving.novelty import Novelty
 from serving.rows import RowReader
 
 CHAMPION = "champion"
@@ -60,6 +62,7 @@ class Served:
     scorer: Scorer
     reader: RowReader
     answers: Answers
+    novelty: Novelty
     record: bytes
     """The model as the journal describes it."""
     since: datetime
@@ -72,14 +75,15 @@ class Served:
             raise BundleError(
                 f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
             )
-        scorer = Scorer.load(bundle)
-        scorer.self_test()
+        scorer, reference = Scorer.load(bundle), bundle.reference()
+        scorer.self_test(reference)
         return cls(
             version=version,
             bundle=bundle,
             scorer=scorer,
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
+            novelty=Novelty(manifest.data_schema, Scores.read(reference)),
             record=_record(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )
@@ -93,6 +97,12 @@ class Served:
     def graph_bytes(self) -> int:
         """How large its graph is on disk: loaded it takes about as much, and half of that again."""
         return self.bundle.model.stat().st_size
+
+    @cached_property
+    def kinds(self) -> dict[str, ColumnKind]:
+        """What it reads of a row, and the time column, which the log reads."""
+        time, read = self.manifest.task.time, {one.name: one.kind for one in self.manifest.data_schema.columns}
+        return read if time is None else {time: "datetime", **read}
 
     @cached_property
     def image(self) -> ImageColumn | None:
@@ -123,6 +133,11 @@ class Slot:
     def graph_bytes(self) -> int:
         """How large the graphs are that are loaded."""
         return sum(one.graph_bytes for one in self._all())
+
+    def kinds(self) -> Kinds:
+        """What is read of a row by whom its turn may be. Raises `NoModelError`."""
+        kinds = self.served().kinds
+        return kinds if self.canary is None else {**self.canary[0].kinds, **kinds}
 
     def loaded(self, version: str) -> Served | None:
         """A version that is loaded: the champion, the canary, the one before."""

@@ -34,7 +34,6 @@ from registry.database import from_micros, open_engine
 from registry.errors import EverfitError
 from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog, Prediction
-from registry.watched import logged_features
 from serving.journal import (
     MODEL,
     DamagedError,
@@ -45,7 +44,8 @@ from serving.journal import (
     segment_path,
     segments,
 )
-from serving.rows import Row, micros
+from serving.records import Model, predictions_of, rows_of
+from serving.rows import Row
 from serving.shadow import Shadow
 from serving.sightings import Album, Picture, pictures
 
@@ -54,8 +54,6 @@ RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 20.0
 ADOPT_SECONDS = 5.0
 BATCH_ROWS = 5_000
-
-Model = dict[str, Any]
 
 
 class Run:
@@ -133,7 +131,7 @@ class Run:
                 self._models[content["version"]] = content
                 return [], [], []
             model = self._models[content["answer"]["model"]["version"]]
-            rows, made = _rows(content["sent"], model), list(predictions_of(content, model))
+            rows, made = rows_of(content["sent"]), list(predictions_of(content, model))
             shown = pictures(rows, content["seen"], model["image"]) if model.get("keep") else []
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
@@ -158,37 +156,6 @@ def count_records(folder: Path) -> int:
             for found in read_frames(segment_path(folder, segment), 0, sys.maxsize):
                 total += found.records
     return total
-
-
-def predictions_of(content: dict[str, Any], model: Model) -> Iterator[Prediction]:
-    """A journal record of one request, made by `model`, as rows of the inference log."""
-    received = from_micros(content["received"])
-    sent, answers = content["sent"], content["answer"]["predictions"]
-    index = {label: number for number, label in enumerate(model["labels"])}
-    seen = content.get("seen") or [(None, ())] * len(answers)
-    for row, answer, (digest, numbers) in zip(_rows(sent, model), answers, seen, strict=True):
-        when = row.get(model["time"]) if model["time"] else None
-        classes = "probabilities" in answer
-        yield Prediction(
-            id=answer["id"],
-            time=from_micros(micros(when)) if isinstance(when, str) else received,
-            received=received,
-            version=model["version"],
-            role="champion",
-            features=logged_features(row, model["columns"], model.get("image", {}).get("name"), digest, numbers),
-            prediction=model["classes"][index[answer["prediction"]]] if classes else answer["prediction"],
-            scores=list(answer["probabilities"].values()) if classes else answer["interval"],
-            conformal=[index[label] for label in answer["set"]] if classes else None,
-            uncertainty=answer["uncertainty"],
-            disagreement=answer["disagreement"],
-        )
-
-
-def _rows(sent: Any, model: Model) -> list[dict[str, Any]]:
-    if isinstance(sent, list):
-        return sent
-    rows = sent.get("rows")
-    return rows if isinstance(rows, list) else [sent]
 
 
 class Keeper:

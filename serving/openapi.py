@@ -12,7 +12,7 @@ from registry.images import FORMATS, MAX_BYTES, MAX_PIXELS, stack, to_png
 from registry.schema import Column, ImageColumn, NumericColumn, Schema
 from registry.target import Target
 from registry.texts import MAX_TEXT_LENGTH
-from serving.body import OPEN
+from serving.guard import OPEN
 from serving.openapi_protocols import infer, invocations
 
 JsonSchema = dict[str, Any]

@@ -11,23 +11,25 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError, RowError
-from registry.scoring import Scores
+from registry.scoring import Feed, Scores
 from serving.batching import Batcher
-from serving.body import GoneError, parse, read_body, send_json, send_problem
+from serving.body import GoneError, read_body, send_json, send_problem
 from serving.challenger import chosen
 from serving.champion import Served, Slot
+from serving.columns import Table, plain
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.request import Request, read_request
+from serving.replies import is_plain, reply_of
+from serving.request import Request, read_rows
 from serving.rows import MisfitError, Row
 from serving.sightings import Sighting, sightings
 
@@ -46,15 +48,18 @@ class Answer(NamedTuple):
     scores: Scores
     warnings: Sequence[str]
     body: bytes
-    """The answer of `POST /predict`."""
+    """The whole answer, as it is logged: by rows, or of a table by columns."""
 
 
 class _Scored(NamedTuple):
-    """Scores, the columns with values outside their range, and what was seen of images, if any."""
+    """Scores, the columns with values outside their range, the answer, what was seen of images, if any, and what is
+    logged instead of what was sent."""
 
     scores: Scores
     warnings: Sequence[str]
+    body: bytes
     seen: list[Sighting] | None = None
+    sent: bytes | None = None
 
 
 class Ids:
@@ -89,9 +94,10 @@ class Predict:
         self.inside += 1
         try:
             body = await read_body(scope, receive, self._max_bytes)
-            request = read_request(parse(body), self._slot.served().manifest.data_schema, self._max_rows)
+            request = read_rows(body, self._slot.kinds(), max_rows=self._max_rows, max_bytes=self._max_bytes)
             key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
             answer = await self.answer(request, body, key)
+            reply, form = (answer.body, None) if is_plain(scope, request) else await reply_of(scope, request, answer)
         except EverfitError as error:
             refusal = problem_of(error)
             self._counts.refused_images += self.is_of_an_image(error)
@@ -100,7 +106,7 @@ class Predict:
         except GoneError:
             self._counts.requests["/predict", 499] += 1
         else:
-            await send_json(send, answer.body)
+            await send_json(send, reply, form)
             self._counts.requests["/predict", 200] += 1
             self._counts.answered(perf_counter() - started)
         finally:
@@ -114,7 +120,8 @@ class Predict:
         return image is not None and isinstance(error, MisfitError) and error.column == image.name
 
     async def answer(self, request: Request, sent: bytes, key: bytes, served: Served | None = None) -> Answer:
-        """The answer to rows, logged: `sent` is what the journal keeps of them, in a form of `POST /predict`.
+        """The answer to rows, logged: `sent` is what the journal keeps of them, in a form of `POST /predict`; a table
+        is kept by columns, whatever was sent.
 
         They are answered by `served`, if it is given; else by the canary for its share of the keys, by the champion for
         the rest and for what the canary cannot answer.
@@ -134,29 +141,27 @@ class Predict:
         return canary[0] if canary is not None and chosen(key, canary[1]) else self._slot.served()
 
     async def _answer(self, request: Request, sent: bytes, served: Served) -> Answer:
-        received = time.time_ns() // 1000
-        rows = request.rows
-        ids = request.ids or self._ids.take(len(rows))
+        received, rows = time.time_ns() // 1000, request.rows
+        ids = request.ids or self._ids.take(len(request))
         if len(rows) == 1:
-            scores, warnings, seen = await self._one(served, rows[0])
-        elif len(rows) < THREAD_ROWS and served.image is None:
-            scores, warnings, seen = _many(served, rows)
+            scored = await self._one(served, ids, rows[0])
+        elif request.table is not None:
+            scored = await _apart(len(request), _table, served, ids, request.table)
         else:
-            scores, warnings, seen = await asyncio.to_thread(_many, served, rows)
-        body = served.answers.write(ids, scores, warnings)
-        told = b"" if seen is None else b'"seen":%b,' % orjson.dumps(seen)
+            scored = await _apart(THREAD_ROWS if served.image else len(rows), _many, served, ids, rows)
+        seen = b"" if scored.seen is None else b'"seen":%b,' % orjson.dumps(scored.seen)
         self._logbook.append(
             served.version,
             served.record,
-            b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, body, told, sent),
-            len(rows),
+            b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, scored.body, seen, scored.sent or sent),
+            len(request),
         )
         if self._logbook.synced:
             await self._logbook.settle()
-        self._count(served, rows, len(warnings))
-        return Answer(served, ids, scores, warnings, body)
+        self._count(served, request, len(scored.warnings))
+        return Answer(served, ids, scored.scores, scored.warnings, scored.body)
 
-    async def _one(self, served: Served, row: Row) -> _Scored:
+    async def _one(self, served: Served, ids: list[str], row: Row) -> _Scored:
         reader = served.reader
         values = reader.values(row) if served.image is None else await asyncio.to_thread(reader.values, row)
         scores = await self._batcher.score(served, values)
@@ -166,21 +171,43 @@ class Predict:
             place = served.manifest.data_schema.names.index(served.image.name)
             seen = sightings([row], [values[place]], served.image, scores)
         warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        return _Scored(scores, warnings, seen)
+        return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
 
-    def _count(self, served: Served, rows: list[Row], outside: int) -> None:
-        self._counts.predictions[served.version] += len(rows)
+    def _count(self, served: Served, request: Request, outside: int) -> None:
+        ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
+        self._counts.predictions[served.version] += len(request)
         self._counts.outside_range += outside
-        self._counts.ignored_values += served.reader.ignored(rows)
+        self._counts.ignored_values += ignored
 
 
-def _many(served: Served, rows: list[Row]) -> _Scored:
+async def _apart(rows: int, work: Callable[..., _Scored], *args: Any) -> _Scored:
+    return work(*args) if rows < THREAD_ROWS else await asyncio.to_thread(work, *args)
+
+
+def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:
     feed = served.reader.many(rows)
-    scores = served.scorer.run_in_parts(feed)
-    _require_finite(scores)
+    scores = _scores(served, feed)
     image, warnings = served.image, served.reader.warnings(feed)
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)
-    return _Scored(scores, warnings, seen)
+    return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
+
+
+def _table(served: Served, ids: list[str], table: Table) -> _Scored:
+    feed = served.reader.table(table)
+    scores = _scores(served, feed)
+    image, warnings = served.image, served.reader.warnings(feed)
+    seen = None
+    if image is not None:
+        rows = [{image.name: value} for value in plain(table.columns[image.name])]
+        seen = sightings(rows, feed[image.name], image, scores)
+    body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)
+    return _Scored(scores, warnings, body, seen, table.to_json())
+
+
+def _scores(served: Served, feed: Feed) -> Scores:
+    scores = served.scorer.run_in_parts(feed)
+    _require_finite(scores)
+    return scores
 
 
 def _require_finite(scores: Scores) -> None:

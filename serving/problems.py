@@ -69,18 +69,19 @@ def problem_of(error: EverfitError) -> Problem:
     """The answer to a deliberate error."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     place = {"row": error.row, "column": error.column, "value": error.value} if isinstance(error, MisfitError) else {}
-    known = {name: value for name, value in place.items() if value is not None}
+    known: dict[str, Any] = {name: value for name, value in place.items() if value is not None}
     return problem(status, str(error), **known)
 
 
-def problem(status: int, detail: str, **more: Any) -> Problem:
-    """Problem details as an answer. `more` are further members, such as the column."""
+def problem(status: int, detail: str, *, retry: int = RETRY_SECONDS, **more: Any) -> Problem:
+    """Problem details as an answer. `more` are further members, such as the column; `retry` says after how many seconds
+    a 429 or 503 may be tried again."""
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     body = orjson.dumps(content, default=str)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        headers.append((b"retry-after", str(retry).encode()))
     if status == HTTPStatus.UNAUTHORIZED:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

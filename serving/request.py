@@ -1,26 +1,45 @@
-"""What a parsed body holds: rows, and the ids that the client gives them. What is in a row is `rows.py`'s matter."""
+"""What a body holds: rows, and the ids that the client gives them. What is in a row is `rows.py`'s matter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from registry.schema import Schema
+from serving.body import parse
+from serving.columns import Kinds, Table
 from serving.rows import MisfitError, Row, TooManyRowsError, shorten
+from serving.tables import form_of, table_of, table_of_lists
 
 MAX_ID_LENGTH = 64
+_JSON_BEGINS = (b"{", b"[")
 
 
 @dataclass(frozen=True)
 class Request:
-    """The rows of a request and the ids the client gave them, if any."""
+    """The rows of a request and the ids the client gave them, if any. Where there is a `table`, `rows` is empty."""
 
     rows: list[Row]
     ids: list[str] | None = None
+    table: Table | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.table is None else self.table.rows
 
 
-def read_request(parsed: object, schema: Schema, max_rows: int) -> Request:
-    """The rows of a parsed body: one row, a list of rows, or `{"rows": [...], "ids": [...]}`.
+def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Request:
+    """The rows of a body: JSON as `read_request` takes it, Arrow IPC or Parquet; which of them, its first bytes say.
+
+    Raises `BodyError`, `TooLargeError`, `MisfitError`, `TooManyRowsError`.
+    """
+    if body[:1] in _JSON_BEGINS or (form := form_of(body)) is None:
+        return read_request(parse(body), kinds, max_rows)
+    table, ids = table_of(body, form, kinds, max_rows=max_rows, max_bytes=max_bytes)
+    return Request([], None if ids is None else check_ids(ids, table.rows), table)
+
+
+def read_request(parsed: object, kinds: Kinds, max_rows: int) -> Request:
+    """The rows of a parsed body: one row, a list of rows, `{"rows": [...], "ids": [...]}`, or by columns, `{"columns":
+    {...}, "ids": [...]}`.
 
     Raises `MisfitError` for any other shape, `TooManyRowsError` above `max_rows`.
     """
@@ -28,7 +47,11 @@ def read_request(parsed: object, schema: Schema, max_rows: int) -> Request:
         return _checked(parsed, None, max_rows)
     if not isinstance(parsed, dict):
         raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shorten(parsed)!r}")
-    if "rows" not in parsed or ("rows" in schema.names and not isinstance(parsed["rows"], list)):
+    if isinstance(parsed.get("columns"), dict):
+        table = table_of_lists(parsed["columns"], kinds, max_rows=max_rows)
+        ids = parsed.get("ids")
+        return Request([], None if ids is None else check_ids(ids, table.rows), table)
+    if "rows" not in parsed or ("rows" in kinds and not isinstance(parsed["rows"], list)):
         return Request([parsed])
     if not isinstance(parsed["rows"], list):
         raise MisfitError(f"rows: expected a list of rows, got {shorten(parsed['rows'])!r}")

@@ -28,6 +28,7 @@ from registry.images import ImageError, Pixels, decode_sent, stack
 from registry.schema import Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
 from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
+from serving.columns import Table, Values, plain
 
 MAX_WARNINGS = 20
 MAX_IMAGE_BYTES = 2**27
@@ -116,6 +117,21 @@ class RowReader:
             }
         except (_WrongTypeError, LookupError, TypeError, AttributeError) as error:
             raise self._explain(rows) from error
+
+    def table(self, table: Table) -> Feed:
+        """The inputs of a table's rows. Raises as `many` does."""
+        if self._image is not None:
+            _require_room(table.rows, self._image)
+        columns = table.columns
+        try:
+            if self._time in columns:
+                _moments(columns[self._time])
+            return {
+                name: _whole(columns[name], convert, dtype, self._shapes[name])
+                for name, convert, dtype in self._columns
+            }
+        except (_WrongTypeError, LookupError, TypeError) as error:
+            raise self._explain(table.records()) from error
 
     def warnings(self, feed: Feed) -> list[str]:
         """The numeric columns with a value outside the range seen in training, one line each, bounded in number."""
@@ -290,6 +306,31 @@ def _column(values: list[Any], convert: Convert, dtype: Any, shape: tuple[int, .
         for row, value in enumerate(values):
             out[row] = convert(value)
     return out
+
+
+def _whole(values: Values, convert: Convert, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """A column of a table: arrays need no look at each value where they are of the type that is wanted."""
+    if isinstance(values, list):
+        return _column(values, convert, dtype, shape)
+    if dtype is object and values.dtype == object:
+        return values[:, None]
+    if dtype is np.int64 and values.dtype.kind == "M":
+        return values.astype("datetime64[us]").view(np.int64)[:, None]
+    if convert is _truth and (values.dtype == bool or _are_truths(values)):
+        return values.astype(np.float64)[:, None]
+    if convert is _number and values.dtype.kind == "f" and not (np.abs(values) > LARGEST).any():
+        return values.astype(np.float64, copy=False)[:, None]
+    return _column(plain(values), convert, dtype, shape)
+
+
+def _are_truths(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" and bool(((values == 0) | (values == 1) | np.isnan(values)).all())
+
+
+def _moments(values: Values) -> None:
+    if isinstance(values, list) or values.dtype.kind != "M":
+        for value in plain(values):
+            _time(value)
 
 
 def _bounds(column: Column) -> tuple[str, float, float] | None:

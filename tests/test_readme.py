@@ -201,7 +201,11 @@ def test_every_command_and_option_named_exists() -> None:
     for line in lines:
         name, *words = shlex.split(line)[1:]
         assert name in main.commands, line
-        known = {option for one in main.commands[name].params if isinstance(one, click.Option) for option in one.opts}
+        command = main.commands[name]
+        if isinstance(command, click.Group) and words:
+            assert words[0] in command.commands, line
+            command = command.commands[words[0]]
+        known = {option for one in command.params if isinstance(one, click.Option) for option in one.opts}
         assert {word for word in words if word.startswith("--")} <= known, line
     assert {line.split()[1] for line in lines} == set(main.commands)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ from fastapi import FastAPI
 from registry.bundle import ModelBundle
 from registry.errors import NoModelError, RegistryError
 from registry.settings import Settings
+from serving.__main__ import server_options
 from serving.app import create_app
+from serving.connection import Server
 from tests.handmade import make_bundle
 
 ROW = {"when": "2024-03-01T10:00:00", "amount": 0.5, "weight": 2.0, "member": True, "carrier": "AA"}
@@ -71,17 +74,19 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelBundle]:
 
 
 @contextmanager
-def serve(app: FastAPI) -> Iterator[httpx.Client]:
-    """The app behind a real socket, and a client of it."""
+def serve(app: FastAPI, settings: Settings | None = None) -> Iterator[httpx.Client]:
+    """The app behind a real socket, served as `python -m serving` does, and a client of it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(256)
-        config = uvicorn.Config(app, loop="uvloop", http="httptools", log_level="warning", access_log=False)
-        server = uvicorn.Server(config)
+        server = Server(uvicorn.Config(app, **server_options(settings or Settings())))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         wait_for(lambda: server.started)
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=30) as one:
+        cert = settings.tls_cert if settings else None
+        url = f"{'https' if cert else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        context = ssl.create_default_context(cafile=cert)
+        with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=context) as one:
             yield one
         server.should_exit = True
         thread.join(timeout=60)
@@ -92,7 +97,7 @@ def serve(app: FastAPI) -> Iterator[httpx.Client]:
 def endpoint(home: Path, versions: FakeVersions, *, ready: bool = True, **changes: object) -> Iterator[httpx.Client]:
     """An endpoint of the task `handmade`, ready unless told otherwise."""
     settings = Settings.model_validate({"home": home, "poll_seconds": 0.05, **changes})
-    with serve(create_app(settings, "handmade", versions=versions)) as client:
+    with serve(create_app(settings, "handmade", versions=versions), settings) as client:
         if ready:
             wait_for(lambda: client.get("/health/ready").status_code == 200)
         yield client

@@ -72,7 +72,7 @@ def test_what_it_cannot_answer_is_the_champions(bundles: dict[str, ModelBundle])
     logbook: Any = written
     predict = Predict(slot, logbook, Counts(), max_bytes=10_000, max_rows=10)
     slot.canary = wider, 1.0
-    answer = asyncio.run(predict.answer(Request([ROW]), orjson.dumps(ROW), b"anybody"))
+    answer = asyncio.run(predict.answer(Request([dict(ROW)]), orjson.dumps(ROW), b"any"))
     assert answer.served.version == "1"
     assert written.versions == ["1"]
 

@@ -1,0 +1,89 @@
+"""Commands on the API keys of this installation's endpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.door import read_settings
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
+_SCOPES = ("predict", "feedback", "read", "admin")
+
+
+@click.group()
+def key() -> None:
+    """Make, list and revoke API keys.
+
+    Endpoints that run take a change over within a second. Once there is a key, or EVERFIT_API_KEY is set, every route
+    but health asks for one; beyond this machine no endpoint starts without.
+    """
+
+
+@key.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(_SCOPES),
+    multiple=True,
+    required=True,
+    help="What it opens; may be given several times.",
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Most requests a second, in each process.")
+@click.option("--task", help="The only task it is for; default: all.")
+def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None) -> None:
+    """Make a key called NAME.
+
+    It is printed once and kept nowhere: only its hash is.
+
+    \b
+    Example:
+      everfit key add shop --scope predict --scope feedback --rate 100
+    """
+    from serving.keys import add_key
+
+    click.echo(add_key(_local().keys, name, scopes, rate=rate, task=task))
+    click.echo("this is the only time that it is shown", err=True)
+
+
+@key.command("list")
+def list_() -> None:
+    """Show every key there is or was.
+
+    \b
+    Example:
+      everfit key list
+    """
+    from serving.keys import read_keys
+
+    for one in (keys := read_keys(_local().keys)):
+        rate = "-" if one.rate is None else f"{one.rate:g}/s"
+        state = "live" if one.revoked is None else f"revoked {one.revoked:%Y-%m-%d %H:%M}"
+        scopes = ",".join(one.scopes)
+        click.echo(f"{one.name:<20} {scopes:<28} {one.task or '-':<16} {rate:<8} {one.made:%Y-%m-%d %H:%M}  {state}")
+    if not keys:
+        click.echo("no keys yet")
+
+
+@key.command()
+@click.argument("name")
+def revoke(name: str) -> None:
+    """Let the key NAME open nothing any more.
+
+    \b
+    Example:
+      everfit key revoke shop
+    """
+    from serving.keys import revoke_key
+
+    revoke_key(_local().keys, name)
+    click.echo(f"{name}: revoked; endpoints that run refuse it within a second")
+
+
+def _local() -> Settings:
+    """The settings, with the endpoint on loopback: keys are made before an endpoint is opened to other machines."""
+    return read_settings(host="127.0.0.1")

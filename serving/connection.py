@@ -1,0 +1,185 @@
+"""Connections with bounds on time and size, and a server that ends without breaking one.
+
+Uvicorn bounds neither how long a client may take for the head of its request, nor for its body, nor how large a head
+may be; and its timers begin with the first answer. A connection here is closed
+
+    after `idle` seconds without a whole head, counted from the beginning or from the last answer;
+    after `body` seconds in which a begun body has not become whole: 408;
+    when its head is larger than `HEAD_BYTES`: 431.
+
+A request whose body comes with its head, as nearly all do, pays for none of this: the timer of its body is never set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.body import LINGER_SECONDS
+from serving.problems import Problem, problem
+
+HEAD_BYTES = 65_536
+"""The most of a head, beyond what one read of the socket brings."""
+
+LAST_SECONDS = 0.5
+"""How long a connection may be silent after the port is closed: closed at once, one whose request was on its way would
+be reset."""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    body_seconds = 30.0
+    draining = False
+
+    _head = 0
+    _refused = False
+    _body_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._disarm()
+        self._body_is_due(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; bound what is not whole yet."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if self.timeout_keep_alive_task is not None:
+            self._head += len(data)
+            if self._head > HEAD_BYTES:
+                self._refuse(problem(431, f"the head of a request: expected at most {HEAD_BYTES} bytes, got more"))
+        if (cycle := self.cycle) and cycle.more_body and not cycle.response_complete:
+            if self._body_timer is None:
+                self._body_is_due(self.body_seconds)
+        elif self._body_timer is not None:
+            self._body_is_due(None)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._disarm()
+        self._head = 0
+        super().on_headers_complete()
+        if self.draining and self.cycle:
+            self.cycle.keep_alive = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close; at once where the client does not even read what it was sent, since that would be waited for."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def drain(self) -> None:
+        """Close the connection with its next answer."""
+        self.draining = True
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Called at every byte that comes; here only a whole head ends the waiting for it."""
+
+    def _arm(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _disarm(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def _body_is_due(self, seconds: float | None) -> None:
+        """Wait so long for the body; None: no more."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+        self._body_timer = None if seconds is None else self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """The body did not come. The application is told that its client is gone."""
+        self._body_timer = None
+        if not self.cycle.more_body or self.cycle.response_complete or self.transport.is_closing():
+            return
+        if self.cycle.response_started or self.pipeline:
+            self.transport.abort()
+            return
+        seconds = f"{self.body_seconds:g} seconds (EVERFIT_BODY_SECONDS)"
+        self._refuse(problem(408, f"the body of a request: expected all of it within {seconds}"))
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _refuse(self, answer: Problem) -> None:
+        """Answer without the application, and close; a moment later, in which what the client still sends is thrown
+        away, since a closed connection could take the answer with it."""
+        headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        if self.transport.is_closing():
+            return
+        self.transport.write(STATUS_LINE[answer.status] + lines + b"\r\n" + answer.body)
+        self._refused = True
+        self._disarm()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def connections(body_seconds: float) -> type[Connection]:
+    """The class of a server's connections."""
+    return type("Connection", (Connection,), {"body_seconds": body_seconds})
+
+
+class Server(uvicorn.Server):
+    """Ends in two steps. For `drain_seconds` it still accepts connections and answers requests, each answer closing its
+    connection, so that clients and balancers, who see it no longer ready, go elsewhere with none broken. Then it closes
+    its port, lets those who came through it before say what they want, and waits for what is inside."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float = 0.0) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """End."""
+        kind = cast(type[Connection], self.config.http_protocol_class)
+        kind.draining = True
+        cast(Any, self.config.app).draining = True
+        for one in list(self.server_state.connections):
+            cast(Connection, one).drain()
+        await asyncio.sleep(self._drain_seconds)
+        await self._close_port(kind)
+        await asyncio.sleep(LAST_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _close_port(self, kind: type[Connection]) -> None:
+        """Close the port once nobody waits behind it: whoever the system had let in and nobody accepted would be reset.
+        The event loop closes at its leisure, so it is a copy of the port that is emptied and closed in one go."""
+        copies = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_SECONDS / 10)
+        waiting = [one for copy in copies for one in _emptied(copy)]
+        loop, state = asyncio.get_running_loop(), self.lifespan.state
+        for one in waiting:
+            await loop.connect_accepted_socket(
+                lambda: kind(self.config, self.server_state, state, loop), one, ssl=self.config.ssl
+            )
+
+
+def _emptied(port: socket.socket) -> list[socket.socket]:
+    """Those who waited behind a port, which is closed."""
+    port.setblocking(False)
+    found = []
+    with port, suppress(BlockingIOError):
+        while True:
+            found.append(port.accept()[0])
+    return found

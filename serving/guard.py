@@ -1,0 +1,172 @@
+"""Who passes: the key of a request, its scope, its task and its rate, looked at before any route.
+
+A look costs a request less than 3 microseconds: a key that was seen is found by the bytes of its header. The file of
+keys is read again when it has changed, which is looked for once a second at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from time import monotonic
+
+from starlette.types import Scope as Request
+
+from registry.errors import EverfitError, InputError
+from registry.settings import Settings
+from serving.keys import SCOPES, Scope, digest_of, read_keys
+from serving.problems import Problem, problem
+
+OPEN = frozenset(("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping"))
+"""The routes that no key is asked for: those of an orchestrator's probes."""
+
+LOOK_SECONDS = 1.0
+_LOG = logging.getLogger("uvicorn.error")
+_PREDICT = ("/predict", "/infer", "/invocations")
+_NOBODY = "expected the header `Authorization: Bearer KEY` with a key of this endpoint"
+
+
+def scope_of(method: str, path: str) -> Scope:
+    """The scope that a route asks for. What is not known to be harmless asks for `admin`.
+
+    >>> scope_of("POST", "/models/flights/predict"), scope_of("GET", "/metrics"), scope_of("DELETE", "/model")
+    ('predict', 'read', 'admin')
+    """
+    if method == "POST" and not path.startswith("/v2/repository/"):
+        if path.endswith(_PREDICT):
+            return "predict"
+        if path.endswith("/feedback"):
+            return "feedback"
+    return "read" if method in ("GET", "HEAD", "OPTIONS") or path == "/v2/repository/index" else "admin"
+
+
+def task_of(path: str) -> str | None:
+    """The task that a path names, if it does.
+
+    >>> task_of("/models/flights/predict"), task_of("/v2/models/flights/infer"), task_of("/predict")
+    ('flights', 'flights', None)
+    """
+    parts = path.split("/")
+    if parts[1:2] == ["v2"]:
+        del parts[1]
+    if parts[1:2] == ["repository"]:
+        del parts[1]
+    return parts[2] if parts[1:2] == ["models"] and len(parts) > 2 else None
+
+
+class Bucket:
+    """A token bucket: `rate` requests a second, of which those of one second may come at once."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self._most = rate, max(1.0, rate)
+        self._left, self._at = self._most, monotonic()
+
+    def wait(self, now: float) -> float:
+        """Take one; 0, or when there is none the seconds until there is."""
+        self._left = min(self._most, self._left + (now - self._at) * self.rate)
+        self._at = now
+        if self._left >= 1:
+            self._left -= 1
+            return 0.0
+        return (1 - self._left) / self.rate
+
+
+class Pass:
+    """What one key opens, in this process."""
+
+    def __init__(self, name: str, scopes: tuple[Scope, ...], task: str | None, bucket: Bucket | None) -> None:
+        self.name, self.scopes, self.task, self.bucket = name, frozenset(scopes), task, bucket
+
+
+class Guard:
+    """Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, alone: Callable[[], str | None]) -> None:
+        """`alone` gives the only task that is served, if there is but one. Raises `InputError` for a file of keys that
+        is not sound, and when the endpoint would be open to other machines and no key is there."""
+        self._file, self._alone = settings.keys, alone
+        key = settings.api_key
+        self._own = {} if key is None else {digest_of(key.get_secret_value().encode()): Pass("", SCOPES, None, None)}
+        self._seen: dict[bytes, Pass] = {}
+        self._passes = dict(self._own)
+        self._stamp = _stamp(self._file)
+        self.closed = not settings.is_local or key is not None
+        """Whether a key is asked for: always, but on loopback before the first key is made."""
+        self._read()
+        self._look_at = monotonic() + LOOK_SECONDS
+        if not settings.is_local and not self._passes:
+            raise InputError(
+                f"EVERFIT_HOST={settings.host!r} listens beyond this machine, and every key is revoked: make one with "
+                "`everfit key add`, or set EVERFIT_API_KEY"
+            )
+
+    def refusal(self, request: Request) -> Problem | None:
+        """The answer to a request that may not pass."""
+        now = monotonic()
+        if now >= self._look_at:
+            self._look(now)
+        path = request["path"]
+        if not self.closed or path in OPEN:
+            return None
+        given = b""
+        for name, value in request["headers"]:
+            if name == b"authorization":
+                given = value
+                break
+        known = self._seen.get(given) or self._find(given)
+        if known is None:
+            return problem(401, _NOBODY)
+        if scope_of(request["method"], path) not in known.scopes:
+            return problem(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
+        if known.task is not None and known.task != (task_of(path) or self._alone()):
+            return problem(403, f"the key {known.name!r} is for the task {known.task!r} alone")
+        if known.bucket is not None and (wait := known.bucket.wait(now)):
+            detail = f"the key {known.name!r} may send {known.bucket.rate:g} requests a second"
+            return problem(429, detail, retry=ceil(wait))
+        return None
+
+    def _find(self, given: bytes) -> Pass | None:
+        """Whose header this is. Only the usual spelling of those that pass is remembered, so that what is remembered is
+        bounded by the number of keys."""
+        scheme, _, secret = given.partition(b" ")
+        found = self._passes.get(digest_of(secret.strip())) if scheme.lower() == b"bearer" else None
+        if found is not None and given == b"Bearer " + secret.strip():
+            self._seen[given] = found
+        return found
+
+    def _look(self, now: float) -> None:
+        """Read the keys again if the file is another one. Where that fails the keys stay as they were."""
+        self._look_at = now + LOOK_SECONDS
+        stamp = _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._read()
+        except EverfitError as error:
+            _LOG.error("the keys stay as they were: %s", error)
+
+    def _read(self) -> None:
+        """A file that is gone opens nothing: its keys are void, and keys are asked for still."""
+        live = [key for key in read_keys(self._file) if key.live]
+        buckets = {digest: one.bucket for digest, one in self._passes.items()}
+        passes = dict(self._own)
+        for key in live:
+            bucket = buckets.get(key.digest)
+            if key.rate is None or bucket is None or bucket.rate != key.rate:
+                bucket = None if key.rate is None else Bucket(key.rate)
+            passes[key.digest] = Pass(key.name, key.scopes, key.task, bucket)
+        self._passes, self._seen = passes, {}
+        self.closed = self.closed or self._stamp is not None
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    """What tells one content of a file from the next; None where there is no file."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,0 +1,155 @@
+"""API keys: who may ask an endpoint for what. They are made and revoked by `everfit key`, and read by the endpoint.
+
+A key is shown once, when it is made; the file holds its SHA-256 alone. A slow, salted hash, which passwords need as
+people choose them, would add nothing: a key is 32 random bytes, and nobody guesses one of 2^256 however fast each guess
+is tried. A quick hash also lets a presented key be found by its hash, whose timing tells nothing of the key itself.
+
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp()) / "keys.json"
+    >>> secret = add_key(file, "shop", ["predict"], rate=100)
+    >>> secret.startswith(PREFIX), secret in file.read_text()
+    (True, False)
+    >>> [key.name for key in read_keys(file) if key.digest == digest_of(secret.encode())]
+    ['shop']
+    >>> revoke_key(file, "shop").live
+    False
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from pydantic import Field, ValidationError
+
+from registry.errors import InputError, StoreError, did_you_mean
+from registry.locks import exclusive
+from registry.schema import Frozen
+
+Scope: TypeAlias = Literal["predict", "feedback", "read", "admin"]
+"""Ask for predictions; report labels; look at models, metrics and documentation; change what the server serves."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+PREFIX = "evf_"
+"""What every key begins with, so that one that was left in a file or a log is found."""
+
+_SECRET_BYTES = 32
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+class Key(Frozen):
+    """What is kept of a key. `rate` is the most requests a second, in each process; `task` the only one it is for."""
+
+    name: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    rate: float | None = Field(None, gt=0)
+    task: str | None = None
+    made: datetime
+    revoked: datetime | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether it opens anything."""
+        return self.revoked is None
+
+
+class _Keys(Frozen):
+    """The file."""
+
+    keys: tuple[Key, ...] = ()
+
+
+def digest_of(secret: bytes) -> str:
+    """SHA-256 of a key, in hex."""
+    return hashlib.sha256(secret).hexdigest()
+
+
+def read_keys(file: Path) -> tuple[Key, ...]:
+    """All keys, in the order in which they were made; none where there is no file.
+
+    Raises `InputError` for a file that is not of keys, or that others may write; `StoreError` if it cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            mode, content = os.fstat(opened.fileno()).st_mode, opened.read()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise StoreError(f"{file}: the keys cannot be read ({error.strerror})") from error
+    if mode & 0o022:
+        raise InputError(f"{file}: others may write it, and so make themselves keys: chmod 600 {file}")
+    try:
+        return _Keys.model_validate_json(content).keys
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{file}: not a file of keys ({where}: {error.errors()[0]['msg']})") from error
+
+
+def add_key(file: Path, name: str, scopes: Sequence[str], *, rate: float | None = None, task: str | None = None) -> str:
+    """Make a key; returns it, for the only time. Raises `InputError` for a name that is taken or cannot be, and for a
+    scope there is not; `BusyError` while another process changes the keys."""
+    _check(name, scopes)
+    secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    with _changing(file):
+        known = read_keys(file)
+        if any(key.name == name and key.live for key in known):
+            raise InputError(f"key {name!r} is there already: revoke it first, or choose another name")
+        given = {"name": name, "digest": digest_of(secret.encode()), "made": _now(), "rate": rate, "task": task}
+        ordered = tuple(scope for scope in SCOPES if scope in scopes)
+        _write(file, (*known, Key.model_validate({**given, "scopes": ordered})))
+    return secret
+
+
+def revoke_key(file: Path, name: str) -> Key:
+    """Let a key open nothing any more. It stays in the list. Raises `InputError` for one that is not there."""
+    with _changing(file):
+        known = read_keys(file)
+        found = next((key for key in known if key.name == name and key.live), None)
+        if found is None:
+            near = did_you_mean(name, [key.name for key in known if key.live])
+            raise InputError(f"there is no key {name!r} to revoke{near}")
+        ended = found.model_copy(update={"revoked": _now()})
+        _write(file, tuple(ended if key is found else key for key in known))
+    return ended
+
+
+def _check(name: str, scopes: Sequence[str]) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise InputError(f"name: expected lower-case letters, digits and hyphens, got {name!r}")
+    if not scopes:
+        raise InputError(f"scope: expected at least one of {', '.join(SCOPES)}")
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise InputError(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r}{did_you_mean(scope, SCOPES)}")
+
+
+def _changing(file: Path) -> AbstractContextManager[None]:
+    return exclusive(file.parent / "locks" / "keys.lock", "`everfit key`")
+
+
+def _write(file: Path, keys: tuple[Key, ...]) -> None:
+    """Replace the file whole: an endpoint that reads it meets the old keys or the new ones."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(_Keys(keys=keys).model_dump_json(indent=1).encode())
+            opened.flush()
+            os.fsync(opened.fileno())
+        partial.replace(file)
+    except OSError as error:
+        raise StoreError(f"{file}: the keys cannot be written ({error.strerror})") from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)

@@ -1,0 +1,121 @@
+"""What a client of `POST /predict` gets back when it is not the plain answer: some fields only, or another form.
+
+    ?fields=prediction,interval    these fields, in this order
+    Accept: application/json, application/vnd.apache.arrow.stream, application/vnd.apache.parquet
+
+Without `Accept` the answer has the form of the request: rows for rows, columns for columns. The log holds the whole
+answer in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from starlette.types import Scope
+
+from registry.scoring import Scores
+from serving.answers import STRANGE, Columns
+from serving.champion import Served
+from serving.columns import JSON
+from serving.problems import Headers
+from serving.request import Request
+from serving.rows import MisfitError, shorten
+from serving.tables import FILE, PARQUET, STREAM
+
+THREAD_ROWS = 64
+
+
+class Answered(Protocol):
+    """What was answered: see `prediction.Answer`."""
+
+    @property
+    def served(self) -> Served: ...
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def scores(self) -> Scores: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+def is_plain(scope: Scope, request: Request) -> bool:
+    """Whether the answer as it is logged is what the client wants: the quick way for rows in JSON."""
+    return request.table is None and not scope.get("query_string")
+
+
+async def reply_of(scope: Scope, request: Request, answer: Answered) -> tuple[bytes, Headers | None]:
+    """The body, and its headers where it is not JSON. Raises `MisfitError` for fields that do not exist."""
+    fields = _fields(scope, answer.served)
+    form = JSON if request.table is None else _form(scope, request.table.form)
+    if fields is None and form == JSON:
+        return answer.body, None
+    if len(request) < THREAD_ROWS:
+        return _reply(request, answer, fields, form)
+    return await asyncio.to_thread(_reply, request, answer, fields, form)
+
+
+def _reply(
+    request: Request, answer: Answered, fields: tuple[str, ...] | None, form: str
+) -> tuple[bytes, Headers | None]:
+    answers = answer.served.answers
+    columns = answers.columns(answer.ids, answer.scores)
+    if fields is not None:
+        if STRANGE in fields:
+            columns[STRANGE] = _strange(request, answer)
+        columns = {name: columns[name] for name in fields}
+    if form == JSON:
+        write = answers.write_rows if request.table is None else answers.write_columns
+        return write(columns, answer.warnings), None
+    body = _packed(columns, {**answers.model, "warnings": list(answer.warnings)}, form)
+    return body, [(b"content-type", form.encode()), (b"content-length", b"%d" % len(body))]
+
+
+def _fields(scope: Scope, served: Served) -> tuple[str, ...] | None:
+    if not (query := scope.get("query_string")):
+        return None
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=10)
+    if wrong := next((name for name in given if name != "fields"), None):
+        raise MisfitError(f"expected no parameter but fields, got {shorten(wrong)!r}", column=str(shorten(wrong)))
+    return served.answers.asked(",".join(given["fields"])) if given else None
+
+
+def _form(scope: Scope, came_in: str) -> str:
+    """The first form in `Accept` that there is; that of the request where none is named."""
+    accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"").decode("latin-1")
+    names = [one.partition(";")[0].strip().lower() for one in accepted.split(",")]
+    return next((name for name in names if name in (JSON, STREAM, FILE, PARQUET)), came_in)
+
+
+def _strange(request: Request, answer: Answered) -> Any:
+    reader = answer.served.reader
+    feed = reader.many(request.rows) if request.table is None else reader.table(request.table)
+    return answer.served.novelty.of(feed, answer.scores)
+
+
+def _packed(columns: Columns, told: dict[str, Any], form: str) -> bytes:
+    """Columns as Arrow or Parquet; what was told beside them is in the schema's metadata `everfit`, as JSON."""
+    arrays = {name: _array(values) for name, values in columns.items()}
+    table = pa.table(arrays).replace_schema_metadata({"everfit": orjson.dumps(told)})
+    sink = io.BytesIO()
+    if form == PARQUET:
+        pq.write_table(table, sink)
+    else:
+        make = pa.ipc.new_stream if form == STREAM else pa.ipc.new_file
+        with make(sink, table.schema) as writer:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+def _array(values: Any) -> pa.Array:
+    if isinstance(values, dict):
+        return pa.StructArray.from_arrays([pa.array(part) for part in values.values()], names=list(values))
+    return pa.array(values)

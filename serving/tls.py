@@ -1,0 +1,36 @@
+"""The certificate of an endpoint: checked before it starts, and trusted by this machine's own programs."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from registry.errors import InputError
+from registry.settings import Settings
+
+
+def check_tls(settings: Settings) -> None:
+    """Raises `InputError` when certificate and key cannot be read, are not PEM, do not belong together, or the key is
+    encrypted. Without TLS there is nothing to check."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    cert, key = (_readable(path) for path in (settings.tls_cert, settings.tls_key))
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_encrypted)
+    except ssl.SSLError as error:
+        why = "they do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else f"not PEM ({error.reason})"
+        raise InputError(f"EVERFIT_TLS_CERT={cert}, EVERFIT_TLS_KEY={key}: {why}") from error
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        name = "EVERFIT_TLS_CERT or EVERFIT_TLS_KEY"
+        raise InputError(f"{name}: {path}: cannot be read ({error.strerror})") from error
+    return path
+
+
+def _encrypted() -> str:
+    """Called for the password of a key that has one: nobody is at the terminal of a server."""
+    raise InputError("EVERFIT_TLS_KEY: the key is encrypted; expected one without a password, readable by nobody else")
