@@ -51,13 +51,13 @@ def decompress(body: bytes, encoding: bytes | None, limit: int) -> bytes:
 def parse_python(body: bytes) -> Any:
     """JSON as Python's own `json` writes it: NaN is a missing value, None. Raises `BodyError`; Infinity is no value."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return parse(body)
+    except BodyError:
         if b"NaN" not in body:
-            return parse(body)
+            raise
     try:
         read = json.loads(body, parse_float=_finite, parse_constant=_constant)
-        return orjson.loads(orjson.dumps(read))  # what orjson does not read, such as half a surrogate, ends here
+        return parse(orjson.dumps(read))  # what orjson does not read, such as half a surrogate, ends here
     except (ValueError, TypeError, RecursionError) as error:
         raise BodyError(f"the body is not JSON: {str(error)[:200]}") from error
 

@@ -59,6 +59,7 @@ class HotRoute(ABC):
             reply = await self.reply(scope, await read_body(scope, receive, self._max_bytes))
         except EverfitError as error:
             refusal = in_words_of(scope["path"], problem_of(error))
+            self._counts.refused_images += self._predict.is_of_an_image(error)
             self._counts.requests[self.name, refusal.status] += 1
             await send_problem(receive, send, refusal)
         except GoneError:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from importlib.metadata import version as version_of
+from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from serving.hosts import Hosts
 
-JSON = "application/json"
-
 
 def add_mlflow(app: FastAPI, hosts: Hosts) -> None:
-    """`GET /ping` and `GET /version`, with the bodies that MLflow's server sends."""
+    """`GET /ping` and `GET /version`, with the bodies that MLflow's server sends, as plain text."""
+    plain: dict[str, Any] = {"tags": ["MLflow"], "response_class": PlainTextResponse}
 
-    @app.get("/ping", summary="Can it predict? 503 while a task has no model", tags=["MLflow"])
+    @app.get("/ping", summary="Can it predict? 503 while a task has no model", **plain)
     async def ping() -> Response:
         good = all(host.slot.current is not None for host in hosts)
-        return Response("\n", 200 if good else 503, media_type=JSON)
+        return PlainTextResponse("\n", 200 if good else 503)
 
-    @app.get("/version", summary="The version of MLflow whose protocol is spoken", tags=["MLflow"])
+    @app.get("/version", summary="The version of MLflow whose protocol is spoken", **plain)
     async def version() -> Response:
-        return Response(version_of("mlflow"), media_type=JSON)
+        return PlainTextResponse(version_of("mlflow"))

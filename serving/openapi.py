@@ -12,6 +12,8 @@ from registry.images import FORMATS, MAX_BYTES, MAX_PIXELS, stack, to_png
 from registry.schema import Column, ImageColumn, NumericColumn, Schema
 from registry.target import Target
 from registry.texts import MAX_TEXT_LENGTH
+from serving.guard import OPEN
+from serving.openapi_protocols import infer, invocations
 
 JsonSchema = dict[str, Any]
 
@@ -42,13 +44,17 @@ def describe(paths: dict[str, Any], served: Mapping[str, Manifest | None], *, se
     short forms are there where there is one task."""
     added: dict[str, Any] = {}
     for task, manifest in served.items():
-        added |= _hot(f"/models/{task}", manifest, f"_{task.replace('-', '_')}")
+        suffix = f"_{task.replace('-', '_')}"
+        row = {} if manifest is None else example_row(manifest.data_schema)
+        inferred = infer(task, manifest, row)
+        inferred["operationId"] += suffix
+        added |= _hot(f"/models/{task}", manifest, suffix) | {f"/v2/models/{task}/infer": {"post": inferred}}
         if len(served) == 1:
             added = _hot("", manifest, "") | added
     described = added | paths
     if secured:
         for path, operations in described.items():
-            for operation in operations.values() if not path.startswith("/health/") else ():
+            for operation in operations.values() if path not in OPEN else ():
                 operation["security"] = [{"key": []}]
     return described
 
@@ -57,10 +63,11 @@ def _hot(prefix: str, manifest: Manifest | None, suffix: str) -> dict[str, Any]:
     examples = _examples(manifest) if manifest is not None else {}
     row = row_schema(manifest.data_schema) if manifest is not None else {"type": "object"}
     target = manifest.target if manifest is not None else None
-    predict, feedback = _predict(row, target, examples), _feedback(target)
-    for operation in (predict, feedback):
+    scored = invocations(manifest, {} if manifest is None else example_row(manifest.data_schema))
+    operations = {"predict": _predict(row, target, examples), "feedback": _feedback(target), "invocations": scored}
+    for operation in operations.values():
         operation["operationId"] += suffix
-    return {f"{prefix}/predict": {"post": predict}, f"{prefix}/feedback": {"post": feedback}}
+    return {f"{prefix}/{name}": {"post": operation} for name, operation in operations.items()}
 
 
 def example_row(schema: Schema) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Predict:
             reply, form = (answer.body, None) if is_plain(scope, request) else await reply_of(scope, request, answer)
         except EverfitError as error:
             refusal = problem_of(error)
-            self._counts.refused_images += self._is_of_an_image(error)
+            self._counts.refused_images += self.is_of_an_image(error)
             self._counts.requests["/predict", refusal.status] += 1
             await send_problem(receive, send, refusal)
         except GoneError:
@@ -112,7 +112,7 @@ class Predict:
         finally:
             self.inside -= 1
 
-    def _is_of_an_image(self, error: EverfitError) -> bool:
+    def is_of_an_image(self, error: EverfitError) -> bool:
         """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads
         the log, does not see it."""
         current = self._slot.current

@@ -39,7 +39,7 @@ _JSON_TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(_FLOATS, frozenset({int, float, type(None)})),
     **dict.fromkeys(_WHOLE, frozenset({int, type(None)})),
 }
-_NOT_HERE = ("shared_memory_region", "classification", "sequence_id")
+_NOT_HERE = frozenset({"shared_memory_region", "classification", "sequence_id"})
 """Parameters that would change what an answer means, of extensions this server does not have."""
 
 
@@ -140,15 +140,16 @@ def _header_size(header: bytes | None, size: int) -> int:
     return int(header)
 
 
-def _parameters(of: dict[str, Any], where: str) -> dict[str, Any]:
+def _parameters(of: dict[str, Any], whose: str) -> dict[str, Any]:
     found = of.get("parameters")
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise TensorError(f"{where}: expected parameters as an object, got {shorten(found)!r}")
-    for name in _NOT_HERE:
-        if found.get(name):
-            raise TensorError(f"{where}: the parameter {name!r} is of an extension that this server does not have")
+        raise TensorError(f"parameters of {shorten(whose)!r}: expected an object, got {shorten(found)!r}")
+    if not _NOT_HERE.isdisjoint(found) and (name := next((one for one in _NOT_HERE if found.get(one)), None)):
+        raise TensorError(
+            f"parameters of {shorten(whose)!r}: {name!r} is of an extension that this server does not have"
+        )
     return found
 
 
@@ -161,7 +162,7 @@ def _wanted(outputs: object, binary: bool) -> list[tuple[str, bool]] | None:
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(name := output.get("name"), str):
             raise TensorError(f"outputs: expected objects with a name, got {shorten(output)!r}")
-        found[name] = _parameters(output, f"output {shorten(name)!r}").get("binary_data", binary) is True
+        found[name] = _parameters(output, name).get("binary_data", binary) is True
     return list(found.items())
 
 
@@ -184,38 +185,38 @@ def _tensor(given: Any, place: int, rest: memoryview, max_rows: int) -> tuple[Te
     """A tensor, and how many bytes of `rest` are its own."""
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str):
         raise TensorError(f"inputs: expected tensors with a name, got {shorten(given)!r} at place {place}")
-    where, datatype = f"input {shorten(name)!r}", given.get("datatype")
+    datatype = given.get("datatype")
     if not isinstance(datatype, str) or datatype not in _JSON_TYPES:
         near = did_you_mean(str(datatype)[:20], _JSON_TYPES)
-        raise TensorError(f"{where}: expected a datatype of the protocol, got {shorten(datatype)!r}{near}")
-    rows, width = _shape(given.get("shape"), where, max_rows)
-    size = _parameters(given, where).get("binary_data_size")
+        raise TensorError(f"{_quoted(name)}: expected a datatype of the protocol, got {shorten(datatype)!r}{near}")
+    rows, width = _shape(given.get("shape"), name, max_rows)
+    size = _parameters(given, name).get("binary_data_size")
     if size is None:
-        values = _flat(given.get("data"), rows, width, where)
+        values = _flat(given.get("data"), rows, width, name)
         return Tensor(name, datatype, width, _checked(values, datatype, width, name)), 0
     if type(size) is not int or not 0 <= size <= len(rest):
-        raise TensorError(f"{where}: {shorten(size)} bytes are announced, {len(rest)} are there")
-    return Tensor(name, datatype, width, _values(rest[:size], datatype, rows * width, where)), size
+        raise TensorError(f"{_quoted(name)}: {shorten(size)} bytes are announced, {len(rest)} are there")
+    return Tensor(name, datatype, width, _values(rest[:size], datatype, rows * width, name)), size
 
 
-def _shape(shape: object, where: str, max_rows: int) -> tuple[int, int]:
+def _shape(shape: object, name: str, max_rows: int) -> tuple[int, int]:
     if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(type(n) is int and n > 0 for n in shape):
-        raise TensorError(f"{where}: expected a shape [rows] or [rows, columns], got {shorten(shape)!r}")
+        raise TensorError(f"{_quoted(name)}: expected a shape [rows] or [rows, columns], got {shorten(shape)!r}")
     if shape[0] > max_rows:
-        raise TooManyRowsError(f"{where}: expected at most {max_rows} rows in one request, got {shape[0]}")
+        raise TooManyRowsError(f"{_quoted(name)}: expected at most {max_rows} rows in one request, got {shape[0]}")
     return shape[0], shape[1] if len(shape) == 2 else 1
 
 
-def _flat(data: Any, rows: int, width: int, where: str) -> list[Any]:
+def _flat(data: Any, rows: int, width: int, name: str) -> list[Any]:
     if not isinstance(data, list) or not data:
-        raise TensorError(f"{where}: expected data, a list of {rows * width} values, got {shorten(data)!r}")
+        raise TensorError(f"{_quoted(name)}: expected data, a list of {rows * width} values, got {shorten(data)!r}")
     flat: list[Any] = data
     if isinstance(data[0], list):
         if any(not isinstance(row, list) or len(row) != width for row in data):
-            raise TensorError(f"{where}: expected rows of {width} values each")
+            raise TensorError(f"{_quoted(name)}: expected rows of {width} values each")
         flat = list(chain.from_iterable(data))
     if len(flat) != rows * width:
-        raise TensorError(f"{where}: expected {rows * width} values, as its shape says, got {len(flat)}")
+        raise TensorError(f"{_quoted(name)}: expected {rows * width} values, as its shape says, got {len(flat)}")
     return flat
 
 
@@ -223,15 +224,15 @@ def _checked(values: list[Any], datatype: str, width: int, name: str) -> list[An
     if set(map(type, values)) <= (allowed := _JSON_TYPES[datatype]):
         return values
     place, value = next((place, value) for place, value in enumerate(values) if type(value) not in allowed)
-    message = f"row {place // width}, input {shorten(name)!r}: expected {datatype}, got {shorten(value)!r}"
+    message = f"row {place // width}, {_quoted(name)}: expected {datatype}, got {shorten(value)!r}"
     raise MisfitError(message, row=place // width, column=name, value=value)
 
 
-def _values(raw: memoryview, datatype: str, count: int, where: str) -> list[Any]:
+def _values(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
     if datatype == BYTES:
-        return _strings(raw, count, where)
+        return _strings(raw, count, name)
     if len(raw) != (needed := count * _DTYPES[datatype].itemsize):
-        raise TensorError(f"{where}: expected {needed} bytes for {count} of {datatype}, got {len(raw)}")
+        raise TensorError(f"{_quoted(name)}: expected {needed} bytes for {count} of {datatype}, got {len(raw)}")
     if count == 1 and (alone := _ALONE.get(datatype)) is not None:
         found = list(alone.unpack(raw))
     else:
@@ -239,26 +240,32 @@ def _values(raw: memoryview, datatype: str, count: int, where: str) -> list[Any]
         if datatype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         found = (array != 0).tolist() if datatype == BOOL else array.tolist()
-    return _finite(found, where) if datatype in _FLOATS else found
+    return _finite(found, name) if datatype in _FLOATS else found
 
 
-def _finite(values: list[float], where: str) -> list[float | None]:
+def _finite(values: list[float], name: str) -> list[float | None]:
     """NaN as None. Nothing endless is a value: a graph that is given one has no answer."""
     if math.isfinite(sum(values)):
         return list(values)
     if math.inf in values or -math.inf in values:
-        raise TensorError(f"{where}: expected finite numbers, or NaN where one is missing")
+        raise TensorError(f"{_quoted(name)}: expected finite numbers, or NaN where one is missing")
     return [None if value != value else value for value in values]
 
 
-def _strings(raw: memoryview, count: int, where: str) -> list[bytes]:
+def _strings(raw: memoryview, count: int, name: str) -> list[bytes]:
     found, at = [], 0
     for _ in range(count):
         start = at + _LENGTH.size
         at = start + int.from_bytes(raw[at:start], "little")
         if at > len(raw) or start > len(raw):
-            raise TensorError(f"{where}: expected {count} strings, each behind its length, its bytes end before")
+            raise TensorError(
+                f"{_quoted(name)}: expected {count} strings, each behind its length, its bytes end before"
+            )
         found.append(bytes(raw[start:at]))
     if at != len(raw):
-        raise TensorError(f"{where}: expected {count} strings, {len(raw) - at} bytes follow them")
+        raise TensorError(f"{_quoted(name)}: expected {count} strings, {len(raw) - at} bytes follow them")
     return found
+
+
+def _quoted(name: str) -> str:
+    return f"input {shorten(name)!r}"

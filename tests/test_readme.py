@@ -36,7 +36,7 @@ SPANS = re.findall(r"`([^`\n]+)`", PROSE)
 SHELL = [line.split("#")[0].strip() for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
 CODE = [*SPANS, *SHELL]
 FOLDERS = ("flows", "monitor", "retrain", "serving", "registry", "tests", "benchmarks", "deployment")
-NO_SETTINGS = {"EVERFIT_DEBUG"}
+NO_SETTINGS = {"EVERFIT_DEBUG", "EVERFIT_TRITON_PYTHON", "EVERFIT_KSERVE_PYTHON"}
 
 Example = Callable[[str], ModuleType]
 

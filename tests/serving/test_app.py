@@ -262,10 +262,15 @@ def test_the_documentation_page_needs_no_network(client: httpx.Client) -> None:
 
 def test_examples_in_the_documentation_are_answered(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    hot = {f"{prefix}/{route}" for prefix in ("", "/models/handmade") for route in ("predict", "feedback")}
-    quiet = {"/health/live", "/health/ready", "/model", "/models", "/models/{task}", "/metrics"}
-    assert hot | quiet <= set(document["paths"])
-    for path in ("/predict", "/feedback"):
+    hot = {
+        f"{prefix}/{route}" for prefix in ("", "/models/handmade") for route in ("predict", "feedback", "invocations")
+    }
+    hot.add("/v2/models/handmade/infer")
+    others = {path for path in document["paths"] if path.startswith("/v2") and path not in hot}
+    assert len(others) == 12
+    quiet = {"/health/live", "/health/ready", "/model", "/models", "/models/{task}", "/metrics", "/ping", "/version"}
+    assert hot | quiet | others == set(document["paths"])
+    for path in ("/predict", "/feedback", "/invocations", "/v2/models/handmade/infer"):
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert content["examples"]
         for name, example in content["examples"].items():

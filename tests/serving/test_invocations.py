@@ -140,6 +140,7 @@ def test_regression_has_the_columns_of_mlflow_s_model(tmp_path: Path, bundles: d
     [
         (b"", JSON, 400, "not JSON"),
         (b"[]", JSON, 400, "exactly one of dataframe_split"),
+        (b'{"inputs": [{"more": ' + b"[" * 900 + b"NaN" + b"]" * 900 + b"}]}", JSON, 400, "the body"),
         (b'{"rows": []}', JSON, 400, "exactly one of dataframe_split"),
         (b'{"inputs": [], "instances": []}', JSON, 400, "got an object with instances, inputs"),
         (b'{"inputs": []}', JSON, 400, "expected at least one row"),

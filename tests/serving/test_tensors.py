@@ -149,7 +149,7 @@ GOOD = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.0]}
         ({"inputs": []}, "inputs: expected a list of tensors"),
         ({"inputs": [1]}, "expected tensors with a name"),
         ({"inputs": [GOOD], "id": 3}, "id: expected text"),
-        ({"inputs": [GOOD], "parameters": 3}, "the request: expected parameters as an object"),
+        ({"inputs": [GOOD], "parameters": 3}, "parameters of 'the request': expected an object"),
         ({"inputs": [GOOD], "outputs": {"a": 1}}, "outputs: expected a list"),
         ({"inputs": [GOOD], "outputs": [3]}, "outputs: expected objects with a name"),
         ({"inputs": [GOOD], "outputs": [{"name": "a", "parameters": {"classification": 2}}]}, "'classification' is of"),

@@ -233,6 +233,7 @@ def test_a_request_with_a_unique_id_may_come_twice(client: httpx.Client, home: P
     [
         (b"", 400, "the body is not JSON"),
         (b"[" * 100_000, 400, "the body is not JSON"),
+        (b'{"id":' + b"[" * 900 + b"]" * 900 + b"}", 400, "at most 64 lists and objects inside one another"),
         (b"{}", 400, "inputs: expected a list of tensors"),
         (orjson.dumps(asked(ROW | {"amount": "lots"})), 400, "row 0, input 'amount': expected FP64, got 'lots'"),
         (orjson.dumps(asked(ROW | {"when": "soon"})), 400, "row 0, column 'when': expected an ISO 8601 date and time"),
