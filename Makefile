@@ -13,11 +13,17 @@ setup: .venv/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+# Triton's client wants other versions of packages than ours: it has an environment of its own.
+.venv-triton/.installed:
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/pip install --quiet 'tritonclient[http]==2.73.0'
+	touch $@
+
 demo: setup
 	$(BIN)/everfit demo
 
-test: setup
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: setup .venv-triton/.installed
+	EVERFIT_TRITON_PYTHON=$(CURDIR)/.venv-triton/bin/python $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .
@@ -29,4 +35,4 @@ bench: setup
 	for program in benchmarks/*.py; do PYTHONPATH=. $(BIN)/python $$program || exit 1; done
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .mypy_cache .pytest_cache .ruff_cache

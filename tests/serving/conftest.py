@@ -82,14 +82,16 @@ def serve(app: FastAPI, settings: Settings | None = None) -> Iterator[httpx.Clie
         server = Server(uvicorn.Config(app, **server_options(settings or Settings())))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        wait_for(lambda: server.started)
         cert = settings.tls_cert if settings else None
         url = f"{'https' if cert else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
         context = ssl.create_default_context(cafile=cert)
-        with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=context) as one:
-            yield one
-        server.should_exit = True
-        thread.join(timeout=60)
+        try:
+            wait_for(lambda: server.started)
+            with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=context) as one:
+                yield one
+        finally:
+            server.should_exit = True
+            thread.join(timeout=60)
         assert not thread.is_alive()
 
 
