@@ -40,7 +40,7 @@ OUTPUTS = tuple(dict.fromkeys((*CLASS_OUTPUTS, *NUMBER_OUTPUTS)))
 TOLERANCE = 1e-4
 """How far two computations of one output may differ, relative to its size where that is above 1."""
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 1024
 CHUNK_BYTES = 2**21
 """Of images that go through a graph at once: what is reckoned of them on the way is some dozen times as large."""
 

@@ -5,8 +5,8 @@
     POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
     GET /health/live             GET /health/ready             GET /metrics        GET /docs
 
-Importing this module imports no MLflow and no database driver; the follower's thread opens the registry, the keeper
-process the database.
+Neither MLflow nor a database driver is imported here: the scout process asks the registry, the keeper process writes
+the database.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from serving.metrics import CONTENT_TYPE, Exposition
 from serving.mlflow_routes import add_mlflow
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
+from serving.scout import Scout
 from serving.v2 import add_v2
 from serving.webhook import add_webhook
 
@@ -47,9 +48,10 @@ def create_app(settings: Settings, *tasks: str, versions: VersionSource | None =
 
     Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
-    hosts = Hosts(settings, tasks, _mlflow(settings) if versions is None else lambda: versions)
+    scout = Scout(settings)
+    hosts = Hosts(settings, tasks, scout if versions is None else versions)
     guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task)
-    app = Endpoint(hosts, guard, most=settings.max_concurrent)
+    app = Endpoint(hosts, guard, most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
     add_v2(app, hosts, max_rows=settings.max_rows)
@@ -66,10 +68,10 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(self, hosts: Hosts, guard: Guard, *, most: int) -> None:
-        """`guard` stands before every route; `most` requests are in work at once."""
+    def __init__(self, hosts: Hosts, guard: Guard, *, most: int, after: Callable[[], None]) -> None:
+        """`guard` stands before every route; `most` requests are in work at once; `after` is called at the end."""
         title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
-        super().__init__(title=title, lifespan=_lifespan(hosts), docs_url=None, redoc_url=None)
+        super().__init__(title=title, lifespan=_lifespan(hosts, after), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
         self._guard, self._most, self._inside = guard, most, 0
@@ -127,21 +129,13 @@ class Endpoint(FastAPI):
         raise HTTPException(404)  # it began to be served between two instructions of ours
 
 
-def _mlflow(settings: Settings) -> Callable[[], VersionSource]:
-    def open_versions() -> VersionSource:
-        from registry.versions import Versions  # in the follower's thread: MLflow takes seconds to import
-
-        return Versions(settings.tracking, settings.artifacts, settings.folder / "bundles")
-
-    return open_versions
-
-
-def _lifespan(hosts: Hosts) -> Any:
+def _lifespan(hosts: Hosts, after: Callable[[], None]) -> Any:
     @asynccontextmanager
     async def run(_app: Starlette) -> AsyncIterator[None]:
         await hosts.open()
         yield
         await hosts.close()
+        after()
 
     return run
 

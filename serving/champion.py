@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class VersionSource(Protocol):
-    """What is asked of the registry: `registry.versions.Versions` has it."""
+    """What is asked of the registry: `registry.versions.Versions` has it, and `serving.scout.Scout` asks it."""
 
     def get(self, task: str, alias: str) -> str | None:
         """The version an alias points at. Raises `RegistryError`."""
@@ -172,22 +172,21 @@ class Follower:
     def __init__(
         self,
         slot: Slot,
-        source: Callable[[], VersionSource],
+        source: VersionSource,
         memory: Path,
         *,
         seconds: float,
         report: Callable[[int, str], None],
         room: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`source` opens the registry, at the first look and in the thread; `memory` is the file that remembers what
+        """`source` is asked in the thread; `memory` is the file that remembers what
         was served last; `report` takes a level of `logging` and a line for the operator; `room` is asked before a graph
         of so many bytes is loaded, and raises `BundleError` when there is none."""
-        self._slot, self._open_source, self._memory = slot, source, memory
+        self._slot, self._source, self._memory = slot, source, memory
         self._seconds, self._report, self._room = seconds, report, room
         self._woken = asyncio.Event()
         self.beside: list[Callable[[Any], Awaitable[None]]] = []
         """Looks at the same registry that come after each look at the champion."""
-        self._source: VersionSource | None = None
         self._refused: tuple[str, float, float] | None = None  # version, when to try again, backoff
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="champion")
 
@@ -204,7 +203,7 @@ class Follower:
     async def follow(self) -> None:
         """Look at the alias again and again, until cancelled."""
         await self.look()
-        gc.freeze()  # MLflow's import leaves much: the collector, which stops all requests, need not walk it each time
+        gc.freeze()  # what imports and the first version leave the collector, which stops all requests, need not walk
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._seconds)
@@ -218,9 +217,8 @@ class Follower:
     async def look(self) -> None:
         """One look at the champion, and what else is looked for."""
         await self._look_at_champion()
-        if self._source is not None:
-            for look in self.beside:
-                await look(self._source)
+        for look in self.beside:
+            await look(self._source)
 
     async def _look_at_champion(self) -> None:
         """If the champion is another version, load, test and swap."""
@@ -257,17 +255,13 @@ class Follower:
         return (None, error) if error is not None else (future.result(), None)
 
     def _champion(self) -> tuple[str | None, float | None]:
-        if self._source is None:
-            self._source = self._open_source()
         version = self._source.get(self._slot.task, CHAMPION)
         return version, None if version is None else self._source.radius(self._slot.task, version)
 
     def _fetch(self, version: str) -> ModelBundle:
-        assert self._source is not None
         return self._source.fetch(self._slot.task, version)
 
     def _load(self, version: str, loaded: Served | None) -> Served:
-        assert self._source is not None
         if loaded is not None:
             served = replace(loaded, since=datetime.now(UTC).replace(tzinfo=None))
         else:

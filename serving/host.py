@@ -27,10 +27,8 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 class Host:
     """A task's parts, put together."""
 
-    def __init__(
-        self, settings: Settings, task: str, source: Callable[[], VersionSource], room: Callable[[int], None]
-    ) -> None:
-        """`source` opens the registry; `room` is told how many bytes of graphs a new version has, and raises
+    def __init__(self, settings: Settings, task: str, source: VersionSource, room: Callable[[int], None]) -> None:
+        """`source` is the registry; `room` is told how many bytes of graphs a new version has, and raises
         `BundleError` when they are too many. Raises `TaskError` for a name that no task can have."""
         if _NAME.fullmatch(task) is None:
             raise TaskError(f"task: expected lower-case letters, digits and hyphens, got {task!r}")

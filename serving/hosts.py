@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp
 
@@ -17,7 +17,7 @@ from serving.problems import UnknownTaskError
 class Hosts:
     """Belongs to one event loop. `routes` are the hot paths: a POST to one of them is answered without FastAPI."""
 
-    def __init__(self, settings: Settings, tasks: Sequence[str], source: Callable[[], VersionSource]) -> None:
+    def __init__(self, settings: Settings, tasks: Sequence[str], source: VersionSource) -> None:
         """Raises `TaskError` for a name that no task can have, and for one that comes twice."""
         self._settings, self._source = settings, source
         self._by_name: dict[str, Host] = {}

@@ -25,7 +25,7 @@ class Watch:
         self.slot, self.lines = Slot("handmade"), list[tuple[int, str]]()
         self.memory = folder / "served" / "handmade.json"
         self.follower = Follower(
-            self.slot, lambda: versions, self.memory, seconds=0, report=lambda *line: self.lines.append(line)
+            self.slot, versions, self.memory, seconds=0, report=lambda *line: self.lines.append(line)
         )
 
     def look(self) -> None:

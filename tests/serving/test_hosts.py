@@ -117,7 +117,7 @@ def test_a_swap_back_needs_no_loading(client: httpx.Client, registry: TwoTasks) 
 
 def test_a_task_is_loaded_and_unloaded(tmp_path: Path, registry: TwoTasks) -> None:
     async def run() -> None:
-        hosts = Hosts(Settings(home=tmp_path), ["handmade"], lambda: registry)
+        hosts = Hosts(Settings(home=tmp_path), ["handmade"], registry)
         await hosts.open()
         assert hosts.alone is not None
         assert {"/predict", "/models/handmade/predict"} <= set(hosts.routes)
@@ -140,7 +140,7 @@ def test_what_graphs_take_is_bounded(tmp_path: Path, registry: TwoTasks, bundles
     versions, size = registry.tasks["handmade"], bundles["good"].model.stat().st_size
 
     async def run() -> None:
-        hosts = Hosts(Settings(home=tmp_path, max_graph_bytes=int(2.5 * size)), ["handmade"], lambda: registry)
+        hosts = Hosts(Settings(home=tmp_path, max_graph_bytes=int(2.5 * size)), ["handmade"], registry)
         await hosts.open()
         host = hosts.named("handmade")
         await host.follower.look()
