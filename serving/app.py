@@ -5,7 +5,7 @@
     POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
     GET /health/live             GET /health/ready             GET /metrics        GET /docs
 
-Every answer names its request (`serving/context.py`). Who watches requests (`serving/watching.py`) comes by the door.
+Requests have ids (`serving/context.py`); who watches requests (`serving/watching.py`) is given at the door.
 
 Importing this module imports no MLflow and no database driver; the follower's thread opens the registry, the keeper
 process the database.
@@ -34,7 +34,7 @@ from registry.settings import Settings
 from serving.body import send_problem
 from serving.catalogue import Sample
 from serving.champion import VersionSource
-from serving.context import REQUEST_ID
+from serving.context import SCOPE
 from serving.dialects import in_words_of
 from serving.docs import STATIC, add_docs
 from serving.guard import OPEN, Guard
@@ -102,7 +102,7 @@ class Endpoint(FastAPI):
         if self._watch and "notes" not in scope:
             await self._watch.over(self, scope, receive, send, self._guard.name_of(scope))
             return
-        REQUEST_ID.set(scope.get("request_id"))
+        SCOPE.set(scope)
         if (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
             self._refused[_REASONS[refusal.status]] += 1
             await send_problem(receive, send, in_words_of(scope["path"], refusal))

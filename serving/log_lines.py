@@ -10,7 +10,7 @@ from typing import Literal
 import orjson
 from uvicorn.logging import DefaultFormatter
 
-from serving.context import REQUEST_ID
+from serving.context import request_id
 
 
 def arrange(form: Literal["text", "json"], *, with_values: bool) -> None:
@@ -36,7 +36,7 @@ class TextLine(DefaultFormatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line, the request's id behind it."""
         text = super().formatMessage(record)
-        request = REQUEST_ID.get()
+        request = request_id()
         return text if request is None else f"{text.rstrip()} (request {request})"
 
 
@@ -51,7 +51,7 @@ class JsonLine(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (request := REQUEST_ID.get()) is not None:
+        if (request := request_id()) is not None:
             content["request_id"] = request
         if record.exc_info:
             content["exception"] = self.formatException(record.exc_info)

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from registry.errors import EverfitError, InputError, NoModelError, OutsideError, RowError, StateError
-from serving.context import REQUEST_ID
+from serving.context import request_id, told_here
 from serving.rows import MisfitError, TooManyRowsError
 
 RETRY_SECONDS = 2
@@ -80,10 +80,11 @@ def problem(status: int, detail: str, *, retry: int = RETRY_SECONDS, **more: Any
     a URI, and what clients call their requests is none."""
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-    if (request := REQUEST_ID.get()) is not None:
+    if (request := request_id()) is not None:
         content.setdefault("request_id", request)
     body = orjson.dumps(content, default=str)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += told_here()
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers.append((b"retry-after", str(retry).encode()))
     if status == HTTPStatus.UNAUTHORIZED:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, TextIO
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.context import NOTES, Notes
+from serving.context import HEADER, NOTES, Notes, make_id
 
 MOST_WAITING = 10_000
 """Lines that wait for the thread."""
@@ -63,11 +63,15 @@ class Watch:
         notes, status = Notes(), GONE
         scope["notes"] = notes  # a pipelined request begins in the context of the one before: that says nothing
         NOTES.set(notes)
+        own = [] if "request_id" in scope else [(HEADER, (made := make_id()).encode())]
+        if own:
+            scope.update(request_id=made, echoed=True)
 
         async def heard(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
         try:
