@@ -38,7 +38,8 @@ class Counts:
     """What happened since the start. Written by the event loop alone."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter({(route, 200): 0 for route in ROUTES})
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """Those that were not answered with 200: these are counted by how long they took."""
         self.predictions: Counter[str] = Counter()
         self.feedback: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.ignored_values = 0
@@ -49,13 +50,13 @@ class Counts:
 
     def answered(self, route: str, seconds: float) -> None:
         """Count a request that was answered with 200."""
-        self.requests[route, 200] += 1
         self._latencies[route][bisect_left(BUCKETS, seconds)] += 1
         self._seconds[route] += seconds
 
     def samples(self) -> Iterator[Sample]:
         """The counters. Those that others add keys to meanwhile are read from a copy."""
-        for (route, status), number in list(self.requests.items()):
+        good = [((route, 200), sum(counts)) for route, counts in self._latencies.items()]
+        for (route, status), number in (*good, *list(self.requests.items())):
             yield Sample("everfit_requests_total", number, (route, str(status)))
         for version, number in list(self.predictions.items()):
             yield Sample("everfit_predictions_total", number, (version,))
