@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="secret of MLflow's webhook to `/registry/changed`, which makes the endpoint look at once"
     )
+    ledger_seconds: float = Field(
+        20.0, gt=0, description="how often the endpoint reads what monitoring found, for `/metrics`"
+    )
+    access_log: bool = Field(False, description="whether each request is a line of JSON on the endpoint's stderr")
+    log_format: Literal["text", "json"] = Field("text", description="form of the endpoint's own log lines")
     shadow: bool = Field(True, description="whether a challenger predicts the live traffic too, without answering")
     log_sync: Literal["os", "disk"] = Field(
         "os", description="when a prediction counts as stored: handed to the system (survives a kill) or synced to disk"

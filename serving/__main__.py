@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
-import traceback
 from typing import Any
 
 import uvicorn
@@ -18,7 +16,10 @@ from registry.quiet import QUIET
 from registry.settings import Settings
 from serving.app import create_app
 from serving.connection import Server, connections
+from serving.log_lines import arrange
 from serving.tls import check_tls
+from serving.tracing import traces_of
+from serving.watching import AccessLog, Watcher
 from serving.workers import end_with, serve_together
 
 GRACE_SECONDS = 10
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
         check_tls(settings)
         if handles is None and settings.workers > 1:
             return serve_together(settings, tasks)
-        serve(settings, create_app(settings, *tasks), handles)
+        serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), handles)
     except ValidationError as error:
         print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
         return 2
@@ -52,8 +53,7 @@ def serve(settings: Settings, app: FastAPI, handles: str | None) -> None:
     # the interpreter's default of 5 ms would let the thread that polls the registry hold up requests so long
     sys.setswitchinterval(0.0005)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, **server_options(settings))
-    if os.environ.get("EVERFIT_DEBUG", "") in ("", "0"):
-        logging.getLogger("uvicorn.error").addFilter(without_values)
+    arrange(settings.log_format, with_values=os.environ.get("EVERFIT_DEBUG", "") not in ("", "0"))
     server = Server(config, settings.drain_seconds)
     if handles is None:
         server.run()
@@ -61,6 +61,13 @@ def serve(settings: Settings, app: FastAPI, handles: str | None) -> None:
     port, life = map(int, handles.split(","))
     end_with(life)
     server.run(sockets=[socket.socket(fileno=port)])
+
+
+def watchers(settings: Settings) -> list[Watcher]:
+    """Who watches the requests. Raises `InputError`."""
+    traces = traces_of(os.environ)
+    found: list[Watcher] = [] if traces is None else [traces]
+    return [*found, AccessLog(sys.stderr)] if settings.access_log else found
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -83,15 +90,6 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "ssl_keyfile": settings.tls_key,
         "backlog": 4096,
     }
-
-
-def without_values(record: logging.LogRecord) -> bool:
-    """Take an exception's words, which may quote a request, out of a log line: its kind and its place stay."""
-    if record.exc_info and record.exc_info[0] is not None:
-        kind, _, trace = record.exc_info
-        record.msg, record.args = f"{record.getMessage()}{''.join(traceback.format_tb(trace))}{kind.__name__}", ()
-        record.exc_info = record.exc_text = None
-    return True
 
 
 if __name__ == "__main__":

@@ -5,14 +5,19 @@
     POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
     GET /health/live             GET /health/ready             GET /metrics        GET /docs
 
+Requests have ids (`serving/context.py`); who watches requests (`serving/watching.py`) is given at the door.
+
 Neither MLflow nor a database driver is imported here: the scout process asks the registry, the keeper process writes
 the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version as version_of
 from typing import Any
 
 import orjson
@@ -27,33 +32,45 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.errors import EverfitError
 from registry.settings import Settings
 from serving.body import send_problem
+from serving.catalogue import Sample
 from serving.champion import VersionSource
+from serving.context import SCOPE
 from serving.dialects import in_words_of
 from serving.docs import STATIC, add_docs
 from serving.guard import OPEN, Guard
 from serving.hosts import Hosts
-from serving.metrics import CONTENT_TYPE, Exposition
+from serving.metrics import CONTENT_TYPE, Exposition, Seen
 from serving.mlflow_routes import add_mlflow
+from serving.monitored import Monitored
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
 from serving.scout import Scout
 from serving.v2 import add_v2
+from serving.watching import Watch, Watcher
 from serving.webhook import add_webhook
 
 _QUIET = [(b"cache-control", b"no-store"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 
 
-def create_app(settings: Settings, *tasks: str, versions: VersionSource | None = None) -> FastAPI:
-    """The server of tasks, following their champions in `versions` (default: MLflow at the settings' URL).
+_REASONS = {401: "no key", 403: "forbidden", 429: "rate", 503: "crowding"}
+
+
+def create_app(
+    settings: Settings, *tasks: str, versions: VersionSource | None = None, watchers: Sequence[Watcher] = ()
+) -> FastAPI:
+    """The server of tasks, following their champions in `versions` (default: MLflow at the settings' URL); `watchers`
+    are told of every request, and closed at the end.
 
     Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
     scout = Scout(settings)
     hosts = Hosts(settings, tasks, scout if versions is None else versions)
     guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task)
-    app = Endpoint(hosts, guard, most=settings.max_concurrent, after=scout.close)
+    monitored = Monitored(settings.store, settings.ledger_seconds, lambda: [host.task for host in hosts])
+    app = Endpoint(hosts, guard, monitored, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
+    _add_metrics(app, hosts, monitored)
     add_v2(app, hosts, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
     if settings.webhook_secret is not None:
@@ -68,13 +85,17 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(self, hosts: Hosts, guard: Guard, *, most: int, after: Callable[[], None]) -> None:
-        """`guard` stands before every route; `most` requests are in work at once; `after` is called at the end."""
+    def __init__(
+        self, hosts: Hosts, guard: Guard, monitored: Monitored, watch: Watch, *, most: int, after: Callable[[], None]
+    ) -> None:
+        """`guard` stands before every route; `most` requests are in work at once; who is in `watch` sees them all;
+        `after` is called at the end."""
         title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
-        super().__init__(title=title, lifespan=_lifespan(hosts, after), docs_url=None, redoc_url=None)
+        super().__init__(title=title, lifespan=_lifespan(hosts, monitored, watch, after), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
-        self._guard, self._most, self._inside = guard, most, 0
+        self._guard, self._watch, self._most, self._inside = guard, watch, most, 0
+        self._refused: Counter[str] = Counter(dict.fromkeys(_REASONS.values(), 0))
         self.draining = False
         """Whether it is about to end: then it is not ready, but answers still."""
         for path in ("/predict", "/feedback", "/invocations"):
@@ -85,7 +106,13 @@ class Endpoint(FastAPI):
         """Answer one request."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        elif (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
+            return
+        if self._watch and "notes" not in scope:
+            await self._watch.over(self, scope, receive, send, self._guard.name_of(scope))
+            return
+        SCOPE.set(scope)
+        if (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
+            self._refused[_REASONS[refusal.status]] += 1
             await send_problem(receive, send, in_words_of(scope["path"], refusal))
         else:
             self._inside += 1
@@ -94,6 +121,15 @@ class Endpoint(FastAPI):
                 await (self._quiet if hot is None else hot)(scope, receive, send)
             finally:
                 self._inside -= 1
+
+    def samples(self) -> Iterator[Sample]:
+        """The metrics that are not of one task."""
+        yield Sample("everfit_server_requests_in_progress", self._inside)
+        yield Sample("everfit_server_requests_limit", self._most)
+        yield Sample("everfit_build_info", 1, (version_of("everfit"),))
+        yield Sample("everfit_access_log_dropped_total", self._watch.dropped)
+        for reason, number in self._refused.items():
+            yield Sample("everfit_refused_requests_total", number, (reason,))
 
     def _crowd(self, scope: Scope) -> Problem | None:
         """The answer to a request that would be one too many: at once, so that clients wait and not the server."""
@@ -129,12 +165,15 @@ class Endpoint(FastAPI):
         raise HTTPException(404)  # it began to be served between two instructions of ours
 
 
-def _lifespan(hosts: Hosts, after: Callable[[], None]) -> Any:
+def _lifespan(hosts: Hosts, monitored: Monitored, watch: Watch, after: Callable[[], None]) -> Any:
     @asynccontextmanager
     async def run(_app: Starlette) -> AsyncIterator[None]:
         await hosts.open()
+        following = asyncio.create_task(monitored.follow())
         yield
+        await monitored.close(following)
         await hosts.close()
+        await asyncio.to_thread(watch.close)
         after()
 
     return run
@@ -154,8 +193,6 @@ def _add_health(app: Endpoint, hosts: Hosts) -> None:
 
 
 def _add_state(app: FastAPI, hosts: Hosts) -> None:
-    exposition = Exposition(lambda: [(host.task, host.counts, host.gauges()) for host in hosts])
-
     @app.get("/models", summary="The tasks that are served")
     async def models() -> Response:
         return _json({"models": [{"task": host.task, **host.readiness()} for host in hosts]})
@@ -167,6 +204,15 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
     @app.get("/model", summary="The same of the only task")
     async def model() -> Response:
         return _json((hosts.alone or hosts.named("")).state())
+
+
+def _add_metrics(app: Endpoint, hosts: Hosts, monitored: Monitored) -> None:
+    def seen() -> Iterator[Seen]:
+        for host in hosts:
+            yield Seen(host.task, [*host.samples(), *monitored.samples(host.task)], host.histograms())
+        yield Seen("", app.samples())
+
+    exposition = Exposition(seen)
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -16,6 +16,7 @@ from typing import Any
 from registry.schema import ImageColumn
 from registry.scoring import Scores, input_shape
 from serving.champion import Served
+from serving.context import NOTES
 
 PATIENCE_SECONDS = 0.0005
 
@@ -30,6 +31,7 @@ class _Batch:
         self.served = served
         self.rows = [values]
         self.scores: Scores | None = None
+        self.call = (0.0, 0.0)  # begin and end of the call of the graph
         self.done: asyncio.Future[None] | None = None
 
 
@@ -42,6 +44,10 @@ class Batcher:
         self._open: _Batch | None = None
         self._expected, self._patience = 1, 0.0  # rows of the last batch, and how long to wait for as many
         self._left = 0.0  # when the last row was given its scores
+        self.calls = [0] * (largest + 1)
+        """How many calls had as many rows as the place says."""
+        self.wait_seconds = self.graph_seconds = 0.0
+        """The time in which calls waited for rows, and in them."""
 
     async def score(self, served: Served, values: list[Any]) -> Scores:
         """The scores, of length 1, of a row's values as `RowReader.values` gives them."""
@@ -56,12 +62,13 @@ class Batcher:
         self._left = perf_counter()
         if batch.scores is None:
             raise RuntimeError("the call of the graph that this row shared failed")
+        _note(batch)
         return batch.scores.take(slice(place, place + 1))
 
     async def _lead(self, batch: _Batch) -> Scores:
         self._open = batch
         try:
-            await self._fill(batch)
+            begun = await self._fill(batch)
             self._close(batch)
             started = perf_counter()
             if batch.served.image is None:
@@ -71,24 +78,38 @@ class Batcher:
             batch.scores = scores
             self._left = perf_counter()
             self._expected, self._patience = len(batch.rows), min(self._left - started, self._longest)
+            self._count(batch, begun, started)
         finally:
             self._close(batch)  # a leader that is cancelled while it waits must not leave a batch that nobody scores
             if batch.done is not None and not batch.done.done():
                 batch.done.set_result(None)
         return scores if len(scores) == 1 else scores.take(slice(0, 1))
 
-    async def _fill(self, batch: _Batch) -> None:
-        """Let rows join."""
+    def _count(self, batch: _Batch, begun: float, started: float) -> None:
+        self.calls[len(batch.rows)] += 1
+        self.wait_seconds += started - begun
+        self.graph_seconds += self._left - started
+        batch.call = started, self._left
+        _note(batch)
+
+    async def _fill(self, batch: _Batch) -> float:
+        """Let rows join; when that began."""
         now = perf_counter()
         until = now + self._patience if now < self._left + self._patience else now
         await asyncio.sleep(0)
         while len(batch.rows) < self._expected and perf_counter() < until:
             await asyncio.sleep(0)
+        return now
 
     def _close(self, batch: _Batch) -> None:
         """Let no further row join."""
         if self._open is batch:
             self._open = None
+
+
+def _note(batch: _Batch) -> None:
+    if (notes := NOTES.get()) is not None:
+        notes.graph = (*batch.call, len(batch.rows))
 
 
 async def _score_images(batch: _Batch, image: ImageColumn) -> Scores:

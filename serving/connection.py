@@ -22,6 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.body import LINGER_SECONDS
+from serving.context import HEADER, given_id, make_id
 from serving.problems import Problem, problem
 
 HEAD_BYTES = 65_536
@@ -61,7 +62,8 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._head += len(data)
             if self._head > HEAD_BYTES:
-                self._refuse(problem(431, f"the head of a request: expected at most {HEAD_BYTES} bytes, got more"))
+                request, detail = make_id(), f"the head of a request: expected at most {HEAD_BYTES} bytes, got more"
+                self._refuse(problem(431, detail, request_id=request), request)
         if (cycle := self.cycle) and cycle.more_body and not cycle.response_complete:
             if self._body_timer is None:
                 self._body_is_due(self.body_seconds)
@@ -72,7 +74,11 @@ class Connection(HttpToolsProtocol):
         """The head is whole."""
         self._disarm()
         self._head = 0
+        request = given_id(self.headers)
         super().on_headers_complete()
+        if request is not None and self.cycle:
+            self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, request)]
+            cast(Any, self.scope).update(request_id=request.decode("ascii"), echoed=True)
         if self.draining and self.cycle:
             self.cycle.keep_alive = False
 
@@ -115,14 +121,21 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             return
         seconds = f"{self.body_seconds:g} seconds (EVERFIT_BODY_SECONDS)"
-        self._refuse(problem(408, f"the body of a request: expected all of it within {seconds}"))
+        request = str(self.scope.get("request_id") or make_id())
+        detail = f"the body of a request: expected all of it within {seconds}"
+        self._refuse(problem(408, detail, request_id=request), request)
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
-    def _refuse(self, answer: Problem) -> None:
+    def _refuse(self, answer: Problem, request: str) -> None:
         """Answer without the application, and close; a moment later, in which what the client still sends is thrown
         away, since a closed connection could take the answer with it."""
-        headers = [*self.server_state.default_headers, *answer.headers, (b"connection", b"close")]
+        headers = [
+            *self.server_state.default_headers,
+            *answer.headers,
+            (HEADER, request.encode()),
+            (b"connection", b"close"),
+        ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         if self.transport.is_closing():
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from registry.errors import EverfitError, RowError
 from registry.target import Target
 from serving.body import GoneError, parse, read_body, send_json, send_problem
 from serving.champion import Slot
+from serving.context import NOTES
 from serving.logbook import Label, Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
@@ -28,6 +30,7 @@ class TakeFeedback:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        started = perf_counter()
         try:
             counts = await self._take(await read_body(scope, receive, self._max_bytes))
         except EverfitError as error:
@@ -36,14 +39,19 @@ class TakeFeedback:
             await send_problem(receive, send, refusal)
         except GoneError:
             self._counts.requests["/feedback", 499] += 1
+        except Exception:
+            self._counts.requests["/feedback", 500] += 1
+            raise
         else:
             await send_json(send, orjson.dumps(counts))
-            self._counts.requests["/feedback", 200] += 1
+            self._counts.answered("/feedback", perf_counter() - started)
             self._counts.feedback.update(counts)
 
     async def _take(self, body: bytes) -> dict[str, int]:
         target = self._slot.served().manifest.target
         labels = read_labels(parse(body), target, self._max_rows, now=time.time_ns() // 1000)
+        if (notes := NOTES.get()) is not None:
+            notes.rows = len(labels)
         return await self._logbook.feedback(labels)
 
 

@@ -129,6 +129,12 @@ class Guard:
             return problem(429, detail, retry=ceil(wait))
         return None
 
+    def name_of(self, request: Request) -> str | None:
+        """The name of the key that a request came with; None for none, or one that is not known."""
+        given = next((value for name, value in request["headers"] if name == b"authorization"), b"")
+        known = self._seen.get(given) or self._find(given)
+        return None if known is None else known.name or "EVERFIT_API_KEY"
+
     def _find(self, given: bytes) -> Pass | None:
         """Whose header this is. Only the usual spelling of those that pass is remembered, so that what is remembered is
         bounded by the number of keys."""

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import Context
+from datetime import UTC
 from typing import Any
 
 from registry.errors import TaskError
 from registry.settings import Settings
+from serving.catalogue import Sample
 from serving.challenger import Understudy
 from serving.champion import Follower, Served, Slot, VersionSource
 from serving.feedback import TakeFeedback
 from serving.infer import Infer
 from serving.invocations import Invocations
 from serving.logbook import Logbook, LogSettings
-from serving.metrics import Counts
+from serving.metrics import Counts, Histogram, batch_histogram
 from serving.prediction import Predict
 
 _LOG = logging.getLogger("uvicorn.error")
@@ -54,7 +57,8 @@ class Host:
         """Begin: serve what was served last, then follow the registry."""
         await self.logbook.open()
         await self.follower.remember()
-        self._following = asyncio.create_task(self.follower.follow())
+        # a task that a request had loaded is no part of that request
+        self._following = asyncio.create_task(self.follower.follow(), context=Context())
 
     async def close(self) -> None:
         """End once the requests inside are answered and the log has taken them."""
@@ -99,28 +103,43 @@ class Host:
         }
         return state if current is None else state | _model(current)
 
-    def gauges(self) -> dict[str, float]:
-        """The state as numbers, by the names of metrics."""
-        slot, logbook, counts = self.slot, self.logbook, self.counts
-        waiting = logbook.journal.waiting
-        return {
-            "everfit_ready": slot.current is not None,
-            "everfit_registry_up": slot.registry_error is None,
-            "everfit_log_up": logbook.fault is None,
-            "everfit_images_up": logbook.images is None,
-            "everfit_log_backlog_records": logbook.backlog,
-            "everfit_log_backlog_bytes": waiting.size,
-            "everfit_graph_bytes": slot.graph_bytes,
-            "everfit_swaps_total": slot.swaps,
-            "everfit_ignored_values_total": counts.ignored_values,
-            "everfit_outside_range_total": counts.outside_range,
-            "everfit_refused_images_total": counts.refused_images,
-            "everfit_refused_versions_total": slot.refusals,
-            "everfit_shadow_rows_total": logbook.shadow.get("rows", 0),
-            "everfit_shadow_failed_total": logbook.shadow.get("failed", 0),
-            "everfit_shadow_agreed_total": logbook.shadow.get("agreed", 0),
-            "everfit_shadow_seconds_total": logbook.shadow.get("seconds", 0.0),
-        }
+    def samples(self) -> Iterator[Sample]:
+        """The counts and the state, by the names of metrics."""
+        slot, logbook, batcher = self.slot, self.logbook, self.predict.batcher
+        yield from self.counts.samples()
+        yield Sample("everfit_requests_in_progress", self.predict.inside)
+        yield Sample("everfit_batch_wait_seconds_total", batcher.wait_seconds)
+        yield Sample("everfit_batch_graph_seconds_total", batcher.graph_seconds)
+        yield Sample("everfit_ready", slot.current is not None)
+        yield from _versions(slot)
+        yield Sample("everfit_log_up", logbook.fault is None)
+        yield Sample("everfit_images_up", logbook.images is None)
+        yield Sample("everfit_log_backlog_records", logbook.backlog)
+        yield Sample("everfit_log_backlog_bytes", logbook.journal.waiting.size)
+        for key in ("rows", "failed", "agreed", "seconds"):
+            yield Sample(f"everfit_shadow_{key}_total", logbook.shadow.get(key, 0))
+
+    def histograms(self) -> Iterator[Histogram]:
+        """The distributions of latencies and batches."""
+        yield from self.counts.histograms()
+        yield batch_histogram(self.predict.batcher.calls)
+
+
+def _versions(slot: Slot) -> Iterator[Sample]:
+    """What is loaded, and how following the registry goes."""
+    canary, share = slot.canary or (None, 0.0)
+    for role, one in (("champion", slot.current), ("canary", canary), ("previous", slot.previous)):
+        if one is not None:
+            task = one.manifest.task
+            yield Sample("everfit_model_info", 1, (one.version, role, task.problem, task.metric))
+    if slot.current is not None:
+        since = slot.current.since.replace(tzinfo=UTC).timestamp()
+        yield Sample("everfit_model_served_timestamp_seconds", since)
+    yield Sample("everfit_canary_share", share)
+    yield Sample("everfit_swaps_total", slot.swaps)
+    yield Sample("everfit_refused_versions_total", slot.refusals)
+    yield Sample("everfit_graph_bytes", slot.graph_bytes)
+    yield Sample("everfit_registry_up", slot.registry_error is None)
 
 
 def _log_settings(settings: Settings, task: str) -> LogSettings:

@@ -64,10 +64,12 @@ class HotRoute(ABC):
             await send_problem(receive, send, refusal)
         except GoneError:
             self._counts.requests[self.name, 499] += 1
+        except Exception:
+            self._counts.requests[self.name, 500] += 1
+            raise
         else:
             await send_json(send, reply.body, reply.headers)
-            self._counts.requests[self.name, 200] += 1
-            self._counts.answered(perf_counter() - started)
+            self._counts.answered(self.name, perf_counter() - started)
         finally:
             self._predict.inside -= 1
 

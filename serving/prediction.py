@@ -25,6 +25,7 @@ from serving.body import GoneError, read_body, send_json, send_problem
 from serving.challenger import chosen
 from serving.champion import Served, Slot
 from serving.columns import Table, plain
+from serving.context import NOTES
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
@@ -84,7 +85,7 @@ class Predict:
         self._slot, self._logbook, self._counts = slot, logbook, counts
         self._max_bytes, self._max_rows = max_bytes, max_rows
         self._ids = Ids()
-        self._batcher = Batcher(THREAD_ROWS)
+        self.batcher = Batcher(THREAD_ROWS)
         self.inside = 0
         """How many requests are not answered yet."""
 
@@ -105,10 +106,12 @@ class Predict:
             await send_problem(receive, send, refusal)
         except GoneError:
             self._counts.requests["/predict", 499] += 1
+        except Exception:
+            self._counts.requests["/predict", 500] += 1
+            raise
         else:
             await send_json(send, reply, form)
-            self._counts.requests["/predict", 200] += 1
-            self._counts.answered(perf_counter() - started)
+            self._counts.answered("/predict", perf_counter() - started)
         finally:
             self.inside -= 1
 
@@ -164,7 +167,7 @@ class Predict:
     async def _one(self, served: Served, ids: list[str], row: Row) -> _Scored:
         reader = served.reader
         values = reader.values(row) if served.image is None else await asyncio.to_thread(reader.values, row)
-        scores = await self._batcher.score(served, values)
+        scores = await self.batcher.score(served, values)
         _require_finite(scores)
         seen = None
         if served.image is not None:
@@ -178,6 +181,8 @@ class Predict:
         self._counts.predictions[served.version] += len(request)
         self._counts.outside_range += outside
         self._counts.ignored_values += ignored
+        if (notes := NOTES.get()) is not None:
+            notes.version, notes.rows = served.version, len(request)
 
 
 async def _apart(rows: int, work: Callable[..., _Scored], *args: Any) -> _Scored:
@@ -205,7 +210,10 @@ def _table(served: Served, ids: list[str], table: Table) -> _Scored:
 
 
 def _scores(served: Served, feed: Feed) -> Scores:
+    started = perf_counter()
     scores = served.scorer.run_in_parts(feed)
+    if (notes := NOTES.get()) is not None:
+        notes.graph = started, perf_counter(), len(scores)
     _require_finite(scores)
     return scores
 

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from registry.errors import EverfitError, InputError, NoModelError, OutsideError, RowError, StateError
+from serving.context import request_id, told_here
 from serving.rows import MisfitError, TooManyRowsError
 
 RETRY_SECONDS = 2
@@ -81,11 +82,15 @@ def problem_of(error: EverfitError) -> Problem:
 
 def problem(status: int, detail: str, *, retry: int = RETRY_SECONDS, **more: Any) -> Problem:
     """Problem details as an answer. `more` are further members, such as the column; `retry` says after how many seconds
-    a 429 or 503 may be tried again."""
+    a 429 or 503 may be tried again. `request_id` is the request's, as its header has it: an `instance` would have to be
+    a URI, and what clients call their requests is none."""
     title = HTTPStatus(status).phrase
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    if (request := request_id()) is not None:
+        content.setdefault("request_id", request)
     body = orjson.dumps(content, default=str)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    headers += told_here()
     if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers.append((b"retry-after", str(retry).encode()))
     if status == HTTPStatus.UNAUTHORIZED:

@@ -108,6 +108,7 @@ def test_wrong_type_is_a_problem_that_names_row_column_and_value(client: httpx.C
         "row": 1,
         "column": "amount",
         "value": "lots",
+        "request_id": response.headers["x-request-id"],
     }
 
 
@@ -230,7 +231,7 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
     names = (
         'everfit_requests_total{route="/predict",status="200"',
         "everfit_predictions_total",
-        "everfit_predict_seconds_count",
+        'everfit_request_duration_seconds_count{route="/predict"',
     )
     before = [value(name) for name in (*names, "everfit_ignored_values_total", "everfit_outside_range_total")]
     client.post("/predict", json=[{**ROW, "more": 1, "amount": 50}] * 3)
@@ -241,11 +242,13 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 
 
 def test_other_routes_and_methods_are_problems(client: httpx.Client) -> None:
-    assert client.get("/nowhere").json() == {
+    response = client.get("/nowhere")
+    assert response.json() == {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
         "detail": "Not Found",
+        "request_id": response.headers["x-request-id"],
     }
     assert client.get("/predict").json()["status"] == 405
 

@@ -20,7 +20,8 @@ import pytest
 from registry.bundle import ModelBundle
 from registry.errors import InputError
 from registry.settings import Settings
-from serving.__main__ import main, without_values
+from serving.__main__ import main
+from serving.log_lines import without_values
 from serving.tls import check_tls
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.test_faults import log_of, process, remember
