@@ -80,7 +80,8 @@ def _seen_from(path: Path, data: str) -> str:
 def serve(task: str) -> None:
     """Serve TASK's champion over HTTP until interrupted.
 
-    The endpoint follows the champion: a promotion is swapped in between two requests.
+    The endpoint follows the champion: a promotion is swapped in between two requests. Where TASK is a file, its `log`
+    takes the place of the registered one.
 
     \b
     Example:
@@ -88,10 +89,12 @@ def serve(task: str) -> None:
       curl -s localhost:8000/model
     """
     from flows.services import child_environment, running
-    from flows.workplace import find_task
+    from flows.workplace import find_task, take_over_log
 
     settings = read_settings()
     spec = find_task(settings, task)
+    if task != spec.name:
+        take_over_log(settings, spec)
     environment = child_environment(settings, {one.name for one in running(settings)})
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "serving", spec.name], environment)

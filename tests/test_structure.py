@@ -18,6 +18,7 @@ HOMES = {
     "pytorch_lightning": {"retrain/training.py"},
     "fastapi": {"serving/", "flows/status_page.py"},
     "prefect": {"flows/"},
+    "cryptography": {"registry/privacy.py"},
     "apprise": {"flows/channels.py"},
     "PIL": {"registry/images.py", "registry/pyfunc_model.py"},
     "sklearn": {"registry/yardstick.py", "monitor/domain.py", "monitor/weighted.py", "retrain/"},
