@@ -14,7 +14,8 @@ from typing import Any
 
 from flows.improve import with_error
 from flows.publishing import alias_of, fetch
-from flows.second_look import GROWTH, known_until, labelled_rows
+from flows.rows import why_none
+from flows.second_look import GROWTH, known_until, labelled_rows, read_by
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.decisions import ROLLBACK, Outcome, Verdict
@@ -98,6 +99,10 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
     if counted < max(GROWTH * before, place.task.gate.min_rows):
         return None
     rows = labelled_rows(place, (new, old), start, as_of)
+    if len(rows) < max(GROWTH * before, place.task.gate.min_rows):
+        why = why_none(place.task, read_by((new, old)))
+        say(f"bake time of version {version}: {len(rows):,} logged rows have all columns{why}")
+        return None
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     verdict = judge(task, old, new, rows)
     worse = verdict.checks[0].name == "gain" and (verdict.checks[0].high or 0.0) < 0
@@ -111,7 +116,7 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
             version=version,
             outcome=ROLLBACK if worse else Outcome.HOLD.value,
             reasons=reasons,
-            details={"verdict": _plain(verdict), "rows": counted, "former": former},
+            details={"verdict": _plain(verdict), "rows": len(rows), "former": former},
             seconds=time.monotonic() - began,
         )
     )

@@ -81,7 +81,7 @@ def serve(tasks: tuple[str, ...]) -> None:
     """Serve the champions of one TASK or of several over HTTP until interrupted.
 
     The endpoint follows each champion: a promotion is swapped in between two requests. Several tasks are answered under
-    /models/TASK/.
+    /models/TASK/. Where TASK is a file, its `log` takes the place of the registered one.
 
     \b
     Example:
@@ -89,10 +89,14 @@ def serve(tasks: tuple[str, ...]) -> None:
       curl -s localhost:8000/model
     """
     from flows.services import child_environment, running
-    from flows.workplace import find_task
+    from flows.workplace import find_task, take_over_log
 
     settings = read_settings()
-    names = [find_task(settings, task).name for task in tasks]
+    specs = {task: find_task(settings, task) for task in tasks}
+    for task, spec in specs.items():
+        if task != spec.name:
+            take_over_log(settings, spec)
+    names = [spec.name for spec in specs.values()]
     environment = child_environment(settings, {one.name for one in running(settings)})
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "serving", *names], environment)

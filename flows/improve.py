@@ -26,7 +26,7 @@ from flows.approval import ASKED, ask, await_answer
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
 from flows.remedies import TRAINS, challenge, make
-from flows.rows import forget, kept, known_rows, unseen_rows
+from flows.rows import forget, kept, known_rows, unseen_rows, why_none
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
@@ -154,7 +154,7 @@ def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str,
     history, fresh = rows(place, intent, champion)
     remedies = [Remedy(one) for one in intent.details.get("remedies", [Remedy.RESEARCH])]
     if all(intents.stage(intent, "remedy", remedy=one) is None for one in remedies):
-        _require_enough(place, fresh)
+        _require_enough(place, fresh, champion)
     judged: list[tuple[str, Verdict]] = []
     error = 1 - place.task.gate.confidence
     for left, remedy in zip(range(len(remedies), 0, -1), remedies, strict=True):
@@ -190,10 +190,11 @@ def _refusals(intents: Intents, intent: Intent, remedies: Sequence[Remedy]) -> s
     return "; ".join(f"{remedy}: {', '.join(entry.reasons)}" for remedy, entry in found.items() if entry)
 
 
-def _require_enough(place: Workplace, fresh: pd.DataFrame) -> None:
+def _require_enough(place: Workplace, fresh: pd.DataFrame, champion: ModelBundle) -> None:
     """A search whose result could not be judged is not worth its costs."""
     if len(fresh) < (needed := place.task.gate.min_rows):
-        raise DataError(f"only {len(fresh):,} fresh labelled rows, {needed:,} are needed to judge a new model")
+        said = f"only {len(fresh):,} fresh labelled rows, {needed:,} are needed to judge a new model"
+        raise DataError(f"{said}{why_none(place.task, champion.manifest.data_schema)}")
 
 
 def _costs(intents: Intents, intent: Intent, remedies: Sequence[Remedy]) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def rows(place: Workplace, intent: Intent, champion: ModelBundle) -> tuple[pd.Da
 
     schema, seen = champion.manifest.data_schema, champion.manifest.lineage.known_until
     timeless = place.task.time is None
-    new = unseen_rows(place, intent.details["champion"], intent.at) if timeless else None
+    new = unseen_rows(place, intent.details["champion"], schema, intent.at) if timeless else None
 
     def cut() -> tuple[pd.DataFrame, pd.DataFrame]:
         return hold_out(place.task, known_rows(place, schema, intent.at), after=seen, new=new)

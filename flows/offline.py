@@ -70,7 +70,7 @@ class Offline:
         times = as_datetimes(frame[self._place.task.time], str(self._place.task.time))
         known = [{name: row.get(name) for name in schema.names} for row in rows]
         if image is not None:
-            keep = bundle.manifest.task.monitor.keep_images
+            keep = bundle.manifest.task.monitor.keep_images and image.name not in self._place.task.log.names
             known = self._seen(known, conformed[image.name], image, scores, keep=keep)
         moments = [moment.to_pydatetime() for moment in times]
         self._place.log.append(

@@ -18,6 +18,7 @@ import pandas as pd
 from flows.workplace import Workplace
 from registry.errors import DataError
 from registry.image_store import ImageStore
+from registry.log_frame import having
 from registry.schema import Schema, as_datetimes, as_strings
 from registry.sources import read
 from registry.task import Columns, TaskSpec
@@ -33,22 +34,44 @@ def known_rows(place: Workplace, schema: Schema, as_of: datetime) -> pd.DataFram
     task = place.task
     source = from_source(read(task.source), task, schema, as_of)
     known = place.log.frame(end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
-    logged = from_log(with_images(place, known, schema), task, schema)
+    logged = from_log(whole(place, known, schema), task, schema)
     if task.time is not None and len(source):
         logged = logged[logged[task.time] > source[task.time].max()]
     known = pd.concat([one for one in (source, logged) if len(one)] or [source], ignore_index=True)
     if known.empty:
-        raise DataError(f"no labelled row is known by {as_of}: neither the source nor the inference log has one")
+        raise DataError(
+            f"no labelled row is known by {as_of}: neither the source nor the inference log has one"
+            f"{why_none(task, schema)}"
+        )
     return known
 
 
-def unseen_rows(place: Workplace, champion: str, as_of: datetime) -> int:
-    """How many labelled rows were logged since a version became the champion: those it cannot have learnt from."""
+def whole(place: Workplace, frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Those rows of `InferenceLog.frame` that have the values of all of the schema's columns, images among them."""
+    return with_images(place, having(frame, schema.names), schema)
+
+
+def why_none(task: TaskSpec, schema: Schema) -> str:
+    """Why logged rows may be of no use, to be put behind the words that say so; empty where the log has all columns."""
+    gone = [name for name in task.log.lost if name in schema.names]
+    if not gone:
+        return ""
+    return (
+        f"; logged rows do not count, since the task's `log` drops or hashes {', '.join(gone)}: "
+        "add newer labelled rows to the source, or encrypt these columns instead"
+    )
+
+
+def unseen_rows(place: Workplace, champion: str, schema: Schema, as_of: datetime) -> int:
+    """How many labelled rows with all of the schema's columns were logged since a version became the champion: those it
+    cannot have learnt from."""
     promotions = [one for one in place.ledger.read(kinds={"promotion"}) if one.version == champion]
     if not promotions:
         return 0
     start = promotions[-1].at + timedelta(microseconds=1)
-    return place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
+    image = [] if schema.image is None else [schema.image.name]
+    logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=image)
+    return len(whole(place, logged, schema))
 
 
 def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
@@ -100,7 +123,7 @@ def kept(folder: Path, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) ->
     """The two frames that `make` gives: written to `folder` at the first call, read from there at every call."""
     paths = (folder / "history.parquet", folder / "fresh.parquet")
     if not paths[1].is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # rows in plain, whatever the log hides
         for frame, path in zip(make(), paths, strict=True):
             frame.to_parquet(path.with_suffix(".partial"), index=False)
             path.with_suffix(".partial").replace(path)

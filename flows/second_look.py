@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flows.approval import ASKED, ask, pending
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
-from flows.rows import from_log, with_images
+from flows.rows import from_log, whole, why_none
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -87,15 +87,22 @@ def _looks(place: Workplace, held: Entry) -> list[Entry]:
 
 def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     """The entry of a look, or None when there is nothing new to look at."""
+    from retrain.gate import judge
+
     began, version, former = time.monotonic(), str(held.version), str(held.details["champion"])
     if alias_of(place, "champion") == version:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
     else:
         models = fetch(place, former), fetch(place, version)
-        if not _grown(place, held, known_until(*models), as_of):
+        known = known_until(*models)
+        if not _grown(place, held, place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled):
             return None
-        verdict, rows = _judged(place, *models, as_of)
+        fresh = fresh_rows(place, *models, as_of)
+        if not _grown(place, held, rows := len(fresh)):
+            say(f"no second look: {rows:,} logged rows have all columns{why_none(place.task, read_by(models))}")
+            return None
+        verdict = judge(with_error(place.task, (1 - place.task.gate.confidence) / LOOKS), *models, fresh)
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
     asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
@@ -113,11 +120,10 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     )
 
 
-def _grown(place: Workplace, held: Entry, known: datetime | None, as_of: datetime) -> bool:
-    """Whether there are enough labelled rows to judge, and enough more than at the last judgement of the version."""
+def _grown(place: Workplace, held: Entry, rows: int) -> bool:
+    """Whether labelled rows are enough to judge, and enough more than at the last judgement of the version."""
     judged = [one for one in place.ledger.read(kinds={"gate", KIND}) if one.version == held.version]
     before = int(judged[-1].details.get("rows", 0)) if judged else 0
-    rows = place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled
     return rows >= max(GROWTH * before, place.task.gate.min_rows)
 
 
@@ -131,19 +137,16 @@ def _just_after(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment + timedelta(microseconds=1)
 
 
-def _judged(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> tuple[Verdict, int]:
-    from retrain.gate import judge
-
-    rows = fresh_rows(place, champion, challenger, as_of)
-    return judge(with_error(place.task, (1 - place.task.gate.confidence) / LOOKS), champion, challenger, rows), len(
-        rows
-    )
-
-
 def fresh_rows(place: Workplace, champion: ModelBundle, challenger: ModelBundle, as_of: datetime) -> pd.DataFrame:
     """The labelled rows of the log later than what either model knows, as known at `as_of`, in time order."""
     start = _just_after(known_until(champion, challenger))
     return labelled_rows(place, (challenger, champion), start, as_of)
+
+
+def read_by(models: Sequence[ModelBundle]) -> Schema:
+    """The columns that any of the models reads."""
+    columns = {column.name: column for model in reversed(models) for column in model.manifest.data_schema.columns}
+    return Schema(columns=tuple(columns.values()))
 
 
 def labelled_rows(
@@ -151,10 +154,9 @@ def labelled_rows(
 ) -> pd.DataFrame:
     """The labelled rows of the log from `start` on, as known at `as_of`, in time order, with the columns of all these
     models: one may lack a column that did not vary in its training."""
-    columns = {column.name: column for model in reversed(models) for column in model.manifest.data_schema.columns}
-    schema = Schema(columns=tuple(columns.values()))
+    schema = read_by(models)
     logged = place.log.frame(start=start, end=as_of, labels_by=as_of, labelled_only=True, columns=schema.names)
-    return from_log(with_images(place, logged, schema), place.task, schema)
+    return from_log(whole(place, logged, schema), place.task, schema)
 
 
 @stage

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from pydantic import ValidationError
 
 from registry.database import utc_now
 from registry.errors import TaskError, unknown
 from registry.settings import Settings
-from registry.task import FileSource, TaskSpec, load
+from registry.task import FileSource, TaskSpec, explain, load
 
 if TYPE_CHECKING:
     from monitor.shelf import Shelf
@@ -36,7 +37,7 @@ def find_task(settings: Settings, name_or_path: str | Path) -> TaskSpec:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or os.sep in text:
         return load_task(Path(text))
-    registered = _file(settings, text)
+    registered = settings.task_file(text)
     if not registered.is_file():
         raise TaskError(_unknown(settings, text))
     return load(registered)
@@ -58,7 +59,7 @@ def register_task(settings: Settings, task: TaskSpec) -> Path:
     """
     if isinstance(task.source, FileSource) and not Path(task.source.path).is_absolute():
         raise TaskError(f"task {task.name!r}: source.path must be absolute to be registered, got {task.source.path!r}")
-    path = _file(settings, task.name)
+    path = settings.task_file(task.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
@@ -66,8 +67,36 @@ def register_task(settings: Settings, task: TaskSpec) -> Path:
     return path
 
 
-def _file(settings: Settings, name: str) -> Path:
-    return settings.folder / "tasks" / f"{name}.yaml"
+def take_over_log(settings: Settings, task: TaskSpec) -> None:
+    """Register what a task's file says of its log where the registered task says something else.
+
+    Raises `TaskError` for columns that neither the champion nor the data it learnt from have, or that cannot be hidden.
+    """
+    file = settings.task_file(task.name)
+    if not file.is_file() or (registered := load(file)).log == task.log:
+        return
+    changed = {**registered.model_dump(mode="json"), "log": task.log.model_dump()}
+    try:
+        spec = TaskSpec.model_validate(changed)
+    except ValidationError as error:
+        raise TaskError(f"task {task.name!r}:\n{explain(error, changed)}") from error
+    _require_columns(settings, spec)
+    register_task(settings, spec)
+
+
+def _require_columns(settings: Settings, task: TaskSpec) -> None:
+    from registry.privacy import hides_image
+
+    versions = open_versions(settings)
+    if (champion := versions.get(task.name, "champion")) is None:
+        return
+    schema = versions.fetch(task.name, champion).manifest.data_schema
+    known = [*schema.names, *(one.name for one in schema.left_out)]
+    for name in task.log.names:
+        if name not in known:
+            raise TaskError(unknown("column in `log`", name, known))
+    if (why := hides_image(task, None if schema.image is None else schema.image.name)) is not None:
+        raise TaskError(f"log: {why}")
 
 
 def _unknown(settings: Settings, name: str) -> str:
@@ -92,9 +121,12 @@ class Workplace:
         from registry.database import open_engine
         from registry.inference_log import InferenceLog
         from registry.ledger import Ledger
+        from registry.privacy import Privacy, Vault
 
-        engine = open_engine(settings.store)
-        return cls(settings, task, InferenceLog(engine, task.name), Ledger(engine, task.name), open_versions(settings))
+        engine, key = open_engine(settings.store), settings.log_key
+        vault = Vault(None if key is None else key.get_secret_value(), settings.log_key_file)
+        log = InferenceLog(engine, task.name, Privacy(task.log, vault))
+        return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
         """The moment that watching stands at: the newest event logged, but never after the clock.

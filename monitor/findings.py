@@ -185,6 +185,12 @@ def known(names: Collection[str | None]) -> tuple[str, ...]:
     )
 
 
+def unwatched(record: WindowRecord) -> tuple[str, ...]:
+    """What is said of columns whose values the log does not have."""
+    listed = ", ".join(f"{one.subject} ({one.note})" for one in record.named("unwatched"))
+    return (f"not watched, since the log does not have their values: {listed}",) if listed else ()
+
+
 def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
     """What moved in the newest of these windows, broken or not: the costliest first, then the furthest.
 

@@ -17,6 +17,7 @@ from monitor.quality import (
     NovelLabels,
     OutOfRange,
     UnseenShare,
+    Unwatched,
     Volume,
 )
 from monitor.shift import ColumnShift, LabelShift, PredictionShift, UncertaintyShift
@@ -53,7 +54,11 @@ MEASURES: tuple[Measure, ...] = (
     Disagreement(),
     SetSize(),
     Coverage(),
+    Unwatched(),
 )
+QUOTING = frozenset({"broken", "unseen", "constant", "shift"})
+"""Those whose notes hold a value of the column."""
+
 NAMES = tuple(measure.name for measure in MEASURES)
 
 
@@ -62,4 +67,10 @@ def measure_all(view: View) -> tuple[Measurement, ...]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(1):
-        return tuple(one for measure in MEASURES for one in measure.measure(view))
+        return tuple(_discreet(one, view) for measure in MEASURES for one in measure.measure(view))
+
+
+def _discreet(one: Measurement, view: View) -> Measurement:
+    """A measurement that goes into the ledger: it quotes no value of a column that the log has encrypted."""
+    quotes = one.name in QUOTING and one.subject in view.sealed and one.value is not None
+    return one.model_copy(update={"note": ""}) if quotes else one

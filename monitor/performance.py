@@ -97,7 +97,8 @@ class SegmentPerformance(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a segment that has labels; its subject is `column=value`."""
-        columns = [name for name in view.manifest.task.monitor.segments if name in view.window.inputs.columns]
+        told = view.tellable.names
+        columns = [name for name in view.manifest.task.monitor.segments if name in told]
         return [one for column in columns for one in self._by_value(view, column)]
 
     def _by_value(self, view: View, column: str) -> list[Measurement]:

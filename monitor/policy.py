@@ -39,7 +39,7 @@ from monitor.comparison import (
 )
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
-from monitor.findings import Finding, faults, known, lag, settled, shifts, thin
+from monitor.findings import Finding, faults, known, lag, settled, shifts, thin, unwatched
 from monitor.measurements import WindowRecord
 from monitor.remedy import Trial, climb, value
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
@@ -120,7 +120,8 @@ def assess(
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
     told = diagnose(severity, found.degradation, broken, moved, where)
     first = (told.sentence,) if told is not None else ()
-    reasons = (*first, *_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved), *known(usual))
+    judged = (*_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
+    reasons = (*first, *judged, *known(usual), *unwatched(newest))
     return Assessment(severity, reasons, told, found.labelled, found.loss)
 
 

@@ -263,3 +263,14 @@ class Volume(Measure):
         found = view.logged or Logged(len(side), int(side.own.sum()), labels)
         counts = {"all": found.rows, "own": found.own, "labelled": found.labelled}
         return [Measurement(name=self.name, subject=subject, value=n, rows=found.rows) for subject, n in counts.items()]
+
+
+class Unwatched(Measure):
+    """Columns of which no other measure says anything: the log does not have their values."""
+
+    name: ClassVar[str] = "unwatched"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement without a value for each; the note says why."""
+        rows = len(view.window)
+        return [Measurement(name=self.name, subject=name, rows=rows, note=why) for name, why in view.unwatched.items()]

@@ -17,7 +17,6 @@ from registry.errors import InputError, OutsideError, StateError
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.task import TaskSpec
-from registry.watched import watched_manifest
 
 REPORT = "report"
 """Kind of the ledger's entry for a report that a pass made."""
@@ -91,8 +90,8 @@ def report_on_demand(
     Raises `InputError` when that version answered no row in it, `OutsideError` when it cannot be made.
     """
     window, version = record.window, record.version
-    side, logged = read_window(log, window.start, window.end, version, bundle.manifest, as_of)
-    view = View(side, reference_side(bundle), watched_manifest(bundle.manifest), logged=logged)
+    read = read_window(log, window.start, window.end, version, bundle.manifest, as_of)
+    view = read.view(reference_side(bundle, read.manifest))
     path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf)
     if path is None:
         raise InputError(f"window {window.index} has no rows that version {version} answered: there is nothing to show")

@@ -233,10 +233,10 @@ class FoundSlices(Measure):
         mine = _searched(view, view.window)
         if mine is None or known is None:
             return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
-        found = Growth(mine, known, view.manifest.data_schema).worst()
+        found = Growth(mine, known, view.tellable).worst()
         if not found:
             return [self._none("nothing to split by")]
-        schema = view.manifest.data_schema
+        schema = view.tellable
         return [beside(view, self.name, in_words(found), lambda side: _inside(side, found, schema))]
 
     def _none(self, why: str) -> Measurement:
@@ -258,7 +258,7 @@ def _inside(side: Side, found: Slice, schema: Schema) -> Rows:
 
 def _ground(view: View) -> Ground | None:
     half = _searched(view, view.reference)
-    return None if half is None else ground(half, view.manifest.data_schema)
+    return None if half is None else ground(half, view.tellable)
 
 
 def _searched(view: View, side: Side) -> Half | None:

@@ -7,10 +7,10 @@ measure never meets it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ from monitor.values import Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
+from registry.log_frame import lost, sealed
 from registry.metrics import Labels
-from registry.schema import Column, conform_column
+from registry.schema import Column, Schema, conform_column
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
-from registry.watched import watched, watched_rows
+from registry.watched import watched, watched_manifest, watched_rows
 from registry.yardstick import Yardstick
 
 T = TypeVar("T")
@@ -89,13 +90,17 @@ class Logged:
 class View:
     """A window beside the champion's reference rows. `fresh` is a quick model fitted to the newest rows before the
     window whose labels were known when it began; None where they are too few or it is not wanted. `logged` counts all
-    rows of the window's time where `window` holds one in so many of them."""
+    rows of the window's time where `window` holds one in so many of them. `unwatched` are the columns whose values the
+    log does not have of all rows, and why: the manifest's schema lacks them. `sealed` are those that it has encrypted:
+    what is measured goes into the ledger, and must quote none of their values."""
 
     window: Side
     reference: Side
     manifest: Manifest
     fresh: Fresh | None = None
     logged: Logged | None = None
+    unwatched: Mapping[str, str] = field(default_factory=dict)
+    sealed: frozenset[str] = frozenset()
     memory: dict[str, Any] = field(default_factory=dict)
     _own: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -113,6 +118,11 @@ class View:
         """How many of the window's rows one of the reference stands for: it is a sample of the test rows."""
         one_in = self.logged.rows / len(self.window) if self.logged is not None and len(self.window) else 1.0
         return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)) / one_in)
+
+    @property
+    def tellable(self) -> Schema:
+        """The schema of the columns whose values may be quoted."""
+        return self.manifest.data_schema.without(self.sealed)
 
 
 def _kept(memory: dict[str, Any], key: str, make: Callable[[], T]) -> T:
@@ -135,10 +145,10 @@ class Measure(ABC):
         """The measurements, all of this measure's name."""
 
 
-def reference_side(bundle: ModelBundle) -> Side:
+def reference_side(bundle: ModelBundle, manifest: Manifest | None = None) -> Side:
     """The rows that came with the model, none of which it was fitted to, in time order as a window's are: they were
-    drawn at random."""
-    frame, manifest = bundle.reference(), bundle.manifest
+    drawn at random. `manifest` is the bundle's, of fewer columns where not all are watched."""
+    frame, manifest = bundle.reference(), manifest or bundle.manifest
     time = next((name for name in (TIME, manifest.task.time) if name in frame.columns), None)
     if time is not None:
         frame = frame.sort_values(time, kind="stable", ignore_index=True)
@@ -164,18 +174,48 @@ def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -
     return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times)
 
 
+class Read(NamedTuple):
+    """A window as it was read; see `View`. `manifest` is that of the columns that can be watched in it."""
+
+    side: Side
+    manifest: Manifest
+    logged: Logged | None
+    unwatched: Mapping[str, str]
+    sealed: frozenset[str]
+
+    def view(self, reference: Side, memory: dict[str, Any] | None = None) -> View:
+        """The window beside the reference rows of these columns, and what all windows beside them share."""
+        return View(
+            self.side,
+            reference,
+            watched_manifest(self.manifest),
+            logged=self.logged,
+            unwatched=self.unwatched,
+            sealed=self.sealed,
+            memory={} if memory is None else memory,
+        )
+
+
 def read_window(
     log: InferenceLog, start: datetime, end: datetime, version: str, manifest: Manifest, as_of: datetime
-) -> tuple[Side, Logged | None]:
+) -> Read:
     """The rows of a window with the labels known at `as_of`. Of more than `monitor.most_rows` one in so many, evenly
     spaced, so that no window is too large for memory; and how many there are, where the side has not all of them."""
     inside: dict[str, Any] = {"start": start, "end": end, "labels_by": as_of}
     rows, most = log.counts(start=start, end=end).predictions, manifest.task.monitor.most_rows
-    side = window_side(log.frame(step=max(1, -(-rows // most)), **inside), version, manifest)
+    frame = log.frame(step=max(1, -(-rows // most)), **inside)
+    unwatched = lost(frame, manifest.data_schema.names)
+    manifest = without(manifest, unwatched)
+    side, hidden = window_side(frame, version, manifest), sealed(frame)
     if rows <= most and len(side) == rows:
-        return side, None
+        return Read(side, manifest, None, unwatched, hidden)
     own = log.counts(version=version, **inside)
-    return side, Logged(rows, own.predictions, own.labelled)
+    return Read(side, manifest, Logged(rows, own.predictions, own.labelled), unwatched, hidden)
+
+
+def without(manifest: Manifest, names: Collection[str]) -> Manifest:
+    """The manifest without some of its columns; the same one without any."""
+    return manifest.model_copy(update={"data_schema": manifest.data_schema.without(names)}) if names else manifest
 
 
 def _labels(values: pd.Series[Any], target: Target) -> tuple[Labels, npt.NDArray[np.bool_], int]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
 from monitor.views import Fresh, Side, View, read_window, reference_side, window_side
 from monitor.windows import Span, due
-from registry.bundle import ModelBundle
+from registry.bundle import Manifest, ModelBundle
 from registry.decisions import Decision, Outcome, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
+from registry.log_frame import having
 from registry.task import TaskSpec
 from registry.watched import watched_manifest
 
@@ -85,36 +85,51 @@ def watch(
     return WatchReport(records, decision, time.perf_counter() - began, report)
 
 
+@dataclass
+class _Known:
+    """What windows of the same columns have in common: manifest, reference, what is measured once, the yardstick."""
+
+    manifest: Manifest
+    reference: Side
+    memory: dict[str, Any] = field(default_factory=dict)
+    fresh: Fresh | None = None
+
+
 class _Reader:
     """Reads windows out of the log, for one champion; the reference is prepared once, when it is first needed."""
 
     def __init__(self, bundle: ModelBundle, version: str, log: InferenceLog, as_of: datetime) -> None:
         self._bundle, self._version, self._log, self._as_of = bundle, version, log, as_of
-        self._fresh: Fresh | None = None
-        self._memory: dict[str, Any] = {}
-
-    @cached_property
-    def _reference(self) -> Side:
-        return reference_side(self._bundle)
+        self._known: dict[tuple[tuple[str, ...], frozenset[str]], _Known] = {}
 
     def view(self, place: Span | Window) -> View:
-        manifest, log = self._bundle.manifest, self._log
-        side, logged = read_window(log, place.start, place.end, self._version, manifest, self._as_of)
-        return View(side, self._reference, watched_manifest(manifest), logged=logged, memory=self._memory)
+        return self._read(place)[0]
 
-    def _yardstick(self, place: Span) -> Fresh | None:
+    def _read(self, place: Span | Window) -> tuple[View, _Known]:
+        """A window, and what is known of its columns: that of those that the log hides differs from window to window
+        where the task has changed."""
+        bundle = self._bundle
+        read = read_window(self._log, place.start, place.end, self._version, bundle.manifest, self._as_of)
+        key = read.manifest.data_schema.names, read.sealed
+        if key not in self._known:
+            self._known[key] = _Known(read.manifest, reference_side(bundle, read.manifest))
+        known = self._known[key]
+        return read.view(known.reference, known.memory), known
+
+    def _yardstick(self, place: Span, known: _Known) -> Fresh | None:
         """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""
-        rows = self._bundle.manifest.task.monitor.yardstick_rows
-        if rows and self._fresh is None:
-            manifest, known = self._bundle.manifest, place.start
+        manifest, start = known.manifest, place.start
+        if (rows := manifest.task.monitor.yardstick_rows) and known.fresh is None:
             plain, seen = watched_manifest(manifest), manifest.data_schema.image is not None
             names = plain.data_schema.names
-            past = self._log.frame(end=known, labels_by=known, labelled_only=True, newest=rows, columns=names)
-            self._fresh = fit_fresh(window_side(past, self._version if seen else None, manifest), plain)
-        return self._fresh
+            past = self._log.frame(end=start, labels_by=start, labelled_only=True, newest=rows, columns=names)
+            side = window_side(having(past, names), self._version if seen else None, manifest)
+            known.fresh = fit_fresh(side, plain)
+        return known.fresh
 
     def record(self, place: Span) -> WindowRecord:
-        view = replace(self.view(place), fresh=self._yardstick(place))
+        view, known = self._read(place)
+        view = replace(view, fresh=self._yardstick(place, known))
         rows = view.logged.rows if view.logged is not None else len(view.window)
         window = Window(index=place.index, start=place.start, end=place.end, rows=rows)
         metric = self._bundle.manifest.task.metric

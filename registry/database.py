@@ -71,6 +71,7 @@ MIGRATIONS = (
             "CREATE INDEX ledger_by_kind ON ledger (task, kind, id)",
         ),
     ),
+    Migration(2, tuple(f"ALTER TABLE predictions ADD COLUMN {name} TEXT" for name in ("private", "sealed"))),
 )
 
 _WORDS = {
@@ -258,7 +259,7 @@ def explain(fault: str) -> str:
     >>> explain("database or disk is full")
     'database or disk is full: free space on its disk; nothing of this write was kept'
     """
-    first = " ".join(fault.split())[:300]
+    first = " ".join(fault.split("DETAIL:")[0].split())[:300]  # PostgreSQL's detail quotes the row
     remedy = next((remedy for words, remedy in _REMEDIES.items() if words in fault), None)
     return f"{first}: {remedy}" if remedy else first
 

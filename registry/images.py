@@ -273,3 +273,17 @@ def _read_pnm(data: bytes, size: int, channels: int) -> Pixels | None:
     if not data.startswith(head) or len(data) != len(head) + channels * size * size:
         return None
     return np.frombuffer(data, np.uint8, offset=len(head)).reshape(size, size, channels).transpose(2, 0, 1)
+
+
+def seen_name(image: str, place: int) -> str:
+    """The name under which a number of an image's representation is logged and watched.
+
+    >>> seen_name("photo", 1)
+    'photo [1]'
+    """
+    return f"{image} [{place}]"
+
+
+def seen_names(image: str) -> list[str]:
+    """All names of an image's numbers, in order."""
+    return [seen_name(image, place) for place in range(1, COMPONENTS + 1)]

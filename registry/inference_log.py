@@ -20,11 +20,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import orjson
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -32,6 +31,8 @@ from sqlalchemy.engine import Connection, Engine
 from registry.database import from_micros, insert, reading, to_micros, writing
 from registry.errors import RowError
 from registry.log_frame import READ, frame_of
+from registry.privacy import Privacy, to_json
+from registry.task import LogColumns
 
 Role: TypeAlias = Literal["champion", "shadow"]
 
@@ -44,6 +45,7 @@ _PREDICTIONS = sa.Table(
     *(sa.Column(name, sa.Text, primary_key=True) for name in ("task", "role", "id")),
     *(sa.Column(name, sa.BigInteger) for name in ("time", "received")),
     *(sa.Column(name, sa.Text) for name in ("version", "features", "prediction", "scores", "conformal")),
+    *(sa.Column(name, sa.Text) for name in ("private", "sealed")),
     *(sa.Column(name, sa.Double) for name in ("uncertainty", "disagreement")),
 )
 _FEEDBACK = sa.Table(
@@ -65,7 +67,8 @@ class Prediction:
     `time` is the event time and `received` the wall clock, both UTC without zone. `features` holds the schema's
     columns as JSON values. `scores` are the class probabilities, or `[low, high]` for regression; `conformal` are the
     class indices of the conformal set, None for regression. `role` is that of the version that answered: a champion
-    and a shadow may answer under one id.
+    and a shadow may answer under one id. `private` says which columns `features` lacks or holds hashed, `sealed` holds
+    the encrypted ones.
     """
 
     id: str
@@ -79,6 +82,8 @@ class Prediction:
     conformal: Sequence[int] | None
     uncertainty: float
     disagreement: float
+    private: LogColumns | None = None
+    sealed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,16 @@ def _checked(name: str) -> str:
     return name
 
 
-def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+def _about(task: str, name: str) -> str:
+    return f"{task}\0{name}"
+
+
+def hide(one: Prediction, task: str, privacy: Privacy) -> Prediction:
+    """A prediction of a task as its log may hold it; one that was hidden before stays as it is."""
+    if one.private is not None or not privacy.columns.names:
+        return one
+    found = privacy.hidden(one.features, _about(task, one.id))
+    return replace(one, features=found.features, private=found.private, sealed=found.sealed)
 
 
 def _chunks(names: Collection[str]) -> Iterator[list[str]]:
@@ -160,7 +173,7 @@ def _kind(one: Feedback, known: tuple[str, int] | None) -> Literal["stored", "re
     if known is None:
         return "stored"
     label, received = known
-    return "repeated" if label == _json(one.label) or to_micros(one.received) < received else "corrected"
+    return "repeated" if label == to_json(one.label) or to_micros(one.received) < received else "corrected"
 
 
 class InferenceLog:
@@ -170,16 +183,17 @@ class InferenceLog:
     idempotent, the same call may simply be made again.
     """
 
-    def __init__(self, engine: Engine, task: str) -> None:
-        self._engine = engine
-        self._task = task
+    def __init__(self, engine: Engine, task: str, privacy: Privacy = Privacy()) -> None:  # noqa: B008  frozen
+        """`privacy` says what of the rows that are appended is hidden, and holds the key to what was encrypted."""
+        self._engine, self._task, self._privacy = engine, task, privacy
 
     def append(self, predictions: Sequence[Prediction]) -> int:
         """Store predictions, all or none; those whose id (and role) is known already are passed over.
 
-        Returns how many were new. Raises `RowError` for an id that no database keeps (empty, or with a NUL).
+        Returns how many were new. Raises `RowError` for an id that no database keeps (empty, or with a NUL),
+        `InputError` for a key that cannot be used.
         """
-        rows = [self._row(one) for one in predictions]
+        rows = [self._row(hide(one, self._task, self._privacy)) for one in predictions]
         if not rows:
             return 0
         with writing(self._engine) as connection:
@@ -221,8 +235,10 @@ class InferenceLog:
         """The rows with `start <= time < end`, in order of (time, id), as columns:
 
         `__id__ __time__ __received__ __version__ __prediction__`, `__scores__` (list), `__set__` (list of class
-        indices, or None), `__uncertainty__ __disagreement__`, `__label__` (None where absent), `__label_time__` (NaT),
-        then the features: those of `columns`, or all that occur. Features have the dtype pandas infers from JSON.
+        indices, or None), `__uncertainty__ __disagreement__`, `__private__` (which columns of the row are not logged in
+        plain, as `LogColumns`, or None), `__label__` (None where absent), `__label_time__` (NaT), then the features:
+        those of `columns`, or all that occur, encrypted ones decrypted, dropped ones None, hashed ones as hashes.
+        Features have the dtype pandas infers from JSON. Raises `InputError` without the key of an encrypted column.
 
         `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
@@ -242,7 +258,7 @@ class InferenceLog:
         with reading(self._engine) as connection:
             found = connection.execute(rows).all()
             known = {name: (label, time) for name, label, time in connection.execute(labels)}
-        return frame_of(found if newest is None else found[::-1], known, columns)
+        return frame_of(found if newest is None else found[::-1], known, columns, self._unsealed)
 
     def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
         """The first and the last event time, or None when nothing is logged."""
@@ -275,6 +291,9 @@ class InferenceLog:
             found = connection.execute(rows.order_by(sa.func.min(c.time), c.version)).all()
         return {row[0]: row[1] for row in found}
 
+    def _unsealed(self, sealed: str, name: str, column: str) -> dict[str, Any]:
+        return self._privacy.vault.unseal(sealed, _about(self._task, name), column)
+
     def _row(self, one: Prediction) -> dict[str, Any]:
         return {
             "task": self._task,
@@ -283,12 +302,14 @@ class InferenceLog:
             "time": to_micros(one.time),
             "received": to_micros(one.received),
             "version": one.version,
-            "features": _json(one.features),
-            "prediction": _json(one.prediction),
-            "scores": _json(one.scores),
-            "conformal": None if one.conformal is None else _json(one.conformal),
+            "features": to_json(one.features),
+            "prediction": to_json(one.prediction),
+            "scores": to_json(one.scores),
+            "conformal": None if one.conformal is None else to_json(one.conformal),
             "uncertainty": float(one.uncertainty),
             "disagreement": float(one.disagreement),
+            "private": None if one.private is None else one.private.model_dump_json(),
+            "sealed": one.sealed,
         }
 
     def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
@@ -304,7 +325,7 @@ class InferenceLog:
             return
         times = [{"time": to_micros(one.time), "received": to_micros(one.received)} for one in feedback]
         rows = [
-            {"task": self._task, "id": one.id, "label": _json(one.label), **moments}
+            {"task": self._task, "id": one.id, "label": to_json(one.label), **moments}
             for one, moments in zip(feedback, times, strict=True)
         ]
         statement = insert(self._engine, _FEEDBACK)

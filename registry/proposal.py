@@ -281,4 +281,8 @@ COMMENTS = {
     "constraints.latency_ms": "Milliseconds for one row, median. A network that alone takes longer is not chosen.",
     "constraints.size_mb": "Megabytes of its graph. A network larger than an equal share for each of search.ensemble\n"
     "is not trained.",
+    "log": "Columns that the inference log does not hold in plain; [] logs all values as they were sent.",
+    "log.drop": "Not logged at all: not watched for shift, and logged rows reach no remedy and no gate.",
+    "log.hash": "Logged as a keyed hash, equal for equal values; like drop in all else.",
+    "log.encrypt": "Logged encrypted with the key of EVERFIT_LOG_KEY; all that reads the log works as before.",
 }

@@ -14,6 +14,7 @@ Every later stage (preparation, the ONNX graph, serving, monitoring) starts from
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -152,6 +153,10 @@ class Schema(Frozen):
         """The column of images, of which there is one at most."""
         return next((column for column in self.columns if isinstance(column, ImageColumn)), None)
 
+    def without(self, names: Collection[str]) -> Schema:
+        """The schema without some of its columns."""
+        return Schema(columns=tuple(one for one in self.columns if one.name not in names), left_out=self.left_out)
+
     def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The schema's columns of a raw frame, in the conformed dtypes; other columns are dropped.
 
@@ -162,7 +167,8 @@ class Schema(Frozen):
         if gone:
             near = did_you_mean(gone[0], [str(name) for name in frame.columns])
             raise RowError(f"column {gone[0]!r} is missing{near}; the frame has {len(frame.columns)} other columns")
-        return pd.DataFrame({column.name: conform_column(frame[column.name], column) for column in self.columns})
+        columns = {column.name: conform_column(frame[column.name], column) for column in self.columns}
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
 
 
 def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(
         2_000_000_000, ge=1_000, description="most bytes of a task's logged images that are kept; the oldest go first"
     )
+    log_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="secret, 32 characters or more, for hashed and encrypted columns of the inference log; without it "
+        "one is made in the home (`log.key`)",
+    )
     report_days: int = Field(90, ge=1, description="how long reports are kept; the newest of a task stays")
     watch_minutes: float = Field(5.0, gt=0, description="how often the scheduled watch flow runs")
     alert_urls: SecretStr | None = Field(
@@ -102,6 +108,11 @@ class Settings(BaseSettings):
         return self.folder / "keys.json"
 
     @property
+    def log_key_file(self) -> Path:
+        """File of the secret for columns of the inference log, where none is set."""
+        return self.folder / "log.key"
+
+    @property
     def folder(self) -> Path:
         """The home folder as an absolute path."""
         return self.home.expanduser().resolve()
@@ -129,6 +140,10 @@ class Settings(BaseSettings):
     def images(self, task: str) -> Path:
         """Folder of a task's logged images."""
         return self.folder / "images" / task
+
+    def task_file(self, task: str) -> Path:
+        """The file of a registered task."""
+        return self.folder / "tasks" / f"{task}.yaml"
 
     def study(self, task: str) -> Path:
         """Folder of a task's searches: journals, trials, locks."""

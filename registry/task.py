@@ -196,6 +196,36 @@ class Gate(Frozen):
     bake: int = Field(4, ge=0, description="windows in which a new champion that is worse is rolled back; 0: none")
 
 
+class LogColumns(Frozen):
+    """Columns that the inference log does not hold in plain (`registry/privacy.py`); a name is in one list at most."""
+
+    drop: tuple[str, ...] = Field((), description="columns whose values are not logged at all")
+    hash: tuple[str, ...] = Field((), description="columns of whose values keyed hashes are logged")
+    encrypt: tuple[str, ...] = Field((), description="columns whose values are logged encrypted")
+
+    @model_validator(mode="after")
+    def _once(self) -> LogColumns:
+        names = [name for each in self.lists for name in each]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"column {twice[0]!r} is named twice; it can be dropped, hashed or encrypted")
+        return self
+
+    @property
+    def lists(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Dropped, hashed, encrypted."""
+        return self.drop, self.hash, self.encrypt
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.drop, *self.hash, *self.encrypt)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Those whose values no reader of the log can have."""
+        return (*self.drop, *self.hash)
+
+
 class Constraints(Frozen):
     """What a served model may cost."""
 
@@ -223,6 +253,7 @@ class TaskSpec(Frozen):
     alerts: Alerts = Alerts()
     gate: Gate = Gate()
     constraints: Constraints = Constraints()
+    log: LogColumns = LogColumns()
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
@@ -233,6 +264,19 @@ class TaskSpec(Frozen):
         if self.metric not in (known := metrics_for(self.problem)):
             near = did_you_mean(self.metric, known)
             raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {', '.join(known)}{near}")
+        return self
+
+    @model_validator(mode="after")
+    def _log_what_is_needed(self) -> TaskSpec:
+        for name in self.log.names:
+            if name in (self.target, self.time):
+                role = "target" if name == self.target else "time"
+                raise ValueError(f"log: {name!r} is the {role} column, which is logged as it is: monitoring needs it")
+            if name in self.monitor.segments:
+                raise ValueError(
+                    f"log: {name!r} is one of monitor.segments, whose values the ledger holds in plain: "
+                    "take it off one of the two"
+                )
         return self
 
 

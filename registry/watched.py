@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry.bundle import Manifest
-from registry.images import COMPONENTS
+from registry.images import COMPONENTS, seen_name
 from registry.schema import NumericColumn, Schema
 from registry.scoring import REPRESENTATION, Scores
 
@@ -30,20 +30,6 @@ class SeenColumn(NumericColumn):
     def leads(self) -> bool:
         """Whether it is the first: an image that is missing is so in all of them."""
         return self.place == 1
-
-
-def seen_name(image: str, place: int) -> str:
-    """The name under which a number of an image's representation is logged and watched.
-
-    >>> seen_name("photo", 1)
-    'photo [1]'
-    """
-    return f"{image} [{place}]"
-
-
-def seen_names(image: str) -> list[str]:
-    """All of them."""
-    return [seen_name(image, place) for place in range(1, COMPONENTS + 1)]
 
 
 def watched(schema: Schema) -> Schema:

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from registry.errors import DataError, RowError, did_you_mean
+from registry.images import seen_names
 from registry.inference import conform_as, infer_kinds, nested, shown
+from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen, as_datetimes, as_strings
 from registry.task import TaskSpec
-from registry.watched import seen_names
 from retrain.leaks import leaks
 
 MIN_ROWS = 200
@@ -75,7 +76,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
-    findings += _taken(kinds.kinds, task)
+    findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task)]
     if not kinds.kinds:
         findings.append(Finding(level="fatal", message="no column is left to learn from", remedy="add columns"))
     for name, kind in kinds.kinds.items():
@@ -93,6 +94,10 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         if name is not None and name not in known:
             message = f"the data have no such column{did_you_mean(name, known)}"
             yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
+    for name in task.log.names:
+        if name not in known:
+            message = f"the data have no such column{did_you_mean(name, known)}"
+            yield Finding(level="fatal", column=name, message=message, remedy="correct `log` in the task")
     if len(frame) == 0:
         yield Finding(level="fatal", message="there are no rows", remedy="check the source")
 
@@ -219,6 +224,14 @@ def _taken(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
         for name in (name for name in read if name in seen_names(image)):
             message = f"the log needs this name for what is seen of the images in {image!r}"
             yield Finding(level="fatal", column=name, message=message, remedy="rename it")
+
+
+def _images(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Images that the task's log is to hide otherwise than by dropping them."""
+    for name in (name for name, kind in kinds.items() if kind == "image"):
+        if (why := hides_image(task, name)) is not None:
+            message, remedy = why.split(": ", 1)
+            yield Finding(level="fatal", column=name, message=message, remedy=remedy)
 
 
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:

@@ -155,7 +155,8 @@ def segment_columns(contest: Contest, champion: ModelBundle) -> list[str]:
         return [name for name in contest.task.monitor.segments if name in contest.frame.columns]
     columns = champion.manifest.data_schema.columns
     few = [one.name for one in columns if one.kind == "categorical" and one.distinct <= SEGMENT_VALUES]
-    return [name for name in few if name in contest.frame.columns]
+    quoted = (name for name in few if name not in contest.task.log.encrypt)  # the worst one's value is in the verdict
+    return [name for name in quoted if name in contest.frame.columns]
 
 
 def segments(contest: Contest, columns: list[str]) -> list[Segment]:

@@ -27,13 +27,12 @@ from torch import nn
 
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
 from registry.errors import DataError
-from registry.images import COMPONENTS
+from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
 from registry.schema import Schema, as_strings
 from registry.scoring import OUTPUTS as ANSWERS
 from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target
-from registry.watched import seen_names
 from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.picture import PictureNet

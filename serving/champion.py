@@ -323,6 +323,7 @@ def _record(version: str, manifest: Manifest) -> bytes:
             "time": time_column if kinds.get(time_column or "", "datetime") == "datetime" else None,
             "labels": [target.decode(name) for name in target.classes],
             "classes": target.classes,
+            "log": manifest.task.log.model_dump(),
             **pictures,
         }
     )

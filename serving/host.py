@@ -151,6 +151,9 @@ def _log_settings(settings: Settings, task: str) -> LogSettings:
         max_bytes=settings.max_backlog_bytes,
         images=settings.images(task),
         max_image_bytes=settings.max_image_bytes,
+        secret=None if settings.log_key is None else settings.log_key.get_secret_value(),
+        key_file=settings.log_key_file,
+        task_file=settings.task_file(task),
     )
 
 

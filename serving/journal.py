@@ -21,6 +21,9 @@ A keeper also empties folders whose lock nobody holds: those of killed processes
 **When things fail.** A write that fails (disk full) is cut off again and its request answered 503 without ids. A store
 that is down leaves the journal growing up to `EVERFIT_MAX_BACKLOG_BYTES`, then requests get 503 and Retry-After. A
 frame cut short at a folder's end was never acknowledged. A damaged segment is set aside as `RUN-SEGMENT.damaged`.
+
+**Who may read it.** It holds requests as they were sent, columns that the log hides too: folders have mode 0700, files
+0600.
 """
 
 from __future__ import annotations
@@ -239,7 +242,9 @@ def _new_run(folder: Path) -> tuple[Path, int]:
     """A new run's folder and its held lock. It is named last: before that it would look like an abandoned one."""
     name = f"{time.time_ns():020d}-{secrets.token_hex(3)}"
     hidden = folder / f".{name}"
-    hidden.mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # it holds rows as they were sent
+    hidden.mkdir(mode=0o700)
     lock = os.open(hidden / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     hidden.rename(folder / name)

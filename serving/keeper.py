@@ -3,7 +3,8 @@
 It is a process and not a thread so that neither its reading and writing nor the database's driver ever takes the
 interpreter lock of the process that answers. It talks with that process over a socket, in lines of JSON:
 
-    endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...}              first of all
+    endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...,
+                           "hidden": {...}}                                               first of all
                           {"shadow": [version, folder of its bundle, [segment, offset]] or null}
                           {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
     keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null,
@@ -34,6 +35,8 @@ from registry.database import from_micros, open_engine
 from registry.errors import EverfitError
 from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.task import LogColumns
+from serving.discretion import Discretion, write_private
 from serving.journal import (
     MODEL,
     DamagedError,
@@ -59,9 +62,9 @@ BATCH_ROWS = 5_000
 class Run:
     """The reading side of one run's journal: how far its records are in the store."""
 
-    def __init__(self, folder: Path, images: Album | None = None) -> None:
-        """`images` is where those of logged rows are kept."""
-        self.folder, self._images = folder, images
+    def __init__(self, folder: Path, images: Album | None = None, discretion: Discretion | None = None) -> None:
+        """`images` is where those of logged rows are kept; `discretion` says what of a row is hidden."""
+        self.folder, self._images, self._discretion = folder, images, discretion
         self.at = Position(next(iter(segments(folder)), 1), 0)
         self.records = 0
         self.shadow: tuple[Shadow, Position] | None = None
@@ -106,7 +109,7 @@ class Run:
                 end, records = found.end, records + found.records
         except DamagedError as error:
             damaged = error
-        predictions = [one for _, _, made, _ in requests for one in made]
+        predictions = [one for _, _, made, _ in requests for one in self._hidden(made)]
         for start in range(0, len(predictions), BATCH_ROWS):
             log.append(predictions[start : start + BATCH_ROWS])
         if self._images is not None:
@@ -117,10 +120,24 @@ class Run:
             shadow, since = self.shadow
             for place, rows, made, _ in requests:
                 if place > since and made and made[0].version != shadow.version:
-                    log.append(shadow.beside(rows, made))
+                    log.append(self._hidden(shadow.beside(rows, made), shadow.made_for))
         if damaged is not None and not progress:
             raise damaged
         return progress
+
+    def _hidden(self, made: list[Prediction], made_for: LogColumns | None = None) -> list[Prediction]:
+        """Predictions of one request as they may be logged."""
+        if self._discretion is None or not made:
+            return made
+        return self._discretion.hidden(made, made_for or _made_for(self._models[made[0].version]))
+
+    def _shown(self, model: Model) -> bool:
+        """Whether images of a model's rows are kept: never those of a column that is hidden."""
+        if not model.get("keep"):
+            return False
+        return self._discretion is None or (
+            model["image"]["name"] not in self._discretion.columns(_made_for(model)).names
+        )
 
     def _decode(self, payload: bytes, offset: int) -> tuple[list[Row], list[Prediction], list[Picture]]:
         """The rows and the predictions of a frame, and the images to be kept. One that cannot be read is set aside: it
@@ -132,12 +149,16 @@ class Run:
                 return [], [], []
             model = self._models[content["answer"]["model"]["version"]]
             rows, made = rows_of(content["sent"]), list(predictions_of(content, model))
-            shown = pictures(rows, content["seen"], model["image"]) if model.get("keep") else []
+            shown = pictures(rows, content["seen"], model["image"]) if self._shown(model) else []
         except (ValueError, LookupError, TypeError):
             name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
-            (self.folder.parent / name).write_bytes(payload)
+            write_private(self.folder.parent / name, payload)
             return [], [], []
         return rows, made, shown
+
+
+def _made_for(model: Model) -> LogColumns:
+    return LogColumns.model_validate(model.get("log") or {})
 
 
 class Abandoned(NamedTuple):
@@ -167,7 +188,8 @@ class Keeper:
         self._log: InferenceLog | None = None
         folder, most = opening.get("images") or (None, 0)
         self._images = None if folder is None else Album(ImageStore(Path(folder), most))
-        self._own = Run(Path(opening["folder"]), self._images)
+        self._discretion = Discretion.of(opening)
+        self._own = Run(Path(opening["folder"]), self._images, self._discretion)
         self._others: dict[Path, Abandoned] = {}
         self._adopt_at = self._retry_at = 0.0
         self._said = b""
@@ -242,7 +264,9 @@ class Keeper:
         if time.monotonic() > self._adopt_at:
             self._adopt_at = time.monotonic() + ADOPT_SECONDS
             found = abandoned(self._own.folder.parent)
-            self._others |= {run: Abandoned(Run(run, self._images), lock, count_records(run)) for run, lock in found}
+            for run, lock in found:
+                mine = Run(run, self._images, self._discretion)
+                self._others[run] = Abandoned(mine, lock, count_records(run))
             self._report(None)
         for folder, other in list(self._others.items()):
             while other.run.drain(log):

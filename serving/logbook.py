@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class LogSettings:
     images: Path | None = None
     """Where images of logged rows are kept; None: nowhere."""
     max_image_bytes: int = 0
+    secret: str | None = field(default=None, repr=False)
+    """The key to hidden columns, or None: that of the file."""
+    key_file: Path | None = None
+    task_file: Path | None = None
+    """Where the task is registered, which says what columns are hidden."""
 
 
 class Logbook:
@@ -147,6 +152,11 @@ class Logbook:
             "task": settings.task,
             "folder": str(self.journal.folder),
             "durable": settings.synced,
+            "hidden": {
+                "secret": settings.secret,
+                "key_file": None if settings.key_file is None else str(settings.key_file),
+                "file": None if settings.task_file is None else str(settings.task_file),
+            },
             "images": None if settings.images is None else [str(settings.images), settings.max_image_bytes],
         }
 

@@ -17,7 +17,7 @@ from registry.inference_log import Prediction
 from registry.logged import prediction_of
 from registry.scoring import GRAPH_ERRORS, Scorer, chunk_rows
 from registry.watched import logged_features
-from serving.rows import Row, RowReader
+from serving.rows import MisfitError, Row, RowReader
 from serving.sightings import Sighting, sightings
 
 
@@ -28,6 +28,7 @@ class Shadow:
         """Raises `BundleError` for a bundle that is not sound, or whose graph is not what it was."""
         bundle = ModelBundle.load(folder)
         self.version, self._schema = version, bundle.manifest.data_schema
+        self.made_for = bundle.manifest.task.log
         self._reader = RowReader(self._schema, bundle.manifest.task.time)
         self._scorer = Scorer.load(bundle)
         self._scorer.self_test()
@@ -40,7 +41,7 @@ class Shadow:
         try:
             made = self._predict(rows, answered)
         except (EverfitError, *GRAPH_ERRORS) as error:
-            self._failed, self._error = self._failed + len(rows), str(error)[:300]
+            self._failed, self._error = self._failed + len(rows), _fault(error)
             return []
         self._seconds += time.perf_counter() - begun
         self._rows += len(made)
@@ -86,6 +87,13 @@ class Shadow:
             )
             for place, (row, one) in enumerate(zip(rows, answered, strict=True))
         ]
+
+
+def _fault(error: Exception) -> str:
+    """An error in words that quote nobody's row: others than who sent it read them."""
+    if isinstance(error, MisfitError):
+        return f"a value in column {error.column!r} does not fit" if error.column else "a row does not fit"
+    return str(error)[:300] if isinstance(error, EverfitError) else type(error).__name__
 
 
 def _agree(mine: Prediction, theirs: Prediction) -> bool:

@@ -19,6 +19,7 @@ HOMES = {
     "fastapi": {"serving/", "flows/status_page.py"},
     "prefect": {"flows/"},
     "opentelemetry": {"serving/tracing.py"},
+    "cryptography": {"registry/privacy.py"},
     "apprise": {"flows/channels.py"},
     "PIL": {"registry/images.py", "registry/pyfunc_model.py"},
     "sklearn": {"registry/yardstick.py", "monitor/domain.py", "monitor/weighted.py", "retrain/"},

@@ -161,11 +161,11 @@ def test_without_a_time_column_only_rows_logged_since_the_promotion_are_unseen(
 ) -> None:
     place = make_place()
     fill(place.log, make_frame(400, start="2024-03-02"), tmp_path / "bundle")
-    assert unseen_rows(place, "1", AS_OF) == 0  # nobody knows since when it is the champion
+    assert unseen_rows(place, "1", make_schema(), AS_OF) == 0  # nobody knows since when it is the champion
     at = datetime(2024, 3, 4)
     place.ledger.write(Entry(task="handmade", kind="promotion", at=at, version="1", outcome="promoted"))
     later = make_frame(400, start="2024-03-02")["when"] > pd.Timestamp(at)
-    assert unseen_rows(place, "1", AS_OF) == later.sum()
+    assert unseen_rows(place, "1", make_schema(), AS_OF) == later.sum()
     assert unseen_rows(place, "2", AS_OF) == 0
 
 
