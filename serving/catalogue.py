@@ -81,7 +81,7 @@ METRICS: dict[str, Described] = {
         "how far a column moved, 0 to 1; of more than 100 the furthest", ("task", "column")
     ),
     "everfit_window_domain_shift": Described("how far all inputs together moved, 0 to 1"),
-    "everfit_window_coverage": Described("share of its labels inside the conformal sets"),
+    "everfit_window_coverage": Described("share of labels inside the conformal sets, in the newest window with labels"),
     "everfit_window_coverage_promised": Described("share that is promised"),
     "everfit_performance": Described("the task's metric on the newest window with labels", _WINDOW),
     "everfit_performance_error": Described("its standard error", _WINDOW),

@@ -38,8 +38,9 @@ class Counts:
     """What happened since the start. Written by the event loop alone."""
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-        """Those that were not answered with 200: these are counted by how long they took."""
+        self.requests: Counter[tuple[str, int]] = Counter({(route, 500): 0 for route in ROUTES})
+        """Those that were not answered with 200: these are counted by how long they took. A rate sees the first failure
+        only where there was a 0 before."""
         self.predictions: Counter[str] = Counter()
         self.feedback: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self.ignored_values = 0

@@ -47,7 +47,7 @@ class Window:
     written: float
     samples: tuple[Sample, ...]
     performance: tuple[Sample, ...]
-    """Nothing while no label has arrived."""
+    """And coverage; nothing while no label has arrived."""
 
 
 @dataclass
@@ -165,7 +165,7 @@ def _window(entry: Entry, written: float) -> Window:
     for one in entry.details.get("measurements", ()):
         by_name.setdefault(one["name"], []).append(one)
     labels = (entry.version or "", str(entry.details.get("metric", "")))
-    samples = (*_volume(entry.details, by_name), *_shift(by_name), *_quality(by_name, labels))
+    samples = (*_volume(entry.details, by_name), *_shift(by_name), *_expected(by_name, labels))
     return Window(written, tuple(samples), tuple(_performance(by_name, labels)))
 
 
@@ -187,11 +187,7 @@ def _shift(by_name: Mapping[str, list[dict[str, Any]]]) -> Iterator[Sample]:
             yield Sample("everfit_window_domain_shift", one["value"])
 
 
-def _quality(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str, ...]) -> Iterator[Sample]:
-    """Coverage, and what is expected without labels."""
-    names = {"value": "everfit_window_coverage", "reference": "everfit_window_coverage_promised"}
-    for one in by_name.get("coverage", ())[:1]:
-        yield from (Sample(name, one[key]) for key, name in names.items() if one.get(key) is not None)
+def _expected(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str, ...]) -> Iterator[Sample]:
     for one in by_name.get("estimated", ())[:1]:
         if one.get("value") is not None:
             yield Sample("everfit_performance_estimated", one["value"], labels)
@@ -205,6 +201,9 @@ def _performance(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str,
     for key, suffix in parts.items():
         if found.get(key) is not None:
             yield Sample(f"everfit_performance{suffix}", found[key], labels)
+    names = {"value": "everfit_window_coverage", "reference": "everfit_window_coverage_promised"}
+    for one in by_name.get("coverage", ())[:1]:
+        yield from (Sample(name, one[key]) for key, name in names.items() if one.get(key) is not None)
 
 
 def _seconds(moment: datetime) -> float:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.context import HEADER, NOTES, Notes, make_id
 
 MOST_WAITING = 10_000
-"""Lines that wait for the thread."""
+"""Lines that wait to be written; beyond them lines are dropped."""
 
 FAREWELL_SECONDS = 2.0
 GONE = 499
@@ -98,11 +98,12 @@ class Watch:
 class AccessLog:
     """One line a request."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, most: int = MOST_WAITING) -> None:
+        """`most` lines wait for the thread."""
         self._file = file
         self.dropped = 0
         """Lines that were not written since nobody read those before."""
-        self._lines: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
+        self._lines: queue.Queue[bytes | None] = queue.Queue(most)
         self._thread = threading.Thread(target=self._write, name="access log", daemon=True)
         self._thread.start()
 

@@ -167,6 +167,14 @@ def test_every_variable_named_is_a_setting() -> None:
     assert named - NO_SETTINGS == {f"EVERFIT_{name.upper()}" for name in Settings.model_fields}
 
 
+def test_every_metric_named_is_shown() -> None:
+    from serving.catalogue import METRICS
+
+    named = {span for span in SPANS if re.fullmatch(r"everfit_[a-z_]+", span)}
+    assert len(named) > 15
+    assert named <= METRICS.keys()
+
+
 def tree() -> Iterator[str]:
     """The paths in the annotated tree of files."""
     (block,) = re.findall(r"^## The files\n\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -1,0 +1,104 @@
+"""What is in `deployment/` fits a running endpoint: every metric of the dashboard and the alerts is really shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from registry.bundle import ModelBundle
+from tests.handmade import make_bundle
+from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
+from tests.serving.observed import metrics_of, watch_weeks
+
+ROOT = Path(__file__).parent.parent / "deployment"
+RULES = yaml.safe_load((ROOT / "prometheus" / "alerts.yml").read_text())
+ALERTS: list[dict[str, Any]] = [rule for group in RULES["groups"] for rule in group["rules"]]
+DASHBOARD = json.loads((ROOT / "grafana" / "everfit.json").read_text())
+OF_PROMETHEUS = {"up"}
+PROMTOOL = shutil.which("promtool")
+
+
+def expressions() -> Iterator[str]:
+    yield from (rule["expr"] for rule in ALERTS)
+    for panel in DASHBOARD["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", ()))
+    yield from (one["expr"] for one in DASHBOARD["annotations"]["list"])
+    yield from (one["query"]["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query")
+
+
+def selectors(expression: str) -> Iterator[tuple[str, set[str]]]:
+    """The metrics of an expression, each with the labels that it is asked for."""
+    bare = re.sub(r"\bby \([^)]*\)|\bon\([^)]*\)", " ", expression)
+    for name, braces in re.findall(r"\b((?:everfit|process)_\w+|up)\b(\{[^}]*\})?", bare):
+        yield name, set(re.findall(r"(\w+)\s*[=!]~?\s*\"", braces))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "good", rows=100)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, bundle: ModelBundle) -> dict[str, set[str]]:
+    """The metrics of a running endpoint, and their labels."""
+    home = tmp_path_factory.mktemp("home")
+    watch_weeks(home, bundle)
+    versions = FakeVersions(v1=bundle)
+    versions.champion = "1"
+    with endpoint(home, versions, ledger_seconds=0.1) as client:
+        assert client.post("/predict", json=ROW).status_code == 200
+        wait_for(lambda: 'everfit_window_rows{task="handmade"}' in metrics_of(client))
+        found: dict[str, set[str]] = {}
+        for key in metrics_of(client):
+            name, _, labels = key.partition("{")
+            found.setdefault(name, {"job", "instance"}).update(re.findall(r'(\w+)="', labels))
+    return found
+
+
+def test_every_metric_and_label_named_is_shown(shown: dict[str, set[str]]) -> None:
+    asked = [one for expression in expressions() for one in selectors(expression) if one[0] not in OF_PROMETHEUS]
+    assert len(asked) > 60
+    assert {name for name, _ in asked} - shown.keys() == set()
+    assert [(name, labels) for name, labels in asked if not labels <= shown[name]] == []
+
+
+def test_alerts_name_what_they_are_about() -> None:
+    names = [rule["alert"] for rule in ALERTS]
+    assert len(set(names)) == len(names)
+    for rule in ALERTS:
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"]
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+    wanted = {"NotReady", "Errors", "Slow", "LogBacklog", "LogFault", "RegistryAway", "Degraded", "NoLabels"}
+    assert {f"Everfit{name}" for name in wanted} <= set(names)
+
+
+def test_panels_do_not_overlap_and_ask_something() -> None:
+    places: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        grid = panel["gridPos"]
+        mine = {
+            (x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert not mine & places, panel["title"]
+        assert max(x for x, _ in mine) < 24
+        places |= mine
+        assert panel["type"] == "row" or all(target["expr"] for target in panel["targets"])
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+@pytest.mark.parametrize("words", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")])
+def test_promtool_agrees(words: tuple[str, ...]) -> None:
+    assert PROMTOOL is not None
+    done = subprocess.run([PROMTOOL, *words], cwd=ROOT / "prometheus", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
