@@ -166,7 +166,7 @@ def test_without_a_time_column_only_rows_logged_since_the_promotion_are_unseen(
     place.ledger.write(Entry(task="handmade", kind="promotion", at=at, version="1", outcome="promoted"))
     later = make_frame(400, start="2024-03-02")["when"] > pd.Timestamp(at)
     assert unseen_rows(place, "1", make_schema(), AS_OF) == later.sum()
-    assert unseen_rows(place, "2", AS_OF) == 0
+    assert unseen_rows(place, "2", make_schema(), AS_OF) == 0
 
 
 def test_without_a_champion_there_is_nothing_to_improve(place: Workplace) -> None:
