@@ -1,6 +1,6 @@
 """Everfit's endpoint beside other servers of the same model: same rows, same cores, one run, in turn.
 
-    python -m benchmarks.serving [--quick] [--rivals-python PATH] [--bundle FOLDER] [--parts start,load,swap]
+    python -m benchmarks.serving [--quick] [--rivals-python PATH] [--bundle FOLDER] [--parts load,swap]
 
 The model is a champion that a short search found; every server runs its ONNX graph, but for the plain FastAPI, which
 runs the same networks in torch. Everfit logs and counts, and follows its registry, as by default; the others do
@@ -31,13 +31,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, where `serving` is this file
 
 from benchmarks.serving_champion import find_champion, make_home, rows_of
+from benchmarks.serving_journal import show_journal
 from benchmarks.serving_process import bind, two_cores
 from benchmarks.serving_rivals import CONTENDERS, EVERFIT, FOREIGN, Bench
 from benchmarks.serving_rounds import Plan, Results, measure
 from benchmarks.serving_swap import measure_swaps
 from benchmarks.serving_tables import show, show_swaps
 
-PARTS = ("start", "load", "swap")
+PARTS = ("journal", "start", "load", "swap")
 FULL = Plan(batches=(1, 32, 1024), connections=(1, 4, 32), repeats=3, seconds=1.5, starts=3)
 QUICK = Plan(batches=(1, 1024), connections=(4,), repeats=2, seconds=0.6, starts=1)
 
@@ -67,10 +68,17 @@ def chosen(options: argparse.Namespace) -> list[str]:
 def plan_of(options: argparse.Namespace) -> Plan:
     """How much is measured."""
     plan = QUICK if options.quick else FULL
-    given = {"batches": options.batches, "connections": options.connections}
-    counts = {name: tuple(map(int, text.split(","))) for name, text in given.items() if text}
-    lone = {"repeats": options.repeats, "seconds": options.seconds}
-    return plan._replace(**counts, **{name: value for name, value in lone.items() if value})
+    return Plan(
+        batches=_counts(options.batches) or plan.batches,
+        connections=_counts(options.connections) or plan.connections,
+        repeats=options.repeats or plan.repeats,
+        seconds=options.seconds or plan.seconds,
+        starts=plan.starts,
+    )
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    return tuple(map(int, text.split(","))) if text else ()
 
 
 def main() -> None:
@@ -82,6 +90,8 @@ def main() -> None:
     names, plan, cores = chosen(options), plan_of(options), two_cores()
     with bench(options) as made:
         bind(cores.client)
+        if "journal" in parts:
+            show_journal(made)
         results = Results()
         if {"start", "load"} & set(parts):
             measure(made, names, plan, cores, results, load="load" in parts)

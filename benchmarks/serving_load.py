@@ -81,17 +81,17 @@ class Connection(asyncio.Protocol):
             self.done.set_exception(ConnectionError(f"the server closed the connection ({exc})"))
 
     def _begin(self) -> None:
-        self._buffer, self._expected = bytearray(), None
+        self._buffer = bytearray()
+        self._expected: int | None = None
 
     def _read_head(self, head: bytes, start: int) -> None:
         status, _, rest = head.partition(b"\r\n")
         _, found, length = rest.partition(b"content-length: ")
         if b" 200" not in status or not found:
-            self._fail(
-                f"expected an answer 200 with its length, got {bytes(self._buffer[:500]).decode(errors='replace')}"
-            )
+            got = bytes(self._buffer[:500]).decode(errors="replace")
+            self._fail(f"expected an answer 200 with its length, got {got}")
             return
-        self._expected: int | None = start + int(length.split(b"\r\n")[0])
+        self._expected = start + int(length.split(b"\r\n")[0])
 
     def _next(self) -> None:
         self._begin()

@@ -114,7 +114,8 @@ def measure(bench: Bench, names: list[str], plan: Plan, cores: Cores, results: R
             contenders.insert(1, arrow_contender(bench.bundle))
         for size, connections in itertools.product(plan.batches, plan.connections):
             _drive_all(bench, up, contenders, (size, connections), plan, results)
-            _measure_limit(bench, size, plan, cores, results)
+            with at_rest([one.process for one in up.values()]):
+                _measure_limit(bench, size, plan, cores, results)
         for name, one in up.items():
             results.loaded[name] = weigh(one.process)
         if EVERFIT in up:

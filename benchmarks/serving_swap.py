@@ -35,15 +35,8 @@ class Swaps:
 @contextmanager
 def moving(home: Home, kind: str, every: float) -> Iterator[None]:
     """Aliases that move while the block lasts."""
-    command = [
-        sys.executable,
-        str(SERVERS / "mover.py"),
-        kind,
-        str(every),
-        home.task,
-        home.versions[1],
-        home.versions[0],
-    ]
+    first, second = home.versions[:2]
+    command = [sys.executable, str(SERVERS / "mover.py"), kind, str(every), home.task, second, first]
     environment = own_environment(ROOT, **home.environment())
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -31,9 +31,8 @@ def _show_size(results: Results, plan: Plan, size: int) -> None:
     found = {cell: rounds for cell, rounds in results.rounds.items() if cell[1] == size}
     if not found:
         return
-    print(
-        f"\n{size:,} rows a request\n\n| connections | server | requests/s | p50 ms | p99 ms | CPU ms a request | log |"
-    )
+    print(f"\n{size:,} rows a request\n")
+    print("| connections | server | requests/s | p50 ms | p99 ms | CPU ms a request | log |")
     print("|---|---|---|---|---|---|---|")
     for connections in plan.connections:
         for (name, _, at), rounds in found.items():
@@ -53,8 +52,12 @@ def _columns(rounds: Sequence[Round]) -> str:
 def _spread(values: Iterable[float], digits: int = 0) -> str:
     """The median, and the least and the most of several."""
     found = sorted(values)
-    write = (lambda value: f"{value:,.0f}") if not digits else (lambda value: f"{value:.{digits}g}")
-    return f"{write(statistics.median(found))} ({write(found[0])} to {write(found[-1])})"
+    middle, low, high = (_write(value, digits) for value in (statistics.median(found), found[0], found[-1]))
+    return f"{middle} ({low} to {high})"
+
+
+def _write(value: float, digits: int) -> str:
+    return f"{value:.{digits}g}" if digits and value < 1000 else f"{value:,.0f}"
 
 
 def _show_starts(results: Results) -> None:
