@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -54,13 +54,42 @@ class Drive:
         return self.latencies[min(int(len(self.latencies) * share), len(self.latencies) - 1)]
 
 
+class Pace:
+    """What the connections of one drive share: the requests, and the answers that count: those that come between the
+    moment when every connection has had one and the end."""
+
+    def __init__(self, requests: Sequence[bytes], connections: int, seconds: float) -> None:
+        self.requests = itertools.cycle(requests)
+        self.latencies: list[float] = []
+        self._waited, self._least, self._seconds = connections, connections, seconds
+        self._started = self._ended = 0.0
+
+    @property
+    def wall(self) -> float:
+        """Seconds between beginning and end."""
+        return self._ended - self._started
+
+    def answered(self, sent: float, *, first: bool) -> bool:
+        """Count an answer to a request that was sent then; whether its connection goes on."""
+        now = perf_counter()
+        self._waited -= first
+        if self._ended or self._waited:
+            return not self._ended
+        if not self._started:
+            self._started = now
+            return True
+        self.latencies.append(now - sent)
+        if now >= self._started + self._seconds and len(self.latencies) >= self._least:
+            self._ended = now
+        return not self._ended
+
+
 class Connection(asyncio.Protocol):
     """One connection of the loop."""
 
-    def __init__(self, requests: Iterator[bytes], latencies: list[float], until: float) -> None:
-        self._requests, self._latencies, self._until = requests, latencies, until
+    def __init__(self, pace: Pace) -> None:
+        self._pace, self._first = pace, True
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._begin()
 
     def connection_made(self, transport: Any) -> None:
         """Ask for the first time."""
@@ -77,54 +106,57 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A server that hangs up in the middle ends the drive."""
-        if not self.done.done():
-            self.done.set_exception(ConnectionError(f"the server closed the connection ({exc})"))
+        self._end(ConnectionError(f"the server closed the connection ({exc})"))
 
-    def _begin(self) -> None:
+    def close(self) -> None:
+        """Hang up."""
+        self._end(None)
+        self._transport.abort()
+
+    def _send(self) -> None:
         self._buffer = bytearray()
         self._expected: int | None = None
+        self._sent = perf_counter()
+        self._transport.write(next(self._pace.requests))
 
     def _read_head(self, head: bytes, start: int) -> None:
         status, _, rest = head.partition(b"\r\n")
         _, found, length = rest.partition(b"content-length: ")
         if b" 200" not in status or not found:
             got = bytes(self._buffer[:500]).decode(errors="replace")
-            self._fail(f"expected an answer 200 with its length, got {got}")
+            self._end(RuntimeError(f"expected an answer 200 with its length, got {got}"))
             return
         self._expected = start + int(length.split(b"\r\n")[0])
 
     def _next(self) -> None:
-        self._begin()
-        now = perf_counter()
-        self._latencies.append(now - self._sent)
-        if now < self._until:
+        first, self._first = self._first, False
+        if self._pace.answered(self._sent, first=first):
             self._send()
-        elif not self.done.done():
+        else:
+            self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
             self.done.set_result(None)
-            self._transport.close()
-
-    def _fail(self, why: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(RuntimeError(why))
-        self._transport.close()
-
-    def _send(self) -> None:
-        self._sent = perf_counter()
-        self._transport.write(next(self._requests))
+        else:
+            self.done.set_exception(error)
 
 
 async def _drive(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Drive:
-    loop, latencies, started = asyncio.get_running_loop(), list[float](), perf_counter()
-    turn = itertools.cycle(requests)
-    made = [
-        await loop.create_connection(lambda: Connection(turn, latencies, started + seconds), "127.0.0.1", port)
-        for _ in range(connections)
-    ]
-    await asyncio.gather(*(protocol.done for _, protocol in made))
-    return Drive(tuple(sorted(latencies)), perf_counter() - started)
+    loop, pace = asyncio.get_running_loop(), Pace(requests, connections, seconds)
+    made = [(await loop.create_connection(lambda: Connection(pace), "127.0.0.1", port))[1] for _ in range(connections)]
+    try:
+        await asyncio.gather(*(one.done for one in made))
+    finally:
+        for one in made:
+            one.close()
+        await asyncio.sleep(0)  # let the sockets close before the loop does
+    return Drive(tuple(sorted(pace.latencies)), pace.wall)
 
 
 def drive(port: int, load: Load, connections: int, seconds: float) -> Drive:
-    """Keep `connections` requests on their way for a while. Raises `RuntimeError` for an answer other than 200 and
-    `ConnectionError` when the server hangs up."""
+    """Keep `connections` requests on their way for a while, longer when there are fewer answers than connections.
+    Raises `RuntimeError` for an answer other than 200 and `ConnectionError` when the server hangs up."""
     return uvloop.run(_drive(port, load.requests(), connections, seconds))
