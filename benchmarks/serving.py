@@ -36,7 +36,7 @@ from benchmarks.serving_process import bind, two_cores
 from benchmarks.serving_rivals import CONTENDERS, EVERFIT, FOREIGN, Bench
 from benchmarks.serving_rounds import Plan, Results, measure
 from benchmarks.serving_swap import measure_swaps
-from benchmarks.serving_tables import show, show_swaps
+from benchmarks.serving_tables import show, show_size, show_swaps
 
 PARTS = ("journal", "start", "load", "swap")
 FULL = Plan(batches=(1, 32, 1024), connections=(1, 4, 32), repeats=3, seconds=1.5, starts=3)
@@ -94,7 +94,8 @@ def main() -> None:
             show_journal(made)
         results = Results()
         if {"start", "load"} & set(parts):
-            measure(made, names, plan, cores, results, load="load" in parts)
+            tell = (lambda size: show_size(results, plan, size)) if "load" in parts else None
+            measure(made, names, plan, cores, results, tell)
             show(results, plan)
         if "swap" in parts and EVERFIT in names:
             seconds, repeats = (8.0, 1) if options.quick else (16.0, plan.repeats)

@@ -39,10 +39,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Drive:
-    """The latencies of one drive, sorted, and its wall-clock; seconds."""
+    """The latencies of one drive that count, sorted, and its wall-clock; seconds. `answers` is how many there were with
+    those that came before and after."""
 
     latencies: tuple[float, ...]
     wall: float
+    answers: int
 
     @property
     def rate(self) -> float:
@@ -63,6 +65,7 @@ class Pace:
         self.latencies: list[float] = []
         self._waited, self._least, self._seconds = connections, connections, seconds
         self._started = self._ended = 0.0
+        self.answers = 0
 
     @property
     def wall(self) -> float:
@@ -73,6 +76,7 @@ class Pace:
         """Count an answer to a request that was sent then; whether its connection goes on."""
         now = perf_counter()
         self._waited -= first
+        self.answers += 1
         if self._ended or self._waited:
             return not self._ended
         if not self._started:
@@ -153,7 +157,7 @@ async def _drive(port: int, requests: Sequence[bytes], connections: int, seconds
         for one in made:
             one.close()
         await asyncio.sleep(0)  # let the sockets close before the loop does
-    return Drive(tuple(sorted(pace.latencies)), pace.wall)
+    return Drive(tuple(sorted(pace.latencies)), pace.wall, pace.answers)
 
 
 def drive(port: int, load: Load, connections: int, seconds: float) -> Drive:

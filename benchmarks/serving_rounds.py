@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -99,23 +98,28 @@ class Running:
         return httpx.get(f"http://127.0.0.1:{self.server.port}{path}", trust_env=False, timeout=60).json()
 
 
-def measure(bench: Bench, names: list[str], plan: Plan, cores: Cores, results: Results, *, load: bool) -> None:
-    """Start every server, as often as planned; then, if there is to be load, drive them all."""
+def measure(
+    bench: Bench, names: list[str], plan: Plan, cores: Cores, results: Results, tell: Callable[[int], None] | None
+) -> None:
+    """Start every server, as often as planned; then drive them all, if there is somebody to `tell` of each size of
+    batch that is done."""
     for name in names:
-        for _ in range(plan.starts - load):
+        for _ in range(plan.starts - (tell is not None)):
             with _started(bench, name, cores, results):
                 pass
-    if not load:
+    if tell is None:
         return
     with ExitStack() as stack:
         up = {name: stack.enter_context(_started(bench, name, cores, results)) for name in names}
         contenders = [CONTENDERS[name] for name in names]
         if EVERFIT in up and _takes_arrow(bench, up[EVERFIT], results):
             contenders.insert(1, arrow_contender(bench.bundle))
-        for size, connections in itertools.product(plan.batches, plan.connections):
-            _drive_all(bench, up, contenders, (size, connections), plan, results)
-            with at_rest([one.process for one in up.values()]):
-                _measure_limit(bench, size, plan, cores, results)
+        for size in plan.batches:
+            for connections in plan.connections:
+                _drive_all(bench, up, contenders, (size, connections), plan, results)
+                with at_rest([one.process for one in up.values()]):
+                    _measure_limit(bench, size, plan, cores, results)
+            tell(size)
         for name, one in up.items():
             results.loaded[name] = weigh(one.process)
         if EVERFIT in up:
@@ -191,9 +195,8 @@ def _round(one: Running, load: Load, connections: int, seconds: float) -> Round:
 
 def as_round(driven: Drive, cpu: float, keeper: float = 0.0, drained: float = 0.0) -> Round:
     """A drive in the units of `Round`; `cpu` and `keeper` are CPU-seconds."""
-    count = len(driven.latencies)
     p50, p99 = driven.quantile(0.5) * 1e3, driven.quantile(0.99) * 1e3
-    return Round(driven.rate, p50, p99, cpu / count * 1e3, keeper / cpu if cpu > 0 else 0.0, drained)
+    return Round(driven.rate, p50, p99, cpu / driven.answers * 1e3, keeper / cpu if cpu > 0 else 0.0, drained)
 
 
 def _drain(one: Running) -> float:

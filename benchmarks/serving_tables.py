@@ -15,11 +15,9 @@ LARGEST = 1024
 
 
 def show(results: Results, plan: Plan) -> None:
-    """Print all tables, then the reaches."""
+    """Print what is said of no size in particular, then the reaches."""
     for note in results.notes:
         print(note)
-    for size in plan.batches:
-        _show_size(results, plan, size)
     _show_starts(results)
     _show_memory(results)
     print("\nreaches:")
@@ -27,7 +25,8 @@ def show(results: Results, plan: Plan) -> None:
         print(f"  {line}")
 
 
-def _show_size(results: Results, plan: Plan, size: int) -> None:
+def show_size(results: Results, plan: Plan, size: int) -> None:
+    """Print the table of one size of batch."""
     found = {cell: rounds for cell, rounds in results.rounds.items() if cell[1] == size}
     if not found:
         return
@@ -38,8 +37,9 @@ def _show_size(results: Results, plan: Plan, size: int) -> None:
         for (name, _, at), rounds in found.items():
             if at == connections:
                 print(f"| {connections} | {name} | {_columns(rounds)} |")
-    limit = results.limit.get(size, [])
-    print(f"| none | ONNX Runtime without HTTP | {_spread(limit)} | {1e3 / statistics.median(limit):.3g} | | | |")
+    limit = results.limit[size]
+    middle = 1e3 / statistics.median(limit)
+    print(f"| none | ONNX Runtime without HTTP | {_spread(limit)} | {middle:.3g} | | | |", flush=True)
 
 
 def _columns(rounds: Sequence[Round]) -> str:
