@@ -173,7 +173,8 @@ def _drive_all(
                     found = _round(up[server], loads[name], cell[1], plan.seconds if repeat >= 0 else 0.3)
                 except (RuntimeError, ConnectionError) as error:
                     gone.add(name)
-                    results.notes.append(f"{name}, {cell[0]} rows, {cell[1]} connections: {str(error)[:200]}")
+                    told = " ".join(str(error).split())[:200]
+                    results.notes.append(f"{name}, {cell[0]} rows, {cell[1]} connections: {told}")
                     continue
             if repeat >= 0:
                 results.rounds.setdefault((name, *cell), []).append(found)
