@@ -20,6 +20,10 @@ def key() -> None:
 
     Endpoints that run take a change over within a second. Once there is a key, or EVERFIT_API_KEY is set, every route
     but health asks for one; beyond this machine no endpoint starts without.
+
+    \b
+    Example:
+      everfit key add shop --scope predict --scope feedback
     """
 
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version as version_of
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import orjson
 from fastapi import FastAPI, Response
@@ -45,6 +46,7 @@ from serving.monitored import Monitored
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
 from serving.scout import Scout
+from serving.siblings import Siblings
 from serving.v2 import add_v2
 from serving.watching import Watch, Watcher
 from serving.webhook import add_webhook
@@ -70,7 +72,8 @@ def create_app(
     app = Endpoint(hosts, guard, monitored, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
-    _add_metrics(app, hosts, monitored)
+    together = settings.folder / "served" / "workers" / str(settings.port)
+    _add_metrics(app, hosts, monitored, together if settings.workers > 1 else None)
     add_v2(app, hosts, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
     if settings.webhook_secret is not None:
@@ -96,6 +99,8 @@ class Endpoint(FastAPI):
         self._hosts = hosts
         self._guard, self._watch, self._most, self._inside = guard, watch, most, 0
         self._refused: Counter[str] = Counter(dict.fromkeys(_REASONS.values(), 0))
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What runs beside the answering, until the end."""
         self.draining = False
         """Whether it is about to end: then it is not ready, but answers still."""
         for path in ("/predict", "/feedback", "/invocations"):
@@ -167,10 +172,13 @@ class Endpoint(FastAPI):
 
 def _lifespan(hosts: Hosts, monitored: Monitored, watch: Watch, after: Callable[[], None]) -> Any:
     @asynccontextmanager
-    async def run(_app: Starlette) -> AsyncIterator[None]:
+    async def run(app: Starlette) -> AsyncIterator[None]:
         await hosts.open()
         following = asyncio.create_task(monitored.follow())
+        beside = [asyncio.create_task(one()) for one in cast(Endpoint, app).beside]
         yield
+        for one in beside:
+            one.cancel()
         await monitored.close(following)
         await hosts.close()
         await asyncio.to_thread(watch.close)
@@ -206,17 +214,23 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
         return _json((hosts.alone or hosts.named("")).state())
 
 
-def _add_metrics(app: Endpoint, hosts: Hosts, monitored: Monitored) -> None:
+def _add_metrics(app: Endpoint, hosts: Hosts, monitored: Monitored, together: Path | None) -> None:
+    """`together` is the folder in which the workers of one port tell one another of their metrics."""
+
     def seen() -> Iterator[Seen]:
         for host in hosts:
             yield Seen(host.task, [*host.samples(), *monitored.samples(host.task)], host.histograms())
         yield Seen("", app.samples())
 
-    exposition = Exposition(seen)
+    text = Exposition(seen).text
+    if together is not None:
+        siblings = Siblings(together, text)
+        app.beside.append(siblings.follow)
+        text = siblings.text
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        return Response(exposition.text(), media_type=CONTENT_TYPE)
+        return Response(text(), media_type=CONTENT_TYPE)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +62,15 @@ class Together:
         return found
 
 
+def told_of(together: Together) -> set[str]:
+    """The workers that a scrape is told of; whichever is asked."""
+    with suppress(httpx.TransportError):
+        text = httpx.get(f"http://127.0.0.1:{together.port}/metrics", trust_env=False).text
+        assert text.count("# TYPE everfit_ready gauge") == 1
+        return set(re.findall(r'everfit_ready{task="handmade",worker="(\d+)"} 1.0', text))
+    return set()
+
+
 @pytest.fixture
 def together(tmp_path: Path, bundles: dict[str, ModelBundle]) -> Iterator[Together]:
     one = Together(tmp_path, bundles["good"])
@@ -84,6 +94,7 @@ def test_workers_share_port_and_log_and_are_replaced(together: Together, tmp_pat
     assert len({one[14:] for one in ids}) >= 2, "ids say that two processes answered"
     wait_for(lambda: len(together.workers()) == 2 and first not in together.workers())
     wait_for(together.ready)
+    wait_for(lambda: len(told_of(together)) >= 2)
     together.process.terminate()
     assert together.process.wait(timeout=40) == 0
     logged = InferenceLog(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade").frame()["__id__"]
