@@ -57,6 +57,8 @@ RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 20.0
 ADOPT_SECONDS = 5.0
 BATCH_ROWS = 5_000
+NICENESS = 5
+"""Where the keeper shares a core with the endpoint, answers come first; the journal holds what waits."""
 
 
 class Run:
@@ -317,6 +319,7 @@ def main(handle: int) -> None:
     """Serve the endpoint at the other end of socket `handle` until it is gone."""
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)  # the endpoint decides: its end is ours
+    os.nice(NICENESS)
     talk = socket.socket(fileno=handle)
     keeper: Keeper | None = None
     for lines in _lines(talk):
