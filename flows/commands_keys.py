@@ -50,7 +50,7 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
     """
     from serving.keys import add_key
 
-    click.echo(add_key(_local().keys, name, scopes, rate=rate, task=task))
+    click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
     click.echo("this is the only time that it is shown", err=True)
 
 
@@ -64,7 +64,7 @@ def list_() -> None:
     """
     from serving.keys import read_keys
 
-    for one in (keys := read_keys(_local().keys)):
+    for one in (keys := read_keys(_local().key_file)):
         rate = "-" if one.rate is None else f"{one.rate:g}/s"
         state = "live" if one.revoked is None else f"revoked {one.revoked:%Y-%m-%d %H:%M}"
         scopes = ",".join(one.scopes)
@@ -84,7 +84,7 @@ def revoke(name: str) -> None:
     """
     from serving.keys import revoke_key
 
-    revoke_key(_local().keys, name)
+    revoke_key(_local().key_file, name)
     click.echo(f"{name}: revoked; endpoints that run refuse it within a second")
 
 

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _no_open_door(self) -> Settings:
-        if not self.is_local and self.api_key is None and not self.keys.exists():
+        if not self.is_local and self.api_key is None and not self.key_file.exists():
             raise ValueError(
                 f"EVERFIT_HOST={self.host!r} listens beyond this machine: set EVERFIT_API_KEY, make a key with "
                 "`everfit key add`, or use 127.0.0.1"
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         return self.host in LOOPBACK
 
     @property
-    def keys(self) -> Path:
+    def key_file(self) -> Path:
         """File of the API keys."""
         return self.folder / "keys.json"
 

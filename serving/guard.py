@@ -88,7 +88,7 @@ class Guard:
     def __init__(self, settings: Settings, alone: Callable[[], str | None]) -> None:
         """`alone` gives the only task that is served, if there is but one. Raises `InputError` for a file of keys that
         is not sound, and when the endpoint would be open to other machines and no key is there."""
-        self._file, self._alone = settings.keys, alone
+        self._file, self._alone = settings.key_file, alone
         key = settings.api_key
         self._own = {} if key is None else {digest_of(key.get_secret_value().encode()): Pass("", SCOPES, None, None)}
         self._seen: dict[bytes, Pass] = {}

@@ -107,7 +107,8 @@ def test_no_label_is_used_before_it_arrived(played: tuple[Path, Plan, list[str]]
     logged = place.log.frame(columns=())
     assert (logged["__label_time__"] - logged["__time__"] == pd.Timedelta(hours=1)).all()
     for entry in place.ledger.read(kinds={"remedy"}):
-        lineage = place.versions.fetch("handmade", entry.version or "").manifest.lineage
+        assert entry.version, entry
+        lineage = place.versions.fetch("handmade", entry.version).manifest.lineage
         assert lineage.known_until <= entry.at
 
 

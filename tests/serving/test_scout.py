@@ -13,10 +13,11 @@ from registry.errors import NoModelError, RegistryError
 from registry.settings import Settings
 from registry.versions import Versions
 from serving.scout import Scout
+from tests.processes import children
 
 
 def scouts() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "serving.scout" in one.cmdline()]
+    return children("serving.scout")
 
 
 @pytest.fixture(scope="module")
