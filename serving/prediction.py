@@ -29,7 +29,7 @@ from serving.context import NOTES
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.problems import problem_of
-from serving.replies import is_plain, reply_of
+from serving.replies import fields_of, reply_of
 from serving.request import Request, read_rows
 from serving.rows import MisfitError, Row
 from serving.sightings import Sighting, sightings
@@ -96,9 +96,10 @@ class Predict:
         try:
             body = await read_body(scope, receive, self._max_bytes)
             request = read_rows(body, self._slot.kinds(), max_rows=self._max_rows, max_bytes=self._max_bytes)
+            fields = fields_of(scope, self._slot.served().answers)
             key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
             answer = await self.answer(request, body, key)
-            reply, form = (answer.body, None) if is_plain(scope, request) else await reply_of(scope, request, answer)
+            reply, form = await reply_of(scope, request, answer, fields)
         except EverfitError as error:
             refusal = problem_of(error)
             self._counts.refused_images += self.is_of_an_image(error)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from starlette.types import Scope
 
 from registry.scoring import Scores
-from serving.answers import STRANGE, Columns
+from serving.answers import STRANGE, Answers, Columns
 from serving.champion import Served
 from serving.columns import JSON
 from serving.problems import Headers
@@ -30,6 +30,7 @@ from serving.rows import MisfitError, shorten
 from serving.tables import FILE, PARQUET, STREAM
 
 THREAD_ROWS = 64
+MOST_PARAMETERS = 10
 
 
 class Answered(Protocol):
@@ -47,14 +48,26 @@ class Answered(Protocol):
     def body(self) -> bytes: ...
 
 
-def is_plain(scope: Scope, request: Request) -> bool:
-    """Whether the answer as it is logged is what the client wants: the quick way for rows in JSON."""
-    return request.table is None and not scope.get("query_string")
+def fields_of(scope: Scope, answers: Answers) -> tuple[str, ...] | None:
+    """The fields that a request asks for; None for all. To be looked at before anything is predicted: what is refused
+    must not be logged. Raises `MisfitError` for fields that do not exist."""
+    if not (query := scope.get("query_string")):
+        return None
+    try:
+        given = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MOST_PARAMETERS)
+    except ValueError as error:
+        raise MisfitError(f"expected no parameter but fields: {error}") from error
+    if wrong := next((name for name in given if name != "fields"), None):
+        raise MisfitError(f"expected no parameter but fields, got {shorten(wrong)!r}", column=str(shorten(wrong)))
+    return answers.asked(",".join(given["fields"])) if given else None
 
 
-async def reply_of(scope: Scope, request: Request, answer: Answered) -> tuple[bytes, Headers | None]:
-    """The body, and its headers where it is not JSON. Raises `MisfitError` for fields that do not exist."""
-    fields = _fields(scope, answer.served)
+async def reply_of(
+    scope: Scope, request: Request, answer: Answered, fields: tuple[str, ...] | None
+) -> tuple[bytes, Headers | None]:
+    """The body, and its headers where it is not JSON."""
+    if fields is None and request.table is None:
+        return answer.body, None  # the quick way, of rows in JSON
     form = JSON if request.table is None else _form(scope, request.table.form)
     if fields is None and form == JSON:
         return answer.body, None
@@ -77,15 +90,6 @@ def _reply(
         return write(columns, answer.warnings), None
     body = _packed(columns, {**answers.model, "warnings": list(answer.warnings)}, form)
     return body, [(b"content-type", form.encode()), (b"content-length", b"%d" % len(body))]
-
-
-def _fields(scope: Scope, served: Served) -> tuple[str, ...] | None:
-    if not (query := scope.get("query_string")):
-        return None
-    given = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=10)
-    if wrong := next((name for name in given if name != "fields"), None):
-        raise MisfitError(f"expected no parameter but fields, got {shorten(wrong)!r}", column=str(shorten(wrong)))
-    return served.answers.asked(",".join(given["fields"])) if given else None
 
 
 def _form(scope: Scope, came_in: str) -> str:

@@ -161,12 +161,22 @@ def test_a_client_asks_for_the_fields_it_wants(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("query", "named"),
-    [("?fields=predicton", "did you mean 'prediction'"), ("?fields=", "got none"), ("?field=id", "but fields")],
+    [
+        ("?fields=predicton", "did you mean 'prediction'"),
+        ("?fields=", "got none"),
+        ("?field=id", "but fields"),
+        ("?" + "&".join(f"a{number}=1" for number in range(50)), "but fields"),
+    ],
 )
-def test_fields_that_do_not_exist(client: httpx.Client, query: str, named: str) -> None:
-    response = client.post(f"/predict{query}", json=ROW)
+def test_fields_that_do_not_exist(client: httpx.Client, home: Path, query: str, named: str) -> None:
+    """They are refused, and what is refused is not logged."""
+    response = client.post(f"/predict{query}", json={"rows": [ROW], "ids": ["refused"]})
     assert response.status_code == 422
     assert named in response.json()["detail"]
+    client.post("/predict", json={"rows": [ROW], "ids": ["taken"]})
+    log = InferenceLog(open_engine(f"sqlite:///{home}/everfit.db"), "handmade")
+    wait_for(lambda: "taken" in set(log.frame()["__id__"]))
+    assert "refused" not in set(log.frame()["__id__"])
 
 
 def test_rows_unlike_those_of_training_are_told(client: httpx.Client, bundles: dict[str, ModelBundle]) -> None:
