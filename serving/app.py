@@ -40,6 +40,7 @@ from serving.dialects import in_words_of
 from serving.docs import STATIC, add_docs
 from serving.guard import OPEN, Guard
 from serving.hosts import Hosts
+from serving.hot import FAULT
 from serving.metrics import CONTENT_TYPE, Exposition, Seen
 from serving.mlflow_routes import add_mlflow
 from serving.monitored import Monitored
@@ -249,7 +250,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, _error: Exception) -> Response:
-    return _response(request, problem(500, "the endpoint failed; its log has the details"))
+    return _response(request, problem(500, FAULT))
 
 
 def _response(request: Request, answer: Problem) -> Response:

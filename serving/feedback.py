@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import time
-from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
-from registry.errors import EverfitError, RowError
+from registry.errors import RowError
 from registry.target import Target
-from serving.body import GoneError, parse, read_body, send_json, send_problem
+from serving.body import parse
 from serving.champion import Slot
 from serving.context import NOTES
+from serving.hot import HotRoute, Reply
 from serving.logbook import Label, Logbook
 from serving.metrics import Counts
-from serving.problems import problem_of
 from serving.request import check_id
 from serving.rows import MisfitError, TooManyRowsError, micros, shorten
 
 
-class TakeFeedback:
+class TakeFeedback(HotRoute):
     """The route, as an ASGI application."""
 
+    name: ClassVar[str] = "/feedback"
+
     def __init__(self, slot: Slot, logbook: Logbook, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
-        self._slot, self._logbook, self._counts = slot, logbook, counts
-        self._max_bytes, self._max_rows = max_bytes, max_rows
+        super().__init__(slot, counts, max_bytes=max_bytes, max_rows=max_rows)
+        self._logbook = logbook
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        started = perf_counter()
-        try:
-            counts = await self._take(await read_body(scope, receive, self._max_bytes))
-        except EverfitError as error:
-            refusal = problem_of(error)
-            self._counts.requests["/feedback", refusal.status] += 1
-            await send_problem(receive, send, refusal)
-        except GoneError:
-            self._counts.requests["/feedback", 499] += 1
-        except Exception:
-            self._counts.requests["/feedback", 500] += 1
-            raise
-        else:
-            await send_json(send, orjson.dumps(counts))
-            self._counts.answered("/feedback", perf_counter() - started)
-            self._counts.feedback.update(counts)
-
-    async def _take(self, body: bytes) -> dict[str, int]:
+    async def reply(self, scope: Scope, body: bytes) -> Reply:
+        """What became of the labels."""
         target = self._slot.served().manifest.target
         labels = read_labels(parse(body), target, self._max_rows, now=time.time_ns() // 1000)
         if (notes := NOTES.get()) is not None:
             notes.rows = len(labels)
-        return await self._logbook.feedback(labels)
+        counts = await self._logbook.feedback(labels)
+        self._counts.feedback.update(counts)
+        return Reply(orjson.dumps(counts))
 
 
 def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> list[Label]:

@@ -21,7 +21,8 @@ from serving.infer import Infer
 from serving.invocations import Invocations
 from serving.logbook import Logbook, LogSettings
 from serving.metrics import Counts, Histogram, batch_histogram
-from serving.prediction import Predict
+from serving.predict import Predict
+from serving.prediction import Predictor
 
 _LOG = logging.getLogger("uvicorn.error")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -48,9 +49,10 @@ class Host:
         cast = self.logbook.cast if settings.shadow else None
         self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
         bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
-        self.predict = Predict(self.slot, self.logbook, self.counts, **bounds)
-        self.infer = Infer(self.slot, self.predict, self.counts, **bounds)
-        self.invocations = Invocations(self.slot, self.predict, self.counts, **bounds)
+        self._predictor = Predictor(self.slot, self.logbook, self.counts)
+        self.predict = Predict(self.slot, self._predictor, self.counts, **bounds)
+        self.infer = Infer(self.slot, self._predictor, self.counts, **bounds)
+        self.invocations = Invocations(self.slot, self._predictor, self.counts, **bounds)
         self.feedback = TakeFeedback(self.slot, self.logbook, self.counts, **bounds)
 
     async def open(self) -> None:
@@ -66,9 +68,14 @@ class Host:
         with suppress(asyncio.CancelledError):
             await self._following
         self.follower.close()
-        while self.predict.inside:
+        while self.inside:
             await asyncio.sleep(0.01)
         await self.logbook.close()
+
+    @property
+    def inside(self) -> int:
+        """How many requests are not answered yet."""
+        return sum(route.inside for route in (self.predict, self.infer, self.invocations, self.feedback))
 
     def readiness(self) -> dict[str, Any]:
         """Whether it can predict, and what ails it."""
@@ -105,9 +112,9 @@ class Host:
 
     def samples(self) -> Iterator[Sample]:
         """The counts and the state, by the names of metrics."""
-        slot, logbook, batcher = self.slot, self.logbook, self.predict.batcher
+        slot, logbook, batcher = self.slot, self.logbook, self._predictor.batcher
         yield from self.counts.samples()
-        yield Sample("everfit_requests_in_progress", self.predict.inside)
+        yield Sample("everfit_requests_in_progress", self.inside)
         yield Sample("everfit_batch_wait_seconds_total", batcher.wait_seconds)
         yield Sample("everfit_batch_graph_seconds_total", batcher.graph_seconds)
         yield Sample("everfit_ready", slot.current is not None)
@@ -122,7 +129,7 @@ class Host:
     def histograms(self) -> Iterator[Histogram]:
         """The distributions of latencies and batches."""
         yield from self.counts.histograms()
-        yield batch_histogram(self.predict.batcher.calls)
+        yield batch_histogram(self._predictor.batcher.calls)
 
 
 def _versions(slot: Slot) -> Iterator[Sample]:

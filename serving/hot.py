@@ -1,6 +1,6 @@
-"""What the hot routes of other protocols have in common: a body in, an answer out, counted, and refused in their words.
+"""What all hot routes have in common: a body in, an answer out, counted, and refused in the words of its protocol.
 
-A small body is read on the event loop, as `POST /predict` does; a large one in a thread.
+A small body is read on the event loop: handing it to a thread would cost more. A large one is read in a thread.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from serving.champion import Served, Slot
 from serving.dialects import in_words_of
 from serving.encodings import decompress, header_of
 from serving.metrics import Counts
-from serving.prediction import KEY_HEADER, Answer, Predict
-from serving.problems import Headers, problem_of
+from serving.prediction import KEY_HEADER, Answer, Predictor
+from serving.problems import Headers, problem, problem_of
 from serving.request import Request
+from serving.rows import MisfitError
 
 THREAD_BYTES = 32_768
 """From so many bytes on a body is read in a thread: about a millisecond of work."""
+
+FAULT = "the endpoint failed; its log has the details"
 
 T = TypeVar("T")
 
@@ -38,46 +41,68 @@ class Reply(NamedTuple):
 
 
 class HotRoute(ABC):
-    """A route as an ASGI application. Rows go the way of `POST /predict`: checked, answered and logged alike."""
+    """A route as an ASGI application."""
 
     name: ClassVar[str]
     """The route as the metrics call it."""
 
-    def __init__(self, slot: Slot, predict: Predict, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
-        self._slot, self._predict, self._counts = slot, predict, counts
+    def __init__(self, slot: Slot, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
+        self._slot, self._counts = slot, counts
         self._max_bytes, self._max_rows = max_bytes, max_rows
+        self.inside = 0
+        """How many requests are not answered yet."""
 
     @abstractmethod
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """The answer to a body as it was sent. Raises `EverfitError`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. A fault of ours is answered 500, and raised for the server to log."""
         started = perf_counter()
-        self._predict.inside += 1
+        self.inside += 1
         try:
             reply = await self.reply(scope, await read_body(scope, receive, self._max_bytes))
         except EverfitError as error:
+            self._counts.refused_images += self._is_of_an_image(error)
             refusal = in_words_of(scope["path"], problem_of(error))
-            self._counts.refused_images += self._predict.is_of_an_image(error)
             self._counts.requests[self.name, refusal.status] += 1
             await send_problem(receive, send, refusal)
         except GoneError:
             self._counts.requests[self.name, 499] += 1
         except Exception:
             self._counts.requests[self.name, 500] += 1
+            await send_problem(receive, send, in_words_of(scope["path"], problem(500, FAULT)))
             raise
         else:
             await send_json(send, reply.body, reply.headers)
             self._counts.answered(self.name, perf_counter() - started)
         finally:
-            self._predict.inside -= 1
+            self.inside -= 1
 
-    async def predicted(self, scope: Scope, body: bytes, request: Request, served: Served | None = None) -> Answer:
-        """The answer to rows, logged; by a version that the client named, or by the one whose turn it is."""
+    def _is_of_an_image(self, error: EverfitError) -> bool:
+        """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads
+        the log, does not see it."""
+        current = self._slot.current
+        image = None if current is None else current.image
+        return image is not None and isinstance(error, MisfitError) and error.column == image.name
+
+
+class PredictingRoute(HotRoute):
+    """A route that answers rows: checked, answered and logged alike, whatever protocol they come in."""
+
+    def __init__(self, slot: Slot, predictor: Predictor, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
+        super().__init__(slot, counts, max_bytes=max_bytes, max_rows=max_rows)
+        self._predictor = predictor
+
+    async def predicted(
+        self, scope: Scope, body: bytes, request: Request, sent: bytes | None = None, served: Served | None = None
+    ) -> Answer:
+        """The answer to rows, logged; by a version that the client named, or by the one whose turn it is. `sent` is
+        what the log keeps of them, if it is not the rows as they are here."""
         key = header_of(scope, KEY_HEADER)
-        sent = await aside(body, orjson.dumps, {"rows": request.rows})
-        return await self._predict.answer(request, sent, body if key is None else key, served)
+        if sent is None:
+            sent = await aside(body, orjson.dumps, {"rows": request.rows})
+        return await self._predictor.answer(request, sent, body if key is None else key, served)
 
     def unpacked(self, scope: Scope, body: bytes) -> bytes:
         """A body without its `Content-Encoding`. Raises `TooLargeError`, `BodyError`."""

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from registry.bundle import Manifest
 from serving.champion import Served
 from serving.encodings import header_of
-from serving.hot import HotRoute, Reply, aside
+from serving.hot import PredictingRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import UnknownTaskError
 from serving.request import Request, check_ids
@@ -36,7 +36,7 @@ class _Read(NamedTuple):
     request: Request
 
 
-class Infer(HotRoute):
+class Infer(PredictingRoute):
     """The route, as an ASGI application. `path_params` of the scope may name a version."""
 
     name: ClassVar[str] = "/v2/infer"
@@ -46,7 +46,7 @@ class Infer(HotRoute):
         version = scope.get("path_params", {}).get("version")
         served = None if version is None else self.loaded(version)
         asked, request = await aside(body, self._read, scope, body, served or self._slot.served())
-        answer = await self.predicted(scope, body, request, served)
+        answer = await self.predicted(scope, body, request, served=served)
         return await aside(body, self._write, asked, answer)
 
     def loaded(self, version: str) -> Served:

@@ -23,7 +23,7 @@ from registry.schema import Column, Schema
 from registry.scoring import Scores
 from registry.target import Target
 from serving.encodings import header_of, parse_python
-from serving.hot import HotRoute, Reply, aside
+from serving.hot import PredictingRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import BodyError, MediaTypeError
 from serving.request import Request
@@ -57,7 +57,7 @@ _MISSING = frozenset(
 """Cells that pandas, which reads training data from CSV, takes for missing."""
 
 
-class Invocations(HotRoute):
+class Invocations(PredictingRoute):
     """The route, as an ASGI application."""
 
     name: ClassVar[str] = "/invocations"

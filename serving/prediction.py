@@ -1,4 +1,4 @@
-"""`POST /predict`, the hot path: bytes in, bytes out, with nothing between them that a request does not need.
+"""Rows of a request answered and logged: the hot path, with nothing on it that a request does not need.
 
 A small request is answered in one go on the event loop: handing it to a thread would cost more than the graph does.
 A large one is read and scored in a thread, so that others are answered meanwhile; images are always decoded in one,
@@ -16,22 +16,18 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import orjson
-from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError, RowError
 from registry.scoring import Feed, Scores
 from serving.batching import Batcher
-from serving.body import GoneError, read_body, send_json, send_problem
 from serving.challenger import chosen
 from serving.champion import Served, Slot
 from serving.columns import Table, plain
 from serving.context import NOTES
 from serving.logbook import Logbook
 from serving.metrics import Counts
-from serving.problems import problem_of
-from serving.replies import fields_of, reply_of
-from serving.request import Request, read_rows
-from serving.rows import MisfitError, Row
+from serving.request import Request
+from serving.rows import Row
 from serving.sightings import Sighting, sightings
 
 THREAD_ROWS = 64
@@ -78,50 +74,13 @@ class Ids:
         return [f"{number:014x}{self._own}" for number in range(first, first + count)]
 
 
-class Predict:
-    """The route, as an ASGI application."""
+class Predictor:
+    """A task's versions at work: rows in, answers out, and into the log, for every route alike."""
 
-    def __init__(self, slot: Slot, logbook: Logbook, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
+    def __init__(self, slot: Slot, logbook: Logbook, counts: Counts) -> None:
         self._slot, self._logbook, self._counts = slot, logbook, counts
-        self._max_bytes, self._max_rows = max_bytes, max_rows
         self._ids = Ids()
         self.batcher = Batcher(THREAD_ROWS)
-        self.inside = 0
-        """How many requests are not answered yet."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        started = perf_counter()
-        self.inside += 1
-        try:
-            body = await read_body(scope, receive, self._max_bytes)
-            request = read_rows(body, self._slot.kinds(), max_rows=self._max_rows, max_bytes=self._max_bytes)
-            fields = fields_of(scope, self._slot.served().answers)
-            key = next((value for name, value in scope["headers"] if name == KEY_HEADER), body)
-            answer = await self.answer(request, body, key)
-            reply, form = await reply_of(scope, request, answer, fields)
-        except EverfitError as error:
-            refusal = problem_of(error)
-            self._counts.refused_images += self.is_of_an_image(error)
-            self._counts.requests["/predict", refusal.status] += 1
-            await send_problem(receive, send, refusal)
-        except GoneError:
-            self._counts.requests["/predict", 499] += 1
-        except Exception:
-            self._counts.requests["/predict", 500] += 1
-            raise
-        else:
-            await send_json(send, reply, form)
-            self._counts.answered("/predict", perf_counter() - started)
-        finally:
-            self.inside -= 1
-
-    def is_of_an_image(self, error: EverfitError) -> bool:
-        """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads
-        the log, does not see it."""
-        current = self._slot.current
-        image = None if current is None else current.image
-        return image is not None and isinstance(error, MisfitError) and error.column == image.name
 
     async def answer(self, request: Request, sent: bytes, key: bytes, served: Served | None = None) -> Answer:
         """The answer to rows, logged: `sent` is what the journal keeps of them, in a form of `POST /predict`; a table
@@ -150,9 +109,9 @@ class Predict:
         if len(rows) == 1:
             scored = await self._one(served, ids, rows[0])
         elif request.table is not None:
-            scored = await _apart(len(request), _table, served, ids, request.table)
+            scored = await _apart(served, _table, ids, request.table, rows=len(request))
         else:
-            scored = await _apart(THREAD_ROWS if served.image else len(rows), _many, served, ids, rows)
+            scored = await _apart(served, _many, ids, rows, rows=len(rows))
         seen = b"" if scored.seen is None else b'"seen":%b,' % orjson.dumps(scored.seen)
         self._logbook.append(
             served.version,
@@ -186,8 +145,11 @@ class Predict:
             notes.version, notes.rows = served.version, len(request)
 
 
-async def _apart(rows: int, work: Callable[..., _Scored], *args: Any) -> _Scored:
-    return work(*args) if rows < THREAD_ROWS else await asyncio.to_thread(work, *args)
+async def _apart(served: Served, work: Callable[..., _Scored], *args: Any, rows: int) -> _Scored:
+    """Work on many rows, or on images, in a thread."""
+    if rows < THREAD_ROWS and served.image is None:
+        return work(served, *args)
+    return await asyncio.to_thread(work, served, *args)
 
 
 def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:

@@ -15,7 +15,7 @@ from registry.errors import BundleError
 from serving.challenger import Cast, Understudy, chosen
 from serving.champion import Served, Slot
 from serving.metrics import Counts
-from serving.prediction import Predict
+from serving.prediction import Predictor
 from serving.request import Request
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.test_faults import log_of
@@ -70,7 +70,7 @@ def test_what_it_cannot_answer_is_the_champions(bundles: dict[str, ModelBundle])
     wider = Served.load(bundles["reverse"], "2", "handmade")
     wider.reader._columns.append(("absent", float, float))
     logbook: Any = written
-    predict = Predict(slot, logbook, Counts(), max_bytes=10_000, max_rows=10)
+    predict = Predictor(slot, logbook, Counts())
     slot.canary = wider, 1.0
     answer = asyncio.run(predict.answer(Request([dict(ROW)]), orjson.dumps(ROW), b"any"))
     assert answer.served.version == "1"
