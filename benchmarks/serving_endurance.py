@@ -29,7 +29,7 @@ import uvloop
 
 from benchmarks.serving_champion import Home, find_champion, make_home, remember, rows_of
 from benchmarks.serving_load import JSON, Load
-from benchmarks.serving_process import bind, is_keeper, running, two_cores, weigh
+from benchmarks.serving_process import bind, is_keeper, is_worker, running, two_cores, weigh
 from benchmarks.serving_rivals import EVERFIT, Bench, server_of
 from benchmarks.serving_rounds import Running
 from benchmarks.serving_swap import moving, settle
@@ -147,7 +147,7 @@ def _bodies(bench: Bench) -> Iterator[bytes]:
 
 def look(process: psutil.Process, minutes: float, tally: Tally) -> Look:
     """The state now."""
-    worker, keeper = weigh(process, lambda one: not is_keeper(one)), weigh(process, is_keeper)
+    worker, keeper = weigh(process, is_worker), weigh(process, is_keeper)
     return Look(minutes, worker.rss, keeper.rss, tally.rows, tally.failed, tally.p99())
 
 

@@ -18,7 +18,7 @@ import psutil
 from benchmarks.serving_load import Load
 
 PATIENCE_SECONDS = 90.0
-KEEPER = "serving.keeper"
+KEEPER, SCOUT = "serving.keeper", "serving.scout"
 
 
 class Cores(NamedTuple):
@@ -163,8 +163,22 @@ def cpu_seconds(process: psutil.Process) -> dict[int, float]:
 
 def is_keeper(process: psutil.Process) -> bool:
     """Whether a process is the one that moves an endpoint's journal into the store."""
+    return _runs(process, KEEPER)
+
+
+def is_scout(process: psutil.Process) -> bool:
+    """Whether a process is the one that asks the registry for an endpoint."""
+    return _runs(process, SCOUT)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether a process of an endpoint's is the one that answers."""
+    return not is_keeper(process) and not is_scout(process)
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return KEEPER in process.cmdline()
+        return module in process.cmdline()
     return False
 
 

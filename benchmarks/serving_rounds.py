@@ -22,6 +22,8 @@ from benchmarks.serving_process import (
     at_rest,
     cpu_seconds,
     is_keeper,
+    is_scout,
+    is_worker,
     lines_of,
     own_environment,
     running,
@@ -73,7 +75,7 @@ Cell = tuple[str, int, int]
 @dataclass
 class Results:
     """What was found. `limit` is the bare graph's calls a second by rows a call, one value a repeat; `worker` and
-    `keeper` are Everfit's processes apart, after the load."""
+    `keeper` and `scout` are Everfit's processes apart, after the load."""
 
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
     limit: dict[int, list[float]] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Results:
     loaded: dict[str, Weight] = field(default_factory=dict)
     worker: Weight | None = None
     keeper: Weight | None = None
+    scout: Weight | None = None
     fresh_worker: Weight | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -111,6 +114,8 @@ def measure(
         return
     with ExitStack() as stack:
         up = {name: stack.enter_context(_started(bench, name, cores, results)) for name in names}
+        if EVERFIT in up:
+            _await_registry(up[EVERFIT])
         contenders = [CONTENDERS[name] for name in names]
         if EVERFIT in up and _takes_arrow(bench, up[EVERFIT], results):
             contenders.insert(1, arrow_contender(bench.bundle))
@@ -126,6 +131,13 @@ def measure(
             _weigh_apart(up[EVERFIT], results)
 
 
+def _await_registry(everfit: Running) -> None:
+    """Wait until the registry has been asked: importing MLflow takes seconds, and the scout shares the server's core."""
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while everfit.ask("/health/ready")["registry"] == "not asked yet" and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 @contextmanager
 def _started(bench: Bench, name: str, cores: Cores, results: Results) -> Iterator[Running]:
     """A server that is up, its start-up and its first memory noted."""
@@ -136,7 +148,7 @@ def _started(bench: Bench, name: str, cores: Cores, results: Results) -> Iterato
         results.starts.setdefault(name, []).append(seconds)
         results.fresh.setdefault(name, weigh(process))
         if name == EVERFIT and results.fresh_worker is None:
-            results.fresh_worker = weigh(process, lambda one: not is_keeper(one))
+            results.fresh_worker = weigh(process, is_worker)
         yield Running(server, process)
 
 
@@ -221,5 +233,6 @@ def _measure_limit(bench: Bench, size: int, plan: Plan, cores: Cores, results: R
 
 
 def _weigh_apart(everfit: Running, results: Results) -> None:
-    results.worker = weigh(everfit.process, lambda one: not is_keeper(one))
+    results.worker = weigh(everfit.process, is_worker)
     results.keeper = weigh(everfit.process, is_keeper)
+    results.scout = weigh(everfit.process, is_scout)

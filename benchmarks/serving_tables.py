@@ -70,7 +70,12 @@ def _show_starts(results: Results) -> None:
 
 
 def _show_memory(results: Results) -> None:
-    found = {"worker, fresh": results.fresh_worker, "worker": results.worker, "keeper": results.keeper}
+    found = {
+        "worker, fresh": results.fresh_worker,
+        "worker": results.worker,
+        "keeper": results.keeper,
+        "scout": results.scout,
+    }
     told = [f"{name} {one.rss:.0f} MB rss, {one.pss:.0f} MB pss" for name, one in found.items() if one is not None]
     if told:
         print(f"\nEverfit's processes apart: {'; '.join(told)}")
