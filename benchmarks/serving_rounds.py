@@ -132,7 +132,7 @@ def measure(
 
 
 def _await_registry(everfit: Running) -> None:
-    """Wait until the registry has been asked: importing MLflow takes seconds, and the scout shares the server's core."""
+    """Wait until the registry was asked: the scout imports MLflow for seconds, on the server's core."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while everfit.ask("/health/ready")["registry"] == "not asked yet" and time.monotonic() < deadline:
         time.sleep(0.2)
