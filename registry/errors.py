@@ -84,6 +84,11 @@ class StoreError(OutsideError):
     """The inference log or the ledger cannot be reached or written."""
 
 
+def words_of(error: BaseException) -> str:
+    """What to tell of an error: the message of a deliberate one, which is written to be read; else its kind too."""
+    return str(error) if isinstance(error, EverfitError) else f"{type(error).__name__}: {error}"
+
+
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """`" (did you mean 'auto'?)"`, or an empty string when nothing known is near.
 

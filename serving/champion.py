@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from registry.bundle import Manifest, ModelBundle
-from registry.errors import BundleError, EverfitError, NoModelError, OutsideError
+from registry.errors import BundleError, NoModelError, OutsideError, words_of
 from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
 from serving.answers import Answers
@@ -237,6 +237,7 @@ class Follower:
         loaded = self._slot.loaded(version)
         served, error = await self.attempt(self._load, version, loaded)
         if served is None:
+            assert error is not None
             self._refuse(version, error)
             return
         self._refused = None
@@ -286,7 +287,7 @@ class Follower:
         return served
 
     def _tell(self, error: BaseException | None) -> None:
-        text = None if error is None or isinstance(error, NoModelError) else _words(error)
+        text = None if error is None or isinstance(error, NoModelError) else words_of(error)
         if text is not None and self._slot.registry_error is None:
             self._report(logging.WARNING, f"task {self._slot.task!r}: the registry cannot be asked: {text}")
         self._slot.registry_error = text
@@ -295,20 +296,16 @@ class Follower:
     def _due(self, version: str) -> bool:
         return self._refused is None or self._refused[0] != version or time.monotonic() >= self._refused[1]
 
-    def _refuse(self, version: str, error: BaseException | None) -> None:
+    def _refuse(self, version: str, error: BaseException) -> None:
         known = self._refused is not None and self._refused[0] == version
         wait = min(2 * self._refused[2], LONGEST_BACKOFF) if known and self._refused else FIRST_BACKOFF
         if isinstance(error, OutsideError):
             wait = self._seconds  # the version may be sound: the registry failed while it was fetched
         self._refused = (version, time.monotonic() + wait, wait)
         self._slot.refusals += 1
-        self._slot.last_error = f"version {version} is the champion but cannot be served: {_words(error)}"
+        self._slot.last_error = f"version {version} is the champion but cannot be served: {words_of(error)}"
         if not known:
             self._report(logging.WARNING, f"task {self._slot.task!r}: {self._slot.last_error}")
-
-
-def _words(error: BaseException | None) -> str:
-    return str(error) if isinstance(error, EverfitError) else f"{type(error).__name__}: {error}"
 
 
 def _record(version: str, manifest: Manifest) -> bytes:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from registry.decisions import Severity
-from registry.errors import EverfitError
+from registry.errors import words_of
 from serving.catalogue import Sample
 
 if TYPE_CHECKING:
@@ -130,10 +130,8 @@ class Monitored:
         for task, found in known.items():
             try:
                 self._read(task, found)
-            except EverfitError as error:
-                self._fail(task, found, str(error))
             except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too
-                self._fail(task, found, f"{type(error).__name__}: {error}")
+                self._fail(task, found, words_of(error))
 
     def _read(self, task: str, found: Findings) -> None:
         from registry.database import open_engine  # here, not at the start: SQLAlchemy takes a while to import

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
@@ -20,32 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from starlette.types import Scope
 
-from registry.scoring import Scores
 from serving.answers import STRANGE, Answers, Columns
-from serving.champion import Served
 from serving.columns import JSON
+from serving.prediction import THREAD_ROWS, Answer
 from serving.problems import Headers
 from serving.request import Request
 from serving.rows import MisfitError, shorten
 from serving.tables import FILE, PARQUET, STREAM
 
-THREAD_ROWS = 64
 MOST_PARAMETERS = 10
-
-
-class Answered(Protocol):
-    """What was answered: see `prediction.Answer`."""
-
-    @property
-    def served(self) -> Served: ...
-    @property
-    def ids(self) -> list[str]: ...
-    @property
-    def scores(self) -> Scores: ...
-    @property
-    def warnings(self) -> Sequence[str]: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 def fields_of(scope: Scope, answers: Answers) -> tuple[str, ...] | None:
@@ -63,7 +45,7 @@ def fields_of(scope: Scope, answers: Answers) -> tuple[str, ...] | None:
 
 
 async def reply_of(
-    scope: Scope, request: Request, answer: Answered, fields: tuple[str, ...] | None
+    scope: Scope, request: Request, answer: Answer, fields: tuple[str, ...] | None
 ) -> tuple[bytes, Headers | None]:
     """The body, and its headers where it is not JSON."""
     if fields is None and request.table is None:
@@ -76,9 +58,7 @@ async def reply_of(
     return await asyncio.to_thread(_reply, request, answer, fields, form)
 
 
-def _reply(
-    request: Request, answer: Answered, fields: tuple[str, ...] | None, form: str
-) -> tuple[bytes, Headers | None]:
+def _reply(request: Request, answer: Answer, fields: tuple[str, ...] | None, form: str) -> tuple[bytes, Headers | None]:
     answers = answer.served.answers
     columns = answers.columns(answer.ids, answer.scores)
     if fields is not None:
@@ -99,7 +79,7 @@ def _form(scope: Scope, came_in: str) -> str:
     return next((name for name in names if name in (JSON, STREAM, FILE, PARQUET)), came_in)
 
 
-def _strange(request: Request, answer: Answered) -> Any:
+def _strange(request: Request, answer: Answer) -> Any:
     reader = answer.served.reader
     feed = reader.many(request.rows) if request.table is None else reader.table(request.table)
     return answer.served.novelty.of(feed, answer.scores)
