@@ -95,6 +95,21 @@ def serve(app: FastAPI, settings: Settings | None = None) -> Iterator[httpx.Clie
         assert not thread.is_alive()
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a module's endpoint."""
+    return tmp_path_factory.mktemp("home")
+
+
+@contextmanager
+def endpoint_of(bundle: ModelBundle, home: Path, **changes: object) -> Iterator[httpx.Client]:
+    """An endpoint whose champion, version 1, is this bundle."""
+    versions = FakeVersions(v1=bundle)
+    versions.champion = "1"
+    with endpoint(home, versions, **changes) as one:
+        yield one
+
+
 @contextmanager
 def endpoint(home: Path, versions: FakeVersions, *, ready: bool = True, **changes: object) -> Iterator[httpx.Client]:
     """An endpoint of the task `handmade`, ready unless told otherwise."""

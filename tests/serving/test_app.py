@@ -22,21 +22,14 @@ from registry.scoring import Scorer
 from registry.settings import Settings
 from serving.app import create_app
 from tests.handmade import make_frame
-from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
+from tests.serving.conftest import ROW, FakeVersions, endpoint, endpoint_of, wait_for
 
 MAX_BYTES = 200_000
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def client(home: Path, bundles: dict[str, ModelBundle]) -> Iterator[httpx.Client]:
-    versions = FakeVersions(v1=bundles["good"])
-    versions.champion = "1"
-    with endpoint(home, versions, max_body_bytes=MAX_BYTES, max_rows=500) as one:
+    with endpoint_of(bundles["good"], home, max_body_bytes=MAX_BYTES, max_rows=500) as one:
         yield one
 
 

@@ -19,21 +19,14 @@ from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
 from tests.handmade import make_frame
-from tests.serving.conftest import ROW, FakeVersions, endpoint
+from tests.serving.conftest import ROW, FakeVersions, endpoint, endpoint_of
 
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def client(home: Path, bundles: dict[str, ModelBundle]) -> Iterator[httpx.Client]:
-    versions = FakeVersions(v1=bundles["good"])
-    versions.champion = "1"
-    with endpoint(home, versions, max_body_bytes=200_000, max_rows=500) as one:
+    with endpoint_of(bundles["good"], home, max_body_bytes=200_000, max_rows=500) as one:
         yield one
 
 

@@ -21,21 +21,14 @@ from registry.inference_log import InferenceLog
 from registry.scoring import Scorer
 from serving.tables import FILE, PARQUET, STREAM
 from tests.handmade import make_frame
-from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
+from tests.serving.conftest import ROW, endpoint_of, wait_for
 
 MAX_BYTES, MAX_ROWS = 200_000, 500
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def client(home: Path, bundles: dict[str, ModelBundle]) -> Iterator[httpx.Client]:
-    versions = FakeVersions(v1=bundles["good"])
-    versions.champion = "1"
-    with endpoint(home, versions, max_body_bytes=MAX_BYTES, max_rows=MAX_ROWS) as one:
+    with endpoint_of(bundles["good"], home, max_body_bytes=MAX_BYTES, max_rows=MAX_ROWS) as one:
         yield one
 
 

@@ -20,7 +20,7 @@ from registry.database import open_engine
 from registry.inference_log import InferenceLog
 from registry.scoring import Scorer
 from tests.handmade import make_frame
-from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
+from tests.serving.conftest import ROW, endpoint_of, wait_for
 from tests.serving.test_tensors import binary, strings
 
 MAX_BYTES = 400_000
@@ -30,15 +30,8 @@ OUTPUTS = ("id", "prediction", "probabilities", "set", "uncertainty", "disagreem
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def client(home: Path, bundles: dict[str, ModelBundle]) -> Iterator[httpx.Client]:
-    versions = FakeVersions(v1=bundles["good"])
-    versions.champion = "1"
-    with endpoint(home, versions, max_body_bytes=MAX_BYTES, max_rows=5000) as one:
+    with endpoint_of(bundles["good"], home, max_body_bytes=MAX_BYTES, max_rows=5000) as one:
         yield one
 
 
