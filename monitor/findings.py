@@ -18,6 +18,7 @@ from scipy.special import stdtr
 
 from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
+from registry.decisions import DISTANCE
 
 FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * math.pi, "rescaled": 1.0}
 """Shares and the growth, as Cohen's h, from which the data count as broken: 0.8 is large (Cohen 1988), from 0 to 15 %;
@@ -29,9 +30,6 @@ USUALLY_THERE = 0.2
 
 SHIFTS = {"missing": 0.2, "duplicates": 0.5, "unseen": 0.5, "out_of_range": 0.5, "novel_labels": 0.2, "coverage": 0.2}
 """Shares and the change, as Cohen's h, from which the inputs or outputs count as moved: 0.2 small, 0.5 medium."""
-
-DISTANCE = 0.1
-"""Distance between two distributions, on a scale from 0 to 1, from which they count as moved."""
 
 DISTANCES = ("shift", "domain_shift", "output_shift", "prediction_shift", "uncertainty_shift", "label_shift")
 

@@ -8,6 +8,9 @@ from typing import Literal, TypeAlias
 
 from registry.schema import Frozen
 
+DISTANCE = 0.1
+"""Distance between two distributions, on a scale from 0 to 1, from which measurements count as moved."""
+
 
 class Remedy(StrEnum):
     """The ladder of remedies, cheapest first."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
-from registry.decisions import Severity
+from registry.decisions import DISTANCE, Severity
 from registry.errors import words_of
 from serving.catalogue import Sample
 
@@ -32,9 +32,9 @@ WINDOWS = 24
 MOST_COLUMNS = 100
 """Columns that are shown each; of more the furthest."""
 
-MOVED, SURE = 0.1, 0.01
-"""Distance from which a column counts as shifted, as in `monitor/findings.py`, and the p-value up to which it does.
-What monitoring names needs evidence over windows beside it."""
+SURE = 0.01
+"""The p-value up to which a column that moved counts as shifted. What monitoring names needs evidence over windows
+beside it."""
 
 _SEVERITIES: tuple[str, ...] = get_args(Severity)
 _LOG = logging.getLogger("uvicorn.error")
@@ -175,7 +175,7 @@ def _volume(details: Mapping[str, Any], by_name: Mapping[str, list[dict[str, Any
 
 def _shift(by_name: Mapping[str, list[dict[str, Any]]]) -> Iterator[Sample]:
     found = [one for one in by_name.get("shift", ()) if one.get("value") is not None]
-    moved = [one for one in found if one["value"] >= MOVED and one.get("p_value", 1.0) < SURE]
+    moved = [one for one in found if one["value"] >= DISTANCE and one.get("p_value", 1.0) < SURE]
     yield Sample("everfit_window_columns", len(found))
     yield Sample("everfit_window_shifted_columns", len(moved))
     for one in sorted(found, key=lambda one: -one["value"])[:MOST_COLUMNS]:
