@@ -184,7 +184,7 @@ class Follower:
         of so many bytes is loaded, and raises `BundleError` when there is none."""
         self._slot, self._source, self._memory = slot, source, memory
         self._seconds, self._report, self._room = seconds, report, room
-        self._woken = asyncio.Event()
+        self._woken, self._looking = asyncio.Event(), asyncio.Lock()
         self.beside: list[Callable[[Any], Awaitable[None]]] = []
         """Looks at the same registry that come after each look at the champion."""
         self._refused: tuple[str, float, float] | None = None  # version, when to try again, backoff
@@ -215,10 +215,11 @@ class Follower:
         self._woken.set()
 
     async def look(self) -> None:
-        """One look at the champion, and what else is looked for."""
-        await self._look_at_champion()
-        for look in self.beside:
-            await look(self._source)
+        """One look at the champion, and what else is looked for; one after another, so that nothing loads twice."""
+        async with self._looking:
+            await self._look_at_champion()
+            for look in self.beside:
+                await look(self._source)
 
     async def _look_at_champion(self) -> None:
         """If the champion is another version, load, test and swap."""
@@ -282,7 +283,9 @@ class Follower:
 
     def _recall(self) -> Served:
         last = orjson.loads(self._memory.read_bytes())
-        served = Served.load(ModelBundle.load(Path(last["folder"])), last["version"], self._slot.task)
+        bundle = ModelBundle.load(Path(last["folder"]))
+        self._room(bundle.model.stat().st_size)
+        served = Served.load(bundle, last["version"], self._slot.task)
         served.scorer.radius = last.get("radius")
         return served
 

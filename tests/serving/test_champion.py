@@ -55,6 +55,20 @@ def test_a_champion_is_fetched_once_and_remembered(tmp_path: Path, bundles: dict
     assert again.slot.served().version == "1"
 
 
+def test_two_looks_at_once_load_once(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """A task that is loaded looks by itself while whoever loads it looks too."""
+    versions = FakeVersions(v1=bundles["good"])
+    versions.champion = "1"
+    watch = Watch(tmp_path, versions)
+
+    async def both() -> None:
+        await asyncio.gather(watch.follower.look(), watch.follower.look())
+
+    asyncio.run(both())
+    assert versions.fetched == ["1"]
+    assert (watch.slot.swaps, watch.slot.previous) == (0, None)
+
+
 def test_another_radius_is_taken_over_and_remembered(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
     """Without loading anything again; and a new version begins with its own."""
     versions, rows = FakeVersions(v1=bundles["good"], v2=bundles["reverse"]), make_frame(200)
