@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.following import Proof, arrived, following
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
@@ -17,7 +19,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, InputError, StateError
+from registry.errors import BusyError, DataError, InputError, StateError
 from registry.task import Research, Search, TaskSpec
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from retrain.renewal import Request
 
-TRAINS = (Remedy.RECALIBRATE, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
+TRAINS = (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
 """The remedies that make a challenger, cheapest first."""
 
 FORMER = 3
@@ -54,6 +56,7 @@ def make(
     else:
         version = publish_once(place, f"{intent.id}-{remedy.value}", bundle)
         challenge(place, version)
+        details |= {"follows": _follows(intent, bundle)}
         details |= {"trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
         show_bundle(place, bundle, version)
     intents.write(
@@ -77,19 +80,42 @@ def challenge(place: Workplace, version: str) -> None:
 def _found(
     place: Workplace, intent: Intent, remedy: Remedy, champion: ModelBundle, history: pd.DataFrame
 ) -> ModelBundle:
-    """The remedy's bundle; one that a killed flow had finished is taken as it is."""
-    folder = place.study / intent.id / remedy.value
-    if (found := finished(folder / "bundle")) is not None:
-        return found
+    """The remedy's bundle; one that a killed flow had finished is taken as it is. Where the champion follows, its
+    rivals follow too, and are judged as it is."""
+    follows, folder = intent.details.get("anchor") is not None, place.study / intent.id / remedy.value
+    if follows and remedy is Remedy.FOLLOW:
+        raise StateError("the champion follows already")
     with reported(f"{place.task.name}-{remedy.value.replace('_', '-')}") as report:
-        job = _Job(place, intent.details["champion"], champion, history, folder, report)
-        ways: Mapping[Remedy, Callable[[], ModelBundle]] = {
-            Remedy.RECALIBRATE: job.recalibrate,
-            Remedy.FINE_TUNE: job.fine_tune,
-            Remedy.RESEARCH: job.research,
-            Remedy.SEARCH: job.search,
-        }
-        return ways[remedy]()
+        job = _Job(place, intent, champion, history, folder, report)
+        made = finished(folder / "bundle") or _made(job, remedy)
+        return job.follow(made) if follows or remedy is Remedy.FOLLOW else made
+
+
+def _made(job: _Job, remedy: Remedy) -> ModelBundle:
+    """What a remedy makes of the rows that are not the gate's; `follow` begins with the champion itself."""
+    ways: Mapping[Remedy, Callable[[], ModelBundle]] = {
+        Remedy.FOLLOW: lambda: job.champion,
+        Remedy.RECALIBRATE: job.recalibrate,
+        Remedy.FINE_TUNE: job.fine_tune,
+        Remedy.RESEARCH: job.research,
+        Remedy.SEARCH: job.search,
+    }
+    return ways[remedy]()
+
+
+def _follows(intent: Intent, bundle: ModelBundle) -> dict[str, str | None] | None:
+    """What a version that is to follow is compared with (None: itself, as it is), and the moment that its rows begin
+    after; None for one that stays as it is."""
+    from retrain.following import BEGUN
+
+    begun = bundle.candidates.get("heritage", {}).get(BEGUN)
+    anchor = None if "anchor" in intent.details else intent.details["champion"]
+    return None if begun is None else {"anchor": anchor, "begun": begun}
+
+
+def proof_of(place: Workplace, intent: Intent, remedy: Remedy) -> Proof | None:
+    """What a remedy's procedure has answered, where it is a procedure that is judged."""
+    return Proof.load(place.study / intent.id / remedy.value)
 
 
 def former_champions(place: Workplace, champion: str) -> list[str]:
@@ -101,10 +127,10 @@ def former_champions(place: Workplace, champion: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A remedy to be carried out on the champion (`version`) with the rows of `history`, into `folder`."""
+    """A remedy to be carried out on the champion with the rows of `history`, into `folder`."""
 
     place: Workplace
-    version: str
+    intent: Intent
     champion: ModelBundle
     history: pd.DataFrame
     folder: Path
@@ -113,6 +139,30 @@ class _Job:
     @property
     def task(self) -> TaskSpec:
         return same_columns(self.place.task, self.champion.manifest.data_schema)
+
+    @property
+    def version(self) -> str:
+        """The champion's number; where it follows, its anchor's, which has learnt from none of the gate's rows."""
+        found: str = self.intent.details.get("anchor") or self.intent.details["champion"]
+        return found
+
+    def follow(self, first: ModelBundle) -> ModelBundle:
+        """The newest of the models that follow a first one; with the proof, against what was served where the champion
+        follows too."""
+        from retrain.following import follow
+
+        home, begun = self.folder / "chain", first.manifest.lineage.known_until
+        if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
+            return found
+        if begun is None:
+            raise StateError("without times nobody can tell which labels are new")
+        rows = arrived(self.place, first.manifest.data_schema, begun, self.intent.at)
+        shutil.rmtree(home, ignore_errors=True)
+        chain = follow(replace(self._request(), bundle=first, frame=rows.rows, out=home), rows.lessons())
+        if not len(chain.answered):
+            raise DataError("nothing that it has answered has its label: nothing is proven yet")
+        rows.proof(chain, following(self.place), self.champion).save(self.folder)
+        return chain.bundle
 
     def recalibrate(self) -> ModelBundle:
         from retrain.recalibration import recalibrate

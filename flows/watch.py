@@ -14,6 +14,7 @@ from prefect.events import emit_event
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.coverage import keep_coverage
+from flows.following import keep_following
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
@@ -47,8 +48,9 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     alert(place, moment)
     if repair:
         keep_coverage(place, moment)
-    if repair and not rolled_back(bake(place, moment)) and not promoted(look_again(place, moment)):
-        announce(place, wished(place))
+        look = keep_following(place, moment) or bake(place, moment)
+        if not rolled_back(look) and not promoted(look_again(place, moment)):
+            announce(place, wished(place))
     return summary(report)
 
 

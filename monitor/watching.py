@@ -203,7 +203,11 @@ def _acts(entries: Sequence[Entry]) -> list[Act]:
     was rolled back has come to nothing."""
     undone = {entry.details.get("previous") for entry in entries if entry.kind == "rollback"}
     made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
-    kinds = {entry.version: entry.details.get("remedy") for entry in entries if entry.kind == "remedy"}
+    kinds = {
+        entry.version: Remedy.FOLLOW if entry.details.get("follows") else entry.details.get("remedy")
+        for entry in entries
+        if entry.kind == "remedy"
+    }
     acts = []
     for entry in entries:
         act = Act(kind=_ACTS[entry.kind], at=entry.at)
