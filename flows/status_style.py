@@ -12,7 +12,8 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1120px; padding: 24px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-header { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 24px; margin-bottom: 18px; }
+header { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 24px;
+  margin-bottom: 18px; }
 h1 { font-size: 26px; margin: 0; letter-spacing: -.01em; }
 h1 a { color: inherit; text-decoration: none; }
 h1 span { color: var(--soft); font-weight: 400; }
