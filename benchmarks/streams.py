@@ -34,9 +34,9 @@ from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from flows.backtest import first_champion, place_of, prepare, progress_of, run
 from flows.workplace import Workplace
 from monitor.measurements import WindowRecord
-from registry.policies import FalseAlarms, PerformancePolicy
+from registry.policies import FalseAlarms, Gate, PerformancePolicy
 from registry.scoring import Scorer
-from registry.task import FileSource, Gate, Monitor, Research, RowWindows, Search, Splits, TaskSpec
+from registry.task import FileSource, Monitor, Research, RowWindows, Search, Splits, TaskSpec
 
 MOMENT = "moment"
 START = np.datetime64("2024-01-01T00:00:00", "us")

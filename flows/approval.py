@@ -17,6 +17,7 @@ from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 
 from flows.publishing import alias_of
+from flows.rollout import ASKED, roll_out
 from flows.services import prefect_api
 from flows.stages import in_run, say
 from flows.workplace import Workplace
@@ -24,7 +25,7 @@ from registry.errors import StateError
 from registry.ledger import Entry
 
 KIND = "approval"
-ASKED, APPROVED, REFUSED = "asked", "approved", "refused"
+APPROVED, REFUSED = "approved", "refused"
 
 PATIENCE_SECONDS = 14 * 86_400
 """How long a flow run waits in Prefect's UI. The question itself does not end."""
@@ -65,12 +66,8 @@ def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
     if not promote:
         place.versions.unset(name, "challenger")
         return _write(place, REFUSED, version, (by,), at, **asked.details)
-    place.versions.promote(name, version)
-    told = _write(place, APPROVED, version, (by,), at, **asked.details)
-    details = {"previous": asked.details["champion"]}
-    done = Entry(task=name, kind="promotion", at=at, version=version, outcome="promoted")
-    place.ledger.write(done.model_copy(update={"reasons": (by, *asked.reasons), "details": details}))
-    return told
+    roll_out(place, version, asked.details["champion"], (by, *asked.reasons), at)
+    return _write(place, APPROVED, version, (by,), at, **asked.details)
 
 
 def await_answer(place: Workplace, at: datetime) -> None:

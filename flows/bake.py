@@ -83,29 +83,44 @@ def _look(place: Workplace, promoted: Entry, as_of: datetime) -> Entry | None:
     return entry
 
 
-def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: datetime) -> Entry | None:
+def compared(
+    place: Workplace, version: str, former: str, since: datetime, as_of: datetime, *, error: float, least: float
+) -> tuple[Verdict, int] | None:
+    """A version against the one before on the labelled rows after `since`, as known at `as_of`, judged with this error
+    probability, and how many rows there were. None for fewer than `least` that have the columns of both."""
     from retrain.gate import judge
 
-    began, name = time.monotonic(), place.task.name
-    version, former = str(promoted.version), str(promoted.details["previous"])
     new, old = fetch(place, version), fetch(place, former)
-    unlogged = set(old.manifest.data_schema.names) - set(new.manifest.data_schema.names)
-    if unlogged:  # the endpoint logs what the champion reads
-        say(f"bake time of version {version}: version {former} reads {', '.join(sorted(unlogged))}, which it does not")
-        return None
-    start = max(filter(None, (promoted.at, known_until(new, old)))) + timedelta(microseconds=1)
-    counted = place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
-    before = int(looks[-1].details["rows"]) if looks else 0
-    if counted < max(GROWTH * before, place.task.gate.min_rows):
+    start = max(filter(None, (since, known_until(new, old)))) + timedelta(microseconds=1)
+    if place.log.counts(start=start, end=as_of, labels_by=as_of).labelled < least:
         return None
     rows = labelled_rows(place, (new, old), start, as_of)
-    if len(rows) < max(GROWTH * before, place.task.gate.min_rows):
+    if len(rows) < least:
         why = why_none(place.task, read_by((new, old)))
-        say(f"bake time of version {version}: {len(rows):,} logged rows have all columns{why}")
+        say(f"version {version} beside version {former}: {len(rows):,} logged rows have all columns{why}")
         return None
-    task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
-    verdict = judge(task, old, new, rows)
-    worse = verdict.checks[0].name == "gain" and (verdict.checks[0].high or 0.0) < 0
+    return judge(with_error(place.task, error), old, new, rows), len(rows)
+
+
+def is_worse(verdict: Verdict) -> bool:
+    """Whether the challenger is surely worse."""
+    return verdict.checks[0].name == "gain" and (verdict.checks[0].high or 0.0) < 0
+
+
+def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: datetime) -> Entry | None:
+    began, name = time.monotonic(), place.task.name
+    version, former = str(promoted.version), str(promoted.details["previous"])
+    read = [set(fetch(place, one).manifest.data_schema.names) for one in (former, version)]
+    if unlogged := read[0] - read[1]:  # the endpoint logs what the champion reads
+        say(f"bake time of version {version}: version {former} reads {', '.join(sorted(unlogged))}, which it does not")
+        return None
+    least = max(GROWTH * int(looks[-1].details["rows"]) if looks else 0, place.task.gate.min_rows)
+    error = (1 - place.task.gate.confidence) / LOOKS
+    found = compared(place, version, former, promoted.at, as_of, error=error, least=least)
+    if found is None:
+        return None
+    verdict, rows = found
+    worse = is_worse(verdict)
     reasons = (f"the new champion against version {former}: {verdict.checks[0].detail}",)
     say(f"bake time of version {version}: {'worse' if worse else 'not shown to be worse'}: {reasons[0]}")
     return place.ledger.write(
@@ -116,7 +131,7 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
             version=version,
             outcome=ROLLBACK if worse else Outcome.HOLD.value,
             reasons=reasons,
-            details={"verdict": _plain(verdict), "rows": len(rows), "former": former},
+            details={"verdict": _plain(verdict), "rows": rows, "former": former},
             seconds=time.monotonic() - began,
         )
     )

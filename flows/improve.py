@@ -22,11 +22,13 @@ from prefect import flow
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
-from flows.approval import ASKED, ask, await_answer
+from flows.approval import ask, await_answer
 from flows.following import following
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
 from flows.remedies import TRAINS, challenge, make, proof_of
+from flows.rollout import KIND as CANARY
+from flows.rollout import ends_as, roll_out
 from flows.rows import forget, kept, known_rows, unseen_rows, why_none
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
@@ -51,9 +53,10 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
 
     `remedies` are tried in this order until one is promoted: `recalibrate`, `fine_tune`, `research`, `search`, with
     commas between them. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`; the outcome is promote,
-    hold or reject, `asked` when a person is to promote, or `refused` when it cannot be done (too few labels, say).
-    An improvement that was broken off is completed first, and is then the answer. Raises `BusyError` while the task is
-    searched or improved elsewhere, `NoModelError` without a champion, `OutsideError` when registry or store fail.
+    hold or reject, `asked` when a person is to promote, `canary` when it answers a share first, or `refused` when it
+    cannot be done (too few labels, say). An improvement that was broken off is completed first, and is then the answer.
+    Raises `BusyError` while the task is searched or improved elsewhere, `NoModelError` without a champion,
+    `OutsideError` when registry or store fail.
     """
     place = enter(task)
     with one_at_a_time(place):
@@ -175,8 +178,7 @@ def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str,
     version, verdict = _chosen(judged)
     if verdict.outcome is Outcome.HOLD:
         challenge(place, version)
-    asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
-    return ASKED if asked else verdict.outcome.value, version, verdict.reasons, _costs(intents, intent, remedies)
+    return ends_as(place, verdict.outcome), version, verdict.reasons, _costs(intents, intent, remedies)
 
 
 def _chosen(judged: Sequence[tuple[str, Verdict]]) -> tuple[str, Verdict]:
@@ -284,21 +286,13 @@ def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdic
     """Promote the challenger, let it stand, or let it go. Each may be done twice with the same end."""
     name, champion = place.task.name, intent.details["champion"]
     if verdict.outcome is Outcome.PROMOTE:
-        if intents.stage(intent, "promotion") is not None:
+        if intents.stage(intent, "promotion") or intents.stage(intent, CANARY):
             return  # all was done; whatever the aliases say now is somebody's later wish
         _require_unchanged(place, intents, intent, version)
         if place.task.mode != "auto":
             ask(place, version, champion, verdict.reasons, intent.at)
             return
-        place.versions.promote(name, version)
-        intents.write_once(
-            intent,
-            "promotion",
-            version=version,
-            outcome="promoted",
-            reasons=verdict.reasons,
-            details={"previous": champion},
-        )
+        roll_out(place, version, champion, verdict.reasons, intent.at, intent=intent.id)
     elif verdict.outcome is Outcome.REJECT and place.versions.get(name, "challenger") == version:
         place.versions.unset(name, "challenger")
 

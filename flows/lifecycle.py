@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
+from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import keep_following
 from flows.improve import improve
@@ -31,10 +32,11 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     report = observe(place, moment)
     alert(place, moment)
     keep_coverage(place, moment)
-    look = keep_following(place, moment) or bake(place, moment)
-    look = look if rolled_back(look) else look_again(place, moment)
+    look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
+    ended = rolled_back(look) or promoted(look) or is_out(look)
+    look = look if ended else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
-    if promoted(look) or rolled_back(look):
+    if ended or promoted(look):
         return found
     if (wish := wished(place)) is not None:
         found["improvement"] = perform(improve, task, as_of=wish.as_of, reason=wish.reason, remedies=wish.remedies)

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.approval import ASKED, ask, pending
+from flows.approval import ask, pending
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
+from flows.rollout import canary_out, ends_as, roll_out
 from flows.rows import from_log, whole, why_none
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -67,7 +68,7 @@ def held_challenger(place: Workplace) -> Entry | None:
     """
     if place.task.time is None or place.task.policy.kind == "never" or place.task.mode == "observe":
         return None
-    if pending(place) is not None:
+    if pending(place) is not None or canary_out(place) is not None:
         return None
     ends = place.ledger.read(kinds={"improvement"}, last=1)
     if not ends or ends[-1].outcome != Outcome.HOLD.value:
@@ -105,14 +106,13 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         verdict = judge(with_error(place.task, (1 - place.task.gate.confidence) / LOOKS), *models, fresh)
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
-    asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
     return place.ledger.write(
         Entry(
             task=place.task.name,
             kind=KIND,
             at=as_of,
             version=version,
-            outcome=ASKED if asked else verdict.outcome.value,
+            outcome=ends_as(place, verdict.outcome),
             reasons=verdict.reasons,
             details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former},
             seconds=time.monotonic() - began,
@@ -176,15 +176,4 @@ def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: d
     if place.task.mode != "auto":
         ask(place, version, former, verdict.reasons, as_of)
         return
-    place.versions.promote(name, version)
-    place.ledger.write(
-        Entry(
-            task=name,
-            kind="promotion",
-            at=as_of,
-            version=version,
-            outcome="promoted",
-            reasons=verdict.reasons,
-            details={"previous": former},
-        )
-    )
+    roll_out(place, version, former, verdict.reasons, as_of)

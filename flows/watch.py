@@ -13,6 +13,7 @@ from prefect.events import emit_event
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
+from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import keep_following
 from flows.publishing import alias_of, fetch
@@ -38,8 +39,8 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
     With `repair`, a new champion that is worse than the former one is rolled back, and a challenger that was held is
-    looked at again, and promoted if it is shown to be better by now; when
-    a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
+    looked at again, and promoted if it is shown to be better by now; a canary whose windows are over is promoted or let
+    go; when a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
     `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
     place = enter(task)
@@ -48,8 +49,8 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     alert(place, moment)
     if repair:
         keep_coverage(place, moment)
-        look = keep_following(place, moment) or bake(place, moment)
-        if not rolled_back(look) and not promoted(look_again(place, moment)):
+        look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
+        if not (rolled_back(look) or promoted(look) or is_out(look) or promoted(look_again(place, moment))):
             announce(place, wished(place))
     return summary(report)
 

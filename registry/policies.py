@@ -1,4 +1,5 @@
-"""When to act: the policies that a task's YAML can hold, and the false-alarm budget they are paid from."""
+"""When to act, and what a new model must show: the policies and the gate that a task's YAML can hold, and the
+false-alarm budget that alarms are paid from."""
 
 from __future__ import annotations
 
@@ -119,3 +120,24 @@ class DriftPolicy(Frozen):
 PolicySpec: TypeAlias = Annotated[
     PerformancePolicy | NeverPolicy | PeriodicPolicy | DriftPolicy, Field(discriminator="kind")
 ]
+
+
+class Canary(Frozen):
+    """A challenger that the gate would promote answers a share of the live requests first."""
+
+    share: float = Field(0.1, gt=0, le=0.5, description="share of the requests, by the key that routes them")
+    windows: int = Field(2, ge=1, description="windows that pass before it is promoted, or let go if it is worse")
+
+
+class Gate(Frozen):
+    """What a challenger must show on fresh rows before it is promoted."""
+
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="one-sided confidence of the paired comparison")
+    min_gain: float = Field(0.0, ge=0, description="gain in the metric that must be exceeded with that confidence")
+    min_rows: int = Field(200, ge=30)
+    segment_tolerance: float = Field(0.05, ge=0, description="how much worse the worst segment may become")
+    calibration_tolerance: float = Field(0.03, ge=0, description="how much ECE may grow")
+    coverage_tolerance: float = Field(0.05, ge=0, description="how far coverage may fall below what is promised")
+    latency_ratio: float = Field(3.0, gt=0, description="how many times slower a single row may become")
+    bake: int = Field(4, ge=0, description="windows in which a new champion that is worse is rolled back; 0: none")
+    canary: Canary | None = Field(None, description="the share that a proven challenger answers before it is promoted")

@@ -23,7 +23,7 @@ from pydantic import (
 from registry.choices import Preference
 from registry.durations import Duration
 from registry.errors import TaskError, did_you_mean
-from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.policies import DriftPolicy, Gate, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.schema import ColumnKind, Frozen
 
 _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
@@ -181,19 +181,6 @@ class Alerts(Frozen):
     resolve_after: int = Field(2, ge=1, le=50, description="quiet windows in a row that end an alert")
     reopen_within: Duration = Field(timedelta(days=7), description="how soon a new one continues the one that ended")
     remind: Duration | None = Field(timedelta(days=7), description="reminders while an alert goes on; none: none")
-
-
-class Gate(Frozen):
-    """What a challenger must show on fresh rows before it is promoted."""
-
-    confidence: float = Field(0.9, gt=0.5, lt=1, description="one-sided confidence of the paired comparison")
-    min_gain: float = Field(0.0, ge=0, description="gain in the metric that must be exceeded with that confidence")
-    min_rows: int = Field(200, ge=30)
-    segment_tolerance: float = Field(0.05, ge=0, description="how much worse the worst segment may become")
-    calibration_tolerance: float = Field(0.03, ge=0, description="how much ECE may grow")
-    coverage_tolerance: float = Field(0.05, ge=0, description="how far coverage may fall below what is promised")
-    latency_ratio: float = Field(3.0, gt=0, description="how many times slower a single row may become")
-    bake: int = Field(4, ge=0, description="windows in which a new champion that is worse is rolled back; 0: none")
 
 
 class LogColumns(Frozen):

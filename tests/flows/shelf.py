@@ -23,6 +23,7 @@ class Shelf:
     bundles: list[ModelBundle]
     aliases: dict[str, str] = field(default_factory=lambda: {"champion": "1"})
     radii: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
     def publish(self, bundle: ModelBundle) -> str:
         self.bundles.append(bundle)
@@ -36,6 +37,12 @@ class Shelf:
 
     def set_radius(self, task: str, version: str, radius: float) -> None:
         self.radii[version] = radius
+
+    def canary(self, task: str, version: str) -> float:
+        return self.shares.get(version, 0.0)
+
+    def set_canary(self, task: str, version: str, share: float) -> None:
+        self.shares[version] = share
 
     def get(self, task: str, alias: str) -> str | None:
         return self.aliases.get(alias)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flows.approval import ASKED, KIND, ask, pending
+from flows.approval import KIND, ask, pending
 from flows.bake import in_the_oven
 from flows.cli import main
 from flows.improve import act
 from flows.intents import Intents
+from flows.rollout import ASKED
 from flows.second_look import held_challenger, look_again
 from flows.wishes import wished
 from flows.workplace import Workplace, register_task

@@ -1,0 +1,79 @@
+"""The end of a canary: a proven challenger that has answered its share for so many windows is promoted, or let go.
+
+Champion and canary are compared on all labelled rows since it began, whichever of them answered. It is let go where it
+is surely worse, and promoted otherwise, labels or none: the gate has shown already what there was to show. Its bake
+time comes after that. Whoever comes after a kill completes what was begun.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from flows.bake import compared, is_worse
+from flows.publishing import alias_of
+from flows.rollout import KIND, PROMOTED, WITHDRAWN, canary_out, promote, write
+from flows.stages import say, stage
+from flows.workplace import Workplace
+from registry.decisions import Outcome
+from registry.errors import BusyError
+from registry.ledger import Entry
+from registry.locks import exclusive
+
+
+def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
+    """End the roll-out of a canary whose windows have passed.
+
+    None when there is none. Otherwise what `improve` answers; the outcome is promote, reject for a canary that was let
+    go, or hold while it goes on.
+    """
+    try:
+        with exclusive(place.lock, f"the canary of task {place.task.name}"):
+            begun = canary_out(place)
+            return None if begun is None else _looked_at(place, begun, as_of)
+    except BusyError as error:
+        say(f"no look at the canary now: {error}")
+        return None
+
+
+def is_out(look: dict[str, Any] | None) -> bool:
+    """Whether a canary goes on answering."""
+    return look is not None and look["outcome"] == Outcome.HOLD.value
+
+
+@stage
+def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any]:
+    began, version, former = time.monotonic(), str(begun.version), str(begun.details["previous"])
+    cut_short = alias_of(place, "champion") == version
+    windows = place.ledger.read(kinds={"window"}, since=begun.id or 0)
+    passed = len({one.details["window"]["index"] for one in windows})
+    if passed < begun.details["windows"] and not cut_short:
+        said = f"version {version} answers a share since {begun.at}: {passed} of {begun.details['windows']} windows"
+        return _answer(Outcome.HOLD, version, former, said)
+    error, least = 1 - place.task.gate.confidence, place.task.gate.min_rows
+    found = None if cut_short else compared(place, version, former, begun.at, as_of, error=error, least=least)
+    verdict, rows = found or (None, 0)
+    reason = verdict.checks[0].detail if verdict else "not enough labelled rows to compare them again"
+    reason = f"canary against version {former}: {reason}"
+    worse = verdict is not None and is_worse(verdict)
+    if worse:
+        place.versions.unset(place.task.name, "challenger")
+    else:
+        promote(place, version, (reason, *begun.reasons), as_of, {"previous": former})
+    place.versions.set_canary(place.task.name, version, 0)
+    details, seconds = {"previous": former, "rows": rows}, time.monotonic() - began
+    outcome = WITHDRAWN if worse else PROMOTED
+    write(place, KIND, outcome, version, (reason,), as_of, details, seconds)
+    say(f"version {version}, a canary, is {outcome}: {reason}")
+    return _answer(Outcome.REJECT if worse else Outcome.PROMOTE, version, former, reason, seconds)
+
+
+def _answer(outcome: Outcome, version: str, champion: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
+    return {
+        "outcome": outcome.value,
+        "version": version,
+        "champion": champion,
+        "reasons": [reason],
+        "seconds": seconds,
+    }
