@@ -34,6 +34,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     look = keep_following(place, moment) or bake(place, moment)
     look = look if rolled_back(look) else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
+    if promoted(look):
+        keep_following(place, moment)
     if promoted(look) or rolled_back(look):
         return found
     if (wish := wished(place)) is not None:

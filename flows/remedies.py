@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.following import Proof, arrived, following
+from flows.following import Proof, following, retrace
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
@@ -19,7 +18,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, DataError, InputError, StateError
+from registry.errors import BusyError, InputError, StateError
 from registry.task import Research, Search, TaskSpec
 
 if TYPE_CHECKING:
@@ -149,20 +148,12 @@ class _Job:
     def follow(self, first: ModelBundle) -> ModelBundle:
         """The newest of the models that follow a first one; with the proof, against what was served where the champion
         follows too."""
-        from retrain.following import follow
-
-        home, begun = self.folder / "chain", first.manifest.lineage.known_until
+        home = self.folder / "chain"
         if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
             return found
-        if begun is None:
-            raise StateError("without times nobody can tell which labels are new")
-        rows = arrived(self.place, first.manifest.data_schema, begun, self.intent.at)
-        shutil.rmtree(home, ignore_errors=True)
-        chain = follow(replace(self._request(), bundle=first, frame=rows.rows, out=home), rows.lessons())
-        if not len(chain.answered):
-            raise DataError("nothing that it has answered has its label: nothing is proven yet")
+        chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
         rows.proof(chain, following(self.place), self.champion).save(self.folder)
-        return chain.bundle
+        return chain.seal()
 
     def recalibrate(self) -> ModelBundle:
         from retrain.recalibration import recalibrate

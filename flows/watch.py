@@ -49,7 +49,9 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     if repair:
         keep_coverage(place, moment)
         look = keep_following(place, moment) or bake(place, moment)
-        if not rolled_back(look) and not promoted(look_again(place, moment)):
+        if not rolled_back(look) and promoted(look_again(place, moment)):
+            keep_following(place, moment)
+        elif not rolled_back(look):
             announce(place, wished(place))
     return summary(report)
 
