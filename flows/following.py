@@ -96,11 +96,14 @@ class Arrived:
 
         return window_side(self.logged.iloc[rows].reset_index(drop=True), None, bundle.manifest)
 
-    def proof(self, chain: Followed, now: Following | None, champion: ModelBundle) -> Proof:
-        """What a chain has answered, beside what was served where the champion follows itself."""
-        mine = np.ones(len(self.logged), dtype=bool)
+    def proof(self, chain: Followed, champion: ModelBundle, after: datetime, now: Following | None = None) -> Proof:
+        """What a chain has answered of the rows later than `after`, beside what was served where the champion follows
+        itself. Raises `DataError` when nothing is."""
+        mine = (self.logged["__time__"] > after).to_numpy()
         if now is not None:
-            mine = self.logged["__version__"].isin(now.versions).to_numpy()
+            mine = mine & self.logged["__version__"].isin(now.versions).to_numpy()
+        if not mine[chain.answered].any():
+            raise DataError(f"nothing that it has answered since {after} has its label: nothing is proven yet")
         places = chain.answered[mine[chain.answered]]
         old = None if now is None else self.served(champion, places).scores
         rows = self.rows.iloc[places].reset_index(drop=True)
@@ -130,22 +133,20 @@ def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime,
     rows = arrived(place, first.manifest.data_schema, begun, as_of)
     task = same_columns(place.task, first.manifest.data_schema)
     asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
-    chain = follow(asked, rows.lessons())
-    if not len(chain.answered):
-        raise DataError("nothing that it has answered has its label: nothing is proven yet")
-    return chain, rows
+    return follow(asked, rows.lessons()), rows
 
 
-def answered(place: Workplace, champion: ModelBundle, version: str, as_of: datetime) -> tuple[pd.DataFrame, Scores]:
-    """The rows that the models following a champion until now would have answered before their labels came, and how."""
+def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
+    """What the models following a champion until now would have answered to the rows later than `after`."""
     chain, rows = retrace(place, champion, version, as_of, place.study / "following")
-    return rows.rows.iloc[chain.answered].reset_index(drop=True), chain.answers
+    return rows.proof(chain, champion, after)
 
 
-def is_procedure(place: Workplace, version: str) -> bool:
-    """Whether a version was made to follow a champion that does not."""
+def judged_after(place: Workplace, version: str) -> datetime | None:
+    """Of a version made to follow a champion that does not: the moment after which its procedure was judged."""
     made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == version]
-    return bool(made) and bool((made[-1].details.get("follows") or {}).get("anchor"))
+    told = made[-1].details.get("follows") if made else None
+    return datetime.fromisoformat(told["judged"]) if told and told["anchor"] else None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ def make(
     else:
         version = publish_once(place, f"{intent.id}-{remedy.value}", bundle)
         challenge(place, version)
-        details |= {"follows": _follows(intent, bundle)}
+        details |= {"follows": _follows(place, intent, bundle, history)}
         details |= {"trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
         show_bundle(place, bundle, version)
     intents.write(
@@ -102,14 +103,18 @@ def _made(job: _Job, remedy: Remedy) -> ModelBundle:
     return ways[remedy]()
 
 
-def _follows(intent: Intent, bundle: ModelBundle) -> dict[str, str | None] | None:
-    """What a version that is to follow is compared with (None: itself, as it is), and the moment that its rows begin
-    after; None for one that stays as it is."""
+def _follows(
+    place: Workplace, intent: Intent, bundle: ModelBundle, history: pd.DataFrame
+) -> dict[str, str | None] | None:
+    """What a version that is to follow is compared with (None: itself, as it is), and the moments that its rows, and
+    those it was judged on, begin after; None for one that stays as it is."""
     from retrain.following import BEGUN
 
     begun = bundle.candidates.get("heritage", {}).get(BEGUN)
     anchor = None if "anchor" in intent.details else intent.details["champion"]
-    return None if begun is None else {"anchor": anchor, "begun": begun}
+    if begun is None:
+        return None
+    return {"anchor": anchor, "begun": begun, "judged": history[place.task.time].max().isoformat()}
 
 
 def proof_of(place: Workplace, intent: Intent, remedy: Remedy) -> Proof | None:
@@ -145,6 +150,14 @@ class _Job:
         found: str = self.intent.details.get("anchor") or self.intent.details["champion"]
         return found
 
+    @property
+    def known(self) -> datetime:
+        """The newest moment that is not the gate's."""
+        if self.task.time is None:
+            raise StateError("without times nobody can tell which labels are new")
+        moment: datetime = self.history[self.task.time].max().to_pydatetime()
+        return moment
+
     def follow(self, first: ModelBundle) -> ModelBundle:
         """The newest of the models that follow a first one; with the proof, against what was served where the champion
         follows too."""
@@ -152,7 +165,7 @@ class _Job:
         if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
             return found
         chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
-        rows.proof(chain, following(self.place), self.champion).save(self.folder)
+        rows.proof(chain, self.champion, self.known, following(self.place)).save(self.folder)
         return chain.seal()
 
     def recalibrate(self) -> ModelBundle:

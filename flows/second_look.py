@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.approval import ASKED, ask, pending
-from flows.following import answered, is_procedure
+from flows.following import judged_after, proof_again
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import from_log, whole, why_none
@@ -96,18 +96,17 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
     else:
-        models, procedure = (fetch(place, former), fetch(place, version)), is_procedure(place, version)
-        known = known_until(*models[: 1 if procedure else 2])
+        models, after = (fetch(place, former), fetch(place, version)), judged_after(place, version)
+        known = after or known_until(*models)
         if not _grown(place, held, place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled):
             return None
-        fresh, said = (
-            answered(place, models[0], former, as_of) if procedure else (fresh_rows(place, *models, as_of), None)
-        )
+        proof = None if after is None else proof_again(place, models[0], former, after, as_of)
+        fresh = fresh_rows(place, *models, as_of) if proof is None else proof.rows
         if not _grown(place, held, rows := len(fresh)):
             say(f"no second look: {rows:,} logged rows have all columns{why_none(place.task, read_by(models))}")
             return None
         task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
-        verdict = judge(task, *models, fresh, said=(None, said))
+        verdict = judge(task, *models, fresh, said=(None, proof.new if proof else None))
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
     asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"
