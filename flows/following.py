@@ -13,7 +13,6 @@ after a kill completes it. Somebody who promotes or rolls back by hand ends the 
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import ROLLBACK
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, InputError, StateError
+from registry.errors import BusyError, DataError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.schema import Schema
@@ -97,11 +96,14 @@ class Arrived:
 
         return window_side(self.logged.iloc[rows].reset_index(drop=True), None, bundle.manifest)
 
-    def proof(self, chain: Followed, now: Following | None, champion: ModelBundle) -> Proof:
-        """What a chain has answered, beside what was served where the champion follows itself."""
-        mine = np.ones(len(self.logged), dtype=bool)
+    def proof(self, chain: Followed, champion: ModelBundle, after: datetime, now: Following | None = None) -> Proof:
+        """What a chain has answered of the rows later than `after`, beside what was served where the champion follows
+        itself. Raises `DataError` when nothing is."""
+        mine = (self.logged["__time__"] > after).to_numpy()
         if now is not None:
-            mine = self.logged["__version__"].isin(now.versions).to_numpy()
+            mine = mine & self.logged["__version__"].isin(now.versions).to_numpy()
+        if not mine[chain.answered].any():
+            raise DataError(f"nothing that it has answered since {after} has its label: nothing is proven yet")
         places = chain.answered[mine[chain.answered]]
         old = None if now is None else self.served(champion, places).scores
         rows = self.rows.iloc[places].reset_index(drop=True)
@@ -121,6 +123,32 @@ def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) 
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
 
 
+def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path) -> tuple[Followed, Arrived]:
+    """The chain of models that would have followed a first one until now. Raises `DataError` for too few rows."""
+    from retrain.following import follow
+    from retrain.renewal import Request
+
+    if (begun := first.manifest.lineage.known_until) is None:
+        raise StateError("without times nobody can tell which labels are new")
+    rows = arrived(place, first.manifest.data_schema, begun, as_of)
+    task = same_columns(place.task, first.manifest.data_schema)
+    asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
+    return follow(asked, rows.lessons()), rows
+
+
+def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
+    """What the models following a champion until now would have answered to the rows later than `after`."""
+    chain, rows = retrace(place, champion, version, as_of, place.study / "following")
+    return rows.proof(chain, champion, after)
+
+
+def judged_after(place: Workplace, version: str) -> datetime | None:
+    """Of a version made to follow a champion that does not: the moment after which its procedure was judged."""
+    made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == version]
+    told = made[-1].details.get("follows") if made else None
+    return datetime.fromisoformat(told["judged"]) if told and told["anchor"] else None
+
+
 @dataclass(frozen=True)
 class Proof:
     """Rows in time order, and what the champion (None: it can be asked still) and the challenger's procedure have
@@ -132,6 +160,7 @@ class Proof:
 
     def save(self, folder: Path) -> None:
         """Write it down; complete once the last file is there."""
+        folder.mkdir(parents=True, exist_ok=True)
         sides = {"old": self.old, "new": self.new}
         for name, frame in {"rows": self.rows, **{k: pd.DataFrame(v.columns()) for k, v in sides.items() if v}}.items():
             frame.to_parquet(folder / f"{name}.partial", index=False)
@@ -197,7 +226,7 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
     if not stops:
-        bundle = _step(place, now, newest, found, own, as_of)
+        bundle = _step(place, now, newest, found, own)
         version = place.versions.publish(bundle, metrics=figures_of(bundle))
     details = {"anchor": now.anchor, "before": now.newest, "rows": len(own), **costs(cpu_seconds() - cpu)}
     details |= {} if gain is None else {"gain": gain.value, "low": gain.low, "high": gain.high}
@@ -252,7 +281,6 @@ def _step(
     newest: ModelBundle,
     found: Arrived,
     own: npt.NDArray[np.int64],
-    as_of: datetime,
 ) -> ModelBundle:
     """The next model."""
     from retrain.calibration import Calibration
@@ -261,20 +289,13 @@ def _step(
     from retrain.renewal import Request
 
     manifest, out = newest.manifest, place.study / "following"
-    shutil.rmtree(out, ignore_errors=True)
-    asked = Request(
-        task=same_columns(place.task, manifest.data_schema),
-        bundle=newest,
-        version=now.newest,
-        frame=found.rows,
-        out=out,
-        seed=place.task.search.seed,
-    )
+    task = same_columns(place.task, manifest.data_schema)
+    asked = Request(task, newest, now.newest, found.rows, out, seed=task.search.seed)
     calibration = Calibration(
         temperature=manifest.temperature, radius=_radius(place, newest, found, own), scale=read_scale(newest)
     )
-    step = lessons(found.windows, found.arrived, [np.datetime64(as_of, "us")])
-    return follow(asked, step, calibration=calibration).bundle
+    since = [end for end in found.ends if end > np.datetime64(now.known, "us")]  # a pass may have been missed
+    return follow(asked, lessons(found.windows, found.arrived, since), calibration=calibration).seal(pictures=False)
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

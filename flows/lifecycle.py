@@ -36,6 +36,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     ended = rolled_back(look) or promoted(look) or is_out(look)
     look = look if ended else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
+    if promoted(look):
+        keep_following(place, moment)
     if ended or promoted(look):
         return found
     if (wish := wished(place)) is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.following import Proof, arrived, following
+from flows.following import Proof, following, retrace
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
@@ -19,7 +19,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, DataError, InputError, StateError
+from registry.errors import BusyError, InputError, StateError
 from registry.task import Research, Search, TaskSpec
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def make(
     else:
         version = publish_once(place, f"{intent.id}-{remedy.value}", bundle)
         challenge(place, version)
-        details |= {"follows": _follows(intent, bundle)}
+        details |= {"follows": _follows(place, intent, bundle, history)}
         details |= {"trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
         show_bundle(place, bundle, version)
     intents.write(
@@ -103,14 +103,18 @@ def _made(job: _Job, remedy: Remedy) -> ModelBundle:
     return ways[remedy]()
 
 
-def _follows(intent: Intent, bundle: ModelBundle) -> dict[str, str | None] | None:
-    """What a version that is to follow is compared with (None: itself, as it is), and the moment that its rows begin
-    after; None for one that stays as it is."""
+def _follows(
+    place: Workplace, intent: Intent, bundle: ModelBundle, history: pd.DataFrame
+) -> dict[str, str | None] | None:
+    """What a version that is to follow is compared with (None: itself, as it is), and the moments that its rows, and
+    those it was judged on, begin after; None for one that stays as it is."""
     from retrain.following import BEGUN
 
     begun = bundle.candidates.get("heritage", {}).get(BEGUN)
     anchor = None if "anchor" in intent.details else intent.details["champion"]
-    return None if begun is None else {"anchor": anchor, "begun": begun}
+    if begun is None:
+        return None
+    return {"anchor": anchor, "begun": begun, "judged": history[place.task.time].max().isoformat()}
 
 
 def proof_of(place: Workplace, intent: Intent, remedy: Remedy) -> Proof | None:
@@ -146,23 +150,23 @@ class _Job:
         found: str = self.intent.details.get("anchor") or self.intent.details["champion"]
         return found
 
+    @property
+    def known(self) -> datetime:
+        """The newest moment that is not the gate's."""
+        if self.task.time is None:
+            raise StateError("without times nobody can tell which labels are new")
+        moment: datetime = self.history[self.task.time].max().to_pydatetime()
+        return moment
+
     def follow(self, first: ModelBundle) -> ModelBundle:
         """The newest of the models that follow a first one; with the proof, against what was served where the champion
         follows too."""
-        from retrain.following import follow
-
-        home, begun = self.folder / "chain", first.manifest.lineage.known_until
+        home = self.folder / "chain"
         if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
             return found
-        if begun is None:
-            raise StateError("without times nobody can tell which labels are new")
-        rows = arrived(self.place, first.manifest.data_schema, begun, self.intent.at)
-        shutil.rmtree(home, ignore_errors=True)
-        chain = follow(replace(self._request(), bundle=first, frame=rows.rows, out=home), rows.lessons())
-        if not len(chain.answered):
-            raise DataError("nothing that it has answered has its label: nothing is proven yet")
-        rows.proof(chain, following(self.place), self.champion).save(self.folder)
-        return chain.bundle
+        chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
+        rows.proof(chain, self.champion, self.known, following(self.place)).save(self.folder)
+        return chain.seal()
 
     def recalibrate(self) -> ModelBundle:
         from retrain.recalibration import recalibrate

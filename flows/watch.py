@@ -50,7 +50,12 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     if repair:
         keep_coverage(place, moment)
         look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
-        if not (rolled_back(look) or promoted(look) or is_out(look) or promoted(look_again(place, moment))):
+        if not (ended := rolled_back(look) or promoted(look) or is_out(look)):
+            look = look_again(place, moment)
+        if promoted(look):
+            keep_following(place, moment)
+        elif not ended:
+            announce(place, wished(place))
             announce(place, wished(place))
     return summary(report)
 

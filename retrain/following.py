@@ -10,6 +10,7 @@ brings reference rows as new as its training.
 from __future__ import annotations
 
 import copy
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,15 +64,6 @@ class Lesson:
     answer: Places
 
 
-@dataclass(frozen=True)
-class Followed:
-    """The newest model of a chain, and what its models answered (positions, and as many scores)."""
-
-    bundle: ModelBundle
-    answered: Places
-    answers: Scores
-
-
 def held(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
     """Which rows (n,) are never learnt from: the same at every step, whatever other rows are there."""
     micros = times.astype("datetime64[us]").astype(np.int64).astype(np.uint64)
@@ -101,24 +93,38 @@ def _lesson(windows: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], place:
 
 
 def follow(asked: Request, steps: Sequence[Lesson], *, calibration: Calibration | None = None) -> Followed:
-    """Take all steps from the champion on, and seal the last model. `asked.frame` holds labelled rows in time order,
-    none of which the champion has seen; `steps` are positions in it. Without a `calibration` it is learnt from what
-    the models answered.
+    """Take all steps from the champion on. `asked.frame` holds labelled rows in time order, none of which the champion
+    has seen; `steps` are positions in it. Without a `calibration` it is learnt from what the models answered.
 
     Raises `DataError` when the task has no times, the rows are too few, or no network of the champion can be read.
     """
     with one_thread():
         chain = Chain(asked)
-        answers = []
+        outputs = []
         for step in steps:
             chain.learn(step.learn)
-            answers.append(chain.outputs(step.answer))
-        outputs = np.concatenate(answers, axis=1)
-        answered = np.concatenate([step.answer for step in steps])
-        before = calibration or chain.inherited()
-        scores = before.scores(outputs, chain.weights, chain.material.target)
-        learnt = calibration or chain.calibrated(outputs, answered)
-        return Followed(chain.seal(learnt, np.unique(np.concatenate([step.learn for step in steps]))), answered, scores)
+            outputs.append(chain.outputs(step.answer))
+        said, answered = np.concatenate(outputs, axis=1), np.concatenate([step.answer for step in steps])
+        answers = (calibration or chain.inherited()).scores(said, chain.weights, chain.material.target)
+        learnt = np.unique(np.concatenate([step.learn for step in steps]))
+        return Followed(chain, learnt, answered, answers, calibration or chain.calibrated(said, answered))
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A chain after its steps: positions of the rows it has learnt, and of those that its models answered, with what
+    they answered; and the calibration of the newest model."""
+
+    chain: Chain
+    learnt: Places
+    answered: Places
+    answers: Scores
+    calibration: Calibration
+
+    def seal(self, *, pictures: bool = True) -> ModelBundle:
+        """The newest model as a bundle, in `Request.out`."""
+        with one_thread():
+            return self.chain.seal(self.calibration, self.learnt, pictures=pictures)
 
 
 class Chain:
@@ -183,7 +189,7 @@ class Chain:
         task, scale = self.asked.task, self.material.scale
         return Calibration.fit(outputs[:, known], self.weights, labels[known], coverage=task.coverage, scale=scale)
 
-    def seal(self, calibration: Calibration, learnt: Places) -> ModelBundle:
+    def seal(self, calibration: Calibration, learnt: Places, *, pictures: bool) -> ModelBundle:
         """The models of now as a bundle; the rows that were held out are its test part."""
         asked, nothing = self.asked, np.empty(0, dtype=np.int64)
         begun = asked.bundle.manifest.lineage.known_until
@@ -200,7 +206,9 @@ class Chain:
             heritage={FOLLOWED: asked.version, BEGUN: None if begun is None else begun.isoformat()},
             study=asked.bundle.candidates.get("study", []),
             parent=asked.bundle.manifest,
+            pictures=pictures,
         )
+        shutil.rmtree(asked.out, ignore_errors=True)
         return seal(material, self.members, calibration, asked.out, finish)
 
     def _known(self, among: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
