@@ -5,13 +5,15 @@ Only rows that the champion itself answered count; those of another version belo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric
@@ -49,17 +51,30 @@ def null_of(view: View, metric: Metric, rows: int) -> tuple[float, float]:
     """Standard error and skew, towards the bad side, of a metric on `rows` rows while nothing has changed, from the
     labelled reference rows; NaN where these are too few, or it is undefined. What a window has that is longer than the
     stretches of the reference, its own blocks tell."""
-    pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
-    if rows < 2 or len(pulls) < BLOCKS * LEAST_IN_BLOCK:
+    known = view.once(f"law of {metric.name}", lambda: _law(view, metric))
+    if rows < 2 or known is None:
         return float("nan"), float("nan")
-    effect = design_effect(pulls[:, None], rows, stride=view.stride, lasting=False)
-    return float(pulls.std(ddof=1) * np.sqrt(effect / rows)), _skew(pulls if metric.gain(0, 1) > 0 else -pulls, rows)
+    effect = known.dependence.effect(rows, stride=view.stride, lasting=False)
+    return known.spread * math.sqrt(effect / rows), known.skew / math.sqrt(rows)
 
 
-def _skew(badness: Array, rows: int) -> float:
-    """Skew of the mean of so many independent values that are distributed as these."""
-    spread = float(badness.std())
-    return float(((badness - badness.mean()) ** 3).mean() / spread**3 / np.sqrt(rows)) if spread > 0 else float("nan")
+@dataclass(frozen=True)
+class _Law:
+    """How a metric's influences are distributed: standard deviation, skew towards the bad side (NaN where they do not
+    vary), dependence in time."""
+
+    spread: float
+    skew: float
+    dependence: Dependence
+
+
+def _law(view: View, metric: Metric) -> _Law | None:
+    pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
+    if len(pulls) < BLOCKS * LEAST_IN_BLOCK:
+        return None
+    centred, spread = (pulls - pulls.mean()) * metric.gain(0, 1), float(pulls.std())
+    skew = float((centred * centred * centred).mean()) / spread**3 if spread > 0 else math.nan
+    return _Law(float(pulls.std(ddof=1)), skew, Dependence(pulls[:, None]))
 
 
 class Performance(Measure):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.comparison import SURE
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.significance import means_differ, share_below, wilson
 from monitor.views import Measure, Side, View
@@ -97,7 +97,8 @@ class Coverage(Measure):
             return [Measurement(name=self.name, reference=promised, note="no labels yet")]
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
-        effect = design_effect(known[:, None], rows, stride=view.stride)
+        dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
+        effect = dependence.effect(rows, stride=view.stride)
         p_value = share_below(round(hits / effect), max(1, round(rows / effect)), min(promised, _kept(known, effect)))
         return [
             Measurement(

@@ -147,7 +147,7 @@ def repeats(columns: list[Values]) -> int:
     for one in columns:
         mixed = (mixed ^ one.digest()) * _MIX
         mixed ^= mixed >> np.uint64(29)
-    return len(mixed) - len(np.unique(mixed))
+    return len(mixed) - len(pd.unique(mixed))
 
 
 def spaced(count: int, most: int) -> Codes:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from monitor.comparison import worst_segments
+from monitor.conditions import Condition, cuts, in_words, read
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
-from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words, read
+from monitor.slices import LEAST_LABELS, FoundSlices
 from registry.bundle import ModelBundle
 from registry.policies import PerformancePolicy
 from registry.task import Problem

@@ -1,0 +1,60 @@
+"""Between which borders numbers lie, by a table: a window has as many numbers to place as rows times columns.
+
+The way from the first border to the last is cut into equal cells, and a number's cell is one multiplication. All
+borders of earlier cells are below it, all of later ones are not; with those of its own cell it is compared. Rounding
+cannot change that: subtraction, multiplication and truncation keep the order of numbers, and borders find their cells
+as numbers do. So the places are those of a bisection, at a quarter of its time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.metrics import Array
+
+CELLS = 2048
+MOST_SHARING = 4
+"""Borders that may share a cell: where more do, as in a heavy tail, bisection is no slower."""
+
+Places = npt.NDArray[np.int64]
+
+
+class Borders:
+    """Increasing borders (b,).
+
+    >>> Borders(np.array([0.0, 1.0, 5.0])).places(np.array([-1.0, 0.0, 0.5, 1.0, 9.0])).tolist()
+    [0, 0, 1, 1, 3]
+    """
+
+    def __init__(self, borders: Array) -> None:
+        self._borders = borders
+        reach = float(borders[-1] - borders[0]) if len(borders) > 1 else 0.0
+        self._scale = CELLS / reach if reach > 0 else np.inf
+        self._rounds: list[Array] = []
+        if not np.isfinite(self._scale) or not np.isfinite(reach):
+            return
+        cells = self._cells(borders)
+        sharing = np.bincount(cells, minlength=CELLS + 1)
+        if sharing.max() > MOST_SHARING:
+            return
+        self._before = (sharing.cumsum() - sharing).astype(np.int64)
+        rank = np.arange(len(borders)) - self._before[cells]
+        self._rounds = [np.full(CELLS + 1, np.inf) for _ in range(int(sharing.max()))]
+        for border, cell, place in zip(borders, cells, rank, strict=True):
+            self._rounds[place][cell] = border
+
+    def places(self, numbers: Array) -> Places:
+        """How many borders are below each of (n,) numbers, none of which is NaN."""
+        if not self._rounds:
+            return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
+        cells = self._cells(numbers)
+        out = self._before.take(cells)
+        for borders in self._rounds:
+            out += numbers > borders.take(cells)
+        return out
+
+    def _cells(self, numbers: Array) -> Places:
+        scaled = numbers - self._borders[0]
+        scaled *= self._scale
+        return np.clip(scaled, 0, CELLS, out=scaled).astype(np.int64)
