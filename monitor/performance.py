@@ -29,12 +29,16 @@ def task_metric(view: View) -> Metric:
     return next(metric for metric in METRICS if metric.name == view.manifest.task.metric)
 
 
-def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_]) -> tuple[float, float, int]:
-    """Value, standard error and number of labels of those of the champion's rows (m,); NaN where undefined."""
-    chosen = side.labelled & rows
-    if (n := int(chosen.sum())) < 2:
+def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_] | None = None) -> tuple[float, float, int]:
+    """Value, standard error and number of labels of those of the champion's rows (m,), by default of all; NaN where
+    undefined."""
+    if rows is None:
+        labels, scores = side.known[0], side.known[1].scores
+    else:
+        chosen = side.labelled & rows
+        labels, scores = side.labels[chosen], side.scores.scores[chosen]
+    if (n := len(labels)) < 2:
         return float("nan"), float("nan"), n
-    labels, scores = side.labels[chosen], side.scores.take(chosen).scores
     return metric.value(labels, scores), metric.standard_error(labels, scores), n
 
 
@@ -43,7 +47,8 @@ def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.i
     it is undefined."""
     side = view.reference
     rows = np.flatnonzero(side.labelled)
-    pulls = metric.influence(side.labels[rows], side.scores.take(rows).scores) if len(rows) > 1 else np.empty(0)
+    labels, scores = side.known
+    pulls = metric.influence(labels, scores.scores) if len(rows) > 1 else np.empty(0)
     return (pulls, rows) if len(pulls) and np.isfinite(pulls).all() else (np.empty(0), rows[:0])
 
 
@@ -85,7 +90,7 @@ class Performance(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         metric, known = task_metric(view), view.manifest.reference
-        value, error, n = realised(metric, view.window, np.ones(len(view.window.labels), dtype=bool))
+        value, error, n = realised(metric, view.window)
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
         null_error, skew = null_of(view, metric, n)
         return [

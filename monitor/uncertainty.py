@@ -117,7 +117,7 @@ def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
 
 def covered(side: Side) -> npt.NDArray[np.bool_]:
     """Which of the labels lie inside their set or interval: one flag a labelled row."""
-    labels, scores = side.labels[side.labelled], side.scores.take(side.labelled)
+    labels, scores = side.known
     if scores.sets is not None:
         return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)], dtype=np.bool_)
     low, high = np.asarray(scores.interval, dtype=np.float64).T

@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -187,9 +188,18 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
     return _strings(values, column.name)
 
 
+def conform_coded(values: pd.Series[Any], column: CategoricalColumn) -> tuple[npt.NDArray[np.int64], pd.Index]:
+    """What `conform_column` makes of a categorical column, as `coded` has it."""
+    return _coded(values, column.name, MAX_CATEGORY_LENGTH)
+
+
 def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
+    return decoded(*_coded(values, name, longest)).set_axis(values.index).rename(values.name)
+
+
+def _coded(values: pd.Series[Any], name: str, longest: int) -> tuple[npt.NDArray[np.int64], pd.Index]:
     try:
-        return as_strings(values, longest)
+        return coded(values, longest)
     except TypeError as error:
         row, value = _first_bad(values, hash)
         raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
@@ -197,11 +207,22 @@ def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENG
 
 def as_strings(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
     """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
+    return decoded(*coded(values, longest)).set_axis(values.index).rename(values.name)
+
+
+def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> tuple[npt.NDArray[np.int64], pd.Index]:
+    """The same as places (n,) among the strings that are there, -1 where missing, and these strings."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     codes, known = pd.factorize(values)
-    strings = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
-    return pd.Series(strings[codes], index=values.index, name=values.name, dtype=object)  # -1, missing, is the last
+    texts = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
+    places, names = pd.factorize(texts)  # 1 and "1" are one; the last, of what is missing, is at -1
+    return places.astype(np.int64)[codes], pd.Index(names, dtype=object)
+
+
+def decoded(codes: npt.NDArray[np.int64], names: pd.Index) -> pd.Series[Any]:
+    """The strings (n,) of such places, None where missing."""
+    return pd.Series(np.append(names.to_numpy(dtype=object), None)[codes], dtype=object)
 
 
 def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str | None:
