@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.values import Codes, Names, Values
+from monitor.values import Codes, Names, Numbers, Values
 from registry.metrics import Array
 from registry.schema import Column, Schema
 
@@ -22,8 +22,6 @@ TRUTHS = {0.0: "false", 1.0: "true"}
 
 Rows = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
-Read = tuple[npt.NDArray[Any], Rows]
-"""A column's numbers or names (n,), and where there are any."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,20 @@ class Condition:
         """The other side of the same cut."""
         return Condition(self.column, _OPPOSITE[self.sign], self.value)
 
-    def holds(self, inputs: Mapping[str, Read]) -> Rows:
-        """Which of n rows fulfil it, (n,)."""
-        values, there = inputs[self.column]
+    def holds(self, values: Values) -> Rows:
+        """Which rows fulfil it, (n,), of n values of its column."""
         if self.value is None:
-            return ~there if self.sign == "missing" else there
-        if isinstance(self.value, str):
-            same = np.asarray(values == self.value, dtype=np.bool_)
-            return there & (same if self.sign == "=" else ~same)
-        above = np.asarray(values > self.value)
-        return there & (above if self.sign == ">" else ~above)
+            return values.missing if self.sign == "missing" else ~values.missing
+        if isinstance(self.value, float):
+            return self._cuts(values.array) if isinstance(values, Numbers) else np.zeros(len(values), dtype=bool)
+        if isinstance(values, Numbers):
+            same = values.array == (self.value == TRUTHS[1.0])
+            return ~values.missing & (same == (self.sign == "="))
+        meant = np.asarray((values.names == self.value) == (self.sign == "="), dtype=np.bool_)
+        return np.append(meant, False)[values.codes]
+
+    def _cuts(self, numbers: Array) -> Rows:
+        return np.asarray(numbers > self.value if self.sign == ">" else numbers <= self.value)
 
 
 _OPPOSITE = {">": "<=", "<=": ">", "=": "!=", "!=": "=", "missing": "there", "there": "missing"}
@@ -68,18 +70,6 @@ Slice = tuple[Condition, ...]
 def _names(values: pd.Series[Any]) -> pd.Series[Any]:
     """Truths as the words they are written in; categories as they are."""
     return values.map(TRUTHS) if pd.api.types.is_numeric_dtype(values) else values
-
-
-def read(inputs: pd.DataFrame, schema: Schema, names: Collection[str] | None = None) -> dict[str, Read]:
-    """The columns of n conformed rows that a condition can be about, or those of these names."""
-    out: dict[str, Read] = {}
-    for column in schema.of("numeric", "boolean", "categorical"):
-        if names is not None and column.name not in names:
-            continue
-        values = inputs[column.name]
-        plain = values if column.kind == "numeric" else _names(values)
-        out[column.name] = plain.to_numpy(), values.notna().to_numpy()
-    return out
 
 
 def in_words(conditions: Slice) -> str:

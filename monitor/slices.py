@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from monitor.conditions import Coding, Condition, Positions, Rows, Slice, cuts, in_words, read
+from monitor.conditions import Coding, Condition, Positions, Rows, Slice, cuts, in_words
 from monitor.measurements import Measurement
 from monitor.performance import beside, task_metric
 from monitor.values import Codes
@@ -163,8 +163,7 @@ class FoundSlices(Measure):
         found = Growth(half(view.window, *mine, known.codings), known).worst()
         if not found:
             return [self._none("nothing to split by")]
-        schema = view.tellable
-        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found, schema))]
+        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found))]
 
     def _none(self, why: str) -> Measurement:
         return Measurement(name=self.name, note=why)
@@ -177,11 +176,9 @@ def _searching(side: Side) -> Rows:
     return np.asarray(side.labelled & (blocks % 2 == 0))
 
 
-def _inside(side: Side, found: Slice, schema: Schema) -> Rows:
+def _inside(side: Side, found: Slice) -> Rows:
     """Which of the champion's rows (m,) are in the slice and were not searched."""
-    names = list(dict.fromkeys(one.column for one in found))
-    columns = read(side.inputs[names], schema, names)
-    held = np.logical_and.reduce([one.holds(columns) for one in found])
+    held = np.logical_and.reduce([one.holds(side.column(one.column)) for one in found])
     return np.asarray(held[side.own] & ~_searching(side))
 
 

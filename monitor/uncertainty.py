@@ -74,7 +74,8 @@ class SetSize(MeanOutput):
     def output(self, side: Side) -> Array:
         """Of each row."""
         if side.scores.sets is not None:
-            return np.asarray(side.scores.sets.sum(axis=1), dtype=np.float64)
+            sets = side.scores.sets.astype(np.float64)
+            return np.asarray(sets @ np.ones(sets.shape[1]), dtype=np.float64)
         interval = np.asarray(side.scores.interval, dtype=np.float64)
         return interval[:, 1] - interval[:, 0]
 

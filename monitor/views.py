@@ -175,7 +175,7 @@ def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -
     if manifest.data_schema.image is not None and version is not None:
         logged = logged[logged["__version__"] == version].reset_index(drop=True)
     columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
-    inputs = pd.DataFrame({name: one.values for name, one in columns.items()}, index=pd.RangeIndex(len(logged)))
+    inputs = pd.DataFrame({name: one.values for name, one in columns.items()}, pd.RangeIndex(len(logged)), copy=False)
     own = (logged["__version__"] == version).to_numpy(dtype=bool) | (version is None)
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
