@@ -149,26 +149,31 @@ class _Half:
 
     def __init__(self, training: Columns, tested: Columns, categorical: Sequence[bool]) -> None:
         self._basis = Basis(training, categorical)
-        known = self._basis.expand(training)
-        self._mean = known.mean(axis=1)
-        self._second = known @ known.T / known.shape[1]
+        self._mean, self._second = self._moments(training)
         self._tested = self._basis.expand(tested)
 
     def ranks(self, training: Columns, tested: Columns) -> tuple[Array, Array]:
         """Mid-ranks, over their number, of the tested rows of window and reference."""
-        mine = self._basis.expand(training)
-        direction = self._direction(mine.mean(axis=1), mine @ mine.T / mine.shape[1])
+        direction = self._direction(*self._moments(training))
         scores = np.concatenate([direction @ self._basis.expand(tested), direction @ self._tested])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
 
+    def _moments(self, rows: Columns) -> tuple[Array, Array]:
+        """First and second moments of the basis."""
+        numbers = self._basis.expand(rows)
+        return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
+
     def _direction(self, mean: Array, second: Array) -> Array:
         """What tells a window of these moments from the reference; both sides weigh the same."""
         centre = (mean + self._mean) / 2
-        spread = (second + self._second) / 2 - np.outer(centre, centre)
-        scale = np.sqrt(np.maximum(np.diagonal(spread), 0.0))
+        alike = (second + self._second) / 2
+        alike -= np.outer(centre, centre)
+        scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
-        alike = spread * np.outer(inverse, inverse) + RIDGE * np.eye(len(spread))
+        alike *= inverse
+        alike *= inverse[:, None]
+        alike[np.diag_indices_from(alike)] += RIDGE
         return np.asarray(inverse * np.linalg.solve(alike, inverse * (mean - self._mean)), dtype=np.float64)
 
 
