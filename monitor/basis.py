@@ -26,7 +26,7 @@ class Columns:
         self.values = np.ascontiguousarray(rows.T)
 
     def __len__(self) -> int:
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     @cached_property
     def order(self) -> Codes:

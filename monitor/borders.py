@@ -48,7 +48,7 @@ class Borders:
             self._rounds[place][cell] = border
 
     def places(self, numbers: Array) -> Places:
-        """How many borders are below each of (n,) numbers, none of which is NaN."""
+        """How many borders are below each of (n,) numbers; of NaN any."""
         if not self._rounds:
             return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
         cells = self._cells(numbers)
@@ -57,14 +57,20 @@ class Borders:
             out += numbers > borders.take(cells)
         return out
 
-    def count(self, numbers: Array) -> Places:
-        """How many of the numbers have 0, 1, ... b borders below them, (b + 1,)."""
+    def count(self, numbers: Array, missing: int = 0) -> Places:
+        """How many of the numbers have 0, 1, ... b borders below them, (b + 1,). So many of them are NaN, which are not
+        counted."""
+        if missing and not self._rounds:
+            return self.count(numbers[~np.isnan(numbers)])
         out = np.zeros(len(self._borders) + 1, dtype=np.int64)
         for start in range(0, len(numbers), CHUNK):
             out += np.bincount(self.places(numbers[start : start + CHUNK]), minlength=len(out))
+        out[0] -= missing  # a NaN is in the first cell, and above no border
         return out
 
     def _cells(self, numbers: Array) -> Places:
         scaled = numbers - self._borders[0]
         scaled *= self._scale
-        return np.clip(scaled, 0, CELLS, out=scaled).astype(np.int64)
+        np.fmax(scaled, 0, out=scaled)
+        np.fmin(scaled, CELLS, out=scaled)
+        return np.asarray(scaled.astype(np.int64))

@@ -50,16 +50,13 @@ class Condition:
         """Which rows fulfil it, (n,), of n values of its column."""
         if self.value is None:
             return values.missing if self.sign == "missing" else ~values.missing
-        if isinstance(self.value, float):
-            return self._cuts(values.array) if isinstance(values, Numbers) else np.zeros(len(values), dtype=bool)
+        if isinstance(values, Numbers) and not isinstance(self.value, str):
+            return np.asarray(values.array > self.value if self.sign == ">" else values.array <= self.value)
         if isinstance(values, Numbers):
             same = values.array == (self.value == TRUTHS[1.0])
-            return ~values.missing & (same == (self.sign == "="))
+            return np.asarray(~values.missing & (same == (self.sign == "=")))
         meant = np.asarray((values.names == self.value) == (self.sign == "="), dtype=np.bool_)
         return np.append(meant, False)[values.codes]
-
-    def _cuts(self, numbers: Array) -> Rows:
-        return np.asarray(numbers > self.value if self.sign == ">" else numbers <= self.value)
 
 
 _OPPOSITE = {">": "<=", "<=": ">", "=": "!=", "!=": "=", "missing": "there", "there": "missing"}
@@ -142,7 +139,7 @@ class Coding:
             case "missing" | "there":
                 return np.asarray((codes == 0) == (one.sign == "missing"))
             case "=" | "!=":
-                same = codes == 1 + self._names.get_loc(one.value)
+                same = codes == 1 + int(self._names.get_indexer(pd.Index([one.value]))[0])
                 return np.asarray((codes > 0) & (same == (one.sign == "=")))
         above = codes > 1 + np.searchsorted(self._places, float(one.value or 0.0))
         return np.asarray((codes > 0) & (above == (one.sign == ">")))

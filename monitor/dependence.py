@@ -25,7 +25,7 @@ class Dependence:
 
     def __init__(self, values: npt.NDArray[Any]) -> None:
         centred = np.asarray(values, dtype=np.float64) - values.mean(axis=0) if len(values) else np.empty((0, 1))
-        self._rows = len(centred)
+        self._rows, self._known = len(centred), dict[int, float]()
         self._sums = np.vstack([np.zeros(centred.shape[1]), centred.cumsum(axis=0)])
         self._squares = np.append(0.0, np.einsum("ij,ij->i", centred, centred).cumsum())
 
@@ -41,16 +41,24 @@ class Dependence:
         block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
         if rows < 2 or block < 2:
             return 1.0
+        excess, reach = self._excess(block), rows if lasting else min(rows, block * stride)
+        return 1 + excess * max(0.0, reach - 1) / (block - 1)
+
+    def _excess(self, block: int) -> float:
+        """Of the effect over 1 in stretches of so many reference rows."""
+        if block not in self._known:
+            self._known[block] = self._found(block)
+        return self._known[block]
+
+    def _found(self, block: int) -> float:
         count = self._rows // block
         used, power = count * block, float(self._squares[count * block]) / (count * block)
         spread = power - float(((self._sums[used] / used) ** 2).sum())
         if not spread > _TINY * power:
-            return 1.0
+            return 0.0
         means = np.diff(self._sums[: used + 1 : block], axis=0) / block
         effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
-        excess = max(0.0, effect - 1) * unsure(count)
-        reach = rows if lasting else min(rows, block * stride)
-        return 1 + excess * max(0.0, reach - 1) / (block - 1)
+        return max(0.0, effect - 1) * unsure(count)
 
 
 def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:

@@ -57,7 +57,7 @@ class Distribution:
     def count(self, values: Values) -> Codes:
         """Rows by bin. Numbers are not asked of names, nor names of numbers."""
         if isinstance(values, Numbers):
-            return self._borders.count(values.present)
+            return self._borders.count(values.array, len(values) - values.there)
         return np.bincount(self._places(values), weights=values.counts, minlength=self.size).astype(np.int64)
 
     def code(self, values: Values) -> Codes:

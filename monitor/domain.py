@@ -31,13 +31,13 @@ from scipy.special import ndtr
 
 from monitor.basis import Basis, Columns
 from monitor.dependence import Dependence, unsure
-from monitor.encoding import encoded
+from monitor.encoding import encoded, lean_schema
 from monitor.measurements import Measurement
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.bundle import Manifest
 from registry.metrics import Array, mid_ranks
-from registry.yardstick import Features, lean, width
+from registry.yardstick import Features, width
 
 MOST_ROWS = 2_000
 """Rows of a side, evenly spread over its time: a window is measured every few minutes."""
@@ -197,7 +197,7 @@ class DomainShift(Measure):
         """One measurement."""
         rows, key = len(view.reference), _by_stride(self.name, view)
         known = view.once(key, lambda: _inputs(view, view.reference, view.stride, rows))
-        plain = lean(view.manifest.data_schema)
+        plain = lean_schema(view)
         lags = len(_lagging(view.manifest))
         codes = [column.kind == "categorical" for column in plain.columns for _ in range(width(column))]
         categorical = [*codes, *([False] * lags)]
@@ -217,9 +217,9 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 
 def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
-    plain, time, rows = lean(view.manifest.data_schema), view.manifest.task.time, spaced(len(side), most)
+    plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
     known, lagging = encoded(side, plain, rows), _lagging(view.manifest)
-    inputs = side.inputs[[time, *lagging]].iloc[rows] if lagging else None
+    inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
     return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
 
@@ -233,17 +233,20 @@ class OutputShift(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, on the rows that the champion answered."""
-        known = view.once(_by_stride(self.name, view), lambda: _outputs(view.reference, view.stride))
-        mine = _outputs(view.window, 1.0)
+        known = view.once(
+            _by_stride(self.name, view), lambda: _outputs(view.reference, view.stride, len(view.reference))
+        )
+        mine = _outputs(view.window, 1.0, MOST_ROWS)
         return [_measured(view, self.name, mine, known, [False] * mine.features.shape[1])]
 
 
-def _outputs(side: Side, spacing: float) -> Sample:
+def _outputs(side: Side, spacing: float, most: int) -> Sample:
     scores = side.scores
-    columns = [scores.scores, scores.uncertainty, scores.disagreement]
+    rows = spaced(len(scores), most)
+    columns = [scores.scores[rows], scores.uncertainty[rows], scores.disagreement[rows]]
     features = np.column_stack(columns).astype(np.float64)
     features[~np.isfinite(features)] = np.nan
-    return Sample(features, spacing)
+    return Sample(features, spacing * len(scores) / max(1, len(rows)))
 
 
 def _measured(view: View, name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:

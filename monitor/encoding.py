@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from monitor.values import Codes, Names
-from monitor.views import Side
+from monitor.views import Side, View
 from registry.metrics import Array
 from registry.schema import Column, Schema
-from registry.yardstick import MAX_CODES, Features, encode
+from registry.yardstick import MAX_CODES, Features, encode, lean
 
 
-def encoded(side: Side, schema: Schema, rows: Codes) -> Features:
-    """What `encode` makes of these rows of a side, (n, d), in a schema without moments: from columns as measures read
+def lean_schema(view: View) -> Schema:
+    """The columns that are learnt from, moments left out: time always moves on."""
+    return view.once("lean schema", lambda: lean(view.manifest.data_schema))
+
+
+def encoded(side: Side, columns: Sequence[Column], rows: Codes) -> Features:
+    """What `encode` makes of these rows of a side, (n, d), in columns of a lean schema: from columns as measures read
     them, whose names need not be told apart again."""
-    columns = [_encoded(side, column, rows) for column in schema.columns]
-    return np.column_stack(columns) if columns else np.empty((len(rows), 0))
+    made = [_encoded(side, column, rows) for column in columns]
+    return np.column_stack(made) if made else np.empty((len(rows), 0))
 
 
 def _encoded(side: Side, column: Column, rows: Codes) -> Features:

@@ -66,10 +66,11 @@ def expected(metric: Metric, scores: Scores) -> Expected:
     else:
         p = scores.scores
         value, by_label = _auc(p) if metric.name == "auc" else _mean_loss(metric, p)
-        pulls = np.einsum("ij,ij->i", p, by_label)
+        pulls = (p * by_label) @ np.ones(p.shape[1])
         apart = by_label - pulls[:, None]
-        variances = np.einsum("ij,ij,ij->i", p, apart, apart)
-    return Expected(value, pulls - pulls.mean(), float(np.sqrt(variances.sum())) / len(pulls))
+        apart *= apart
+        variances = p * apart
+    return Expected(value, pulls - pulls.mean(), math.sqrt(float(variances.sum())) / len(pulls))
 
 
 def _mean_loss(metric: Metric, p: Array) -> tuple[float, Array]:

@@ -73,7 +73,7 @@ def detect(scores: Array, *, cap: float = np.inf) -> Array:
     """
     bets, unseen, most = _bets(np.nan_to_num(scores)), np.isnan(scores), len(BETS) * cap
     state, out = np.zeros((len(BETS), scores.shape[1])), np.empty(bets.shape)
-    for t, blind in enumerate(unseen.any(axis=1).tolist()):
+    for t, blind in enumerate(np.asarray(unseen.any(axis=1)).tolist()):
         grown = np.minimum((state + 1) * bets[t], most)
         out[t] = state = np.where(unseen[t], state, grown) if blind else grown
     return np.asarray(out.mean(axis=1), dtype=np.float64)

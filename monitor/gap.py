@@ -102,6 +102,9 @@ def class_shares(side: Side) -> Array | None:
 def adjust(scores: Scores, weights: Array) -> Scores:
     """Class probabilities weighted by class, (k,), and brought back to a sum of 1; those that lose all stay."""
     weighted = scores.scores * weights
-    total = (weighted @ np.ones(len(weights)))[:, None]
-    kept = np.where(total > 0, weighted / np.where(total > 0, total, 1.0), scores.scores)
-    return replace(scores, probabilities=kept)
+    total = weighted @ np.ones(len(weights))
+    lost = ~(total > 0)
+    weighted /= np.where(lost, 1.0, total)[:, None]
+    if lost.any():
+        weighted[lost] = scores.scores[lost]
+    return replace(scores, probabilities=weighted)

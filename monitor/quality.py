@@ -12,7 +12,7 @@ from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.shift import counts_of
 from monitor.significance import share_above
-from monitor.values import Codes, Marks, Names, repeats
+from monitor.values import Codes, Marks, Names, Numbers, repeats
 from monitor.views import Logged, Measure, Side, View
 from registry.metrics import Array
 from registry.schema import CategoricalColumn, Column, NumericColumn
@@ -96,6 +96,11 @@ class BrokenShare(ColumnShare):
         found = side.broken.get(column.name)
         return np.arange(len(side)) < (found.rows if found else 0)
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """As they were counted when the window was read."""
+        found = side.broken.get(column.name)
+        return found.rows if found else 0, len(side)
+
     def example(self, side: Side, column: Column) -> str:
         """One such value."""
         return f"such as {side.broken[column.name].example}"
@@ -140,7 +145,7 @@ class UnseenShare(ColumnShare):
     def count(self, side: Side, column: Column) -> tuple[int, int]:
         """By name, not by row."""
         values, new = self._new(side, column)
-        return int(values.counts[new].sum()), len(values.present)
+        return int(values.counts[new].sum()), values.there
 
     def example(self, side: Side, column: Column) -> str:
         """The most frequent such category."""
@@ -179,6 +184,14 @@ class OutOfRange(ColumnShare):
             return np.zeros(len(present), dtype=np.bool_)
         return np.asarray((present < column.low) | (present > column.high))
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """Without the marks of rows."""
+        values = side.column(column.name)
+        if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
+            return 0, values.there
+        numbers = values.array if isinstance(values, Numbers) else values.codes
+        return int(np.count_nonzero(numbers < column.low) + np.count_nonzero(numbers > column.high)), values.there
+
     def kin(self, view: View, column: Column) -> Marks:
         """Rows among the lowest and the highest."""
         return view.once(f"extremes of {column.name}", lambda: _extreme(view.reference.column(column.name).present))
@@ -214,7 +227,7 @@ class Constant(Measure):
 
     def _of(self, view: View, name: str, times_as_long: float) -> Measurement | None:
         window, known = view.window.column(name), view.reference.column(name)
-        if not (rows := len(window.present)):
+        if not (rows := window.there):
             return None
         fullest = int(counts_of(view, name).max())  # of the bins: no value has more rows
         found = window.most_frequent() if fullest >= STILL * rows else None

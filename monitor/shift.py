@@ -98,7 +98,9 @@ def _by_bin(view: View, metric: Metric, known: Distribution) -> _Pulls | None:
     there = codes >= 0
     if not there.any():
         return None
-    sums, squares = (np.bincount(codes[there], each[there], known.size) for each in (pulls, pulls**2))
+    sums, squares = (
+        np.asarray(np.bincount(codes[there], each[there], known.size), dtype=np.float64) for each in (pulls, pulls**2)
+    )
     return _Pulls(len(pulls), sums, squares)
 
 
@@ -182,7 +184,7 @@ class LabelShift(OutputMeasure):
 
     def values(self, view: View, side: Side) -> Values:
         """The labels."""
-        labels, target = side.labels[side.labelled], view.manifest.target
+        labels, target = side.known[0], view.manifest.target
         if target.problem == "regression":
             return Numbers(np.asarray(labels, dtype=np.float64))
         return Names(labels.astype(np.int64), pd.Index(target.classes))

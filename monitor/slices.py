@@ -13,7 +13,7 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -45,6 +45,21 @@ class Half:
 
     codes: Codes
     badness: Array
+    _whole: list[tuple[Array, Array]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def within(self, rows: Rows, size: int) -> tuple[Array, Array]:
+        """How many of these rows (n,) have each of so many codes, and the sums of their badness, (s,)."""
+        everything = bool(rows.all())
+        if everything and self._whole:
+            return self._whole[0]
+        codes, badness = (self.codes, self.badness) if everything else (self.codes[rows], self.badness[rows])
+        places = codes.ravel()
+        counts = np.bincount(places, minlength=size).astype(np.float64)
+        sums = np.bincount(places, np.repeat(badness, codes.shape[1]), minlength=size)
+        found = counts, np.asarray(sums, dtype=np.float64)
+        if everything:
+            self._whole.append(found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -130,14 +145,10 @@ class Growth:
     def _sums(self, node: list[Rows]) -> tuple[Array, Array]:
         """Rows of window and reference (2, c) in a node that fulfil each condition, and their excess (c,): counted once
         by code, and added up by condition."""
-        size, counted, summed = self._ground.held.shape[1], [], []
-        for side, rows in zip(self._sides, node, strict=True):
-            codes = side.codes[rows]
-            weights = np.repeat(side.badness[rows], codes.shape[1])
-            counted.append(np.bincount(codes.ravel(), minlength=size))
-            summed.append(np.bincount(codes.ravel(), weights, minlength=size))
-        counts = np.array(counted) @ self._ground.held.T
-        means = np.array(summed) @ self._ground.held.T / np.maximum(counts, 1)
+        held = self._ground.held.T
+        found = [side.within(rows, len(held)) for side, rows in zip(self._sides, node, strict=True)]
+        counts, sums = (np.array(each) @ held for each in zip(*found, strict=True))
+        means = sums / np.maximum(counts, 1)
         return counts, np.asarray(means[0] - means[1], dtype=np.float64)
 
 
@@ -171,9 +182,11 @@ class FoundSlices(Measure):
 
 def _searching(side: Side) -> Rows:
     """Which of the champion's rows (m,) the tree is grown on: every other block of labelled ones."""
-    places = side.labelled.cumsum() - 1
-    blocks = places * BLOCKS // max(1, int(side.labelled.sum()))
-    return np.asarray(side.labelled & (blocks % 2 == 0))
+    labelled, out = np.flatnonzero(side.labelled), np.zeros(len(side.labelled), dtype=np.bool_)
+    ends = -(-np.arange(BLOCKS + 1) * len(labelled) // BLOCKS)
+    for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
+        out[labelled[start:end]] = True
+    return out
 
 
 def _inside(side: Side, found: Slice) -> Rows:

@@ -35,6 +35,11 @@ class Numbers:
         return np.isnan(self.array)
 
     @cached_property
+    def there(self) -> int:
+        """How many are not missing."""
+        return len(self) - int(np.count_nonzero(self.missing))
+
+    @cached_property
     def present(self) -> Array:
         """The numbers that are there."""
         return self.array[~self.missing] if self.missing.any() else self.array
@@ -75,6 +80,11 @@ class Names:
     def missing(self) -> Marks:
         """Where nothing is."""
         return np.asarray(self.codes < 0)
+
+    @cached_property
+    def there(self) -> int:
+        """How many are not missing."""
+        return len(self) - int(np.count_nonzero(self.missing))
 
     @cached_property
     def present(self) -> Codes:

@@ -24,7 +24,7 @@ from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
 from registry.metrics import Labels
-from registry.schema import CategoricalColumn, Column, Schema, conform_coded, conform_column, decoded
+from registry.schema import CategoricalColumn, Column, Schema, conform_categories, conform_column
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
 from registry.watched import watched, watched_manifest, watched_rows
@@ -265,8 +265,8 @@ def read_column(raw: pd.Series[Any], column: Column) -> _Read:
     """A raw column of values that it can hold, as `conform_column` raises."""
     if not isinstance(column, CategoricalColumn):
         return _Read(conform_column(raw, column))
-    codes, names = conform_coded(raw, column)
-    return _Read(decoded(codes, names), Names(codes, names))
+    found = conform_categories(raw := raw.reset_index(drop=True), column)
+    return _Read(found.strings(raw), Names(found.codes, found.names))
 
 
 def _readable(logged: pd.DataFrame, column: Column) -> _Read:

@@ -26,13 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor import logistic
-from monitor.encoding import encoded
+from monitor.encoding import encoded, lean_schema
 from monitor.values import spaced
 from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
-from registry.schema import Schema
 from registry.scoring import Scores
-from registry.yardstick import lean
 
 LEAST_ROWS = 800
 """Fewest labelled reference rows that can tell one kind of row from another."""
@@ -49,6 +47,7 @@ MOST_WEIGHT = 10.0
 FOLDS, ROUNDS, LEAVES, RATE = 5, 60, 15, 0.05
 _PENALTY = 0.01
 _FAR = 4.0
+_CHUNK = 2_048  # rows at once: copies of all of them leave the processor's cache
 
 Rows = npt.NDArray[np.int64]
 
@@ -146,12 +145,12 @@ def importance(reference: Array, window: Array, known: Moments | None = None) ->
     (True, True)
     """
     place, spread = (known or Moments.of(reference)).beside(Moments.of(window))
-    before, now = (_standard(side, place, spread) for side in (reference, window))
-    told = before[spaced(len(before), SAMPLE)]
+    told, now = (_standard(side, place, spread) for side in (reference[spaced(len(reference), SAMPLE)], window))
     of_window = np.r_[np.zeros(len(told)), np.ones(len(now))]
     each = np.r_[np.full(len(told), len(now) / len(told)), np.ones(len(now))]
     intercept, *slopes = logistic.fit(np.vstack([told, now]), of_window, each, _PENALTY)
-    odds = before @ np.array(slopes) + intercept
+    parts = (reference[start : start + _CHUNK] for start in range(0, len(reference), _CHUNK))
+    odds = np.concatenate([_standard(part, place, spread) @ np.array(slopes) for part in parts]) + intercept
     raw = np.exp(odds - odds.max())
     raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
     raw /= raw.mean()
@@ -163,13 +162,13 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
     """Inputs and outputs (n, d) of these of a side's own rows; moments are left out: time always moves on."""
     present = [
         column
-        for column in lean(view.manifest.data_schema).columns
+        for column in lean_schema(view).columns
         if column.name in view.window.inputs and column.name in view.reference.inputs
     ]
     outputs = _outputs(side.scores.take(rows))
     if not present:
         return outputs
-    return np.hstack([encoded(side, Schema(columns=tuple(present)), np.flatnonzero(side.own)[rows]), outputs])
+    return np.hstack([encoded(side, present, np.flatnonzero(side.own)[rows]), outputs])
 
 
 def _outputs(scores: Scores) -> Array:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -188,16 +188,16 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
     return _strings(values, column.name)
 
 
-def conform_coded(values: pd.Series[Any], column: CategoricalColumn) -> tuple[npt.NDArray[np.int64], pd.Index]:
-    """What `conform_column` makes of a categorical column, as `coded` has it."""
+def conform_categories(values: pd.Series[Any], column: CategoricalColumn) -> Categories:
+    """What `conform_column` makes of a categorical column, in codes."""
     return _coded(values, column.name, MAX_CATEGORY_LENGTH)
 
 
 def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
-    return decoded(*_coded(values, name, longest)).set_axis(values.index).rename(values.name)
+    return _coded(values, name, longest).strings(values)
 
 
-def _coded(values: pd.Series[Any], name: str, longest: int) -> tuple[npt.NDArray[np.int64], pd.Index]:
+def _coded(values: pd.Series[Any], name: str, longest: int) -> Categories:
     try:
         return coded(values, longest)
     except TypeError as error:
@@ -205,24 +205,38 @@ def _coded(values: pd.Series[Any], name: str, longest: int) -> tuple[npt.NDArray
         raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
 
 
+class Categories(NamedTuple):
+    """(n,) places in canonical strings that are all different, -1 where missing; `canonical` says that the values were
+    these very strings already, and all there."""
+
+    codes: npt.NDArray[np.int64]
+    names: pd.Index
+    canonical: bool
+
+    def strings(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The values that were coded as strings, None where missing."""
+        if self.canonical:
+            return values
+        strings = np.array([*self.names, None], dtype=object)[self.codes]  # -1, missing, is the last
+        return pd.Series(strings, index=values.index, name=values.name, dtype=object)
+
+
 def as_strings(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
     """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
-    return decoded(*coded(values, longest)).set_axis(values.index).rename(values.name)
+    return coded(values, longest).strings(values)
 
 
-def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> tuple[npt.NDArray[np.int64], pd.Index]:
-    """The same as places (n,) among the strings that are there, -1 where missing, and these strings."""
+def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> Categories:
+    """Categorical values in codes."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     codes, known = pd.factorize(values)
-    texts = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
-    places, names = pd.factorize(texts)  # 1 and "1" are one; the last, of what is missing, is at -1
-    return places.astype(np.int64)[codes], pd.Index(names, dtype=object)
-
-
-def decoded(codes: npt.NDArray[np.int64], names: pd.Index) -> pd.Series[Any]:
-    """The strings (n,) of such places, None where missing."""
-    return pd.Series(np.append(names.to_numpy(dtype=object), None)[codes], dtype=object)
+    texts = [canonical_category(value, longest) for value in known]
+    pairs = zip(known, texts, strict=True)
+    if values.dtype == object and all(type(value) is str and value == text for value, text in pairs):
+        return Categories(codes.astype(np.int64, copy=False), known, bool(len(codes) and codes.min() >= 0))
+    places, names = pd.factorize(np.array([*texts, None], dtype=object))  # 1 and "1" are one; what is missing is at -1
+    return Categories(places.astype(np.int64)[codes], pd.Index(names, dtype=object), False)
 
 
 def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str | None:
