@@ -47,15 +47,23 @@ class Basis:
     def expand(self, rows: Columns) -> Features:
         """(k, n) numbers of n rows."""
         several, n = len(self._numbers), len(rows)
-        ranks = np.empty((several, n))
+        crossed = min(MOST_CROSSED, several)
+        sizes = several, several, crossed * (crossed - 1) // 2, len(rows.values), *(len(one) for one in self._frequent)
+        out = np.empty((sum(sizes), n))  # filled part by part: to put parts together copies them all
+        ranks, squares, products, missing, *flags = np.split(out, np.cumsum(sizes)[:-1])
         for place, (column, known) in enumerate(zip(self._numbers, self._ranks, strict=True)):
             order = rows.order[column]
             ranks[place, order] = known.of(rows.values[column][order])
-        crossed = ranks[:MOST_CROSSED]
-        products = [crossed[place] * crossed[place + 1 :] for place in range(len(crossed) - 1)]
-        coded = zip(self._frequent, self._codes, strict=True)
-        flags = [frequent[:, None] == rows.values[column] for frequent, column in coded]
-        return np.vstack([ranks, ranks**2, *products, np.isnan(rows.values), *flags])
+        np.multiply(ranks, ranks, out=squares)
+        start = 0
+        for place in range(crossed - 1):
+            end = start + crossed - 1 - place
+            np.multiply(ranks[place], ranks[place + 1 : crossed], out=products[start:end])
+            start = end
+        missing[:] = np.isnan(rows.values)
+        for part, frequent, column in zip(flags, self._frequent, self._codes, strict=True):
+            part[:] = frequent[:, None] == rows.values[column]
+        return out
 
 
 class Ranks:
