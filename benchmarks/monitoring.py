@@ -48,8 +48,8 @@ from benchmarks.watching import make_rows
 SIZE = 500
 """Rows of a window in which drifts are looked for, and of all the rivals' windows."""
 
-LARGE = 50_000
-"""Rows of a window whose measuring is dear."""
+LARGE, LARGEST = 50_000, 200_000
+"""Rows of a window whose measuring is dear, and of the largest that is read whole (`monitor.most_rows`)."""
 
 WANTED_RATE, WANTED_TIMES = 1e6, 100.0
 """Rows judged a CPU-second, and how many times Evidently's."""
@@ -187,14 +187,15 @@ def accuracies(stream: Stream, drift: Drift) -> tuple[float, float]:
 
 
 def throughput(options: argparse.Namespace) -> dict[str, float]:
-    """Rows judged a CPU-second in windows of 500 and of 50,000 with 20 columns, labels at once; a first window is not
-    counted.
+    """Rows judged a CPU-second in windows of 500, 50,000 and 200,000 with 20 columns, labels at once; a first window is
+    not counted.
 
     Everfit measures all it knows and decides. Evidently judges drift alone: by its preset, which draws a picture of
     each column, and by the one metric of it that holds the verdict.
     """
     out = {}
-    for size, windows in ((SIZE, options.throughput_windows), (LARGE, max(1, options.throughput_windows // 2))):
+    asked = options.throughput_windows
+    for size, windows in ((SIZE, asked), (LARGE, -(-asked // 2)), (LARGEST, -(-asked // 10))):
         reference, current = (_rows(REFERENCE, 0), _rows(size * (windows + 1), 1))
         made: dict[str, Contender] = {"everfit": Everfit(options.metric, options.policy, 0.5)}
         made |= {"evidently, preset": Evidently(pictures=True), "evidently, verdict alone": Evidently()}

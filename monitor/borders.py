@@ -8,6 +8,9 @@ as numbers do. So the places are those of a bisection, at a quarter of its time.
 
 from __future__ import annotations
 
+import math
+import sys
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,10 +35,10 @@ class Borders:
 
     def __init__(self, borders: Array) -> None:
         self._borders = borders
-        reach = float(borders[-1] - borders[0]) if len(borders) > 1 else 0.0
-        self._scale = CELLS / reach if reach > 0 else np.inf
         self._rounds: list[Array] = []
-        if not np.isfinite(self._scale) or not np.isfinite(reach):
+        reach = float(borders[-1]) - float(borders[0]) if len(borders) > 1 else 0.0
+        self._scale = CELLS / reach if reach > CELLS * sys.float_info.min and math.isfinite(reach) else 0.0
+        if not self._scale:
             return
         cells = self._cells(borders)
         sharing = np.bincount(cells, minlength=CELLS + 1)
@@ -69,8 +72,9 @@ class Borders:
         return out
 
     def _cells(self, numbers: Array) -> Places:
-        scaled = numbers - self._borders[0]
-        scaled *= self._scale
+        with np.errstate(over="ignore"):  # endless is as good as far
+            scaled = numbers - self._borders[0]
+            scaled *= self._scale
         np.fmax(scaled, 0, out=scaled)
-        np.fmin(scaled, CELLS, out=scaled)
+        np.minimum(scaled, CELLS, out=scaled)
         return np.asarray(scaled.astype(np.int64))
