@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -123,6 +123,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def insert(engine: Engine, table: sa.Table) -> Insert:
     """An INSERT of the engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+def insert_new(connection: Connection, table: sa.Table, rows: Sequence[Sequence[Any]]) -> int:
+    """Insert rows whose key is not there yet, each with its values in the order of the table's columns; how many were
+    new. The driver takes them as they are: SQLAlchemy's own statements cost several times as much a row."""
+    names = ", ".join(column.name for column in table.columns)
+    into, unless = f"INSERT INTO {table.name} ({names})", "ON CONFLICT DO NOTHING"
+    if connection.dialect.name == "postgresql":
+        kinds = (column.type.compile(connection.dialect) for column in table.columns)
+        lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
+        columns = tuple(map(list, zip(*rows, strict=True)))
+        return connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists}) {unless}", columns).rowcount
+    marks = ", ".join("?" * len(table.columns))
+    return connection.exec_driver_sql(f"{into} VALUES ({marks}) {unless}", list(map(tuple, rows))).rowcount
 
 
 def to_micros(moment: datetime) -> int:

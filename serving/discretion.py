@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.inference_log import Prediction, hide
+from registry.log_batch import Batch
 from registry.privacy import Privacy, Vault
 from registry.task import LogColumns, load
 
@@ -49,10 +49,10 @@ class Discretion:
             self._read = stamp, load(self.file).log
         return self._read[1]
 
-    def hidden(self, predictions: Sequence[Prediction], made_for: LogColumns) -> list[Prediction]:
+    def hidden(self, batches: Sequence[Batch], made_for: LogColumns) -> list[Batch]:
         """Predictions as they may be logged. Raises `TaskError`, and `InputError` or `StoreError` for the key."""
         privacy = Privacy(self.columns(made_for), self.vault)
-        return [hide(one, self.task, privacy) for one in predictions]
+        return [one.hidden(self.task, privacy) for one in batches]
 
 
 def write_private(path: Path, content: bytes) -> None:

@@ -21,8 +21,10 @@ from registry.inference_log import InferenceLog
 from registry.schema import ImageColumn
 from serving.champion import Served
 from serving.journal import Journal, segment_path, segments
-from serving.keeper import Keeper, Run, count_records, predictions_of
+from serving.keeper import Keeper
+from serving.records import predictions_of
 from serving.rows import micros
+from serving.runs import Run, count_records
 from serving.sightings import Album
 from tests.pictures import encoded, painted
 from tests.serving.conftest import ROW
@@ -74,10 +76,11 @@ def test_regression_has_an_interval_and_no_set(bundles: dict[str, ModelBundle]) 
     served = Served.load(bundles["regression"], "1", "handmade")
     answer = served.answers.write(["a"], served.scorer.run(served.reader.one(ROW)))
     content = {"received": NOW, "answer": orjson.loads(answer), "sent": {**ROW, "when": None}}
-    (one,) = predictions_of(content, orjson.loads(served.record))
+    one = predictions_of(content, orjson.loads(served.record))
+    ((low, high),) = one.scores
     assert one.conformal is None
-    assert one.scores[0] <= one.prediction <= one.scores[1]
-    assert one.time == one.received
+    assert low <= float(one.predictions[0]) <= high
+    assert one.times == one.received == [NOW]
 
 
 def test_nothing_is_lost_or_doubled_when_the_store_fails(
@@ -90,8 +93,8 @@ def test_nothing_is_lost_or_doubled_when_the_store_fails(
     journal.close()
 
     class Failing(InferenceLog):
-        def append(self, predictions: Any) -> int:
-            super().append(predictions)
+        def append_batches(self, batches: Any) -> int:
+            super().append_batches(batches)
             raise StoreError("the answer to the commit was lost")
 
     run = Run(journal.folder)
@@ -138,7 +141,7 @@ IMAGE = ImageColumn(name="photo", size=8, channels=1, fill=(0,))
 
 
 class Away(InferenceLog):
-    def append(self, predictions: Any) -> int:
+    def append_batches(self, batches: Any) -> int:
         raise StoreError("the store is away")
 
 
