@@ -6,111 +6,126 @@ gives them, or columns of both. Either becomes columns, since what is done for e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from registry.log_batch import Batch
 from registry.watched import logged_features
 from serving.rows import Row, micros
+from serving.sightings import Sighting
 
 Model: TypeAlias = dict[str, Any]
 """A served version as the journal describes it."""
 
+Record: TypeAlias = dict[str, Any]
+"""One request and its answer, as the journal has them."""
 
-def predictions_of(content: dict[str, Any], model: Model) -> Batch:
-    """A record of one request, made by `model`, as the inference log takes it.
 
-    Raises `ValueError`, `LookupError` or `TypeError` for what is no such record.
+class Read(NamedTuple):
+    """Records of one model, and their predictions as the inference log takes them."""
+
+    records: Sequence[Record]
+    made: Batch
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that were sent, in the order of the predictions."""
+        return [row for one in self.records for row in rows_of(one["sent"])]
+
+    @property
+    def seen(self) -> list[Sighting]:
+        """What their model saw of the rows' images."""
+        return [one for record in self.records for one in record["seen"]]
+
+
+def read(records: Sequence[Record], model: Model) -> list[Read]:
+    """Records of one model: those answered by rows together, since many of them are single rows, the others each.
+
+    Raises `ValueError`, `LookupError` or `TypeError` where one of them is no such record.
     """
-    sent, received = content["sent"], content["received"]
-    found = _outputs(content["answer"], model)
-    columns = _columns(sent)
-    when = _values(sent, columns, model["time"]) if model["time"] else [None] * len(found.ids)
-    return Batch(
-        model["version"],
-        "champion",
-        times=[micros(one) if isinstance(one, str) else received for one in when],
-        received=[received] * len(found.ids),
-        features=_features(sent, columns, model, content.get("seen")),
-        **found._asdict(),
-    )
+    by_rows = [one for one in records if "columns" not in one["answer"]]
+    by_columns = [one for one in records if "columns" in one["answer"]]
+    found = [Read(by_rows, _of_rows(by_rows, model))] if by_rows else []
+    return [*found, *(Read([one], _of_columns(one, model)) for one in by_columns)]
 
 
 def rows_of(sent: Any) -> list[Row]:
     """The rows of a request as it was logged."""
     if isinstance(sent, list):
         return sent
-    if (columns := _columns(sent)) is not None:
+    if isinstance(columns := sent.get("columns"), dict):
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     rows = sent.get("rows")
     return rows if isinstance(rows, list) else [sent]
 
 
-def _columns(sent: Any) -> Mapping[str, Sequence[Any]] | None:
-    """The columns of a request that was logged by columns, else None."""
-    columns = None if isinstance(sent, list) else sent.get("columns")
-    return columns if isinstance(columns, dict) else None
-
-
-def _values(sent: Any, columns: Mapping[str, Sequence[Any]] | None, name: str) -> Sequence[Any]:
-    """A column that may not have been sent, as a list."""
-    if columns is None:
-        return [row.get(name) for row in rows_of(sent)]
-    return columns[name] if name in columns else [None] * len(next(iter(columns.values())))
-
-
-def _features(
-    sent: Any, columns: Mapping[str, Sequence[Any]] | None, model: Model, seen: Sequence[Any] | None
-) -> list[dict[str, Any]]:
-    """The rows as they are logged."""
-    names: list[str] = model["columns"]
+def _of_rows(records: Sequence[Record], model: Model) -> Batch:
+    answers, rows, received = list[dict[str, Any]](), list[Row](), list[int]()
+    for one in records:
+        answers += one["answer"]["predictions"]
+        rows += rows_of(one["sent"])
+        received += [one["received"]] * (len(answers) - len(received))
+        if len(rows) != len(answers):
+            raise ValueError(f"expected as many rows as answers, {len(answers)}, got {len(rows)}")
+    names, when, classes = model["columns"], model["time"], model["classes"]
     if "image" in model:
-        image, rows = model["image"]["name"], rows_of(sent)
-        return [logged_features(row, names, image, *one) for row, one in zip(rows, seen or (), strict=True)]
-    if columns is not None:
-        lists = [columns[name] for name in names]
-        return [dict(zip(names, values)) for values in zip(*lists, strict=True)]  # noqa: B905  as many as names
-    return [row if list(row) == names else {name: row[name] for name in names} for row in rows_of(sent)]
-
-
-class _Outputs(NamedTuple):
-    """Answers by columns."""
-
-    ids: Sequence[str]
-    predictions: Sequence[Any]
-    scores: Sequence[Sequence[float]]
-    conformal: Sequence[Sequence[int]] | None
-    uncertainty: Sequence[float]
-    disagreement: Sequence[float]
-
-
-def _outputs(answer: dict[str, Any], model: Model) -> _Outputs:
-    columns = answer.get("columns")
-    found = _of_rows(answer["predictions"], model) if columns is None else _of_columns(columns)
-    if not model["classes"]:
-        return found
-    class_of = dict(zip(model["labels"], model["classes"], strict=True))
-    return found._replace(predictions=[class_of[label] for label in found.predictions])
-
-
-def _of_rows(answers: Sequence[dict[str, Any]], model: Model) -> _Outputs:
-    lists = [[one[name] for one in answers] for name in ("id", "prediction", "uncertainty", "disagreement")]
-    ids, predictions, uncertainty, disagreement = lists
-    if not model["classes"]:
-        return _Outputs(ids, predictions, [one["interval"] for one in answers], None, uncertainty, disagreement)
+        features = _with_images(records, rows, model)
+    else:
+        features = [row if list(row) == names else {name: row[name] for name in names} for row in rows]
     place = {label: number for number, label in enumerate(model["labels"])}
-    scores = [list(one["probabilities"].values()) for one in answers]
-    conformal = [[place[label] for label in one["set"]] for one in answers]
-    return _Outputs(ids, predictions, scores, conformal, uncertainty, disagreement)
+    predictions = [one["prediction"] for one in answers]
+    return Batch(
+        model["version"],
+        "champion",
+        ids=[one["id"] for one in answers],
+        times=_times([row.get(when) for row in rows], received) if when else received,
+        received=received,
+        features=features,
+        predictions=[classes[place[label]] for label in predictions] if classes else predictions,
+        scores=[list(one["probabilities"].values()) if classes else one["interval"] for one in answers],
+        conformal=[[place[label] for label in one["set"]] for one in answers] if classes else None,
+        uncertainty=[one["uncertainty"] for one in answers],
+        disagreement=[one["disagreement"] for one in answers],
+    )
 
 
-def _of_columns(columns: dict[str, Any]) -> _Outputs:
-    ids, predictions = columns["id"], columns["prediction"]
-    uncertainty, disagreement = columns["uncertainty"], columns["disagreement"]
-    if "interval" in columns:
-        scores = list(zip(columns["interval"]["low"], columns["interval"]["high"], strict=True))
-        return _Outputs(ids, predictions, scores, None, uncertainty, disagreement)
-    scores = list(zip(*columns["probabilities"].values(), strict=True))
-    inside = zip(*columns["set"].values(), strict=True)
-    conformal = [[number for number, member in enumerate(row) if member] for row in inside]
-    return _Outputs(ids, predictions, scores, conformal, uncertainty, disagreement)
+def _of_columns(record: Record, model: Model) -> Batch:
+    answer, sent = record["answer"]["columns"], record["sent"]["columns"]
+    names, when, classes = model["columns"], model["time"], model["classes"]
+    received = [record["received"]] * len(answer["id"])
+    if "image" in model:
+        features = _with_images([record], rows_of(record["sent"]), model)
+    else:
+        values = zip(*(sent[name] for name in names), strict=True)
+        features = [dict(zip(names, one)) for one in values]  # noqa: B905  one of each column
+    if classes:
+        class_of = dict(zip(model["labels"], classes, strict=True))
+        scores, inside = answer["probabilities"], zip(*answer["set"].values(), strict=True)
+        conformal = [[place for place, member in enumerate(row) if member] for row in inside]
+    else:
+        scores = answer["interval"]
+    return Batch(
+        model["version"],
+        "champion",
+        ids=answer["id"],
+        times=_times(sent[when], received) if when in sent else received,
+        received=received,
+        features=features,
+        predictions=[class_of[label] for label in answer["prediction"]] if classes else answer["prediction"],
+        scores=list(zip(*scores.values(), strict=True)),
+        conformal=conformal if classes else None,
+        uncertainty=answer["uncertainty"],
+        disagreement=answer["disagreement"],
+    )
+
+
+def _with_images(records: Sequence[Record], rows: Sequence[Row], model: Model) -> list[dict[str, Any]]:
+    """Rows of images as they are logged."""
+    names, image = model["columns"], model["image"]["name"]
+    seen = (one for record in records for one in record["seen"])
+    return [logged_features(row, names, image, *one) for row, one in zip(rows, seen, strict=True)]
+
+
+def _times(when: Sequence[Any], received: Sequence[int]) -> list[int]:
+    """The event times: where a row has none, the moment when it came."""
+    return [micros(one) if isinstance(one, str) else at for one, at in zip(when, received, strict=True)]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -16,8 +14,8 @@ from registry.inference_log import InferenceLog
 from registry.log_batch import Batch
 from registry.task import LogColumns
 from serving.discretion import Discretion, write_private
-from serving.journal import MODEL, DamagedError, Found, Position, read_frames, segment_path, segments
-from serving.records import Model, predictions_of, rows_of
+from serving.journal import MODEL, DamagedError, Position, read_frames, segment_path, segments
+from serving.records import Model, Read, Record, read
 from serving.shadow import Shadow
 from serving.sightings import Album, Picture, pictures
 
@@ -33,14 +31,20 @@ class Served(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A record of the journal, read: where it ends, how many predictions it was, these, what was sent, and the images
-    to be kept; nothing of a record that is no request or cannot be read."""
+    """A request of the journal: where its frame ends, the frame, and who answered it."""
 
     place: Position
-    records: int
-    made: Batch | None = None
-    sent: Any = None
-    shown: Sequence[Picture] = ()
+    payload: bytes
+    record: Record
+    model: Served
+
+
+class Group(NamedTuple):
+    """Requests that one version answered, and whether another one predicts their rows too."""
+
+    model: Served
+    shadowed: bool
+    read: Read
 
 
 class Run:
@@ -84,69 +88,84 @@ class Run:
         self.at, self.records, self._models = Position(segment, 0), 0, {}
 
     def _read(self, path: Path, log: InferenceLog) -> bool:
-        requests, rows, begun = list[Request](), 0, self.at
+        requests, records, begun, end = list[Request](), 0, self.at, self.at
         damaged: DamagedError | None = None
         try:
             for found in read_frames(path, self.at.offset):
-                requests.append(self._decode(found))
-                rows += found.records
-                if rows >= BATCH_ROWS:
-                    self._store(requests, log)
-                    requests, rows = [], 0
+                end, records = Position(self.at.segment, found.end), records + found.records
+                requests += self._decode(found.payload, end)
+                if records >= BATCH_ROWS:
+                    self._store(requests, end, records, log)
+                    requests, records = [], 0
         except DamagedError as error:
             damaged = error
-        self._store(requests, log)
-        if damaged is not None and self.at == begun:
+        self._store(requests, end, records, log)
+        if damaged is not None and end == begun:
             raise damaged
-        return self.at > begun
+        return end > begun
 
-    def _store(self, requests: Sequence[Request], log: InferenceLog) -> None:
-        if not requests:
-            return
-        batches = [(one.made, self._models[one.made.version].log) for one in requests if one.made is not None]
-        log.append_batches(self._hidden(batches))
-        if self._images is not None:
-            self._images.keep([one for request in requests for one in request.shown])
-        self.at = requests[-1].place
-        self.records += sum(one.records for one in requests)
-        if self.shadow is not None:
-            self._cast_shadow(requests, log, *self.shadow)
-
-    def _cast_shadow(self, requests: Sequence[Request], log: InferenceLog, shadow: Shadow, since: Position) -> None:
-        for one in requests:
-            if one.place > since and one.made is not None and one.made.version != shadow.version:
-                made = shadow.beside(rows_of(one.sent), one.made)
-                log.append_batches(self._hidden([(batch, shadow.made_for) for batch in made]))
-
-    def _hidden(self, batches: Sequence[tuple[Batch, LogColumns]]) -> Iterable[Batch]:
-        """Predictions as they may be logged, of models that were made for such tasks."""
-        for made_for, some in groupby(batches, key=itemgetter(1)):
-            made = [batch for batch, _ in some]
-            yield from made if self._discretion is None else self._discretion.hidden(made, made_for)
-
-    def _shown(self, model: Served) -> bool:
-        """Whether images of a model's rows are kept: never those of a column that is hidden."""
-        if not model.told.get("keep"):
-            return False
-        return self._discretion is None or model.told["image"]["name"] not in self._discretion.columns(model.log).names
-
-    def _decode(self, found: Found) -> Request:
-        """What a frame holds. One that cannot be read is set aside: it must not hold up all that follow."""
-        place, payload = Position(self.at.segment, found.end), found.payload
+    def _decode(self, payload: bytes, end: Position) -> Iterator[Request]:
+        """The request in a frame, if there is one."""
         try:
             content = orjson.loads(memoryview(payload)[1:])
             if payload[:1] == MODEL:
-                made_for = LogColumns.model_validate(content.get("log") or {})
-                self._models[content["version"]] = Served(content, made_for)
-                return Request(place, found.records)
-            model = self._models[content["answer"]["model"]["version"]]
-            sent, made = content["sent"], predictions_of(content, model.told)
-            shown = pictures(rows_of(sent), content["seen"], model.told["image"]) if self._shown(model) else ()
+                log = LogColumns.model_validate(content.get("log") or {})
+                self._models[content["version"]] = Served(content, log)
+            else:
+                yield Request(end, payload, content, self._models[content["answer"]["model"]["version"]])
         except (ValueError, LookupError, TypeError):
-            name = f"{self.folder.name}-{self.at.segment:08d}-{found.end}.damaged"
-            write_private(self.folder.parent / name, payload)
-            return Request(place, found.records)
-        return Request(place, found.records, made, sent, shown)
+            self._set_aside(payload, end)
+
+    def _store(self, requests: Sequence[Request], end: Position, records: int, log: InferenceLog) -> None:
+        """Store what was read up to there."""
+        groups = list(self._groups(requests))
+        log.append_batches([self._hidden(one.read.made, one.model.log) for one in groups])
+        if self._images is not None:
+            self._images.keep([picture for one in groups for picture in self._shown(one)])
+        self.at, self.records = end, self.records + records
+        for one in groups:
+            if one.shadowed and self.shadow is not None:
+                shadow = self.shadow[0]
+                made = shadow.beside(one.read.rows, one.read.made)
+                log.append_batches([self._hidden(batch, shadow.made_for) for batch in made])
+
+    def _groups(self, requests: Sequence[Request]) -> Iterator[Group]:
+        """The requests by who answered them, and by whether the version in the shadow was there already."""
+        groups: dict[tuple[str, bool], list[Request]] = {}
+        for one in requests:
+            version = one.model.told["version"]
+            shadowed = self.shadow is not None and one.place > self.shadow[1] and version != self.shadow[0].version
+            groups.setdefault((version, shadowed), []).append(one)
+        for (_, shadowed), some in groups.items():
+            for found in self._understood(some):
+                yield Group(some[0].model, shadowed, found)
+
+    def _understood(self, requests: Sequence[Request]) -> list[Read]:
+        """What one version's requests say. One that cannot be understood is set aside."""
+        try:
+            return read([one.record for one in requests], requests[0].model.told)
+        except (ValueError, LookupError, TypeError):
+            if len(requests) > 1:
+                return [found for one in requests for found in self._understood([one])]
+            self._set_aside(requests[0].payload, requests[0].place)
+            return []
+
+    def _set_aside(self, payload: bytes, end: Position) -> None:
+        """Leave a frame to a person to look at: it must not hold up all that follow."""
+        name = f"{self.folder.name}-{end.segment:08d}-{end.offset}.damaged"
+        write_private(self.folder.parent / name, payload)
+
+    def _hidden(self, made: Batch, made_for: LogColumns) -> Batch:
+        """Predictions as they may be logged, of a model that was made for such a task."""
+        return made if self._discretion is None else self._discretion.hidden(made, made_for)
+
+    def _shown(self, group: Group) -> Sequence[Picture]:
+        """The images of rows that are to be kept: never those of a column that is hidden."""
+        told, made_for = group.model
+        if not told.get("keep"):
+            return ()
+        hidden = () if self._discretion is None else self._discretion.columns(made_for).names
+        return () if told["image"]["name"] in hidden else pictures(group.read.rows, group.read.seen, told["image"])
 
 
 def count_records(folder: Path) -> int:

@@ -22,7 +22,7 @@ from registry.schema import ImageColumn
 from serving.champion import Served
 from serving.journal import Journal, segment_path, segments
 from serving.keeper import Keeper
-from serving.records import predictions_of
+from serving.records import read
 from serving.rows import micros
 from serving.runs import Run, count_records
 from serving.sightings import Album
@@ -76,7 +76,8 @@ def test_regression_has_an_interval_and_no_set(bundles: dict[str, ModelBundle]) 
     served = Served.load(bundles["regression"], "1", "handmade")
     answer = served.answers.write(["a"], served.scorer.run(served.reader.one(ROW)))
     content = {"received": NOW, "answer": orjson.loads(answer), "sent": {**ROW, "when": None}}
-    one = predictions_of(content, orjson.loads(served.record))
+    (found,) = read([content], orjson.loads(served.record))
+    one = found.made
     ((low, high),) = one.scores
     assert one.conformal is None
     assert low <= float(one.predictions[0]) <= high

@@ -96,8 +96,8 @@ def test_rows_that_a_challenger_cannot_read_are_counted(bundles: dict[str, Model
     shadow = Shadow("2", bundles["good"].folder)
     row = rows_of(1)[0]
     answered = Batch("1", "champion", ["a"], [AT], [AT], [row], ["yes"], [[0.1, 0.9]], [[1]], [0.3], [0.0])
-    assert len(shadow.beside([row], [answered])) == 1
-    assert shadow.beside([{name: value for name, value in row.items() if name != "amount"}], [answered]) == []
+    assert len(shadow.beside([row], answered)) == 1
+    assert shadow.beside([{name: value for name, value in row.items() if name != "amount"}], answered) == []
     assert (shadow.report()["rows"], shadow.report()["failed"]) == (1, 1)
     assert "column 'amount'" in shadow.report()["last_error"]
 
@@ -126,9 +126,9 @@ def test_a_request_is_predicted_a_part_after_the_other(
 
 def test_numbers_agree_inside_of_the_champions_interval(bundles: dict[str, ModelBundle]) -> None:
     shadow = Shadow("2", bundles["regression"].folder)
-    row, at = rows_of(1)[0], datetime(2024, 3, 5)
+    row = rows_of(1)[0]
     for low, high, agreed in ((-99.0, 99.0, 1), (98.0, 99.0, 1)):
-        answered = Prediction("a", at, at, "1", "champion", row, 0.0, [low, high], None, 1.0, 0.0)
-        (made,) = shadow.beside([row], [answered])
+        answered = Batch("1", "champion", ["a"], [AT], [AT], [row], [0.0], [[low, high]], None, [1.0], [0.0])
+        (made,) = shadow.beside([row], answered)
         assert made.role == "shadow"
         assert shadow.report()["agreed"] == agreed
