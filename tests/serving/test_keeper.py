@@ -84,6 +84,63 @@ def test_regression_has_an_interval_and_no_set(bundles: dict[str, ModelBundle]) 
     assert one.times == one.received == [NOW]
 
 
+@pytest.mark.parametrize("kind", ["good", "multiclass", "regression"])
+def test_requests_by_columns_and_by_rows_are_logged_alike(
+    bundles: dict[str, ModelBundle], tmp_path: Path, kind: str
+) -> None:
+    """Several requests by rows, which are read together, and one by columns, with the same rows."""
+    served = Served.load(bundles[kind], "7", "handmade")
+    rows = [{**ROW, "amount": number / 3, "carrier": carrier} for number, carrier in enumerate(("AA", None, "Zé"))]
+    rows[1]["when"] = None
+    scores = served.scorer.run(served.reader.many(rows))
+    ids, frames = ["a", "b", "c"], []
+    sent = {"columns": {name: [row[name] for row in rows] for name in ROW}}
+    parts = [slice(0, 1), slice(1, 3)]
+    by_rows = [(served.answers.write(ids[part], scores.take(part)), rows[part]) for part in parts]
+    by_columns = [(served.answers.write_columns(served.answers.columns(ids, scores)), sent)]
+    for number, requests in enumerate((by_rows, by_columns)):
+        journal = Journal(tmp_path / f"journal{number}", max_bytes=10**6)
+        for answer, body in requests:
+            content = b'{"received":%d,"answer":%b,"sent":%b}' % (NOW, answer, orjson.dumps(body))
+            journal.append(served.version, served.record, content, 1)
+        log = InferenceLog(open_engine(f"sqlite:///{tmp_path}/{number}.db"), "handmade")
+        Run(journal.folder).drain(log, alive=True)
+        frames.append(log.frame())
+        journal.close()
+    pd.testing.assert_frame_equal(*frames)
+    assert frames[0]["__time__"].tolist() == [datetime(2024, 3, 1, 10)] * 2 + [datetime(2024, 6, 1)]
+    assert frames[0].set_index("__id__")["amount"].to_dict() == {"a": 0, "b": 1 / 3, "c": 2 / 3}
+
+
+def test_what_is_stored_before_the_store_fails_is_not_stored_again(
+    served: Served, tmp_path: Path, log: InferenceLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.runs.BATCH_ROWS", 4)
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    ends = []
+    for number in range(6):
+        write(journal, served, [f"{number}-a", f"{number}-b"])
+        ends.append(journal.position)
+    sizes: list[int] = []
+
+    class Full(InferenceLog):
+        def append_batches(self, batches: Any) -> int:
+            sizes.append(sum(map(len, batches)))
+            if len(sizes) == 2:
+                raise StoreError("database or disk is full")
+            return super().append_batches(batches)
+
+    full, run = Full(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade"), Run(journal.folder)
+    with pytest.raises(StoreError):
+        run.drain(full, alive=True)
+    assert (run.at, run.records, log.counts().predictions) == (ends[1], 4, 4)
+    while run.drain(full, alive=True):
+        pass
+    assert (run.at, run.records, log.counts().predictions) == (ends[5], 12, 12)
+    assert [size for size in sizes if size] == [4, 4, 4, 4]
+    journal.close()
+
+
 def test_nothing_is_lost_or_doubled_when_the_store_fails(
     served: Served, tmp_path: Path, log: InferenceLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,13 +169,14 @@ def test_a_record_that_cannot_be_read_holds_up_nothing(served: Served, tmp_path:
     journal = Journal(tmp_path / "journal", max_bytes=10**6)
     write(journal, served, ["before"])
     journal.append(served.version, served.record, b'{"received":0,"answer":{"model":{}},"sent":{}}', 1)
+    write(journal, served, ["odd"], [ROW, ROW])
     write(journal, served, ["after"])
     run = Run(journal.folder)
     while run.drain(log, alive=True):
         pass
     assert sorted(log.frame()["__id__"]) == ["after", "before"]
-    assert run.records == 3
-    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 1
+    assert run.records == 4
+    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 2
     journal.close()
 
 
