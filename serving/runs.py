@@ -62,7 +62,8 @@ class Run:
     def drain(self, log: InferenceLog, *, alive: bool = False) -> bool:
         """Move the next records into the log; True if there may be more. Raises `StoreError`; nothing is lost.
 
-        `alive` says that the run is still written: its last segment stays.
+        `alive` says that the run is still written: its last segment stays, and what comes to it meanwhile waits for the
+        next call. A keeper on the heels of a busy endpoint would commit a few rows at a time.
         """
         known = segments(self.folder)
         if self.at.segment not in known:
@@ -70,15 +71,16 @@ class Run:
                 return False
             self._enter(known[0])
         path, last = segment_path(self.folder, self.at.segment), self.at.segment == known[-1]
+        live, size = alive and last, path.stat().st_size
         try:
-            if self._read(path, log):
+            if self._read(path, log) and not (live and self.at.offset >= size):
                 return True
         except DamagedError:
-            if alive and last:
+            if live:
                 raise
             path.rename(self.folder.parent / f"{self.folder.name}-{path.stem}.damaged")
         else:
-            if not (alive and last):
+            if not live:
                 path.unlink()
         if not last:
             self._enter(known[known.index(self.at.segment) + 1])
