@@ -141,6 +141,26 @@ def test_what_is_stored_before_the_store_fails_is_not_stored_again(
     journal.close()
 
 
+def test_what_comes_while_it_stores_waits_for_the_next_look(served: Served, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    coming = iter(["later"])
+
+    class Busy(InferenceLog):
+        def append_batches(self, batches: Any) -> int:
+            for one in coming:
+                write(journal, served, [one])
+            return super().append_batches(batches)
+
+    log, run = Busy(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade"), Run(journal.folder)
+    write(journal, served, ["first"])
+    assert not run.drain(log, alive=True)
+    assert log.frame()["__id__"].tolist() == ["first"]
+    assert not run.drain(log, alive=True)
+    assert log.counts().predictions == 2
+    assert run.at == journal.position
+    journal.close()
+
+
 def test_nothing_is_lost_or_doubled_when_the_store_fails(
     served: Served, tmp_path: Path, log: InferenceLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
