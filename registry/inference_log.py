@@ -22,17 +22,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, insert, insert_new, reading, to_micros, writing
-from registry.log_batch import STORED, Batch, Role, Stored, about, checked
-from registry.log_frame import READ, frame_of
+from registry.log_batch import READ, STORED, Batch, Role, Stored, about, checked
 from registry.privacy import Privacy, to_json
 from registry.task import LogColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROLES: tuple[Role, ...] = ("champion", "shadow")
 _CHUNK = 500  # ids in one IN list
@@ -233,6 +234,8 @@ class InferenceLog:
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
         None reads champion's and shadow's rows.
         """
+        from registry.log_frame import frame_of  # pandas, which the keeper does without
+
         asked = _Rows(self._task, start, end, version, role, labels_by)
         c, where = _PREDICTIONS.c, asked.where(labelled_only=labelled_only)
         order = (c.time, c.id) if newest is None else (c.time.desc(), c.id.desc())

@@ -36,6 +36,22 @@ STORED = (
 )
 """The columns of the table, in the order of a stored row."""
 
+READ = (
+    "id",
+    "time",
+    "received",
+    "version",
+    "features",
+    "prediction",
+    "scores",
+    "conformal",
+    "uncertainty",
+    "disagreement",
+    "private",
+    "sealed",
+)
+"""The columns of the table that make a frame, in order."""
+
 Stored: TypeAlias = tuple[Any, ...]
 """A row of the table, as the database's driver takes it."""
 

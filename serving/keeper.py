@@ -37,6 +37,7 @@ from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog
 from serving.discretion import Discretion
 from serving.journal import DamagedError, Position, abandoned, remove_run
+from serving.lean import hide_pandas
 from serving.runs import Run, count_records
 from serving.shadow import Shadow
 from serving.sightings import Album
@@ -196,6 +197,7 @@ def main(handle: int) -> None:
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)  # the endpoint decides: its end is ours
     os.nice(NICENESS)
+    hide_pandas()
     talk = socket.socket(fileno=handle)
     keeper: Keeper | None = None
     for lines in _lines(talk):

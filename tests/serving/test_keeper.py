@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import socket
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -287,3 +289,12 @@ def test_the_endpoint_hears_of_images_that_are_not_kept(served: Served, tmp_path
     assert orjson.loads(last)["fault"] is None
     assert orjson.loads(last)["images"].startswith("images of logged rows are not kept: ")
     journal.close()
+
+
+def test_it_loads_no_pandas(bundles: dict[str, ModelBundle]) -> None:
+    """A quarter of its memory; not even with a challenger in the shadow."""
+    program = (
+        "import sys; from pathlib import Path; from serving.keeper import Shadow, hide_pandas; hide_pandas(); "
+        "Shadow('2', Path(sys.argv[1])); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(bundles["good"].folder)]).returncode == 0
