@@ -125,22 +125,22 @@ class Run:
         if self._images is not None:
             self._images.keep([picture for one in groups for picture in self._shown(one)])
         self.at, self.records = end, self.records + records
-        for one in groups:
-            if one.shadowed and self.shadow is not None:
-                shadow = self.shadow[0]
-                made = shadow.beside(one.read.rows, one.read.made)
-                log.append_batches([self._hidden(batch, shadow.made_for) for batch in made])
+        if self.shadow is not None:
+            shadow, _ = self.shadow
+            made = [batch for one in groups if one.shadowed for batch in shadow.beside(one.read.rows, one.read.made)]
+            log.append_batches([self._hidden(batch, shadow.made_for) for batch in made])
 
     def _groups(self, requests: Sequence[Request]) -> Iterator[Group]:
-        """The requests by who answered them, and by whether the version in the shadow was there already."""
-        groups: dict[tuple[str, bool], list[Request]] = {}
+        """The requests by who answered them; each alone where another version predicts their rows too, since what that
+        one cannot answer must not cost it others."""
+        groups: dict[tuple[str, Position | None], list[Request]] = {}
         for one in requests:
             version = one.model.told["version"]
             shadowed = self.shadow is not None and one.place > self.shadow[1] and version != self.shadow[0].version
-            groups.setdefault((version, shadowed), []).append(one)
-        for (_, shadowed), some in groups.items():
+            groups.setdefault((version, one.place if shadowed else None), []).append(one)
+        for (_, place), some in groups.items():
             for found in self._understood(some):
-                yield Group(some[0].model, shadowed, found)
+                yield Group(some[0].model, place is not None, found)
 
     def _understood(self, requests: Sequence[Request]) -> list[Read]:
         """What one version's requests say. One that cannot be understood is set aside."""

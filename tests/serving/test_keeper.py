@@ -22,11 +22,12 @@ from registry.images import decode_sent, digest_of
 from registry.inference_log import InferenceLog
 from registry.schema import ImageColumn
 from serving.champion import Served
-from serving.journal import Journal, segment_path, segments
+from serving.journal import Journal, Position, segment_path, segments
 from serving.keeper import Keeper
 from serving.records import read
 from serving.rows import micros
 from serving.runs import Run, count_records
+from serving.shadow import Shadow
 from serving.sightings import Album
 from tests.pictures import encoded, painted
 from tests.serving.conftest import ROW
@@ -288,6 +289,27 @@ def test_the_endpoint_hears_of_images_that_are_not_kept(served: Served, tmp_path
         *_, last = ours.recv(1 << 16).splitlines()
     assert orjson.loads(last)["fault"] is None
     assert orjson.loads(last)["images"].startswith("images of logged rows are not kept: ")
+    journal.close()
+
+
+def test_what_a_shadow_cannot_answer_costs_it_no_other_request(
+    served: Served, bundles: dict[str, ModelBundle], tmp_path: Path, log: InferenceLog
+) -> None:
+    """Single rows are read together; one of them lacks a column that the champion does not read."""
+    told = orjson.loads(served.record)
+    record = orjson.dumps(told | {"columns": [name for name in told["columns"] if name != "amount"]})
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    run = Run(journal.folder)
+    run.shadow = Shadow("8", bundles["good"].folder), Position(0, 0)
+    for one in ("a", "b", "c"):
+        row = {name: value for name, value in ROW.items() if one != "b" or name != "amount"}
+        answer = served.answers.write([one], served.scorer.run(served.reader.one(ROW)))
+        content = b'{"received":%d,"answer":%b,"sent":%b}' % (NOW, answer, orjson.dumps(row))
+        journal.append(served.version, record, content, 1)
+    run.drain(log, alive=True)
+    assert log.frame()["__id__"].tolist() == ["a", "b", "c"]
+    assert log.frame(role="shadow")["__id__"].tolist() == ["a", "c"]
+    assert (run.shadow[0].report()["rows"], run.shadow[0].report()["failed"]) == (2, 1)
     journal.close()
 
 
