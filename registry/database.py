@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,6 +186,9 @@ def _sqlite(url: URL, durable: bool) -> Engine:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{file.parent}: cannot be made ({error.strerror})") from error
+    with suppress(OSError):  # which the first connection will tell
+        if not file.exists():
+            file.touch(mode=0o600)  # it holds rows; its journal and shared memory get the same mode
     engine = sa.create_engine(url, connect_args={"timeout": LOCK_SECONDS})
     synchronous = "FULL" if durable else "NORMAL"
 
