@@ -24,7 +24,8 @@ from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 from retrain.search.workshop import Workshop
-from retrain.training import Recipe, make_loss, make_optimizer
+from retrain.losses import make_loss
+from retrain.training import Recipe, make_optimizer
 
 FAMILY = "cell"
 SHARE = 0.3
