@@ -24,8 +24,8 @@ OPTIMIZER = "optimizer"
 
 
 class Facts(Frozen):
-    """How far a training came: steps, the steps its learning rate falls over, seconds; the best epoch and its score, and
-    the score after every epoch."""
+    """How far a training came: its steps, those over which its learning rate falls, its seconds; the best epoch and its
+    score, and the score after every epoch."""
 
     step: int
     steps: int

@@ -117,7 +117,7 @@ def test_stops_when_told() -> None:
 def test_what_paused_goes_on_as_if_it_never_had(
     problem: Problem, optimizer: str, mixup: float, normalisation: str, tmp_path: Path
 ) -> None:
-    """To the last bit, though twice put on disk: the order of batches, what dropout and mixup draw, the falling rate."""
+    """To the last bit, though twice put on disk: order of batches, draws of dropout and mixup, the falling rate."""
     recipe = replace(RECIPE, optimizer=optimizer, augmentation=Augmentation(mixup=mixup))
     given = {"problem": problem, "recipe": recipe, "normalisation": normalisation, "seed": 3}
     whole = run(**given)
