@@ -124,8 +124,9 @@ def train(
         if not best.offer(epoch, score(outputs), outputs, loop.average):
             ending = "diverged"
             break
-        stopped = report(epoch, best.score)
-        ending = "stopped" if stopped else best.ending(epoch, recipe, deadline)
+        stopped, ending = report(epoch, best.score), best.ending(epoch, recipe, deadline)
+        if stopped and ending != "patience":  # which has ended it anyway
+            ending = "stopped"
         if ending != "finished":
             break
     kept = loop.paused(best) if pausing and ending == "stopped" else None

@@ -13,11 +13,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from retrain.search.asking import FINISHES
-from retrain.search.stopping.base import Course, Stopping
+from retrain.search.stopping.base import FACTOR, Course, Stopping
 from retrain.search.tally import DIVERGED, RETRIED, is_spent
 
 FINISHED, MOST = 10, 4
 """Of a budget of trials, at least ten are finished, or every fourth where those are fewer."""
+EARLIER = 2 / 3
+"""The first of two looks, as a share of where policies with one look first."""
 STRIKES = 2
 """A candidate whose workers died so often while it went on is left alone: it may be the cause."""
 
@@ -48,21 +50,25 @@ class Halving(Stopping):
     """Every candidate is trained briefly, the best of them go on for a while where they stopped, and the best of those
     to their end: a third of the budget each.
 
-    Trials pause, with the state of their optimizer, after the first and the second rung. The rungs are passed in turn,
-    as soon as their share of the budget is spent (of a budget of trials: as soon as all candidates were begun; so many
-    go on as take no more epochs than the look before did), best first; nobody of the worse half goes on.
+    Trials pause, with the state of their optimizer, after two thirds of the usual first rung, as a second look follows,
+    and after three times as many epochs. Each rung has its turn as soon as its share of the budget is spent, best
+    first; nobody of the worse half goes on. Of a budget of trials: as soon as all candidates were begun; then so many
+    go on as take no more epochs than the look before did.
     """
 
     name: ClassVar[str] = "halving"
     paper: ClassVar[str] = "Jamieson & Talwalkar 2016; pausing as in Li et al. 2020"
     pauses: ClassVar[bool] = True
-    looks: ClassVar[int] = 2
-    """After so many rungs candidates are compared."""
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which trials pause."""
-        return tuple(one for one in self.allowance.rungs if one < self.allowance.longest)[: self.looks]
+        first = max(1, round(EARLIER * self.allowance.first))
+        return self.below_the_end(first, FACTOR * first)
+
+    def below_the_end(self, *epochs: int) -> tuple[int, ...]:
+        """Those of the epochs at which there is something left to train."""
+        return tuple(one for one in epochs if one < self.allowance.longest)
 
     def watches(self, epoch: int) -> bool:
         """The rungs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import ClassVar
 
 from retrain.search.stopping.halving import Halving
@@ -14,4 +15,8 @@ class Screen(Halving):
     name: ClassVar[str] = "screen"
     paper: ClassVar[str] = "after Jamieson & Talwalkar 2016"
     head_start: ClassVar[bool] = False
-    looks: ClassVar[int] = 1
+
+    @cached_property
+    def rungs(self) -> tuple[int, ...]:
+        """The first rung."""
+        return self.below_the_end(self.allowance.first)
