@@ -86,7 +86,7 @@ def test_what_paused_ends_as_if_it_never_had_though_its_worker_dies(tmp_path: Pa
 
     def prepared(stopping: str) -> Worker:
         session = Session(
-            small_task(stopping=stopping, max_epochs=15),
+            small_task(stopping=stopping, max_epochs=30, choices={"epochs": {"fixed": 30}}),
             tmp_path / stopping,
             Budget(time.monotonic(), trials, 600.0, 0),
             None,
