@@ -305,9 +305,9 @@ def test_only_what_may_go_on_is_kept() -> None:
     run = Bench(study, stopping_named("halving")(ALLOWANCE), [0.1, 0.5, 0.3, 0.4, 0.2])
     for _ in range(5):
         run.train()
-    assert run.policy.kept(study) == [1, 3, 2]
+    assert run.policy.kept(study) == [1, 3, 2, 4, 0]
     go_on(study, 2)
-    assert run.policy.kept(study) == [2, 1, 3]
+    assert run.policy.kept(study) == [2, 1, 3, 4, 0]
     assert stopping_named("asha")(ALLOWANCE).kept(study) == []
 
 

@@ -95,8 +95,7 @@ class Halving(Stopping):
         lives = self.lives(study)
         found = [one for one in lives if one.going_on]
         for rung in reversed(self.rungs):
-            bar = _median(lives, rung)
-            waiting = [one for one in lives if one.waits_at(rung) and one.at(rung) >= bar]
+            waiting = [one for one in lives if one.waits_at(rung)]
             found += sorted(waiting, key=lambda one: one.at(rung), reverse=True)
         return [one.number for one in found]
 
