@@ -111,8 +111,8 @@ class Searched:
         return sum(one.complete for one in self.tried)
 
     def counts(self) -> dict[str, int]:
-        """How the trials ended, JSON-able, those that go on with a paused one not counted beside it; where the task sets
-        limits, also how many candidates broke them."""
+        """How the trials ended, JSON-able, those that go on with a paused one not counted beside it; where the task
+        sets limits, also how many candidates broke them."""
         limits = {"refused": self.refused, "slow": self.slow}
         broken = {name: count for name, count in limits.items() if count is not None}
         ended = {"complete": self.complete, "pruned": self.candidates - self.complete, "failed": self.failed}
