@@ -16,12 +16,13 @@ from flows.publishing import alias_of, fetch
 from flows.traffic import Counts
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
+from registry.conforming import as_datetimes
 from registry.errors import NoModelError
 from registry.image_store import ImageStore
 from registry.images import stack
 from registry.inference_log import Feedback
 from registry.logged import prediction_of
-from registry.schema import ImageColumn, as_datetimes, canonical_category
+from registry.schema import ImageColumn, canonical_category
 from registry.scoring import Scorer, Scores
 from registry.watched import logged_features
 from serving.sightings import sightings
