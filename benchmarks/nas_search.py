@@ -1,11 +1,14 @@
-"""Everfit's own searches on small tables: strategies and early stopping at an equal number of trials.
+"""Everfit's own searches on small tables: strategies and early stopping at equal trials, or equal CPU-seconds.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
-        [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seeds 3] [--rows 3000] [--keep FILE.json]
+        [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--rows 3000]
+        [--keep FILE.json]
 
 So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
 this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
-the worker: strategy, training and whatever it keeps on disk. Searches that are in the file are not run again.
+the worker: strategy, training and whatever it keeps on disk. `--seconds` is a budget of those: what the worker takes
+for the clock is the CPU-time of this process (not under `screen` and `halving`, which look at the journal's clock).
+Searches that are in the file are not run again.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ MOST_TEST = 10_000
 LONG = 1e6
 
 
-def searched(table: str, strategy: str, stopping: str, trials: int, rows: int, seed: int) -> dict[str, float]:
+def searched(
+    table: str, strategy: str, stopping: str, trials: int, seconds: float, rows: int, seed: int
+) -> dict[str, float]:
     """One search: the champion's metric on other rows, and what it took."""
     stream = read(Path(os.environ["EVERFIT_DATA"]), table)
     frame = stream.inputs.assign(**{TARGET: stream.target})
@@ -57,8 +62,8 @@ def searched(table: str, strategy: str, stopping: str, trials: int, rows: int, s
         search=means,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(task, Path(folder), Budget(time.monotonic(), trials, LONG, seed), None, silent)
         material = gather(task, shown)
+        session = Session(task, Path(folder), Budget(time.monotonic(), trials, seconds, seed), None, silent)
         session._ready(material)
         begin = time.process_time()
         worker = Worker(session.folder, 0)
@@ -75,7 +80,7 @@ def searched(table: str, strategy: str, stopping: str, trials: int, rows: int, s
     epochs: dict[int, int] = {}
     for one in results:  # what went on after a pause tells of its first epochs, too
         epochs[one.seed] = max(epochs.get(one.seed, 0), len(one.history))
-    return {"value": value, "cpu": cpu, "complete": ended, "epochs": sum(epochs.values())}
+    return {"value": value, "cpu": cpu, "complete": ended, "epochs": sum(epochs.values()), "trials": len(epochs)}
 
 
 def summary(values: Sequence[float], digits: int) -> str:
@@ -90,6 +95,7 @@ def main() -> None:
     asked.add_argument("--strategies", nargs="*", default=["random", "tpe", "auto"])
     asked.add_argument("--stopping", nargs="*", default=["asha"])
     asked.add_argument("--trials", type=int, default=24)
+    asked.add_argument("--seconds", type=float, default=LONG)
     asked.add_argument("--seeds", type=int, default=3)
     asked.add_argument("--rows", type=int, default=3000)
     asked.add_argument("--keep", type=Path)
@@ -99,22 +105,23 @@ def main() -> None:
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
+    time.monotonic = time.process_time  # the clock of deadlines
     known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
     ways = list(product(options.strategies, options.stopping))
     for seed, table, (strategy, stopping) in product(range(options.seeds), options.tables, ways):
-        name = f"{table} {strategy} {stopping} {options.trials} {options.rows} {seed}"
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
         if name not in known:
-            known[name] = searched(table, strategy, stopping, options.trials, options.rows, seed)
+            known[name] = searched(table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
             if options.keep:
                 options.keep.write_text(json.dumps(known))
-    print(f"{options.trials} trials on {options.rows} rows, {options.seeds} seeds")
+    print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
-        name = f"{table} {strategy} {stopping} {options.trials} {options.rows}"
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}"
         runs = [known[f"{name} {seed}"] for seed in range(options.seeds)]
         value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
-        complete, epochs = (statistics.mean(run[one] for run in runs) for one in ("complete", "epochs"))
+        counts = [statistics.mean(run[one] for run in runs) for one in ("trials", "complete", "epochs")]
         told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"
-        print(f"{told}{complete:7.1f} finished{epochs:7.0f} epochs")
+        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs".format(told, *counts))
 
 
 if __name__ == "__main__":
