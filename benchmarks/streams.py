@@ -1,13 +1,14 @@
 """Everfit's ladder on real streams, prequentially, beside models that are always retrained.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.streams [--rivals-python PATH] [--streams elec2 ...] [--seeds 0 1 2]
-                                                     [--out FILE]
+                                                     [--ladder follow+research] [--out FILE]
 
 The first 20 % of a stream's rows are there from the beginning; then come blocks of 1 % (30 rows at least): each is
 predicted, and its labels come one block late. Accuracy over all blocks; R2 for the two with numbers. Everfit searches
 once on the first rows and is then left to its own flows without HTTP, as in a back-test: every block is a window, the
 policy is the same for all streams (below). What it costs is counted apart: the first search; the remedies with their
-gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not.
+gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not, or a
+step of a champion that follows.
 
 Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on
 the newest fifth, the newest five blocks or all rows; an MLP that sees every block twice; trees fitted anew when ADWIN
@@ -46,7 +47,7 @@ ALWAYS = "each block"
 EVERFIT, FROZEN = "Everfit, ladder", "Everfit, frozen"
 
 
-def task_of(data: StreamData, path: Path, seed: int) -> TaskSpec:
+def task_of(data: StreamData, path: Path, seed: int, policy: PerformancePolicy = POLICY) -> TaskSpec:
     """The task of a stream: one policy and one budget for all."""
     classes = data.target.iloc[: data.begin].nunique()
     problem = "regression" if data.regression else "binary" if classes == 2 else "multiclass"
@@ -66,20 +67,20 @@ def task_of(data: StreamData, path: Path, seed: int) -> TaskSpec:
             max_fresh_rows=max(200, 3 * data.size),
         ),
         monitor=Monitor(windows=RowWindows(rows=data.size), min_labels=20, report="never", yardstick_rows=0),
-        policy=POLICY,
+        policy=policy,
         gate=Gate(min_rows=60, calibration_tolerance=0.1, latency_ratio=10),
     )
 
 
-def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, Any]]:
+def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy = POLICY) -> dict[str, dict[str, Any]]:
     """The ladder, and the first champion left alone, on a stream."""
     moments = START + np.timedelta64(1, "m") * np.arange(len(data.target))
     path = folder / "rows.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     data.inputs.assign(**{TARGET: data.target, MOMENT: moments}).to_parquet(path, index=False)
     start, delay = moments[data.begin].item(), timedelta(minutes=data.size)
-    task = task_of(data, path, seed)
-    plan = prepare(folder / "backtest", task, {"ladder": POLICY}, start=start, delay=delay)
+    task = task_of(data, path, seed, policy)
+    plan = prepare(folder / "backtest", task, {"ladder": policy}, start=start, delay=delay)
     champion = first_champion(folder / "backtest", plan, lambda progress: None)
     run(folder / "backtest", plan, parallel=1, tell=lambda name, judged: None)
     place, progress = place_of(folder / "backtest", plan, 0), progress_of(folder / "backtest", 0)
@@ -96,14 +97,16 @@ def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, An
         .prediction
     )
     remedies = place.ledger.read(kinds={"remedy"})
-    gates = place.ledger.read(kinds={"gate", "second_look"})
+    gates = place.ledger.read(kinds={"gate", "second_look", "follow"})
+    steps = [one for one in gates if one.outcome == "continued"]
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
     spent = sum(one.details.get("cpu", 0.0) for one in (*remedies, *gates))
     watching = sum(step.cpu for step in progress.steps) - spent
     promoted = place.ledger.read(kinds={"promotion"})[1:]
     by_version = {one.version: one.details["remedy"] for one in remedies}
     told = {
-        "fits": sum(one != "recalibrate" for one in made),
+        "fits": sum(one != "recalibrate" for one in made) + len(steps),
+        "steps": len(steps),
         "cpu": spent,
         "watching": watching,
         "search": champion.manifest.lineage.seconds,
@@ -181,8 +184,12 @@ def main() -> None:
     asked.add_argument("--rivals-python", type=Path)
     asked.add_argument("--streams", nargs="+", choices=FILES, default=list(FILES))
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked.add_argument("--ladder", help="its rungs, with + between them, instead of the default ones")
     asked.add_argument("--out", type=Path, help="results, a JSON object a line: added to")
     given = asked.parse_args()
+    policy = PerformancePolicy(
+        **POLICY.model_dump(exclude={"ladder"}), **({"ladder": given.ladder} if given.ladder else {})
+    )
     if not (home := os.environ.get("EVERFIT_DATA")):
         print("streams: skipped, EVERFIT_DATA names no folder of data")
         return
@@ -191,7 +198,7 @@ def main() -> None:
         for seed in given.seeds:
             data = read(Path(home), name)
             with tempfile.TemporaryDirectory() as made:
-                results = everfit(data, Path(made), seed)
+                results = everfit(data, Path(made), seed, policy)
             if given.rivals_python:
                 results |= rivals(given.rivals_python, Path(home), name, seed)
             new = [{"stream": name, "seed": seed, "contender": one, **told} for one, told in results.items()]
