@@ -126,11 +126,7 @@ def _deliver(place: Workplace, entry: Entry, channel: Channel, before: str | Non
 
 
 def _message(place: Workplace, entry: Entry) -> Message:
-    return Message.of(from_entry(entry).alert, place.task.name, message_id(entry), _link(place))
-
-
-def _link(place: Workplace) -> str:
-    return f"http://127.0.0.1:{place.settings.status_port}/"
+    return Message.of(from_entry(entry).alert, place.task.name, message_id(entry), place.page)
 
 
 def trial(place: Workplace, as_of: datetime) -> list[tuple[str, str | None]]:
@@ -150,6 +146,6 @@ def trial(place: Workplace, as_of: datetime) -> list[tuple[str, str | None]]:
         as_of=as_of,
         opened_at=as_of,
         reopened=0,
-        link=_link(place),
+        link=place.page,
     )
     return [(channel.name, channel.send(message)) for channel in channels(place.settings)]

@@ -24,12 +24,13 @@ from flows.replay import Judged, Pace, Progress, flow_judge, replay
 from flows.services import child_environment, everfit_environment
 from flows.stream import Stream, open_stream, steps
 from flows.workplace import Workplace, register_task
+from registry.conforming import as_datetimes
 from registry.durations import Duration
 from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.policies import NeverPolicy, PerformancePolicy, PolicySpec
-from registry.schema import Frozen, as_datetimes
+from registry.schema import Frozen
 from registry.settings import Settings
 from registry.sources import read
 from registry.task import FileSource, TaskSpec

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from flows.door import read_settings
 
+if TYPE_CHECKING:
+    from registry.settings import Settings
+
 
 @click.command()
-@click.argument("task", required=False)
-def up(task: str | None) -> None:
+@click.argument("tasks", metavar="[TASK]...", nargs=-1)
+def up(tasks: tuple[str, ...]) -> None:
     """Start the services of this machine.
 
-    Prefect, MLflow, the deployments, TASK's endpoint and its status page. What runs already is left as it is. Without
-    TASK, the only registered task is taken, if there is just one.
+    Prefect, MLflow, the deployments, the status page, and one endpoint of all TASKs. What runs already is left as it
+    is. Without TASK, the endpoint is of every registered task that has a champion.
 
     \b
     Example:
@@ -23,10 +29,23 @@ def up(task: str | None) -> None:
     from flows.workplace import find_task, task_names
 
     settings = read_settings()
-    names = task_names(settings)
-    name = find_task(settings, task).name if task else names[0] if len(names) == 1 else None
-    for one in start(settings, name, say=click.echo):
+    names = [find_task(settings, task).name for task in tasks] or _with_champion(settings, task_names(settings))
+    for one in start(settings, *dict.fromkeys(names), say=click.echo):
         click.echo(f"{one.name:<12} {one.url or 'running'}  (pid {one.pid})")
+
+
+def _with_champion(settings: Settings, tasks: Sequence[str]) -> list[str]:
+    """Those that can be served; who cannot is told of."""
+    if not tasks:
+        return []
+    from flows.workplace import open_versions
+    from registry.versions import CHAMPION
+
+    versions = open_versions(settings)
+    champions = {task: versions.get(task, CHAMPION) for task in tasks}
+    for task in (task for task, version in champions.items() if version is None):
+        click.echo(f"{task}: has no champion yet, and is not served; begin with: everfit search {task}")
+    return [task for task, version in champions.items() if version is not None]
 
 
 @click.command()

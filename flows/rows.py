@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from flows.workplace import Workplace
+from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError
 from registry.image_store import ImageStore
 from registry.log_frame import having
-from registry.schema import Schema, as_datetimes, as_strings
+from registry.schema import Schema
 from registry.sources import read
 from registry.task import Columns, TaskSpec
 from retrain.checks import require

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +43,19 @@ class Running:
 
 def up(
     settings: Settings,
-    task: str | None = None,
-    *,
+    *tasks: str,
     only: Collection[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Running, ...]:
     """Start the services that do not run, and wait until all answer.
 
-    Without a task there is no endpoint and no status page; `only` names the services wanted, all by default. Raises
+    The endpoint is of `tasks`; without them there is none. `only` names the services wanted, all by default. Raises
     `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
-    endpoint serves another task or speaks HTTPS, `OutsideError` when a service does not come up.
+    endpoint serves other tasks or speaks HTTPS, `OutsideError` when a service does not come up.
     """
-    if task is not None and settings.tls_cert is not None:
+    if tasks and settings.tls_cert is not None:
         raise StateError("EVERFIT_TLS_CERT is set, and `everfit up` speaks plain HTTP: use `everfit serve`")
-    wanted = [one for one in services(settings, task) if only is None or one.name in _checked(only)]
+    wanted = [one for one in services(settings, *tasks) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
         there = {one.name for one in wanted} | {one.name for one in running(settings)}
@@ -78,10 +77,10 @@ def down(settings: Settings, *, say: Callable[[str], None] = print) -> tuple[str
     return stopped
 
 
-def running(settings: Settings, task: str | None = None) -> tuple[Running, ...]:
+def running(settings: Settings) -> tuple[Running, ...]:
     """The services of this home that run and answer now."""
     desk = Desk(settings.folder)
-    found = ((one, desk.find(one.name)) for one in services(settings, task or "-"))
+    found = ((one, desk.find(one.name)) for one in services(settings, "-"))
     return tuple(_running(one, process.pid, False) for one, process in found if process and is_ready(one, process))
 
 
@@ -104,22 +103,21 @@ def prefect_api() -> str | None:
     return os.environ.get("PREFECT_API_URL")
 
 
-def services(settings: Settings, task: str | None) -> tuple[Service, ...]:
-    """The services that these settings ask for, in the order of `NAMES`."""
-    return tuple(_services(settings, task, Desk(settings.folder)))
+def services(settings: Settings, *tasks: str) -> tuple[Service, ...]:
+    """The services that these settings ask for, in the order of `NAMES`; an endpoint where there are tasks for it."""
+    return tuple(_services(settings, tasks, Desk(settings.folder)))
 
 
-def _services(settings: Settings, task: str | None, desk: Desk) -> Iterator[Service]:
+def _services(settings: Settings, tasks: Sequence[str], desk: Desk) -> Iterator[Service]:
     if not _foreign_prefect(settings):
         yield _prefect(settings)
     if settings.tracking_url in ("", _mlflow_url(settings)):
         yield _mlflow(settings.model_copy(update={"tracking_url": ""}))
-    if task is not None:
-        yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page", task))
-    tasks = _python("flows.deployments", *task_names(settings))
-    yield Service("deployments", "the deployments", tasks, health=desk.ready("deployments"))
-    if task is not None:
-        yield _endpoint(settings, task)
+    yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page",))
+    deployments = _python("flows.deployments", *task_names(settings))
+    yield Service("deployments", "the deployments", deployments, health=desk.ready("deployments"))
+    if tasks:
+        yield _endpoint(settings, tasks)
 
 
 def _prefect(settings: Settings) -> Service:
@@ -136,13 +134,13 @@ def _mlflow(settings: Settings) -> Service:
     return _local("mlflow", "MLflow's server", settings.mlflow_port, "mlflow_port", command)
 
 
-def _endpoint(settings: Settings, task: str) -> Service:
+def _endpoint(settings: Settings, tasks: Sequence[str]) -> Service:
     host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     return Service(
         name="endpoint",
-        what=f"the endpoint of {task}",
-        command=_python("serving", task),
+        what=f"the endpoint of {', '.join(tasks)}",
+        command=_python("serving", *tasks),
         health=f"{url}/health/ready",
         url=url,
         port=settings.port,

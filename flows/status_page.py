@@ -1,26 +1,24 @@
-"""The status page of a task (`python -m flows.status_page TASK`): loopback only, one page of HTML, no script.
+"""The status page (`python -m flows.status_page`): loopback only, a page of HTML for each task, no script.
 
 Nothing on it is fetched from elsewhere, and every text from the ledger or the settings is escaped.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from itertools import groupby
 
 import httpx
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.chart import Mark, Point, line_chart
 from flows.services import Running, running
 from flows.status_style import STYLE
-from flows.workplace import Workplace, enter
+from flows.workplace import Workplace, find_task, task_names
 from monitor.alerts import ALERT, from_entry
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
@@ -28,13 +26,14 @@ from monitor.outlook import outlook
 from registry.database import utc_now
 from registry.errors import EverfitError
 from registry.ledger import Entry
-from registry.settings import LOOPBACK
+from registry.settings import LOOPBACK, Settings
 
 _ENTRIES = 25
 _SHOWN_ELSEWHERE = ("window", "report")  # in the chart, and among the links
 _REPORTS = 8
 _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_HEADERS = {"Content-Security-Policy": _POLICY}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class Snapshot:
     records: tuple[WindowRecord, ...]
     services: tuple[Running, ...]
     reports: tuple[str, ...]
-    at: datetime
 
     @property
     def decision(self) -> Entry | None:
@@ -78,9 +76,8 @@ def read(place: Workplace) -> Snapshot:
         labelled=counts.labelled,
         entries=tuple(entries),
         records=newest_records(entries),
-        services=running(place.settings, place.task.name),
+        services=running(place.settings),
         reports=tuple(sorted((path.name for path in place.reports.glob("*.html")), reverse=True)[:_REPORTS]),
-        at=utc_now(),
     )
 
 
@@ -97,7 +94,8 @@ def _served(place: Workplace) -> str:
     key = settings.api_key
     headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     try:
-        answer = httpx.get(f"http://{host}:{settings.port}/model", headers=headers, timeout=1.0, trust_env=False)
+        url = f"http://{host}:{settings.port}/models/{place.task.name}"
+        answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False)
         return f"version {answer.raise_for_status().json()['version']}"
     except (httpx.HTTPError, ValueError, KeyError):
         return "not answering"
@@ -111,19 +109,36 @@ def _champion(entries: Sequence[Entry]) -> str:
 
 def page(snapshot: Snapshot) -> str:
     """The page as HTML."""
-    name = escape(snapshot.task)
     body = [
-        f"<header><h1>Everfit <span>{name}</span></h1><p>{snapshot.at:%Y-%m-%d %H:%M:%S} UTC</p></header>",
-        _cards(snapshot),
+        _cards(snapshot) + _reasons(snapshot),
         f"<section><h2>{escape(snapshot.metric)} by window</h2>{_chart(snapshot)}{_LEGEND}</section>",
         f"<section><h2>Ledger</h2>{_ledger(snapshot.entries)}</section>",
         f"<section><h2>Elsewhere</h2>{_links(snapshot)}</section>",
     ]
+    return _html(snapshot.task, "".join(body))
+
+
+def overview(snapshots: Sequence[Snapshot]) -> str:
+    """The page of several tasks: how each fares, and where there is more of it."""
+    if not snapshots:
+        return _html("", '<p class="quiet">No task yet; begin with: everfit init DATA --target COL</p>')
+    return _html("", "".join(_summary(one) for one in snapshots))
+
+
+def _summary(snapshot: Snapshot) -> str:
+    name = escape(snapshot.task)
+    return f'<section><h2><a href="/tasks/{name}">{name}</a></h2>{_cards(snapshot)}</section>'
+
+
+def _html(task: str, body: str) -> str:
+    name = escape(task)
+    head = f'<h1><a href="/">Everfit</a> <span>{name}</span></h1><p>{utc_now():%Y-%m-%d %H:%M:%S} UTC</p>'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="refresh" content="{_REFRESH_SECONDS}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Everfit: {name}</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
+        f"<title>Everfit{': ' * bool(name)}{name}</title><style>{STYLE}</style></head>"
+        f"<body><header>{head}</header>{body}</body></html>"
     )
 
 
@@ -145,8 +160,13 @@ def _cards(snapshot: Snapshot) -> str:
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
     ]
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _reasons(snapshot: Snapshot) -> str:
+    decision = snapshot.decision
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons) if decision else ""
-    return f'<div class="cards">{"".join(cards)}</div><ul class="reasons">{reasons}</ul>'
+    return f'<ul class="reasons">{reasons}</ul>'
 
 
 def _alert_card(alert: Entry | None) -> str:
@@ -213,7 +233,8 @@ def _row(entry: Entry) -> str:
 def _links(snapshot: Snapshot) -> str:
     links = [_link(one.url, one.what) for one in snapshot.services if one.url and one.name != "status"]
     links += [_link(f"{one.url}/docs", "the endpoint's API") for one in snapshot.services if one.name == "endpoint"]
-    links += [_link(f"/reports/{name}", f"report {name.removesuffix('.html')}") for name in snapshot.reports]
+    reports = f"/tasks/{snapshot.task}/reports"
+    links += [_link(f"{reports}/{name}", f"report {name.removesuffix('.html')}") for name in snapshot.reports]
     return f'<ul class="links">{"".join(links)}</ul>' if links else '<p class="quiet">No service answers.</p>'
 
 
@@ -221,28 +242,58 @@ def _link(url: str, text: str) -> str:
     return f'<li><a href="{escape(url)}">{escape(text)}</a></li>'
 
 
-def create_app(place: Workplace) -> FastAPI:
-    """The application: `/`, `/health`, `/reports/NAME`."""
-    app = FastAPI(title="Everfit's status page", openapi_url=None)
+class Places:
+    """The registered tasks, opened when first asked for, and again when a task's file is another one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[str, tuple[int, Workplace]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return task_names(self._settings)
+
+    def __getitem__(self, name: str) -> Workplace:
+        """Raises `HTTPException`, `EverfitError`."""
+        if name not in self.names:
+            raise HTTPException(404, f"no task {name!r}")
+        stamp = self._settings.task_file(name).stat().st_mtime_ns
+        if name not in self._known or self._known[name][0] != stamp:
+            self._known[name] = stamp, Workplace.open(self._settings, find_task(self._settings, name))
+        return self._known[name][1]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application: `/`, `/health`, `/tasks/TASK`, `/tasks/TASK/reports/NAME`."""
+    app, places = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings)
     # Without it a page from elsewhere could reach this one under a name of its own that resolves to loopback.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
 
+    @app.exception_handler(EverfitError)
+    def fault(_request: Request, error: EverfitError) -> HTMLResponse:
+        return HTMLResponse(f"<pre>{escape(str(error))}</pre>", status_code=503)
+
     @app.get("/")
     def show() -> HTMLResponse:
-        try:
-            return HTMLResponse(page(read(place)), headers={"Content-Security-Policy": _POLICY})
-        except EverfitError as error:
-            return HTMLResponse(f"<pre>{escape(str(error))}</pre>", status_code=503)
+        names = places.names
+        shown = page(read(places[names[0]])) if len(names) == 1 else overview([read(places[one]) for one in names])
+        return HTMLResponse(shown, headers=_HEADERS)
+
+    @app.get("/tasks/{task}")
+    def show_task(task: str) -> HTMLResponse:
+        return HTMLResponse(page(read(places[task])), headers=_HEADERS)
+
+    @app.get("/tasks/{task}/reports/{name}")
+    def report(task: str, name: str) -> FileResponse:
+        folder = places[task].reports
+        if name not in {path.name for path in folder.glob("*.html")}:
+            raise HTTPException(404, f"no report {name!r}")
+        return FileResponse(folder / name, media_type="text/html")
 
     @app.get("/health")
     def health() -> PlainTextResponse:
         return PlainTextResponse("ok\n")
-
-    @app.get("/reports/{name}")
-    def report(name: str) -> FileResponse:
-        if name not in {path.name for path in place.reports.glob("*.html")}:
-            raise HTTPException(404, f"no report {name!r}")
-        return FileResponse(place.reports / name, media_type="text/html")
 
     return app
 
@@ -251,8 +302,8 @@ def main() -> None:
     """The process's door."""
     import uvicorn
 
-    place = enter(sys.argv[1])
-    uvicorn.run(create_app(place), host="127.0.0.1", port=place.settings.status_port, log_level="warning")
+    settings = Settings()
+    uvicorn.run(create_app(settings), host="127.0.0.1", port=settings.status_port, log_level="warning")
 
 
 if __name__ == "__main__":

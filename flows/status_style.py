@@ -12,14 +12,16 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1120px; padding: 24px; background: var(--ground); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-header { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 24px; }
+header { display: flex; justify-content: space-between; align-items: baseline; flex-wrap: wrap; gap: 0 24px;
+  margin-bottom: 18px; }
 h1 { font-size: 26px; margin: 0; letter-spacing: -.01em; }
+h1 a { color: inherit; text-decoration: none; }
 h1 span { color: var(--soft); font-weight: 400; }
 h2 { font-size: 16px; margin: 0 0 12px; }
 h3 { font-size: 13px; margin: 0; color: var(--soft); font-weight: 500; }
 p { margin: 0; }
 header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
-.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); margin: 18px 0 12px; }
+.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); margin: 0 0 12px; }
 .card, section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; }
 .card { border-top: 3px solid var(--line); }
 .card p.big { font-size: 24px; line-height: 1.35; color: var(--ink); font-variant-numeric: tabular-nums; }

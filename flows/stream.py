@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from monitor.windows import spans
+from registry.conforming import as_datetimes
 from registry.errors import DataError, did_you_mean
 from registry.images import looks_like_images, to_base64
-from registry.schema import as_datetimes
 from registry.task import RowWindows, TaskSpec, TimeWindows
 from retrain.checks import require
 from retrain.image_checks import image_name, load_images

@@ -118,8 +118,7 @@ def show(place: Workplace, report: WatchReport) -> None:
     reasons = "".join(f"- {reason}\n" for reason in decision.reasons)
     show_markdown(f"{name}-decision", f"## {decision.severity}: {decision.remedy.value}\n\n{reasons}")
     if report.report is not None:
-        page = f"http://127.0.0.1:{place.settings.status_port}/reports/{report.report.name}"
-        show_link(f"{name}-report", page, "Evidently's report of the window")
+        show_link(f"{name}-report", f"{place.page}/reports/{report.report.name}", "Evidently's report of the window")
 
 
 def announce(place: Workplace, wish: Wish | None) -> None:

@@ -154,6 +154,11 @@ class Workplace:
         return self.settings.folder / "reports" / self.task.name
 
     @property
+    def page(self) -> str:
+        """The URL of the task's page on the status page, on this machine."""
+        return f"http://127.0.0.1:{self.settings.status_port}/tasks/{self.task.name}"
+
+    @property
     def shelf(self) -> Shelf:
         """Where the task's reports are kept, and how long."""
         from monitor.shelf import Shelf

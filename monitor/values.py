@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry.conforming import TEXT
 from registry.metrics import Array
-from registry.schema import TEXT
 
 Codes: TypeAlias = npt.NDArray[np.int64]
 Marks: TypeAlias = npt.NDArray[np.bool_]

@@ -19,11 +19,12 @@ import pandas as pd
 from monitor.measurements import Measurement
 from monitor.values import Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
+from registry.conforming import conform_column
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
 from registry.metrics import Labels
-from registry.schema import Column, Schema, conform_column
+from registry.schema import Column, Schema
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
 from registry.watched import watched, watched_manifest, watched_rows

@@ -32,15 +32,19 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
+import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, ValidationError
 
 from registry.errors import BundleError
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from registry.task import TaskSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
 
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"
@@ -153,7 +157,15 @@ class ModelBundle:
 
     def reference(self) -> pd.DataFrame:
         """The reference rows: the schema's columns, `LABEL`, `TIME`, and the graph's outputs under their names."""
+        import pandas as pd
+
         return pd.read_parquet(self.folder / REFERENCE)
+
+    def reference_columns(self) -> dict[str, npt.NDArray[Any]]:
+        """The same by columns, (n,) each, of objects where they hold text, lists or bytes: the endpoint reads them
+        so, which has no pandas."""
+        table = pq.read_table(self.folder / REFERENCE)
+        return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 def digest(path: Path) -> str:

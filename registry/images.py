@@ -17,12 +17,14 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -107,7 +109,7 @@ def stack(images: Sequence[object], size: int, channels: int, fill: Sequence[int
 def looks_like_images(values: pd.Series[Any]) -> bool:
     """Whether a column holds encoded images: bytes that begin like one, or paths that end like one and of which one at
     least, among the first, leads to a file."""
-    if not (pd.api.types.is_object_dtype(values.dtype) or isinstance(values.dtype, pd.StringDtype)):
+    if values.dtype.kind != "O" or values.dtype.name == "category":
         return False
     first = values.dropna().head(20)
     if not len(first):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from registry.conforming import as_datetimes, as_strings, conform_column
 from registry.errors import RowError, TaskError, did_you_mean
 from registry.images import ImageError, common_form, looks_like_images, stack
 from registry.schema import (
@@ -21,9 +22,6 @@ from registry.schema import (
     NumericColumn,
     Schema,
     TextColumn,
-    as_datetimes,
-    as_strings,
-    conform_column,
 )
 from registry.task import Columns, Problem, TaskSpec
 from registry.texts import frequent_words

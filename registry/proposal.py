@@ -12,12 +12,12 @@ import pandas as pd
 import yaml
 from pydantic import ValidationError
 
+from registry.conforming import as_datetimes
 from registry.durations import parse_duration
 from registry.errors import TaskError, did_you_mean
 from registry.images import looks_like_images
 from registry.inference import Kinds, infer_problem
 from registry.policies import PolicySpec
-from registry.schema import as_datetimes
 from registry.task import (
     IMAGE_FAMILIES,
     FileSource,

@@ -16,20 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from registry.errors import RowError, did_you_mean
-from registry.images import MAX_SIZE, MIN_SIZE, ImageError, decode, to_pnm
-from registry.texts import LENGTHS, MAX_TEXT_LENGTH
+from registry.images import MAX_SIZE, MIN_SIZE
+from registry.texts import LENGTHS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_CATEGORY_LENGTH = 256
-TEXT = pd.StringDtype("python", na_value=np.nan)
-MAX_SHOWN = 100
-"""Characters of a wrong value that a message shows."""
 
 
 class Frozen(BaseModel):
@@ -163,45 +161,9 @@ class Schema(Frozen):
         Raises `RowError` that names column, value and row position for a vanished column or a value of a wrong type.
         Infinities become missing in numeric columns: a frame is history, where they are artefacts of a division.
         """
-        gone = [name for name in self.names if name not in frame.columns]
-        if gone:
-            near = did_you_mean(gone[0], [str(name) for name in frame.columns])
-            raise RowError(f"column {gone[0]!r} is missing{near}; the frame has {len(frame.columns)} other columns")
-        columns = {column.name: conform_column(frame[column.name], column) for column in self.columns}
-        return pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+        from registry.conforming import conform  # here, since it loads pandas
 
-
-def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
-    """One raw series in the conformed dtype of its column, with a fresh row index (0 to n - 1)."""
-    values = values.reset_index(drop=True)
-    if column.kind == "numeric":
-        return _numeric(values, column.name)
-    if column.kind == "boolean":
-        return _boolean(values, column.name)
-    if column.kind == "datetime":
-        return as_datetimes(values, column.name)
-    if column.kind == "image":
-        return _images(values, column)
-    if column.kind == "text":
-        return _strings(values, column.name, MAX_TEXT_LENGTH).astype(TEXT)
-    return _strings(values, column.name)
-
-
-def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
-    try:
-        return as_strings(values, longest)
-    except TypeError as error:
-        row, value = _first_bad(values, hash)
-        raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
-
-
-def as_strings(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
-    """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(object)
-    codes, known = pd.factorize(values)
-    strings = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
-    return pd.Series(strings[codes], index=values.index, name=values.name, dtype=object)  # -1, missing, is the last
+        return conform(frame, self)
 
 
 def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str | None:
@@ -219,26 +181,6 @@ def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str
     return text[:longest] or None
 
 
-def as_datetimes(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """Moments as datetime64[us], UTC without zone; naive input counts as UTC."""
-    try:
-        parsed = pd.to_datetime(values, utc=True, format=None if values.dtype.kind in "Mm" else "ISO8601")
-    except (ValueError, TypeError, OverflowError) as error:
-        row, value = _first_bad(values, lambda one: pd.to_datetime(one, utc=True, format="ISO8601"))
-        raise RowError(f"column {name!r}, row {row}: expected an ISO 8601 date and time, got {value}") from error
-    return parsed.dt.tz_localize(None).astype("datetime64[us]")
-
-
-def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    try:
-        out = values if values.dtype == np.float64 else pd.to_numeric(values).astype("float64")
-    except (ValueError, TypeError) as error:
-        row, value = _first_bad(values, pd.to_numeric)
-        raise RowError(f"column {name!r}, row {row}: expected a number, got {value}") from error
-    endless = np.isinf(out.to_numpy())
-    return out.mask(endless) if endless.any() else out
-
-
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "t": 1.0, "f": 0.0, "1": 1.0, "0": 0.0}
 
 
@@ -249,53 +191,3 @@ def truth(text: str) -> float | None:
     (1.0, 0.0, None)
     """
     return _TRUTH.get(text.strip().lower())
-
-
-def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
-    texts = _strings(values, name)
-    out = texts.map(truth, na_action="ignore").astype("float64")
-    bad = np.flatnonzero(out.isna().to_numpy() & texts.notna().to_numpy())
-    if bad.size:
-        raise RowError(f"column {name!r}, row {bad[0]}: expected true or false, got {_shown(values.iloc[bad[0]])}")
-    return out
-
-
-def _images(values: pd.Series[Any], column: ImageColumn) -> pd.Series[Any]:
-    out: list[bytes | None] = []
-    for row, value in enumerate(values):
-        try:
-            missing = pd.api.types.is_scalar(value) and pd.isna(value)
-            out.append(None if missing else to_pnm(decode(value, column.size, column.channels)))
-        except ImageError as error:
-            raise RowError(f"column {column.name!r}, row {row}: expected {error}, got {_shown(value)}") from error
-    return pd.Series(out, index=values.index, name=values.name, dtype=object)
-
-
-def _first_bad(values: pd.Series[Any], parse: Any) -> tuple[int, str]:
-    """The row and the text of the first value that cannot be parsed; lists and the like never can."""
-    for row, value in enumerate(values):
-        if not pd.api.types.is_scalar(value):
-            return row, _shown(value)
-        if pd.isna(value):
-            continue
-        try:
-            parse(value)
-        except (ValueError, TypeError, OverflowError):
-            return row, _shown(value)
-    return 0, _shown(values.iloc[0])
-
-
-def _shown(value: object) -> str:
-    """A value as messages show it: in plain Python, and not at any length.
-
-    >>> _shown(np.float64(1.0)), _shown([np.int64(1), "a"])
-    ('1.0', "[1, 'a']")
-    """
-    text = repr(_plain(value))
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return [_plain(one) for one in value] if isinstance(value, list) else value

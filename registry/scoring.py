@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-import pandas as pd
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from registry.bundle import GOLDEN_ROWS, ModelBundle
@@ -25,6 +24,9 @@ from registry.metrics import Array
 from registry.schema import Column, ImageColumn, Schema
 from registry.task import Problem
 from registry.texts import TextNumbers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MISSING_TIME = int(np.iinfo(np.int64).min)
 """A missing moment in the graph's inputs: also what numpy and pandas hold in NaT."""
@@ -46,6 +48,8 @@ CHUNK_BYTES = 2**21
 
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Columns: TypeAlias = "pd.DataFrame | Mapping[str, npt.NDArray[Any]]"
+"""Rows by columns: a frame, or what `ModelBundle.reference_columns` gives."""
 
 GRAPH_ERRORS = (
     ort_errors.Fail,
@@ -58,6 +62,7 @@ GRAPH_ERRORS = (
 )
 """What ONNX Runtime raises, which has no base of its own."""
 
+_NONE = np.array(None)
 _GRAPH_TYPES = {
     "numeric": "tensor(double)",
     "boolean": "tensor(double)",
@@ -115,9 +120,9 @@ class Scores:
         return {name: value.tolist() for name, value in named if value is not None}
 
     @classmethod
-    def read(cls, frame: pd.DataFrame) -> Scores:
-        """The outputs in a frame's columns, such as those of `reference.parquet`."""
-        names = {field: name for field, name in _FIELDS_TO_OUTPUTS.items() if name in frame.columns}
+    def read(cls, frame: Columns) -> Scores:
+        """The outputs in columns, such as those of `reference.parquet`."""
+        names = {field: name for field, name in _FIELDS_TO_OUTPUTS.items() if name in frame}
         return cls(**{field: _matrix(frame[name], field) for field, name in names.items()})
 
     @classmethod
@@ -144,8 +149,8 @@ _FIELDS_TO_OUTPUTS = {
 }
 
 
-def feed(conformed: pd.DataFrame, schema: Schema) -> Feed:
-    """The graph's inputs of a conformed frame: (n, 1) each, or (n, *`input_shape`)."""
+def feed(conformed: Columns, schema: Schema) -> Feed:
+    """The graph's inputs of conformed columns: (n, 1) each, or (n, *`input_shape`)."""
     return {column.name: _input(conformed[column.name], column) for column in schema.columns}
 
 
@@ -253,14 +258,15 @@ class Scorer(Graph):
         manifest = bundle.manifest
         return cls(bundle, _open(bundle.model, manifest.data_schema, manifest.target.problem, threads))
 
-    def self_test(self, reference: pd.DataFrame | None = None) -> None:
+    def self_test(self, reference: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Raise `BundleError` when the golden rows' outputs differ from the stored ones by more than `TOLERANCE`.
-        `reference` is the bundle's own, where it was read already."""
-        golden = (self.bundle.reference() if reference is None else reference).head(GOLDEN_ROWS)
-        if golden.empty:
+        `reference` are the bundle's own columns, where they were read already."""
+        known = self.bundle.reference_columns() if reference is None else reference
+        golden = {name: values[:GOLDEN_ROWS] for name, values in known.items()}
+        if not all(map(len, golden.values())):
             raise BundleError(f"{self.bundle.folder}: the reference has no golden rows")
         try:
-            answers = self.predict(golden)
+            answers = self.run_in_parts(feed(golden, self.schema))
         except GRAPH_ERRORS as error:
             raise BundleError(f"{self.bundle.folder}: the graph does not run: {str(error)[:300]}") from error
         found = differences(answers, Scores.read(golden), radius=self.bundle.manifest.conformal_radius)
@@ -313,21 +319,22 @@ def _numbers(prediction: Any, interval: Any, uncertainty: Any, disagreement: Any
     return Scores(prediction, uncertainty, disagreement, None, None, interval, seen)
 
 
-def _input(values: pd.Series[Any], column: Column) -> npt.NDArray[Any]:
+def _input(values: Any, column: Column) -> npt.NDArray[Any]:
     if column.kind == "image":
-        return stack(values.to_list(), column.size, column.channels, column.fill)
+        return stack(values.tolist(), column.size, column.channels, column.fill)
     if column.kind == "text":
-        return TextNumbers(column.words).table(values.to_list())
+        return TextNumbers(column.words).table(values.tolist())
     if column.kind == "categorical":
-        return np.where(values.isna(), "", values.to_numpy(dtype=object))[:, None]
+        held: Any = np.asarray(values, dtype=object)
+        return np.where(np.equal(held, _NONE) | (held != held), "", held)[:, None]  # NaN differs from itself
     if column.kind == "datetime":
-        return values.to_numpy(dtype="datetime64[us]").view(np.int64)[:, None]
-    return values.to_numpy(dtype=np.float64)[:, None]
+        return np.asarray(values, dtype="datetime64[us]").view(np.int64)[:, None]
+    return np.asarray(values, dtype=np.float64)[:, None]
 
 
-def _matrix(values: pd.Series[Any], field: str) -> npt.NDArray[Any]:
+def _matrix(values: Any, field: str) -> npt.NDArray[Any]:
     if field == "prediction":
-        return values.to_numpy(dtype=object if values.dtype.kind != "f" else None)
+        return np.asarray(values, dtype=object if values.dtype.kind != "f" else None)
     dtype = np.bool_ if field == "sets" else np.float64
     return np.array(values.tolist(), dtype=dtype)
 

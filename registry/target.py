@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from registry.errors import RowError
 from registry.metrics import Labels
-from registry.schema import Frozen, as_strings, canonical_category
+from registry.schema import Frozen, canonical_category
 from registry.task import Problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LabelType = Literal["string", "integer", "boolean", "number"]
 UNKNOWN_CLASS = -1
@@ -29,6 +31,8 @@ class Target(Frozen):
         """The target as a column shows it. Missing values are passed over."""
         if problem == "regression":
             return cls(problem=problem, label_type="number")
+        from registry.conforming import as_strings  # here, since it loads pandas
+
         texts = as_strings(values).dropna()
         label_type = _label_type(texts.unique())
         classes = sorted(texts.unique(), key=float if label_type == "integer" else str)
@@ -39,11 +43,10 @@ class Target(Frozen):
 
         Raises `RowError` for a value that is no number where a number is expected.
         """
+        from registry.conforming import as_numbers, as_strings
+
         if self.problem == "regression":
-            try:
-                return pd.to_numeric(values).to_numpy(dtype=np.float64)
-            except (ValueError, TypeError) as error:
-                raise RowError(f"label: expected a number ({error})") from error
+            return as_numbers(values)
         index = {name: number for number, name in enumerate(self.classes)}
         return np.array([index.get(text, UNKNOWN_CLASS) for text in as_strings(values)], dtype=np.int64)
 

@@ -8,16 +8,18 @@ that two versions give of one image have nothing to do with one another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from registry.bundle import Manifest
 from registry.images import COMPONENTS, seen_name
 from registry.schema import NumericColumn, Schema
 from registry.scoring import REPRESENTATION, Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SeenColumn(NumericColumn):

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
 from registry.inference import conform_as, infer_kinds, nested, shown
 from registry.privacy import hides_image
-from registry.schema import ColumnKind, Frozen, as_datetimes, as_strings
+from registry.schema import ColumnKind, Frozen
 from registry.task import TaskSpec
 from retrain.leaks import leaks
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry.bundle import ModelBundle
+from registry.conforming import as_datetimes, as_strings
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, calibration_by_block, mean_by_block, metrics_for
-from registry.schema import Schema, as_datetimes, as_strings
+from registry.schema import Schema
 from registry.scoring import Scorer, Scores, feed
 from registry.target import UNKNOWN_CLASS, Target
 from registry.task import TaskSpec

@@ -26,10 +26,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
+from registry.conforming import as_strings
 from registry.errors import DataError
 from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
-from registry.schema import Schema, as_strings
+from registry.schema import Schema
 from registry.scoring import OUTPUTS as ANSWERS
 from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from registry.bundle import ModelBundle
+from registry.conforming import as_datetimes
 from registry.decisions import Check, Outcome, Verdict
 from registry.errors import StateError
-from registry.schema import as_datetimes
 from registry.scoring import Scorer, Scores
 from registry.task import TaskSpec
 from retrain.checks import usable

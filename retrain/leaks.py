@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry.conforming import as_strings
 from registry.inference import conform_as
-from registry.schema import ColumnKind, as_strings
+from registry.schema import ColumnKind
 from registry.task import Problem
 
 SAMPLE = 5_000

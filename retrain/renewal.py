@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from registry.bundle import ModelBundle
+from registry.conforming import as_datetimes
 from registry.errors import DataError
 from registry.metrics import Array, Labels, Metric, metrics_for
-from registry.schema import as_datetimes
 from registry.target import UNKNOWN_CLASS
 from registry.task import Splits, TaskSpec
 from retrain import levels

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError
-from registry.schema import as_datetimes, as_strings
 from registry.task import Splits, TaskSpec
 
 Rows: TypeAlias = npt.NDArray[np.int64]

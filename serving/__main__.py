@@ -16,6 +16,7 @@ from registry.quiet import QUIET
 from registry.settings import Settings
 from serving.app import create_app
 from serving.connection import Server, connections
+from serving.lean import hide_pandas
 from serving.log_lines import arrange
 from serving.tls import check_tls
 from serving.tracing import traces_of
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m serving TASK [TASK ...]", file=sys.stderr)
         return 2
     os.environ.update(QUIET)
+    hide_pandas()
     try:
         settings = Settings()
         check_tls(settings)

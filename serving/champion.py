@@ -75,7 +75,7 @@ class Served:
             raise BundleError(
                 f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
             )
-        scorer, reference = Scorer.load(bundle), bundle.reference()
+        scorer, reference = Scorer.load(bundle), bundle.reference_columns()
         scorer.self_test(reference)
         return cls(
             version=version,

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from registry.errors import RowError, did_you_mean
 from registry.images import ImageError, Pixels, decode_sent, stack
-from registry.schema import Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
+from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
 from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
 from serving.columns import Table, Values, plain
@@ -246,6 +246,8 @@ def _time(value: Any) -> int:
 
 
 def _category(value: Any) -> str:
+    if type(value) is str:
+        return value[:MAX_CATEGORY_LENGTH]
     if value is None:
         return ""
     if isinstance(value, (str, int, float)):

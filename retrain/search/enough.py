@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from registry.bundle import ModelBundle
+from registry.conforming import as_datetimes
 from registry.metrics import Array, metrics_for
-from registry.schema import as_datetimes
 from registry.scoring import Scorer
 from retrain.paired import blocks_of, jackknife
 from retrain.search import plan as plans

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from registry.conforming import as_datetimes
 from registry.inference import learn_schema
 from registry.metrics import Labels
-from registry.schema import Schema, as_datetimes
+from registry.schema import Schema
 from registry.target import Target
 from registry.task import TaskSpec
 from retrain.calibration import TargetScale

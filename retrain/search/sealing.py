@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from registry.bundle import CANDIDATES, CARD, FIGURES, MODEL, Estimate, Lineage, Manifest, ModelBundle
+from registry.conforming import as_datetimes
 from registry.metrics import Array, Labels, Metric, metrics_for
-from registry.schema import as_datetimes
 from registry.scoring import REPRESENTATION, Graph, Scores
 from registry.watched import watched, watched_rows
 from retrain.boosted import Boosted, evaluate, fit_boosted

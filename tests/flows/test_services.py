@@ -44,7 +44,7 @@ def test_up_and_down(place: Workplace, stopped: Settings) -> None:
     assert "endpoint: starting the endpoint of handmade" in said
     again = up(stopped, "handmade", only=LOCAL, say=said.append)
     assert [(one.pid, one.started) for one in again] == [(one.pid, False) for one in began]
-    assert {one.name for one in running(stopped, "handmade")} == set(LOCAL)
+    assert {one.name for one in running(stopped)} == set(LOCAL)
 
     status, endpoint = began
     page = httpx.get(status.url, trust_env=False, timeout=30)
@@ -76,8 +76,8 @@ def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) ->
 
 
 def test_a_service_that_does_not_come_up_says_why(settings: Settings, stopped: Settings) -> None:
-    with pytest.raises(OutsideError, match=r"the status page stopped while starting; the end of [^$]*unknown task"):
-        up(settings, "nobody", only=["status"])
+    with pytest.raises(OutsideError, match=r"the endpoint of No stopped while starting; the end of [^$]*'No'"):
+        up(settings, "No", only=["endpoint"])
 
 
 def test_two_at_once_are_one_too_many(settings: Settings) -> None:
@@ -94,17 +94,17 @@ def test_an_unknown_service(settings: Settings) -> None:
 
 
 def test_another_task_is_another_command(place: Workplace, stopped: Settings) -> None:
-    up(stopped, "handmade", only=["status"], say=lambda _: None)
+    up(stopped, "handmade", only=["endpoint"], say=lambda _: None)
     with pytest.raises(StateError, match="run `everfit down` first"):
-        up(stopped, "flights", only=["status"])
+        up(stopped, "handmade", "flights", only=["endpoint"])
 
 
 def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tuple(one.name for one in services(settings, "handmade")) == NAMES
-    assert [one.name for one in services(settings, None)] == ["prefect", "mlflow", "deployments"]
+    assert [one.name for one in services(settings)] == ["prefect", "mlflow", "status", "deployments"]
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
     elsewhere = settings.model_copy(update={"tracking_url": "http://mlflow.example"})
-    assert [one.name for one in services(elsewhere, None)] == ["deployments"]
+    assert [one.name for one in services(elsewhere)] == ["status", "deployments"]
     assert all("127.0.0.1" in one.url for one in services(settings, "handmade") if one.url)
 
 

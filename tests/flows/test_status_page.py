@@ -14,7 +14,7 @@ import pytest
 
 from flows.chart import Mark, Point, line_chart, ticks
 from flows.status_page import create_app
-from flows.workplace import Workplace
+from flows.workplace import Workplace, register_task
 from registry.ledger import Entry
 
 START = datetime(2024, 3, 1)
@@ -29,7 +29,7 @@ class Client:
     """Asks the application without a server."""
 
     def __init__(self, place: Workplace, host: str = "127.0.0.1") -> None:
-        self._transport, self._url = httpx.ASGITransport(create_app(place)), f"http://{host}"
+        self._transport, self._url = httpx.ASGITransport(create_app(place.settings)), f"http://{host}"
 
     def get(self, path: str) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -84,6 +84,21 @@ def test_the_page_shows_the_newest_of_each_window_and_escapes_what_it_shows(clie
     assert "&lt;script&gt;" in text
 
 
+def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: Workplace) -> None:
+    """A task that is registered while the page runs is on it at once."""
+    window(place, 0, 0.7312)
+    assert "auc by window" in client.get("/").text
+    other = place.task.model_copy(update={"name": "other"})
+    register_task(place.settings, other)
+    together = client.get("/").text
+    assert re.findall(r'href="(/tasks/[^"]+)">', together) == ["/tasks/handmade", "/tasks/other"]
+    assert (together.count("0.7312"), together.count("no labels yet")) == (1, 1)
+    assert "auc by window" not in together
+    assert "0.7312" in client.get("/tasks/handmade").text
+    assert "0.7312" not in client.get("/tasks/other").text
+    assert client.get("/tasks/nobody").status_code == 404
+
+
 def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
@@ -99,10 +114,10 @@ def test_reports_are_served_and_nothing_else(client: Client, place: Workplace) -
     place.reports.mkdir(parents=True)
     (place.reports / "window-1.html").write_text("<h1>shift</h1>")
     (place.reports.parent / "secret.html").write_text("secret")
-    assert client.get("/reports/window-1.html").text == "<h1>shift</h1>"
+    assert client.get("/tasks/handmade/reports/window-1.html").text == "<h1>shift</h1>"
     assert "report window-1" in client.get("/").text
     for name in ("none.html", "..%2Fsecret.html", "%2e%2e%2fsecret.html"):
-        assert client.get(f"/reports/{name}").status_code == 404
+        assert client.get(f"/tasks/handmade/reports/{name}").status_code == 404
 
 
 def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.conforming import as_strings
 from registry.errors import RowError
 from registry.schema import (
     BooleanColumn,
@@ -17,7 +18,6 @@ from registry.schema import (
     DatetimeColumn,
     NumericColumn,
     Schema,
-    as_strings,
     canonical_category,
 )
 

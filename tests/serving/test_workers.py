@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import orjson
 import psutil
+import pyarrow as pa
 import pytest
 
 from registry.bundle import ModelBundle
@@ -102,8 +103,21 @@ def test_workers_share_port_and_log_and_are_replaced(together: Together, tmp_pat
     assert set(ids) <= set(logged)
 
 
-def test_workers_end_with_their_parent(together: Together) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what a process has mapped")
+def test_workers_answer_without_pandas_and_end_with_their_parent(together: Together) -> None:
+    """Also with a body and an answer in Arrow, for which pyarrow would load it."""
+    table = pa.Table.from_pylist([ROW] * 3)
+    with pa.BufferOutputStream() as sink:
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        body = sink.getvalue().to_pybytes()
+    answers = [httpx.post(f"http://127.0.0.1:{together.port}/predict", content=body) for _ in range(8)]
+    assert [one.status_code for one in answers] == [200] * 8
+    assert pa.ipc.open_stream(answers[0].content).read_all().num_rows == 3
     workers = together.workers()
+    mapped = [{one.path for one in worker.memory_maps()} for worker in workers]
+    assert all(any("onnxruntime" in path for path in one) for one in mapped)
+    assert not any("pandas" in path for one in mapped for path in one)
     together.process.kill()
     together.process.wait()
     gone, alive = psutil.wait_procs(workers, timeout=40)
