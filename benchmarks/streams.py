@@ -8,7 +8,8 @@ predicted, and its labels come one block late. Accuracy over all blocks; R2 for 
 once on the first rows and is then left to its own flows without HTTP, as in a back-test: every block is a window, the
 policy is the same for all streams (below). What it costs is counted apart: the first search; the remedies with their
 gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not, or a
-step of a champion that follows.
+step of a champion that follows. The procedure of the rung `follow` is also played alone, from the first block on and
+without a gate.
 
 Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on
 the newest fifth, the newest five blocks or all rows; an MLP that sees every block twice; trees fitted anew when ADWIN
@@ -35,16 +36,20 @@ from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from flows.backtest import first_champion, place_of, prepare, progress_of, run
 from flows.workplace import Workplace
 from monitor.measurements import WindowRecord
+from registry.bundle import ModelBundle
+from registry.energy import cpu_seconds
 from registry.policies import FalseAlarms, PerformancePolicy
 from registry.scoring import Scorer
 from registry.task import FileSource, Gate, Monitor, Research, RowWindows, Search, Splits, TaskSpec
+from retrain.following import follow, lessons
+from retrain.renewal import Request
 
 MOMENT = "moment"
 START = np.datetime64("2024-01-01T00:00:00", "us")
 POLICY = PerformancePolicy(tolerate=0.01, false_alarms=FalseAlarms(number=1, windows=100), refresh=8)
 RIVALS = Path(__file__).with_name("streams_rivals.py")
 ALWAYS = "each block"
-EVERFIT, FROZEN = "Everfit, ladder", "Everfit, frozen"
+EVERFIT, FROZEN, UNGATED = "Everfit, ladder", "Everfit, frozen", "Everfit, follow ungated"
 
 
 def task_of(data: StreamData, path: Path, seed: int, policy: PerformancePolicy = POLICY) -> TaskSpec:
@@ -116,10 +121,28 @@ def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy
         "coverage": coverage(place),
         "severities": "".join(step.severity[:1] for step in progress.steps),
     }
+    alone, cpu = ungated(data, champion, moments)
+    steps_alone = {"fits": len(data.blocks) - 1, "cpu": cpu}
     return {
+        UNGATED: {**scores(truth, alone, data.blocks, regression=data.regression), **steps_alone},
         EVERFIT: {**scores(truth, said, data.blocks, regression=data.regression), **told},
         FROZEN: {**scores(truth, frozen, data.blocks, regression=data.regression), "fits": 0, "cpu": 0.0},
     }
+
+
+def ungated(data: StreamData, champion: ModelBundle, moments: np.ndarray) -> tuple[np.ndarray, float]:
+    """What the models that follow a champion answer to each block, and the CPU-seconds of that."""
+    began, rows = cpu_seconds(), slice(data.begin, data.blocks[-1].stop)
+    known = {TARGET: data.target.iloc[rows], MOMENT: moments[rows]}
+    frame = data.inputs.iloc[rows].assign(**known).reset_index(drop=True)
+    windows = np.arange(len(frame)) // data.size + 1
+    arrived = moments[rows] + np.timedelta64(data.size, "m")
+    ends = [moments[block.start] for block in data.blocks]
+    asked = Request(champion.manifest.task, champion, "1", frame, Path("unused"))
+    chain = follow(asked, lessons(windows, arrived, ends))
+    said = np.empty(len(data.target), dtype=float if data.regression else object)
+    said[data.begin + chain.answered] = chain.answers.prediction
+    return said, cpu_seconds() - began
 
 
 def coverage(place: Workplace) -> float:

@@ -113,16 +113,28 @@ class Arrived:
 
 
 def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) -> Arrived:
-    """The labelled rows later than `begun`, of the newest `RECENT` windows that were watched, as known at `as_of`."""
+    """The labelled rows later than `begun`, of the newest `RECENT` windows that were watched, as known at `as_of`; none
+    of windows whose data were broken."""
     entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
     known = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
     ends = [begun, *sorted(end for end in known if begun < end < as_of), as_of][-RECENT - 1 :]
     start = max(begun + timedelta(microseconds=1), ends[0])
     asked: dict[str, Any] = {"start": start, "end": as_of, "labels_by": as_of, "labelled_only": True}
     logged = whole(place, place.log.frame(**asked, columns=schema.names, newest=MOST_ROWS), schema)
+    logged = logged[~_faulty(place, logged["__time__"])].reset_index(drop=True)
     moments = [np.datetime64(end, "us") for end in ends]
     windows = np.searchsorted(np.array(moments), logged["__time__"].to_numpy(), side="right")
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
+
+
+def _faulty(place: Workplace, times: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows are of windows that were called faulty."""
+    out = np.zeros(len(times), dtype=bool)
+    for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
+        if one.severity == "faulty" and (window := one.details.get("window")):
+            start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+            out |= ((times >= start) & (times < end)).to_numpy()
+    return out
 
 
 def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path) -> tuple[Followed, Arrived]:
@@ -286,7 +298,7 @@ def _step(
 ) -> ModelBundle:
     """The next model."""
     from retrain.calibration import Calibration
-    from retrain.following import follow, lessons
+    from retrain.following import follow
     from retrain.members import read_scale
     from retrain.renewal import Request
 
@@ -296,8 +308,11 @@ def _step(
     calibration = Calibration(
         temperature=manifest.temperature, radius=_radius(place, newest, found, own), scale=read_scale(newest)
     )
-    since = [end for end in found.ends if end > np.datetime64(now.known, "us")]  # a pass may have been missed
-    return follow(asked, lessons(found.windows, found.arrived, since), calibration=calibration).seal(pictures=False)
+    known = np.datetime64(now.known, "us")
+    steps = [
+        one for one, end in zip(found.lessons(), found.ends, strict=True) if end > known
+    ]  # more than one after a gap
+    return follow(asked, steps, calibration=calibration).seal(pictures=False)
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

@@ -166,6 +166,18 @@ def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champio
     assert _verdict(Following("1", BEGIN, ("2",), BEGIN), gain, windows)[0] is stops
 
 
+def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
+    prove(place)
+    moment = live(place, 5)
+    window = {"index": 5, "start": str(moment - timedelta(days=1)), "end": str(moment), "rows": DAY}
+    broken = Entry(task="handmade", kind="decision", at=moment, severity="faulty", outcome="alert")
+    place.ledger.write(broken.model_copy(update={"details": {"window": window}}))
+    keep_following(place, moment)
+    known = place.versions.fetch("handmade", str(champion_of(place))).manifest.lineage.known_until
+    assert known is not None
+    assert known < moment - timedelta(days=1)
+
+
 def test_whoever_intervenes_by_hand_ends_it(place: Workplace) -> None:
     moment = prove(place)
     place.versions.rollback("handmade")
