@@ -23,9 +23,10 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
 from flows.approval import ASKED, ask, await_answer
+from flows.following import following
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
-from flows.remedies import TRAINS, challenge, make
+from flows.remedies import TRAINS, challenge, make, proof_of
 from flows.rows import forget, kept, known_rows, unseen_rows, why_none
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
@@ -115,7 +116,9 @@ def complete(
         return done
     else:
         champion = _champion(place)
-        intent = intents.begin("improve", as_of, reason=reason, remedies=list(remedies), champion=champion)
+        now = following(place)
+        told = {} if now is None else {"anchor": now.anchor}
+        intent = intents.begin("improve", as_of, reason=reason, remedies=list(remedies), champion=champion, **told)
     begun = time.monotonic()
     try:
         outcome, version, reasons, details = _carry_out(place, intents, intent)
@@ -150,7 +153,7 @@ def _folder(place: Workplace, intent: Intent) -> Path:
 
 def _carry_out(place: Workplace, intents: Intents, intent: Intent) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
     """The stages in their order, each passed over when it was finished before."""
-    champion = fetch(place, intent.details["champion"])
+    champion = fetch(place, intent.details.get("anchor") or intent.details["champion"])
     history, fresh = rows(place, intent, champion)
     remedies = [Remedy(one) for one in intent.details.get("remedies", [Remedy.RESEARCH])]
     if all(intents.stage(intent, "remedy", remedy=one) is None for one in remedies):
@@ -237,11 +240,13 @@ def gate(
     if (done := intents.stage(intent, "gate", version=version)) is not None:
         return Verdict.model_validate(done.details["verdict"])
     begun, cpu = time.monotonic(), cpu_seconds()
-    verdict = judge(with_error(place.task, error), champion, fetch(place, version), fresh)
     made = next(one for one in place.ledger.read(kinds={"remedy"}) if one.version == version)
+    proof = proof_of(place, intent, Remedy(made.details["remedy"]))
+    rows, said = (fresh, (None, None)) if proof is None else (proof.rows, (proof.old, proof.new))
+    verdict = judge(with_error(place.task, error), champion, fetch(place, version), rows, said=said)
     details = {
         "verdict": verdict.model_dump(mode="json"),
-        "rows": len(fresh),
+        "rows": len(rows),
         "champion": intent.details["champion"],
         "remedy": made.details["remedy"],
         "version": version,

@@ -10,6 +10,7 @@ from prefect import flow
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.coverage import keep_coverage
+from flows.following import keep_following
 from flows.improve import improve
 from flows.second_look import look_again, promoted
 from flows.stages import perform
@@ -30,9 +31,11 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     report = observe(place, moment)
     alert(place, moment)
     keep_coverage(place, moment)
-    look = bake(place, moment)
+    look = keep_following(place, moment) or bake(place, moment)
     look = look if rolled_back(look) else look_again(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look}
+    if promoted(look):
+        keep_following(place, moment)
     if promoted(look) or rolled_back(look):
         return found
     if (wish := wished(place)) is not None:

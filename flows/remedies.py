@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.following import Proof, following, retrace
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from retrain.renewal import Request
 
-TRAINS = (Remedy.RECALIBRATE, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
+TRAINS = (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
 """The remedies that make a challenger, cheapest first."""
 
 FORMER = 3
@@ -54,6 +56,7 @@ def make(
     else:
         version = publish_once(place, f"{intent.id}-{remedy.value}", bundle)
         challenge(place, version)
+        details |= {"follows": _follows(place, intent, bundle, history)}
         details |= {"trials": bundle.manifest.lineage.trials, "metrics": bundle.manifest.metrics}
         show_bundle(place, bundle, version)
     intents.write(
@@ -77,19 +80,46 @@ def challenge(place: Workplace, version: str) -> None:
 def _found(
     place: Workplace, intent: Intent, remedy: Remedy, champion: ModelBundle, history: pd.DataFrame
 ) -> ModelBundle:
-    """The remedy's bundle; one that a killed flow had finished is taken as it is."""
-    folder = place.study / intent.id / remedy.value
-    if (found := finished(folder / "bundle")) is not None:
-        return found
+    """The remedy's bundle; one that a killed flow had finished is taken as it is. Where the champion follows, its
+    rivals follow too, and are judged as it is."""
+    follows, folder = intent.details.get("anchor") is not None, place.study / intent.id / remedy.value
+    if follows and remedy is Remedy.FOLLOW:
+        raise StateError("the champion follows already")
     with reported(f"{place.task.name}-{remedy.value.replace('_', '-')}") as report:
-        job = _Job(place, intent.details["champion"], champion, history, folder, report)
-        ways: Mapping[Remedy, Callable[[], ModelBundle]] = {
-            Remedy.RECALIBRATE: job.recalibrate,
-            Remedy.FINE_TUNE: job.fine_tune,
-            Remedy.RESEARCH: job.research,
-            Remedy.SEARCH: job.search,
-        }
-        return ways[remedy]()
+        job = _Job(place, intent, champion, history, folder, report)
+        made = finished(folder / "bundle") or _made(job, remedy)
+        return job.follow(made) if follows or remedy is Remedy.FOLLOW else made
+
+
+def _made(job: _Job, remedy: Remedy) -> ModelBundle:
+    """What a remedy makes of the rows that are not the gate's; `follow` begins with the champion itself."""
+    ways: Mapping[Remedy, Callable[[], ModelBundle]] = {
+        Remedy.FOLLOW: lambda: job.champion,
+        Remedy.RECALIBRATE: job.recalibrate,
+        Remedy.FINE_TUNE: job.fine_tune,
+        Remedy.RESEARCH: job.research,
+        Remedy.SEARCH: job.search,
+    }
+    return ways[remedy]()
+
+
+def _follows(
+    place: Workplace, intent: Intent, bundle: ModelBundle, history: pd.DataFrame
+) -> dict[str, str | None] | None:
+    """What a version that is to follow is compared with (None: itself, as it is), and the moments that its rows, and
+    those it was judged on, begin after; None for one that stays as it is."""
+    from retrain.following import BEGUN
+
+    begun = bundle.candidates.get("heritage", {}).get(BEGUN)
+    anchor = None if "anchor" in intent.details else intent.details["champion"]
+    if begun is None:
+        return None
+    return {"anchor": anchor, "begun": begun, "judged": history[place.task.time].max().isoformat()}
+
+
+def proof_of(place: Workplace, intent: Intent, remedy: Remedy) -> Proof | None:
+    """What a remedy's procedure has answered, where it is a procedure that is judged."""
+    return Proof.load(place.study / intent.id / remedy.value)
 
 
 def former_champions(place: Workplace, champion: str) -> list[str]:
@@ -101,10 +131,10 @@ def former_champions(place: Workplace, champion: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Job:
-    """A remedy to be carried out on the champion (`version`) with the rows of `history`, into `folder`."""
+    """A remedy to be carried out on the champion with the rows of `history`, into `folder`."""
 
     place: Workplace
-    version: str
+    intent: Intent
     champion: ModelBundle
     history: pd.DataFrame
     folder: Path
@@ -113,6 +143,30 @@ class _Job:
     @property
     def task(self) -> TaskSpec:
         return same_columns(self.place.task, self.champion.manifest.data_schema)
+
+    @property
+    def version(self) -> str:
+        """The champion's number; where it follows, its anchor's, which has learnt from none of the gate's rows."""
+        found: str = self.intent.details.get("anchor") or self.intent.details["champion"]
+        return found
+
+    @property
+    def known(self) -> datetime:
+        """The newest moment that is not the gate's."""
+        if self.task.time is None:
+            raise StateError("without times nobody can tell which labels are new")
+        moment: datetime = self.history[self.task.time].max().to_pydatetime()
+        return moment
+
+    def follow(self, first: ModelBundle) -> ModelBundle:
+        """The newest of the models that follow a first one; with the proof, against what was served where the champion
+        follows too."""
+        home = self.folder / "chain"
+        if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
+            return found
+        chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
+        rows.proof(chain, self.champion, self.known, following(self.place)).save(self.folder)
+        return chain.seal()
 
     def recalibrate(self) -> ModelBundle:
         from retrain.recalibration import recalibrate

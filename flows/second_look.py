@@ -4,7 +4,8 @@ Each look is on all labelled rows later than what either model knows, the first 
 adds up. A look is taken only when those rows have grown by a quarter since the version was judged last. There are at
 most `LOOKS`, and each asks for the confidence 1 - (1 - confidence) / LOOKS (Bonferroni): together they spend as much
 error probability as the first gate did, so 2 (1 - confidence) in all. A task without a time column gets none (nobody
-could tell which rows are fresh), nor does one whose policy is `never`.
+could tell which rows are fresh), nor does one whose policy is `never`. Of a challenger that follows, it is the
+procedure that is judged again: by what its models would have answered to the rows that came since.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.approval import ASKED, ask, pending
+from flows.following import judged_after, proof_again
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import from_log, whole, why_none
@@ -94,15 +96,17 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
     else:
-        models = fetch(place, former), fetch(place, version)
-        known = known_until(*models)
+        models, after = (fetch(place, former), fetch(place, version)), judged_after(place, version)
+        known = after or known_until(*models)
         if not _grown(place, held, place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled):
             return None
-        fresh = fresh_rows(place, *models, as_of)
+        proof = None if after is None else proof_again(place, models[0], former, after, as_of)
+        fresh = fresh_rows(place, *models, as_of) if proof is None else proof.rows
         if not _grown(place, held, rows := len(fresh)):
             say(f"no second look: {rows:,} logged rows have all columns{why_none(place.task, read_by(models))}")
             return None
-        verdict = judge(with_error(place.task, (1 - place.task.gate.confidence) / LOOKS), *models, fresh)
+        task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
+        verdict = judge(task, *models, fresh, said=(None, proof.new if proof else None))
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
     asked = verdict.outcome is Outcome.PROMOTE and place.task.mode != "auto"

@@ -14,6 +14,7 @@ from prefect.events import emit_event
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.coverage import keep_coverage
+from flows.following import following, keep_following
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
@@ -47,8 +48,11 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
     alert(place, moment)
     if repair:
         keep_coverage(place, moment)
-    if repair and not rolled_back(bake(place, moment)) and not promoted(look_again(place, moment)):
-        announce(place, wished(place))
+        look = keep_following(place, moment) or bake(place, moment)
+        if not rolled_back(look) and promoted(look_again(place, moment)):
+            keep_following(place, moment)
+        elif not rolled_back(look):
+            announce(place, wished(place))
     return summary(report)
 
 
@@ -73,7 +77,17 @@ def observe(place: Workplace, as_of: datetime) -> WatchReport:
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
     with turn(place):
-        report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, shelf=place.shelf)
+        now = following(place)
+        report = measure(
+            place.task,
+            bundle,
+            version,
+            place.log,
+            place.ledger,
+            as_of=as_of,
+            shelf=place.shelf,
+            followed=() if now is None else now.versions,
+        )
     show(place, report)
     return report
 

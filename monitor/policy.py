@@ -57,6 +57,9 @@ MOST_NAMED = 5
 ORDER = "auc"
 """A metric of the order of rows alone, which recalibration leaves alone: only a former champion could help."""
 
+LEARNT = {Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE}
+"""What a champion that follows does for itself."""
+
 MIN_LABELS = Monitor().min_labels
 
 
@@ -242,8 +245,10 @@ def _mend(
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     futile = bool(history) and history[-1].metric == ORDER and not former
-    if (futile or _only_levelled(acts)) and len(ladder) > 1:
-        ladder = [rung for rung in ladder if rung is not Remedy.RECALIBRATE]
+    last = _promoted_last(acts)
+    needless = {Remedy.RECALIBRATE} if futile or last is Remedy.RECALIBRATE else set()
+    needless |= LEARNT if last is Remedy.FOLLOW else set()
+    ladder = [rung for rung in ladder if rung not in needless] or ladder[-1:]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
     if seen.severity != "degraded":
@@ -258,10 +263,10 @@ def _mend(
     return _told(rungs[0], seen, before=before, after=why, then=rungs[1:])
 
 
-def _only_levelled(acts: Sequence[Act]) -> bool:
-    """Whether what was promoted last was a recalibration: it is as old as before, and the same again adds little."""
+def _promoted_last(acts: Sequence[Act]) -> Remedy | None:
+    """The remedy that was promoted last: of a recalibration the same again adds little, as it is as old as before."""
     promotions = [act for act in acts if act.kind == "promotion"]
-    return bool(promotions) and max(promotions, key=lambda act: act.at).remedy is Remedy.RECALIBRATE
+    return max(promotions, key=lambda act: act.at).remedy if promotions else None
 
 
 def _on_performance(

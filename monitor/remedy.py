@@ -16,7 +16,13 @@ from datetime import datetime
 
 from registry.decisions import Diagnosis, Remedy
 
-USUAL_COST = {Remedy.RECALIBRATE: 8.0, Remedy.FINE_TUNE: 20.0, Remedy.RESEARCH: 90.0, Remedy.SEARCH: 400.0}
+USUAL_COST = {
+    Remedy.RECALIBRATE: 8.0,
+    Remedy.FOLLOW: 12.0,
+    Remedy.FINE_TUNE: 20.0,
+    Remedy.RESEARCH: 90.0,
+    Remedy.SEARCH: 400.0,
+}
 """CPU-seconds of a rung that was never tried here, in proportion to those that were."""
 
 IMAGINED = 2.0

@@ -18,6 +18,7 @@ class Remedy(StrEnum):
     NONE = "none"
     ALERT = "alert"
     RECALIBRATE = "recalibrate"
+    FOLLOW = "follow"
     FINE_TUNE = "fine_tune"
     RESEARCH = "research"
     SEARCH = "search"

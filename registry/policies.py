@@ -51,7 +51,7 @@ def format_false_alarms(value: FalseAlarms) -> str:
 Budget: TypeAlias = Annotated[FalseAlarms, BeforeValidator(parse_false_alarms), PlainSerializer(format_false_alarms)]
 
 
-Rung: TypeAlias = Literal["recalibrate", "fine_tune", "research", "search"]
+Rung: TypeAlias = Literal["recalibrate", "follow", "fine_tune", "research", "search"]
 """A remedy that makes a challenger, cheapest first."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,31 @@ class Latency:
     ratio: Interval
 
 
-def meet(task: TaskSpec, champion: Scorer, challenger: Scorer, fresh: pd.DataFrame) -> Contest:
+ROW = "__row__"
+"""Column with a row's position among recorded answers."""
+
+
+class Answering(Protocol):
+    """Whatever answers rows for a bundle: a `Scorer`, or what was `Recorded`."""
+
+    bundle: ModelBundle
+
+    def predict(self, frame: pd.DataFrame, /) -> Scores:
+        """The answers to these rows."""
+
+
+class Recorded:
+    """Answers that were given before the labels came, by models that have learnt since: they are looked up by `ROW`."""
+
+    def __init__(self, bundle: ModelBundle, answers: Scores) -> None:
+        self.bundle, self._answers = bundle, answers
+
+    def predict(self, frame: pd.DataFrame, /) -> Scores:
+        """What was answered."""
+        return self._answers.take(frame[ROW].to_numpy())
+
+
+def meet(task: TaskSpec, champion: Answering, challenger: Answering, fresh: pd.DataFrame) -> Contest:
     """Both models' predictions of the fresh rows that have a label. Classes are the union of what the models and the
     rows know: whoever does not know a class gives it no probability; for a binary problem such rows are left out."""
     fresh = usable(fresh, task)

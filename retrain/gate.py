@@ -18,13 +18,15 @@ from registry.bundle import ModelBundle
 from registry.conforming import as_datetimes
 from registry.decisions import Check, Outcome, Verdict
 from registry.errors import StateError
-from registry.scoring import Scorer
+from registry.scoring import Scorer, Scores
 from registry.task import TaskSpec
 from retrain.checks import usable
 from retrain.contest import (
+    ROW,
     Contest,
     Latency,
     Paired,
+    Recorded,
     Segment,
     latency,
     meet,
@@ -88,15 +90,27 @@ def _microseconds(moment: datetime) -> int:
     return int(np.datetime64(moment, "us").astype(np.int64))
 
 
-def judge(task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, fresh: pd.DataFrame) -> Verdict:
+def judge(
+    task: TaskSpec,
+    champion: ModelBundle,
+    challenger: ModelBundle,
+    fresh: pd.DataFrame,
+    *,
+    said: tuple[Scores | None, Scores | None] = (None, None),
+) -> Verdict:
     """Judge a challenger on fresh labelled rows that neither model has seen.
+
+    `said` is what champion and challenger, or models before them, have answered to these very rows before their labels
+    came: of whoever has learnt from the rows since, that is what is judged.
 
     Raises `StateError` when a row is not later than what either model knows (tasks with a time column; without one the
     caller must see to it), `RowError` for rows that do not fit a schema.
     """
-    _require_fresh(task, {"champion": champion, "challenger": challenger}, fresh)
     old, new = Scorer.load(champion), Scorer.load(challenger)
-    contest = meet(task, old, new, fresh)
+    models = dict(zip(("champion", "challenger"), zip((old, new), said, strict=True), strict=True))
+    _require_fresh(task, {name: one.bundle for name, (one, answers) in models.items() if answers is None}, fresh)
+    first, second = (one if answers is None else Recorded(one.bundle, answers) for one, answers in models.values())
+    contest = meet(task, first, second, fresh.assign(**{ROW: np.arange(len(fresh))}))
     if (reason := _too_little(contest)) is not None:
         rows = Check(name="rows", passed=False, detail=reason, value=float(len(contest.labels)))
         return Verdict(outcome=Outcome.HOLD, reasons=(reason,), checks=(rows,))

@@ -41,7 +41,8 @@ class Finish:
 
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
     `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
-    `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds.
+    `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
+    `pictures` the card has none.
     """
 
     data_hash: str
@@ -55,6 +56,7 @@ class Finish:
     searched: Searched | None = None
     cpu: Callable[[], float] | None = None
     parent: Manifest | None = None
+    pictures: bool = True
 
 
 def seal(
@@ -159,8 +161,10 @@ def _present(
     task, rows = material.task, material.parts.test
     labels = material.labels[rows]
     told = json.loads((out / CANDIDATES).read_text(encoding="utf-8"))
-    pictures = draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores))
-    pictures += draw_networks(out / FIGURES, told["members"])
+    pictures: list[Path] = []
+    if finish.pictures:
+        pictures += draw(out / FIGURES, task, material.target, labels, np.asarray(answers.scores))
+        pictures += draw_networks(out / FIGURES, told["members"])
     if finish.searched is not None:
         pictures += draw_search(out / FIGURES, finish.searched, metrics_for(task.problem)[task.metric])
     story = Story(
