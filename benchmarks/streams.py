@@ -1,13 +1,15 @@
 """Everfit's ladder on real streams, prequentially, beside models that are always retrained.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.streams [--rivals-python PATH] [--streams elec2 ...] [--seeds 0 1 2]
-                                                     [--out FILE]
+                                                     [--ladder follow+research] [--out FILE]
 
 The first 20 % of a stream's rows are there from the beginning; then come blocks of 1 % (30 rows at least): each is
 predicted, and its labels come one block late. Accuracy over all blocks; R2 for the two with numbers. Everfit searches
 once on the first rows and is then left to its own flows without HTTP, as in a back-test: every block is a window, the
 policy is the same for all streams (below). What it costs is counted apart: the first search; the remedies with their
-gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not.
+gates; the watching. A retraining of Everfit's is a challenger that was trained, whether it was promoted or not, or a
+step of a champion that follows. The procedure of the rung `follow` is also played alone, from the first block on and
+without a gate.
 
 Rivals (in an interpreter with scikit-learn and river, one thread): boosted trees fitted anew before every block on
 the newest fifth, the newest five blocks or all rows; an MLP that sees every block twice; trees fitted anew when ADWIN
@@ -34,19 +36,23 @@ from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from flows.backtest import first_champion, place_of, prepare, progress_of, run
 from flows.workplace import Workplace
 from monitor.measurements import WindowRecord
+from registry.bundle import ModelBundle
+from registry.energy import cpu_seconds
 from registry.policies import FalseAlarms, Gate, PerformancePolicy
 from registry.scoring import Scorer
 from registry.task import FileSource, Monitor, Research, RowWindows, Search, Splits, TaskSpec
+from retrain.following import follow, lessons
+from retrain.renewal import Request
 
 MOMENT = "moment"
 START = np.datetime64("2024-01-01T00:00:00", "us")
 POLICY = PerformancePolicy(tolerate=0.01, false_alarms=FalseAlarms(number=1, windows=100), refresh=8)
 RIVALS = Path(__file__).with_name("streams_rivals.py")
 ALWAYS = "each block"
-EVERFIT, FROZEN = "Everfit, ladder", "Everfit, frozen"
+EVERFIT, FROZEN, UNGATED = "Everfit, ladder", "Everfit, frozen", "Everfit, follow ungated"
 
 
-def task_of(data: StreamData, path: Path, seed: int) -> TaskSpec:
+def task_of(data: StreamData, path: Path, seed: int, policy: PerformancePolicy = POLICY) -> TaskSpec:
     """The task of a stream: one policy and one budget for all."""
     classes = data.target.iloc[: data.begin].nunique()
     problem = "regression" if data.regression else "binary" if classes == 2 else "multiclass"
@@ -66,20 +72,20 @@ def task_of(data: StreamData, path: Path, seed: int) -> TaskSpec:
             max_fresh_rows=max(200, 3 * data.size),
         ),
         monitor=Monitor(windows=RowWindows(rows=data.size), min_labels=20, report="never", yardstick_rows=0),
-        policy=POLICY,
+        policy=policy,
         gate=Gate(min_rows=60, calibration_tolerance=0.1, latency_ratio=10),
     )
 
 
-def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, Any]]:
+def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy = POLICY) -> dict[str, dict[str, Any]]:
     """The ladder, and the first champion left alone, on a stream."""
     moments = START + np.timedelta64(1, "m") * np.arange(len(data.target))
     path = folder / "rows.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     data.inputs.assign(**{TARGET: data.target, MOMENT: moments}).to_parquet(path, index=False)
     start, delay = moments[data.begin].item(), timedelta(minutes=data.size)
-    task = task_of(data, path, seed)
-    plan = prepare(folder / "backtest", task, {"ladder": POLICY}, start=start, delay=delay)
+    task = task_of(data, path, seed, policy)
+    plan = prepare(folder / "backtest", task, {"ladder": policy}, start=start, delay=delay)
     champion = first_champion(folder / "backtest", plan, lambda progress: None)
     run(folder / "backtest", plan, parallel=1, tell=lambda name, judged: None)
     place, progress = place_of(folder / "backtest", plan, 0), progress_of(folder / "backtest", 0)
@@ -96,14 +102,16 @@ def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, An
         .prediction
     )
     remedies = place.ledger.read(kinds={"remedy"})
-    gates = place.ledger.read(kinds={"gate", "second_look"})
+    gates = place.ledger.read(kinds={"gate", "second_look", "follow"})
+    steps = [one for one in gates if one.outcome == "continued"]
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
     spent = sum(one.details.get("cpu", 0.0) for one in (*remedies, *gates))
     watching = sum(step.cpu for step in progress.steps) - spent
     promoted = place.ledger.read(kinds={"promotion"})[1:]
     by_version = {one.version: one.details["remedy"] for one in remedies}
     told = {
-        "fits": sum(one != "recalibrate" for one in made),
+        "fits": sum(one != "recalibrate" for one in made) + len(steps),
+        "steps": len(steps),
         "cpu": spent,
         "watching": watching,
         "search": champion.manifest.lineage.seconds,
@@ -113,10 +121,28 @@ def everfit(data: StreamData, folder: Path, seed: int) -> dict[str, dict[str, An
         "coverage": coverage(place),
         "severities": "".join(step.severity[:1] for step in progress.steps),
     }
+    alone, cpu = ungated(data, champion, moments)
+    steps_alone = {"fits": len(data.blocks) - 1, "cpu": cpu}
     return {
+        UNGATED: {**scores(truth, alone, data.blocks, regression=data.regression), **steps_alone},
         EVERFIT: {**scores(truth, said, data.blocks, regression=data.regression), **told},
         FROZEN: {**scores(truth, frozen, data.blocks, regression=data.regression), "fits": 0, "cpu": 0.0},
     }
+
+
+def ungated(data: StreamData, champion: ModelBundle, moments: np.ndarray) -> tuple[np.ndarray, float]:
+    """What the models that follow a champion answer to each block, and the CPU-seconds of that."""
+    began, rows = cpu_seconds(), slice(data.begin, data.blocks[-1].stop)
+    known = {TARGET: data.target.iloc[rows], MOMENT: moments[rows]}
+    frame = data.inputs.iloc[rows].assign(**known).reset_index(drop=True)
+    windows = np.arange(len(frame)) // data.size + 1
+    arrived = moments[rows] + np.timedelta64(data.size, "m")
+    ends = [moments[block.start] for block in data.blocks]
+    asked = Request(champion.manifest.task, champion, "1", frame, Path("unused"))
+    chain = follow(asked, lessons(windows, arrived, ends))
+    said = np.empty(len(data.target), dtype=float if data.regression else object)
+    said[data.begin + chain.answered] = chain.answers.prediction
+    return said, cpu_seconds() - began
 
 
 def coverage(place: Workplace) -> float:
@@ -181,8 +207,12 @@ def main() -> None:
     asked.add_argument("--rivals-python", type=Path)
     asked.add_argument("--streams", nargs="+", choices=FILES, default=list(FILES))
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    asked.add_argument("--ladder", help="its rungs, with + between them, instead of the default ones")
     asked.add_argument("--out", type=Path, help="results, a JSON object a line: added to")
     given = asked.parse_args()
+    policy = PerformancePolicy(
+        **POLICY.model_dump(exclude={"ladder"}), **({"ladder": given.ladder} if given.ladder else {})
+    )
     if not (home := os.environ.get("EVERFIT_DATA")):
         print("streams: skipped, EVERFIT_DATA names no folder of data")
         return
@@ -191,7 +221,7 @@ def main() -> None:
         for seed in given.seeds:
             data = read(Path(home), name)
             with tempfile.TemporaryDirectory() as made:
-                results = everfit(data, Path(made), seed)
+                results = everfit(data, Path(made), seed, policy)
             if given.rivals_python:
                 results |= rivals(given.rivals_python, Path(home), name, seed)
             new = [{"stream": name, "seed": seed, "contender": one, **told} for one, told in results.items()]

@@ -4,8 +4,8 @@ The rung `follow` proves it: from the frozen champion on, the steps of the last 
 been taken then, and the answers given before the labels came meet the champion's in the gate. Once its newest model is
 promoted, each pass that finds new labels takes a step, and the new model answers from then on, without a gate of its
 own. What keeps it there is the running comparison of the answers that were served with those of the anchor, the version
-that it was proven against, on the newest `RECENT` windows. It stops, and the anchor serves again, when it is surely
-worse, or when it is not better over half of these windows or more.
+that it was proven against, on the newest `RECENT` windows, each one block of the jackknife. It stops, and the anchor
+serves again, when it is surely worse by `FEW` windows or more, or not better by `MANY`.
 
 The ledger holds each step (`follow`) with its reasons. A step is written down before the alias moves, so whoever comes
 after a kill completes it. Somebody who promotes or rolls back by hand ends the following.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ CONTINUED, STOPPED = "continued", "stopped"
 
 RECENT = 16
 """Windows that a proof, and the comparison with the anchor, are about: the newest."""
+FEW, MANY = 8, 12
+"""Windows that can tell that it is worse, and that it does not pay. A few say little: on elec2 four days did."""
 MOST_ROWS = 50_000
 """Labelled rows that are read of them at most, the newest."""
 
@@ -111,16 +113,28 @@ class Arrived:
 
 
 def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) -> Arrived:
-    """The labelled rows later than `begun`, of the newest `RECENT` windows that were watched, as known at `as_of`."""
+    """The labelled rows later than `begun`, of the newest `RECENT` windows that were watched, as known at `as_of`; none
+    of windows whose data were broken."""
     entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
     known = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
     ends = [begun, *sorted(end for end in known if begun < end < as_of), as_of][-RECENT - 1 :]
     start = max(begun + timedelta(microseconds=1), ends[0])
     asked: dict[str, Any] = {"start": start, "end": as_of, "labels_by": as_of, "labelled_only": True}
     logged = whole(place, place.log.frame(**asked, columns=schema.names, newest=MOST_ROWS), schema)
+    logged = logged[~_faulty(place, logged["__time__"])].reset_index(drop=True)
     moments = [np.datetime64(end, "us") for end in ends]
     windows = np.searchsorted(np.array(moments), logged["__time__"].to_numpy(), side="right")
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
+
+
+def _faulty(place: Workplace, times: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows are of windows that were called faulty."""
+    out = np.zeros(len(times), dtype=bool)
+    for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
+        if one.severity == "faulty" and (window := one.details.get("window")):
+            start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+            out |= ((times >= start) & (times < end)).to_numpy()
+    return out
 
 
 def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path) -> tuple[Followed, Arrived]:
@@ -221,8 +235,9 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     if not (found.arrived > np.datetime64(now.known, "us")).any():
         return None
     own = np.flatnonzero(found.logged["__version__"].isin(now.versions))
-    gain = _gain(place, now, newest, found, own)
-    stops, reason = _verdict(now, gain, len(np.unique(found.windows[own])))
+    windows = len(np.unique(found.windows[own]))
+    gain = _gain(place, now, newest, found, own) if windows >= FEW else None
+    stops, reason = _verdict(now, gain, windows)
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
     if not stops:
@@ -251,28 +266,27 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
 def _gain(
     place: Workplace, now: Following, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]
 ) -> Interval | None:
-    """By how much the answers that were served are better than the anchor's; None for too few rows to tell."""
+    """By how much the answers that were served are better than the anchor's; None where that is undefined."""
     from retrain.contest import ROW, Recorded, meet, paired
 
-    if len(own) < place.task.gate.min_rows:
-        return None
     error = (1 - place.task.gate.confidence) / RECENT
     task = place.task.model_copy(update={"gate": place.task.gate.model_copy(update={"confidence": 1 - error})})
     served = Recorded(newest, found.served(newest, own).scores)
     rows = found.rows.iloc[own].reset_index(drop=True).assign(**{ROW: np.arange(len(own))})
     contest = meet(task, Scorer.load(fetch(place, now.anchor)), served, rows)
-    return paired(contest).gain if contest.decidable else None
+    windows = np.unique(found.windows[own][contest.frame[ROW]], return_inverse=True)[1]
+    return paired(replace(contest, blocks=windows)).gain if contest.decidable else None
 
 
 def _verdict(now: Following, gain: Interval | None, windows: int) -> tuple[bool, str]:
     """Whether to stop, and why, or why not."""
     if gain is None:
-        return False, "its promotion was proven; too few rows were served since to tell more"
+        return False, f"its promotion was proven, and {windows} windows with labels since do not tell more"
     said = (
         f"what it served in the newest {windows} windows against version {now.anchor}: gain {gain.value:+.4f}, "
         f"between {gain.low:+.4f} and {gain.high:+.4f}"
     )
-    return bool(gain.high < 0 or (windows >= RECENT // 2 and gain.value <= 0)), said
+    return bool(gain.high < 0 or (windows >= MANY and gain.value <= 0)), said
 
 
 def _step(
@@ -284,7 +298,7 @@ def _step(
 ) -> ModelBundle:
     """The next model."""
     from retrain.calibration import Calibration
-    from retrain.following import follow, lessons
+    from retrain.following import follow
     from retrain.members import read_scale
     from retrain.renewal import Request
 
@@ -294,8 +308,11 @@ def _step(
     calibration = Calibration(
         temperature=manifest.temperature, radius=_radius(place, newest, found, own), scale=read_scale(newest)
     )
-    since = [end for end in found.ends if end > np.datetime64(now.known, "us")]  # a pass may have been missed
-    return follow(asked, lessons(found.windows, found.arrived, since), calibration=calibration).seal(pictures=False)
+    known = np.datetime64(now.known, "us")
+    steps = [
+        one for one, end in zip(found.lessons(), found.ends, strict=True) if end > known
+    ]  # more than one after a gap
+    return follow(asked, steps, calibration=calibration).seal(pictures=False)
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

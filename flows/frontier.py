@@ -171,7 +171,7 @@ def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerat
         wasted=max(0, len(researched) - len(promoted)),
         regretted=sum(_regretted(one, place, metric) for place in promoted),
         behind=int(np.nansum(lag > tolerate * np.abs(oracle))),
-        cpu=sum(step.cpu for step in done),
+        cpu=sum(step.cpu for step in one.steps if step.outcome or step.champion != step.version),  # a follower's too
         seconds=sum(step.seconds for step in one.steps),
     )
 

@@ -17,11 +17,12 @@ from flows.traffic import Counts
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.conforming import as_datetimes
+from registry.database import to_micros
 from registry.errors import NoModelError
 from registry.image_store import ImageStore
 from registry.images import stack
 from registry.inference_log import Feedback
-from registry.logged import prediction_of
+from registry.logged import batch_of
 from registry.schema import ImageColumn, canonical_category
 from registry.scoring import Scorer, Scores
 from registry.watched import logged_features
@@ -73,13 +74,9 @@ class Offline:
         if image is not None:
             keep = bundle.manifest.task.monitor.keep_images and image.name not in self._place.task.log.names
             known = self._seen(known, conformed[image.name], image, scores, keep=keep)
-        moments = [moment.to_pydatetime() for moment in times]
-        self._place.log.append(
-            [
-                prediction_of(scores, row, name=ids[row], time=at, received=at, version=version, features=known[row])
-                for row, at in enumerate(moments)
-            ]
-        )
+        moments = [to_micros(moment.to_pydatetime()) for moment in times]
+        batch = batch_of(scores, ids=ids, times=moments, received=moments, version=version, features=known)
+        self._place.log.append_batches([batch])
 
     def _seen(
         self, rows: Sequence[dict[str, Any]], images: pd.Series[Any], image: ImageColumn, scores: Scores, *, keep: bool

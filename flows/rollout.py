@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from flows.following import following
 from flows.publishing import alias_of
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -29,7 +30,7 @@ def roll_out(
     end. `details` go into the ledger."""
     told = {"previous": former, **details}
     canary = place.task.gate.canary
-    if canary is None:
+    if canary is None or following(place) is not None:  # which is another version after each window
         promote(place, version, reasons, at, told)
         return
     if (begun := canary_out(place)) is not None and begun.version == version:
@@ -46,7 +47,7 @@ def ends_as(place: Workplace, outcome: Outcome) -> str:
         return outcome.value
     if place.task.mode != "auto":
         return ASKED
-    return outcome.value if place.task.gate.canary is None else KIND
+    return outcome.value if canary_out(place) is None else KIND
 
 
 def promote(place: Workplace, version: str, reasons: Sequence[str], at: datetime, details: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
-from flows.following import keep_following
+from flows.following import following, keep_following
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
@@ -56,7 +56,6 @@ def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict
             keep_following(place, moment)
         elif not ended:
             announce(place, wished(place))
-            announce(place, wished(place))
     return summary(report)
 
 
@@ -81,7 +80,17 @@ def observe(place: Workplace, as_of: datetime) -> WatchReport:
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
     with turn(place):
-        report = measure(place.task, bundle, version, place.log, place.ledger, as_of=as_of, shelf=place.shelf)
+        now = following(place)
+        report = measure(
+            place.task,
+            bundle,
+            version,
+            place.log,
+            place.ledger,
+            as_of=as_of,
+            shelf=place.shelf,
+            followed=() if now is None else now.versions,
+        )
     show(place, report)
     return report
 

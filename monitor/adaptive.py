@@ -40,7 +40,7 @@ MATERIAL = 0.02
 
 def nonconformity(side: Side) -> Array:
     """(m,) scores of the labelled rows that the version answered."""
-    scores, labels = side.scores.take(side.labelled), side.labels[side.labelled]
+    labels, scores = side.known
     if scores.probabilities is None:
         apart = np.abs(labels - scores.scores)
         return np.asarray(apart / np.maximum(scores.uncertainty, 1e-12), dtype=np.float64)

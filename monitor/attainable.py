@@ -51,7 +51,7 @@ class Attainable(Measure):
             return [Measurement(name=self.name, note="the model's card has no boosted reference")]
         if view.fresh is None or rows < BLOCKS * LEAST_IN_BLOCK:
             return [Measurement(name=self.name, note="too few labelled rows before the window, or in it")]
-        labels, mine = side.labels[side.labelled], side.scores.take(side.labelled).scores
+        labels, mine = side.known[0], side.known[1].scores
         mixed = (mine + view.fresh.model.scores(side.inputs[side.own][side.labelled])) / 2
         usual = max(0.0, headroom.value)  # a boosted model that only spoilt the champion's is not held in its favour
         value = metric.value(labels, mixed) - (usual if metric.greater_is_better else -usual)

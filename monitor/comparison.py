@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from scipy.special import stdtr
 
@@ -88,7 +89,7 @@ class Comparison:
             return float(stdtr(BLOCKS - 1, -self.deviation))
         return tail(self.deviation, self.realised.skew)
 
-    @property
+    @cached_property
     def score(self) -> float:
         """The standard score of that chance."""
         return score_of(self.p_value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri
 
@@ -15,37 +16,61 @@ LEAST_BLOCKS = 8
 """Fewest stretches that show how they vary."""
 
 _SURE = 0.9
+_TINY = 1e-12
+
+
+class Dependence:
+    """What k quantities (m, k) on reference rows in time order say of how these depend on their neighbours. Sums up to
+    each row are kept: to look at stretches costs as much as there are stretches, not rows."""
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        centred = np.asarray(values, dtype=np.float64) - values.mean(axis=0) if len(values) else np.empty((0, 1))
+        self._rows, self._known = len(centred), dict[int, float]()
+        self._sums = np.vstack([np.zeros(centred.shape[1]), centred.cumsum(axis=0)])
+        self._squares = np.append(0.0, np.einsum("ij,ij->i", centred, centred).cumsum())
+
+    def effect(self, rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:
+        """How many times the variance of a mean of `rows` consecutive rows is that of independent ones; at least 1.
+
+        There is one reference row in `stride` rows of the stream; the quantities' effects are averaged, weighted by
+        variance. Where the reference is thinned, or too short for stretches as long, the correlation of rows in shorter
+        ones is taken to hold further out; unless it is `lasting`, only as far as they reach: longer ones count as made
+        of independent ones. Few stretches tell it badly: the excess over 1 is the one that is exceeded with a
+        probability of 10 % only, by the chi-squared law.
+        """
+        block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
+        if rows < 2 or block < 2:
+            return 1.0
+        excess, reach = self._excess(block), rows if lasting else min(rows, block * stride)
+        return 1 + excess * max(0.0, reach - 1) / (block - 1)
+
+    def _excess(self, block: int) -> float:
+        """Of the effect over 1 in stretches of so many reference rows."""
+        if block not in self._known:
+            self._known[block] = self._found(block)
+        return self._known[block]
+
+    def _found(self, block: int) -> float:
+        count = self._rows // block
+        used, power = count * block, float(self._squares[count * block]) / (count * block)
+        spread = power - float(((self._sums[used] / used) ** 2).sum())
+        if not spread > _TINY * power:
+            return 0.0
+        means = np.diff(self._sums[: used + 1 : block], axis=0) / block
+        effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
+        return max(0.0, effect - 1) * unsure(count)
 
 
 def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:
-    """How many times the variance of a mean of `rows` consecutive rows is that of independent ones; at least 1.
+    """`Dependence.effect` of values (m, k) that are asked once.
 
-    `values` (m, k) are k quantities on reference rows in time order, of which there is one in `stride` rows of the
-    stream; their effects are averaged, weighted by variance. Where the reference is thinned, or too short for stretches
-    as long, the correlation of rows in shorter ones is taken to hold further out; unless it is `lasting`, only as far
-    as they reach: longer ones count as made of independent ones. Few stretches tell it badly: the excess over 1 is the
-    one that is exceeded with a probability of 10 % only, by the chi-squared law.
-
-    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> design_effect(rng.normal(size=(10_000, 1)), 500) < 1.5
     True
     >>> 5 < design_effect(np.repeat(rng.normal(size=(1_000, 1)), 10, axis=0), 500) < 25
     True
     """
-    block = min(max(2, round(rows / stride)), len(values) // LEAST_BLOCKS)
-    if rows < 2 or block < 2:
-        return 1.0
-    count = len(values) // block
-    used = values[: count * block]
-    spread = float(used.var(axis=0).sum())
-    if not spread > 0:
-        return 1.0
-    means = used.reshape(count, block, -1).mean(axis=1)
-    effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
-    excess = max(0.0, effect - 1) * unsure(count)
-    reach = rows if lasting else min(rows, block * stride)
-    return 1 + excess * max(0.0, reach - 1) / (block - 1)
+    return Dependence(values).effect(rows, stride=stride, lasting=lasting)
 
 
 def unsure(count: int) -> float:

@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from monitor.dependence import design_effect
+from monitor.borders import Borders
+from monitor.dependence import Dependence
 from monitor.significance import homogeneity, jensen_shannon, smirnov_p
 from monitor.values import Codes, Names, Numbers, Values
 from registry.metrics import Array
@@ -56,8 +57,7 @@ class Distribution:
     def count(self, values: Values) -> Codes:
         """Rows by bin. Numbers are not asked of names, nor names of numbers."""
         if isinstance(values, Numbers):
-            places = np.searchsorted(self._edges, values.present, side="left")
-            return np.bincount(places, minlength=self.size)
+            return self._borders.count(values.array, len(values) - values.there)
         return np.bincount(self._places(values), weights=values.counts, minlength=self.size).astype(np.int64)
 
     def code(self, values: Values) -> Codes:
@@ -68,7 +68,7 @@ class Distribution:
         return np.append(self._places(values), -1)[values.codes]
 
     def distance(self, counts: Codes, *, stride: float = 1.0) -> Distance | None:
-        """Of a window's counts; None where it, or the reference, has no value. `stride`: see `design_effect`.
+        """Of a window's counts; None where it, or the reference, has no value. `stride`: see `Dependence.effect`.
 
         Numbers: Kolmogorov-Smirnov at the borders. Others: Jensen-Shannon, by Pearson's test. Both for as many
         independent rows as the window's are worth (Rao & Scott 1981).
@@ -86,7 +86,7 @@ class Distribution:
     def effect(self, rows: int, stride: float) -> float:
         """The design effect of so many consecutive rows."""
         if (rows, stride) not in self._effects:
-            self._effects[rows, stride] = design_effect(self._witnesses, rows, stride=stride)
+            self._effects[rows, stride] = self._dependence.effect(rows, stride=stride)
         return self._effects[rows, stride]
 
     def middle(self, counts: Codes) -> tuple[float, float]:
@@ -98,6 +98,14 @@ class Distribution:
     @cached_property
     def _effects(self) -> dict[tuple[int, float], float]:
         return {}
+
+    @cached_property
+    def _dependence(self) -> Dependence:
+        return Dependence(self._witnesses())
+
+    @cached_property
+    def _borders(self) -> Borders:
+        return Borders(self._edges)
 
     @property
     def _edges(self) -> Array:
@@ -112,7 +120,6 @@ class Distribution:
         found = np.asarray(self._names.get_indexer(values.names), dtype=np.int64)
         return np.where(found < 0, self.size - 1, found)
 
-    @cached_property
     def _witnesses(self) -> Array:
         """Indicators (m, w) of being below a border, or in a bin, without missing rows."""
         codes = self.codes[self.codes >= 0]

@@ -29,24 +29,20 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr
 
-from monitor.dependence import design_effect, unsure
+from monitor.basis import Basis, Columns
+from monitor.dependence import Dependence, unsure
+from monitor.encoding import encoded, lean_schema
 from monitor.measurements import Measurement
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.bundle import Manifest
 from registry.metrics import Array, mid_ranks
-from registry.yardstick import Features, encode, lean, width
+from registry.yardstick import Features, width
 
 MOST_ROWS = 2_000
 """Rows of a side, evenly spread over its time: a window is measured every few minutes."""
 
 LEAST_ROWS = 100
-MOST_CROSSED = 24
-"""Numbers that are multiplied by one another, the first ones: 276 products."""
-
-FLAGS = 8
-"""Codes of a category that count."""
-
 RIDGE = 0.3
 """Of a second moment of 1."""
 
@@ -143,77 +139,50 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
     return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), larger)
 
 
-def _halves(sample: Sample) -> tuple[Features, Features]:
+def _halves(sample: Sample) -> tuple[Columns, Columns]:
     middle = len(sample) // 2
-    return sample.features[:middle], sample.features[middle:]
+    return Columns(sample.features[:middle]), Columns(sample.features[middle:])
 
 
 class _Half:
     """One half of the reference to learn from, the other one to be scored."""
 
-    def __init__(self, training: Features, tested: Features, categorical: Sequence[bool]) -> None:
+    def __init__(self, training: Columns, tested: Columns, categorical: Sequence[bool]) -> None:
         self._basis = Basis(training, categorical)
-        known = self._basis.expand(training)
-        self._mean = known.mean(axis=0)
-        self._second = known.T @ known / len(known)
+        self._mean, self._second = self._moments(training)
         self._tested = self._basis.expand(tested)
 
-    def ranks(self, training: Features, tested: Features) -> tuple[Array, Array]:
+    def ranks(self, training: Columns, tested: Columns) -> tuple[Array, Array]:
         """Mid-ranks, over their number, of the tested rows of window and reference."""
-        mine = self._basis.expand(training)
-        direction = self._direction(mine.mean(axis=0), mine.T @ mine / len(mine))
-        scores = np.concatenate([self._basis.expand(tested) @ direction, self._tested @ direction])
+        direction = self._direction(*self._moments(training))
+        scores = np.concatenate([direction @ self._basis.expand(tested), direction @ self._tested])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
+
+    def _moments(self, rows: Columns) -> tuple[Array, Array]:
+        """First and second moments of the basis."""
+        numbers = self._basis.expand(rows)
+        return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
 
     def _direction(self, mean: Array, second: Array) -> Array:
         """What tells a window of these moments from the reference; both sides weigh the same."""
         centre = (mean + self._mean) / 2
-        spread = (second + self._second) / 2 - np.outer(centre, centre)
-        scale = np.sqrt(np.maximum(np.diagonal(spread), 0.0))
+        alike = (second + self._second) / 2
+        alike -= np.outer(centre, centre)
+        scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
-        alike = spread * np.outer(inverse, inverse) + RIDGE * np.eye(len(spread))
+        alike *= inverse
+        alike *= inverse[:, None]
+        alike[np.diag_indices_from(alike)] += RIDGE
         return np.asarray(inverse * np.linalg.solve(alike, inverse * (mean - self._mean)), dtype=np.float64)
-
-
-class Basis:
-    """What the discriminant is linear in, learnt from (n, d) rows of the reference: ranks among these of numbers, from
-    -.5 to .5 and 0 where missing, their squares, their products by pairs, what is missing, and frequent codes."""
-
-    def __init__(self, rows: Features, categorical: Sequence[bool]) -> None:
-        self._codes = np.asarray(categorical, dtype=np.bool_)
-        self._sorted = [np.sort(column[~np.isnan(column)]) for column in rows[:, ~self._codes].T]
-        self._frequent = [_frequent(column) for column in rows[:, self._codes].T]
-        self._pairs = np.triu_indices(min(MOST_CROSSED, len(self._sorted)), 1)
-
-    def expand(self, rows: Features) -> Features:
-        """(n, k) numbers of (n, d) rows."""
-        numbers = rows[:, ~self._codes]
-        ranks = np.empty_like(numbers)
-        for place, known in enumerate(self._sorted):
-            ranks[:, place] = _ranked(known, numbers[:, place])
-        first, second = self._pairs
-        coded = zip(self._frequent, rows[:, self._codes].T, strict=True)
-        flags = [asked[:, None] == frequent for frequent, asked in coded]
-        return np.column_stack([ranks, ranks**2, ranks[:, first] * ranks[:, second], np.isnan(rows), *flags])
-
-
-def _ranked(known: Array, asked: Array) -> Array:
-    places = np.searchsorted(known, asked, "left") + np.searchsorted(known, asked, "right")
-    return np.where(np.isnan(asked), 0.0, places / (2 * max(1, len(known))) - 0.5)
-
-
-def _frequent(known: Array) -> Array:
-    values, counts = np.unique(known[~np.isnan(known)], return_counts=True)
-    return values[np.argsort(-counts, kind="stable")[:FLAGS]]
 
 
 def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> list[float]:
     """Standard error of each half's gap; `stride` is how many of the window's rows one of the reference spans."""
-    known = np.concatenate([half - half.mean() for _, half in ranks])[:, None]
+    known = Dependence(np.concatenate([half - half.mean() for _, half in ranks])[:, None])
     out = []
     for mine, half in ranks:
-        effects = design_effect(known, len(mine), stride=stride), design_effect(known, len(half))
+        effects = known.effect(len(mine), stride=stride), known.effect(len(half))
         variance = np.concatenate([mine, half]).var()
         out.append(float(np.sqrt(variance * (effects[0] / len(mine) + effects[1] / len(half)))))
     return out
@@ -228,7 +197,7 @@ class DomainShift(Measure):
         """One measurement."""
         rows, key = len(view.reference), _by_stride(self.name, view)
         known = view.once(key, lambda: _inputs(view, view.reference, view.stride, rows))
-        plain = lean(view.manifest.data_schema)
+        plain = lean_schema(view)
         lags = len(_lagging(view.manifest))
         codes = [column.kind == "categorical" for column in plain.columns for _ in range(width(column))]
         categorical = [*codes, *([False] * lags)]
@@ -248,10 +217,10 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 
 def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
-    plain, time, rows = lean(view.manifest.data_schema), view.manifest.task.time, spaced(len(side), most)
-    inputs = side.inputs.iloc[rows]
-    known = encode(inputs, plain) if plain.columns else np.empty((len(inputs), 0))
-    lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in _lagging(view.manifest)]
+    plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
+    known, lagging = encoded(side, plain, rows), _lagging(view.manifest)
+    inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
+    lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
     return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
 
 
@@ -264,17 +233,20 @@ class OutputShift(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, on the rows that the champion answered."""
-        known = view.once(_by_stride(self.name, view), lambda: _outputs(view.reference, view.stride))
-        mine = _outputs(view.window, 1.0)
+        known = view.once(
+            _by_stride(self.name, view), lambda: _outputs(view.reference, view.stride, len(view.reference))
+        )
+        mine = _outputs(view.window, 1.0, MOST_ROWS)
         return [_measured(view, self.name, mine, known, [False] * mine.features.shape[1])]
 
 
-def _outputs(side: Side, spacing: float) -> Sample:
+def _outputs(side: Side, spacing: float, most: int) -> Sample:
     scores = side.scores
-    columns = [scores.scores, scores.uncertainty, scores.disagreement]
+    rows = spaced(len(scores), most)
+    columns = [scores.scores[rows], scores.uncertainty[rows], scores.disagreement[rows]]
     features = np.column_stack(columns).astype(np.float64)
     features[~np.isfinite(features)] = np.nan
-    return Sample(features, spacing)
+    return Sample(features, spacing * len(scores) / max(1, len(rows)))
 
 
 def _measured(view: View, name: str, window: Sample, reference: Sample, categorical: Sequence[bool]) -> Measurement:

@@ -66,16 +66,18 @@ def expected(metric: Metric, scores: Scores) -> Expected:
     else:
         p = scores.scores
         value, by_label = _auc(p) if metric.name == "auc" else _mean_loss(metric, p)
-        pulls = (p * by_label).sum(axis=1)
-        variances = (p * (by_label - pulls[:, None]) ** 2).sum(axis=1)
-    return Expected(value, pulls - pulls.mean(), float(np.sqrt(variances.sum())) / len(pulls))
+        pulls = (p * by_label) @ np.ones(p.shape[1])
+        apart = by_label - pulls[:, None]
+        apart *= apart
+        variances = p * apart
+    return Expected(value, pulls - pulls.mean(), math.sqrt(float(variances.sum())) / len(pulls))
 
 
 def _mean_loss(metric: Metric, p: Array) -> tuple[float, Array]:
     """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (n, k)."""
     n, k = p.shape
     by_label = np.column_stack([metric.per_row(np.full(n, label), p) for label in range(k)])
-    return float((p * by_label).sum(axis=1).mean()), by_label
+    return float(np.vdot(p, by_label)) / n, by_label
 
 
 def _auc(p: Array) -> tuple[float, Array]:
@@ -176,10 +178,9 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     shows an r-th of it. Few blocks tell it badly, and a bad week may be in none of them: it is taken to be as large as
     it is with a probability of 10 % only (chi-squared), as in `dependence.py`.
     """
-    rows = np.flatnonzero(side.labelled)
-    if (n := len(rows)) < 2:
+    labels, scores = side.known
+    if (n := len(labels)) < 2:
         return Experience(n)
-    labels, scores = side.labels[rows], side.scores.take(rows)
     value, error = metric.value(labels, scores.scores), metric.standard_error(labels, scores.scores)
     found = expected(metric, scores)
     if n < LEAST_LABELS or not math.isfinite(value + found.value):
@@ -261,8 +262,7 @@ def _correction(view: View, metric: Metric, known: Experience) -> Correction:
 
 def _learnt(view: View, metric: Metric) -> Learnt:
     side = view.reference
-    rows = np.flatnonzero(side.labelled)
-    labels, scores = side.labels[rows], side.scores.take(rows)
+    rows, (labels, scores) = np.flatnonzero(side.labelled), side.known
     found = expected(metric, scores)
     pulls = metric.influence(labels, scores.scores) - found.influence
     return learn(view, rows, pulls + (metric.value(labels, scores.scores) - found.value))

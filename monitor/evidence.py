@@ -71,16 +71,17 @@ def detect(scores: Array, *, cap: float = np.inf) -> Array:
     A NaN is no look: the stream stays as it is. `cap` is what one size of bet alone can bring the detector to: a bound
     costs only evidence for what has alarmed already, and lets that come down soon when the change is over.
     """
-    state, out = np.zeros((len(BETS), scores.shape[1])), np.empty(scores.shape)
-    for t, now in enumerate(scores):
-        state = np.where(np.isnan(now), state, np.minimum((state + 1) * _bets(np.nan_to_num(now)), len(BETS) * cap))
-        out[t] = state.mean(axis=0)
-    return out
+    bets, unseen, most = _bets(np.nan_to_num(scores)), np.isnan(scores), len(BETS) * cap
+    state, out = np.zeros((len(BETS), scores.shape[1])), np.empty(bets.shape)
+    for t, blind in enumerate(np.asarray(unseen.any(axis=1)).tolist()):
+        grown = np.minimum((state + 1) * bets[t], most)
+        out[t] = state = np.where(unseen[t], state, grown) if blind else grown
+    return np.asarray(out.mean(axis=1), dtype=np.float64)
 
 
 def _bets(scores: Array) -> Array:
-    """e-values of k scores under each bet, (bets, k)."""
-    z = np.clip(scores, -MOST, MOST)
+    """e-values of scores (T, k) under each bet, (T, bets, k)."""
+    z = np.clip(scores, -MOST, MOST)[:, None, :]
     return np.asarray(np.exp(BETS[:, None] * z - BETS[:, None] ** 2 / 2), dtype=np.float64)
 
 

@@ -164,7 +164,7 @@ def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
     is, and begins anew."""
     still = [
         {one.measurement.subject for one in faults(record, level) if one.measurement.name == "constant"}
-        if any(one.value for one in record.named("constant"))
+        if record.least.get("constant", 1.0) <= level
         else set()
         for record in history
         if record.window.rows
@@ -260,9 +260,9 @@ def _key(one: Measurement) -> tuple[str, str | None]:
 
 
 def _ranked(record: WindowRecord, bounds: dict[str, float], level: float) -> list[Finding]:
-    tested = [one for one in record.named(*bounds) if one.p_value is not None]
-    if not any((one.p_value or 0.0) <= level for one in tested):
+    if not any(record.least.get(name, 1.0) <= level for name in bounds):
         return []
+    tested = [one for one in record.named(*bounds) if one.p_value is not None]
     real = [one for one, sure in zip(tested, holm([one.p_value or 0.0 for one in tested], level), strict=True) if sure]
     found = [Finding(one, _effect(one) / bounds[one.name]) for one in real]
     return sorted((one for one in found if one.weight >= 1), key=lambda one: -one.weight)

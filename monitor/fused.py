@@ -110,14 +110,13 @@ def _renamed(one: Measurement, name: str, null_error: float, note: str) -> Measu
 def fuse(metric: Metric, side: Side, whole: Expected | None = None) -> Fusion | None:
     """The fused metric on a side's own rows; None with too few labels, or where the metric is undefined. `whole`
     is what is expected of all rows, where somebody knows that already."""
-    rows = np.flatnonzero(side.labelled)
-    if len(rows) < min(LEAST_LABELS, max(2, len(side.scores))):
+    labels, scores = side.known
+    if len(labels) < min(LEAST_LABELS, max(2, len(side.scores))):
         return None
-    labels, scores = side.labels[rows], side.scores.take(rows)
-    if len(rows) == len(side.scores):
+    if len(labels) == len(side.scores):
         realised = metric.value(labels, scores.scores)
         return Fusion(realised, 0.0, 0.0) if math.isfinite(realised) else None
-    chance = propensity(strata_score(side.scores), side.labelled)[rows]
+    chance = propensity(strata_score(side.scores), side.labelled)[side.labelled]
     again = repeats(1 / chance)
     mine, whole = expected(metric, scores), whole or expected(metric, side.scores)
     came = metric.value(labels[again], scores.scores[again])

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from monitor.estimated import expected, experience_of
+from monitor.estimated import expected, expected_of, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
 from monitor.performance import null_of, task_metric
@@ -66,16 +66,16 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
     The bias of the estimate is the same in all windows, and so is its error: the p-value takes it to be larger by
     BIASED standard errors, so that it cannot add up.
     """
-    rows = np.flatnonzero(window.labelled)
-    if len(rows) < 2:
-        return Measurement(name=name, rows=len(rows), note="too few labels")
-    labels, scores = window.labels[rows], window.scores.take(rows)
-    came, awaited = metric.value(labels, scores.scores), expected(metric, scores)
+    labels, scores = window.known
+    if (rows := len(labels)) < 2:
+        return Measurement(name=name, rows=rows, note="too few labels")
+    awaited = expected_of(view, metric) if scores is view.window.scores else expected(metric, scores)
+    came = metric.value(labels, scores.scores)
     if not math.isfinite(came + awaited.value):
-        return Measurement(name=name, rows=len(rows), note=f"{metric.name} is undefined on {len(rows)} labels")
+        return Measurement(name=name, rows=rows, note=f"{metric.name} is undefined on {rows} labels")
     known = experience_of(view, metric)
     value = metric.gain(awaited.value - (known.bias or 0.0), came)
-    noise, (_, skew) = known.dispersion * awaited.noise, null_of(view, metric, len(rows))
+    noise, (_, skew) = known.dispersion * awaited.noise, null_of(view, metric, rows)
     error, beyond = math.hypot(noise, known.bias_error), value - BIASED * known.bias_error
     return Measurement(
         name=name,
@@ -86,14 +86,14 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         null_error=noise,
         skew=skew,
         p_value=tail(beyond / noise, skew) if noise > 0 else None,
-        rows=len(rows),
+        rows=rows,
         note=metric.name,
     )
 
 
 def class_shares(side: Side) -> Array | None:
     """Shares of the classes (k,) among the labels; None without any."""
-    labels = side.labels[side.labelled].astype(np.int64)
+    labels = side.known[0].astype(np.int64)
     if not len(labels):
         return None
     return np.bincount(labels, minlength=side.scores.scores.shape[1]) / len(labels)
@@ -102,6 +102,9 @@ def class_shares(side: Side) -> Array | None:
 def adjust(scores: Scores, weights: Array) -> Scores:
     """Class probabilities weighted by class, (k,), and brought back to a sum of 1; those that lose all stay."""
     weighted = scores.scores * weights
-    total = weighted.sum(axis=1, keepdims=True)
-    kept = np.where(total > 0, weighted / np.where(total > 0, total, 1.0), scores.scores)
-    return replace(scores, probabilities=kept)
+    total = weighted @ np.ones(len(weights))
+    lost = ~(total > 0)
+    weighted /= np.where(lost, 1.0, total)[:, None]
+    if lost.any():
+        weighted[lost] = scores.scores[lost]
+    return replace(scores, probabilities=weighted)

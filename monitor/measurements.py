@@ -78,6 +78,14 @@ class WindowRecord(Frozen):
         return {(one.name, one.subject): one.p_value for one in self.measurements if one.p_value is not None}
 
     @cached_property
+    def least(self) -> dict[str, float]:
+        """The least of these, by name."""
+        found: dict[str, float] = {}
+        for (name, _), p_value in self.p_values.items():
+            found[name] = min(p_value, found.get(name, 1.0))
+        return found
+
+    @cached_property
     def _by_name(self) -> dict[str, list[Measurement]]:
         found: dict[str, list[Measurement]] = {}
         for one in self.measurements:

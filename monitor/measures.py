@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monitor.attainable import Attainable
 from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
@@ -64,10 +66,16 @@ NAMES = tuple(measure.name for measure in MEASURES)
 
 def measure_all(view: View) -> tuple[Measurement, ...]:
     """Every measure of one window, on one thread: with more, small matrices wait longer than they work."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(1):
+    with view.once("threads", _threads).limit(limits=1):
         return tuple(_discreet(one, view) for measure in MEASURES for one in measure.measure(view))
+
+
+def _threads() -> Any:
+    """Who holds the threads of the libraries that measures compute with: to look for them takes milliseconds."""
+    import sklearn.linear_model  # noqa: F401  (loads them all)
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def _discreet(one: Measurement, view: View) -> Measurement:

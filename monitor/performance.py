@@ -5,13 +5,15 @@ Only rows that the champion itself answered count; those of another version belo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric
@@ -27,12 +29,16 @@ def task_metric(view: View) -> Metric:
     return next(metric for metric in METRICS if metric.name == view.manifest.task.metric)
 
 
-def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_]) -> tuple[float, float, int]:
-    """Value, standard error and number of labels of those of the champion's rows (m,); NaN where undefined."""
-    chosen = side.labelled & rows
-    if (n := int(chosen.sum())) < 2:
+def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_] | None = None) -> tuple[float, float, int]:
+    """Value, standard error and number of labels of those of the champion's rows (m,), by default of all; NaN where
+    undefined."""
+    if rows is None:
+        labels, scores = side.known[0], side.known[1].scores
+    else:
+        chosen = side.labelled & rows
+        labels, scores = side.labels[chosen], side.scores.scores[chosen]
+    if (n := len(labels)) < 2:
         return float("nan"), float("nan"), n
-    labels, scores = side.labels[chosen], side.scores.take(chosen).scores
     return metric.value(labels, scores), metric.standard_error(labels, scores), n
 
 
@@ -41,7 +47,8 @@ def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.i
     it is undefined."""
     side = view.reference
     rows = np.flatnonzero(side.labelled)
-    pulls = metric.influence(side.labels[rows], side.scores.take(rows).scores) if len(rows) > 1 else np.empty(0)
+    labels, scores = side.known
+    pulls = metric.influence(labels, scores.scores) if len(rows) > 1 else np.empty(0)
     return (pulls, rows) if len(pulls) and np.isfinite(pulls).all() else (np.empty(0), rows[:0])
 
 
@@ -49,17 +56,30 @@ def null_of(view: View, metric: Metric, rows: int) -> tuple[float, float]:
     """Standard error and skew, towards the bad side, of a metric on `rows` rows while nothing has changed, from the
     labelled reference rows; NaN where these are too few, or it is undefined. What a window has that is longer than the
     stretches of the reference, its own blocks tell."""
-    pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
-    if rows < 2 or len(pulls) < BLOCKS * LEAST_IN_BLOCK:
+    known = view.once(f"law of {metric.name}", lambda: _law(view, metric))
+    if rows < 2 or known is None:
         return float("nan"), float("nan")
-    effect = design_effect(pulls[:, None], rows, stride=view.stride, lasting=False)
-    return float(pulls.std(ddof=1) * np.sqrt(effect / rows)), _skew(pulls if metric.gain(0, 1) > 0 else -pulls, rows)
+    effect = known.dependence.effect(rows, stride=view.stride, lasting=False)
+    return known.spread * math.sqrt(effect / rows), known.skew / math.sqrt(rows)
 
 
-def _skew(badness: Array, rows: int) -> float:
-    """Skew of the mean of so many independent values that are distributed as these."""
-    spread = float(badness.std())
-    return float(((badness - badness.mean()) ** 3).mean() / spread**3 / np.sqrt(rows)) if spread > 0 else float("nan")
+@dataclass(frozen=True)
+class _Law:
+    """How a metric's influences are distributed: standard deviation, skew towards the bad side (NaN where they do not
+    vary), dependence in time."""
+
+    spread: float
+    skew: float
+    dependence: Dependence
+
+
+def _law(view: View, metric: Metric) -> _Law | None:
+    pulls, _ = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
+    if len(pulls) < BLOCKS * LEAST_IN_BLOCK:
+        return None
+    centred, spread = (pulls - pulls.mean()) * metric.gain(0, 1), float(pulls.std())
+    skew = float((centred * centred * centred).mean()) / spread**3 if spread > 0 else math.nan
+    return _Law(float(pulls.std(ddof=1)), skew, Dependence(pulls[:, None]))
 
 
 class Performance(Measure):
@@ -70,7 +90,7 @@ class Performance(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         metric, known = task_metric(view), view.manifest.reference
-        value, error, n = realised(metric, view.window, np.ones(len(view.window.labels), dtype=bool))
+        value, error, n = realised(metric, view.window)
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
         null_error, skew = null_of(view, metric, n)
         return [

@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence
 from monitor.measurements import Measurement
+from monitor.shift import counts_of
 from monitor.significance import share_above
-from monitor.values import Codes, Marks, Names, repeats
+from monitor.values import Codes, Marks, Names, Numbers, repeats
 from monitor.views import Logged, Measure, Side, View
 from registry.metrics import Array
 from registry.schema import CategoricalColumn, Column, NumericColumn
@@ -65,13 +66,21 @@ class ColumnShare(Measure):
         """One of those that are meant, in words."""
         return ""
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """How many of the rows that count are meant, and how many count."""
+        marks = self.mark(side, column)
+        return int(np.count_nonzero(marks)), len(marks)
+
     def _of(self, view: View, column: Column) -> Measurement:
-        marks, known = self.mark(view.window, column), self._known(view, column)
-        hits, rows = int(marks.sum()), len(marks)
+        hits, rows = self.count(view.window, column)
+        known = view.once(f"{self.name} {column.name}, counted", lambda: self.count(view.reference, column))
         note = self.example(view.window, column) if hits else ""
-        kin = self.kin(view, column)
-        effect = design_effect(kin[:, None], rows, stride=view.stride) if hits and kin.any() else 1.0
-        return share(self.name, column.name, (hits, rows), (int(known.sum()), len(known)), note, effect=effect)
+        effect = self._dependence(view, column).effect(rows, stride=view.stride) if hits else 1.0
+        return share(self.name, column.name, (hits, rows), known, note, effect=effect)
+
+    def _dependence(self, view: View, column: Column) -> Dependence:
+        key = f"dependence of {self.name} {column.name}"
+        return view.once(key, lambda: Dependence(self.kin(view, column)[:, None]))
 
     def _known(self, view: View, column: Column) -> Marks:
         return view.once(f"{self.name} {column.name}", lambda: self.mark(view.reference, column))
@@ -86,6 +95,11 @@ class BrokenShare(ColumnShare):
         """As many rows as have a broken value: they are missing by now, and no longer told apart."""
         found = side.broken.get(column.name)
         return np.arange(len(side)) < (found.rows if found else 0)
+
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """As they were counted when the window was read."""
+        found = side.broken.get(column.name)
+        return found.rows if found else 0, len(side)
 
     def example(self, side: Side, column: Column) -> str:
         """One such value."""
@@ -128,6 +142,11 @@ class UnseenShare(ColumnShare):
         values, new = self._new(side, column)
         return np.asarray(new[values.present])
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """By name, not by row."""
+        values, new = self._new(side, column)
+        return int(values.counts[new].sum()), values.there
+
     def example(self, side: Side, column: Column) -> str:
         """The most frequent such category."""
         values, new = self._new(side, column)
@@ -165,6 +184,14 @@ class OutOfRange(ColumnShare):
             return np.zeros(len(present), dtype=np.bool_)
         return np.asarray((present < column.low) | (present > column.high))
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """Without the marks of rows."""
+        values = side.column(column.name)
+        if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
+            return 0, values.there
+        numbers = values.array if isinstance(values, Numbers) else values.codes
+        return int(np.count_nonzero(numbers < column.low) + np.count_nonzero(numbers > column.high)), values.there
+
     def kin(self, view: View, column: Column) -> Marks:
         """Rows among the lowest and the highest."""
         return view.once(f"extremes of {column.name}", lambda: _extreme(view.reference.column(column.name).present))
@@ -200,9 +227,11 @@ class Constant(Measure):
 
     def _of(self, view: View, name: str, times_as_long: float) -> Measurement | None:
         window, known = view.window.column(name), view.reference.column(name)
-        if not (rows := len(window.present)):
+        if not (rows := window.there):
             return None
-        if (found := window.most_frequent()) is None or found[1] < STILL * rows:
+        fullest = int(counts_of(view, name).max())  # of the bins: no value has more rows
+        found = window.most_frequent() if fullest >= STILL * rows else None
+        if found is None or found[1] < STILL * rows:
             return Measurement(name=self.name, subject=name, value=0.0, reference=0.0, p_value=1.0, rows=rows)
         most, count = found
         counted = (known.hits(most), len(known.present))

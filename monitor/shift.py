@@ -14,7 +14,9 @@ reference does not have, nor what several columns do together.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +27,7 @@ from monitor.measurements import Measurement
 from monitor.performance import known_influence, task_metric
 from monitor.values import Codes, Names, Numbers, Values, names_of
 from monitor.views import Measure, Side, View
+from registry.metrics import Array, Metric
 from registry.schema import Column
 
 
@@ -36,7 +39,7 @@ def moved(
     distance = known.distance(counts, stride=view.stride)
     if distance is None:
         return Measurement(name=name, subject=subject, rows=rows, note="no values to compare")
-    cost, error = _cost(view, known, counts) if priced else (None, None)
+    cost, error = _cost(view, str(subject), known, counts) if priced else (None, None)
     return Measurement(
         name=name,
         subject=subject,
@@ -66,18 +69,39 @@ def _between(low: float, high: float) -> str:
     return f"above {low:.4g}" if not np.isfinite(high) else f"{(low + high) / 2:.4g}"
 
 
-def _cost(view: View, known: Distribution, counts: Codes) -> tuple[float | None, float | None]:
+def _cost(view: View, name: str, known: Distribution, counts: Codes) -> tuple[float | None, float | None]:
     """By how much the metric is worse for reference rows weighted as the window is, and the standard error of that."""
     metric = task_metric(view)
+    pulls = view.once(f"influence on {metric.name} by bin of {name}", lambda: _by_bin(view, metric, known))
+    if pulls is None:
+        return None, None
+    shares = known.counts / known.counts.sum()
+    more = np.where(shares > 0, counts / counts.sum() / np.where(shares > 0, shares, 1.0), 0.0) - 1
+    cost, error = metric.gain(0, 1) * float(more @ pulls.sums), math.sqrt(float(more**2 @ pulls.squares))
+    return cost / pulls.rows, error / pulls.rows
+
+
+@dataclass(frozen=True)
+class _Pulls:
+    """The influences of labelled reference rows: how many have one, and by bin of a column their sums and sums of
+    squares."""
+
+    rows: int
+    sums: Array
+    squares: Array
+
+
+def _by_bin(view: View, metric: Metric, known: Distribution) -> _Pulls | None:
+    """None where no labelled row has a value."""
     pulls, labelled = view.once(f"influence on {metric.name}", lambda: known_influence(view, metric))
     codes = known.codes[labelled]
     there = codes >= 0
     if not there.any():
-        return None, None
-    shares = known.counts / known.counts.sum()
-    weights = np.where(shares > 0, counts / counts.sum() / np.where(shares > 0, shares, 1.0), 0.0)
-    parts = (weights[codes[there]] - 1) * pulls[there]
-    return float(metric.gain(0, 1) * parts.sum() / len(pulls)), float(np.sqrt((parts**2).sum()) / len(pulls))
+        return None
+    sums, squares = (
+        np.asarray(np.bincount(codes[there], each[there], known.size), dtype=np.float64) for each in (pulls, pulls**2)
+    )
+    return _Pulls(len(pulls), sums, squares)
 
 
 class ColumnShift(Measure):
@@ -160,7 +184,7 @@ class LabelShift(OutputMeasure):
 
     def values(self, view: View, side: Side) -> Values:
         """The labels."""
-        labels, target = side.labels[side.labelled], view.manifest.target
+        labels, target = side.known[0], view.manifest.target
         if target.problem == "regression":
             return Numbers(np.asarray(labels, dtype=np.float64))
         return Names(labels.astype(np.int64), pd.Index(target.classes))

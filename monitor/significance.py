@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import bdtr, chdtrc, gammaln, kolmogorov, ndtr, ndtri, rel_entr
+from scipy.special import bdtr, chdtrc, kolmogorov, ndtr, ndtri, rel_entr
 
 from registry.metrics import Array
 
@@ -41,15 +40,22 @@ def share_above(hits: int, rows: int, reference_hits: int, reference_rows: int) 
     total = hits + reference_hits
     if rows == 0 or reference_rows == 0 or total == 0:
         return 1.0
-    counts = np.arange(hits, min(rows, total) + 1)
-    ways = _log_choose(rows, counts) + _log_choose(reference_rows, total - counts)
-    return float(min(1.0, np.exp(ways - _log_choose(rows + reference_rows, total)).sum()))
+    first, last = max(hits, total - reference_rows), min(rows, total)
+    chosen = _log_choose(rows, first) + _log_choose(reference_rows, total - first)
+    log_chance = chosen - _log_choose(rows + reference_rows, total)
+    if log_chance < _LEAST_LOG:
+        return float(first * (rows + reference_rows) < total * rows)  # the far side of nearly all chances
+    counts = np.arange(first, last, dtype=np.float64)
+    ratios = (rows - counts) * (total - counts) / ((counts + 1) * (reference_rows - total + counts + 1))
+    return float(min(1.0, math.exp(log_chance) * (1 + ratios.cumprod().sum())))
 
 
-def _log_choose(n: int, k: npt.NDArray[np.int64] | int) -> Array:
-    inside = np.asarray(k) <= n
-    safe = np.where(inside, k, 0)
-    return np.where(inside, gammaln(n + 1) - gammaln(safe + 1) - gammaln(n - safe + 1), -np.inf)
+_LEAST_LOG = -600.0
+"""Below, chances are no numbers any more."""
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def smirnov_p(distance: float, first: float, second: float) -> float:

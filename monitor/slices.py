@@ -12,19 +12,19 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
+from monitor.conditions import Coding, Condition, Positions, Rows, Slice, cuts, in_words
 from monitor.measurements import Measurement
 from monitor.performance import beside, task_metric
+from monitor.values import Codes
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, Array
-from registry.schema import Column, Schema
+from registry.schema import Schema
 
 DEPTH = 2
 LEAST_LABELS = 400
@@ -37,150 +37,83 @@ LEAST_KNOWN = 10
 MOST_ROWS = 2_000
 """Rows of a side that the tree is grown on, evenly spread."""
 
-CUTS = 15
-"""Most places at which a number is cut, and most categories that are set apart."""
-
-Rows = npt.NDArray[np.bool_]
-Read = tuple[npt.NDArray[Any], Rows]
-"""A column's numbers or names (n,), and where there are any."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What a row of a slice fulfils, in the words that name it. A row without a value is on neither side of a cut."""
-
-    column: str
-    sign: str
-    value: float | str | None = None
-
-    def __str__(self) -> str:
-        match self.value:
-            case None:
-                return f"{self.column} {self.sign}"
-            case str():
-                return f"{self.column} {self.sign} {self.value}"
-            case _:
-                return f"{self.column} {self.sign} {self.value:.10g}"
-
-    @property
-    def opposite(self) -> Condition:
-        """The other side of the same cut."""
-        return Condition(self.column, _OPPOSITE[self.sign], self.value)
-
-    def holds(self, inputs: Mapping[str, Read]) -> Rows:
-        """Which of n rows fulfil it, (n,)."""
-        values, there = inputs[self.column]
-        if self.value is None:
-            return ~there if self.sign == "missing" else there
-        if isinstance(self.value, str):
-            same = np.asarray(values == self.value, dtype=np.bool_)
-            return there & (same if self.sign == "=" else ~same)
-        above = np.asarray(values > self.value)
-        return there & (above if self.sign == ">" else ~above)
-
-
-_OPPOSITE = {">": "<=", "<=": ">", "=": "!=", "!=": "=", "missing": "there", "there": "missing"}
-
-Slice = tuple[Condition, ...]
-
-
-def _names(values: pd.Series[Any]) -> pd.Series[Any]:
-    """Truths as the words they are written in; categories as they are."""
-    return values.map({0.0: "false", 1.0: "true"}) if pd.api.types.is_numeric_dtype(values) else values
-
-
-def read(inputs: pd.DataFrame, schema: Schema, names: Collection[str] | None = None) -> dict[str, Read]:
-    """The columns of n conformed rows that a condition can be about, or those of these names."""
-    out: dict[str, Read] = {}
-    for column in schema.of("numeric", "boolean", "categorical"):
-        if names is not None and column.name not in names:
-            continue
-        values = inputs[column.name]
-        plain = values if column.kind == "numeric" else _names(values)
-        out[column.name] = plain.to_numpy(), values.notna().to_numpy()
-    return out
-
-
-def in_words(conditions: Slice) -> str:
-    """The slice, each cut that a later one makes idle left out.
-
-    >>> in_words((Condition("temp", ">", 20.0), Condition("temp", ">", 21.5)))
-    'temp > 21.5'
-    """
-    kept: dict[object, Condition] = {}
-    for one in conditions:
-        kept[(one.column, one.sign, one.value if one.sign == "!=" else None)] = one
-    return " and ".join(str(one) for one in kept.values())
-
-
-def cuts(inputs: pd.DataFrame, schema: Schema) -> list[Condition]:
-    """One side of every cut that is tried: numbers at quantiles, rounded to a hundredth of their spread so that the
-    words are exact; categories one against the rest; missing against there. Moments are left out."""
-    return [one for column in schema.columns for one in _cuts(inputs[column.name], column)]
-
-
-def _cuts(values: pd.Series[Any], column: Column) -> Iterator[Condition]:
-    present = values.dropna()
-    if column.kind in ("datetime", "text") or not len(present):
-        return
-    if len(present) < len(values):
-        yield Condition(column.name, "missing")
-    if column.kind == "numeric":
-        yield from (Condition(column.name, ">", float(place)) for place in _places(present.to_numpy(dtype=np.float64)))
-    else:
-        names = _names(present).value_counts().index[:CUTS]
-        yield from (Condition(column.name, "=", str(name)) for name in names[: 1 if len(names) <= 2 else None])
-
-
-def _places(values: Array) -> Array:
-    places = np.quantile(values, np.arange(1, CUTS + 1) / (CUTS + 1), method="lower")
-    spread = float(places[-1] - places[0])
-    digits = 2 - int(np.floor(np.log10(spread))) if spread > 0 else 10
-    return np.unique(np.round(places, digits))
-
 
 @dataclass(frozen=True)
 class Half:
-    """Rows that a tree is grown on: their inputs and their badness (n,)."""
+    """Rows that a tree is grown on: their codes (n, d), each column's beyond those of the columns before it, and their
+    badness (n,)."""
 
-    inputs: pd.DataFrame
+    codes: Codes
     badness: Array
+    _whole: list[tuple[Array, Array]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def within(self, rows: Rows, size: int) -> tuple[Array, Array]:
+        """How many of these rows (n,) have each of so many codes, and the sums of their badness, (s,)."""
+        everything = bool(rows.all())
+        if everything and self._whole:
+            return self._whole[0]
+        codes, badness = (self.codes, self.badness) if everything else (self.codes[rows], self.badness[rows])
+        places = codes.ravel()
+        counts = np.bincount(places, minlength=size).astype(np.float64)
+        sums = np.bincount(places, np.repeat(badness, codes.shape[1]), minlength=size)
+        found = counts, np.asarray(sums, dtype=np.float64)
+        if everything:
+            self._whole.append(found)
+        return found
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What a tree needs of the reference, the same for every window: a half of its rows, all conditions that are tried,
-    each half of them the opposites of the other, and which rows fulfil them (c, n)."""
+    """What a tree needs of the reference, the same for every window: all conditions that are tried, each half of them
+    the opposites of the other, of which column each is (c,), which codes fulfil them (c, s), how columns are coded, and
+    a half of the reference's rows."""
 
-    half: Half
     conditions: tuple[Condition, ...]
-    held: Rows
+    columns: Codes
+    held: Array
+    codings: tuple[Coding, ...]
+    half: Half
 
 
-def ground(half: Half, schema: Schema) -> Ground:
-    """The ground of a reference's half: its quantiles and most frequent categories are what is cut at."""
-    found = cuts(half.inputs, schema)
+def ground(side: Side, rows: Positions, badness: Array, schema: Schema) -> Ground:
+    """The ground of these own rows of a reference: its quantiles and most frequent categories are what is cut at."""
+    found = cuts(side.inputs.iloc[np.flatnonzero(side.own)[rows]].reset_index(drop=True), schema)
     conditions = (*found, *(one.opposite for one in found))
-    return Ground(half, conditions, _held(half.inputs, conditions, schema))
+    by_column = {name: [one for one in found if one.column == name] for name in schema.names}
+    codings = tuple(Coding(one, by_column[one.name]) for one in schema.columns if by_column[one.name])
+    place = {one.name: number for number, one in enumerate(codings)}
+    starts = _starts(codings)
+    held = np.zeros((len(conditions), int(starts[-1])))
+    for row, one in enumerate(conditions):
+        coding = codings[place[one.column]]
+        start = starts[place[one.column]]
+        held[row, start : start + coding.size] = coding.held(one)
+    columns = np.array([place[one.column] for one in conditions], dtype=np.int64)
+    return Ground(conditions, columns, held, codings, half(side, rows, badness, codings))
 
 
-def _held(inputs: pd.DataFrame, conditions: Sequence[Condition], schema: Schema) -> Rows:
-    columns = read(inputs, schema)
-    return np.array([one.holds(columns) for one in conditions], dtype=np.bool_).reshape(-1, len(inputs))
+def half(side: Side, rows: Positions, badness: Array, codings: Sequence[Coding]) -> Half:
+    """These of a side's own rows as a tree reads them."""
+    places, starts = np.flatnonzero(side.own)[rows], _starts(codings)
+    codes = [start + one.code(side.column(one.name), places) for one, start in zip(codings, starts[:-1], strict=True)]
+    return Half(np.column_stack(codes) if codes else np.empty((len(rows), 0), dtype=np.int64), badness)
+
+
+def _starts(codings: Sequence[Coding]) -> Codes:
+    """Where each column's codes begin, and where all end."""
+    return np.cumsum([0, *(one.size for one in codings)])
 
 
 class Growth:
     """A tree being grown on one half of the window and one of the reference."""
 
-    def __init__(self, window: Half, reference: Ground, schema: Schema) -> None:
-        self._sides = (window, reference.half)
-        self._conditions = reference.conditions
-        self._held = [_held(window.inputs, reference.conditions, schema), reference.held]
-        self._least = (LEAST_SHARE * len(window.inputs), float(LEAST_KNOWN))
+    def __init__(self, window: Half, reference: Ground) -> None:
+        self._ground, self._sides = reference, (window, reference.half)
+        self._least = (LEAST_SHARE * len(window.badness), float(LEAST_KNOWN))
 
     def worst(self) -> Slice:
         """The leaf whose excess is the surest; empty where nothing can be split."""
-        whole: list[Rows] = [np.ones(len(side.inputs), dtype=bool) for side in self._sides]
+        whole: list[Rows] = [np.ones(len(side.badness), dtype=bool) for side in self._sides]
         leaves = [leaf for leaf in self._leaves((), whole, DEPTH) if leaf[1]]
         return max(leaves, default=(0.0, ()), key=lambda leaf: leaf[0])[1]
 
@@ -188,16 +121,20 @@ class Growth:
         """Excess in standard errors, but for a factor, and path of each leaf below a node."""
         split = self._best(node) if depth else None
         if split is None:
-            counts, excess = self._sums([np.ones((1, len(rows)), dtype=bool) for rows in node], node)
-            yield float(excess[0] * np.sqrt(_weight(counts)[0])), path
+            means = [
+                side.badness[rows].mean() if rows.any() else 0.0 for side, rows in zip(self._sides, node, strict=True)
+            ]
+            counts = np.array([[rows.sum()] for rows in node], dtype=np.float64)
+            yield float((means[0] - means[1]) * np.sqrt(_weight(counts)[0])), path
             return
-        for place in (split, split + len(self._conditions) // 2):
-            inside = [rows & held[place] for rows, held in zip(node, self._held, strict=True)]
-            yield from self._leaves((*path, self._conditions[place]), inside, depth - 1)
+        for place in (split, split + len(self._ground.conditions) // 2):
+            held, column = self._ground.held[place] > 0, self._ground.columns[place]
+            inside = [rows & held[side.codes[:, column]] for rows, side in zip(node, self._sides, strict=True)]
+            yield from self._leaves((*path, self._ground.conditions[place]), inside, depth - 1)
 
     def _best(self, node: list[Rows]) -> int | None:
         """The cut of a node whose sides' excesses differ most, by the errors they would have with equal variances."""
-        counts, excess = self._sums(self._held, node)
+        counts, excess = self._sums(node)
         enough = (counts >= np.array(self._least)[:, None]).all(axis=0).reshape(2, -1).all(axis=0)
         if not enough.any():
             return None
@@ -205,12 +142,13 @@ class Growth:
         gains = np.diff(excess.reshape(2, -1), axis=0)[0] ** 2 * _weight(weights)
         return int(np.argmax(np.where(enough, gains, -1.0)))
 
-    def _sums(self, held: Sequence[Rows], node: list[Rows]) -> tuple[Array, Array]:
-        """Rows of window and reference (2, c) that fulfil each of c conditions in a node, and their excess (c,)."""
-        inside = [each[:, rows].astype(np.float64) for each, rows in zip(held, node, strict=True)]
-        sums = [each @ side.badness[rows] for each, side, rows in zip(inside, self._sides, node, strict=True)]
-        counts = np.array([each.sum(axis=1) for each in inside])
-        means = np.array(sums) / np.maximum(counts, 1)
+    def _sums(self, node: list[Rows]) -> tuple[Array, Array]:
+        """Rows of window and reference (2, c) in a node that fulfil each condition, and their excess (c,): counted once
+        by code, and added up by condition."""
+        held = self._ground.held.T
+        found = [side.within(rows, len(held)) for side, rows in zip(self._sides, node, strict=True)]
+        counts, sums = (np.array(each) @ held for each in zip(*found, strict=True))
+        means = sums / np.maximum(counts, 1)
         return counts, np.asarray(means[0] - means[1], dtype=np.float64)
 
 
@@ -233,11 +171,10 @@ class FoundSlices(Measure):
         mine = _searched(view, view.window)
         if mine is None or known is None:
             return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
-        found = Growth(mine, known, view.tellable).worst()
+        found = Growth(half(view.window, *mine, known.codings), known).worst()
         if not found:
             return [self._none("nothing to split by")]
-        schema = view.tellable
-        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found, schema))]
+        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found))]
 
     def _none(self, why: str) -> Measurement:
         return Measurement(name=self.name, note=why)
@@ -245,28 +182,29 @@ class FoundSlices(Measure):
 
 def _searching(side: Side) -> Rows:
     """Which of the champion's rows (m,) the tree is grown on: every other block of labelled ones."""
-    places = side.labelled.cumsum() - 1
-    blocks = places * BLOCKS // max(1, int(side.labelled.sum()))
-    return np.asarray(side.labelled & (blocks % 2 == 0))
+    labelled, out = np.flatnonzero(side.labelled), np.zeros(len(side.labelled), dtype=np.bool_)
+    ends = -(-np.arange(BLOCKS + 1) * len(labelled) // BLOCKS)
+    for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
+        out[labelled[start:end]] = True
+    return out
 
 
-def _inside(side: Side, found: Slice, schema: Schema) -> Rows:
+def _inside(side: Side, found: Slice) -> Rows:
     """Which of the champion's rows (m,) are in the slice and were not searched."""
-    columns = read(side.inputs[side.own], schema, {one.column for one in found})
-    return np.asarray(np.logical_and.reduce([~_searching(side), *(one.holds(columns) for one in found)]))
+    held = np.logical_and.reduce([one.holds(side.column(one.column)) for one in found])
+    return np.asarray(held[side.own] & ~_searching(side))
 
 
 def _ground(view: View) -> Ground | None:
-    half = _searched(view, view.reference)
-    return None if half is None else ground(half, view.tellable)
+    found = _searched(view, view.reference)
+    return None if found is None else ground(view.reference, *found, view.tellable)
 
 
-def _searched(view: View, side: Side) -> Half | None:
-    """The rows the tree is grown on; None where the metric is undefined on them."""
+def _searched(view: View, side: Side) -> tuple[Positions, Array] | None:
+    """The rows the tree is grown on, by their place among the champion's, and their badness; None where the metric is
+    undefined on them."""
     rows = np.flatnonzero(_searching(side))
     rows = rows[:: -(-len(rows) // MOST_ROWS)]
     metric = task_metric(view)
-    badness = metric.gain(0, 1) * metric.influence(side.labels[rows], side.scores.take(rows).scores)
-    if not np.isfinite(badness).all():
-        return None
-    return Half(side.inputs[side.own].iloc[rows].reset_index(drop=True), badness)
+    badness = metric.gain(0, 1) * metric.influence(side.labels[rows], side.scores.scores[rows])
+    return (rows, badness) if np.isfinite(badness).all() else None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.comparison import SURE
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.significance import means_differ, share_below, wilson
 from monitor.views import Measure, Side, View
@@ -74,7 +74,8 @@ class SetSize(MeanOutput):
     def output(self, side: Side) -> Array:
         """Of each row."""
         if side.scores.sets is not None:
-            return np.asarray(side.scores.sets.sum(axis=1), dtype=np.float64)
+            sets = side.scores.sets.astype(np.float64)
+            return np.asarray(sets @ np.ones(sets.shape[1]), dtype=np.float64)
         interval = np.asarray(side.scores.interval, dtype=np.float64)
         return interval[:, 1] - interval[:, 0]
 
@@ -97,7 +98,8 @@ class Coverage(Measure):
             return [Measurement(name=self.name, reference=promised, note="no labels yet")]
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
-        effect = design_effect(known[:, None], rows, stride=view.stride)
+        dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
+        effect = dependence.effect(rows, stride=view.stride)
         p_value = share_below(round(hits / effect), max(1, round(rows / effect)), min(promised, _kept(known, effect)))
         return [
             Measurement(
@@ -116,7 +118,7 @@ def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
 
 def covered(side: Side) -> npt.NDArray[np.bool_]:
     """Which of the labels lie inside their set or interval: one flag a labelled row."""
-    labels, scores = side.labels[side.labelled], side.scores.take(side.labelled)
+    labels, scores = side.known
     if scores.sets is not None:
         return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)], dtype=np.bool_)
     low, high = np.asarray(scores.interval, dtype=np.float64).T

@@ -98,7 +98,7 @@ class Rescaled(Measure):
     def _measurement(self, view: View, name: str, one: _Converted | None, by_chance: bool) -> Measurement:
         if one is None:
             return Measurement(name=self.name, subject=name, note="no values to compare")
-        believed, rows = one.closer > 0 and not by_chance, len(view.window.column(name).present)
+        believed, rows = one.closer > 0 and not by_chance, view.window.column(name).there
         return Measurement(
             name=self.name,
             subject=name,
@@ -122,12 +122,13 @@ class _Converted:
 
 
 def _converted(view: View, name: str) -> _Converted | None:
-    known, present = known_column(view, name), view.window.column(name).present
+    known = known_column(view, name)
     distance = known.distance(counts_of(view, name), stride=view.stride)
     if distance is None:
         return None
     if distance.value < FAR or view.reference.column(name).most_frequent() is not None:
         return _Converted(far=distance.value >= FAR)
+    present = view.window.column(name).present
     values = np.asarray(present[spaced(len(present), MOST_ROWS)], dtype=np.float64)
     tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
     left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]

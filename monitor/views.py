@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,14 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
-from monitor.values import Values, values_of
+from monitor.values import Names, Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
-from registry.conforming import conform_column
+from registry.conforming import conform_categories, conform_column
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
 from registry.metrics import Labels
-from registry.schema import Column, Schema
+from registry.schema import CategoricalColumn, Column, Schema
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
 from registry.watched import watched, watched_manifest, watched_rows
@@ -47,7 +48,8 @@ class Side:
 
     `inputs` is the conformed frame (n rows). `own` (n,) says which rows the version in question answered; `scores` and
     `labels` belong to those m rows alone. `labelled` (m,) says whose label has arrived and is of a known class, `novel`
-    counts the labels that are of none. `times` (n,) are event times, where they are known.
+    counts the labels that are of none. `times` (n,) are event times, where they are known. `names` are categorical
+    columns of `inputs` as measures read them, where whoever made the frame knows them already.
     """
 
     inputs: pd.DataFrame
@@ -58,6 +60,7 @@ class Side:
     novel: int = 0
     broken: Mapping[str, Broken] = field(default_factory=dict)
     times: pd.Series[Any] | None = None
+    names: Mapping[str, Names] = field(default_factory=dict)
     _columns: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -66,8 +69,15 @@ class Side:
     def column(self, name: str) -> Values:
         """A column of `inputs` as measures read it."""
         if name not in self._columns:
-            self._columns[name] = values_of(self.inputs[name])
+            self._columns[name] = self.names[name] if name in self.names else values_of(self.inputs[name])
         return self._columns[name]
+
+    @cached_property
+    def known(self) -> tuple[Labels, Scores]:
+        """The labels that have arrived, and the scores of their rows: no copies where all have."""
+        if self.labelled.all():
+            return self.labels, self.scores
+        return self.labels[self.labelled], self.scores.take(self.labelled)
 
 
 @dataclass(frozen=True)
@@ -166,13 +176,14 @@ def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -
     if manifest.data_schema.image is not None and version is not None:
         logged = logged[logged["__version__"] == version].reset_index(drop=True)
     columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
-    inputs = pd.DataFrame({name: values for name, (values, _) in columns.items()}, index=pd.RangeIndex(len(logged)))
+    inputs = pd.DataFrame({name: one.values for name, one in columns.items()}, pd.RangeIndex(len(logged)), copy=False)
     own = (logged["__version__"] == version).to_numpy(dtype=bool) | (version is None)
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
-    broken = {name: fault for name, (_, fault) in columns.items() if fault is not None}
+    broken = {name: one.fault for name, one in columns.items() if one.fault is not None}
+    names = {name: one.names for name, one in columns.items() if one.names is not None}
     times = logged["__time__"].reset_index(drop=True)
-    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times)
+    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, names)
 
 
 class Read(NamedTuple):
@@ -243,17 +254,33 @@ def _scores(logged: pd.DataFrame, target: Target) -> Scores:
     return Scores(logged["__prediction__"].to_numpy(dtype=object), total, apart, probabilities=matrix, sets=sets)
 
 
-def _readable(logged: pd.DataFrame, column: Column) -> tuple[pd.Series[Any], Broken | None]:
-    """A logged column in conformed form, what it cannot hold made missing; a vanished column is missing throughout."""
+class _Read(NamedTuple):
+    """A conformed column, its names if it is categorical, and what it could not hold."""
+
+    values: pd.Series[Any]
+    names: Names | None = None
+    fault: Broken | None = None
+
+
+def read_column(raw: pd.Series[Any], column: Column) -> _Read:
+    """A raw column of values that it can hold, as `conform_column` raises."""
+    if not isinstance(column, CategoricalColumn):
+        return _Read(conform_column(raw, column))
+    found = conform_categories(raw := raw.reset_index(drop=True), column)
+    return _Read(found.strings(raw), Names(found.codes, found.names))
+
+
+def _readable(logged: pd.DataFrame, column: Column) -> _Read:
+    """A logged column, what it cannot hold made missing; a vanished column is missing throughout."""
     if column.name not in logged.columns:
-        return conform_column(pd.Series([None] * len(logged), dtype=object), column), None
+        return read_column(pd.Series([None] * len(logged), dtype=object), column)
     raw = logged[column.name].reset_index(drop=True)
     try:
-        return conform_column(raw, column), None
+        return read_column(raw, column)
     except (RowError, TypeError, ValueError):  # the latter two: a list or an object, which pandas can't hash or compare
         fits = _fits(raw, column)
     broken = Broken(int((~fits).sum()), repr(raw[~fits].iloc[0])[:80])
-    return conform_column(raw.where(fits, None), column), broken
+    return read_column(raw.where(fits, None), column)._replace(fault=broken)
 
 
 def _fits(raw: pd.Series[Any], column: Column) -> npt.NDArray[np.bool_]:

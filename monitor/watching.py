@@ -7,7 +7,7 @@ entry the decision on the newest state. A pass that finds nothing new writes not
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -60,25 +60,29 @@ def watch(
     *,
     as_of: datetime,
     shelf: Shelf | None = None,
+    followed: Collection[str] = (),
 ) -> WatchReport:
     """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
 
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
-    window goes, None for none; one that cannot be made breaks no pass. Raises `StoreError` when log or ledger fail;
+    window goes, None for none; one that cannot be made breaks no pass. `followed` are versions that the champion
+    has come from by steps of training: their windows count as its own. Raises `StoreError` when log or ledger fail;
     what was written until then is not redone.
     """
     began = time.perf_counter()
     windows, recent = _remembered(ledger, as_of)
-    mine = [record for record in recent if record.version == version]
-    places = [span for record in mine if (span := _grown(record, log, as_of)) is not None]
-    places += due(task.monitor.windows, log, windows, as_of)
+    kin = {version, *followed}
+    grown = [(record.version, _grown(record, log, as_of)) for record in recent if record.version in kin]
+    places = [(own, span) for own, span in grown if span is not None]
+    places += [(version, span) for span in due(task.monitor.windows, log, windows, as_of)]
     reader = _Reader(bundle, version, log, as_of)
     records = []
-    for place in sorted(places, key=lambda span: span.start):
-        records.append(record := reader.record(place))
+    for own, place in sorted(places, key=lambda one: one[1].start):
+        records.append(record := reader.record(place, own))
         ledger.write(_window_entry(task, record))
     history = {_place(record.window): record for record in (*recent, *records)}
-    decision = _decide(task, version, [history[place] for place in sorted(history)][-HISTORY:], ledger, as_of)
+    told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
+    decision = _decide(task, version, told, ledger, as_of)
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
@@ -105,11 +109,11 @@ class _Reader:
     def view(self, place: Span | Window) -> View:
         return self._read(place)[0]
 
-    def _read(self, place: Span | Window) -> tuple[View, _Known]:
+    def _read(self, place: Span | Window, version: str | None = None) -> tuple[View, _Known]:
         """A window, and what is known of its columns: that of those that the log hides differs from window to window
         where the task has changed."""
         bundle = self._bundle
-        read = read_window(self._log, place.start, place.end, self._version, bundle.manifest, self._as_of)
+        read = read_window(self._log, place.start, place.end, version or self._version, bundle.manifest, self._as_of)
         key = read.manifest.data_schema.names, read.sealed
         if key not in self._known:
             self._known[key] = _Known(read.manifest, reference_side(bundle, read.manifest))
@@ -127,13 +131,13 @@ class _Reader:
             known.fresh = fit_fresh(side, plain)
         return known.fresh
 
-    def record(self, place: Span) -> WindowRecord:
-        view, known = self._read(place)
+    def record(self, place: Span, version: str) -> WindowRecord:
+        view, known = self._read(place, version)
         view = replace(view, fresh=self._yardstick(place, known))
         rows = view.logged.rows if view.logged is not None else len(view.window)
         window = Window(index=place.index, start=place.start, end=place.end, rows=rows)
         metric = self._bundle.manifest.task.metric
-        return WindowRecord(window=window, version=self._version, metric=metric, measurements=measure_all(view))
+        return WindowRecord(window=window, version=version, metric=metric, measurements=measure_all(view))
 
 
 def _remembered(ledger: Ledger, as_of: datetime) -> tuple[list[Window], list[WindowRecord]]:
@@ -148,6 +152,11 @@ def _remembered(ledger: Ledger, as_of: datetime) -> tuple[list[Window], list[Win
 
 def _place(window: Window) -> tuple[datetime, datetime]:
     return window.start, window.end
+
+
+def _as_of_kin(record: WindowRecord, version: str, kin: Collection[str]) -> WindowRecord:
+    """A window of a version that another one follows counts as the other's."""
+    return record.model_copy(update={"version": version}) if record.version in kin else record
 
 
 def _grown(record: WindowRecord, log: InferenceLog, as_of: datetime) -> Span | None:

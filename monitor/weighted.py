@@ -19,18 +19,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from monitor import logistic
+from monitor.encoding import encoded, lean_schema
 from monitor.values import spaced
 from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
-from registry.schema import Schema
 from registry.scoring import Scores
-from registry.yardstick import encode, lean
 
 LEAST_ROWS = 800
 """Fewest labelled reference rows that can tell one kind of row from another."""
@@ -47,8 +47,34 @@ MOST_WEIGHT = 10.0
 FOLDS, ROUNDS, LEAVES, RATE = 5, 60, 15, 0.05
 _PENALTY = 0.01
 _FAR = 4.0
+_CHUNK = 2_048  # rows at once: copies of all of them leave the processor's cache
 
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the values that are there in each of d columns: how many, their mean, and the sum of squares about it."""
+
+    count: Array
+    mean: Array
+    squares: Array
+
+    @classmethod
+    def of(cls, features: Array) -> Moments:
+        """Those of (n, d) features."""
+        missing = np.isnan(features)
+        count = np.asarray(len(features) - np.count_nonzero(missing, axis=0), dtype=np.float64)
+        mean = np.where(missing, 0.0, features).sum(axis=0) / np.maximum(1, count)
+        apart = np.where(missing, 0.0, features - mean)
+        return cls(count, mean, np.einsum("ij,ij->j", apart, apart))
+
+    def beside(self, other: Moments) -> tuple[Array, Array]:
+        """Mean and spread of both together, (d,); 0 where nothing is (Chan, Golub & LeVeque 1983)."""
+        count = np.maximum(1, self.count + other.count)
+        mean = (self.count * self.mean + other.count * other.mean) / count
+        between = self.count * other.count / count * (self.mean - other.mean) ** 2
+        return mean, np.sqrt((self.squares + other.squares + between) / count)
 
 
 @dataclass(frozen=True)
@@ -61,6 +87,11 @@ class Learnt:
     features: Array
     left: Array
     model: Any = None
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Those of the features."""
+        return Moments.of(self.features)
 
 
 @dataclass(frozen=True)
@@ -90,7 +121,7 @@ def correct(view: View, learnt: Learnt) -> Correction:
         return Correction(float(learnt.left.mean()), error_of_mean(learnt.left))
     m = len(view.window.scores)
     features = features_of(view, view.window, spaced(m, SAMPLE))
-    weights, effective = importance(learnt.features, features)
+    weights, effective = importance(learnt.features, features, learnt.moments)
     usual = float(learnt.left.mean())
     value = float((weights * learnt.left).mean())
     withheld = (value - usual) * (1 - effective) / effective
@@ -102,9 +133,9 @@ def correct(view: View, learnt: Learnt) -> Correction:
     return Correction(value + float(foretold.mean()), math.hypot(error, foretold.std() * math.sqrt(unseen)), effective)
 
 
-def importance(reference: Array, window: Array) -> tuple[Array, float]:
+def importance(reference: Array, window: Array, known: Moments | None = None) -> tuple[Array, float]:
     """Weights (n,) with mean 1 that make reference features (n, d) resemble a window's (m, d), and the effective share
-    of the rows under the raw ones.
+    of the rows under the raw ones. `known` are the reference's moments, where somebody has them already.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -113,15 +144,13 @@ def importance(reference: Array, window: Array) -> tuple[Array, float]:
     >>> bool((weights * before[:, 0]).mean() > before.mean() + 0.2), 0.3 < share < 1.0
     (True, True)
     """
-    from sklearn.linear_model import LogisticRegression
-
-    place, spread = _moments(np.vstack([reference, window]))
-    before, now = (_standard(side, place, spread) for side in (reference, window))
-    told = before[spaced(len(before), SAMPLE)]
+    place, spread = (known or Moments.of(reference)).beside(Moments.of(window))
+    told, now = (_standard(side, place, spread) for side in (reference[spaced(len(reference), SAMPLE)], window))
     of_window = np.r_[np.zeros(len(told)), np.ones(len(now))]
     each = np.r_[np.full(len(told), len(now) / len(told)), np.ones(len(now))]
-    model = LogisticRegression(C=_PENALTY, max_iter=300).fit(np.vstack([told, now]), of_window, sample_weight=each)
-    odds = model.decision_function(before)
+    intercept, *slopes = logistic.fit(np.vstack([told, now]), of_window, each, _PENALTY)
+    parts = (reference[start : start + _CHUNK] for start in range(0, len(reference), _CHUNK))
+    odds = np.concatenate([_standard(part, place, spread) @ np.array(slopes) for part in parts]) + intercept
     raw = np.exp(odds - odds.max())
     raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
     raw /= raw.mean()
@@ -133,14 +162,13 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
     """Inputs and outputs (n, d) of these of a side's own rows; moments are left out: time always moves on."""
     present = [
         column
-        for column in lean(view.manifest.data_schema).columns
+        for column in lean_schema(view).columns
         if column.name in view.window.inputs and column.name in view.reference.inputs
     ]
     outputs = _outputs(side.scores.take(rows))
     if not present:
         return outputs
-    chosen: pd.DataFrame = side.inputs.iloc[np.flatnonzero(side.own)[rows]]
-    return np.hstack([encode(chosen, Schema(columns=tuple(present))), outputs])
+    return np.hstack([encoded(side, present, np.flatnonzero(side.own)[rows]), outputs])
 
 
 def _outputs(scores: Scores) -> Array:
@@ -150,18 +178,12 @@ def _outputs(scores: Scores) -> Array:
     return np.column_stack([scores.scores, np.log(np.maximum(spread, 1e-12))])
 
 
-def _moments(features: Array) -> tuple[Array, Array]:
-    """Mean and spread of the values that are there, (d,); 0 where none is."""
-    known = ~np.isnan(features)
-    count = np.maximum(1, known.sum(axis=0))
-    place = np.nansum(features, axis=0) / count
-    return place, np.sqrt(np.nansum((features - place) ** 2, axis=0) / count)
-
-
 def _standard(features: Array, place: Array, spread: Array) -> Array:
     """Missing values stand in the middle, and none stands far out."""
-    scaled = (features - place) / np.where(spread > 0, spread, 1.0)
-    return np.asarray(np.clip(np.nan_to_num(scaled), -_FAR, _FAR), dtype=np.float64)
+    scaled = features - place
+    scaled /= np.where(spread > 0, spread, 1.0)
+    scaled[np.isnan(scaled)] = 0.0
+    return np.clip(scaled, -_FAR, _FAR, out=scaled)
 
 
 def _boosted(features: Array, corrections: Array) -> Any:

@@ -5,7 +5,7 @@ Apart from the schema itself, which the endpoint reads too: it never has a frame
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,15 @@ import pandas as pd
 
 from registry.errors import RowError, did_you_mean
 from registry.images import ImageError, decode, to_pnm
-from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, Schema, canonical_category, truth
+from registry.schema import (
+    MAX_CATEGORY_LENGTH,
+    CategoricalColumn,
+    Column,
+    ImageColumn,
+    Schema,
+    canonical_category,
+    truth,
+)
 from registry.texts import MAX_TEXT_LENGTH
 
 TEXT = pd.StringDtype("python", na_value=np.nan)
@@ -47,21 +55,55 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
     return _strings(values, column.name)
 
 
+def conform_categories(values: pd.Series[Any], column: CategoricalColumn) -> Categories:
+    """What `conform_column` makes of a categorical column, in codes."""
+    return _coded(values, column.name, MAX_CATEGORY_LENGTH)
+
+
 def _strings(values: pd.Series[Any], name: str, longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
+    return _coded(values, name, longest).strings(values)
+
+
+def _coded(values: pd.Series[Any], name: str, longest: int) -> Categories:
     try:
-        return as_strings(values, longest)
+        return coded(values, longest)
     except TypeError as error:
         row, value = _first_bad(values, hash)
         raise RowError(f"column {name!r}, row {row}: expected a single value, got {value}") from error
 
 
+class Categories(NamedTuple):
+    """(n,) places in canonical strings that are all different, -1 where missing; `canonical` says that the values were
+    these very strings already, and all there."""
+
+    codes: npt.NDArray[np.int64]
+    names: pd.Index
+    canonical: bool
+
+    def strings(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The values that were coded as strings, None where missing."""
+        if self.canonical:
+            return values
+        strings = np.array([*self.names, None], dtype=object)[self.codes]  # -1, missing, is the last
+        return pd.Series(strings, index=values.index, name=values.name, dtype=object)
+
+
 def as_strings(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> pd.Series[Any]:
     """Categorical values as canonical strings, None where missing (empty strings count as missing)."""
+    return coded(values, longest).strings(values)
+
+
+def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> Categories:
+    """Categorical values in codes."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     codes, known = pd.factorize(values)
-    strings = np.array([*(canonical_category(value, longest) for value in known), None], dtype=object)
-    return pd.Series(strings[codes], index=values.index, name=values.name, dtype=object)  # -1, missing, is the last
+    texts = [canonical_category(value, longest) for value in known]
+    pairs = zip(known, texts, strict=True)
+    if values.dtype == object and all(type(value) is str and value == text for value, text in pairs):
+        return Categories(codes.astype(np.int64, copy=False), known, bool(len(codes) and codes.min() >= 0))
+    places, names = pd.factorize(np.array([*texts, None], dtype=object))  # 1 and "1" are one; what is missing is at -1
+    return Categories(places.astype(np.int64)[codes], pd.Index(names, dtype=object), False)
 
 
 def as_numbers(values: pd.Series[Any]) -> npt.NDArray[np.float64]:

@@ -11,26 +11,11 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from registry.log_batch import READ
 from registry.task import LogColumns
 
 Unseal: TypeAlias = Callable[[str, str, str], dict[str, Any]]
 """Encrypted values, the row's id and one of its encrypted columns in; the values out."""
-
-READ = (
-    "id",
-    "time",
-    "received",
-    "version",
-    "features",
-    "prediction",
-    "scores",
-    "conformal",
-    "uncertainty",
-    "disagreement",
-    "private",
-    "sealed",
-)
-"""The columns of the table that make a frame, in order."""
 
 
 def frame_of(

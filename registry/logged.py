@@ -1,41 +1,37 @@
-"""A row's scores as the inference log keeps them."""
+"""A model's scores as the inference log keeps them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from registry.inference_log import Prediction, Role
+from registry.log_batch import Batch, Role
 from registry.scoring import Scores
 
 
-def prediction_of(
+def batch_of(
     scores: Scores,
-    row: int,
     *,
-    name: str,
-    time: datetime,
-    received: datetime,
+    ids: Sequence[str],
+    times: Sequence[int],
+    received: Sequence[int],
     version: str,
-    features: Mapping[str, Any],
+    features: Sequence[Mapping[str, Any]],
     role: Role = "champion",
-) -> Prediction:
-    """The prediction of one of the rows under the id `name`."""
+) -> Batch:
+    """The predictions of n rows; times are microseconds since 1970 UTC."""
     numbers = scores.interval if scores.probabilities is None else scores.probabilities
-    prediction = scores.prediction[row]
-    return Prediction(
-        id=name,
-        time=time,
-        received=received,
-        version=version,
-        role=role,
-        features=features,
-        prediction=float(prediction) if scores.probabilities is None else str(prediction),
-        scores=[] if numbers is None else numbers[row].tolist(),
-        conformal=None if scores.sets is None else np.flatnonzero(scores.sets[row]).tolist(),
-        uncertainty=float(scores.uncertainty[row]),
-        disagreement=float(scores.disagreement[row]),
+    members = None if scores.sets is None else scores.sets.tolist()
+    return Batch(
+        version,
+        role,
+        ids,
+        times,
+        received,
+        features,
+        predictions=scores.prediction.tolist(),
+        scores=[()] * len(ids) if numbers is None else numbers.tolist(),
+        conformal=members and [[place for place, inside in enumerate(row) if inside] for row in members],
+        uncertainty=scores.uncertainty.tolist(),
+        disagreement=scores.disagreement.tolist(),
     )

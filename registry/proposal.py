@@ -202,8 +202,8 @@ COMMENTS = {
     "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
     "search.strategy": "How the next network is chosen; `everfit search --list` names the strategies.",
-    "search.stopping": "How weak networks are stopped early: asha, hyperband, median, screen (many briefly, then the\n"
-    "best to the end), curve (extrapolation) or none; see everfit search --list.",
+    "search.stopping": "How weak networks are stopped early: asha, hyperband, median, halving or screen (they pause,\n"
+    "and the best go on), curve (extrapolation) or none; see everfit search --list.",
     "search.families": "Kinds of networks tried.",
     "search.choices": "What you know beforehand, by dimension: `activation` of all families, `mlp.depth` of one; as\n"
     "{optimizer: {fixed: adamw}, activation: {never: [elu], weights: {silu: 3}}, mlp.depth: {low: 2, high: 4}}.\n"

@@ -20,7 +20,7 @@ from registry.schema import Frozen
 from registry.scoring import Scores
 from registry.target import Target
 from retrain.levels import STEPS, TINY, class_shares
-from retrain.training import LOG_SCALE
+from retrain.losses import LOG_SCALE
 
 SLACK = 1e-6
 """A radius is widened by this, so that float32 rounding cannot exclude the very row that set it."""

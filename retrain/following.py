@@ -1,5 +1,5 @@
 """The remedy `follow`: the champion's networks are trained on window by window, each time for one epoch on the labels
-of the newest windows, and every model answers the window after it before that window's labels are there.
+that came in the last few windows, and every model answers the window after it before that window's labels are there.
 
 What is proven is the procedure: its answers, each given by a model that had not seen the label (prequential, or
 test-then-train: Dawid 1984; Gama, Sebastião & Rodrigues 2013), are compared with the champion's on the same rows. The
@@ -42,7 +42,7 @@ FOLLOWED, BEGUN = "followed", "begun"
 """Keys of a bundle's `heritage`: the version that a chain began with, and the newest moment that this one knew."""
 
 WINDOWS = 3
-"""The labels of so many windows are learnt at each step: each window's so many times in all."""
+"""Each label is learnt at so many steps: those that came since so many windows before."""
 BATCHES, LEAST_BATCH = 16, 16
 """Fewest batches of a step, if rows allow, and the smallest batch."""
 MOST = 20_000
@@ -84,12 +84,12 @@ def lessons(
     >>> [(one.learn.tolist(), one.answer.tolist()) for one in found]
     [([0], [2, 3]), ([0, 1, 2], [4, 5]), ([0, 1, 2, 3, 4], [])]
     """
-    return [_lesson(windows, arrived <= moment, place) for place, moment in enumerate(ends)]
-
-
-def _lesson(windows: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], place: int) -> Lesson:
-    newest = np.unique(windows[known])[-WINDOWS:]
-    return Lesson(np.flatnonzero(known & np.isin(windows, newest)), np.flatnonzero((windows == place + 1) & ~known))
+    out = []
+    for place, moment in enumerate(ends):
+        known = arrived <= moment
+        new = known if place < WINDOWS else known & (arrived > ends[place - WINDOWS])
+        out.append(Lesson(np.flatnonzero(new), np.flatnonzero((windows == place + 1) & ~known)))
+    return out
 
 
 def follow(asked: Request, steps: Sequence[Lesson], *, calibration: Calibration | None = None) -> Followed:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from retrain.calibration import Calibration, TargetScale
 from retrain.levels import TINY
+from retrain.losses import LOG_SCALE
 from retrain.preparation_graph import GraphBuilder
-from retrain.training import LOG_SCALE
 
 
 def add_mixture(

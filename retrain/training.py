@@ -1,7 +1,8 @@
 """Training of one network: a loop on Lightning Fabric over tensors in memory, cheap enough for hundreds of trials.
 
 Deterministic by seed on one thread. It stops early on the validation score, keeps the best epoch's weights, and ends in
-good order at a deadline. It knows nothing of studies: a `report` callback may stop it.
+good order at a deadline. It knows nothing of studies: a `report` callback may stop it, and a training that was stopped
+may go on later, in another process, as if it never had been.
 
 What is judged and kept is a running average of the weights (Polyak & Juditsky 1992), which is steadier than the last
 step's, the more so on rows from another time than the training's.
@@ -13,26 +14,26 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from registry.task import Problem
 from retrain.augmentation import Augmentation
 from retrain.batches import Rows as Rows
 from retrain.batches import batches as batches
 from retrain.batches import count_batches
+from retrain.losses import make_loss
+from retrain.pausing import Facts, Paused, State, named, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Outputs: TypeAlias = npt.NDArray[np.float32]
-State: TypeAlias = dict[str, Tensor]
 Ending: TypeAlias = Literal["finished", "patience", "deadline", "stopped", "diverged"]
 
 AVERAGE = 0.998
@@ -40,8 +41,6 @@ AVERAGE = 0.998
 
 WARMUP = 0.05
 FLAT = 0.6
-LOG_SCALE = (-5.0, 5.0)
-"""Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
 
 PACED = 16
 """Steps after which the pace is looked at again."""
@@ -71,7 +70,7 @@ class Recipe:
 @dataclass(frozen=True)
 class Trained:
     """The best epoch of a training: its weights, its validation outputs (n, d_out) and its score; the score of every
-    epoch; and what ended it."""
+    epoch; and what ended it. `paused` is what a stopped one needs to go on, if that was asked for."""
 
     state: State
     outputs: Outputs
@@ -79,6 +78,7 @@ class Trained:
     best_epoch: int
     history: tuple[float, ...]
     ending: Ending
+    paused: Paused | None = None
 
 
 def train(
@@ -93,12 +93,15 @@ def train(
     seed: int,
     deadline: float = math.inf,
     report: Callable[[int, float], bool] = lambda epoch, score: False,
+    pausing: bool = False,
+    paused: Paused | None = None,
 ) -> Trained:
     """Train, and give back the best epoch. Seeds the process's generator.
 
     `report(epoch, best score so far)` is called after every epoch, counted from 1; true stops the training. `deadline`
     is a reading of `time.monotonic`; a training that meets it before its first epoch ends is judged on what it has
-    learnt by then.
+    learnt by then. With `pausing`, what a stopped training needs to go on is given back too; `paused`, a former one's
+    of the same network, rows, recipe and seed, is gone on with: what comes is what would have come without the pause.
 
     Raises `DivergedError` when there is no epoch with finite loss and score.
     """
@@ -106,7 +109,10 @@ def train(
     loop = Loop(network, training, recipe, problem, seed)
     best = _Best(greater_is_better)
     ending: Ending = "finished"
-    for epoch in range(1, recipe.epochs + 1):
+    if paused is not None:
+        loop.restore(paused)
+        best.restore(paused)
+    for epoch in range(best.epochs + 1, recipe.epochs + 1):
         complete, finite = loop.epoch(deadline)
         if not finite:
             ending = "diverged"
@@ -118,11 +124,13 @@ def train(
         if not best.offer(epoch, score(outputs), outputs, loop.average):
             ending = "diverged"
             break
-        stopped = report(epoch, best.score)
-        ending = "stopped" if stopped else best.ending(epoch, recipe, deadline)
+        stopped, ending = report(epoch, best.score), best.ending(epoch, recipe, deadline)
+        if stopped and ending != "patience":  # which has ended it anyway
+            ending = "stopped"
         if ending != "finished":
             break
-    return best.trained(ending)
+    kept = loop.paused(best) if pausing and ending == "stopped" else None
+    return replace(best.trained(ending), paused=kept)
 
 
 class Loop:
@@ -131,6 +139,7 @@ class Loop:
     def __init__(self, network: nn.Module, training: Rows, recipe: Recipe, problem: Problem, seed: int) -> None:
         self.fabric = make_fabric()
         self.optimizer = make_optimizer(network, recipe)
+        self.plain = network
         self.network, self.stepper = self.fabric.setup(network, self.optimizer)
         self.loss = make_loss(problem, recipe, training.labels)
         self.average = copy.deepcopy(network).eval()
@@ -140,6 +149,37 @@ class Loop:
         self.planned = self.steps = count_batches(len(training), recipe.batch_size) * recipe.epochs
         self.step = 0
         self.begin = time.monotonic()
+
+    def paused(self, best: _Best) -> Paused:
+        """All that going on after the last epoch takes."""
+        facts = Facts(
+            step=self.step,
+            steps=self.steps,
+            seconds=time.monotonic() - self.begin,
+            best_epoch=best.epoch,
+            best_score=best.score,
+            history=tuple(best.history),
+        )
+        tensors = {
+            **named("network", self.plain.state_dict()),
+            **named("average", self.average.state_dict()),
+            **named("optimizer", optimizer_state(self.optimizer)),
+            **({} if best.epoch == best.epochs else named("best", best.state)),  # else it is the average
+            **named("random", {"process": torch.get_rng_state(), "batches": self.generator.get_state()}),
+            **named("validation", {"outputs": torch.from_numpy(best.outputs)}),
+        }
+        return Paused(facts, tensors)
+
+    def restore(self, paused: Paused) -> None:
+        """Stand where a paused training stood; the process's generator, too."""
+        load_state(self.average, paused.part("average"))
+        self.plain.load_state_dict(paused.part("network"))
+        restore_optimizer(self.optimizer, paused.part("optimizer"))
+        random = paused.part("random")
+        torch.set_rng_state(random["process"])
+        self.generator.set_state(random["batches"])
+        self.step, self.steps = paused.facts.step, paused.facts.steps
+        self.begin = time.monotonic() - paused.facts.seconds
 
     def _fit_into(self, deadline: float) -> None:
         """Let the learning rate fall as if only the steps were to come that the pace so far leaves time for, if those
@@ -229,44 +269,6 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
 
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-
-def make_loss(problem: Problem, recipe: Recipe, labels: Tensor) -> Loss:
-    """The loss of (outputs (n, d_out), labels (n,)) for a problem.
-
-    Under class weights 1 / prior, cross-entropy is least at the logits of p / prior. The prior is taken off the outputs
-    before it, so that they themselves stay logits of p (King & Zeng 2001; Menon et al. 2021).
-    """
-    if problem == "regression":
-        return regression_loss
-    smoothing = recipe.label_smoothing
-    if not recipe.balanced:
-        return lambda outputs, target: functional.cross_entropy(outputs, target, label_smoothing=smoothing)
-    weight = class_weights(labels)
-    return lambda outputs, target: functional.cross_entropy(
-        outputs + weight.log(), target, weight=weight, label_smoothing=smoothing
-    )
-
-
-def class_weights(labels: Tensor) -> Tensor:
-    """n / (k count), the weights under which all k classes weigh alike. Classes without rows count as one row."""
-    counts = torch.bincount(labels).clamp(min=1).float()
-    return len(labels) / (len(counts) * counts)
-
-
-def regression_loss(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Squared error of the mean, plus the Gaussian negative log-likelihood of the log-scale given the residual.
-
-    The residual is detached in the second part, so that the scale learns the noise and never trades the mean for it
-    (compare Seitzer et al. 2022, "On the Pitfalls of Heteroscedastic Uncertainty Estimation").
-    """
-    mean, log_scale = outputs.unbind(1)
-    residual = labels - mean
-    bounded = log_scale.clamp(*LOG_SCALE)
-    return residual.square().mean() + (bounded + 0.5 * (residual.detach() * torch.exp(-bounded)).square()).mean()
-
-
 @torch.inference_mode()
 def evaluate(network: nn.Module, rows: Rows) -> Outputs:
     """The network's outputs (n, d_out), in evaluation mode."""
@@ -286,6 +288,18 @@ class _Best:
         self.history: list[float] = []
         self.state: State = {}
         self.outputs: Outputs = np.empty((0, 0), dtype=np.float32)
+
+    @property
+    def epochs(self) -> int:
+        """How many were offered."""
+        return len(self.history)
+
+    def restore(self, paused: Paused) -> None:
+        """The best of a paused training."""
+        facts = paused.facts
+        self.score, self.epoch, self.history = facts.best_score, facts.best_epoch, list(facts.history)
+        self.state = paused.part("best") or paused.part("average")
+        self.outputs = paused.part("validation")["outputs"].numpy()
 
     def offer(self, epoch: int, score: float, outputs: Outputs, network: nn.Module) -> bool:
         """Keep an epoch when it is better than all before; false when it is not finite."""

@@ -38,7 +38,7 @@ class Tried:
     """A finished trial of a search: its number, its best validation score, where its candidate came from ("portfolio",
     "prior", "fresh" or "sampled", when it was first tried), whether it trained to the end, and whether it is in the
     ensemble. `cpu` are the CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its
-    network costs. `again`: it trains a screened candidate to its end. `allowed`: its network is quick enough for the
+    network costs. `again`: it goes on with a paused one. `allowed`: its network is quick enough for the
     task's limit of latency."""
 
     number: int
@@ -97,8 +97,13 @@ class Searched:
 
     @property
     def screened(self) -> bool:
-        """Whether some trials were begun only to train screened candidates to their end."""
+        """Whether some trials went on with paused ones."""
         return any(one.again for one in self.tried)
+
+    @property
+    def candidates(self) -> int:
+        """How many trials were begun, but for those that go on with a paused one."""
+        return sum(not one.again for one in self.tried)
 
     @property
     def complete(self) -> int:
@@ -106,10 +111,12 @@ class Searched:
         return sum(one.complete for one in self.tried)
 
     def counts(self) -> dict[str, int]:
-        """How the trials ended, JSON-able; where the task sets limits, also how many candidates broke them."""
+        """How the trials ended, JSON-able, those that go on with a paused one not counted beside it; where the task
+        sets limits, also how many candidates broke them."""
         limits = {"refused": self.refused, "slow": self.slow}
         broken = {name: count for name, count in limits.items() if count is not None}
-        return {"complete": self.complete, "pruned": len(self.tried) - self.complete, "failed": self.failed, **broken}
+        ended = {"complete": self.complete, "pruned": self.candidates - self.complete, "failed": self.failed}
+        return {**ended, **broken}
 
     @property
     def chosen(self) -> tuple[Tried, ...]:

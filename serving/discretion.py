@@ -8,12 +8,12 @@ lets no row through: they wait in the journal.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.inference_log import Prediction, hide
+from registry.log_batch import Batch
 from registry.privacy import Privacy, Vault
 from registry.task import LogColumns, load
 
@@ -49,10 +49,9 @@ class Discretion:
             self._read = stamp, load(self.file).log
         return self._read[1]
 
-    def hidden(self, predictions: Sequence[Prediction], made_for: LogColumns) -> list[Prediction]:
+    def hidden(self, made: Batch, made_for: LogColumns) -> Batch:
         """Predictions as they may be logged. Raises `TaskError`, and `InputError` or `StoreError` for the key."""
-        privacy = Privacy(self.columns(made_for), self.vault)
-        return [hide(one, self.task, privacy) for one in predictions]
+        return made.hidden(self.task, Privacy(self.columns(made_for), self.vault))
 
 
 def write_private(path: Path, content: bytes) -> None:

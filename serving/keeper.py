@@ -34,133 +34,20 @@ import orjson
 from registry.database import from_micros, open_engine
 from registry.errors import EverfitError
 from registry.image_store import ImageStore
-from registry.inference_log import Feedback, InferenceLog, Prediction
-from registry.task import LogColumns
-from serving.discretion import Discretion, write_private
-from serving.journal import (
-    MODEL,
-    DamagedError,
-    Position,
-    abandoned,
-    read_frames,
-    remove_run,
-    segment_path,
-    segments,
-)
-from serving.records import Model, predictions_of, rows_of
-from serving.rows import Row
+from registry.inference_log import Feedback, InferenceLog
+from serving.discretion import Discretion
+from serving.journal import DamagedError, Position, abandoned, remove_run
+from serving.lean import hide_pandas
+from serving.runs import Run, count_records
 from serving.shadow import Shadow
-from serving.sightings import Album, Picture, pictures
+from serving.sightings import Album
 
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 20.0
 ADOPT_SECONDS = 5.0
-BATCH_ROWS = 5_000
 NICENESS = 5
 """Where the keeper shares a core with the endpoint, answers come first; the journal holds what waits."""
-
-
-class Run:
-    """The reading side of one run's journal: how far its records are in the store."""
-
-    def __init__(self, folder: Path, images: Album | None = None, discretion: Discretion | None = None) -> None:
-        """`images` is where those of logged rows are kept; `discretion` says what of a row is hidden."""
-        self.folder, self._images, self._discretion = folder, images, discretion
-        self.at = Position(next(iter(segments(folder)), 1), 0)
-        self.records = 0
-        self.shadow: tuple[Shadow, Position] | None = None
-        """A version that predicts too, and the place in the journal from which on it does."""
-        self._models: dict[str, Model] = {}
-
-    def drain(self, log: InferenceLog, *, alive: bool = False) -> bool:
-        """Move the next records into the log; True if there may be more. Raises `StoreError`; nothing is lost.
-
-        `alive` says that the run is still written: its last segment stays.
-        """
-        known = segments(self.folder)
-        if self.at.segment not in known:
-            if not known:
-                return False
-            self._enter(known[0])
-        path, last = segment_path(self.folder, self.at.segment), self.at.segment == known[-1]
-        try:
-            if self._read(path, log):
-                return True
-        except DamagedError:
-            if alive and last:
-                raise
-            path.rename(self.folder.parent / f"{self.folder.name}-{path.stem}.damaged")
-        else:
-            if not (alive and last):
-                path.unlink()
-        if not last:
-            self._enter(known[known.index(self.at.segment) + 1])
-        return not last
-
-    def _enter(self, segment: int) -> None:
-        self.at, self.records, self._models = Position(segment, 0), 0, {}
-
-    def _read(self, path: Path, log: InferenceLog) -> bool:
-        requests: list[tuple[Position, list[Row], list[Prediction], list[Picture]]] = []
-        end, records = self.at.offset, 0
-        damaged: DamagedError | None = None
-        try:
-            for found in read_frames(path, self.at.offset):
-                requests.append((Position(self.at.segment, found.end), *self._decode(found.payload, found.end)))
-                end, records = found.end, records + found.records
-        except DamagedError as error:
-            damaged = error
-        predictions = [one for _, _, made, _ in requests for one in self._hidden(made)]
-        for start in range(0, len(predictions), BATCH_ROWS):
-            log.append(predictions[start : start + BATCH_ROWS])
-        if self._images is not None:
-            self._images.keep([one for *_, shown in requests for one in shown])
-        progress = end > self.at.offset
-        self.at, self.records = Position(self.at.segment, end), self.records + records
-        if self.shadow is not None:
-            shadow, since = self.shadow
-            for place, rows, made, _ in requests:
-                if place > since and made and made[0].version != shadow.version:
-                    log.append(self._hidden(shadow.beside(rows, made), shadow.made_for))
-        if damaged is not None and not progress:
-            raise damaged
-        return progress
-
-    def _hidden(self, made: list[Prediction], made_for: LogColumns | None = None) -> list[Prediction]:
-        """Predictions of one request as they may be logged."""
-        if self._discretion is None or not made:
-            return made
-        return self._discretion.hidden(made, made_for or _made_for(self._models[made[0].version]))
-
-    def _shown(self, model: Model) -> bool:
-        """Whether images of a model's rows are kept: never those of a column that is hidden."""
-        if not model.get("keep"):
-            return False
-        return self._discretion is None or (
-            model["image"]["name"] not in self._discretion.columns(_made_for(model)).names
-        )
-
-    def _decode(self, payload: bytes, offset: int) -> tuple[list[Row], list[Prediction], list[Picture]]:
-        """The rows and the predictions of a frame, and the images to be kept. One that cannot be read is set aside: it
-        must not hold up all that follow."""
-        try:
-            content = orjson.loads(payload[1:])
-            if payload[:1] == MODEL:
-                self._models[content["version"]] = content
-                return [], [], []
-            model = self._models[content["answer"]["model"]["version"]]
-            rows, made = rows_of(content["sent"]), list(predictions_of(content, model))
-            shown = pictures(rows, content["seen"], model["image"]) if self._shown(model) else []
-        except (ValueError, LookupError, TypeError):
-            name = f"{self.folder.name}-{self.at.segment:08d}-{offset}.damaged"
-            write_private(self.folder.parent / name, payload)
-            return [], [], []
-        return rows, made, shown
-
-
-def _made_for(model: Model) -> LogColumns:
-    return LogColumns.model_validate(model.get("log") or {})
 
 
 class Abandoned(NamedTuple):
@@ -169,16 +56,6 @@ class Abandoned(NamedTuple):
     run: Run
     lock: int
     records: int
-
-
-def count_records(folder: Path) -> int:
-    """How many records a run's segments hold; of a damaged one those before the damage."""
-    total = 0
-    for segment in segments(folder):
-        with suppress(DamagedError):
-            for found in read_frames(segment_path(folder, segment), 0, sys.maxsize):
-                total += found.records
-    return total
 
 
 class Keeper:
@@ -320,6 +197,7 @@ def main(handle: int) -> None:
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.SIG_IGN)  # the endpoint decides: its end is ours
     os.nice(NICENESS)
+    hide_pandas()
     talk = socket.socket(fileno=handle)
     keeper: Keeper | None = None
     for lines in _lines(talk):

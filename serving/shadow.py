@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import eq
 from pathlib import Path
 from typing import Any
 
 from registry.bundle import ModelBundle
 from registry.errors import EverfitError
-from registry.inference_log import Prediction
-from registry.logged import prediction_of
+from registry.log_batch import Batch
+from registry.logged import batch_of
 from registry.scoring import GRAPH_ERRORS, Scorer, chunk_rows
 from registry.watched import logged_features
 from serving.rows import MisfitError, Row, RowReader
@@ -35,17 +36,19 @@ class Shadow:
         self._rows = self._failed = self._agreed = 0
         self._seconds, self._error = 0.0, ""
 
-    def beside(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
-        """What it says of rows that were answered; nothing where it fails."""
-        begun = time.perf_counter()
+    def beside(self, rows: Sequence[Row], answered: Batch) -> list[Batch]:
+        """What it says of rows that were answered, a part after the other: requests with images stay below the
+        champion's bound, not below this model's own. Nothing where it fails."""
+        begun, size = time.perf_counter(), chunk_rows(self._schema)
         try:
-            made = self._predict(rows, answered)
+            places = [slice(start, start + size) for start in range(0, len(rows), size)]
+            made = [self._predict(rows[place], answered, place) for place in places]
         except (EverfitError, *GRAPH_ERRORS) as error:
             self._failed, self._error = self._failed + len(rows), _fault(error)
             return []
         self._seconds += time.perf_counter() - begun
-        self._rows += len(made)
-        self._agreed += sum(_agree(mine, theirs) for mine, theirs in zip(made, answered, strict=True))
+        self._rows += len(rows)
+        self._agreed += sum(_agreed(mine, answered, place) for mine, place in zip(made, places, strict=True))
         return made
 
     def report(self) -> dict[str, Any]:
@@ -60,33 +63,24 @@ class Shadow:
             "seconds": round(self._seconds, 6),
         }
 
-    def _predict(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
-        """A part after the other: requests with images stay below the champion's bound, not below this model's own."""
-        size, made = chunk_rows(self._schema), list[Prediction]()
-        for start in range(0, len(rows), size):
-            made += self._predict_part(rows[start : start + size], answered[start : start + size])
-        return made
-
-    def _predict_part(self, rows: Sequence[Row], answered: Sequence[Prediction]) -> list[Prediction]:
+    def _predict(self, rows: Sequence[Row], answered: Batch, place: slice) -> Batch:
         feed = self._reader.many(rows)
         scores, image = self._scorer.run(feed), self._schema.image
         seen: list[Sighting] = [(None, [])] * len(rows)
         if image is not None:
             seen = sightings(rows, feed[image.name], image, scores)
         name = None if image is None else image.name
-        return [
-            prediction_of(
-                scores,
-                place,
-                name=one.id,
-                time=one.time,
-                received=one.received,
-                version=self.version,
-                features=logged_features(row, self._schema.names, name, *seen[place]),
-                role="shadow",
-            )
-            for place, (row, one) in enumerate(zip(rows, answered, strict=True))
-        ]
+        return batch_of(
+            scores,
+            ids=answered.ids[place],
+            times=answered.times[place],
+            received=answered.received[place],
+            version=self.version,
+            features=[
+                logged_features(row, self._schema.names, name, *one) for row, one in zip(rows, seen, strict=True)
+            ],
+            role="shadow",
+        )
 
 
 def _fault(error: Exception) -> str:
@@ -96,9 +90,9 @@ def _fault(error: Exception) -> str:
     return str(error)[:300] if isinstance(error, EverfitError) else type(error).__name__
 
 
-def _agree(mine: Prediction, theirs: Prediction) -> bool:
-    """The same class, or a number inside of the champion's interval."""
-    if isinstance(mine.prediction, str):
-        return mine.prediction == theirs.prediction
-    low, high = theirs.scores
-    return low <= mine.prediction <= high
+def _agreed(mine: Batch, theirs: Batch, place: slice) -> int:
+    """How many of the rows at a place got the same class, or a number inside of the champion's interval."""
+    if theirs.conformal is not None:
+        return sum(map(eq, mine.predictions, theirs.predictions[place]))
+    inside = zip(map(float, mine.predictions), theirs.scores[place], strict=True)
+    return sum(low <= one <= high for one, (low, high) in inside)

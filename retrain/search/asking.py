@@ -14,7 +14,7 @@ ATTEMPTS = 8
 SKIPPED = "skipped"
 ORIGIN = "origin"
 FINISH, FINISHES = "finish", "finishes"
-"""The origin of a trial that trains a screened candidate to its end, and the number of the trial that screened it."""
+"""The origin of a trial that goes on with a paused one, and the number of the trial that its candidate began with."""
 PARENT = "parent"
 """The number of the trial that a trial is a mutation of."""
 
@@ -24,7 +24,7 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
 
     `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
     fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
-    exhausted. Enqueued repetitions are passed over without counting, but for those that finish a screened trial.
+    exhausted. Enqueued repetitions are passed over without counting.
     """
     sampler = study.sampler
     if isinstance(sampler, AskTellSampler):
@@ -33,8 +33,7 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
     while True:
         trial = study.ask()
         candidate = space.suggest(trial)
-        again = trial.user_attrs.get(ORIGIN) == FINISH
-        if again or space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
+        if space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
             break
         attempts += ORIGIN not in trial.user_attrs
         trial.set_user_attr(SKIPPED, "duplicate")

@@ -137,7 +137,7 @@ def _manifest(
             parent_version=finish.parent_version,
             seconds=finish.seconds(),
             cpu_seconds=None if finish.cpu is None else finish.cpu(),
-            trials=0 if finish.searched is None else len(finish.searched.tried),
+            trials=0 if finish.searched is None else finish.searched.candidates,
         ),
     )
 

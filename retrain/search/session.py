@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
 
 from registry.bundle import ModelBundle
 from registry.energy import cpu_seconds
@@ -46,6 +45,7 @@ from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import silent
 from retrain.search.sealing import Finish
+from retrain.search.shelf import PAUSED
 from retrain.search.space import SearchSpace
 from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import Strategy
@@ -193,6 +193,8 @@ class Session:
         with locked(self.folder / WORKING):  # the workers of a killed session have ended when this is free
             (self.folder / plans.PLAN).unlink(missing_ok=True)
             (self.folder / plans.ENOUGH).unlink(missing_ok=True)  # found out anew
+            for torn in (self.folder / PAUSED).glob("*.partial"):
+                torn.unlink()
         crew = Crew(self.folder, self.task.search.workers)
         try:
             self.stage("preparation", "checks, splits and preparation")
@@ -203,7 +205,8 @@ class Session:
             self._see_through(crew, study)
         finally:
             crew.stop()
-        shutil.rmtree(self.folder / plans.ARRAYS, ignore_errors=True)
+        for done in (plans.ARRAYS, PAUSED):
+            shutil.rmtree(self.folder / done, ignore_errors=True)
         return material, study
 
     def stage(self, stage: str, message: str = "") -> None:
@@ -294,9 +297,10 @@ class Session:
 
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
-        ended = [trial for trial in trials if is_spent(trial) and trial.state != TrialState.RUNNING]
+        ended = [trial for trial in trials if trial.state.is_finished()]
         best = best_of(ended, greater_is_better=self.metric.greater_is_better)
         scored = sum(quality_of(trial) is not None for trial in ended)
+        tried = sum(map(is_spent, ended))
         if self._goal is not None and scored >= max(self.budget.enough, self._looked + 1):
             self._looked = scored
             found = standing(plans.read_results(self.folder), self.plan)[: self.task.search.ensemble]
@@ -304,7 +308,7 @@ class Session:
                 (self.folder / plans.ENOUGH).touch()
                 self._goal = None
         left = max(0.0, self.deadline - time.monotonic())
-        self.progress(Progress("search", len(ended), self.budget.trials, best, self.metric.name, left))
+        self.progress(Progress("search", tried, self.budget.trials, best, self.metric.name, left))
 
 
 def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:

@@ -37,13 +37,16 @@ def origin_of(trial: FrozenTrial | optuna.Trial) -> Origin:
 
 
 def first_origin(trial: FrozenTrial | optuna.Trial, trials: Sequence[FrozenTrial]) -> Origin:
-    """Where a candidate came from when it was first tried, for one that is finished after a screening. `trials` are all
-    of the study's, by number."""
+    """Where a candidate came from when it was first tried, for one that goes on after a pause. `trials` are all of the
+    study's, by number."""
     return origin_of(trials[trial.user_attrs[FINISHES]] if FINISHES in trial.user_attrs else trial)
 
 
 def is_spent(trial: FrozenTrial) -> bool:
-    """Whether a trial counts against the budget: running, finished or diverged; not repeated or interrupted."""
+    """Whether a trial counts against the budget: running, finished or diverged; not repeated or interrupted, nor one
+    that goes on with a paused one."""
+    if FINISHES in trial.user_attrs:
+        return False
     if trial.state == TrialState.FAIL:
         return DIVERGED in trial.user_attrs
     return trial.state != TrialState.WAITING
@@ -68,12 +71,12 @@ def best_of(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> float 
 
 def guard(trials: Sequence[FrozenTrial], *, greater_is_better: bool) -> bool:
     """Whether the fresh candidates among these trials, all of the study's by number, have beaten the prior's. One that
-    was screened counts as it was finished, if it was."""
+    went on after a pause counts as it ended last."""
     ended = [one for one in trials if one.state.is_finished()]
-    finished = {one.user_attrs[FINISHES] for one in ended if FINISHES in one.user_attrs}
+    last = {one.user_attrs.get(FINISHES, one.number): one for one in ended if quality_of(one) is not None}
 
     def scores(origin: Origin) -> list[float]:
-        told = [one for one in ended if first_origin(one, trials) == origin and one.number not in finished]
+        told = [one for one in last.values() if first_origin(one, trials) == origin]
         return [value for one in told if (value := quality_of(one)) is not None]
 
     return guard_fires(scores("prior"), scores("fresh"), greater_is_better=greater_is_better)
@@ -87,11 +90,20 @@ def enqueue(
     study.enqueue_trial(space.params(candidate), user_attrs=marks)
 
 
-def enqueue_finish(study: optuna.Study, number: int) -> None:
-    """Put a trial that was screened into the queue again, to be trained to its end."""
-    trial = study.get_trials(deepcopy=False)[number]
-    begun = {key: trial.user_attrs[key] for key in BEGUN_WITH if key in trial.user_attrs}
-    study.enqueue_trial(trial.params, user_attrs={ORIGIN: FINISH, FINISHES: number, **begun})
+def go_on(study: optuna.Study, number: int) -> optuna.Trial:
+    """A trial that goes on with a paused one, given by the first of its candidate: at once, before all that is queued.
+    For the holder of the lock under which workers ask."""
+    first = study.get_trials(deepcopy=False)[number]
+    begun = {key: first.user_attrs[key] for key in BEGUN_WITH if key in first.user_attrs}
+    trial = optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=first.params,
+        distributions=first.distributions,
+        user_attrs={ORIGIN: FINISH, FINISHES: number, **begun},
+        system_attrs={"fixed_params": first.params},
+    )
+    study.add_trial(trial)
+    return _live(study, study.get_trials(deepcopy=False)[-1])
 
 
 def tell(study: optuna.Study, result: Result) -> None:
@@ -109,11 +121,17 @@ def runner(trial: FrozenTrial) -> int | None:
 
 def recover(study: optuna.Study, folder: Path, dead: Collection[int] | None = None) -> None:
     """Settle the running trials of these dead workers, or of all: a trial whose result is on disk is told, another is
-    enqueued again. A trial is enqueued only once after the death of its own worker: it may be the cause of it."""
+    enqueued again, but for one that went on with a paused one, which pauses still. A trial is enqueued only once after
+    the death of its own worker: it may be the cause of it."""
     with locked(folder / ASKING):
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if dead is None or runner(trial) is None or runner(trial) in dead:
                 _settle(study, folder, trial, suspect=dead is not None)
+
+
+def _live(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
+    """A running trial as Optuna hands it out when asked."""
+    return optuna.Trial(study, trial._trial_id)
 
 
 def _settle(study: optuna.Study, folder: Path, trial: FrozenTrial, *, suspect: bool) -> None:
@@ -121,9 +139,13 @@ def _settle(study: optuna.Study, folder: Path, trial: FrozenTrial, *, suspect: b
     if result is not None:
         tell(study, result)
         return
+    if suspect and FINISHES in trial.user_attrs:
+        _live(study, trial).set_user_attr(RETRIED, True)
     study.tell(trial.number, state=TrialState.FAIL)
+    if FINISHES in trial.user_attrs:
+        return
     params = trial.params if RUN in trial.user_attrs else trial.system_attrs.get("fixed_params")
     if params and not (suspect and RETRIED in trial.user_attrs):
-        kept = (ORIGIN, *BEGUN_WITH, FINISHES, RETRIED)
+        kept = (ORIGIN, *BEGUN_WITH, RETRIED)
         marks = {key: trial.user_attrs[key] for key in kept if key in trial.user_attrs}
         study.enqueue_trial(params, user_attrs={**marks, **({RETRIED: True} if suspect else {})})

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from retrain.families.base import Candidate, Network
 from retrain.families.cost import parameters
 from retrain.levels import levelled
+from retrain.pausing import Paused
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
 from retrain.search.asking import FINISHES, PARENT, propose
@@ -30,6 +31,7 @@ from retrain.search.journal import locked, open_study
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.morphism import akin
 from retrain.search.plan import Result
+from retrain.search.shelf import put, take, tidy
 from retrain.search.stopping.base import report as keep_score
 from retrain.search.stopping.catalogue import stopping_named
 from retrain.search.strategies.base import AskTellSampler
@@ -43,8 +45,8 @@ from retrain.search.tally import (
     REFUSED,
     RUN,
     WORKING,
-    enqueue_finish,
     first_origin,
+    go_on,
     guard,
     is_spent,
     origin_of,
@@ -127,14 +129,14 @@ class Worker:
     def _ask(self) -> tuple[optuna.Trial, Candidate] | None:
         with locked(self.folder / ASKING):
             while True:
+                if (due := self.stopping.due(self.study)) is not None:
+                    return self._taken_over(go_on(self.study, due))
                 trials = self.study.get_trials(deepcopy=False)
                 if sum(map(is_spent, trials)) >= self.plan.trials:
                     return None
                 refused = [one.user_attrs[INFEASIBLE]["key"] for one in trials if INFEASIBLE in one.user_attrs]
                 if len(refused) >= patience(self.plan.trials):
                     return None
-                if (due := self.stopping.due(self.study)) is not None:
-                    enqueue_finish(self.study, due)
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 taken.update(refused)
                 trial, candidate = propose(self.study, self.space, taken)
@@ -147,8 +149,13 @@ class Worker:
                     if time.monotonic() > self.deadline:
                         return None
                     continue
-                trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
-                return trial, candidate
+                return self._taken_over(trial, candidate)
+
+    def _taken_over(self, trial: optuna.Trial, candidate: Candidate | None = None) -> tuple[optuna.Trial, Candidate]:
+        """The trial and its candidate, under this process's name."""
+        candidate = candidate or self.space.suggest(trial)
+        trial.set_user_attr(RUN, {"pid": os.getpid(), "key": self.space.canonical(candidate)})
+        return trial, candidate
 
     def _too_large(self, trial: optuna.Trial, candidate: Candidate) -> bool:
         """Whether a candidate's network is larger than its share of the limit; it is told as failed then."""
@@ -163,11 +170,11 @@ class Worker:
         return True
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
-        number = trial.user_attrs.get(FINISHES, trial.number)  # finished as it was screened: from the same seed
-        seed, cpu = self.plan.seed * 10_000 + number, time.process_time()
+        first = trial.user_attrs.get(FINISHES, trial.number)  # it goes on as it was begun: from the same seed
+        seed, cpu = self.plan.seed * 10_000 + first, time.process_time()
         network, inherited = self._network(trial, candidate, seed)
         try:
-            trained = self._train(trial, candidate, network, seed)
+            trained = self._train(trial, candidate, network, seed, take(self.folder, first))
         except DivergedError:
             trial.set_user_attr(DIVERGED, True)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -193,7 +200,11 @@ class Worker:
         if len(self.plan.objectives) > 1:
             result = result.model_copy(update={"values": values_of(result, self.plan.objectives)})
         plans.keep_trial(self.folder, result, safetensors.torch.save(trained.state), trained.outputs)
+        if trained.paused is not None:  # never before its result: it must not be ahead of what is told
+            put(self.folder, first, trained.paused)
         tell(self.study, result)
+        if self.stopping.pauses:
+            tidy(self.folder, self.stopping.kept(self.study))
 
     def _against_limit(self, trial: optuna.Trial, result: Result, network: Network) -> Result:
         """The result with its latency in the serving runtime where torch's says nothing for sure, and the trial told
@@ -207,7 +218,9 @@ class Worker:
             trial.set_constraint("latency_ms", result.row_ms / limits.latency_ms - 1)
         return result
 
-    def _train(self, trial: optuna.Trial, candidate: Candidate, network: Network, seed: int) -> Trained:
+    def _train(
+        self, trial: optuna.Trial, candidate: Candidate, network: Network, seed: int, paused: Paused | None
+    ) -> Trained:
         training, validation, labels = self.arrays.of(candidate.text("scaling"))
 
         def report(epoch: int, score: float) -> bool:
@@ -230,6 +243,8 @@ class Worker:
             seed=seed,
             deadline=self.limit,
             report=report,
+            pausing=self.stopping.pauses,
+            paused=paused,
         )
         regression = self.plan.problem == "regression"
         return trained if regression else levelled(trained, network, training, score)

@@ -158,6 +158,16 @@ def test_a_second_look_and_a_person_begin_one_too(place: Workplace, tmp_path: Pa
     assert [ends_as(place, one) for one in (Outcome.PROMOTE, Outcome.HOLD)] == ["canary", "hold"]
 
 
+def test_beside_a_champion_that_follows_there_is_none(place: Workplace, tmp_path: Path) -> None:
+    told = {"follows": {"anchor": "1", "begun": BEGIN.isoformat()}}
+    following = place.versions.publish(make_bundle(tmp_path / "following"))
+    place.ledger.write(Entry(task="handmade", kind="remedy", at=BEGIN, version=following, details=told))
+    promote(place, following, ("proven",), BEGIN, {"previous": "1"})
+    version = place.versions.publish(make_bundle(tmp_path / "new"))
+    roll_out(place, version, following, ("better",), AS_OF)
+    assert (aliases(place)[0], outcomes(place), ends_as(place, Outcome.PROMOTE)) == (version, [], "promote")
+
+
 def test_without_the_setting_a_promotion_is_one_and_told_once(tmp_path: Path) -> None:
     place = shelf_place(tmp_path)
     version = place.versions.publish(make_bundle(tmp_path / "new"))

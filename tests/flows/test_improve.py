@@ -114,7 +114,7 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
 
 @pytest.mark.parametrize("text", ["", " , ", "fine_tune,retrain", "none"])
 def test_words_that_are_no_remedies_are_named(text: str) -> None:
-    with pytest.raises(InputError, match="expected some of recalibrate, fine_tune, research, search"):
+    with pytest.raises(InputError, match="expected some of recalibrate, follow, fine_tune, research, search"):
         parse_remedies(text)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from monitor.dependence import design_effect
+from monitor.dependence import Dependence, design_effect, unsure
 from monitor.distribution import BINS, distribution_of
 from monitor.values import Numbers, Values, names_of
 
@@ -50,6 +50,21 @@ class TestBins:
         empty, full = distribution_of(gap), distribution_of(one)
         assert full.distance(full.count(gap)) is None
         assert empty.distance(empty.count(one)) is None
+
+
+def test_the_effect_is_that_of_the_means_of_stretches() -> None:
+    """Kish's, from the values themselves; asked again, of other sizes and densities, it is the same."""
+    rng = np.random.default_rng(0)
+    values = np.column_stack([days(rng, 100, 10, 0.4), rng.random(1_000) < 0.1, np.full(1_000, 7.0)]) + 1e3
+    known = Dependence(values)
+    for rows, stride in ((40, 1.0), (200, 4.0), (40, 1.0), (5_000, 1.0)):
+        block = min(round(rows / stride), 125)
+        used = values[: 1_000 // block * block]
+        means = used.reshape(-1, block, 3).mean(axis=1)
+        effect = block * means.var(axis=0, ddof=1).sum() / used.var(axis=0).sum()
+        expected = 1 + max(0.0, effect - 1) * unsure(len(means)) * (rows - 1) / (block - 1)
+        assert known.effect(rows, stride=stride) == pytest.approx(expected, rel=1e-6)
+        assert design_effect(values, rows, stride=stride) == known.effect(rows, stride=stride)
 
 
 class TestDistance:

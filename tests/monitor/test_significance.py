@@ -20,6 +20,11 @@ def test_share_above_is_fishers_exact_test(table: tuple[int, int, int, int]) -> 
     assert share_above(*table) == pytest.approx(expected, rel=1e-6)
 
 
+def test_share_above_is_sure_where_chances_are_no_numbers() -> None:
+    assert share_above(100, 10_000, 9_900, 10_000) == 1.0
+    assert share_above(9_000, 10_000, 0, 10_000) == 0.0
+
+
 def test_share_above_of_nothing_is_one() -> None:
     assert share_above(0, 0, 3, 10) == share_above(0, 10, 0, 10) == share_above(1, 4, 0, 0) == 1.0
 

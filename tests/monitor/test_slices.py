@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 from monitor.comparison import worst_segments
+from monitor.conditions import Coding, Condition, cuts, in_words
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
-from monitor.slices import LEAST_LABELS, Condition, FoundSlices, cuts, in_words, read
+from monitor.slices import LEAST_LABELS, FoundSlices
+from monitor.values import values_of
 from registry.bundle import ModelBundle
 from registry.policies import PerformancePolicy
 from registry.task import Problem
@@ -101,9 +103,9 @@ def test_conditions_mean_what_they_say(bundle: ModelBundle) -> None:
     frame = make_frame(200)
     frame.loc[:19, "weight"] = np.nan
     inputs = bundle.manifest.data_schema.conform(frame)
-    columns = read(inputs, bundle.manifest.data_schema)
+    columns = {name: values_of(inputs[name]) for name in inputs}
     for one in cuts(inputs, bundle.manifest.data_schema):
-        both = one.holds(columns).astype(int) + one.opposite.holds(columns)
+        both = one.holds(columns[one.column]).astype(int) + one.opposite.holds(columns[one.column])
         there = 1 if one.value is None else inputs[one.column].notna()
         assert (both == there).all(), one
         assert one.opposite.opposite == one
@@ -111,7 +113,25 @@ def test_conditions_mean_what_they_say(bundle: ModelBundle) -> None:
     assert {"weight missing", "carrier = AA", "carrier = CC"} <= words
     assert len({"member = true", "member = false"} & words) == 1
     above = Condition("weight", ">", 1.5)
-    assert above.holds(columns).tolist() == (frame["weight"] > 1.5).tolist()
+    assert above.holds(columns["weight"]).tolist() == (frame["weight"] > 1.5).tolist()
+
+
+def test_codes_tell_conditions_apart(bundle: ModelBundle) -> None:
+    """Also on rows whose values the reference does not have."""
+    known, frame = make_frame(300), make_frame(200, seed=1)
+    for rows in (known, frame):
+        rows["member"] = rows["member"].astype(object)
+        rows.loc[:19, ["weight", "carrier", "member"]] = [np.nan, None, None]
+    frame.loc[20:39, "carrier"], frame.loc[20:29, "amount"] = "never seen", 1e9
+    schema = bundle.manifest.data_schema
+    before, now = schema.conform(known), schema.conform(frame)
+    found, rows = cuts(before, schema), np.arange(0, 200, 3)
+    for column in schema.of("numeric", "boolean", "categorical"):
+        mine = [one for one in found if one.column == column.name]
+        coding, values = Coding(column, mine), values_of(now[column.name])
+        codes = coding.code(values, rows)
+        for one in (*mine, *(one.opposite for one in mine)):
+            assert coding.held(one)[codes].tolist() == one.holds(values)[rows].tolist(), one
 
 
 def test_what_a_later_cut_makes_idle_is_not_said() -> None:

@@ -181,3 +181,19 @@ def test_moments_survive_exactly() -> None:
     west = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=-5)))
     assert from_micros(to_micros(west)) == datetime(2024, 5, 1, 17)
     assert abs(utc_now() - datetime.now(UTC).replace(tzinfo=None)) < timedelta(seconds=5)
+
+
+def test_a_file_of_rows_is_its_owners(tmp_path: Path) -> None:
+    """And what SQLite writes beside it; a file that is there keeps the mode that somebody gave it."""
+    engine = open_engine(f"sqlite:///{tmp_path}/new.db")
+    Ledger(engine, "flights").write(Entry(task="flights", kind="note", at=utc_now()))
+    with reading(engine):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    engine.dispose()
+    assert set(modes) == {"new.db", "new.db-wal", "new.db-shm"}
+    assert set(modes.values()) == {0o600}
+    shared = tmp_path / "shared.db"
+    shared.touch()
+    shared.chmod(0o660)
+    open_engine(f"sqlite:///{shared}").dispose()
+    assert shared.stat().st_mode & 0o777 == 0o660

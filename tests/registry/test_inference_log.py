@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from sqlalchemy.engine import Engine
 
-from registry.database import writing
+from registry.database import to_micros, writing
 from registry.errors import RowError, StoreError
 from registry.inference_log import Feedback, FeedbackCounts, InferenceLog, Prediction
+from registry.log_batch import Batch
 from tests.handmade import make_frame, make_schema
 
 START = datetime(2024, 5, 1, 0, 0, 0, 250)
@@ -91,6 +92,53 @@ def test_appending_again_changes_nothing(log: InferenceLog) -> None:
     assert log.append([_prediction(0, prediction="yes"), _prediction(2)]) == 1
     assert log.append([]) == 0
     assert log.frame()["__prediction__"].tolist() == ["no"] * 3
+
+
+def _batch(numbers: range, **changes: Any) -> Batch:
+    """The same as `_prediction` of each number says."""
+    every = [_prediction(number) for number in numbers]
+    batch = Batch(
+        "1",
+        "champion",
+        [one.id for one in every],
+        [to_micros(one.time) for one in every],
+        [to_micros(one.received) for one in every],
+        [one.features for one in every],
+        [str(one.prediction) for one in every],
+        [one.scores for one in every],
+        [[0] for _ in every],
+        [one.uncertainty for one in every],
+        [one.disagreement for one in every],
+    )
+    return replace(batch, **changes)
+
+
+def test_a_batch_is_logged_as_its_predictions_are(engine: Engine, log: InferenceLog) -> None:
+    """By columns or one by one: the same rows, counted alike, those known passed over."""
+    one_by_one = InferenceLog(engine, "loans")
+    assert one_by_one.append([_prediction(number) for number in range(6)]) == 6
+    assert log.append_batches([_batch(range(4)), _batch(range(3, 6))]) == 6
+    assert log.append_batches([_batch(range(5, 7))]) == 1
+    assert log.append_batches([]) == 0
+    pd.testing.assert_frame_equal(log.frame(limit=6), one_by_one.frame())
+
+
+def test_a_batch_of_numbers(log: InferenceLog) -> None:
+    """Text that a database's arrays must quote, unknown numbers, no conformal sets."""
+    odd = {"text": "a\"b\\c{d},\x00ä'", "gone": None}
+    changes = {"predictions": [2.5, 3.0], "scores": [(1.0, 4.0), (2.0, 5.0)], "conformal": None}
+    log.append_batches([_batch(range(2), features=[odd, odd], uncertainty=[float("nan"), 1.0], **changes)])
+    frame = log.frame()
+    assert frame["__prediction__"].tolist() == [2.5, 3.0]
+    assert frame["__scores__"].tolist() == [[1.0, 4.0], [2.0, 5.0]]
+    assert frame["__set__"].tolist() == [None, None]
+    assert np.isnan(frame["__uncertainty__"].iloc[0])
+    assert frame["text"].tolist() == [odd["text"]] * 2
+
+
+def test_columns_of_a_batch_are_of_one_length() -> None:
+    with pytest.raises(ValueError, match=r"expected columns of 3 values, as there are ids, got \[2, 3\]"):
+        _batch(range(3), uncertainty=[0.5, 0.5])
 
 
 def test_rows_come_in_time_order(log: InferenceLog) -> None:
@@ -231,6 +279,8 @@ def test_an_id_no_database_keeps(log: InferenceLog, name: str) -> None:
     with pytest.raises(RowError, match="id: expected text without NUL"):
         log.append([_prediction(0), _prediction(1, id=name)])
     with pytest.raises(RowError, match="id: expected text without NUL"):
+        log.append_batches([_batch(range(2), ids=["id000", name])])
+    with pytest.raises(RowError, match="id: expected text without NUL"):
         log.add_feedback([replace(_label(0, "yes", 1), id=name)])
     assert log.counts() == (0, 0)
 
@@ -256,7 +306,8 @@ def test_a_broken_database_is_a_store_error(engine: Engine, log: InferenceLog) -
     """Every method says so, and the log works again when it is mended."""
     with writing(engine) as connection:
         connection.exec_driver_sql("ALTER TABLE predictions RENAME TO elsewhere")
-    for call in (lambda: log.append([_prediction(0)]), log.frame, log.span, log.counts, log.versions):
+    writes = (lambda: log.append([_prediction(0)]), lambda: log.append_batches([_batch(range(1))]))
+    for call in (*writes, log.frame, log.span, log.counts, log.versions):
         with pytest.raises(StoreError, match="predictions"):
             call()
     with pytest.raises(StoreError, match="predictions"):

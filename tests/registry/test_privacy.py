@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from registry.database import open_engine
+from registry.database import open_engine, to_micros
 from registry.errors import InputError, TaskError
 from registry.inference_log import InferenceLog, Prediction
+from registry.log_batch import Batch
 from registry.log_frame import having, lost, sealed
 from registry.privacy import HEX, Privacy, Vault, hides_image
 from registry.settings import Settings
@@ -55,6 +56,33 @@ def test_the_files_bytes_hold_nothing_that_is_hidden_and_readers_see_what_is_enc
     assert sealed(frame) == {"amount", "weight"}
     assert len(having(frame, ["amount", "weight"])) == 3
     assert having(frame, ["amount", "member"]).empty
+
+
+def test_a_batch_is_hidden_as_its_rows_are(tmp_path: Path) -> None:
+    """Once, whoever hides it first."""
+    rules = {"encrypt": ("amount",), "hash": ("carrier",), "drop": ("member",)}
+    log, at = log_at(tmp_path, **rules), [to_micros(NOON)] * 2
+    batch = Batch(
+        "1",
+        "champion",
+        ["r0", "r1"],
+        at,
+        at,
+        [ROW, {"weight": 1.0}],
+        ["no"] * 2,
+        [[0.9, 0.1]] * 2,
+        [[0], [0]],
+        [0.3] * 2,
+        [0.0] * 2,
+    )
+    hidden = batch.hidden("loans", Privacy(LogColumns(**rules), Vault(SECRET)))
+    assert log.append_batches([hidden]) == 2
+    log.append([row(2)])
+    frame = log.frame()
+    assert b"51234.75" not in stored(tmp_path)
+    assert frame["carrier"][0] == frame["carrier"][2]
+    assert frame["amount"].tolist()[::2] == [51_234.75] * 2
+    assert frame["__private__"].tolist() == [LogColumns(**rules), None, LogColumns(**rules)]
 
 
 def test_rows_of_a_task_that_changed_are_read_side_by_side(tmp_path: Path) -> None:

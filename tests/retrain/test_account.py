@@ -23,7 +23,7 @@ from retrain.search.plan import Layout, Plan, Result
 from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.random_search import RandomSearch
-from retrain.search.tally import DIVERGED, ORIGIN, RUN, best_of, enqueue_finish
+from retrain.search.tally import DIVERGED, ORIGIN, RUN, best_of, go_on
 from retrain.training import Rows
 
 NOON = datetime(2024, 1, 1, 12)
@@ -116,11 +116,10 @@ def test_what_is_finished_came_from_where_it_was_screened() -> None:
     study = optuna.create_study(direction="maximize")
     for marks in ({ORIGIN: "portfolio"}, {}):
         study.enqueue_trial({}, user_attrs=marks)
-    for screened in range(2):
+    for _ in range(2):
         study.tell(study.ask(), state=TrialState.PRUNED)
-        enqueue_finish(study, screened)
-    study.tell(study.ask(), 0.5)
-    study.tell(study.ask(), 0.5)
+    for screened in range(2):
+        study.tell(go_on(study, screened), 0.5)
     result = Result(
         number=2, candidate=portfolio(PLAN.space)[0], origin="finish", state="complete", score=0.5, best_epoch=1,
         history=(0.5,), seed=0, seconds=1.0, ending="finished", latency_ms=2.0,

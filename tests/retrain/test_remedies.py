@@ -21,26 +21,13 @@ from retrain.members import read_members, read_scale, trained_until
 from retrain.recalibration import recalibrate
 from retrain.renewal import Renewal, Request
 from retrain.search.session import search
-from tests.handmade import make_frame, make_task
+from tests.handmade import make_frame
 
 OLD, NEW, FRESH = "2024-01-01", "2024-02-01", "2024-02-20"
 
 
-def task_of(problem: Problem, **more: object) -> TaskSpec:
-    return make_task(problem, search={"families": ["mlp"], "workers": 1, "max_epochs": 9}, **more)
-
-
 def champion_of(folder: Path, task: TaskSpec, frame: pd.DataFrame) -> ModelBundle:
     return search(task, frame, folder=folder / "study", out=folder / "champion", trials=1, seconds=60, seed=0)
-
-
-@pytest.fixture(scope="module", params=["binary", "regression"])
-def champion(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    """Of January."""
-    problem: Problem = request.param
-    task = task_of(problem, metric={"binary": "log_loss", "regression": "rmse"}[problem])
-    frame = make_frame(2_000, seed=1, problem=problem, start=OLD)
-    return champion_of(tmp_path_factory.mktemp(problem), task, frame)
 
 
 def asked(champion: ModelBundle, newer: pd.DataFrame, out: Path) -> Request:

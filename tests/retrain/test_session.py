@@ -17,12 +17,15 @@ from registry.errors import BusyError, DataError, OutsideError, TaskError
 from registry.scoring import Scorer
 from registry.task import Problem, TaskSpec
 from retrain.search import plan as plans
-from retrain.search.closing import ranked
+from retrain.search.asking import FINISHES, ORIGIN
 from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
-from retrain.search.material import hash_frame
+from retrain.search.material import gather, hash_frame
 from retrain.search.progress import Progress, silent
 from retrain.search.session import SPENT, Budget, Session, fingerprint, read_spent, search, write_spent
+from retrain.search.shelf import PAUSED, take
+from retrain.search.tally import recover
+from retrain.search.worker import Worker
 from tests.handmade import make_frame, make_task
 from tests.processes import children
 
@@ -76,20 +79,52 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     Scorer.load(bundle).self_test()
 
 
-def test_a_screen_is_followed_by_whole_trainings(tmp_path: Path) -> None:
-    """They repeat the screen's first epochs exactly: the same seed, the same first weights."""
-    task = small_task(stopping="screen", max_epochs=6)
-    Session(task, tmp_path, Budget(time.monotonic(), 12, 90.0, 0), None, silent).run(make_frame(ROWS))
-    results = plans.read_results(tmp_path)
-    finished = [one for one in results if one.origin == "finish"]
-    assert len(results) == 12
-    assert finished
-    for one in finished:
-        (first,) = [other for other in results if other.seed == one.seed and other.number != one.number]
-        assert (first.state, one.state) == ("pruned", "complete")
-        assert one.history[: len(first.history)] == pytest.approx(first.history)
-        assert len(one.history) > len(first.history)
-    assert {one.seed for one in ranked(results, greater_is_better=True)} >= {one.seed for one in finished}
+def test_what_paused_ends_as_if_it_never_had_though_its_worker_dies(tmp_path: Path) -> None:
+    """The portfolio's networks under halving and without early stopping: those that are finished are the same, to the
+    last bit of their weights. One worker dies as it has just come to the second rung; one paused training is lost."""
+    trials, frame = 6, make_frame(ROWS)
+
+    def prepared(stopping: str) -> Worker:
+        session = Session(
+            small_task(stopping=stopping, max_epochs=30, choices={"epochs": {"fixed": 30}}),
+            tmp_path / stopping,
+            Budget(time.monotonic(), trials, 600.0, 0),
+            None,
+            silent,
+        )
+        session.folder.mkdir()
+        session._ready(gather(session.task, frame, ()))
+        return Worker(session.folder, 0)
+
+    prepared("none").run()
+    worker = prepared("halving")
+    while (asked := worker._ask()) and asked[0].user_attrs[ORIGIN] == "portfolio":
+        worker._try(*asked, time.monotonic())
+    trial, candidate = asked
+    first = trial.user_attrs[FINISHES]
+    seed = worker.plan.seed * 10_000 + first
+    assert worker._train(trial, candidate, worker._network(trial, candidate, seed)[0], seed, take(worker.folder, first))
+    kept = sorted(int(path.stem) for path in (worker.folder / PAUSED).iterdir())
+    assert len(kept) == trials
+    (worker.folder / PAUSED / f"{next(one for one in kept if one != first)}.safetensors").write_bytes(b"torn")
+    recover(worker.study, worker.folder, [os.getpid()])
+    worker.run()
+
+    whole = {one.seed: one for one in plans.read_results(tmp_path / "none")}
+    went_on = [one for one in plans.read_results(worker.folder) if one.origin == "finish"]
+    assert {one.state for one in went_on} == {"pruned", "complete"}
+    assert {len(one.history) for one in went_on if one.state == "pruned"} == {6}
+    for one in went_on:
+        same = whole[one.seed]
+        assert one.history == same.history[: len(one.history)]
+        if one.state == "complete":
+            assert (one.history, one.score, one.best_epoch) == (same.history, same.score, same.best_epoch)
+            paused, never = (
+                (plans.trial_folder(tmp_path / name, number) / plans.WEIGHTS).read_bytes()
+                for name, number in (("halving", one.number), ("none", same.number))
+            )
+            assert paused == never
+            assert take(worker.folder, one.seed) is None
 
 
 def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:

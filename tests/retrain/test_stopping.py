@@ -12,17 +12,18 @@ import pytest
 from optuna.trial import TrialState
 
 from registry.errors import TaskError
-from retrain.search.asking import FINISH, FINISHES, ORIGIN, PARENT
+from retrain.search.asking import FINISHES, ORIGIN, PARENT
 from retrain.search.journal import open_study
-from retrain.search.stopping.base import Allowance, Stopping, report, reported
+from retrain.search.stopping.base import Allowance, Stopping, passed, report, reported
 from retrain.search.stopping.catalogue import STOPPING, stopping_named
 from retrain.search.stopping.hyperband import Hyperband
-from retrain.search.tally import DIVERGED, INHERIT, RUN, enqueue_finish, guard, is_spent, recover
+from retrain.search.tally import DIVERGED, INHERIT, RUN, go_on, guard, is_spent, recover
 
 EPOCHS, TRIALS = 27, 60
 ALLOWANCE = Allowance(1, EPOCHS, trials=TRIALS)
 QUALITIES = tuple((np.random.default_rng(0).permutation(TRIALS) / TRIALS).tolist())
 every_policy = pytest.mark.parametrize("policy", STOPPING, ids=lambda policy: policy.name)
+pauses = pytest.mark.parametrize("name", [one.name for one in STOPPING if one.pauses])
 savers = pytest.mark.parametrize("policy", [one for one in STOPPING if one.name != "none"], ids=lambda one: one.name)
 
 
@@ -39,15 +40,16 @@ class Bench:
         self.curve: Callable[[float, int], float] = rising
         self.epochs = 0
 
-    def begin(self, **marks: object) -> tuple[optuna.Trial, float]:
-        """A trial that is due, or one of the next quality."""
+    def begin(self, **marks: object) -> tuple[optuna.Trial, float, int]:
+        """A trial that is due, or one of the next quality; its quality and the epoch that comes."""
         due = self.policy.due(self.study)
         if due is not None:
-            enqueue_finish(self.study, due)
-        elif not self.study.get_trials(states=(TrialState.WAITING,)):
+            trial, trials = go_on(self.study, due), self.study.get_trials(deepcopy=False)
+            return trial, trial.suggest_float("quality", -1, 1), passed(trials, trials[trial.number]) + 1
+        if not self.study.get_trials(states=(TrialState.WAITING,)):
             self.study.enqueue_trial({"quality": self.left.pop(0)}, user_attrs=marks)
         trial = self.study.ask()
-        return trial, trial.suggest_float("quality", -1, 1)
+        return trial, trial.suggest_float("quality", -1, 1), 1
 
     def epoch(self, trial: optuna.Trial, quality: float, epoch: int) -> bool:
         """Train an epoch and tell; whether the trial has ended."""
@@ -64,15 +66,21 @@ class Bench:
 
     def train(self, **marks: object) -> optuna.trial.FrozenTrial:
         """One trial, from its beginning to its end."""
-        trial, quality = self.begin(**marks)
-        for epoch in range(1, EPOCHS + 1):
+        trial, quality, begin = self.begin(**marks)
+        for epoch in range(begin, EPOCHS + 1):
             if self.epoch(trial, quality, epoch):
                 break
         return self.study.get_trials(deepcopy=False)[trial.number]
 
+    @property
+    def going(self) -> bool:
+        """Whether the budget of trials is not spent, or a paused one goes on."""
+        begun = sum(map(is_spent, self.study.get_trials(deepcopy=False)))
+        return (begun < TRIALS and bool(self.left)) or self.policy.due(self.study) is not None
+
     def spend(self) -> None:
-        """Trials until the budget of trials is spent."""
-        while sum(map(is_spent, self.study.get_trials(deepcopy=False))) < TRIALS and self.left:
+        """Trials until the budget of trials is spent, and nothing is due."""
+        while self.going:
             self.train()
 
     @property
@@ -111,9 +119,9 @@ def test_several_at_a_time(policy: type[Stopping]) -> None:
     """Three trials that train by turns: whoever looks sees the others half-way."""
     run = bench(policy)
     running: list[tuple[optuna.Trial, float, int]] = []
-    while run.left or running:
-        while len(running) < 3 and run.left:
-            running.append((*run.begin(), 1))
+    while run.going or running:
+        while len(running) < 3 and run.going:
+            running.append(run.begin())
         going = [
             (trial, quality, epoch + 1) for trial, quality, epoch in running if not run.epoch(trial, quality, epoch)
         ]
@@ -146,10 +154,10 @@ def test_goes_on_where_another_process_stopped(policy: type[Stopping], tmp_path:
     whole = bench(policy)
     whole.spend()
     parts = Bench(open_study(tmp_path, greater_is_better=True), policy(ALLOWANCE))
-    while sum(map(is_spent, parts.study.get_trials(deepcopy=False))) < TRIALS and parts.left:
+    while parts.going:
         parts.study, parts.policy = open_study(tmp_path, greater_is_better=True), policy(ALLOWANCE)
         for _ in range(10):
-            if sum(map(is_spent, parts.study.get_trials(deepcopy=False))) < TRIALS:
+            if parts.going:
                 parts.train()
     assert [one.state for one in parts.study.trials] == [one.state for one in whole.study.trials]
 
@@ -209,23 +217,20 @@ def test_a_trial_that_ends_here_anyway_is_not_stopped(policy: type[Stopping]) ->
         study.tell(trial, score)
 
 
-@pytest.mark.parametrize(("trials", "diverged"), [(8, 2), (40, 10), (2, 0), (3, 0)])
-def test_a_screen_finishes_some_though_trials_diverge_or_are_few(trials: int, diverged: int) -> None:
-    policy = stopping_named("screen")(Allowance(1, EPOCHS, trials=trials))
-    run = Bench(optuna.create_study(direction="maximize"), policy)
-    for number in range(trials):
-        if number < diverged:
-            trial, _ = run.begin()
-            trial.set_user_attr(DIVERGED, True)
-            run.study.tell(trial, state=TrialState.FAIL)
-        else:
-            run.train()
-    finished = [one for one in run.study.trials if FINISHES in one.user_attrs]
-    assert len(finished) >= 1
-    assert all(one.state == TrialState.COMPLETE for one in finished)
+@pauses
+@pytest.mark.parametrize(("trials", "diverged"), [(8, 2), (40, 10), (1, 0), (2, 0), (3, 0)])
+def test_some_are_finished_though_trials_diverge_or_are_few(name: str, trials: int, diverged: int) -> None:
+    policy = stopping_named(name)(Allowance(1, EPOCHS, trials=trials))
+    run = Bench(optuna.create_study(direction="maximize"), policy, QUALITIES[:trials])
+    for _ in range(diverged):
+        trial, _, _ = run.begin()
+        trial.set_user_attr(DIVERGED, True)
+        run.study.tell(trial, state=TrialState.FAIL)
+    run.spend()
+    assert run.finished == sorted(QUALITIES[diverged:trials], reverse=True)[: max(1, min(10, trials // 4))]
 
 
-def test_the_guard_sees_what_was_finished_and_not_its_screen() -> None:
+def test_the_guard_sees_what_was_finished_and_not_how_it_began() -> None:
     """Fresh candidates that end better than the prior's, though the prior's led after the first epoch."""
     study = optuna.create_study(direction="maximize")
     for origin, first in (("prior", 0.6), ("fresh", 0.5)):
@@ -237,8 +242,7 @@ def test_the_guard_sees_what_was_finished_and_not_its_screen() -> None:
             study.tell(trial, state=TrialState.PRUNED)
     assert not guard(study.get_trials(), greater_is_better=True)
     for number, score in enumerate((0.7, 0.71, 0.72, 0.8, 0.81, 0.82)):
-        enqueue_finish(study, number)
-        study.tell(study.ask(), score)
+        study.tell(go_on(study, number), score)
     assert guard(study.get_trials(), greater_is_better=True)
 
 
@@ -249,37 +253,62 @@ def test_hyperband_spreads_trials_over_its_brackets() -> None:
     assert counts / counts.sum() == pytest.approx(np.array(policy.shares) / sum(policy.shares), abs=0.03)
 
 
-def test_a_screen_comes_first_and_the_best_are_finished_best_first() -> None:
-    run = bench(stopping_named("screen"))
+def test_the_best_go_on_from_rung_to_rung_best_first() -> None:
+    """Of 60 candidates 30 to the second rung, which takes as many epochs, and ten to the end."""
+    run = bench(stopping_named("halving"))
     run.spend()
-    trials = run.study.trials
-    screened = [one for one in trials if FINISHES not in one.user_attrs]
-    finished = [one for one in trials if FINISHES in one.user_attrs]
-    assert [one.number for one in trials] == [one.number for one in [*screened, *finished]]
-    assert (len(screened), len(finished)) == (50, 10)
-    assert [one.params["quality"] for one in finished] == sorted(QUALITIES[:50], reverse=True)[:10]
-    assert all(max(reported(one)) == 1 for one in screened)
-    assert all(trials[one.user_attrs[FINISHES]].params == one.params for one in finished)
+    trials, ordered = run.study.trials, sorted(QUALITIES, reverse=True)
+    assert [one.params["quality"] for one in trials] == [*QUALITIES, *ordered[:30], *ordered[:10]]
+    assert [max(reported(one), default=EPOCHS) for one in trials] == [1] * 60 + [3] * 30 + [EPOCHS] * 10
+    assert all(trials[one.user_attrs[FINISHES]].params == one.params for one in trials[60:])
+    assert run.epochs == 60 * 1 + 30 * 2 + 10 * 24
 
 
-def test_a_screen_takes_half_of_the_epochs() -> None:
-    run = Bench(optuna.create_study(direction="maximize"), stopping_named("screen")(Allowance(1, EPOCHS, epochs=40)))
-    origins = [run.train().user_attrs.get(ORIGIN, "sampled") for _ in range(22)]
-    assert origins == ["sampled"] * 20 + [FINISH] * 2
+@pytest.mark.parametrize(("name", "epochs"), [("screen", [1] * 20 + [27, 27]), ("halving", [1] * 14 + [3] * 7 + [27])])
+def test_each_look_takes_an_equal_share_of_the_epochs(name: str, epochs: list[int]) -> None:
+    run = Bench(optuna.create_study(direction="maximize"), stopping_named(name)(Allowance(1, EPOCHS, epochs=40)))
+    assert [max(reported(run.train()), default=EPOCHS) for _ in epochs] == epochs
 
 
-def test_a_finish_that_was_interrupted_is_enqueued_once_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suspect", [False, True])
+def test_going_on_after_an_interruption_pauses_still_unless_it_kills(suspect: bool, tmp_path: Path) -> None:
     study = open_study(tmp_path, greater_is_better=True)
-    run = Bench(study, stopping_named("screen")(Allowance(1, EPOCHS, trials=5)))
-    for _ in range(4):
+    run = Bench(study, stopping_named("screen")(Allowance(1, EPOCHS, trials=5)), QUALITIES[:5])
+    for _ in range(5):
         run.train()
-    trial, _ = run.begin()
-    best = trial.user_attrs[FINISHES]
-    trial.set_user_attr("run", {"pid": 1, "key": ""})
-    recover(study, tmp_path)
+    chosen = []
+    for _ in range(2):
+        trial, _, _ = run.begin()
+        chosen.append(trial.user_attrs[FINISHES])
+        trial.set_user_attr(RUN, {"pid": 1, "key": ""})
+        recover(study, tmp_path, [1] if suspect else None)
+    best, second = (QUALITIES.index(one) for one in sorted(QUALITIES[:5], reverse=True)[:2])
+    assert chosen == [best, best]
+    assert not study.get_trials(states=(TrialState.WAITING,))
+    assert run.train().user_attrs[FINISHES] == (second if suspect else best)
     assert run.policy.due(study) is None
-    assert run.train().user_attrs[FINISHES] == best
-    assert run.policy.due(study) not in (None, best)
+
+
+def test_what_repeats_a_rung_is_not_stopped_there_again() -> None:
+    """A paused training that was lost begins anew; only a rung that was not told before counts."""
+    study = optuna.create_study(direction="maximize")
+    run = Bench(study, stopping_named("halving")(Allowance(1, EPOCHS, trials=5)), QUALITIES[:5])
+    for _ in range(5):
+        run.train()
+    trial, quality, _ = run.begin()
+    assert [run.epoch(trial, quality, epoch) for epoch in (1, 2, 3)] == [False, False, True]
+    assert run.policy.due(study) not in (None, trial.user_attrs[FINISHES])
+
+
+def test_only_what_may_go_on_is_kept() -> None:
+    study = optuna.create_study(direction="maximize")
+    run = Bench(study, stopping_named("halving")(ALLOWANCE), [0.1, 0.5, 0.3, 0.4, 0.2])
+    for _ in range(5):
+        run.train()
+    assert run.policy.kept(study) == [1, 3, 2, 4, 0]
+    go_on(study, 2)
+    assert run.policy.kept(study) == [2, 1, 3, 4, 0]
+    assert stopping_named("asha")(ALLOWANCE).kept(study) == []
 
 
 def test_extrapolation_spares_a_late_starter() -> None:
@@ -304,7 +333,7 @@ def test_names_are_known() -> None:
 
 
 def test_a_trial_that_is_run_again_begins_with_the_same_weights(tmp_path: Path) -> None:
-    """A finish of a screened child, and a trial whose worker died, keep parent and elder."""
+    """A child that goes on after a pause, and a trial whose worker died, keep parent and elder."""
     study = optuna.create_study()
     begun = {INHERIT: "member0.", PARENT: 3}
     for _ in range(2):
@@ -313,8 +342,6 @@ def test_a_trial_that_is_run_again_begins_with_the_same_weights(tmp_path: Path) 
         for name, value in {**begun, RUN: {"pid": 1, "key": "k"}}.items():
             trial.set_user_attr(name, value)
     study.tell(0, state=TrialState.PRUNED)
-    enqueue_finish(study, 0)
-    recover(study, tmp_path)
-    waiting = study.get_trials(states=(TrialState.WAITING,))
-    assert len(waiting) == 2
-    assert all(one.user_attrs[name] == value for one in waiting for name, value in begun.items())
+    going, _ = go_on(study, 0), recover(study, tmp_path, [1])
+    (waiting,) = study.get_trials(states=(TrialState.WAITING,))
+    assert all(one.user_attrs[name] == value for one in (going, waiting) for name, value in begun.items())

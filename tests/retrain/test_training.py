@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from torch import nn
 
 from registry.metrics import auc
 from registry.task import Problem
+from retrain.augmentation import Augmentation
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named
+from retrain.losses import class_weights, regression_loss
+from retrain.pausing import Paused
 from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.training import (
@@ -26,11 +30,9 @@ from retrain.training import (
     Rows,
     Trained,
     batches,
-    class_weights,
     evaluate,
     load_state,
     rate_factor,
-    regression_loss,
     train,
 )
 
@@ -50,9 +52,9 @@ def make_rows(n: int, problem: Problem, seed: int = 0) -> Rows:
     return Rows(numeric, categories, labels[problem])
 
 
-def make_network(d_out: int, seed: int = 0) -> TabularNet:
+def make_network(d_out: int, seed: int = 0, **more: object) -> TabularNet:
     space = SearchSpace.of(("mlp",), 300, 9, "binary")
-    candidate = space.fit(Candidate(family="mlp", choices={"width": 64, "depth": 2, "dropout": 0.1}), DEFAULTS)
+    candidate = space.fit(Candidate(family="mlp", choices={"width": 64, "depth": 2, "dropout": 0.1, **more}), DEFAULTS)
     assert candidate is not None
     torch.manual_seed(seed)
     return family_named("mlp").build(candidate, 3, (5,), d_out)
@@ -65,12 +67,15 @@ def scored(problem: Problem, rows: Rows) -> tuple[Callable[[Outputs], float], bo
     return lambda outputs: auc(labels, torch.softmax(torch.from_numpy(outputs).double(), 1).numpy()), True
 
 
-def run(problem: Problem = "binary", recipe: Recipe = RECIPE, seed: int = 0, **more: object) -> Trained:
+def run(
+    problem: Problem = "binary", recipe: Recipe = RECIPE, seed: int = 0, normalisation: str = "batch", **more: object
+) -> Trained:
     d_out = {"binary": 2, "multiclass": 3, "regression": 2}[problem]
     validation = make_rows(200, problem, 1)
     score, greater = scored(problem, validation)
     given = {"score": score, "greater_is_better": greater, "seed": seed, **more}
-    return train(make_network(d_out), make_rows(600, problem), validation, recipe, problem=problem, **given)
+    network = make_network(d_out, normalisation=normalisation)
+    return train(network, make_rows(600, problem), validation, recipe, problem=problem, **given)
 
 
 @pytest.mark.parametrize(("problem", "good"), [("binary", 0.95), ("multiclass", 0.9), ("regression", 0.6)])
@@ -104,6 +109,43 @@ def test_stops_when_told() -> None:
     seen: list[tuple[int, float]] = []
     trained = run(report=lambda epoch, score: bool(seen.append((epoch, score))) or epoch == 2)
     assert (trained.ending, [epoch for epoch, _ in seen]) == ("stopped", [1, 2])
+
+
+@pytest.mark.parametrize("problem", ["multiclass", "regression"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("mixup", "normalisation"), [(0.0, "layer"), (0.4, "batch")])
+def test_what_paused_goes_on_as_if_it_never_had(
+    problem: Problem, optimizer: str, mixup: float, normalisation: str, tmp_path: Path
+) -> None:
+    """To the last bit, though twice put on disk: order of batches, draws of dropout and mixup, the falling rate."""
+    recipe = replace(RECIPE, optimizer=optimizer, augmentation=Augmentation(mixup=mixup))
+    given = {"problem": problem, "recipe": recipe, "normalisation": normalisation, "seed": 3}
+    whole = run(**given)
+    file, trained = tmp_path / "paused.safetensors", None
+    for stop in (2, 3, 6):
+        torch.manual_seed(stop)  # another process, which has drawn other numbers
+        paused = Paused.read(str(file)) if trained else None
+        trained = run(**given, report=lambda epoch, _, stop=stop: epoch == stop, pausing=True, paused=paused)
+        assert (trained.ending, len(trained.history)) == ("stopped", stop)
+        file.write_bytes(trained.paused.bytes())
+    assert (trained.history, trained.score, trained.best_epoch) == (whole.history, whole.score, whole.best_epoch)
+    np.testing.assert_array_equal(trained.outputs, whole.outputs)
+    assert all(torch.equal(trained.state[name], value) for name, value in whole.state.items())
+
+
+def test_a_pause_after_the_best_epoch_remembers_it() -> None:
+    """And its patience runs on: the best was the first, of three that pass without a better one."""
+    scores = iter([0.9, 0.5, 0.6, 0.7, 0.8])
+    recipe, given = replace(RECIPE, patience=3), {"score": lambda outputs: next(scores)}
+    first = run(recipe=recipe, report=lambda epoch, _: epoch == 2, pausing=True, **given)
+    last = run(recipe=recipe, paused=first.paused, **given)
+    assert (last.score, last.best_epoch, last.ending, len(last.history)) == (0.9, 1, "patience", 4)
+    assert all(torch.equal(first.state[name], value) for name, value in last.state.items())
+
+
+def test_only_a_stopped_training_pauses_and_only_if_asked() -> None:
+    assert run(pausing=True).paused is None
+    assert run(report=lambda epoch, _: epoch == 2).paused is None
 
 
 def test_keeps_what_it_has_at_the_deadline() -> None:

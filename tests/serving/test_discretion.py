@@ -15,12 +15,13 @@ from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.errors import TaskError
 from registry.inference_log import InferenceLog
+from registry.log_batch import Batch
 from registry.privacy import Privacy, Vault
 from registry.task import LogColumns
 from serving.champion import Served
 from serving.discretion import Discretion, write_private
 from serving.journal import Journal
-from serving.keeper import Run
+from serving.runs import Run
 from serving.shadow import Shadow
 from tests.handmade import make_bundle, make_task
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
@@ -88,7 +89,8 @@ def test_rows_follow_the_registered_task_or_else_their_models_and_wait_while_it_
 
 def test_what_a_shadow_could_not_answer_is_not_quoted(bundles: dict[str, ModelBundle]) -> None:
     shadow = Shadow("2", bundles["good"].folder)
-    assert shadow.beside([{**ROW, "amount": SECRET}], []) == []
+    answered = Batch("1", "champion", ["a"], [0], [0], [ROW], ["yes"], [[0.1, 0.9]], [[1]], [0.3], [0.0])
+    assert shadow.beside([{**ROW, "amount": SECRET}], answered) == []
     assert shadow.report()["last_error"] == "a value in column 'amount' does not fit"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import socket
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,12 @@ from registry.images import decode_sent, digest_of
 from registry.inference_log import InferenceLog
 from registry.schema import ImageColumn
 from serving.champion import Served
-from serving.journal import Journal, segment_path, segments
-from serving.keeper import Keeper, Run, count_records, predictions_of
+from serving.journal import Journal, Position, segment_path, segments
+from serving.keeper import Keeper
+from serving.records import read
 from serving.rows import micros
+from serving.runs import Run, count_records
+from serving.shadow import Shadow
 from serving.sightings import Album
 from tests.pictures import encoded, painted
 from tests.serving.conftest import ROW
@@ -74,10 +79,89 @@ def test_regression_has_an_interval_and_no_set(bundles: dict[str, ModelBundle]) 
     served = Served.load(bundles["regression"], "1", "handmade")
     answer = served.answers.write(["a"], served.scorer.run(served.reader.one(ROW)))
     content = {"received": NOW, "answer": orjson.loads(answer), "sent": {**ROW, "when": None}}
-    (one,) = predictions_of(content, orjson.loads(served.record))
+    (found,) = read([content], orjson.loads(served.record))
+    one = found.made
+    ((low, high),) = one.scores
     assert one.conformal is None
-    assert one.scores[0] <= one.prediction <= one.scores[1]
-    assert one.time == one.received
+    assert low <= float(one.predictions[0]) <= high
+    assert one.times == one.received == [NOW]
+
+
+@pytest.mark.parametrize("kind", ["good", "multiclass", "regression"])
+def test_requests_by_columns_and_by_rows_are_logged_alike(
+    bundles: dict[str, ModelBundle], tmp_path: Path, kind: str
+) -> None:
+    """Several requests by rows, which are read together, and one by columns, with the same rows."""
+    served = Served.load(bundles[kind], "7", "handmade")
+    rows = [{**ROW, "amount": number / 3, "carrier": carrier} for number, carrier in enumerate(("AA", None, "Zé"))]
+    rows[1]["when"] = None
+    scores = served.scorer.run(served.reader.many(rows))
+    ids, frames = ["a", "b", "c"], []
+    sent = {"columns": {name: [row[name] for row in rows] for name in ROW}}
+    parts = [slice(0, 1), slice(1, 3)]
+    by_rows = [(served.answers.write(ids[part], scores.take(part)), rows[part]) for part in parts]
+    by_columns = [(served.answers.write_columns(served.answers.columns(ids, scores)), sent)]
+    for number, requests in enumerate((by_rows, by_columns)):
+        journal = Journal(tmp_path / f"journal{number}", max_bytes=10**6)
+        for answer, body in requests:
+            content = b'{"received":%d,"answer":%b,"sent":%b}' % (NOW, answer, orjson.dumps(body))
+            journal.append(served.version, served.record, content, 1)
+        log = InferenceLog(open_engine(f"sqlite:///{tmp_path}/{number}.db"), "handmade")
+        Run(journal.folder).drain(log, alive=True)
+        frames.append(log.frame())
+        journal.close()
+    pd.testing.assert_frame_equal(*frames)
+    assert frames[0]["__time__"].tolist() == [datetime(2024, 3, 1, 10)] * 2 + [datetime(2024, 6, 1)]
+    assert frames[0].set_index("__id__")["amount"].to_dict() == {"a": 0, "b": 1 / 3, "c": 2 / 3}
+
+
+def test_what_is_stored_before_the_store_fails_is_not_stored_again(
+    served: Served, tmp_path: Path, log: InferenceLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.runs.BATCH_ROWS", 4)
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    ends = []
+    for number in range(6):
+        write(journal, served, [f"{number}-a", f"{number}-b"])
+        ends.append(journal.position)
+    sizes: list[int] = []
+
+    class Full(InferenceLog):
+        def append_batches(self, batches: Any) -> int:
+            sizes.append(sum(map(len, batches)))
+            if len(sizes) == 2:
+                raise StoreError("database or disk is full")
+            return super().append_batches(batches)
+
+    full, run = Full(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade"), Run(journal.folder)
+    with pytest.raises(StoreError):
+        run.drain(full, alive=True)
+    assert (run.at, run.records, log.counts().predictions) == (ends[1], 4, 4)
+    while run.drain(full, alive=True):
+        pass
+    assert (run.at, run.records, log.counts().predictions) == (ends[5], 12, 12)
+    assert [size for size in sizes if size] == [4, 4, 4, 4]
+    journal.close()
+
+
+def test_what_comes_while_it_stores_waits_for_the_next_look(served: Served, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    coming = iter(["later"])
+
+    class Busy(InferenceLog):
+        def append_batches(self, batches: Any) -> int:
+            for one in coming:
+                write(journal, served, [one])
+            return super().append_batches(batches)
+
+    log, run = Busy(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade"), Run(journal.folder)
+    write(journal, served, ["first"])
+    assert not run.drain(log, alive=True)
+    assert log.frame()["__id__"].tolist() == ["first"]
+    assert not run.drain(log, alive=True)
+    assert log.counts().predictions == 2
+    assert run.at == journal.position
+    journal.close()
 
 
 def test_nothing_is_lost_or_doubled_when_the_store_fails(
@@ -90,8 +174,8 @@ def test_nothing_is_lost_or_doubled_when_the_store_fails(
     journal.close()
 
     class Failing(InferenceLog):
-        def append(self, predictions: Any) -> int:
-            super().append(predictions)
+        def append_batches(self, batches: Any) -> int:
+            super().append_batches(batches)
             raise StoreError("the answer to the commit was lost")
 
     run = Run(journal.folder)
@@ -108,13 +192,14 @@ def test_a_record_that_cannot_be_read_holds_up_nothing(served: Served, tmp_path:
     journal = Journal(tmp_path / "journal", max_bytes=10**6)
     write(journal, served, ["before"])
     journal.append(served.version, served.record, b'{"received":0,"answer":{"model":{}},"sent":{}}', 1)
+    write(journal, served, ["odd"], [ROW, ROW])
     write(journal, served, ["after"])
     run = Run(journal.folder)
     while run.drain(log, alive=True):
         pass
     assert sorted(log.frame()["__id__"]) == ["after", "before"]
-    assert run.records == 3
-    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 1
+    assert run.records == 4
+    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 2
     journal.close()
 
 
@@ -138,7 +223,7 @@ IMAGE = ImageColumn(name="photo", size=8, channels=1, fill=(0,))
 
 
 class Away(InferenceLog):
-    def append(self, predictions: Any) -> int:
+    def append_batches(self, batches: Any) -> int:
         raise StoreError("the store is away")
 
 
@@ -205,3 +290,33 @@ def test_the_endpoint_hears_of_images_that_are_not_kept(served: Served, tmp_path
     assert orjson.loads(last)["fault"] is None
     assert orjson.loads(last)["images"].startswith("images of logged rows are not kept: ")
     journal.close()
+
+
+def test_what_a_shadow_cannot_answer_costs_it_no_other_request(
+    served: Served, bundles: dict[str, ModelBundle], tmp_path: Path, log: InferenceLog
+) -> None:
+    """Single rows are read together; one of them lacks a column that the champion does not read."""
+    told = orjson.loads(served.record)
+    record = orjson.dumps(told | {"columns": [name for name in told["columns"] if name != "amount"]})
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    run = Run(journal.folder)
+    run.shadow = Shadow("8", bundles["good"].folder), Position(0, 0)
+    for one in ("a", "b", "c"):
+        row = {name: value for name, value in ROW.items() if one != "b" or name != "amount"}
+        answer = served.answers.write([one], served.scorer.run(served.reader.one(ROW)))
+        content = b'{"received":%d,"answer":%b,"sent":%b}' % (NOW, answer, orjson.dumps(row))
+        journal.append(served.version, record, content, 1)
+    run.drain(log, alive=True)
+    assert log.frame()["__id__"].tolist() == ["a", "b", "c"]
+    assert log.frame(role="shadow")["__id__"].tolist() == ["a", "c"]
+    assert (run.shadow[0].report()["rows"], run.shadow[0].report()["failed"]) == (2, 1)
+    journal.close()
+
+
+def test_it_loads_no_pandas(bundles: dict[str, ModelBundle]) -> None:
+    """A quarter of its memory; not even with a challenger in the shadow."""
+    program = (
+        "import sys; from pathlib import Path; from serving.keeper import Shadow, hide_pandas; hide_pandas(); "
+        "Shadow('2', Path(sys.argv[1])); sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(bundles["good"].folder)]).returncode == 0

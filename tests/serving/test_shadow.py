@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from registry.bundle import MODEL, ModelBundle
+from registry.database import to_micros
 from registry.errors import BundleError
-from registry.inference_log import InferenceLog, Prediction
+from registry.inference_log import InferenceLog
+from registry.log_batch import Batch
 from registry.scoring import Scorer
 from serving.shadow import Shadow
 from tests.handmade import make_frame
 from tests.serving.conftest import FakeVersions, endpoint, wait_for
 from tests.serving.test_faults import log_of
+
+AT = to_micros(datetime(2024, 3, 5))
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:
@@ -91,10 +95,9 @@ def test_rows_that_a_challenger_cannot_read_are_counted(bundles: dict[str, Model
     """It wants a column that clients of the champion do not send."""
     shadow = Shadow("2", bundles["good"].folder)
     row = rows_of(1)[0]
-    at = datetime(2024, 3, 5)
-    answered = Prediction("a", at, at, "1", "champion", row, "yes", [0.1, 0.9], [1], 0.3, 0.0)
-    assert len(shadow.beside([row], [answered])) == 1
-    assert shadow.beside([{name: value for name, value in row.items() if name != "amount"}], [answered]) == []
+    answered = Batch("1", "champion", ["a"], [AT], [AT], [row], ["yes"], [[0.1, 0.9]], [[1]], [0.3], [0.0])
+    assert len(shadow.beside([row], answered)) == 1
+    assert shadow.beside([{name: value for name, value in row.items() if name != "amount"}], answered) == []
     assert (shadow.report()["rows"], shadow.report()["failed"]) == (1, 1)
     assert "column 'amount'" in shadow.report()["last_error"]
 
@@ -102,9 +105,10 @@ def test_rows_that_a_challenger_cannot_read_are_counted(bundles: dict[str, Model
 def test_a_request_is_predicted_a_part_after_the_other(
     bundles: dict[str, ModelBundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shadow, rows, at = Shadow("2", bundles["regression"].folder), rows_of(20), datetime(2024, 3, 5)
-    answered = [Prediction(str(one), at, at, "1", "champion", {}, 0.0, [0, 1], None, 1.0, 0.0) for one in range(20)]
-    whole = shadow.beside(rows, answered)
+    shadow, rows = Shadow("2", bundles["regression"].folder), rows_of(20)
+    ids, many = [str(one) for one in range(20)], [0.0] * 20
+    answered = Batch("1", "champion", ids, [AT] * 20, [AT] * 20, rows, many, [[0.0, 1.0]] * 20, None, many, many)
+    (whole,) = shadow.beside(rows, answered)
     calls: list[int] = []
     run = Scorer.run
 
@@ -116,15 +120,15 @@ def test_a_request_is_predicted_a_part_after_the_other(
     monkeypatch.setattr("registry.scoring.CHUNK_ROWS", 8)
     parts = shadow.beside(rows, answered)
     assert calls == [8, 8, 4]
-    assert [one.id for one in parts] == [one.id for one in answered]
-    assert [one.prediction for one in parts] == pytest.approx([one.prediction for one in whole])
+    assert [one for part in parts for one in part.ids] == ids
+    assert [one for part in parts for one in part.predictions] == pytest.approx(whole.predictions)
 
 
 def test_numbers_agree_inside_of_the_champions_interval(bundles: dict[str, ModelBundle]) -> None:
     shadow = Shadow("2", bundles["regression"].folder)
-    row, at = rows_of(1)[0], datetime(2024, 3, 5)
+    row = rows_of(1)[0]
     for low, high, agreed in ((-99.0, 99.0, 1), (98.0, 99.0, 1)):
-        answered = Prediction("a", at, at, "1", "champion", row, 0.0, [low, high], None, 1.0, 0.0)
-        (made,) = shadow.beside([row], [answered])
+        answered = Batch("1", "champion", ["a"], [AT], [AT], [row], [0.0], [[low, high]], None, [1.0], [0.0])
+        (made,) = shadow.beside([row], answered)
         assert made.role == "shadow"
         assert shadow.report()["agreed"] == agreed

@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from retrain.search.asking import FINISH, ORIGIN
+from retrain.search.asking import FINISHES, ORIGIN
 
 FACTOR = 3
 FEWEST_STEPS = 10
@@ -63,6 +63,8 @@ class Stopping(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
+    pauses: ClassVar[bool] = False
+    """Whether a stopped trial only pauses: it may go on later, and keeps what it needs for that."""
     head_start: ClassVar[bool] = True
     """Whether fresh candidates of a warm-started study pass the first look: a prior's networks begin ahead of them."""
 
@@ -75,13 +77,13 @@ class Stopping(ABC):
 
     def should_stop(self, study: optuna.Study, trial: optuna.Trial, epoch: int) -> bool:
         """Whether a running trial, which has reported the score after this epoch, is not worth another one. A score
-        that is not a number is worth none; a trial that ends here anyway, or is finished after a screening, is never
-        stopped."""
+        that is not a number is worth none; a trial that ends here anyway is never stopped, nor one that goes on with a
+        paused one and was let past this epoch already."""
         if not self.watches(epoch):
             return False
         known = study.get_trials(deepcopy=False)
         own = self.course(study, known[trial.number])
-        if epoch >= own.planned or own.origin == FINISH:
+        if epoch >= own.planned or epoch <= passed(known, known[trial.number]):
             return False
         if own.origin == "fresh" and self.head_start and epoch <= self.allowance.first:
             return False
@@ -92,8 +94,12 @@ class Stopping(ABC):
         """Whether the trial is to be stopped, given all trials of its study by number."""
 
     def due(self, study: optuna.Study) -> int | None:
-        """The number of a stopped trial that is to be trained to its end next; None: the sampler is asked."""
+        """The number of the first trial of a paused candidate that is to go on now; None: the sampler is asked."""
         return None
+
+    def kept(self, study: optuna.Study) -> list[int]:
+        """The numbers of the first trials of paused candidates that may yet go on, the most likely ones first."""
+        return []
 
     def course(self, study: optuna.Study, trial: FrozenTrial) -> Course:
         """How a trial of the study went so far."""
@@ -117,6 +123,16 @@ def reported(trial: FrozenTrial) -> dict[int, float]:
         return trial.intermediate_values
     kept = {name: score for name, score in trial.user_attrs.items() if name.startswith(SCORE)}
     return {int(name.removeprefix(SCORE)): float(score) for name, score in kept.items()}
+
+
+def passed(trials: Sequence[FrozenTrial], own: FrozenTrial) -> int:
+    """The epoch up to which a trial only repeats, if anything, what earlier ones of its candidate did. `trials` are all
+    of the study's, by number."""
+    first = own.user_attrs.get(FINISHES)
+    if first is None:
+        return 0
+    earlier = [one for one in trials[: own.number] if first in (one.number, one.user_attrs.get(FINISHES))]
+    return max((max(reported(one), default=0) for one in earlier if one.state == TrialState.PRUNED), default=0)
 
 
 def first_rung(steps_per_epoch: int, max_epochs: int) -> int:

@@ -19,12 +19,13 @@ from retrain.families.cell import EDGES, OPERATIONS, canonical_cell
 from retrain.families.parameters import Choice
 from retrain.families.supernet import PLACES, Mixture
 from retrain.families.wiring import NONE
+from retrain.losses import make_loss
 from retrain.search.geometry import Space, levels
 from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 from retrain.search.workshop import Workshop
-from retrain.training import Recipe, make_loss, make_optimizer
+from retrain.training import Recipe, make_optimizer
 
 FAMILY = "cell"
 SHARE = 0.3

@@ -1,0 +1,128 @@
+"""Everfit's own searches on small tables: strategies and early stopping at equal trials, or equal CPU-seconds.
+
+    EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
+        [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--rows 3000]
+        [--keep FILE.json]
+
+So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
+this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
+the worker: strategy, training and whatever it keeps on disk. `--seconds` is a budget of those: what the worker takes
+for the clock is the CPU-time of this process (not under `screen` and `halving`, which look at the journal's clock).
+Searches that are in the file are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch
+
+from benchmarks.streams_data import TARGET, read
+from registry.metrics import metrics_for
+from registry.task import FileSource, TaskSpec
+from retrain.export import member_outputs
+from retrain.search import plan as plans
+from retrain.search.closing import assemble, calibrate, standing
+from retrain.search.heritage import Elders
+from retrain.search.material import gather
+from retrain.search.progress import silent
+from retrain.search.session import Budget, Session
+from retrain.search.worker import Worker
+
+TABLES = ("covtype", "elec2", "bike_sharing")
+METRICS = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
+MOST_TEST = 10_000
+LONG = 1e6
+
+
+def searched(
+    table: str, strategy: str, stopping: str, trials: int, seconds: float, rows: int, seed: int
+) -> dict[str, float]:
+    """One search: the champion's metric on other rows, and what it took."""
+    stream = read(Path(os.environ["EVERFIT_DATA"]), table)
+    frame = stream.inputs.assign(**{TARGET: stream.target})
+    drawn = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[: rows + MOST_TEST]].reset_index(drop=True)
+    shown, other = drawn.iloc[:rows], drawn.iloc[rows:].reset_index(drop=True)
+    other = other[other[TARGET].isin(shown[TARGET].unique()) | stream.regression]
+    kinds = {True: "regression", False: "binary" if shown[TARGET].nunique() == 2 else "multiclass"}
+    problem = kinds[stream.regression]
+    means = {"strategy": strategy, "stopping": stopping, "trials": trials, "workers": 1, "seed": seed}
+    task = TaskSpec(
+        name="table", source=FileSource(path="none"), target=TARGET, problem=problem, metric=METRICS[problem],
+        search=means,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        material = gather(task, shown)
+        session = Session(task, Path(folder), Budget(time.monotonic(), trials, seconds, seed), None, silent)
+        session._ready(material)
+        begin = time.process_time()
+        worker = Worker(session.folder, 0)
+        worker.run()
+        cpu = time.process_time() - begin
+        results = plans.read_results(session.folder)
+        members = assemble(material, session.folder, session.plan, standing(results, session.plan), Elders())
+        calibration = calibrate(material, members, Elders())
+        outputs = member_outputs(members, material.schema.conform(other))
+        weights = np.array([one.weight for one in members])
+        said = np.asarray(calibration.scores(outputs, weights, material.target).scores, dtype=np.float64)
+        value = metrics_for(problem)[task.metric].value(material.target.encode(other[TARGET]), said)
+    ended = sum(one.state == "complete" for one in results)
+    epochs: dict[int, int] = {}
+    for one in results:  # what went on after a pause tells of its first epochs, too
+        epochs[one.seed] = max(epochs.get(one.seed, 0), len(one.history))
+    return {"value": value, "cpu": cpu, "complete": ended, "epochs": sum(epochs.values()), "trials": len(epochs)}
+
+
+def summary(values: Sequence[float], digits: int) -> str:
+    """Mean and spread."""
+    return f"{statistics.mean(values):.{digits}f} +/- {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--tables", nargs="*", default=list(TABLES))
+    asked.add_argument("--strategies", nargs="*", default=["random", "tpe", "auto"])
+    asked.add_argument("--stopping", nargs="*", default=["asha"])
+    asked.add_argument("--trials", type=int, default=24)
+    asked.add_argument("--seconds", type=float, default=LONG)
+    asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--rows", type=int, default=3000)
+    asked.add_argument("--keep", type=Path)
+    options = asked.parse_args()
+    if "EVERFIT_DATA" not in os.environ:
+        print("skipped: set EVERFIT_DATA to the folder of the tables")
+        return
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    time.monotonic = time.process_time  # the clock of deadlines
+    known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
+    ways = list(product(options.strategies, options.stopping))
+    for seed, table, (strategy, stopping) in product(range(options.seeds), options.tables, ways):
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
+        if name not in known:
+            known[name] = searched(table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
+            if options.keep:
+                options.keep.write_text(json.dumps(known))
+    print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
+    for table, (strategy, stopping) in product(options.tables, ways):
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}"
+        runs = [known[f"{name} {seed}"] for seed in range(options.seeds)]
+        value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
+        counts = [statistics.mean(run[one] for run in runs) for one in ("trials", "complete", "epochs")]
+        told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"
+        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs".format(told, *counts))
+
+
+if __name__ == "__main__":
+    main()

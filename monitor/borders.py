@@ -1,0 +1,80 @@
+"""Between which borders numbers lie, by a table: a window has as many numbers to place as rows times columns.
+
+The way from the first border to the last is cut into equal cells, and a number's cell is one multiplication. All
+borders of earlier cells are below it, all of later ones are not; with those of its own cell it is compared. Rounding
+cannot change that: subtraction, multiplication and truncation keep the order of numbers, and borders find their cells
+as numbers do. So the places are those of a bisection, at a quarter of its time.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import numpy.typing as npt
+
+from registry.metrics import Array
+
+CELLS = 2048
+MOST_SHARING = 4
+"""Borders that may share a cell: where more do, as in a heavy tail, bisection is no slower."""
+
+CHUNK = 16_384
+"""Numbers that are counted at once: what is reckoned on the way stays in the processor's cache."""
+
+Places = npt.NDArray[np.int64]
+
+
+class Borders:
+    """Increasing borders (b,).
+
+    >>> Borders(np.array([0.0, 1.0, 5.0])).places(np.array([-1.0, 0.0, 0.5, 1.0, 9.0])).tolist()
+    [0, 0, 1, 1, 3]
+    """
+
+    def __init__(self, borders: Array) -> None:
+        self._borders = borders
+        self._rounds: list[Array] = []
+        reach = float(borders[-1]) - float(borders[0]) if len(borders) > 1 else 0.0
+        self._scale = CELLS / reach if reach > CELLS * sys.float_info.min and math.isfinite(reach) else 0.0
+        if not self._scale:
+            return
+        cells = self._cells(borders)
+        sharing = np.bincount(cells, minlength=CELLS + 1)
+        if sharing.max() > MOST_SHARING:
+            return
+        self._before = (sharing.cumsum() - sharing).astype(np.int64)
+        rank = np.arange(len(borders)) - self._before[cells]
+        self._rounds = [np.full(CELLS + 1, np.inf) for _ in range(int(sharing.max()))]
+        for border, cell, place in zip(borders, cells, rank, strict=True):
+            self._rounds[place][cell] = border
+
+    def places(self, numbers: Array) -> Places:
+        """How many borders are below each of (n,) numbers; of NaN any."""
+        if not self._rounds:
+            return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
+        cells = self._cells(numbers)
+        out = self._before.take(cells)
+        for borders in self._rounds:
+            out += numbers > borders.take(cells)
+        return out
+
+    def count(self, numbers: Array, missing: int = 0) -> Places:
+        """How many of the numbers have 0, 1, ... b borders below them, (b + 1,). So many of them are NaN, which are not
+        counted."""
+        if missing and not self._rounds:
+            return self.count(numbers[~np.isnan(numbers)])
+        out = np.zeros(len(self._borders) + 1, dtype=np.int64)
+        for start in range(0, len(numbers), CHUNK):
+            out += np.bincount(self.places(numbers[start : start + CHUNK]), minlength=len(out))
+        out[0] -= missing  # a NaN is in the first cell, and above no border
+        return out
+
+    def _cells(self, numbers: Array) -> Places:
+        with np.errstate(over="ignore"):  # endless is as good as far
+            scaled = numbers - self._borders[0]
+            scaled *= self._scale
+        np.fmax(scaled, 0, out=scaled)
+        np.minimum(scaled, CELLS, out=scaled)
+        return np.asarray(scaled.astype(np.int64))

@@ -1,0 +1,128 @@
+"""Predictions by columns: how many rows of one request reach the inference log without an object each.
+
+>>> batch = Batch("3", "champion", ["a1"], [0], [0], [{"delay": 4}], ["no"], [[0.9, 0.1]], [[0]], [0.33], [0.01])
+>>> dict(zip(STORED, next(batch.rows("flights")), strict=True))["features"]
+'{"delay":4}'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any, Literal, TypeAlias
+
+from registry.errors import RowError
+from registry.privacy import Privacy, to_json
+from registry.task import LogColumns
+
+Role: TypeAlias = Literal["champion", "shadow"]
+
+STORED = (
+    "task",
+    "role",
+    "id",
+    "time",
+    "received",
+    "version",
+    "features",
+    "prediction",
+    "scores",
+    "conformal",
+    "private",
+    "sealed",
+    "uncertainty",
+    "disagreement",
+)
+"""The columns of the table, in the order of a stored row."""
+
+READ = (
+    "id",
+    "time",
+    "received",
+    "version",
+    "features",
+    "prediction",
+    "scores",
+    "conformal",
+    "uncertainty",
+    "disagreement",
+    "private",
+    "sealed",
+)
+"""The columns of the table that make a frame, in order."""
+
+Stored: TypeAlias = tuple[Any, ...]
+"""A row of the table, as the database's driver takes it."""
+
+
+def checked(name: str) -> str:
+    """An id, if databases keep it. Raises `RowError`."""
+    if not name or "\0" in name:
+        raise RowError(f"id: expected text without NUL, got {name!r}")
+    return name
+
+
+def about(task: str, name: str) -> str:
+    """What the encrypted values of a row are bound to."""
+    return f"{task}\0{name}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n predictions of one version, by columns. Raises `ValueError` for columns of different lengths.
+
+    Times are microseconds since 1970 UTC, all else is what `registry.inference_log.Prediction` holds of a row; a
+    regression's `conformal` is None, and so are `private` and `sealed` of rows of which nothing was hidden yet.
+    """
+
+    version: str
+    role: Role
+    ids: Sequence[str]
+    times: Sequence[int]
+    received: Sequence[int]
+    features: Sequence[Mapping[str, Any]]
+    predictions: Sequence[str] | Sequence[float]
+    scores: Sequence[Sequence[float]]
+    conformal: Sequence[Sequence[int]] | None
+    uncertainty: Sequence[float]
+    disagreement: Sequence[float]
+    private: Sequence[LogColumns | None] | None = None
+    sealed: Sequence[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        columns = (self.times, self.received, self.features, self.predictions, self.scores, self.conformal)
+        lengths = {len(one) for one in (*columns, self.uncertainty, self.disagreement) if one is not None}
+        if lengths != {len(self.ids)}:
+            raise ValueError(f"expected columns of {len(self.ids)} values, as there are ids, got {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def hidden(self, task: str, privacy: Privacy) -> Batch:
+        """The same as a task's log may hold it; of rows that are hidden already nothing more is."""
+        if self.private is not None or not privacy.columns.names:
+            return self
+        found = [privacy.hidden(one, about(task, name)) for name, one in zip(self.ids, self.features, strict=True)]
+        features, private, sealed = zip(*found, strict=True) if found else ((), (), ())
+        return replace(self, features=features, private=private, sealed=sealed)
+
+    def rows(self, task: str) -> Iterator[Stored]:
+        """The rows of the table. Raises `RowError` for an id that no database keeps."""
+        rules, sealed = self.private or repeat(None), self.sealed or repeat(None)
+        return zip(
+            repeat(task),
+            repeat(self.role),
+            map(checked, self.ids),
+            self.times,
+            self.received,
+            repeat(self.version),
+            map(to_json, self.features),
+            map(to_json, self.predictions),
+            map(to_json, self.scores),
+            repeat(None) if self.conformal is None else map(to_json, self.conformal),
+            (None if one is None else one.model_dump_json() for one in rules),
+            sealed,
+            map(float, self.uncertainty),
+            map(float, self.disagreement),
+        )

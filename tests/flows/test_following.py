@@ -1,0 +1,221 @@
+"""A procedure is proven, takes over, goes on window by window, and ends where it should; nothing is done twice."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.approval import answer
+from flows.following import CONTINUED, FEW, KIND, MANY, STOPPED, Following, _verdict, following, keep_following
+from flows.improve import complete
+from flows.offline import Offline
+from flows.rollout import ASKED
+from flows.second_look import look_again
+from flows.watch import observe
+from flows.workplace import Workplace, open_versions, register_task
+from monitor.measurements import Window, WindowRecord
+from registry.bundle import ModelBundle
+from registry.decisions import Remedy
+from registry.ledger import Entry
+from registry.settings import Settings
+from retrain.paired import Interval
+from tests.handmade import make_frame
+
+DAY, BEGIN = 144, datetime(2024, 1, 15)
+pytestmark = pytest.mark.parametrize("champion", ["binary"], indirect=True)
+
+
+@pytest.fixture
+def place(settings: Settings, champion: ModelBundle, tmp_path: Path) -> Workplace:
+    """January's champion, on a real registry."""
+    make_frame(2_000, seed=1).to_parquet(tmp_path / "source.parquet")
+    task = champion.manifest.task.model_validate(
+        {
+            **champion.manifest.task.model_dump(),
+            "source": {"kind": "file", "path": str(tmp_path / "source.parquet")},
+            "monitor": {"windows": {"kind": "time", "every": "1d"}, "report": "never", "yardstick_rows": 0},
+            "gate": {"min_rows": 100, "latency_ratio": 100, "coverage_tolerance": 1.0, "calibration_tolerance": 1.0},
+        }
+    )
+    register_task(settings, task)
+    versions = open_versions(settings)
+    version = versions.publish(champion)
+    versions.promote(task.name, version)
+    made = Workplace.open(settings, task)
+    made.ledger.write(Entry(task=task.name, kind="promotion", at=BEGIN, version=version, outcome="promoted"))
+    return made
+
+
+def live(place: Workplace, *days: int, flip: float = 1.0, watched: bool = False) -> datetime:
+    """Days since `BEGIN`: the champion answers, labels come half a day late; the end of the last one."""
+    server = Offline(place)
+    for day in days:
+        frame = make_frame(DAY, seed=100 + day, start=str(BEGIN + timedelta(days=day)), flip=flip)
+        ids = [f"{day}-{row}" for row in range(DAY)]
+        rows = frame.drop(columns="late").assign(when=frame["when"].astype(str)).to_dict("records")
+        rows = [{name: None if value != value else value for name, value in one.items()} for one in rows]
+        server.post("/predict", {"rows": rows, "ids": ids})
+        late = [(moment + timedelta(hours=12)).isoformat() for moment in frame["when"]]
+        told = zip(ids, frame["late"], late, strict=True)
+        labels = [{"id": name, "label": label, "time": time} for name, label, time in told]
+        server.post("/feedback", {"labels": labels})
+        start, end = BEGIN + timedelta(days=day), BEGIN + timedelta(days=day + 1)
+        if not watched:
+            window = Window(index=day, start=start, end=end, rows=DAY)
+            record = WindowRecord(window=window, version="1", metric=place.task.metric, measurements=())
+            details = record.model_dump(mode="json")
+            place.ledger.write(Entry(task="handmade", kind="window", at=end, version="1", details=details))
+    return BEGIN + timedelta(days=days[-1] + 1)
+
+
+def prove(place: Workplace) -> datetime:
+    """Five days of a world that is reversed, and the rung."""
+    moment = live(place, *range(5))
+    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "promote"
+    return moment
+
+
+def champion_of(place: Workplace) -> str | None:
+    return place.versions.get("handmade", "champion")
+
+
+def steps(place: Workplace) -> list[Entry]:
+    return place.ledger.read(kinds={KIND})
+
+
+def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> None:
+    moment = prove(place)
+    now = following(place)
+    assert now is not None
+    assert (now.anchor, now.versions, champion_of(place)) == ("1", ("2",), "2")
+    (gate,) = place.ledger.read(kinds={"gate"})
+    assert gate.details["remedy"] == "follow"
+    assert keep_following(place, moment) is None
+    assert not steps(place)  # no label has come since
+    for day in (5, 6):
+        moment = live(place, day)
+        assert keep_following(place, moment) is None
+        assert keep_following(place, moment) is None
+    assert champion_of(place) == "4"
+    assert [(one.version, one.outcome, one.details["anchor"]) for one in steps(place)] == [
+        ("3", CONTINUED, "1"),
+        ("4", CONTINUED, "1"),
+    ]
+    newest = place.versions.fetch("handmade", "4").manifest.lineage
+    assert newest.known_until == moment - timedelta(hours=12)
+    assert newest.parent_version == "3"
+    place.versions.set("handmade", "champion", "3")  # as if a kill had come before the alias moved
+    moment = live(place, 7)
+    keep_following(place, moment)
+    assert champion_of(place) == "5"
+    assert keep_following(place.__class__(**{**vars(place), "task": observed(place)}), live(place, 8)) is None
+    assert len(steps(place)) == 3
+
+
+def observed(place: Workplace) -> object:
+    return place.task.model_copy(update={"mode": "observe"})
+
+
+def test_rivals_of_a_champion_that_follows_are_judged_as_it_is(place: Workplace) -> None:
+    prove(place)
+    moment = live(place, 5)
+    keep_following(place, moment)
+    moment = live(place, 6)
+    ended = complete(place, moment, remedies=(Remedy.FOLLOW, Remedy.RECALIBRATE))
+    follow, rival = place.ledger.read(kinds={"remedy"})[-2:]
+    assert (follow.outcome, follow.reasons) == ("refused", ("the champion follows already",))
+    assert rival.details["follows"]["anchor"] is None
+    gate = place.ledger.read(kinds={"gate"})[-1]
+    served = place.log.frame(end=moment, labels_by=moment, labelled_only=True, columns=[])
+    known = datetime.fromisoformat(rival.details["follows"]["judged"])
+    mine = served["__version__"].isin(["2", "3"]) & (served["__time__"] > known)
+    assert 0 < gate.details["rows"] <= mine.sum()
+    assert ended.outcome in ("promote", "hold", "reject")
+    if ended.outcome == "promote":
+        now = following(place)
+        assert now is not None
+        assert now.anchor == ended.version
+
+
+def test_it_ends_where_it_does_not_pay(place: Workplace) -> None:
+    moment = prove(place)
+    steps_end = Entry(task="handmade", kind=KIND, at=moment, version="2", outcome=STOPPED, reasons=("worse",))
+    place.ledger.write(steps_end)  # as if a kill had come before the alias moved
+    found = keep_following(place, moment)
+    assert found is not None
+    assert (found["outcome"], found["version"], found["champion"], champion_of(place)) == ("rollback", "2", "1", "1")
+    (undone,) = place.ledger.read(kinds={"rollback"})
+    assert (undone.version, undone.details["previous"], undone.reasons) == ("1", "2", ("worse",))
+    assert following(place) is None
+    assert keep_following(place, live(place, 5)) is None
+
+
+@pytest.mark.parametrize(
+    ("gain", "windows", "stops"),
+    [
+        (Interval(-0.02, -0.03, -0.01), FEW, True),
+        (Interval(-0.01, -0.03, 0.01), MANY - 1, False),
+        (Interval(-0.01, -0.03, 0.01), MANY, True),
+        (Interval(0.01, -0.01, 0.03), MANY, False),
+        (None, FEW - 1, False),
+    ],
+)
+def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champion: ModelBundle) -> None:
+    assert _verdict(Following("1", BEGIN, ("2",), BEGIN), gain, windows)[0] is stops
+
+
+def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
+    prove(place)
+    moment = live(place, 5)
+    window = {"index": 5, "start": str(moment - timedelta(days=1)), "end": str(moment), "rows": DAY}
+    broken = Entry(task="handmade", kind="decision", at=moment, severity="faulty", outcome="alert")
+    place.ledger.write(broken.model_copy(update={"details": {"window": window}}))
+    keep_following(place, moment)
+    known = place.versions.fetch("handmade", str(champion_of(place))).manifest.lineage.known_until
+    assert known is not None
+    assert known < moment - timedelta(days=1)
+
+
+def test_whoever_intervenes_by_hand_ends_it(place: Workplace) -> None:
+    moment = prove(place)
+    place.versions.rollback("handmade")
+    place.ledger.write(Entry(task="handmade", kind="rollback", at=moment, version="1", outcome="rolled back"))
+    assert following(place) is None
+    assert keep_following(place, live(place, 5)) is None
+    assert champion_of(place) == "1"
+
+
+def test_a_person_approves_the_procedure(place: Workplace) -> None:
+    place = place.__class__(**{**vars(place), "task": place.task.model_copy(update={"mode": "approve"})})
+    moment = live(place, *range(5))
+    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == ASKED
+    assert following(place) is None
+    answer(place, promote=True, at=moment, by="me")
+    keep_following(place, live(place, 5))
+    assert champion_of(place) == "3"
+
+
+def test_what_was_held_is_proven_later(place: Workplace) -> None:
+    moment = live(place, 0, 1, flip=0.0)
+    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "hold"
+    moment = live(place, *range(2, 11))
+    look = look_again(place, moment)
+    assert look is not None
+    assert (look["outcome"], champion_of(place)) == ("promote", "2")
+    keep_following(place, moment)
+    assert champion_of(place) == "3"  # it learns at once what has come since it was made
+
+
+def test_windows_of_a_champion_that_follows_are_judged_with_their_labels(place: Workplace) -> None:
+    prove(place)
+    for day in (5, 6, 7):
+        moment = live(place, day, watched=True)
+        observe(place, moment)
+        keep_following(place, moment)
+    records = [WindowRecord.model_validate(one.details) for one in place.ledger.read(kinds={"window"})[5:]]
+    complete_ones = {one.window.index: one for one in records if one.performance and one.performance.rows == DAY}
+    assert [complete_ones[index].version for index in (5, 6)] == ["2", "3"]
+    assert np.isfinite([one.performance.value for one in complete_ones.values()]).all()  # type: ignore[union-attr]

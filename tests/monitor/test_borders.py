@@ -1,0 +1,37 @@
+"""Numbers are placed where a bisection places them, whatever they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.borders import CHUNK, Borders
+
+NUMBERS = st.floats(allow_nan=False, width=64)
+
+
+@given(st.lists(NUMBERS, max_size=40), st.lists(NUMBERS, max_size=40))
+def test_places_are_those_of_a_bisection(borders: list[float], numbers: list[float]) -> None:
+    known = np.unique(np.array(borders))
+    with np.errstate(over="ignore"):
+        asked = np.array([*numbers, *known, *np.nextafter(known, -np.inf), *np.nextafter(known, np.inf)])
+    assert Borders(known).places(asked).tolist() == np.searchsorted(known, asked, side="left").tolist()
+
+
+@pytest.mark.parametrize("kind", ["normal", "whole", "heavy", "one", "none"])
+def test_counts_pass_over_what_is_missing(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    made = {
+        "normal": rng.normal(size=2 * CHUNK + 7),
+        "whole": rng.integers(0, 12, 2 * CHUNK + 7).astype(np.float64),
+        "heavy": rng.standard_cauchy(2 * CHUNK + 7) ** 5,
+        "one": np.ones(100),
+        "none": rng.normal(size=100),
+    }[kind]
+    known = np.empty(0) if kind == "none" else np.unique(np.quantile(made, np.arange(1, 32) / 32, method="lower"))
+    numbers = np.where(rng.random(len(made)) < 0.1, np.nan, made)
+    present = numbers[~np.isnan(numbers)]
+    expected = np.bincount(np.searchsorted(known, present, side="left"), minlength=len(known) + 1)
+    assert Borders(known).count(numbers, int(np.isnan(numbers).sum())).tolist() == expected.tolist()

@@ -1,0 +1,115 @@
+"""Continual fine-tuning: every answer is given before its label, what is held out stays unseen, and it pays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from registry.bundle import ModelBundle
+from registry.errors import DataError
+from registry.metrics import metrics_for
+from registry.scoring import Scorer
+from registry.task import Problem
+from retrain.following import BEGUN, HELD, WINDOWS, Chain, Followed, follow, held, lessons
+from retrain.gate import judge
+from retrain.members import read_members, trained_until
+from retrain.renewal import Request
+from tests.handmade import make_frame
+
+DAY = 144
+DAYS = 6
+
+
+def turned(problem: Problem, days: int = DAYS) -> pd.DataFrame:
+    """Days after it, whose relation to the target is reversed."""
+    return make_frame(days * DAY, seed=4, problem=problem, start="2024-01-15", flip=1.0)
+
+
+def asked(champion: ModelBundle, frame: pd.DataFrame, out: Path) -> Request:
+    return Request(task=champion.manifest.task, bundle=champion, version="1", frame=frame, out=out / "bundle")
+
+
+def known(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.iloc[: -DAY // 2]
+
+
+def followed(champion: ModelBundle, frame: pd.DataFrame, out: Path) -> Followed:
+    """Day by day, labels half a day late: the last half day's are not there yet."""
+    ends = [np.datetime64("2024-01-15") + np.timedelta64(day, "D") for day in range(1, len(frame) // DAY + 1)]
+    frame = known(frame)
+    arrived = (frame["when"] + timedelta(hours=12)).to_numpy()
+    return follow(asked(champion, frame, out), lessons(np.arange(len(frame)) // DAY, arrived, ends))
+
+
+def test_nobody_learns_what_he_answers_later_and_each_window_so_many_times() -> None:
+    rng, moments = np.random.default_rng(0), np.datetime64("2024-01-01T00", "h") + np.arange(240)
+    arrived = moments + rng.integers(1, 60, 240)
+    ends = [np.datetime64("2024-01-01T00", "h") + 24 * day for day in range(1, 11)]
+    found = lessons(np.arange(240) // 24, arrived, ends)
+    for end, lesson in zip(ends, found, strict=True):
+        assert (arrived[lesson.learn] <= end).all()
+        assert (moments[lesson.answer] >= end).all()
+    assert np.bincount(np.concatenate([one.learn for one in found])).max() == WINDOWS
+    answered = np.concatenate([one.answer for one in found])
+    assert answered.tolist() == list(range(24, 240))  # each row once, but those that nobody could follow yet
+
+
+def test_it_learns_a_new_relation_and_proves_it(champion: ModelBundle, tmp_path: Path) -> None:
+    problem = champion.manifest.task.problem
+    frame = turned(problem)
+    chain = followed(champion, frame, tmp_path)
+    rows, metric = frame.iloc[chain.answered], metrics_for(problem)[champion.manifest.task.metric]
+    labels = champion.manifest.target.encode(rows["late"])
+    old = Scorer.load(champion).predict(rows).scores
+    late = slice(3 * DAY, None)
+    assert metric.value(labels[late], chain.answers.scores[late]) < 0.8 * metric.value(labels[late], old[late])
+    made = chain.seal()
+    Scorer.load(made).self_test()
+    verdict = judge(champion.manifest.task, champion, made, rows.reset_index(drop=True), said=(None, chain.answers))
+    assert verdict.checks[0].value is not None
+    assert verdict.checks[0].value > 0
+    lineage = made.manifest.lineage
+    assert lineage.parent_version == "1"
+    assert lineage.known_until == known(frame)["when"].max().to_pydatetime()
+    assert made.candidates["heritage"][BEGUN] == champion.manifest.lineage.known_until.isoformat()  # type: ignore[union-attr]
+    assert [one.candidate for one in read_members(made)] == [one.candidate for one in read_members(champion)]
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_labels_that_had_not_come_change_no_answer(champion: ModelBundle, tmp_path: Path) -> None:
+    """Other labels for the last day: the answers of all days are those that they were, the newest model is another."""
+    frame = turned("binary")
+    lied = frame.assign(late=frame["late"].where(np.arange(len(frame)) < (DAYS - 1) * DAY, "yes"))
+    told, other = (followed(champion, one, tmp_path) for one in (frame, lied))
+    assert np.array_equal(told.answers.scores, other.answers.scores)
+    rows = np.arange(len(known(frame)))
+    assert not np.allclose(told.chain.outputs(rows), other.chain.outputs(rows))
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_reference_rows_are_never_learnt_from(champion: ModelBundle, tmp_path: Path) -> None:
+    frame = turned("binary")
+    out = held(frame["when"].to_numpy())
+    assert 0.5 / HELD < out.mean() < 2 / HELD
+    lied = frame.assign(late=frame["late"].where(~out, "yes"))
+    told, other = (followed(champion, one, tmp_path / name) for one, name in ((frame, "a"), (lied, "b")))
+    rows = np.arange(len(known(frame)))
+    assert np.array_equal(told.chain.outputs(rows), other.chain.outputs(rows))
+    made = told.seal(pictures=False)
+    assert len(made.reference()) == made.manifest.lineage.rows["test"] == out[rows].sum()
+    assert not list(made.folder.rglob("*.png"))
+    assert trained_until(made) == known(frame)["when"][~out[rows]].max()
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_what_cannot_be_followed_is_said(champion: ModelBundle, tmp_path: Path) -> None:
+    one = asked(champion, turned("binary", 1).head(20), tmp_path)
+    with pytest.raises(DataError, match="rows for reference among 20 new ones, 5 are needed"):
+        Chain(one)
+    with pytest.raises(DataError, match="without times"):
+        Chain(replace(one, task=one.task.model_copy(update={"time": None})))
