@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.bundle import MODEL
+from registry.conforming import conform
 from registry.schema import CategoricalColumn, NumericColumn, Schema
 from registry.scoring import Feed, Graph, differences, feed
 from registry.target import Target
@@ -62,7 +63,7 @@ def rows() -> pd.DataFrame:
     }
     frame = pd.DataFrame(columns)
     frame.loc[::17, "number 2"] = np.nan
-    return SCHEMA.conform(frame)
+    return conform(frame, SCHEMA)
 
 
 def microseconds(graph: Graph, inputs: Feed, calls: int) -> tuple[float, float]:

@@ -28,6 +28,7 @@ import optuna
 import torch
 
 from benchmarks.streams_data import TARGET, read
+from registry.conforming import conform
 from registry.metrics import metrics_for
 from registry.task import FileSource, TaskSpec
 from retrain.export import member_outputs
@@ -72,7 +73,7 @@ def searched(
         results = plans.read_results(session.folder)
         members = assemble(material, session.folder, session.plan, standing(results, session.plan), Elders())
         calibration = calibrate(material, members, Elders())
-        outputs = member_outputs(members, material.schema.conform(other))
+        outputs = member_outputs(members, conform(other, material.schema))
         weights = np.array([one.weight for one in members])
         said = np.asarray(calibration.scores(outputs, weights, material.target).scores, dtype=np.float64)
         value = metrics_for(problem)[task.metric].value(material.target.encode(other[TARGET]), said)

@@ -16,7 +16,7 @@ from flows.publishing import alias_of, fetch
 from flows.traffic import Counts
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
-from registry.conforming import as_datetimes
+from registry.conforming import as_datetimes, conform
 from registry.database import to_micros
 from registry.errors import NoModelError
 from registry.image_store import ImageStore
@@ -67,7 +67,7 @@ class Offline:
     def _predict(self, rows: Sequence[Mapping[str, Any]], ids: Sequence[str]) -> None:
         version, bundle, scorer = self._champion()
         frame, schema = pd.DataFrame(rows), bundle.manifest.data_schema
-        conformed = schema.conform(frame)
+        conformed = conform(frame, schema)
         scores, image = scorer.predict(conformed), schema.image
         times = as_datetimes(frame[self._place.task.time], str(self._place.task.time))
         known = [{name: row.get(name) for name in schema.names} for row in rows]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from flows.workplace import Workplace
-from registry.conforming import as_datetimes, as_strings
+from registry.conforming import as_datetimes, as_strings, conform
 from registry.errors import DataError
 from registry.image_store import ImageStore
 from registry.log_frame import having
@@ -83,7 +83,7 @@ def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: date
     if schema.image is not None:
         frame, found = load_images(frame, task, schema.image)
         require(found)
-    rows = schema.conform(frame).assign(**{task.target: labels(frame[task.target], task).to_numpy()})
+    rows = conform(frame, schema).assign(**{task.target: labels(frame[task.target], task).to_numpy()})
     if task.time is not None:
         rows[task.time] = as_datetimes(frame[task.time], task.time).to_numpy()
         rows = rows[rows[task.time] <= pd.Timestamp(as_of)]
@@ -92,7 +92,7 @@ def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: date
 
 def from_log(frame: pd.DataFrame, task: TaskSpec, schema: Schema) -> pd.DataFrame:
     """The labelled rows of `InferenceLog.frame`, conformed, the event time in the time column."""
-    rows = schema.conform(frame).assign(**{task.target: labels(frame["__label__"], task).to_numpy()})
+    rows = conform(frame, schema).assign(**{task.target: labels(frame["__label__"], task).to_numpy()})
     return rows if task.time is None else rows.assign(**{task.time: frame["__time__"].to_numpy()})
 
 

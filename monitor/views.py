@@ -20,7 +20,7 @@ import pandas as pd
 from monitor.measurements import Measurement
 from monitor.values import Names, Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
-from registry.conforming import conform_categories, conform_column
+from registry.conforming import conform, conform_categories, conform_column
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
@@ -166,7 +166,7 @@ def reference_side(bundle: ModelBundle, manifest: Manifest | None = None) -> Sid
     labels, labelled, novel = _labels(frame[LABEL], manifest.target)
     own = np.ones(len(frame), dtype=bool)
     times = None if time is None else frame[time]
-    inputs = watched(manifest.data_schema).conform(watched_rows(frame, manifest.data_schema))
+    inputs = conform(watched_rows(frame, manifest.data_schema), watched(manifest.data_schema))
     return Side(inputs, own, Scores.read(frame), labels, labelled, novel, times=times)
 
 

@@ -30,7 +30,11 @@ MAX_SHOWN = 100
 
 
 def conform(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
-    """What `Schema.conform` gives."""
+    """A schema's columns of a raw frame, in the conformed dtypes; other columns are dropped.
+
+    Raises `RowError` that names column, value and row position for a vanished column or a value of a wrong type.
+    Infinities become missing in numeric columns: a frame is history, where they are artefacts of a division.
+    """
     gone = [name for name in schema.names if name not in frame.columns]
     if gone:
         near = did_you_mean(gone[0], [str(name) for name in frame.columns])

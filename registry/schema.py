@@ -16,16 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from registry.images import MAX_SIZE, MIN_SIZE
 from registry.texts import LENGTHS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_CATEGORY_LENGTH = 256
 
@@ -154,16 +151,6 @@ class Schema(Frozen):
     def without(self, names: Collection[str]) -> Schema:
         """The schema without some of its columns."""
         return Schema(columns=tuple(one for one in self.columns if one.name not in names), left_out=self.left_out)
-
-    def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The schema's columns of a raw frame, in the conformed dtypes; other columns are dropped.
-
-        Raises `RowError` that names column, value and row position for a vanished column or a value of a wrong type.
-        Infinities become missing in numeric columns: a frame is history, where they are artefacts of a division.
-        """
-        from registry.conforming import conform  # here, since it loads pandas
-
-        return conform(frame, self)
 
 
 def canonical_category(value: object, longest: int = MAX_CATEGORY_LENGTH) -> str | None:

@@ -52,13 +52,8 @@ Columns: TypeAlias = "pd.DataFrame | Mapping[str, npt.NDArray[Any]]"
 """Rows by columns: a frame, or what `ModelBundle.reference_columns` gives."""
 
 GRAPH_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
+    *(ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf),
+    *(ort_errors.NoSuchFile, ort_errors.NotImplemented, ort_errors.RuntimeException),
 )
 """What ONNX Runtime raises, which has no base of its own."""
 
@@ -232,11 +227,13 @@ class Graph:
 
     def predict(self, frame: pd.DataFrame) -> Scores:
         """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
+        from registry.conforming import conform  # here, since it loads pandas
+
         parts = (frame.iloc[part] for part in self._parts(len(frame)))
         try:
-            return Scores.join([self.run(feed(self.schema.conform(part), self.schema)) for part in parts])
+            return Scores.join([self.run(feed(conform(part, self.schema), self.schema)) for part in parts])
         except RowError:
-            self.schema.conform(frame)  # the whole frame tells the row's place in it
+            conform(frame, self.schema)  # the whole frame tells the row's place in it
             raise
 
     def _parts(self, rows: int) -> list[slice]:

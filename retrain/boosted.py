@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from registry.conforming import conform
 from registry.metrics import Array, Labels, calibration_error, metrics_for
 from registry.schema import Schema
 from registry.target import Target
@@ -30,7 +31,7 @@ def fit_boosted(frame: pd.DataFrame, schema: Schema, target: Target, name: str, 
     """Fit the reference on a raw frame's training rows, stopped early on its validation rows, and measure it on its
     test rows; `name` is the target column."""
     start = time.perf_counter()
-    rows, labels = schema.conform(frame), target.encode(frame[name])
+    rows, labels = conform(frame, schema), target.encode(frame[name])
     model = Yardstick.fit(
         rows.iloc[parts.train],
         labels[parts.train],

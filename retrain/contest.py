@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from registry.bundle import ModelBundle
-from registry.conforming import as_datetimes, as_strings
+from registry.conforming import as_datetimes, as_strings, conform
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, calibration_by_block, mean_by_block, metrics_for
 from registry.schema import Schema
@@ -220,7 +220,7 @@ def tolerated(contest: Contest, share: float) -> float:
 
 def latency(champion: Scorer, challenger: Scorer, frame: pd.DataFrame, *, runs: int = RUNS) -> Latency:
     """Single rows through both graphs in turn, so that whatever else the machine does slows both alike."""
-    inputs = [feed(one.conform(frame.head(1)), one) for one in _schemas(champion, challenger)]
+    inputs = [feed(conform(frame.head(1), one), one) for one in _schemas(champion, challenger)]
     taken = np.empty((runs + 10, 2))
     for run in taken:
         for k, scorer in enumerate((champion, challenger)):

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
-from registry.conforming import as_strings
+from registry.conforming import as_strings, conform
 from registry.errors import DataError
 from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
@@ -103,7 +103,7 @@ def write_model(
     seen = None if schema.image is None or training is None else represent(members, training)
     export(members, calibration, schema, target, folder / MODEL, seen)
     graph = Graph.open(folder / MODEL, schema, target.problem)
-    rows = schema.conform(test)
+    rows = conform(test, schema)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
     state = {

@@ -1,6 +1,6 @@
 """Rows of a request as the graph's inputs: validation compiled once from the schema, quick for one row and for many.
 
-JSON has fewer types than a frame, so a request is read more strictly than `Schema.conform` reads history:
+JSON has fewer types than a frame, so a request is read more strictly than `conform` reads history:
 
     numeric       a number; no text, no boolean, nothing beyond single precision
     boolean       true, false, 0, 1, or the words that training data may use for them ("yes", "f", ...)

@@ -15,6 +15,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from registry.bundle import LABEL, Estimate, Lineage, Manifest, ModelBundle
+from registry.conforming import conform
 from registry.metrics import metrics_for
 from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema
 from registry.target import Target
@@ -131,7 +132,7 @@ def make_bundle(
 
 
 def _reference(model: Path, schema: Schema, frame: pd.DataFrame, target: Target) -> pd.DataFrame:
-    conformed = schema.conform(frame)
+    conformed = conform(frame, schema)
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     feed = {
         "when": conformed["when"].to_numpy().astype("datetime64[us]").astype(np.int64)[:, None],

@@ -14,6 +14,7 @@ import pytest
 from monitor.measurements import Measurement
 from monitor.measures import measure_all
 from monitor.views import View
+from registry.conforming import conform
 from registry.inference import describe, infer_kinds, kind_of, useless
 from registry.schema import Schema, TextColumn
 from registry.scoring import feed
@@ -83,7 +84,7 @@ def test_every_door_reads_a_text_alike() -> None:
     """Frame, request (one row and many), and the file for MLflow."""
     schema = Schema(columns=(COLUMN,))
     frame = pd.DataFrame({"letter": AWKWARD})
-    expected = feed(schema.conform(frame), schema)["letter"]
+    expected = feed(conform(frame, schema), schema)["letter"]
     assert expected.shape == (len(AWKWARD), 5)
     assert expected[0].tolist() == [14, 3, 1, 0, 0]
     assert np.isnan(expected[1:3]).all()
@@ -97,7 +98,7 @@ def test_every_door_reads_a_text_alike() -> None:
         warnings.filterwarnings("ignore", r".*Any type hint is inferred as AnyType", UserWarning)
         model = importlib.import_module("registry.pyfunc_model")
     np.testing.assert_array_equal(model.to_input(frame, COLUMN.model_dump()), expected)
-    np.testing.assert_array_equal(encode(schema.conform(frame), schema), expected)
+    np.testing.assert_array_equal(encode(conform(frame, schema), schema), expected)
     assert width(lean(schema).columns[0]) == 2
 
 
@@ -131,7 +132,7 @@ def view(tmp_path: Path) -> View:
     letter = describe(pd.DataFrame({"letter": letters(300)}), infer_kinds(_table(300), Columns(), target="y"))
     wider = Schema(columns=(*schema.columns, *letter.columns))
     sides = [
-        dataclasses.replace(side, inputs=side.inputs.assign(letter=letter.conform(_table(len(side), more))["letter"]))
+        dataclasses.replace(side, inputs=side.inputs.assign(letter=conform(_table(len(side), more), letter)["letter"]))
         for side, more in ((window, 6), (reference, 0))
     ]
     return View(sides[0], sides[1], bundle.manifest.model_copy(update={"data_schema": wider}))

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from registry.bundle import ModelBundle
+from registry.conforming import conform
 from retrain.calibration import Calibration
 from retrain.export import member_outputs
 from retrain.members import read_members, read_scale
@@ -44,7 +45,7 @@ class TorchModel:
 
     def answers(self, rows: Sequence[Row]) -> list[Row]:
         """One answer a row."""
-        conformed = self.schema.conform(pd.DataFrame(rows))
+        conformed = conform(pd.DataFrame(rows), self.schema)
         scores = self.calibration.scores(member_outputs(self.members, conformed), self.weights, self.target)
         columns = {name: values for name, values in scores.columns().items() if name != "set"}
         if self.target.classes:

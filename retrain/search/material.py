@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from registry.conforming import as_datetimes
+from registry.conforming import as_datetimes, conform
 from registry.inference import learn_schema
 from registry.metrics import Labels
 from registry.schema import Schema
@@ -46,7 +46,7 @@ class Material:
     @cached_property
     def conformed(self) -> pd.DataFrame:
         """All usable rows, conformed."""
-        return self.schema.conform(self.frame)
+        return conform(self.frame, self.schema)
 
     @cached_property
     def labels(self) -> Labels:
@@ -95,7 +95,7 @@ def gather(task: TaskSpec, frame: pd.DataFrame, found: Sequence[Finding] = ()) -
     train = rows.iloc[parts.train]
     schema = learn_schema(rows, train, task)
     target = Target.learn(rows[task.target], task.problem)
-    conformed = schema.conform(train)
+    conformed = conform(train, schema)
     regression = task.problem == "regression"
     return Material(
         task=task,

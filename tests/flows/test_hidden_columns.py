@@ -18,6 +18,7 @@ from flows.second_look import fresh_rows
 from flows.workplace import Workplace, register_task, take_over_log
 from monitor.watching import WatchReport, watch
 from registry.bundle import ModelBundle
+from registry.conforming import conform
 from registry.decisions import Remedy
 from registry.errors import TaskError
 from registry.ledger import Entry
@@ -118,7 +119,7 @@ def test_encrypted_rows_reach_remedies_and_gates_as_before(settings: Settings, t
     assert len(known) == 700
     pd.testing.assert_frame_equal(
         known[400:].reset_index(drop=True)[["amount", "carrier", "member"]],
-        make_schema().conform(frame)[["amount", "carrier", "member"]],
+        conform(frame, make_schema())[["amount", "carrier", "member"]],
         rtol=1e-9,
     )
     bundle = place.versions.fetch("handmade", "1")

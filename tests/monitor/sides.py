@@ -7,6 +7,7 @@ import pandas as pd
 
 from monitor.views import Side, View
 from registry.bundle import ModelBundle
+from registry.conforming import conform
 from registry.scoring import Scorer
 
 
@@ -15,7 +16,7 @@ def side_of(bundle: ModelBundle, frame: pd.DataFrame) -> Side:
     labels = bundle.manifest.target.encode(frame["late"])
     everything = np.ones(len(frame), dtype=bool)
     scores = Scorer.load(bundle).predict(frame)
-    inputs = bundle.manifest.data_schema.conform(frame)
+    inputs = conform(frame, bundle.manifest.data_schema)
     return Side(inputs, everything, scores, labels, everything, times=frame["when"].reset_index(drop=True))
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from monitor.encoding import encoded
 from monitor.views import Side, read_column
 from registry.bundle import ModelBundle
+from registry.conforming import conform
 from registry.yardstick import encode, lean
 from tests.handmade import make_frame
 from tests.monitor.sides import side_of
@@ -30,7 +31,7 @@ def test_a_categorical_column_is_read_as_it_is_conformed(bundle: ModelBundle) ->
     for values in (["a", "b", "a"], ["a", None, ""], [1, "1", 1.0], ["x" * 300, np.nan, True]):
         found = read_column(pd.Series(values, dtype=object, index=[7, 8, 9]), column)
         whole = bundle.manifest.data_schema.model_copy(update={"columns": (column,)})
-        conformed = whole.conform(pd.DataFrame({column.name: pd.Series(values, dtype=object)}))[column.name]
+        conformed = conform(pd.DataFrame({column.name: pd.Series(values, dtype=object)}), whole)[column.name]
         assert found.values.tolist() == conformed.tolist()
         assert found.names is not None
         again = [None if code < 0 else found.names.names[code] for code in found.names.codes]

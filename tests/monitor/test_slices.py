@@ -15,6 +15,7 @@ from monitor.policy import decide
 from monitor.slices import LEAST_LABELS, FoundSlices
 from monitor.values import values_of
 from registry.bundle import ModelBundle
+from registry.conforming import conform
 from registry.policies import PerformancePolicy
 from registry.task import Problem
 from tests.handmade import make_frame
@@ -102,7 +103,7 @@ def test_it_says_why_there_is_none(bundle: ModelBundle) -> None:
 def test_conditions_mean_what_they_say(bundle: ModelBundle) -> None:
     frame = make_frame(200)
     frame.loc[:19, "weight"] = np.nan
-    inputs = bundle.manifest.data_schema.conform(frame)
+    inputs = conform(frame, bundle.manifest.data_schema)
     columns = {name: values_of(inputs[name]) for name in inputs}
     for one in cuts(inputs, bundle.manifest.data_schema):
         both = one.holds(columns[one.column]).astype(int) + one.opposite.holds(columns[one.column])
@@ -124,7 +125,7 @@ def test_codes_tell_conditions_apart(bundle: ModelBundle) -> None:
         rows.loc[:19, ["weight", "carrier", "member"]] = [np.nan, None, None]
     frame.loc[20:39, "carrier"], frame.loc[20:29, "amount"] = "never seen", 1e9
     schema = bundle.manifest.data_schema
-    before, now = schema.conform(known), schema.conform(frame)
+    before, now = conform(known, schema), conform(frame, schema)
     found, rows = cuts(before, schema), np.arange(0, 200, 3)
     for column in schema.of("numeric", "boolean", "categorical"):
         mine = [one for one in found if one.column == column.name]

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from registry.conforming import conform
 from registry.errors import RowError, SourceError, TaskError
 from registry.image_store import ImageStore
 from registry.images import (
@@ -202,7 +203,7 @@ def test_a_schema_knows_the_form_and_the_mean_colour() -> None:
     with pytest.raises(ValueError, match="at most one column of images"):
         Schema(columns=(GREY, GREY.model_copy(update={"name": "other"})))
     with pytest.raises(RowError, match="column 'photo', row 1: expected an image"):
-        Schema(columns=(GREY,)).conform(pd.DataFrame({"photo": [encoded(painted(8, 8)), b"broken"]}))
+        conform(pd.DataFrame({"photo": [encoded(painted(8, 8)), b"broken"]}), Schema(columns=(GREY,)))
 
 
 def test_every_door_reads_an_image_alike() -> None:
@@ -222,7 +223,7 @@ def test_every_door_reads_an_image_alike() -> None:
         model = importlib.import_module("registry.pyfunc_model")
     for column in (GREY, COLOURS):
         schema = Schema(columns=(column,))
-        expected = feed(schema.conform(pd.DataFrame({"photo": awkward})), schema)["photo"]
+        expected = feed(conform(pd.DataFrame({"photo": awkward}), schema), schema)["photo"]
         assert expected.shape == (6, column.channels, column.size, column.size)
         assert (expected[5, :, 0, 0] == column.fill).all()
         reader, rows = RowReader(schema), [{"photo": text} for text in texts]
@@ -232,10 +233,10 @@ def test_every_door_reads_an_image_alike() -> None:
         for form in (awkward, texts, held):
             frame = pd.DataFrame({"photo": form})
             np.testing.assert_array_equal(model.to_input(frame, column.model_dump()), expected)
-            np.testing.assert_array_equal(feed(schema.conform(frame), schema)["photo"], expected)
+            np.testing.assert_array_equal(feed(conform(frame, schema), schema)["photo"], expected)
         for pixels in (np.asarray(painted(9, 9)), np.asarray(painted(9, 9).convert("L"))[:, :, None]):
             frame = pd.DataFrame({"photo": [pixels.tolist()]})
-            alike = feed(schema.conform(frame), schema)["photo"]
+            alike = feed(conform(frame, schema), schema)["photo"]
             np.testing.assert_array_equal(model.to_input(frame, column.model_dump()), alike)
         assert RowReader(schema).one(example_row(schema))["photo"].shape == (1, *expected.shape[1:])
         assert row_schema(schema)["properties"]["photo"]["contentEncoding"] == "base64"

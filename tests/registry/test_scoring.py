@@ -19,6 +19,7 @@ import pytest
 
 from registry import scoring
 from registry.bundle import MODEL, ModelBundle
+from registry.conforming import conform
 from registry.errors import BundleError, RowError
 from registry.schema import NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, feed, require_small
@@ -97,7 +98,7 @@ def test_a_value_of_a_wrong_type_names_its_row(binary: ModelBundle, monkeypatch:
 def test_feed_is_what_the_graph_reads() -> None:
     """Shapes, types and the three ways to be missing."""
     frame = make_frame(3).assign(when=pd.NaT, amount=np.nan, carrier=None)
-    inputs = feed(make_schema().conform(frame), make_schema())
+    inputs = feed(conform(frame, make_schema()), make_schema())
     assert {name: values.shape for name, values in inputs.items()} == dict.fromkeys(make_schema().names, (3, 1))
     assert inputs["when"].dtype == np.int64
     assert (inputs["when"] == scoring.MISSING_TIME).all()
@@ -215,8 +216,8 @@ def pyfunc_model() -> ModuleType:
 
 @pytest.mark.parametrize("rows", [AWKWARD, AWKWARD.assign(carrier=[1, 2, 3, 4], member=True), make_frame(5)])
 def test_the_file_for_mlflow_converts_as_the_schema_does(rows: pd.DataFrame, pyfunc_model: ModuleType) -> None:
-    """Its few lines and `Schema.conform` with `feed` give the graph the very same arrays."""
-    expected = feed(make_schema().conform(rows), make_schema())
+    """Its few lines and `conform` with `feed` give the graph the very same arrays."""
+    expected = feed(conform(rows, make_schema()), make_schema())
     for column in make_schema().columns:
         found = pyfunc_model.to_input(rows, column.model_dump())
         assert found.dtype == expected[column.name].dtype

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
+from registry.conforming import conform
 from registry.errors import BundleError, DataError
 from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
@@ -89,7 +90,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     torch.manual_seed(0)
     training, test = history(600, problem, 0), history(2_500, problem, 1)
     target = Target.learn(training["late"], problem)
-    conformed = SCHEMA.conform(training)
+    conformed = conform(training, SCHEMA)
     plan: tuple[tuple[ScalingName, float], ...] = (("robust", 0.5), ("quantile", 0.3), ("robust", 0.2))
     members = tuple(
         make_member(conformed, SCHEMA, len(target.classes) or 2, scaling, weight) for scaling, weight in plan
@@ -122,7 +123,7 @@ def test_the_graph_answers_as_torch_does(made: Made) -> None:
     """All outputs, on a thousand real rows and on nasty ones, within 1e-4 of torch and numpy."""
     graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
     for frame in (made.test.tail(1_000), nasty()):
-        conformed = SCHEMA.conform(frame)
+        conformed = conform(frame, SCHEMA)
         expected = made.calibration.scores(member_outputs(made.members, conformed), made.weights, made.target)
         found = graph.predict(frame)
         assert np.isfinite(found.scores).all()
@@ -150,7 +151,7 @@ def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatc
         patch.setattr("retrain.export.exported", refuse)
         export(renewed, made.calibration, SCHEMA, made.target, tmp_path / MODEL)
     graph = Graph.open(tmp_path / MODEL, SCHEMA, made.problem)
-    check_parity(graph, renewed, made.calibration, made.target, SCHEMA.conform(made.test.tail(500)))
+    check_parity(graph, renewed, made.calibration, made.target, conform(made.test.tail(500), SCHEMA))
     assert extract(onnx.load(tmp_path / NETWORKS), 1) is not None
     assert extract(kept, 3) is None
     other = Net(made.members[0].preparation, made.members[0].module.head.out_features)  # type: ignore[union-attr,arg-type]
@@ -216,7 +217,7 @@ def test_a_graph_that_differs_from_torch_is_refused(made: Made) -> None:
     """Swapped weights of two members are enough; the error names the outputs."""
     graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
     swapped = [replace(member, weight=weight) for member, weight in zip(made.members, (0.2, 0.3, 0.5), strict=True)]
-    conformed = SCHEMA.conform(made.test.head(200))
+    conformed = conform(made.test.head(200), SCHEMA)
     check_parity(graph, made.members, made.calibration, made.target, conformed)
     with pytest.raises(BundleError, match=r"graph against torch on 200 rows: .*uncertainty by"):
         check_parity(graph, swapped, made.calibration, made.target, conformed)
@@ -225,7 +226,7 @@ def test_a_graph_that_differs_from_torch_is_refused(made: Made) -> None:
 def alone(columns: tuple[str, ...], calibration: Calibration, path: Path) -> Scores:
     """One untrained member on few columns, exported and checked."""
     schema = Schema(columns=tuple(column for column in SCHEMA.columns if column.name in columns))
-    conformed = schema.conform(history(60, "binary", 2))
+    conformed = conform(history(60, "binary", 2), schema)
     target = Target(problem="regression") if calibration.scale else Target(problem="binary", classes=("no", "yes"))
     members = [make_member(conformed, schema, 2, "robust", 1.0)]
     export(members, calibration, schema, target, path)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.conforming import conform
 from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema
 from retrain.preparation import Preparation, Quantile, Robust, ScalingName
 
@@ -18,11 +19,11 @@ SCALINGS: tuple[ScalingName, ...] = ("robust", "quantile")
 
 def numeric(values: object, scaling: ScalingName = "robust") -> tuple[Preparation, Schema]:
     schema = Schema(columns=(NumericColumn(name="x"),))
-    return Preparation.fit(schema.conform(pd.DataFrame({"x": values})), schema, scaling), schema
+    return Preparation.fit(conform(pd.DataFrame({"x": values}), schema), schema, scaling), schema
 
 
 def apply(preparation: Preparation, schema: Schema, values: object) -> np.ndarray:
-    return preparation.apply(schema.conform(pd.DataFrame({"x": values}))).numeric
+    return preparation.apply(conform(pd.DataFrame({"x": values}), schema)).numeric
 
 
 def test_robust_scaling_is_the_papers() -> None:
@@ -117,7 +118,7 @@ def test_a_gap_exists_only_where_training_had_missing_values() -> None:
 def test_booleans_are_centred_and_missing_is_between(scaling: ScalingName) -> None:
     """False and true lie symmetrically around 0, where a missing one is."""
     schema = Schema(columns=(BooleanColumn(name="x"),))
-    preparation = Preparation.fit(schema.conform(pd.DataFrame({"x": [True, False, False, None]})), schema, scaling)
+    preparation = Preparation.fit(conform(pd.DataFrame({"x": [True, False, False, None]}), schema), schema, scaling)
     false, true, missing = apply(preparation, schema, [False, True, None])
     assert false[0] == -true[0] < 0 == missing[0]
     assert (false[1], true[1], missing[1]) == (0, 0, 1)
@@ -125,7 +126,7 @@ def test_booleans_are_centred_and_missing_is_between(scaling: ScalingName) -> No
 
 def moments(values: object) -> tuple[Preparation, Schema]:
     schema = Schema(columns=(DatetimeColumn(name="x"),))
-    return Preparation.fit(schema.conform(pd.DataFrame({"x": values})), schema), schema
+    return Preparation.fit(conform(pd.DataFrame({"x": values}), schema), schema), schema
 
 
 def test_moments_become_cycles_that_training_has_seen_whole() -> None:
@@ -154,8 +155,8 @@ def test_categories_have_codes_for_unknown_and_missing() -> None:
     """0 is unknown, 1 missing, and the schema's categories follow in their order."""
     schema = Schema(columns=(CategoricalColumn(name="x", categories=("b", "a")), CategoricalColumn(name="y")))
     frame = pd.DataFrame({"x": ["a", "b", "c", "", None], "y": ["q"] * 5})
-    preparation = Preparation.fit(schema.conform(frame), schema)
-    prepared = preparation.apply(schema.conform(frame))
+    preparation = Preparation.fit(conform(frame, schema), schema)
+    prepared = preparation.apply(conform(frame, schema))
     assert preparation.cardinalities == (4, 2)
     assert prepared.categories[:, 0].tolist() == [3, 2, 0, 1, 1]
     assert prepared.categories[:, 1].tolist() == [0] * 5

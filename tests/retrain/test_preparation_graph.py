@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from registry.conforming import conform
 from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema, TextColumn
 from registry.scoring import feed, input_shape
 from retrain.preparation import Preparation, ScalingName
@@ -80,7 +81,7 @@ def graph(preparation: Preparation, schema: Schema) -> Run:
 
 
 def fitted(scaling: ScalingName, schema: Schema = SCHEMA) -> tuple[Preparation, Run]:
-    preparation = Preparation.fit(schema.conform(training()), schema, scaling)
+    preparation = Preparation.fit(conform(training(), schema), schema, scaling)
     return preparation, graph(preparation, schema)
 
 
@@ -109,14 +110,14 @@ rows = st.tuples(words, doubles, times, truths, doubles, times, words, prose)
 def test_any_rows_are_prepared_alike(scaling: str, batch: list[tuple[object, ...]]) -> None:
     """Missing, unknown, empty, infinite, before 1970 and after 2100: graph and numpy agree to 1e-5."""
     frame = pd.DataFrame(batch, columns=list(SCHEMA.names), dtype=object)
-    require_same(*PAIRS[scaling], SCHEMA.conform(frame))
+    require_same(*PAIRS[scaling], conform(frame, SCHEMA))
 
 
 @pytest.mark.parametrize("scaling", PAIRS)
 def test_infinities_that_reach_the_graph_are_bounded(scaling: str) -> None:
     """A conformed frame has none; a caller that sends them anyway gets the ends of the scale, not NaN."""
     preparation, run = PAIRS[scaling]
-    conformed = SCHEMA.conform(training(2)).assign(number=[np.inf, -np.inf])
+    conformed = conform(training(2), SCHEMA).assign(number=[np.inf, -np.inf])
     require_same(preparation, run, conformed)
     assert np.isfinite(run(conformed)[0]).all()
 
@@ -129,7 +130,7 @@ def test_schemas_of_few_kinds(kinds: tuple[str, ...]) -> None:
     schema = Schema(columns=tuple(column for column in SCHEMA.columns if column.kind in kinds))
     preparation, run = fitted("robust", schema)
     for size in (0, 1, 400):
-        require_same(preparation, run, schema.conform(training().head(size)))
+        require_same(preparation, run, conform(training().head(size), schema))
 
 
 def test_two_preparations_share_what_is_alike() -> None:

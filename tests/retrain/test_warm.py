@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from registry.bundle import CANDIDATES, WEIGHTS, ModelBundle
+from registry.conforming import conform
 from registry.schema import Schema, TextColumn
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate, TabularNet
@@ -169,7 +170,7 @@ def test_words_of_a_text_keep_their_weights_under_another_order() -> None:
     def preparation(*words: str) -> Preparation:
         schema = Schema(columns=(TextColumn(name="letter", words=words),))
         frame = pd.DataFrame({"letter": ["late and lost", "late", "lost once more", "fine"]})
-        return Preparation.fit(schema.conform(frame), schema)
+        return Preparation.fit(conform(frame, schema), schema)
 
     before, now = layout_of(preparation("late", "lost")), layout_of(preparation("lost", "fine", "late"))
     assert before.numeric == ("letter characters", "letter words", "letter: late", "letter: lost")

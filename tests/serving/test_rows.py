@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from registry.conforming import conform
 from registry.schema import ImageColumn, NumericColumn, Schema
 from registry.scoring import MISSING_TIME, feed
 from serving.problems import problem_of
@@ -23,7 +24,7 @@ def test_reads_rows_as_the_frame_path_does() -> None:
     frame = make_frame(50).drop(columns="late")
     frame.loc[3, "amount"] = np.nan
     rows = orjson.loads(frame.to_json(orient="records", date_format="iso"))
-    expected = feed(SCHEMA.conform(frame), SCHEMA)
+    expected = feed(conform(frame, SCHEMA), SCHEMA)
     found = RowReader(SCHEMA).many(rows)
     one = RowReader(SCHEMA)
     for name, values in expected.items():
