@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from monitor.attainable import Attainable
 from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
@@ -27,6 +25,7 @@ from monitor.slices import FoundSlices
 from monitor.uncertainty import Coverage, Disagreement, SetSize, Uncertainty
 from monitor.units import Rescaled
 from monitor.views import Measure, View
+from monitor.weighted import threads
 
 MEASURES: tuple[Measure, ...] = (
     Performance(),
@@ -66,16 +65,8 @@ NAMES = tuple(measure.name for measure in MEASURES)
 
 def measure_all(view: View) -> tuple[Measurement, ...]:
     """Every measure of one window, on one thread: with more, small matrices wait longer than they work."""
-    with view.once("threads", _threads).limit(limits=1):
+    with view.once("threads", threads).limit(limits=1):
         return tuple(_discreet(one, view) for measure in MEASURES for one in measure.measure(view))
-
-
-def _threads() -> Any:
-    """Who holds the threads of the libraries that measures compute with: to look for them takes milliseconds."""
-    import sklearn.linear_model  # noqa: F401  (loads them all)
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    return ThreadpoolController()
 
 
 def _discreet(one: Measurement, view: View) -> Measurement:

@@ -22,7 +22,7 @@ HOMES = {
     "cryptography": {"registry/privacy.py"},
     "apprise": {"flows/channels.py"},
     "PIL": {"registry/images.py", "registry/pyfunc_model.py"},
-    "sklearn": {"registry/yardstick.py", "monitor/domain.py", "monitor/weighted.py", "retrain/"},
+    "sklearn": {"registry/yardstick.py", "monitor/weighted.py", "retrain/"},
 }
 UNSAFE = {"pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve"}
 SAYS_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
