@@ -215,6 +215,6 @@ def _out_of_fold(features: Array, corrections: Array) -> Array:
 def threads() -> Any:
     """Who holds the threads of the libraries that measures compute with: to look for them takes milliseconds."""
     import sklearn.linear_model  # noqa: F401  (loads them all)
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
