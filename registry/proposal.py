@@ -277,6 +277,8 @@ COMMENTS = {
     "gate.latency_ratio": "How many times slower a single row may become.",
     "gate.bake": "Windows after a promotion in which a champion that is surely worse than the former one on the same\n"
     "rows is rolled back by itself; 0: none.",
+    "gate.canary": "Such as {share: 0.1, windows: 2}: who has passed answers this share of the requests for so many\n"
+    "windows before it is promoted. null: it is promoted at once.",
     "constraints": "What a served model may cost; null: no limit. The gate measures it, and a search keeps to it.",
     "constraints.latency_ms": "Milliseconds for one row, median. A network that alone takes longer is not chosen.",
     "constraints.size_mb": "Megabytes of its graph. A network larger than an equal share for each of search.ensemble\n"

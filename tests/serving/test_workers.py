@@ -46,7 +46,8 @@ class Together:
         wait_for(lambda: len(self.workers()) == 2 and self.ready())
 
     def workers(self) -> list[psutil.Process]:
-        return [one for one in psutil.Process(self.process.pid).children() if "--worker" in one.cmdline()]
+        children = psutil.Process(self.process.pid).children()
+        return [one for one in children if "--worker" in command_of(one)]
 
     def ready(self) -> bool:
         with suppress(httpx.TransportError):
@@ -61,6 +62,13 @@ class Together:
                 answer = httpx.post(f"http://127.0.0.1:{self.port}/predict", json=ROW, trust_env=False)
                 found += [one["id"] for one in answer.json()["predictions"]]
         return found
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Nothing of one that was killed and is not waited for yet."""
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def told_of(together: Together) -> set[str]:
