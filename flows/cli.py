@@ -14,6 +14,7 @@ from flows.commands_report import report, reports
 from flows.commands_search import search
 from flows.commands_task import (
     alerts,
+    apply,
     approve,
     canary,
     improve,
@@ -57,5 +58,5 @@ def main() -> None:
 
 _SEEN = (monitor, status, alerts, report, reports)
 _DECIDED = (approve, promote, canary, rollback, improve)
-for command in (init, search, serve, *_SEEN, *_DECIDED, key, replay, backtest, demo, up, down):
+for command in (init, search, apply, serve, *_SEEN, *_DECIDED, key, replay, backtest, demo, up, down):
     main.add_command(command)

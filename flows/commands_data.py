@@ -82,7 +82,7 @@ def replay(
         stream,
         place.task,
         place.versions,
-        server=Endpoint(url or f"http://{settings.host}:{settings.port}", key=key),
+        server=Endpoint(url or f"http://{settings.host}:{settings.port}", place.task.name, key=key),
         checkpoint=folder / f"{place.task.name}-{name}.json",
         judge=flow_judge(place.task.name, repair=not watch_only),
         pace=Pace(delay=delay, batch=batch, rate=rate),

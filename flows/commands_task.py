@@ -76,6 +76,31 @@ def _seen_from(path: Path, data: str) -> str:
 
 
 @click.command()
+@click.argument("file")
+def apply(file: str) -> None:
+    """Let the edited task in FILE take the place of the registered one, without a search.
+
+    Policy, gate, monitoring, budgets and the like hold from the next pass on. What a model was made for (target, time,
+    problem, metric, coverage, columns) asks for a search.
+
+    \b
+    Example:
+      everfit apply flights.yaml
+    """
+    from flows.workplace import find_task, load_task, register_task
+
+    settings = read_settings()
+    new = load_task(Path(file))
+    old = find_task(settings, new.name)
+    made_for = ("target", "time", "problem", "metric", "coverage", "columns")
+    if changed := [name for name in made_for if getattr(new, name) != getattr(old, name)]:
+        raise InputError(f"{file}: {', '.join(changed)} changed: a model must be found for that: everfit search {file}")
+    register_task(settings, new)
+    differing = [name for name in type(new).model_fields if getattr(new, name) != getattr(old, name)]
+    click.echo(f"{new.name}: {', '.join(differing) or 'nothing'} changed")
+
+
+@click.command()
 @click.argument("tasks", metavar="TASK...", nargs=-1, required=True)
 def serve(tasks: tuple[str, ...]) -> None:
     """Serve the champions of one TASK or of several over HTTP until interrupted.
@@ -98,6 +123,9 @@ def serve(tasks: tuple[str, ...]) -> None:
             take_over_log(settings, spec)
     names = [spec.name for spec in specs.values()]
     environment = child_environment(settings, {one.name for one in running(settings)})
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "http" if settings.tls_cert is None else "https"
+    click.echo(f"serving {', '.join(names)}: {scheme}://{host}:{settings.port}/docs (Ctrl+C ends it)", err=True)
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "serving", *names], environment)
 
@@ -297,7 +325,7 @@ def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
     "--remedies",
     default="research",
     show_default=True,
-    help="What to try until one is promoted: recalibrate, fine_tune, research, search.",
+    help="What to try until one is promoted: recalibrate, follow, fine_tune, research, search.",
 )
 def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> None:
     """Make a better model, prove it, promote it.

@@ -231,7 +231,9 @@ def _row(entry: Entry) -> str:
 
 
 def _links(snapshot: Snapshot) -> str:
-    links = [_link(one.url, one.what) for one in snapshot.services if one.url and one.name != "status"]
+    links = [
+        _link(one.url, one.what) for one in snapshot.services if one.url and one.name not in ("status", "endpoint")
+    ]
     links += [_link(f"{one.url}/docs", "the endpoint's API") for one in snapshot.services if one.name == "endpoint"]
     reports = f"/tasks/{snapshot.task}/reports"
     links += [_link(f"{reports}/{name}", f"report {name.removesuffix('.html')}") for name in snapshot.reports]

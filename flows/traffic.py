@@ -58,10 +58,14 @@ class Endpoint:
     Not for several threads at once: each has its own.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, timeout: float = 30.0, retries: int = 5) -> None:
+    def __init__(
+        self, url: str, task: str | None = None, *, key: str | None = None, timeout: float = 30.0, retries: int = 5
+    ) -> None:
+        """`task` is the one that is asked, of several; without it the endpoint serves one."""
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
-        self._url, self._key = url, key
+        self._url, self._task, self._key = url, task, key
+        self._prefix = "" if task is None else f"/models/{task}"
         self._waits = _PATIENCE[:retries]
         self.counts = Counts()
 
@@ -71,18 +75,19 @@ class Endpoint:
 
     def meanwhile(self, bodies: Sequence[object]) -> AbstractContextManager[Counts]:
         """`background` traffic."""
-        return background(self._url, bodies, key=self._key)
+        return background(self._url, bodies, self._task, key=self._key)
 
     def post(self, path: str, body: object) -> dict[str, Any]:
         """POST a JSON body. Raises `InputError` with the endpoint's words on a 4xx, `OutsideError` when it is away."""
         content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         self.counts.sent += 1
+        path = self._prefix + path
         return self._answer(lambda: self._client.post(path, content=content), f"POST {path}", self._waits)
 
     def model(self, *, patient: bool = True) -> dict[str, Any]:
         """`GET /model`: task, version, backlog of the log. Not counted: it is no traffic of a user."""
-        waits = self._waits if patient else ()
-        return self._answer(lambda: self._client.get("/model"), "GET /model", waits, counted=False)
+        waits, path = self._waits if patient else (), self._prefix or "/model"
+        return self._answer(lambda: self._client.get(path), f"GET {path}", waits, counted=False)
 
     def _answer(
         self, ask: Callable[[], httpx.Response], what: str, waits: Sequence[float], *, counted: bool = True
@@ -121,13 +126,16 @@ def _words(response: httpx.Response) -> str:
 
 
 @contextmanager
-def background(url: str, bodies: Sequence[object], *, key: str | None, rate: float = 20.0) -> Iterator[Counts]:
+def background(
+    url: str, bodies: Sequence[object], task: str | None = None, *, key: str | None, rate: float = 20.0
+) -> Iterator[Counts]:
     """While the block runs, POST the bodies to `/predict` round and round, `rate` a second, and never again.
 
     No request is tried twice: whatever the endpoint drops is counted as failed. The counts are whole after the block.
     """
     counts, stop = Counts(), threading.Event()
-    thread = threading.Thread(target=_keep_asking, args=(url, bodies, key, 1 / rate, counts, stop), daemon=True)
+    endpoint = Endpoint(url, task, key=key, retries=0)
+    thread = threading.Thread(target=_keep_asking, args=(endpoint, bodies, 1 / rate, counts, stop), daemon=True)
     if bodies:
         thread.start()
     try:
@@ -136,16 +144,15 @@ def background(url: str, bodies: Sequence[object], *, key: str | None, rate: flo
         stop.set()
         if bodies:
             thread.join(timeout=60)
+        endpoint.close()
 
 
 def _keep_asking(
-    url: str, bodies: Sequence[object], key: str | None, pause: float, counts: Counts, stop: threading.Event
+    endpoint: Endpoint, bodies: Sequence[object], pause: float, counts: Counts, stop: threading.Event
 ) -> None:
-    endpoint = Endpoint(url, key=key, retries=0)
     for body in itertools.cycle(bodies):
         with suppress(OutsideError, InputError):  # counted; the traffic goes on
             endpoint.post("/predict", body)
         if stop.wait(pause):
             break
     counts.sent, counts.failed = endpoint.counts.sent, endpoint.counts.failed
-    endpoint.close()

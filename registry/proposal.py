@@ -103,9 +103,10 @@ def write(task: TaskSpec, path: Path, *, kinds: Kinds | None = None) -> None:
 
     Raises `TaskError` when the file exists: the user's edits are never overwritten.
     """
+    text = to_yaml(task, kinds=kinds)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(to_yaml(task, kinds=kinds))
+            file.write(text)
     except FileExistsError as error:
         raise TaskError(f"{path}: already exists; delete it first, or write the task to another path") from error
     except OSError as error:
@@ -253,7 +254,8 @@ COMMENTS = {
     "policy.warmup": "Windows after a promotion in which nothing is triggered.",
     "policy.cooldown": "Windows after a remedy in which none is triggered.",
     "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
-    "policy.ladder": "Remedies, cheapest first: recalibrate, fine_tune, research (warm-started), search (cold).\n"
+    "policy.ladder": "Remedies, cheapest first: recalibrate, follow, fine_tune, research (warm-started),\n"
+    "search (cold). "
     "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
     "policy.worth": "CPU-seconds that one percent of the metric, for one window, is worth: an improvement that is\n"
     "expected to bring less than it costs waits until `refresh` is due. null: none does.",

@@ -43,6 +43,9 @@ class Hosts:
         if found is None:
             known = list(self._by_name)
             listed = ", ".join(sorted(known)) or "none"
+            if not task and known:
+                paths = ", ".join(f"/models/{one}/..." for one in sorted(known))
+                raise UnknownTaskError(f"several tasks are served here: ask {paths}")
             raise UnknownTaskError(f"no task {task!r} is served here{did_you_mean(task, known)}; served: {listed}")
         return found
 

@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence
+from flows.workplace import Workplace, find_task
+from registry.proposal import write
 from registry.task import load
 from tests.handmade import make_frame
 
@@ -241,3 +243,18 @@ def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug
     if debug == "0":
         assert "bug: ZeroDivisionError: not foreseen" in done.stderr
         assert "EVERFIT_DEBUG=1" in done.stderr
+
+
+def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path) -> None:
+    """But for what a model is made for."""
+    edited = place.task.model_copy(update={"gate": place.task.gate.model_copy(update={"bake": 1})})
+    file = tmp_path / "edited.yaml"
+    write(edited, file)
+    done = CliRunner().invoke(main, ["apply", str(file)])
+    assert (done.exit_code, done.output) == (0, "handmade: gate changed\n")
+    assert find_task(place.settings, "handmade").gate.bake == 1
+    file.write_text(file.read_text().replace("metric: auc", "metric: accuracy"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    assert refused.exit_code == 2
+    assert "metric changed: a model must be found for that" in refused.output
+    assert find_task(place.settings, "handmade").metric == "auc"

@@ -23,6 +23,7 @@ class Moody(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.moods: list[int] = []
         self.bodies: list[object] = []
+        self.paths: list[str] = []
 
     @property
     def url(self) -> str:
@@ -39,6 +40,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.bodies.append(json.loads(body))
+        self.server.paths.append(self.path)
         status = self.server.moods.pop(0) if self.server.moods else 200
         content = json.dumps({"detail": "row 0, column 'amount'", "status": status}).encode()
         self.send_response(status)
@@ -70,6 +72,17 @@ def test_a_server_error_is_tried_again_and_counted(server: Moody, endpoint: Endp
     assert endpoint.post("/predict", {"rows": []})["status"] == 200
     assert endpoint.counts == Counts(sent=1, retried=2, failed=0)
     assert server.bodies == [{"rows": []}] * 3
+
+
+def test_one_of_several_tasks_is_asked_under_its_name(server: Moody) -> None:
+    endpoint = Endpoint(server.url, "flights")
+    endpoint.post("/feedback", {"labels": []})
+    with endpoint.meanwhile([{"rows": []}]) as counts:
+        while len(server.paths) < 2:
+            time.sleep(0.01)
+    endpoint.close()
+    assert set(server.paths) == {"/models/flights/feedback", "/models/flights/predict"}
+    assert counts.sent >= 1
 
 
 def test_a_refusal_is_not_tried_again_and_says_why(server: Moody, endpoint: Endpoint) -> None:

@@ -76,10 +76,15 @@ def test_each_task_answers_under_its_name(client: httpx.Client, tmp_path: Path) 
 
 
 def test_short_forms_beside_several_tasks_name_them(client: httpx.Client) -> None:
-    for method, path in (("POST", "/predict"), ("GET", "/model"), ("POST", "/models/handmad/predict")):
+    paths = "ask /models/handmade/..., /models/other/..."
+    for method, path, told in (
+        ("POST", "/predict", paths),
+        ("GET", "/model", paths),
+        ("POST", "/models/handmad/predict", "served: handmade, other"),
+    ):
         answer = client.request(method, path)
         assert answer.status_code == 404, path
-        assert "handmade, other" in answer.json()["detail"]
+        assert told in answer.json()["detail"]
     assert [one["task"] for one in client.get("/models").json()["models"]] == ["handmade", "other"]
     assert client.get("/models/other").json()["problem"] == "regression"
     assert set(client.get("/health/ready").json()["tasks"]) == {"handmade", "other"}
