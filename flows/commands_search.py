@@ -12,8 +12,7 @@ from click.formatting import wrap_text
 from flows.door import connect
 
 if TYPE_CHECKING:
-    from registry.settings import Settings
-    from registry.task import TaskSpec
+    from flows.workplace import Workplace
     from retrain.families.base import Family
     from retrain.families.parameters import Parameter
     from retrain.search.stopping.base import Stopping
@@ -63,7 +62,7 @@ def search(
     from flows.search import search as flow
     from flows.stages import perform
     from flows.terminal import ProgressLine
-    from flows.workplace import find_task, register_task
+    from flows.workplace import Workplace, find_task, register_task
 
     spec = find_task(settings, task)
     families = None if space is None else [name.strip() for name in space.split(",")]
@@ -73,17 +72,30 @@ def search(
     with ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
     click.echo(f"{spec.name}: version {version}")
-    for line in _costs(settings, spec, version):
+    place = Workplace.open(settings, spec)
+    for line in (*found_lines(place, version), *_costs(place, version)):
         click.echo(f"  {line}")
 
 
-def _costs(settings: Settings, spec: TaskSpec, version: str) -> Iterator[str]:
+def found_lines(place: Workplace, version: str) -> Iterator[str]:
+    """How good a version is, what has become of it, and where there is more."""
+    from registry.bundle import CARD
+
+    name, metric, bundle = place.task.name, place.task.metric, place.versions.fetch(place.task.name, version)
+    tables = bundle.manifest.metrics
+    values = {"": tables.get("champion", {}).get(metric), "boosted trees ": tables.get("boosted", {}).get(metric)}
+    known = ", ".join(f"{who}{value:.4f}" for who, value in values.items() if value is not None)
+    yield f"{metric} on the test rows: {known or 'not known'}"
+    serves = place.versions.get(name, "champion") == version
+    yield "it is the champion" if serves else f"to serve it: everfit promote {name} {version}"
+    yield f"card: {bundle.folder / CARD}"
+
+
+def _costs(place: Workplace, version: str) -> Iterator[str]:
     """What the search took, by the ledger."""
     from flows.search import cost_lines
-    from flows.workplace import Workplace
 
-    entries = Workplace.open(settings, spec).ledger.read(kinds={"search"})
-    found = [entry for entry in entries if entry.version == version]
+    found = [entry for entry in place.ledger.read(kinds={"search"}) if entry.version == version]
     return cost_lines(found[-1].details) if found else iter(())
 
 

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.commands_search import first_sentence
+from flows.commands_search import first_sentence, found_lines
 from flows.workplace import Workplace, find_task
 from registry.proposal import write
 from registry.task import load
-from tests.handmade import make_frame
+from tests.handmade import make_bundle, make_frame
 
 COMMANDS = tuple(main.commands)
 
@@ -258,3 +258,13 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "metric changed: a model must be found for that" in refused.output
     assert find_task(place.settings, "handmade").metric == "auc"
+
+
+def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -> None:
+    metric, role, card = found_lines(place, "1")
+    value = place.versions.fetch("handmade", "1").manifest.metrics["champion"]["auc"]
+    assert metric.startswith(f"auc on the test rows: {value:.4f}")
+    assert role == "it is the champion"
+    assert Path(card.removeprefix("card: ")).is_file()
+    second = place.versions.publish(make_bundle(tmp_path / "second"))
+    assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
