@@ -2,7 +2,7 @@
 
 Champion and canary are compared on all labelled rows since it began, whichever of them answered. It is let go where it
 is surely worse, and promoted otherwise, labels or none: the gate has shown already what there was to show. Its bake
-time comes after that. Whoever comes after a kill completes what was begun.
+time comes after that. A promotion that a kill cut short is completed by whoever comes next.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ def is_out(look: dict[str, Any] | None) -> bool:
 def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any]:
     began, version, former = time.monotonic(), str(begun.version), str(begun.details["previous"])
     cut_short = alias_of(place, "champion") == version
-    windows = place.ledger.read(kinds={"window"}, since=begun.id or 0)
-    passed = len({one.details["window"]["index"] for one in windows})
+    passed = _passed(place, begun)
     if passed < begun.details["windows"] and not cut_short:
         said = f"version {version} answers a share since {begun.at}: {passed} of {begun.details['windows']} windows"
         return _answer(Outcome.HOLD, version, former, said)
@@ -67,6 +66,12 @@ def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any
     write(place, KIND, outcome, version, (reason,), as_of, details, seconds)
     say(f"version {version}, a canary, is {outcome}: {reason}")
     return _answer(Outcome.REJECT if worse else Outcome.PROMOTE, version, former, reason, seconds)
+
+
+def _passed(place: Workplace, begun: Entry) -> int:
+    """How many windows have ended since; those of before are measured again when their labels come."""
+    found = [one.details["window"] for one in place.ledger.read(kinds={"window"}, since=begun.id or 0)]
+    return len({one["index"] for one in found if datetime.fromisoformat(one["end"]) > begun.at})
 
 
 def _answer(outcome: Outcome, version: str, champion: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def promote(place: Workplace, version: str, reasons: Sequence[str], at: datetime
     """Make a version the champion and tell the ledger, once: the aliases first, so that what the ledger says is so."""
     place.versions.promote(place.task.name, version)
     last = place.ledger.read(kinds={"promotion", "rollback"}, last=1)
-    if not last or (last[-1].version, last[-1].at) != (version, at):
+    if not last or last[-1].version != version:
         write(place, "promotion", PROMOTED, version, reasons, at, details)
 
 

@@ -54,7 +54,7 @@ def log(place: Workplace, tmp_path: Path, rows: int = 1_008) -> None:
 def pass_windows(place: Workplace, number: int = 2) -> None:
     """What watching writes of so many windows; each is measured twice."""
     for index in (*range(number), *range(number)):
-        details = {"window": {"index": index}}
+        details = {"window": {"index": index, "end": (BEGIN + timedelta(days=index + 1)).isoformat()}}
         place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="1", details=details))
 
 
@@ -71,6 +71,9 @@ def test_it_answers_its_share_and_is_then_promoted_and_baked(place: Workplace, t
     roll_out(place, version, "1", ("better",), BEGIN)  # by whoever comes after a kill
     assert (aliases(place), place.versions.canary("handmade", version)) == (("1", None, version), 0.2)
     log(place, tmp_path)
+    for index in (-2, -1):  # windows of before, measured again since their labels came
+        details = {"window": {"index": index, "end": (BEGIN + timedelta(days=index + 1)).isoformat()}}
+        place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="1", details=details))
     pass_windows(place, 1)
     found = keep_canary(place, AS_OF)
     assert is_out(found)
@@ -121,6 +124,17 @@ def test_a_promotion_cut_short_is_completed_once(place: Workplace, tmp_path: Pat
     assert (found["outcome"], aliases(place)[0]) == ("promote", version)
     assert len(place.ledger.read(kinds={"promotion"})) == 1
     assert keep_canary(place, AS_OF) is None
+
+
+def test_an_end_cut_short_after_its_promotion_is_not_a_second_one(place: Workplace, tmp_path: Path) -> None:
+    version = begin(place, tmp_path / "new")
+    pass_windows(place)
+    promote(place, version, ("canary",), AS_OF, {"previous": "1"})  # told, and then it was killed
+    found = keep_canary(place, AS_OF + timedelta(days=1))
+    assert found is not None
+    assert (found["outcome"], outcomes(place)) == ("promote", ["begun", "promoted"])
+    (entry,) = place.ledger.read(kinds={"promotion"})
+    assert entry.at == AS_OF
 
 
 @pytest.mark.parametrize("why", ["share", "challenger", "champion", "observe", "busy"])
