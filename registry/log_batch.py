@@ -36,20 +36,7 @@ STORED = (
 )
 """The columns of the table, in the order of a stored row."""
 
-READ = (
-    "id",
-    "time",
-    "received",
-    "version",
-    "features",
-    "prediction",
-    "scores",
-    "conformal",
-    "uncertainty",
-    "disagreement",
-    "private",
-    "sealed",
-)
+READ = STORED[2:]
 """The columns of the table that make a frame, in order."""
 
 Stored: TypeAlias = tuple[Any, ...]

@@ -25,7 +25,7 @@ def frame_of(
     unseal: Unseal,
 ) -> pd.DataFrame:
     """The frame of rows selected as `READ`, with the label (JSON) and its time (microseconds) by id."""
-    ids, times, received, versions, features, predictions, scores, sets, uncertainty, disagreement, rules, sealed = (
+    ids, times, received, versions, features, predictions, scores, sets, rules, sealed, uncertainty, disagreement = (
         zip(*rows, strict=True) if rows else [()] * len(READ)
     )
     private = [None if text is None else _rules(text) for text in rules]
