@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,12 +21,17 @@ MOST_BYTES = 2**30
 
 
 def put(folder: Path, number: int, paused: Paused) -> None:
-    """Put a paused training on the shelf of a study's folder, in place of its former one; complete or not at all."""
+    """Put a paused training on the shelf of a study's folder, in place of its former one; complete or not at all, such
+    as where the disk is full."""
     home = _place(folder, number)
-    home.parent.mkdir(exist_ok=True)
     partial = home.with_name(f"{number}.{os.getpid()}.partial")
-    partial.write_bytes(paused.bytes())
-    partial.replace(home)
+    try:
+        home.parent.mkdir(exist_ok=True)
+        partial.write_bytes(paused.bytes())
+        partial.replace(home)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def take(folder: Path, number: int) -> Paused | None:

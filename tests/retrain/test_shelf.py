@@ -49,3 +49,10 @@ def test_no_more_is_kept_than_may_be(tmp_path: Path) -> None:
     assert on_shelf(tmp_path) == [2, 4]
     tidy(tmp_path, [])
     assert on_shelf(tmp_path) == []
+
+
+def test_a_shelf_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
+    (tmp_path / PAUSED).write_bytes(b"no folder")
+    put(tmp_path, 1, make_paused())
+    assert take(tmp_path, 1) is None
+    assert [path.name for path in tmp_path.iterdir()] == [PAUSED]
