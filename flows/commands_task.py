@@ -87,7 +87,7 @@ def apply(file: str) -> None:
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import find_task, load_task, register_task
+    from flows.workplace import find_task, load_task, register_task, take_over_log
 
     settings = read_settings()
     new = load_task(Path(file))
@@ -95,6 +95,7 @@ def apply(file: str) -> None:
     made_for = ("target", "time", "problem", "metric", "coverage", "columns")
     if changed := [name for name in made_for if getattr(new, name) != getattr(old, name)]:
         raise InputError(f"{file}: {', '.join(changed)} changed: a model must be found for that: everfit search {file}")
+    take_over_log(settings, new)  # first: it refuses columns that cannot be hidden
     register_task(settings, new)
     differing = [name for name in type(new).model_fields if getattr(new, name) != getattr(old, name)]
     click.echo(f"{new.name}: {', '.join(differing) or 'nothing'} changed")

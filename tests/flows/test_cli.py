@@ -253,7 +253,13 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     done = CliRunner().invoke(main, ["apply", str(file)])
     assert (done.exit_code, done.output) == (0, "handmade: gate changed\n")
     assert find_task(place.settings, "handmade").gate.bake == 1
-    file.write_text(file.read_text().replace("metric: auc", "metric: accuracy"))
+    text = file.read_text()
+    file.write_text(text.replace("hash: []", "hash: [nobody]"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    assert refused.exit_code == 2
+    assert "nobody" in refused.output
+    assert find_task(place.settings, "handmade").log.hash == ()
+    file.write_text(text.replace("metric: auc", "metric: accuracy"))
     refused = CliRunner().invoke(main, ["apply", str(file)])
     assert refused.exit_code == 2
     assert "metric changed: a model must be found for that" in refused.output
