@@ -121,17 +121,17 @@ def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) 
     start = max(begun + timedelta(microseconds=1), ends[0])
     asked: dict[str, Any] = {"start": start, "end": as_of, "labels_by": as_of, "labelled_only": True}
     logged = whole(place, place.log.frame(**asked, columns=schema.names, newest=MOST_ROWS), schema)
-    logged = logged[~_faulty(place, logged["__time__"])].reset_index(drop=True)
+    logged = logged[~_faulty(place, logged["__time__"], as_of)].reset_index(drop=True)
     moments = [np.datetime64(end, "us") for end in ends]
     windows = np.searchsorted(np.array(moments), logged["__time__"].to_numpy(), side="right")
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
 
 
-def _faulty(place: Workplace, times: pd.Series[Any]) -> npt.NDArray[np.bool_]:
-    """Which rows are of windows that were called faulty."""
+def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDArray[np.bool_]:
+    """Which rows are of windows that were called faulty by then."""
     out = np.zeros(len(times), dtype=bool)
     for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
-        if one.severity == "faulty" and (window := one.details.get("window")):
+        if one.at <= as_of and one.severity == "faulty" and (window := one.details.get("window")):
             start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
             out |= ((times >= start) & (times < end)).to_numpy()
     return out
