@@ -76,6 +76,7 @@ def _passed(place: Workplace, begun: Entry) -> int:
 
 def _answer(outcome: Outcome, version: str, champion: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
     return {
+        "by": KIND,
         "outcome": outcome.value,
         "version": version,
         "champion": champion,

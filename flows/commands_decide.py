@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -138,6 +139,22 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     from flows.workplace import find_task
 
     done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason, remedies=remedies)
-    click.echo(f"{task}: {done['outcome']} (version {done['version'] or '-'})")
-    for line in done["reasons"]:
+    click.echo(outcome_line(task, done))
+    for line in tried_lines(done):
         click.echo(f"  {line}")
+
+
+def outcome_line(task: str, done: Mapping[str, Any]) -> str:
+    """How an improvement ended: the outcome, and the remedy and the version that it is of."""
+    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, version {done['version'] or '-'})"
+
+
+def tried_lines(done: Mapping[str, Any]) -> Iterator[str]:
+    """What became of each remedy that was tried, and why; of one alone, or none, the reasons."""
+    if len(done["tried"]) < 2:
+        yield from done["reasons"]
+        return
+    for one in done["tried"]:
+        version = f", version {one['version']}" if one["version"] else ""
+        yield f"{one['remedy']}{version}: {one['outcome']}"
+        yield from (f"  {reason}" for reason in one["reasons"])

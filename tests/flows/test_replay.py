@@ -22,7 +22,8 @@ from click.testing import CliRunner
 
 from flows.bake import bake, rolled_back
 from flows.cli import main
-from flows.replay import Pace, Progress, _Run, replay
+from flows.replay import Judged, Pace, Progress, _Run, _served, replay, told
+from flows.results import gather
 from flows.services import child_environment
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
@@ -165,7 +166,7 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
         versions.promote(task.name, "2")
         return {"severity": "degraded", "remedy": "research", "improvement": {"outcome": "promote", "version": "2"}}
 
-    told: list[str] = []
+    seen: list[str] = []
     try:
         progress = replay(
             stream,
@@ -175,15 +176,17 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
             checkpoint=tmp_path / "b.json",
             judge=judge,
             pace=Pace(batch=50),
-            tell=lambda step: told.append(f"{step.version}>{step.champion}"),
+            tell=lambda step: seen.append(f"{step.version}>{step.champion}"),
         )
     finally:
         versions.promote(task.name, "1")
-    assert told == ["1>2", "2>2", "2>2"]
+    assert seen == ["1>2", "2>2", "2>2"]
     assert progress.steps[0].outcome == "promote"
     assert progress.first_version == "1"
     by_version = house.logged(stream).groupby("__version__").size().to_dict()
     assert by_version == {"1": 168, "2": 232}
+    results = gather(stream, progress, house.place)  # of this replay, whatever else the task's log holds
+    assert (results.predictions, results.rows, results.labelled, results.labels_sent) == (400, 400, 400, 400)
     assert progress.background.failed == 0
 
 
@@ -267,6 +270,35 @@ def test_an_endpoint_of_another_task_is_refused(house: House, tmp_path: Path) ->
             checkpoint=tmp_path / "d",
             judge=lambda *_: QUIET_WEEKS,
         )
+
+
+class Loading:
+    """An endpoint that has no model yet when it is first asked."""
+
+    def __init__(self, *versions: str | None) -> None:
+        self._versions = list(versions)
+
+    def model(self, *, patient: bool = True) -> dict[str, Any]:
+        """The next version; the last one for ever."""
+        version = self._versions.pop(0) if len(self._versions) > 1 else self._versions[0]
+        return {"task": "handmade", "version": version, "last_error": None}
+
+
+def test_an_endpoint_that_loads_its_model_is_waited_for() -> None:
+    server: Any = Loading(None, "3")
+    assert _served(server, "handmade", patience=5) == "3"
+    empty: Any = Loading(None)
+    with pytest.raises(StateError, match="no model of task 'handmade' yet"):
+        _served(empty, "handmade", patience=0)
+
+
+def test_a_step_is_told_with_what_acted() -> None:
+    step = Judged(index=0, begin=datetime(2024, 3, 4), end=datetime(2024, 3, 11), rows=9, version="1", champion="1")
+    assert told(step) == "2024-03-04        9 rows  version 1               0.0 s"
+    look = step.model_copy(update={"remedy": "none", "by": "second look", "outcome": "hold"})
+    assert told(look).endswith("second look: hold")
+    swapped = step.model_copy(update={"remedy": "fine_tune", "by": "research", "outcome": "promote", "champion": "2"})
+    assert told(swapped).endswith("research: promote  now serving version 2")
 
 
 def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, tmp_path: Path) -> None:
