@@ -93,7 +93,7 @@ def parse_remedies(text: str) -> tuple[Remedy, ...]:
         raise InputError(f"expected some of {', '.join(TRAINS)} with commas between them, got {text!r}")
     for word in words:
         if word not in TRAINS:
-            raise InputError(unknown("remedy", word, TRAINS))
+            raise InputError(unknown("remedy", word, [one.value for one in TRAINS]))
     return tuple(Remedy(word) for word in words)
 
 
