@@ -37,9 +37,14 @@ def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         return None
 
 
+def canarys(look: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A look, if it was at a canary: others hold too, and mean something else by it."""
+    return look if look is not None and look.get("by") == KIND else None
+
+
 def is_out(look: dict[str, Any] | None) -> bool:
     """Whether a canary goes on answering."""
-    return look is not None and look["outcome"] == Outcome.HOLD.value
+    return (found := canarys(look)) is not None and found["outcome"] == Outcome.HOLD.value
 
 
 @stage

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,73 +22,20 @@ from flows.bake import bake, rolled_back
 from flows.cli import main
 from flows.replay import Judged, Pace, Progress, _Run, _served, replay, told
 from flows.results import gather
-from flows.services import child_environment
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
-from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.ledger import Entry
-from registry.settings import Settings
+from tests.flows.house import House, open_house
 from tests.handmade import make_bundle, make_frame, make_task
 
 QUIET_WEEKS = {"severity": "ok", "remedy": "none"}
 
 
-@dataclass
-class House:
-    """A home with two registered versions, and its running endpoint."""
-
-    place: Workplace
-    url: str
-    environment: dict[str, str]
-
-    def stream(self, rows: int, *, seed: int, start: str = "2024-03-04", **changes: Any) -> Stream:
-        """Rows of their own: each test has its own ids in the shared log."""
-        return open_stream(make_frame(rows, seed=seed, start=start, **changes), self.place.task, name=f"seed{seed}")
-
-    def logged(self, stream: Stream) -> pd.DataFrame:
-        """What the log holds of a stream, in its order."""
-        found = self.place.log.frame(columns=())
-        return found[found["__id__"].isin(stream.ids(0, len(stream)))]
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = Settings(home=folder / "home", port=port, poll_seconds=0.1)
-    make_frame(300).to_csv(folder / "history.csv", index=False)
-    task = make_task(source={"kind": "file", "path": str(folder / "history.csv")})
-    register_task(settings, task)
-    place = Workplace.open(settings, task)
-    for quality in (1.0, 0.5):
-        place.versions.publish(make_bundle(folder / f"bundle{quality}", quality=quality))
-    place.versions.promote(task.name, "1")
-    environment = child_environment(settings, ())
-    url = f"http://127.0.0.1:{port}"
-    with (folder / "endpoint.log").open("wb") as log:
-        command = [sys.executable, "-m", "serving", task.name]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            wait_until_ready(url, process, folder / "endpoint.log")
-            yield House(place, url, environment)
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        try:
-            if httpx.get(f"{url}/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    with open_house(tmp_path_factory.mktemp("house")) as opened:
+        yield opened
 
 
 def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_path: Path) -> None:
