@@ -2,7 +2,7 @@
 
     python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5] [--long ROWS ...] [--hours 12]
 
-Fills an inference log on SQLite through `InferenceLog.append_batches`, a label for every row, then runs each contender in fresh
+Fills an inference log on SQLite by `append_batches`, a label for every row, then runs each contender in fresh
 processes, in turn. What is timed: Everfit reads the log, measures every window, writes the ledger and decides (no
 HTML); Evidently gets the same rows as a frame that is already in memory, and judges drift alone.
 

@@ -22,13 +22,13 @@ from pydantic import (
 from registry.choices import Preference
 from registry.durations import Duration
 from registry.errors import TaskError, did_you_mean
+from registry.metrics import Problem, metrics_for
 from registry.mistakes import explain
 from registry.policies import Gate, PerformancePolicy, PolicySpec
 from registry.schema import ColumnKind, Frozen
 
 _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
 
-Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Mode: TypeAlias = Literal["auto", "approve", "observe"]
 """Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
 Objective: TypeAlias = Literal["quality", "latency", "size", "energy"]
@@ -244,8 +244,6 @@ class TaskSpec(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
-        from registry.metrics import metrics_for  # here, since metrics.py needs Problem
-
         if self.target == self.time:
             raise ValueError(f"target and time are the same column, {self.target!r}")
         if self.metric not in (known := metrics_for(self.problem)):

@@ -21,9 +21,9 @@ from monitor.views import View, reference_side, window_side
 from registry.database import open_engine
 from registry.decisions import Remedy
 from registry.inference_log import InferenceLog
+from registry.metrics import Problem
 from registry.policies import PerformancePolicy
 from registry.settings import Settings
-from registry.task import Problem
 from tests.handmade import make_bundle, make_frame
 from tests.monitor.logged import write_rows
 from tests.monitor.records import end_of, weeks
