@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FAILURES = {"diverged": "diverged", "interrupted": "interrupted", "failed": "failed"}
+"""What is said of trainings without a result, where there are any; older ledgers knew only that they failed."""
 BROKEN = {"refused": "large", "slow": "slow"}
 """What a count of candidates that broke a constraint says of them."""
 
@@ -111,8 +113,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     """What a search took, from its entry in the ledger, for a person."""
     ended = details.get("ended") or {}
     if ended:
-        counts = (ended.get("complete", 0), ended.get("pruned", 0), ended.get("failed", 0))
-        yield "{} trials trained to the end, {} stopped early, {} failed".format(*counts)
+        told = [f"{ended.get('complete', 0)} candidates trained to the end", f"{ended.get('pruned', 0)} stopped early"]
+        yield ", ".join([*told, *(f"{ended[name]} {what}" for name, what in FAILURES.items() if ended.get(name))])
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"
     if "cpu" in details:

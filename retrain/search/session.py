@@ -31,7 +31,7 @@ from registry.task import Constraints, Search, TaskSpec
 from retrain.checks import Finding, require
 from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import families_for
-from retrain.image_checks import load_images
+from retrain.image_checks import image_name, load_images
 from retrain.search import plan as plans
 from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
@@ -90,6 +90,7 @@ def search(
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         frame, found = load_images(frame, task)
         require(found)
+        require_choices(task, "table" if image_name(frame, task) is None else "image")
         data_hash = hash_frame(frame)
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
@@ -125,12 +126,19 @@ def require_means(task: TaskSpec) -> None:
     kinds: tuple[Reads, ...] = ("table", "image")  # which of them the rows will tell
     for reads in kinds:
         try:
-            space = SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
-            strategy.require(space.names)
+            require_choices(task, reads)
         except TaskError as error:
             refused.append(error)
     if len(refused) == len(kinds):
         raise refused[0]
+
+
+def require_choices(task: TaskSpec, reads: Reads) -> None:
+    """Raise `TaskError` for choices that do not fit what a task's networks read."""
+    means = task.search
+    if means.choices:
+        space = SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
+        strategy_named(means.strategy).require(space.names)
 
 
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:

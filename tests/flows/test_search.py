@@ -31,7 +31,10 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert sum(found.details["ended"].values()) == 1
     assert found.details["cpu"] > 0
     trials, took = cost_lines(found.details)
-    assert trials == "1 trials trained to the end, 0 stopped early, 0 failed"
+    assert trials == "1 candidates trained to the end, 0 stopped early"
+    ended = {"complete": 3, "pruned": 1, "diverged": 2, "interrupted": 1}
+    (said,) = cost_lines({"ended": ended})
+    assert said == "3 candidates trained to the end, 1 stopped early, 2 diverged, 1 interrupted"
     assert re.fullmatch(r"\d+ s, \d+ CPU-seconds in all processes, about 0\.\d+ Wh \(estimated at 12 W a core\)", took)
     assert list(cost_lines({"trials": 3})) == []
     limited = {"ended": {"complete": 3, "pruned": 0, "failed": 0, "refused": 7, "slow": 1}}
