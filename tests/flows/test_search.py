@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.intents import Intents
-from flows.search import _question, cost_lines, search
+from flows.search import _question, cost_lines, former_studies, search
 from flows.workplace import Workplace, register_task
+from registry.bundle import ModelBundle
 from registry.errors import BusyError, DataError, TaskError
 from registry.locks import exclusive
+from registry.settings import Settings
+from retrain.search.space import SearchSpace
 from tests.flows.conftest import TINY_SEARCH
-from tests.handmade import make_frame
+from tests.handmade import make_bundle, make_frame, make_task
 
 
 def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workplace]) -> None:
@@ -82,3 +87,18 @@ def test_two_searches_at_once(place: Workplace) -> None:
         pytest.raises(BusyError, match="a search or an improvement of task handmade"),
     ):
         search.fn("handmade")
+
+
+def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settings, tmp_path: Path) -> None:
+    assert former_studies(place) == []
+    task = make_task(name="other", source={"kind": "file", "path": str(tmp_path / "source.parquet")})
+    register_task(settings, task)
+    assert former_studies(place) == []  # it has no champion yet
+    bundle, space = make_bundle(tmp_path / "other", name="other"), SearchSpace.of(("mlp",), 1_000, 9, "binary")
+    drawn = [space.sample(np.random.default_rng(seed)) for seed in range(10)]
+    study = [{"candidate": one.model_dump(), "score": 0.5} for one in drawn]
+    (bundle.folder / "candidates.json").write_text(json.dumps({"members": [], "study": study}))
+    place.versions.promote("other", place.versions.publish(ModelBundle.seal(bundle.folder, bundle.manifest)))
+    (former,) = former_studies(place)
+    assert former.candidates == tuple(drawn)
+    assert former.facts.rows == 1_000
