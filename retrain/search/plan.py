@@ -35,8 +35,6 @@ from retrain.search.space import SearchSpace, batch_sizes
 from retrain.search.stopping.base import Allowance, first_rung
 
 PLAN = "plan.json"
-SPARED = 4
-"""At most one trial in so many is spared by early stopping, and no more than the ensemble takes."""
 ENOUGH = "enough"
 """Where this file is, no trial is begun any more."""
 
@@ -104,11 +102,7 @@ class Plan(Frozen):
         """What early stopping knows of the budget."""
         first = first_rung(self.rows // max(batch_sizes(self.rows)), self.max_epochs)
         return Allowance(
-            first,
-            self.max_epochs,
-            trials=self.trials,
-            seconds=math.inf if self.seconds is None else self.seconds,
-            spared=min(self.ensemble, self.trials // SPARED),
+            first, self.max_epochs, trials=self.trials, seconds=math.inf if self.seconds is None else self.seconds
         )
 
     @property

@@ -18,7 +18,6 @@ from retrain.search.stopping.base import Allowance, Stopping, passed, report, re
 from retrain.search.stopping.catalogue import STOPPING, stopping_named
 from retrain.search.stopping.hyperband import Hyperband
 from retrain.search.tally import DIVERGED, INHERIT, RUN, go_on, guard, is_spent, recover
-from tests.retrain.test_account import PLAN
 
 EPOCHS, TRIALS = 27, 60
 ALLOWANCE = Allowance(1, EPOCHS, trials=TRIALS)
@@ -346,21 +345,3 @@ def test_a_trial_that_is_run_again_begins_with_the_same_weights(tmp_path: Path) 
     going, _ = go_on(study, 0), recover(study, tmp_path, [1])
     (waiting,) = study.get_trials(states=(TrialState.WAITING,))
     assert all(one.user_attrs[name] == value for one in (going, waiting) for name, value in begun.items())
-
-
-def test_asha_spares_the_first_trials_and_compares_the_others_with_them() -> None:
-    spared = Bench(
-        optuna.create_study(direction="maximize"),
-        stopping_named("asha")(Allowance(1, EPOCHS, spared=3)),
-        [0.9, 0.1, 0.2, 0.3, 0.95],
-    )
-    spared.spend()
-    assert spared.finished == [0.9, 0.1, 0.2, 0.95]
-
-
-@pytest.mark.parametrize(("ensemble", "trials", "spared"), [(4, 40, 4), (4, 12, 3), (8, 1_000, 8), (4, 3, 0)])
-def test_a_search_spares_as_many_as_its_ensemble_takes(ensemble: int, trials: int, spared: int) -> None:
-    plan = PLAN.model_copy(update={"ensemble": ensemble, "trials": trials})
-    assert plan.allowance.spared == spared
-    assert plan.allowance.rungs == (3, 9)
-    assert plan.model_copy(update={"rows": 1_000_000}).allowance.rungs == (1, 3, 9)

@@ -14,10 +14,7 @@ from retrain.search.stopping.base import FACTOR, Course, Stopping
 
 class Asha(Stopping):
     """A trial goes on past a rung (1, 3, 9, 27 epochs, times the first one) only while it is among the best third of
-    all that reached it.
-
-    The first few are spared: an ensemble needs some to be chosen from, and a third of two or three is luck.
-    """
+    all that reached it."""
 
     name: ClassVar[str] = "asha"
     paper: ClassVar[str] = "Li et al. 2020"
@@ -27,9 +24,7 @@ class Asha(Stopping):
         return epoch in self.allowance.rungs
 
     def judge(self, study: optuna.Study, trials: Sequence[FrozenTrial], own: Course, epoch: int) -> bool:
-        """Whether it is in the lower two thirds of this rung, and none of the first trials."""
-        if own.number < self.allowance.spared:
-            return False
+        """Whether it is in the lower two thirds of this rung."""
         known = [self.course(study, one).scores.get(epoch, math.nan) for one in trials if self.rivals(own, one)]
         return not promoted(own.scores[epoch], known)
 

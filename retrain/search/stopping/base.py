@@ -20,8 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from retrain.search.asking import FINISHES, ORIGIN
 
 FACTOR = 3
-FEWEST_STEPS = 60
-"""Steps that a first look takes: after fewer, most learning rates are still rising (see `training.WARMUP`)."""
+FEWEST_STEPS = 10
 SCORE = "score after epoch "
 """Under this name and the epoch, a study of several objectives keeps what Optuna does not let be reported."""
 
@@ -29,15 +28,13 @@ SCORE = "score after epoch "
 @dataclass(frozen=True)
 class Allowance:
     """What a study may spend: `first` is the epoch from which on a trial may be stopped, `longest` the most epochs of
-    one; `trials`, `epochs` and `seconds` are those of all its trials together, whichever is reached first. `spared` of
-    them, the first ones, may be trained to the end whatever they score."""
+    one; `trials`, `epochs` and `seconds` are those of all its trials together, whichever is reached first."""
 
     first: int
     longest: int
     trials: float = math.inf
     epochs: float = math.inf
     seconds: float = math.inf
-    spared: int = 0
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
@@ -141,7 +138,7 @@ def passed(trials: Sequence[FrozenTrial], own: FrozenTrial) -> int:
 def first_rung(steps_per_epoch: int, max_epochs: int) -> int:
     """The first epoch after which a trial may be stopped: on small tables one epoch has taught too little.
 
-    >>> first_rung(60, 27), first_rung(15, 27), first_rung(1, 2)
+    >>> first_rung(60, 27), first_rung(4, 27), first_rung(1, 2)
     (1, 3, 2)
     """
     return min(1 if steps_per_epoch >= FEWEST_STEPS else FACTOR, max_epochs)
