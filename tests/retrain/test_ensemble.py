@@ -65,6 +65,22 @@ def test_nothing_to_choose_from_is_an_error() -> None:
         select(np.empty((0, 3)), LABELS[:3], RMSE, size=1)
 
 
+def test_those_of_a_world_that_is_gone_stay_out() -> None:
+    """One new model among four old ones that are far behind it alone, each of which does little harm to a mean; old
+    ones that are near have their places."""
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 4, 80)
+    right = np.eye(4)[truth]
+    new = 0.6 * right + 0.1
+    gone = np.stack([np.where(rng.random((80, 1)) < 0.3, np.roll(new, 1, axis=1), 0.7 * right + 0.075) for _ in "1234"])
+    outputs, groups = np.stack([new, *gone]), [0, 1, 1, 1, 1]
+    accuracy = metrics_for("multiclass")["accuracy"]
+    assert select(outputs, truth, accuracy, size=4, groups=groups).tolist() == [1, 0, 0, 0, 0]
+    assert np.count_nonzero(select(outputs, truth, accuracy, size=4)) > 1, "of one group they would be in"
+    near = np.stack([new, np.where(np.arange(80)[:, None] < 3, np.roll(new, 1, axis=1), 0.7 * right + 0.075)])
+    assert np.count_nonzero(select(near, truth, accuracy, size=4, groups=[0, 1])) == 2
+
+
 def test_luck_on_the_validation_rows_moves_no_weight() -> None:
     """Eight equally good models, judged on rows that share their luck in blocks: the weights stay those of a mean, and
     plain greedy selection, which follows the luck, is worse on other rows."""
