@@ -249,6 +249,11 @@ class Scorer(Graph):
         super().__init__(session, bundle.manifest.data_schema, bundle.manifest.target.problem)
         self.bundle = bundle
 
+    @property
+    def conformal_radius(self) -> float:
+        """The radius of its sets and intervals."""
+        return self.bundle.manifest.conformal_radius if self.radius is None else self.radius
+
     @classmethod
     def load(cls, bundle: ModelBundle, *, threads: int = 1) -> Scorer:
         """Open the bundle's graph as `Graph.open` does."""
@@ -278,7 +283,8 @@ def require_small(found: Mapping[str, float], where: str, *, tolerance: float = 
         raise BundleError(f"{where}: expected outputs equal within {tolerance:g}, they differ: {shown}")
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
+    """How graphs run: so many threads a call, none of which spins."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -291,7 +297,7 @@ def _options(threads: int) -> ort.SessionOptions:
 
 def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(path, _options(threads), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
     except GRAPH_ERRORS as error:
         raise BundleError(f"{path}: does not load: {str(error)[:300]}") from error
     expected = {column.name: _GRAPH_TYPES[column.kind] for column in schema.columns}

@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,12 +22,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, NoModelError, OutsideError, words_of
 from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
+from registry.serving_graph import ServingScorer, open_for_serving, rows_of, scores_of
 from serving.answers import Answers
 from serving.columns import Kinds
 from serving.novelty import Novelty
@@ -75,8 +77,8 @@ class Served:
             raise BundleError(
                 f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
             )
-        scorer, reference = Scorer.load(bundle), bundle.reference_columns()
-        scorer.self_test(reference)
+        reference = bundle.reference_columns()
+        scorer = open_for_serving(bundle, reference)
         return cls(
             version=version,
             bundle=bundle,
@@ -87,6 +89,18 @@ class Served:
             record=_record(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )
+
+    def score(self, rows: Sequence[list[Any]]) -> list[list[float]]:
+        """The answers to a few rows of `RowReader.values`, without images, as `registry.serving_graph` has them; to be
+        called from the event loop's thread alone."""
+        if isinstance(self.scorer, ServingScorer) and self.scorer.takes_rows:
+            return self.scorer.rows(rows)
+        return rows_of(self.scorer.run(self.reader.together(rows)))
+
+    def scores(self, answers: Sequence[Sequence[float]]) -> Scores:
+        """The same as `Scores`."""
+        matrix = np.array(answers, dtype=np.float32)
+        return scores_of(matrix, self.manifest.target.classes, self.scorer.conformal_radius)
 
     @property
     def manifest(self) -> Manifest:
