@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,54 +57,49 @@ class Layout(NamedTuple):
         return cls(dict(told["numbers"]), tuple(told["moments"]), codes)
 
 
-class ServingScorer(Scorer):
-    """A bundle's graph for serving."""
+class ServingGraph:
+    """A loaded graph for serving."""
 
-    def __init__(self, bundle: ModelBundle, session: ort.InferenceSession) -> None:
-        """Raises `BundleError` for a graph whose layout is not one of the bundle's schema."""
-        super().__init__(bundle, session)
+    def __init__(self, session: ort.InferenceSession, schema: Schema, where: Path) -> None:
+        """Raises `BundleError` for a graph whose layout is not one of this schema; `where` is quoted."""
         try:
             layout = Layout.of_json(session.get_modelmeta().custom_metadata_map[LAYOUT])
         except (ValueError, LookupError, TypeError) as error:
-            raise BundleError(f"{bundle.folder / SERVING}: no layout of a graph for serving") from error
-        if strange := {*layout.numbers, *layout.moments, *(one.column for one in layout.codes)} - {*self.schema.names}:
-            raise BundleError(f"{bundle.folder / SERVING}: reads columns that the schema lacks: {sorted(strange)}")
-        self._layout = layout
-        self._classes = bundle.manifest.target.classes
+            raise BundleError(f"{where}: no layout of a graph for serving") from error
+        if strange := {*layout.numbers, *layout.moments, *(one.column for one in layout.codes)} - {*schema.names}:
+            raise BundleError(f"{where}: reads columns that the schema lacks: {', '.join(sorted(strange))}")
+        self.session, self._layout = session, layout
         # ONNX Runtime's own `run` looks at each input in Python first, which takes a tenth of a single row's time
         self._call = getattr(session, "_sess", session).run
         self._codes = [_numbered(one.categories) for one in layout.codes]
-        self._rows = _Rows(layout, self._codes, self.schema) if set(layout.numbers.values()) <= {1} else None
+        self._rows = _Rows(layout, self._codes, schema) if set(layout.numbers.values()) <= {1} else None
         self._inputs = {one.name for one in session.get_inputs()}
 
     @classmethod
-    def load(cls, bundle: ModelBundle, *, threads: int = 1) -> ServingScorer:
-        """Open the bundle's graph for serving. Raises `BundleError` where it has none, or it does not load."""
-        path = bundle.folder / SERVING
-        if SERVING not in bundle.manifest.files:
-            raise BundleError(f"{bundle.folder}: it has no {SERVING}")
+    def open(cls, path: Path, schema: Schema, *, threads: int = 1) -> ServingGraph:
+        """Open a graph for `threads` threads a call. Raises `BundleError`."""
         try:
             session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
         except GRAPH_ERRORS as error:
             raise BundleError(f"{path}: does not load: {str(error)[:300]}") from error
-        return cls(bundle, session)
+        return cls(session, schema, path)
 
     @property
     def takes_rows(self) -> bool:
         """Whether `rows` may be called: every column is one value wide."""
         return self._rows is not None
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
-        """As `Graph.run`."""
-        return scores_of(self._matrix(self._packed(inputs)), self._classes, self.conformal_radius)
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The `answers` to the rows in inputs by column, as `feed` gives them."""
+        return self._run(self._packed(inputs))
 
     def rows(self, values: Sequence[Sequence[Any]]) -> list[list[float]]:
-        """A row of `answers` for each of a few rows of values in the schema's order, as `Feed` has them."""
+        """The `answers` to a few rows of values in the schema's order, each as `feed` has it."""
         assert self._rows is not None
-        found: list[list[float]] = self._matrix(self._rows.packed(values)).tolist()
+        found: list[list[float]] = self._run(self._rows.packed(values)).tolist()
         return found
 
-    def _matrix(self, feed: Feed) -> npt.NDArray[np.float32]:
+    def _run(self, feed: Feed) -> npt.NDArray[np.float32]:
         (found,) = self._call([ANSWERS], {name: feed[name] for name in self._inputs}, None)
         return np.asarray(found)
 
@@ -115,6 +111,18 @@ class ServingScorer(Scorer):
             codes[:, place] = [number.get(value, UNKNOWN) for value in inputs[one.column][:, 0].tolist()]
         moments = [np.empty((n, 0), dtype=np.int64), *(inputs[name] for name in layout.moments)]
         return {NUMBERS: np.concatenate(numbers, axis=1), MOMENTS: np.concatenate(moments, axis=1), CODES: codes}
+
+
+class ServingScorer(Scorer):
+    """A bundle's graph for serving, as others know its own."""
+
+    def __init__(self, bundle: ModelBundle, graph: ServingGraph) -> None:
+        super().__init__(bundle, graph.session)
+        self.graph = graph
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Scores:
+        """As `Graph.run`."""
+        return scores_of(self.graph.run(inputs), self.bundle.manifest.target.classes, self.conformal_radius)
 
 
 class _Rows:
@@ -144,14 +152,6 @@ def scores_of(matrix: npt.NDArray[np.float32], classes: Sequence[str], radius: f
     return Scores(prediction, uncertainty, disagreement, first).at(radius)
 
 
-def rows_of(scores: Scores) -> list[list[float]]:
-    """The rows of `answers` that say this."""
-    first = scores.prediction[:, None] if scores.probabilities is None else scores.probabilities
-    doubt = (scores.uncertainty[:, None], scores.disagreement[:, None])
-    found: list[list[float]] = np.concatenate([first, *doubt], axis=1, dtype=np.float32).tolist()
-    return found
-
-
 def open_for_serving(
     bundle: ModelBundle, reference: Mapping[str, npt.NDArray[Any]] | None = None, *, threads: int = 1
 ) -> Scorer:
@@ -161,7 +161,8 @@ def open_for_serving(
     known = bundle.reference_columns() if reference is None else reference
     if SERVING in bundle.manifest.files:
         try:
-            quick = ServingScorer.load(bundle, threads=threads)
+            graph = ServingGraph.open(bundle.folder / SERVING, bundle.manifest.data_schema, threads=threads)
+            quick = ServingScorer(bundle, graph)
             quick.self_test(known)
         except BundleError:
             pass  # the bundle's own graph is asked for its answers next

@@ -32,7 +32,8 @@ from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
 from registry.schema import Schema
 from registry.scoring import OUTPUTS as ANSWERS
-from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
+from registry.scoring import REPRESENTATION, Graph, Scores, differences, feed, input_shape, outputs_of, require_small
+from registry.serving_graph import ServingGraph, scores_of
 from registry.target import Target
 from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
@@ -105,6 +106,8 @@ def write_model(
     rows = conform(test, schema)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
+    if schema.image is None:
+        _check_serving(folder, graph, target, calibration, rows.iloc[drawn[:PARITY_ROWS]])
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
@@ -254,6 +257,18 @@ def check_parity(
     found = differences(graph.predict(conformed), expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
     return found
+
+
+def _check_serving(
+    folder: Path, graph: Graph, target: Target, calibration: Calibration, conformed: pd.DataFrame
+) -> None:
+    """Raise `BundleError` when the graph for serving answers otherwise than the bundle's own."""
+    serving = ServingGraph.open(folder / SERVING, graph.schema)
+    found = scores_of(serving.run(feed(conformed, graph.schema)), target.classes, calibration.radius)
+    require_small(
+        differences(found, graph.predict(conformed), radius=calibration.radius),
+        f"graph for serving on {len(conformed)} rows",
+    )
 
 
 def refuse_names(schema: Schema) -> None:

@@ -12,17 +12,14 @@ import asyncio
 import math
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 from registry.schema import ImageColumn
-from registry.scoring import Scores, input_shape
-from serving.champion import Served
+from registry.scoring import input_shape
+from serving.champion import Outcome, Served
 from serving.context import NOTES
 
 PATIENCE_SECONDS = 0.0005
-
-Outcome: TypeAlias = list[float] | Scores
-"""The answer to one row, as `Served.score` gives it; of a row with an image `Scores` of length 1."""
 
 THREAD_BYTES = 16_384
 """From so many bytes of images on a batch is scored in a thread: some milliseconds of a small network's work."""
@@ -117,13 +114,8 @@ def _note(batch: _Batch) -> None:
         notes.graph = (*batch.call, len(batch.rows))
 
 
-async def _score_images(batch: _Batch, image: ImageColumn) -> list[Scores]:
+async def _score_images(batch: _Batch, image: ImageColumn) -> Sequence[Outcome]:
     """The scores of rows with images: of many or large ones in a thread, so that others are answered meanwhile."""
     if len(batch.rows) * math.prod(input_shape(image)) < THREAD_BYTES:
-        return _score_in_parts(batch)
-    return await asyncio.to_thread(_score_in_parts, batch)
-
-
-def _score_in_parts(batch: _Batch) -> list[Scores]:
-    scores = batch.served.scorer.run_in_parts(batch.served.reader.together(batch.rows))
-    return [scores.take(slice(place, place + 1)) for place in range(len(scores))]
+        return batch.served.score(batch.rows)
+    return await asyncio.to_thread(batch.served.score, batch.rows)

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from registry.errors import EverfitError, RowError
-from registry.schema import ImageColumn
 from registry.scoring import Feed, Scores
-from serving.batching import Batcher, Outcome
+from serving.batching import Batcher
 from serving.challenger import chosen
-from serving.champion import Served, Slot
+from serving.champion import Outcome, Served, Slot
 from serving.columns import Table, plain
 from serving.context import NOTES
 from serving.logbook import Logbook
@@ -53,7 +52,7 @@ class Answer(NamedTuple):
     @property
     def scores(self) -> Scores:
         """The answer as the graph gives it."""
-        return self.outcome if isinstance(self.outcome, Scores) else self.served.scores([self.outcome])
+        return self.served.scores(self.outcome)
 
 
 class _Scored(NamedTuple):
@@ -133,28 +132,21 @@ class Predictor:
         return Answer(served, ids, scored.outcome, scored.warnings, scored.body)
 
     async def _one(self, served: Served, ids: list[str], row: Row) -> _Scored:
-        reader = served.reader
-        if served.image is not None:
-            return await self._one_image(served, ids, row, served.image)
-        values = reader.values(row)
+        reader, image = served.reader, served.image
+        values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        assert not isinstance(outcome, Scores)
-        if not math.isfinite(outcome[-2]):
-            raise RowError(_NOT_FINITE.format(row=0))
         warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        body = served.answers.write_one(ids[0], outcome, served.scorer.conformal_radius, warnings)
-        return _Scored(outcome, warnings, body)
-
-    async def _one_image(self, served: Served, ids: list[str], row: Row, image: ImageColumn) -> _Scored:
-        reader = served.reader
-        values = await asyncio.to_thread(reader.values, row)
-        scores = await self.batcher.score(served, values)
-        assert isinstance(scores, Scores)
-        _require_finite(scores)
-        place = served.manifest.data_schema.names.index(image.name)
-        seen = sightings([row], [values[place]], image, scores)
-        warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
+        if not isinstance(outcome, Scores):
+            if not math.isfinite(outcome[-2]):
+                raise RowError(_NOT_FINITE.format(row=0))
+            body = served.answers.write_one(ids[0], outcome, served.scorer.conformal_radius, warnings)
+            return _Scored(outcome, warnings, body)
+        _require_finite(outcome)
+        seen = None
+        if image is not None:
+            place = served.manifest.data_schema.names.index(image.name)
+            seen = sightings([row], [values[place]], image, outcome)
+        return _Scored(outcome, warnings, served.answers.write(ids, outcome, warnings), seen)
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
         ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
