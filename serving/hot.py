@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError
-from serving.body import GoneError, read_body, send_json, send_problem
+from serving.body import AT_ONCE, GoneError, read_body, send_json, send_problem
 from serving.champion import Served, Slot
 from serving.dialects import in_words_of
 from serving.encodings import decompress, header_of
@@ -74,7 +74,9 @@ class HotRoute(ABC):
             await send_problem(receive, send, in_words_of(scope["path"], problem(500, FAULT)))
             raise
         else:
-            await send_json(send, reply.body, reply.headers)
+            at_once = scope.get(AT_ONCE)
+            if at_once is None or reply.headers is not None or not at_once(reply.body):
+                await send_json(send, reply.body, reply.headers)
             self._counts.answered(self.name, perf_counter() - started)
         finally:
             self.inside -= 1
