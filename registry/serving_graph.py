@@ -145,9 +145,10 @@ class _Rows:
 
 def scores_of(matrix: npt.NDArray[np.float32], classes: Sequence[str], radius: float) -> Scores:
     """What rows of `answers` say, with sets or intervals of this conformal radius."""
-    first, uncertainty, disagreement = matrix[:, :-2], matrix[:, -2], matrix[:, -1]
+    uncertainty, disagreement = np.ascontiguousarray(matrix[:, -2:].T)
     if not classes:
-        return Scores(first[:, 0], uncertainty, disagreement).at(radius)
+        return Scores(np.ascontiguousarray(matrix[:, 0]), uncertainty, disagreement).at(radius)
+    first = np.ascontiguousarray(matrix[:, :-2])
     prediction = np.array(classes, dtype=object)[first.argmax(axis=1)]
     return Scores(prediction, uncertainty, disagreement, first).at(radius)
 

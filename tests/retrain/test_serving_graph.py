@@ -72,6 +72,9 @@ def test_rows_alone_are_answered_as_in_a_batch(made: Made, bundle: ModelBundle) 
     for found in (together, each):
         scores = Scores.join([served.scores(answer) for answer in found])
         require_small(differences(scores, expected, radius=0.3), made.problem)
+    ids = [str(row) for row in range(len(values))]
+    columns = json.loads(served.answers.write_columns(served.answers.columns(ids, expected)))["columns"]
+    assert columns["uncertainty"] == pytest.approx(expected.uncertainty.tolist())
     for number, answer in enumerate(together):
         assert isinstance(answer, list)
         quick = json.loads(served.answers.write_one("a", answer, 0.3))
