@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,22 +136,25 @@ class _Rows:
         self._codes = [(place[one.column], number.get) for one, number in zip(layout.codes, codes, strict=True)]
 
     def packed(self, rows: Sequence[Sequence[Any]]) -> Feed:
-        codes = [[code(row[place], UNKNOWN) for place, code in self._codes] for row in rows]
+        """The matrices of rows; from flat lists, which numpy reads twice as fast as nested ones."""
+        n, codes = len(rows), [code(row[place], UNKNOWN) for row in rows for place, code in self._codes]
         return {
-            NUMBERS: np.array([self._numbers(row) for row in rows], dtype=np.float64),
-            MOMENTS: np.array([self._moments(row) for row in rows], dtype=np.int64),
-            CODES: np.array(codes, dtype=np.int64),
+            NUMBERS: np.array([*chain.from_iterable(map(self._numbers, rows))], dtype=np.float64).reshape(n, -1),
+            MOMENTS: np.array([*chain.from_iterable(map(self._moments, rows))], dtype=np.int64).reshape(n, -1),
+            CODES: np.array(codes, dtype=np.int64).reshape(n, -1),
         }
 
 
 def scores_of(matrix: npt.NDArray[np.float32], classes: Sequence[str], radius: float) -> Scores:
-    """What rows of `answers` say, with sets or intervals of this conformal radius."""
+    """What rows of `answers` say, with sets or intervals of this conformal radius, as `Scores.at` makes them."""
     uncertainty, disagreement = np.ascontiguousarray(matrix[:, -2:].T)
     if not classes:
         return Scores(np.ascontiguousarray(matrix[:, 0]), uncertainty, disagreement).at(radius)
-    first = np.ascontiguousarray(matrix[:, :-2])
-    prediction = np.array(classes, dtype=object)[first.argmax(axis=1)]
-    return Scores(prediction, uncertainty, disagreement, first).at(radius)
+    p = np.ascontiguousarray(matrix[:, :-2])
+    top = p.argmax(axis=1)
+    highest = p[np.arange(len(p)), top]
+    sets = p >= np.minimum(highest, np.float32(1 - radius))[:, None]
+    return Scores(np.array(classes, dtype=object)[top], uncertainty, disagreement, p, sets)
 
 
 def open_for_serving(
