@@ -158,9 +158,7 @@ def input_shape(column: Column) -> tuple[int, ...]:
 
 def chunk_rows(schema: Schema) -> int:
     """How many rows go through a graph at once."""
-    if (image := schema.image) is None:
-        return CHUNK_ROWS
-    return image_rows(image)
+    return CHUNK_ROWS if schema.image is None else image_rows(schema.image)
 
 
 def image_rows(image: ImageColumn) -> int:
@@ -305,9 +303,8 @@ def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.Inf
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         raise BundleError(f"{path}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
-    if lacking := set(outputs_of(problem, images=schema.image is not None)) - {
-        one.name for one in session.get_outputs()
-    }:
+    given = {one.name for one in session.get_outputs()}
+    if lacking := {*outputs_of(problem, images=schema.image is not None)} - given:
         raise BundleError(f"{path}: the graph lacks the outputs {', '.join(sorted(lacking))}")
     return session
 
