@@ -1,6 +1,8 @@
 """A model as one folder without pickle. Loading a bundle executes no code.
 
     model.onnx           raw columns in; prediction, probabilities or interval, uncertainty out
+    serving.onnx         the same for the endpoint, from matrices instead of columns (`registry/serving_graph.py`); not
+                         with images, nor in bundles from before it
     weights.safetensors  the members' weights, for warm starts
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "bundle.json"
 MODEL = "model.onnx"
+SERVING = "serving.onnx"
 WEIGHTS = "weights.safetensors"
 NETWORKS = "networks.onnx"
 CANDIDATES = "candidates.json"

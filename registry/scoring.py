@@ -157,9 +157,7 @@ def input_shape(column: Column) -> tuple[int, ...]:
 
 def chunk_rows(schema: Schema) -> int:
     """How many rows go through a graph at once."""
-    if (image := schema.image) is None:
-        return CHUNK_ROWS
-    return image_rows(image)
+    return CHUNK_ROWS if schema.image is None else image_rows(schema.image)
 
 
 def image_rows(image: ImageColumn) -> int:
@@ -248,6 +246,11 @@ class Scorer(Graph):
         super().__init__(session, bundle.manifest.data_schema, bundle.manifest.target.problem)
         self.bundle = bundle
 
+    @property
+    def conformal_radius(self) -> float:
+        """The radius of its sets and intervals."""
+        return self.bundle.manifest.conformal_radius if self.radius is None else self.radius
+
     @classmethod
     def load(cls, bundle: ModelBundle, *, threads: int = 1) -> Scorer:
         """Open the bundle's graph as `Graph.open` does."""
@@ -277,7 +280,8 @@ def require_small(found: Mapping[str, float], where: str, *, tolerance: float = 
         raise BundleError(f"{where}: expected outputs equal within {tolerance:g}, they differ: {shown}")
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
+    """How graphs run: so many threads a call, none of which spins."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -290,7 +294,7 @@ def _options(threads: int) -> ort.SessionOptions:
 
 def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(path, _options(threads), providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
     except GRAPH_ERRORS as error:
         raise BundleError(f"{path}: does not load: {str(error)[:300]}") from error
     expected = {column.name: _GRAPH_TYPES[column.kind] for column in schema.columns}
@@ -298,9 +302,8 @@ def _open(path: Path, schema: Schema, problem: Problem, threads: int) -> ort.Inf
     if found != expected:
         wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
         raise BundleError(f"{path}: the graph's inputs differ from the schema in {', '.join(wrong[:10])}")
-    if lacking := set(outputs_of(problem, images=schema.image is not None)) - {
-        one.name for one in session.get_outputs()
-    }:
+    given = {one.name for one in session.get_outputs()}
+    if lacking := {*outputs_of(problem, images=schema.image is not None)} - given:
         raise BundleError(f"{path}: the graph lacks the outputs {', '.join(sorted(lacking))}")
     return session
 

@@ -25,25 +25,25 @@ from onnxscript.rewriter import rewrite
 from safetensors.torch import save_file
 from torch import nn
 
-from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, TIME, WEIGHTS
+from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, SERVING, TIME, WEIGHTS
 from registry.conforming import as_strings, conform
 from registry.errors import DataError
 from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
 from registry.schema import Schema
 from registry.scoring import OUTPUTS as ANSWERS
-from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
+from registry.scoring import REPRESENTATION, Graph, Scores, differences, feed, input_shape, outputs_of, require_small
+from registry.serving_graph import ServingGraph, scores_of
 from registry.target import Target
 from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.picture import PictureNet
-from retrain.mixture_graph import add_mixture
+from retrain.mixture_graph import Mixture, add_answers, add_mixture
 from retrain.network_graph import (
     CATEGORIES,
     FEATURES,
     IMAGES,
     NUMERIC,
-    OPSET,
     OUTPUTS,
     embed,
     exported,
@@ -52,10 +52,10 @@ from retrain.network_graph import (
     without_weights,
 )
 from retrain.preparation import Preparation, Prepared
-from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation
+from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation, model_of
 from retrain.representation import ROWS, Representation, heaviest
+from retrain.serving_builder import ServingBuilder, layout_of
 
-ML_OPSET, IR_VERSION = 3, 10
 PARITY_ROWS = 1_000
 REFERENCE_ROWS = 2_000
 _BATCH = 4_096
@@ -106,6 +106,8 @@ def write_model(
     rows = conform(test, schema)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
+    if schema.image is None:
+        _check_serving(folder, graph, target, calibration, rows.iloc[drawn[:PARITY_ROWS]])
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
@@ -136,17 +138,8 @@ def export(
     if not math.isclose(total := sum(member.weight for member in members), 1, abs_tol=1e-6):
         raise ValueError(f"expected weights that sum to 1, got {total:g} of {len(members)} members")
     builder = GraphBuilder()
-    preparations = _distinct(members)
-    arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
-    outputs = []
-    for place, member in enumerate(members):
-        found = _embedded(builder, member, arrays[preparations.index(member.preparation)])
-        builder.name(found[OUTPUTS], member_name(place))
-        if FEATURES in found:
-            builder.name(found[FEATURES], features_name(place))
-        outputs.append(member_name(place))
-    d_out = 2 if calibration.scale is not None else len(target.classes)
-    answers = add_mixture(builder, outputs, [member.weight for member in members], d_out, calibration)
+    members, mixture = _mixed(builder, members, calibration, target)
+    answers = add_answers(builder, mixture, calibration)
     if target.classes:
         answers["prediction"] = builder.add(
             "LabelEncoder",
@@ -159,9 +152,34 @@ def export(
         answers[REPRESENTATION] = seen.add_to(builder, features_name(seen.place))
     for name in outputs_of(target.problem, images=seen is not None):
         builder.name(answers[name], name)
-    model = _model(builder, schema, target)
+    model = model_of(builder, *_columns(schema, target))
     names = {name for member in members for name in member.module.state_dict()}
     onnx.save(without_weights(model, names), path.with_name(NETWORKS))
+    _save_lean(model, path)
+    if schema.image is None:
+        serving = ServingBuilder(layout_of(_distinct(members), schema))
+        _, mixture = _mixed(serving, members, calibration, target)
+        _save_lean(serving.model(mixture, target), path.with_name(SERVING))
+
+
+def _mixed(
+    builder: GraphBuilder, members: Sequence[Member], calibration: Calibration, target: Target
+) -> tuple[list[Member], Mixture]:
+    """The members, each with its graph, and their mixture, added to a graph."""
+    preparations, outputs, known = _distinct(members), [], []
+    arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
+    for place, member in enumerate(members):
+        graph, found = _embedded(builder, member, arrays[preparations.index(member.preparation)])
+        known.append(replace(member, graph=graph))
+        builder.name(found[OUTPUTS], member_name(place))
+        if FEATURES in found:
+            builder.name(found[FEATURES], features_name(place))
+        outputs.append(member_name(place))
+    d_out = 2 if calibration.scale is not None else len(target.classes)
+    return known, add_mixture(builder, outputs, [member.weight for member in members], d_out, calibration)
+
+
+def _save_lean(model: onnx.ModelProto, path: Path) -> None:
     lean = rewrite(optimize(model))
     onnx.checker.check_model(lean)
     onnx.save(lean, path)
@@ -179,18 +197,20 @@ def _named(builder: GraphBuilder, index: int, preparation: Preparation) -> dict[
     return names
 
 
-def _embedded(builder: GraphBuilder, member: Member, inputs: Mapping[str, str]) -> dict[str, str]:
-    """The names of a member's outputs, its nodes added: from the graph it came with, or by torch's exporter."""
+def _embedded(
+    builder: GraphBuilder, member: Member, inputs: Mapping[str, str]
+) -> tuple[onnx.GraphProto, dict[str, str]]:
+    """A member's graph, the one it came with or by torch's exporter, and the names of its outputs, its nodes added."""
     state = {name: value.detach().numpy() for name, value in member.module.state_dict().items()}
     if member.graph is not None and (found := embed(builder, member.graph, inputs, state)) is not None:
-        return found
+        return member.graph, found
     preparation = member.preparation
     image = None if preparation.image is None else preparation.image.input
     graph = exported(member.module, preparation.d_numeric, len(preparation.cardinalities), image)
     found = embed(builder, graph, inputs, state)
     if found is None:
         raise ValueError("the exporter left out some of the weights' names")
-    return found
+    return graph, found
 
 
 def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:
@@ -239,6 +259,18 @@ def check_parity(
     return found
 
 
+def _check_serving(
+    folder: Path, graph: Graph, target: Target, calibration: Calibration, conformed: pd.DataFrame
+) -> None:
+    """Raise `BundleError` when the graph for serving answers otherwise than the bundle's own."""
+    serving = ServingGraph.open(folder / SERVING, graph.schema)
+    found = scores_of(serving.run(feed(conformed, graph.schema)), target.classes, calibration.radius)
+    require_small(
+        differences(found, graph.predict(conformed), radius=calibration.radius),
+        f"graph for serving on {len(conformed)} rows",
+    )
+
+
 def refuse_names(schema: Schema) -> None:
     """Raise `DataError` for columns whose names the graph and the reference need themselves."""
     bad = [
@@ -258,7 +290,8 @@ def _distinct(members: Sequence[Member]) -> list[Preparation]:
     return found
 
 
-def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelProto:
+def _columns(schema: Schema, target: Target) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    """Inputs and outputs as `registry/bundle.py` describes them."""
     info, k = helper.make_tensor_value_info, len(target.classes)
     kinds = {"datetime": TensorProto.INT64, "categorical": TensorProto.STRING, "image": TensorProto.UINT8}
     inputs = []
@@ -270,10 +303,7 @@ def _model(builder: GraphBuilder, schema: Schema, target: Target) -> onnx.ModelP
     widths = {"probabilities": [k], "interval": [2], REPRESENTATION: [COMPONENTS]}
     names = outputs_of(target.problem, images=schema.image is not None)
     shapes = {name: types.get(name, (TensorProto.FLOAT, widths.get(name, []))) for name in names}
-    outputs = [info(name, kind, ["n", *rest]) for name, (kind, rest) in shapes.items()]
-    graph = helper.make_graph(builder.nodes, "everfit", inputs, outputs, builder.constants)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
-    return helper.make_model(graph, producer_name="everfit", opset_imports=opsets, ir_version=IR_VERSION)
+    return inputs, [info(name, kind, ["n", *rest]) for name, (kind, rest) in shapes.items()]
 
 
 @torch.inference_mode()

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from retrain.families.picture import PictureNet
 from retrain.image_source import ImageInput
-from retrain.preparation_graph import PREFIX, GraphBuilder
+from retrain.preparation_graph import OPSET, PREFIX, GraphBuilder
 
-OPSET = 20
 NUMERIC, CATEGORIES, IMAGES, OUTPUTS, FEATURES = "numeric", "categories", "images", "outputs", "features"
 """Inputs and outputs of a network's own graph; images and their features are those of networks that read them."""
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from registry.scoring import MISSING_TIME
 from registry.texts import LENGTHS
-from retrain.preparation import BOUND, CYCLES, DAY, Preparation, Robust, Scaling
+from retrain.preparation import BOUND, CYCLES, DAY, CategoryColumn, Preparation, Robust, Scaling
 
 PREFIX = "everfit:"
 """Begins every name inside the graph: no column may begin with it."""
@@ -25,6 +25,7 @@ PREFIX = "everfit:"
 WEIGHT = f"{PREFIX}weight"
 
 ML_DOMAIN = "ai.onnx.ml"
+OPSET, ML_OPSET, IR_VERSION = 20, 3, 10
 
 
 class GraphBuilder:
@@ -93,17 +94,20 @@ class GraphBuilder:
             return source
         return self.add("Gather", source, self.constant(np.array(indices, dtype=np.int64)), axis=1)
 
-    def cast(self, source: str, to: int) -> str:
-        """Values in another type."""
-        return self.add("Cast", source, to=to)
+    def numbers(self, names: Sequence[str], places: Sequence[int], width: int) -> str:
+        """Of these columns of numbers side by side, which are as wide as that together, those at `places`."""
+        return self.pick(self.join(names), places, width)
 
+    def moments(self, names: Sequence[str]) -> str:
+        """Columns of moments side by side."""
+        return self.join(names)
 
-def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str, str] | None:
-    """The names of `numeric` (n, d) float and `categories` (n, c) int64; None where there is neither. Images are
-    columns of the graph that networks read themselves."""
-    blocks = [*_numbers(graph, preparation), *_moments(graph, preparation)]
-    codes = [
-        graph.add(
+    def codes(self, columns: Sequence[CategoryColumn]) -> str:
+        """The codes of columns of categories side by side: 1 where missing, 0 where a category is none of them."""
+        return self.join([self._coded(column) for column in columns])
+
+    def _coded(self, column: CategoryColumn) -> str:
+        return self.add(
             "LabelEncoder",
             column.name,
             domain=ML_DOMAIN,
@@ -111,16 +115,35 @@ def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str,
             values_int64s=range(1, len(column.categories) + 2),
             default_int64=0,
         )
-        for column in preparation.categories
-    ]
-    if not blocks and not codes:
+
+    def cast(self, source: str, to: int) -> str:
+        """Values in another type."""
+        return self.add("Cast", source, to=to)
+
+
+def model_of(
+    builder: GraphBuilder, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+) -> onnx.ModelProto:
+    """What was built as a model."""
+    graph = helper.make_graph(builder.nodes, "everfit", inputs, outputs, builder.constants)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
+    return helper.make_model(graph, producer_name="everfit", opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def add_preparation(graph: GraphBuilder, preparation: Preparation) -> tuple[str, str] | None:
+    """The names of `numeric` (n, d) float and `categories` (n, c) int64; None where there is neither. Images are
+    columns of the graph that networks read themselves."""
+    blocks = [*_numbers(graph, preparation), *_moments(graph, preparation)]
+    width = len(preparation.categories)
+    if not blocks and not width:
         return None
     if not blocks:
-        return graph.cast(graph.pick(codes[0], (), 1), TensorProto.FLOAT), graph.join(codes)
+        codes = graph.codes(preparation.categories)
+        return graph.cast(graph.pick(codes, (), width), TensorProto.FLOAT), codes
     numeric = graph.join(blocks)
-    if not codes:
+    if not width:
         return numeric, graph.cast(graph.pick(numeric, (), preparation.d_numeric), TensorProto.INT64)
-    return numeric, graph.join(codes)
+    return numeric, graph.codes(preparation.categories)
 
 
 def _numbers(graph: GraphBuilder, preparation: Preparation) -> list[str]:
@@ -142,7 +165,7 @@ def _raw(graph: GraphBuilder, preparation: Preparation) -> str:
     starts = np.cumsum([0, *(widths.get(name, 1) for name in names)])
     first = dict(zip(names, starts.tolist(), strict=False))
     places = [first[column.name] + (column.place or 0) for column in preparation.numbers]
-    return graph.pick(graph.join(names), places, int(starts[-1]))
+    return graph.numbers(names, places, int(starts[-1]))
 
 
 def _scaled(graph: GraphBuilder, filled: str, scaling: Scaling) -> str:
@@ -169,7 +192,7 @@ def _moments(graph: GraphBuilder, preparation: Preparation) -> list[str]:
     columns = preparation.moments
     if not columns:
         return []
-    raw = graph.join([column.name for column in columns])
+    raw = graph.moments([column.name for column in columns])
     missing = graph.add("Equal", raw, graph.constant(np.array(MISSING_TIME, dtype=np.int64)))
     waves = [
         (index, CYCLES[cycle], shift)

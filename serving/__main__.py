@@ -16,7 +16,7 @@ from registry.quiet import QUIET
 from registry.settings import Settings
 from serving.app import create_app
 from serving.connection import Server, connections
-from serving.lean import hide_pandas
+from serving.lean import hide_pandas, return_memory
 from serving.log_lines import arrange
 from serving.tls import check_tls
 from serving.tracing import traces_of
@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
         return 2
     os.environ.update(QUIET)
     hide_pandas()
+    return_memory()
     try:
         settings = Settings()
         check_tls(settings)

@@ -46,6 +46,23 @@ class Answers:
         rows = self._numbers(ids, scores) if scores.probabilities is None else self._class_rows(ids, scores)
         return self._whole("predictions", orjson.dumps(rows), warnings)
 
+    def write_one(self, one: str, answer: Sequence[float], radius: float, warnings: Sequence[str] = ()) -> bytes:
+        """The same for one row of `registry.serving_graph`'s answers."""
+        *first, uncertainty, disagreement = answer
+        row: dict[str, Any] = {"id": one}
+        if self._classes:
+            top = max(first)
+            cut = min(top, _single(1 - radius))
+            row["prediction"] = self._labels[first.index(top)]
+            row["probabilities"] = dict(zip(self._classes, first, strict=True))
+            row["set"] = [label for label, share in zip(self._labels, first, strict=True) if share >= cut]
+        else:
+            reach = _single(uncertainty * _single(radius))
+            row["prediction"] = first[0]
+            row["interval"] = [_single(first[0] - reach), _single(first[0] + reach)]
+        row["uncertainty"], row["disagreement"] = uncertainty, disagreement
+        return self._whole("predictions", orjson.dumps([row]), warnings)
+
     def columns(self, ids: Sequence[str], scores: Scores) -> Columns:
         """The answers by columns: all fields but `out_of_distribution`."""
         found: Columns = {"id": list(ids)}
@@ -117,6 +134,11 @@ class Answers:
             {"id": one, "prediction": value, "interval": interval, "uncertainty": total, "disagreement": apart}
             for one, value, interval, total, apart in zip(ids, *_number_lists(scores), strict=True)
         ]
+
+
+def _single(value: float) -> float:
+    """A number as single precision has it, as the graph does."""
+    return float(np.float32(value))
 
 
 def _given(values: Any) -> npt.NDArray[Any]:

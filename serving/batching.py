@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from registry.schema import ImageColumn
-from registry.scoring import Scores, input_shape
-from serving.champion import Served
+from registry.scoring import input_shape
+from serving.champion import Outcome, Served
 from serving.context import NOTES
 
 PATIENCE_SECONDS = 0.0005
@@ -30,7 +31,7 @@ class _Batch:
     def __init__(self, served: Served, values: list[Any]) -> None:
         self.served = served
         self.rows = [values]
-        self.scores: Scores | None = None
+        self.answers: Sequence[Outcome] | None = None
         self.call = (0.0, 0.0)  # begin and end of the call of the graph
         self.done: asyncio.Future[None] | None = None
 
@@ -49,8 +50,8 @@ class Batcher:
         self.wait_seconds = self.graph_seconds = 0.0
         """The time in which calls waited for rows, and in them."""
 
-    async def score(self, served: Served, values: list[Any]) -> Scores:
-        """The scores, of length 1, of a row's values as `RowReader.values` gives them."""
+    async def score(self, served: Served, values: list[Any]) -> Outcome:
+        """The answer to a row's values as `RowReader.values` gives them."""
         batch = self._open
         if batch is None or batch.served is not served or len(batch.rows) >= self._largest:
             return await self._lead(_Batch(served, values))
@@ -60,22 +61,23 @@ class Batcher:
             batch.done = asyncio.get_running_loop().create_future()
         await batch.done
         self._left = perf_counter()
-        if batch.scores is None:
+        if batch.answers is None:
             raise RuntimeError("the call of the graph that this row shared failed")
         _note(batch)
-        return batch.scores.take(slice(place, place + 1))
+        return batch.answers[place]
 
-    async def _lead(self, batch: _Batch) -> Scores:
+    async def _lead(self, batch: _Batch) -> Outcome:
         self._open = batch
         try:
             begun = await self._fill(batch)
             self._close(batch)
             started = perf_counter()
+            answers: Sequence[Outcome]
             if batch.served.image is None:
-                scores = batch.served.scorer.run(batch.served.reader.together(batch.rows))
+                answers = batch.served.score(batch.rows)
             else:
-                scores = await _score_images(batch, batch.served.image)
-            batch.scores = scores
+                answers = await _score_images(batch, batch.served.image)
+            batch.answers = answers
             self._left = perf_counter()
             self._expected, self._patience = len(batch.rows), min(self._left - started, self._longest)
             self._count(batch, begun, started)
@@ -83,7 +85,7 @@ class Batcher:
             self._close(batch)  # a leader that is cancelled while it waits must not leave a batch that nobody scores
             if batch.done is not None and not batch.done.done():
                 batch.done.set_result(None)
-        return scores if len(scores) == 1 else scores.take(slice(0, 1))
+        return answers[0]
 
     def _count(self, batch: _Batch, begun: float, started: float) -> None:
         self.calls[len(batch.rows)] += 1
@@ -112,12 +114,8 @@ def _note(batch: _Batch) -> None:
         notes.graph = (*batch.call, len(batch.rows))
 
 
-async def _score_images(batch: _Batch, image: ImageColumn) -> Scores:
+async def _score_images(batch: _Batch, image: ImageColumn) -> Sequence[Outcome]:
     """The scores of rows with images: of many or large ones in a thread, so that others are answered meanwhile."""
     if len(batch.rows) * math.prod(input_shape(image)) < THREAD_BYTES:
-        return _score_in_parts(batch)
-    return await asyncio.to_thread(_score_in_parts, batch)
-
-
-def _score_in_parts(batch: _Batch) -> Scores:
-    return batch.served.scorer.run_in_parts(batch.served.reader.together(batch.rows))
+        return batch.served.score(batch.rows)
+    return await asyncio.to_thread(batch.served.score, batch.rows)

@@ -16,6 +16,9 @@ LINGER_BYTES = 16_000_000
 LINGER_SECONDS = 2.0
 MOST_LEVELS = 64
 
+AT_ONCE = "everfit.at_once"
+"""Where a request's connection says how to answer it as a whole: see `Connection`."""
+
 
 class GoneError(Exception):
     """The client closed the connection before its request was whole."""

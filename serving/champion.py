@@ -13,21 +13,23 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+import numpy as np
 import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, NoModelError, OutsideError, words_of
 from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
+from registry.serving_graph import ServingScorer, open_for_serving, scores_of
 from serving.answers import Answers
 from serving.columns import Kinds
 from serving.novelty import Novelty
@@ -38,6 +40,9 @@ FIRST_BACKOFF = 5.0
 LONGEST_BACKOFF = 600.0
 
 T = TypeVar("T")
+
+Outcome: TypeAlias = list[float] | Scores
+"""The answer to one row: as `registry.serving_graph` has it, or `Scores` of length 1."""
 
 
 class VersionSource(Protocol):
@@ -75,8 +80,8 @@ class Served:
             raise BundleError(
                 f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
             )
-        scorer, reference = Scorer.load(bundle), bundle.reference_columns()
-        scorer.self_test(reference)
+        reference = bundle.reference_columns()
+        scorer = open_for_serving(bundle, reference)
         return cls(
             version=version,
             bundle=bundle,
@@ -87,6 +92,22 @@ class Served:
             record=_record(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )
+
+    def score(self, rows: Sequence[list[Any]]) -> Sequence[Outcome]:
+        """The answers to a few rows of `RowReader.values`; to be called from the event loop's thread alone, unless
+        there are images."""
+        if isinstance(self.scorer, ServingScorer) and self.scorer.graph.takes_rows:
+            return self.scorer.graph.rows(rows)
+        inputs = self.reader.together(rows)
+        scores = self.scorer.run(inputs) if self.image is None else self.scorer.run_in_parts(inputs)
+        return [scores.take(slice(place, place + 1)) for place in range(len(rows))]
+
+    def scores(self, answer: Outcome) -> Scores:
+        """One of them as the graph gives it."""
+        if isinstance(answer, Scores):
+            return answer
+        matrix = np.array([answer], dtype=np.float32)
+        return scores_of(matrix, self.manifest.target.classes, self.scorer.conformal_radius)
 
     @property
     def manifest(self) -> Manifest:

@@ -16,17 +16,20 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serving.body import LINGER_SECONDS
+from serving.body import AT_ONCE, LINGER_SECONDS
 from serving.context import HEADER, given_id, make_id
 from serving.problems import Problem, problem
 
 HEAD_BYTES = 65_536
 """The most of a head, beyond what one read of the socket brings."""
+
+_JSON = b"content-type: application/json\r\ncontent-length: "
 
 LAST_SECONDS = 0.5
 """How long a connection may be silent after the port is closed: closed at once, one whose request was on its way would
@@ -39,6 +42,7 @@ class Connection(HttpToolsProtocol):
     body_seconds = 30.0
     draining = False
 
+    _head_of: tuple[object, bytes] = (None, b"")  # the headers of all answers, and a head that begins with them
     _head = 0
     _refused = False
     _body_timer: asyncio.TimerHandle | None = None
@@ -76,11 +80,27 @@ class Connection(HttpToolsProtocol):
         self._head = 0
         request = given_id(self.headers)
         super().on_headers_complete()
+        cast(Any, self.scope)[AT_ONCE] = partial(self._answer_at_once, self.cycle)
         if request is not None and self.cycle:
             self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, request)]
             cast(Any, self.scope).update(request_id=request.decode("ascii"), echoed=True)
         if self.draining and self.cycle:
             self.cycle.keep_alive = False
+
+    def _answer_at_once(self, cycle: RequestResponseCycle, body: bytes) -> bool:
+        """Send an answer of status 200 in JSON as one piece, which costs a quarter of what uvicorn takes for head and
+        body; False, with nothing sent, where it is not as simple as that."""
+        if cycle.response_started or cycle.disconnected or not cycle.keep_alive or cycle.flow.write_paused:
+            return False
+        if self._head_of[0] is not cycle.default_headers:
+            lines = (name + b": " + value + b"\r\n" for name, value in cycle.default_headers)
+            self._head_of = cycle.default_headers, STATUS_LINE[200] + b"".join(lines) + _JSON
+        self.transport.write(b"%b%d\r\n\r\n%b" % (self._head_of[1], len(body), body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def timeout_keep_alive_handler(self) -> None:
         """Close; at once where the client does not even read what it was sent, since that would be waited for."""

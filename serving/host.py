@@ -17,6 +17,7 @@ from serving.catalogue import Sample
 from serving.challenger import Understudy
 from serving.champion import Follower, Served, Slot, VersionSource
 from serving.feedback import TakeFeedback
+from serving.hot import LARGE_AT_ONCE
 from serving.infer import Infer
 from serving.invocations import Invocations
 from serving.logbook import Logbook, LogSettings
@@ -48,11 +49,12 @@ class Host:
         )
         cast = self.logbook.cast if settings.shadow else None
         self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
-        bounds = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
+        bounds: dict[str, Any] = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
         self._predictor = Predictor(self.slot, self.logbook, self.counts)
-        self.predict = Predict(self.slot, self._predictor, self.counts, **bounds)
-        self.infer = Infer(self.slot, self._predictor, self.counts, **bounds)
-        self.invocations = Invocations(self.slot, self._predictor, self.counts, **bounds)
+        gate = asyncio.Semaphore(LARGE_AT_ONCE)
+        self.predict = Predict(self.slot, self._predictor, self.counts, **bounds, gate=gate)
+        self.infer = Infer(self.slot, self._predictor, self.counts, **bounds, gate=gate)
+        self.invocations = Invocations(self.slot, self._predictor, self.counts, **bounds, gate=gate)
         self.feedback = TakeFeedback(self.slot, self.logbook, self.counts, **bounds)
 
     async def open(self) -> None:

@@ -6,6 +6,7 @@ A small body is read on the event loop: handing it to a thread would cost more. 
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import perf_counter
@@ -15,7 +16,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from registry.errors import EverfitError
-from serving.body import GoneError, read_body, send_json, send_problem
+from serving.body import AT_ONCE, GoneError, read_body, send_json, send_problem
 from serving.champion import Served, Slot
 from serving.dialects import in_words_of
 from serving.encodings import decompress, header_of
@@ -27,6 +28,10 @@ from serving.rows import MisfitError
 
 THREAD_BYTES = 32_768
 """From so many bytes on a body is read in a thread: about a millisecond of work."""
+
+LARGE_AT_ONCE = 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+"""So many large bodies of a task are read and answered at once: as many as there are cores, and one that may wait for
+the disk. More would not be answered sooner, but all of them be in memory as objects."""
 
 FAULT = "the endpoint failed; its log has the details"
 
@@ -46,8 +51,12 @@ class HotRoute(ABC):
     name: ClassVar[str]
     """The route as the metrics call it."""
 
-    def __init__(self, slot: Slot, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
+    def __init__(
+        self, slot: Slot, counts: Counts, *, max_bytes: int, max_rows: int, gate: asyncio.Semaphore | None = None
+    ) -> None:
+        """`gate` is where large bodies wait for those before them; each route has its own where none is given."""
         self._slot, self._counts = slot, counts
+        self._gate = asyncio.Semaphore(LARGE_AT_ONCE) if gate is None else gate
         self._max_bytes, self._max_rows = max_bytes, max_rows
         self.inside = 0
         """How many requests are not answered yet."""
@@ -61,7 +70,12 @@ class HotRoute(ABC):
         started = perf_counter()
         self.inside += 1
         try:
-            reply = await self.reply(scope, await read_body(scope, receive, self._max_bytes))
+            body = await read_body(scope, receive, self._max_bytes)
+            if len(body) < THREAD_BYTES:
+                reply = await self.reply(scope, body)
+            else:
+                async with self._gate:
+                    reply = await self.reply(scope, body)
         except EverfitError as error:
             self._counts.refused_images += self._is_of_an_image(error)
             refusal = in_words_of(scope["path"], problem_of(error))
@@ -74,7 +88,9 @@ class HotRoute(ABC):
             await send_problem(receive, send, in_words_of(scope["path"], problem(500, FAULT)))
             raise
         else:
-            await send_json(send, reply.body, reply.headers)
+            at_once = scope.get(AT_ONCE)
+            if at_once is None or reply.headers is not None or not at_once(reply.body):
+                await send_json(send, reply.body, reply.headers)
             self._counts.answered(self.name, perf_counter() - started)
         finally:
             self.inside -= 1
@@ -90,8 +106,9 @@ class HotRoute(ABC):
 class PredictingRoute(HotRoute):
     """A route that answers rows: checked, answered and logged alike, whatever protocol they come in."""
 
-    def __init__(self, slot: Slot, predictor: Predictor, counts: Counts, *, max_bytes: int, max_rows: int) -> None:
-        super().__init__(slot, counts, max_bytes=max_bytes, max_rows=max_rows)
+    def __init__(self, slot: Slot, predictor: Predictor, counts: Counts, **bounds: Any) -> None:
+        """`bounds` are those of `HotRoute`."""
+        super().__init__(slot, counts, **bounds)
         self._predictor = predictor
 
     async def predicted(

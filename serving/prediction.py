@@ -21,7 +21,7 @@ from registry.errors import EverfitError, RowError
 from registry.scoring import Feed, Scores
 from serving.batching import Batcher
 from serving.challenger import chosen
-from serving.champion import Served, Slot
+from serving.champion import Outcome, Served, Slot
 from serving.columns import Table, plain
 from serving.context import NOTES
 from serving.logbook import Logbook
@@ -33,6 +33,8 @@ from serving.sightings import Sighting, sightings
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
 
+_NOT_FINITE = "row {row}: the model has no finite answer to these values"
+
 KEY_HEADER = b"x-everfit-key"
 """Who asks, in the client's words: all requests with one key are answered by one version."""
 
@@ -42,17 +44,22 @@ class Answer(NamedTuple):
 
     served: Served
     ids: list[str]
-    scores: Scores
+    outcome: Outcome
     warnings: Sequence[str]
     body: bytes
     """The whole answer, as it is logged: by rows, or of a table by columns."""
+
+    @property
+    def scores(self) -> Scores:
+        """The answer as the graph gives it."""
+        return self.served.scores(self.outcome)
 
 
 class _Scored(NamedTuple):
     """Scores, the columns with values outside their range, the answer, what was seen of images, if any, and what is
     logged instead of what was sent."""
 
-    scores: Scores
+    outcome: Outcome
     warnings: Sequence[str]
     body: bytes
     seen: list[Sighting] | None = None
@@ -122,19 +129,24 @@ class Predictor:
         if self._logbook.synced:
             await self._logbook.settle()
         self._count(served, request, len(scored.warnings))
-        return Answer(served, ids, scored.scores, scored.warnings, scored.body)
+        return Answer(served, ids, scored.outcome, scored.warnings, scored.body)
 
     async def _one(self, served: Served, ids: list[str], row: Row) -> _Scored:
-        reader = served.reader
-        values = reader.values(row) if served.image is None else await asyncio.to_thread(reader.values, row)
-        scores = await self.batcher.score(served, values)
-        _require_finite(scores)
-        seen = None
-        if served.image is not None:
-            place = served.manifest.data_schema.names.index(served.image.name)
-            seen = sightings([row], [values[place]], served.image, scores)
+        reader, image = served.reader, served.image
+        values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
+        outcome = await self.batcher.score(served, values)
         warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
+        if not isinstance(outcome, Scores):
+            if not math.isfinite(outcome[-2]):
+                raise RowError(_NOT_FINITE.format(row=0))
+            body = served.answers.write_one(ids[0], outcome, served.scorer.conformal_radius, warnings)
+            return _Scored(outcome, warnings, body)
+        _require_finite(outcome)
+        seen = None
+        if image is not None:
+            place = served.manifest.data_schema.names.index(image.name)
+            seen = sightings([row], [values[place]], image, outcome)
+        return _Scored(outcome, warnings, served.answers.write(ids, outcome, warnings), seen)
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
         ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
@@ -184,4 +196,4 @@ def _scores(served: Served, feed: Feed) -> Scores:
 def _require_finite(scores: Scores) -> None:
     if not math.isfinite(sum(values := scores.uncertainty.tolist())):
         row = next((row for row, value in enumerate(values) if not math.isfinite(value)), 0)
-        raise RowError(f"row {row}: the model has no finite answer to these values")
+        raise RowError(_NOT_FINITE.format(row=row))

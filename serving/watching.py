@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TextIO
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.body import AT_ONCE
 from serving.context import HEADER, NOTES, Notes, make_id
 
 MOST_WAITING = 10_000
@@ -63,6 +64,7 @@ class Watch:
         notes, status = Notes(), GONE
         scope["notes"] = notes  # a pipelined request begins in the context of the one before: that says nothing
         NOTES.set(notes)
+        scope.pop(AT_ONCE, None)  # it would pass by `heard`
         own = [] if "request_id" in scope else [(HEADER, (made := make_id()).encode())]
         if own:
             scope.update(request_id=made, echoed=True)

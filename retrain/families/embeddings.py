@@ -59,25 +59,29 @@ class CategoryEmbedding(nn.Module):
     def forward(self, categories: Tensor) -> Tensor:
         """Codes beyond a column's cardinality are an error of the caller: preparation never gives one."""
         looked_up: Tensor = self.table(categories + self.offsets)
-        return looked_up.flatten(1)
+        return looked_up.reshape(-1, self.d_out)  # flatten(1) would be four nodes of a served graph, this is one
 
 
 class PeriodicEmbedding(nn.Module):
     """PLR-lite (Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning"): each number
     becomes sines and cosines of learnt frequencies, then one linear layer shared by all columns, then ReLU.
-    (n, d) -> (n, d * D_PERIODIC)."""
+    (n, d) -> (n, d * D_PERIODIC). A cosine is reckoned as the sine of a quarter turn more: all waves in one go."""
+
+    shifts: Tensor
 
     def __init__(self, d_numeric: int, frequencies: int, sigma: float) -> None:
         super().__init__()
         self.d_out = d_numeric * D_PERIODIC
         self.frequencies = nn.Parameter(torch.randn(d_numeric, frequencies) * sigma)
         self.linear = nn.Linear(2 * frequencies, D_PERIODIC)
+        shifts = torch.tensor([0.0, math.pi / 2]).repeat_interleave(frequencies)
+        self.register_buffer("shifts", shifts, persistent=False)
 
     def forward(self, numeric: Tensor) -> Tensor:
         """x -> ReLU(W [sin(2 pi c x), cos(2 pi c x)] + b), column by column."""
-        angles = 2 * math.pi * self.frequencies * numeric.unsqueeze(-1)
-        waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
-        return torch.relu(self.linear(waves)).flatten(1)
+        turns = 2 * math.pi * torch.cat([self.frequencies, self.frequencies], dim=-1)
+        waves = torch.sin(numeric.unsqueeze(-1) * turns + self.shifts)
+        return torch.relu(self.linear(waves)).reshape(-1, self.d_out)
 
 
 class PiecewiseEmbedding(nn.Module):
@@ -101,7 +105,7 @@ class PiecewiseEmbedding(nn.Module):
 
     def forward(self, numeric: Tensor) -> Tensor:
         """x -> clip((x - start) * slope, 0, 1), column by column, piece by piece."""
-        return ((numeric.unsqueeze(-1) - self.starts) * self.slopes).clamp(0, 1).flatten(1)
+        return ((numeric.unsqueeze(-1) - self.starts) * self.slopes).clamp(0, 1).reshape(-1, self.d_out)
 
 
 NumberEmbedding: TypeAlias = PeriodicEmbedding | PiecewiseEmbedding

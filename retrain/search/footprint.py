@@ -32,8 +32,8 @@ def served_row_ms(network: nn.Module, rows: Rows, image: ImageInput | None = Non
     import onnxruntime as ort
     from onnx import helper
 
-    from retrain.export import IR_VERSION
-    from retrain.network_graph import CATEGORIES, IMAGES, NUMERIC, OPSET, exported
+    from retrain.network_graph import CATEGORIES, IMAGES, NUMERIC, exported
+    from retrain.preparation_graph import IR_VERSION, OPSET
 
     if not len(rows):
         return None

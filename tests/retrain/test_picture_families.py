@@ -14,8 +14,8 @@ from retrain.families.convnet import ConvBlock, ConvNets, Gate
 from retrain.families.drawing import SUM
 from retrain.families.picture import PictureFamily, PictureNet
 from retrain.image_source import ImageInput
-from retrain.network_graph import FEATURES, IMAGES, OPSET, OUTPUTS, embed, exported
-from retrain.preparation_graph import GraphBuilder
+from retrain.network_graph import FEATURES, IMAGES, OUTPUTS, embed, exported
+from retrain.preparation_graph import OPSET, GraphBuilder
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registry.bundle import ModelBundle
-from registry.scoring import Scorer
+from registry.scoring import Scorer, Scores
 from serving.batching import Batcher
 from serving.champion import Served
 from tests.serving.conftest import ROW
@@ -35,6 +35,7 @@ def served(bundle: ModelBundle, version: str, scorer: type[CountingScorer] = Cou
 
 async def ask(batcher: Batcher, model: Served, amount: float) -> float:
     scores = await batcher.score(model, model.reader.values({**ROW, "amount": amount}))
+    assert isinstance(scores, Scores)
     assert len(scores) == 1
     return float(scores.scores[0, 1])
 

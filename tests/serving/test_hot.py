@@ -1,4 +1,5 @@
-"""A fault of ours on a hot route: a problem for the client, a count, an exception for the server's log."""
+"""What hot routes have in common: a fault of ours is a problem for the client, a count, an exception for the server's
+log; large bodies wait for one another, small ones for nobody."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from typing import Any, ClassVar
 import orjson
 import pytest
 
+from serving.body import AT_ONCE
 from serving.champion import Slot
-from serving.hot import HotRoute, Reply
+from serving.hot import LARGE_AT_ONCE, THREAD_BYTES, HotRoute, Reply
 from serving.metrics import Counts
 
 
@@ -38,3 +40,61 @@ def test_a_fault_is_answered_counted_and_raised() -> None:
     told = orjson.loads(body["body"])
     assert told["status"] == 500
     assert "secret" not in str(told)
+
+
+class Slow(HotRoute):
+    name: ClassVar[str] = "/predict"
+    large = small = most_large = most_small = 0
+
+    async def reply(self, scope: Any, body: bytes) -> Reply:
+        if len(body) < THREAD_BYTES:
+            self.small += 1
+            self.most_small = max(self.most_small, self.small)
+            await asyncio.sleep(0.01)
+            self.small -= 1
+        else:
+            self.large += 1
+            self.most_large = max(self.most_large, self.large)
+            await asyncio.sleep(0.01)
+            self.large -= 1
+        return Reply(b"{}")
+
+
+def test_few_large_bodies_are_worked_on_at_once() -> None:
+    route, answered = Slow(Slot("handmade"), Counts(), max_bytes=2 * THREAD_BYTES, max_rows=1), []
+
+    async def ask(body: bytes) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            answered.append(message.get("status"))
+
+        await route({"type": "http", "path": "/predict", "headers": []}, receive, send)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(ask(b" " * size) for size in (THREAD_BYTES, 10) for _ in range(20)))
+
+    asyncio.run(all_at_once())
+    assert answered.count(200) == 40
+    assert (route.most_large, route.most_small) == (LARGE_AT_ONCE, 20)
+
+
+def test_an_answer_that_can_leave_at_once_does() -> None:
+    """A connection that takes whole answers is given one; where it refuses, ASGI is spoken."""
+    for takes, expected in ((True, []), (False, ["http.response.start", "http.response.body"])):
+        route, whole, sent = Slow(Slot("handmade"), Counts(), max_bytes=100, max_rows=1), list[bytes](), list[str]()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def send(message: Any, sent: list[str] = sent) -> None:
+            sent.append(message["type"])
+
+        def at_once(body: bytes, whole: list[bytes] = whole, takes: bool = takes) -> bool:
+            whole.append(body)
+            return takes
+
+        scope = {"type": "http", "path": "/predict", "headers": [], AT_ONCE: at_once}
+        asyncio.run(route(scope, receive, send))
+        assert (whole, sent) == ([b"{}"], expected)
