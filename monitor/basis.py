@@ -87,7 +87,8 @@ class Ranks:
 
     def of(self, rows: Placed, out: Array | None = None) -> Array:
         """The ranks (k, n) of n rows."""
-        return self._table.take(rows.places, out=out, mode="clip")  # no place is beyond the table; clip does not copy
+        made: Array = self._table.take(rows.places, out=out, mode="clip")  # none is beyond the table; clip copies less
+        return made
 
 
 class Basis:

@@ -32,7 +32,7 @@ from scipy.special import ndtr
 
 from monitor.basis import Basis, Placed, Scales
 from monitor.dependence import Dependence, unsure
-from monitor.encoding import encoded, lean_schema
+from monitor.encoding import encoded, lean_schema, sampled
 from monitor.measurements import Measurement
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
@@ -216,7 +216,8 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
     plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
-    known, lagging = encoded(side, plain, rows), _lagging(view.manifest)
+    lagging = _lagging(view.manifest)
+    known = sampled(view, plain, rows) if side is view.window else encoded(side, plain, rows)
     inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
     return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))

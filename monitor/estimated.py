@@ -64,34 +64,36 @@ def expected(metric: Metric, scores: Scores) -> Expected:
     if scores.probabilities is None:
         value, pulls, variances = _NUMBERS[metric.name](scores.scores, np.asarray(scores.uncertainty, dtype=np.float64))
     else:
-        p = scores.scores
-        value, by_label = _auc(p) if metric.name == "auc" else _mean_loss(metric, p)
-        pulls = (p * by_label) @ np.ones(p.shape[1])
-        apart = by_label - pulls[:, None]
+        p = np.ascontiguousarray(scores.scores.T)  # classes are few and rows are many
+        value, by_label = _auc(scores.scores) if metric.name == "auc" else _mean_loss(metric, scores.scores)
+        pulls = (p * by_label).sum(axis=0)
+        apart = by_label - pulls
         apart *= apart
-        variances = p * apart
+        apart *= p
+        variances = apart
     return Expected(value, pulls - pulls.mean(), math.sqrt(float(variances.sum())) / len(pulls))
 
 
 def _mean_loss(metric: Metric, p: Array) -> tuple[float, Array]:
-    """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (n, k)."""
+    """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (k, n)."""
     n, k = p.shape
-    by_label = np.column_stack([metric.per_row(np.full(n, label), p) for label in range(k)])
-    return float(np.vdot(p, by_label)) / n, by_label
+    by_label = np.stack([metric.per_row(np.full(n, label), p) for label in range(k)])
+    return float(np.vdot(p.T, by_label)) / n, by_label
 
 
 def _auc(p: Array) -> tuple[float, Array]:
-    """Expected AUC of (n, k) probabilities, and how far each row pulls it under each label, (n, k)."""
+    """Expected AUC of (n, k) probabilities, and how far each row pulls it under each label, (k, n)."""
     if p.shape[1] == 2:
-        return binary_auc(p[:, 1])
+        value, pulls = binary_auc(p[:, 1])
+        return value, pulls.T
     each = [(k, *binary_auc(p[:, k])) for k in range(p.shape[1])]
     known = [one for one in each if not math.isnan(one[1])]
     if not known:
-        return math.nan, np.full(p.shape, math.nan)
-    by_label = np.zeros(p.shape)
+        return math.nan, np.full(p.shape[::-1], math.nan)
+    by_label = np.zeros(p.shape[::-1])
     for k, _, pulls in known:
-        by_label += pulls[:, :1]
-        by_label[:, k] += pulls[:, 1] - pulls[:, 0]
+        by_label += pulls[:, 0]
+        by_label[k] += pulls[:, 1] - pulls[:, 0]
     return float(np.mean([value for _, value, _ in known])), by_label / len(known)
 
 
