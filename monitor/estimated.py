@@ -204,11 +204,13 @@ def experience_of(view: View, metric: Metric) -> Experience:
 class Estimated(Measure):
     """The task's metric as it is expected on all rows that the champion answered, without their labels.
 
-    The value is the estimate from the outputs less its bias on the reference. `low` and `high` are for the realised
-    metric of the window's own labels, once all have arrived: `error` is the standard deviation of the realised metric
-    about the value, from the noise of the labels given the outputs and from the error of the bias. The choice of the
-    rows is not in it, since both figures are of the same rows. `reference` is the realised metric on the reference's
-    labelled rows. All are cut to the range of the metric.
+    The value is the estimate from the outputs less its bias on the reference. `error` is the standard deviation of the
+    realised metric about the value, once all labels have arrived, while inputs and labels are related as they were:
+    from the noise of the labels given the outputs and from the error of the bias. The choice of the rows is not in it,
+    since both figures are of the same rows. `low` and `high` allow for a relation that moves, too: what is taken off,
+    its error apart, is what has moved, or was never right, between the rows that the model was fitted to and the
+    reference, one step of a random walk, and the window is taken to lie one such step further. `reference` is the
+    realised metric on the reference's labelled rows. All are cut to the range of the metric.
     """
 
     name: ClassVar[str] = "estimated"
@@ -241,7 +243,8 @@ def _estimate(view: View) -> Measurement:
     value = found.value + added.value
     error = math.hypot(known.dispersion * found.noise, added.error)
     least, most = RANGES.get(metric.name, (0.0, math.inf))
-    low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
+    half = _Z * math.sqrt(error**2 + max(0.0, added.value**2 - added.error**2))
+    low, middle, high = np.clip([value - half, value, value + half], least, most)
     return Measurement(
         name=Estimated.name,
         value=float(middle),
