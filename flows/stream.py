@@ -158,8 +158,8 @@ def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> b
     by rows that is not full is never judged."""
     if isinstance(windows, RowWindows):
         return True
-    longest = np.diff(times[: step.stop]).max(initial=np.timedelta64(windows.every / 10, "us"))
-    return bool(np.datetime64(step.end, "us") - times[step.stop - 1] <= longest)
+    longest = np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // timedelta(microseconds=10))
+    return step.end - _moment(times[step.stop - 1]) <= timedelta(microseconds=int(longest))
 
 
 def _row_steps(times: Moments, rows: int) -> Iterator[Step]:
