@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from flows.stream import Step, Stream, steps
+from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
@@ -29,8 +29,9 @@ from registry.task import TaskSpec
 if TYPE_CHECKING:
     from registry.versions import Versions
 
-Judge: TypeAlias = Callable[[datetime, bool], Mapping[str, Any]]
-"""Judges the windows that are over at a time; the flag says that no rows follow. Answers with what was decided."""
+Judge: TypeAlias = Callable[[datetime, datetime | None], Mapping[str, Any]]
+"""Judges the windows that are over at a time. Where no rows follow, the second moment is the one up to which windows
+are whole: later ones, cut off by the end of the rows, are not judged. Answers with what was decided."""
 
 _BACKGROUND_ROWS = 50
 _MOST_LABELS = 10_000  # an endpoint's default limit of a request
@@ -149,10 +150,10 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
     from flows.stages import perform
     from flows.watch import watch
 
-    def judge(as_of: datetime, final: bool) -> Mapping[str, Any]:
-        if repair and not final:
+    def judge(as_of: datetime, until: datetime | None) -> Mapping[str, Any]:
+        if repair and until is None:
             return perform(lifecycle, task, as_of=as_of)
-        return perform(watch, task, as_of=as_of, repair=False)
+        return perform(watch, task, as_of=as_of, repair=False, until=until)
 
     return judge
 
@@ -191,7 +192,7 @@ class _Run:
         version = str(self.server.model()["version"])
         began, cpu = time.monotonic(), cpu_seconds()
         with self.server.meanwhile(self._asked_before(step)) as counts:
-            decided = self.judge(as_of, final)
+            decided = self.judge(as_of, self._until_whole(step) if final else None)
             champion = self._champion()
             serving = self._await_version(champion)
         self.progress.background = self.progress.background.plus(counts)
@@ -214,6 +215,10 @@ class _Run:
         self.progress.steps.append(judged)
         self._save()
         return judged
+
+    def _until_whole(self, last: Step) -> datetime:
+        """The end of the last window, or its beginning where the rows end long before it does."""
+        return last.end if is_whole(self.stream.times, last, self.task.monitor.windows) else last.begin
 
     def _send_rows(self, step: Step) -> None:
         batch = self.stream.at_once(self.pace.batch)

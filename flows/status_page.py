@@ -195,7 +195,7 @@ def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
 def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
     judged = [(record, record.performance) for record in records if record.performance is not None]
     if not judged:
-        return "unknown", "no labels yet"
+        return "unknown", "no labels yet" if records else "no window measured yet"
     record, found = judged[-1]
     reference = "unknown" if found.reference is None else f"{found.reference:.4f}"
     return f"{found.value:.4f}", f"reference {reference}, {record.window.end:%Y-%m-%d}"

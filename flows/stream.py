@@ -152,6 +152,16 @@ def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
     return list(_time_steps(times, windows.every))
 
 
+def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> bool:
+    """Whether the rows of the last step (of n `times`) come up to its end, so that it can be judged as the others are:
+    after the last one there is no more than a tenth of the window, or no longer silence than there has been before. One
+    by rows that is not full is never judged."""
+    if isinstance(windows, RowWindows):
+        return True
+    longest = np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // timedelta(microseconds=10))
+    return step.end - _moment(times[step.stop - 1]) <= timedelta(microseconds=int(longest))
+
+
 def _row_steps(times: Moments, rows: int) -> Iterator[Step]:
     start, index = 0, 0
     while start < len(times):

@@ -35,17 +35,20 @@ WAIT_SECONDS = 60.0
 
 
 @flow(name="watch", flow_run_name="watch {task}", persist_result=False)
-def watch(task: str, as_of: datetime | None = None, repair: bool = True) -> dict[str, Any]:
+def watch(
+    task: str, as_of: datetime | None = None, repair: bool = True, until: datetime | None = None
+) -> dict[str, Any]:
     """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
 
     With `repair`, a new champion that is worse than the former one is rolled back, and a challenger that was held is
     looked at again, and promoted if it is shown to be better by now; a canary whose windows are over is promoted or let
-    go; when a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted. Raises
-    `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
+    go; when a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted.
+    Windows that end after `until` are not measured: rows are known to be missing there, as at the end of a replay.
+    Raises `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
     """
     place = enter(task)
     moment = place.moment(as_of)
-    report = observe(place, moment)
+    report = observe(place, moment, until)
     alert(place, moment)
     if repair:
         keep_coverage(place, moment)
@@ -71,8 +74,8 @@ def summary(report: WatchReport) -> dict[str, Any]:
 
 
 @stage
-def observe(place: Workplace, as_of: datetime) -> WatchReport:
-    """One pass of monitoring over the champion, with its artifacts."""
+def observe(place: Workplace, as_of: datetime, until: datetime | None = None) -> WatchReport:
+    """One pass of monitoring over the champion, with its artifacts; of windows that end by `until`."""
     from monitor.watching import watch as measure
 
     version = alias_of(place, "champion")
@@ -88,6 +91,7 @@ def observe(place: Workplace, as_of: datetime) -> WatchReport:
             place.log,
             place.ledger,
             as_of=as_of,
+            until=until,
             shelf=place.shelf,
             followed=() if now is None else now.versions,
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.values import Codes
+from monitor.values import Codes, Marks
 from registry.metrics import Array
 from registry.yardstick import Features
 
@@ -18,73 +18,105 @@ FLAGS = 8
 """Codes of a category that count."""
 
 
-class Columns:
-    """(n, d) rows by column, each in its order too, which several bases ask for: values that come in order find their
-    places among others in a third of the time."""
+@dataclass(frozen=True)
+class Placed:
+    """n rows: where each of k numbers lies on its scale (k, n), codes of c categories (c, n), and what is missing of
+    all columns (d, n)."""
 
-    def __init__(self, rows: Features) -> None:
-        self.values = np.ascontiguousarray(rows.T)
+    places: Codes
+    codes: Array
+    missing: Marks
 
     def __len__(self) -> int:
-        return int(self.values.shape[1])
+        return int(self.missing.shape[1])
 
-    @cached_property
-    def order(self) -> Codes:
-        """Positions (d, n) from each column's least value to its largest, NaN last."""
-        return np.argsort(self.values, axis=1)
+    def halves(self) -> tuple[Placed, Placed]:
+        """The rows up to the middle, and those from there on."""
+        middle = len(self) // 2
+        return self._cut(slice(middle)), self._cut(slice(middle, None))
+
+    def _cut(self, rows: slice) -> Placed:
+        return Placed(self.places[:, rows], self.codes[:, rows], self.missing[:, rows])
+
+
+class Scales:
+    """The different values that (n, d) reference rows have in each column of numbers, and the places of others beside
+    them: 2 j + 1 at the j-th value, 2 j below it and above the one before, and a last place for what is missing. Places
+    of one column follow those of the columns before it. They tell the ranks in any part of these rows (`Ranks`)."""
+
+    def __init__(self, rows: Features, categorical: Sequence[bool]) -> None:
+        codes = np.asarray(categorical, dtype=np.bool_)
+        self._numbers, self._codes = np.flatnonzero(~codes), np.flatnonzero(codes)
+        known = [np.unique(column[~np.isnan(column)]) for column in rows[:, self._numbers].T]
+        self._values = [np.append(one, np.nan) for one in known]
+        self.starts = np.cumsum([0, *(2 * len(one) for one in self._values)])
+
+    def place(self, rows: Features) -> Placed:
+        """Where (n, d) rows lie."""
+        columns = np.ascontiguousarray(rows.T)
+        missing = np.isnan(columns)
+        places = np.empty((len(self._numbers), len(rows)), dtype=np.int64)
+        for out, column, values, start in zip(places, self._numbers, self._values, self.starts, strict=False):
+            numbers = np.where(missing[column], np.inf, columns[column])  # a NaN would slow the sorting down
+            order = np.argsort(numbers)  # in order they find their places in a third of the time
+            ordered = numbers.take(order)
+            found = np.searchsorted(values[:-1], ordered, "left")
+            out[order] = 2 * found + (values.take(found) == ordered) + start
+            np.copyto(out, 2 * len(values) - 1 + start, where=missing[column])
+        return Placed(places, columns[self._codes], missing)
+
+
+class Ranks:
+    """The mid-ranks among n rows, from -.5 to .5 and 0 where missing, of whatever lies on the same scales.
+
+    >>> scales = Scales(np.array([[1.0], [2.0], [2.0], [4.0]]), [False])
+    >>> known, asked = (scales.place(np.array(rows)) for rows in ([[1.0], [2.0], [2.0], [4.0]], [[0.0], [2.0], [3.0]]))
+    >>> Ranks(scales, known).of(asked).tolist()
+    [[-0.5, 0.0, 0.25]]
+    """
+
+    def __init__(self, scales: Scales, rows: Placed) -> None:
+        starts, ends = scales.starts[:-1], scales.starts[1:]
+        counts = np.bincount(rows.places.ravel(), minlength=int(scales.starts[-1]))
+        counts[ends - 1] = 0  # what is missing counts for nothing
+        sums = np.append(0, counts.cumsum())
+        total, sizes = np.maximum(1, sums[ends] - sums[starts]), ends - starts
+        below = 2 * (sums[1:] - np.repeat(sums[starts], sizes)) - counts
+        self._table = below / np.repeat(2 * total, sizes) - 0.5
+        self._table[ends - 1] = 0.0
+
+    def of(self, rows: Placed, out: Array | None = None) -> Array:
+        """The ranks (k, n) of n rows."""
+        made: Array = self._table.take(rows.places, out=out, mode="clip")  # none is beyond the table; clip copies less
+        return made
 
 
 class Basis:
-    """Learnt from (n, d) rows of the reference: ranks among these of numbers, from -.5 to .5 and 0 where missing, their
-    squares, their products by pairs, what is missing, and frequent codes."""
+    """Learnt from n rows of the reference: ranks among these of numbers, their squares, their products by pairs, what
+    is missing, and frequent codes."""
 
-    def __init__(self, rows: Columns, categorical: Sequence[bool]) -> None:
-        codes = np.asarray(categorical, dtype=np.bool_)
-        self._numbers, self._codes = np.flatnonzero(~codes), np.flatnonzero(codes)
-        self._ranks = [Ranks(rows.values[place]) for place in self._numbers]
-        self._frequent = [_frequent(rows.values[place]) for place in self._codes]
+    def __init__(self, scales: Scales, rows: Placed) -> None:
+        self._ranks = Ranks(scales, rows)
+        self._frequent = [_frequent(codes) for codes in rows.codes]
 
-    def expand(self, rows: Columns) -> Features:
+    def expand(self, rows: Placed) -> Features:
         """(k, n) numbers of n rows."""
-        several, n = len(self._numbers), len(rows)
+        several, n = len(rows.places), len(rows)
         crossed = min(MOST_CROSSED, several)
-        sizes = several, several, crossed * (crossed - 1) // 2, len(rows.values), *(len(one) for one in self._frequent)
+        sizes = several, several, crossed * (crossed - 1) // 2, len(rows.missing), *(len(one) for one in self._frequent)
         out = np.empty((sum(sizes), n))  # filled part by part: to put parts together copies them all
         ranks, squares, products, missing, *flags = np.split(out, np.cumsum(sizes)[:-1])
-        for place, (column, known) in enumerate(zip(self._numbers, self._ranks, strict=True)):
-            order = rows.order[column]
-            ranks[place, order] = known.of(rows.values[column][order])
+        self._ranks.of(rows, ranks)
         np.multiply(ranks, ranks, out=squares)
         start = 0
         for place in range(crossed - 1):
             end = start + crossed - 1 - place
             np.multiply(ranks[place], ranks[place + 1 : crossed], out=products[start:end])
             start = end
-        missing[:] = np.isnan(rows.values)
-        for part, frequent, column in zip(flags, self._frequent, self._codes, strict=True):
-            part[:] = frequent[:, None] == rows.values[column]
+        missing[:] = rows.missing
+        for part, frequent, codes in zip(flags, self._frequent, rows.codes, strict=True):
+            part[:] = frequent[:, None] == codes
         return out
-
-
-class Ranks:
-    """The mid-ranks of (n,) numbers, from -.5 to .5; NaN count for nothing.
-
-    >>> Ranks(np.array([1.0, 2.0, 2.0, 4.0])).of(np.array([0.0, 2.0, 3.0, np.nan])).tolist()
-    [-0.5, 0.0, 0.25, 0.0]
-    """
-
-    def __init__(self, known: Array) -> None:
-        values, counts = np.unique(known[~np.isnan(known)], return_counts=True)
-        ends, total = counts.cumsum(), max(1, int(counts.sum()))
-        self._values = np.append(values, np.nan)
-        self._between = np.append(0, ends) / total - 0.5
-        self._at = np.append((2 * ends - counts) / (2 * total) - 0.5, 0.0)
-
-    def of(self, asked: Array) -> Array:
-        """The ranks of (m,) numbers, 0 of NaN; quickest where these come in order."""
-        places = np.searchsorted(self._values[:-1], asked, "left")
-        ranks = np.where(self._values[places] == asked, self._at[places], self._between[places])
-        return np.where(np.isnan(asked), 0.0, ranks)
 
 
 def _frequent(known: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.values import Codes, Names, Numbers, Values
+from monitor.borders import Borders
+from monitor.values import Codes, Names, Numbers, Values, places_of
 from registry.metrics import Array
 from registry.schema import Column, Schema
 
@@ -19,6 +20,8 @@ CUTS = 15
 
 TRUTHS = {0.0: "false", 1.0: "true"}
 """In the words they are written in."""
+
+_TRUTHS = pd.Index(list(TRUTHS.values()))
 
 Rows = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
@@ -114,7 +117,9 @@ class Coding:
     def __init__(self, column: Column, found: Sequence[Condition]) -> None:
         self.name = column.name
         self._places = np.array([one.value for one in found if one.sign == ">"], dtype=np.float64)
-        self._names = pd.Index([one.value for one in found if one.sign == "="], dtype=object)
+        self._borders = Borders(self._places)
+        names = (one.value for one in found if one.sign == "=")
+        self._names = {name: place for place, name in enumerate(names)}
         self.size = 2 + len(self._places) + len(self._names)
 
     def code(self, values: Values, rows: Positions) -> Codes:
@@ -124,12 +129,12 @@ class Coding:
         numbers = values.array[rows]
         missing = np.isnan(numbers)
         if len(self._names):
-            return self._of_names(pd.Index(list(TRUTHS.values())))[np.where(missing, -1, numbers).astype(np.int64)]
-        return np.where(missing, 0, np.searchsorted(self._places, numbers, side="left") + 1)
+            return self._of_names(_TRUTHS)[np.where(missing, -1, numbers).astype(np.int64)]
+        return np.where(missing, 0, self._borders.places(numbers) + 1)
 
     def _of_names(self, names: pd.Index) -> Codes:
         """The code of each name, and last of none."""
-        found = np.asarray(self._names.get_indexer(names), dtype=np.int64)
+        found = places_of(names, self._names)
         return np.append(np.where(found < 0, len(self._names), found) + 1, 0)
 
     def held(self, one: Condition) -> Rows:
@@ -139,7 +144,7 @@ class Coding:
             case "missing" | "there":
                 return np.asarray((codes == 0) == (one.sign == "missing"))
             case "=" | "!=":
-                same = codes == 1 + int(self._names.get_indexer(pd.Index([one.value]))[0])
+                same = codes == 1 + self._names.get(one.value, -1)
                 return np.asarray((codes > 0) & (same == (one.sign == "=")))
         above = codes > 1 + np.searchsorted(self._places, float(one.value or 0.0))
         return np.asarray((codes > 0) & (above == (one.sign == ">")))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pandas as pd
 from monitor.borders import Borders
 from monitor.dependence import Dependence
 from monitor.significance import homogeneity, jensen_shannon, smirnov_p
-from monitor.values import Codes, Names, Numbers, Values
+from monitor.values import Codes, Names, Numbers, Values, places_of
 from registry.metrics import Array
 
 BINS = 32
@@ -52,7 +53,7 @@ class Distribution:
     @property
     def size(self) -> int:
         """Number of bins."""
-        return len(self.edges if self.edges is not None else self._names) + 1
+        return len(self.edges if self.edges is not None else self._by_name) + 1
 
     def count(self, values: Values) -> Codes:
         """Rows by bin. Numbers are not asked of names, nor names of numbers."""
@@ -111,13 +112,13 @@ class Distribution:
     def _edges(self) -> Array:
         return self.edges if self.edges is not None else np.empty(0)
 
-    @property
-    def _names(self) -> pd.Index:
-        return self.names if self.names is not None else pd.Index([])
+    @cached_property
+    def _by_name(self) -> dict[Any, int]:
+        return {name: place for place, name in enumerate([] if self.names is None else self.names.tolist())}
 
     def _places(self, values: Names) -> Codes:
         """The bin of each name."""
-        found = np.asarray(self._names.get_indexer(values.names), dtype=np.int64)
+        found = places_of(values.names, self._by_name)
         return np.where(found < 0, self.size - 1, found)
 
     def _witnesses(self) -> Array:

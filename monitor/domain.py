@@ -27,11 +27,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.linalg.lapack import dposv
 from scipy.special import ndtr
 
-from monitor.basis import Basis, Columns
+from monitor.basis import Basis, Placed, Scales
 from monitor.dependence import Dependence, unsure
-from monitor.encoding import encoded, lean_schema
+from monitor.encoding import encoded, lean_schema, sampled
 from monitor.measurements import Measurement
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
@@ -109,12 +110,13 @@ class Known:
 
     def __init__(self, reference: Sample, categorical: Sequence[bool]) -> None:
         self._spacing = reference.spacing
-        first, second = _halves(reference)
-        self._halves = [_Half(first, second, categorical), _Half(second, first, categorical)]
+        self._scales = Scales(reference.features, categorical)
+        first, second = self._scales.place(reference.features).halves()
+        self._halves = [_Half(self._scales, first, second), _Half(self._scales, second, first)]
 
     def separate(self, window: Sample) -> Separation:
         """The test on `LEAST_ROWS` rows or more."""
-        first, second = _halves(window)
+        first, second = self._scales.place(window.features).halves()
         ranks = [self._halves[0].ranks(first, second), self._halves[1].ranks(second, first)]
         gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
         errors = _errors(ranks, self._spacing / window.spacing)
@@ -139,27 +141,22 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
     return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), larger)
 
 
-def _halves(sample: Sample) -> tuple[Columns, Columns]:
-    middle = len(sample) // 2
-    return Columns(sample.features[:middle]), Columns(sample.features[middle:])
-
-
 class _Half:
     """One half of the reference to learn from, the other one to be scored."""
 
-    def __init__(self, training: Columns, tested: Columns, categorical: Sequence[bool]) -> None:
-        self._basis = Basis(training, categorical)
+    def __init__(self, scales: Scales, training: Placed, tested: Placed) -> None:
+        self._basis = Basis(scales, training)
         self._mean, self._second = self._moments(training)
         self._tested = self._basis.expand(tested)
 
-    def ranks(self, training: Columns, tested: Columns) -> tuple[Array, Array]:
+    def ranks(self, training: Placed, tested: Placed) -> tuple[Array, Array]:
         """Mid-ranks, over their number, of the tested rows of window and reference."""
         direction = self._direction(*self._moments(training))
         scores = np.concatenate([direction @ self._basis.expand(tested), direction @ self._tested])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
 
-    def _moments(self, rows: Columns) -> tuple[Array, Array]:
+    def _moments(self, rows: Placed) -> tuple[Array, Array]:
         """First and second moments of the basis."""
         numbers = self._basis.expand(rows)
         return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
@@ -174,7 +171,8 @@ class _Half:
         alike *= inverse
         alike *= inverse[:, None]
         alike[np.diag_indices_from(alike)] += RIDGE
-        return np.asarray(inverse * np.linalg.solve(alike, inverse * (mean - self._mean)), dtype=np.float64)
+        _, found, _ = dposv(alike, inverse * (mean - self._mean), lower=1, overwrite_a=1)  # the ridge makes it definite
+        return np.asarray(inverse * found, dtype=np.float64)
 
 
 def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> list[float]:
@@ -218,7 +216,8 @@ def _lagging(manifest: Manifest) -> list[str]:
 
 def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
     plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
-    known, lagging = encoded(side, plain, rows), _lagging(view.manifest)
+    lagging = _lagging(view.manifest)
+    known = sampled(view, plain, rows) if side is view.window else encoded(side, plain, rows)
     inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
     lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
     return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))

@@ -25,6 +25,12 @@ def encoded(side: Side, columns: Sequence[Column], rows: Codes) -> Features:
     return np.column_stack(made) if made else np.empty((len(rows), 0))
 
 
+def sampled(view: View, columns: Sequence[Column], rows: Codes) -> Features:
+    """The window's, made once however many ask for the same columns and rows."""
+    asked = hash((tuple(column.name for column in columns), rows.tobytes()))
+    return view.here(f"encoded {asked}", lambda: encoded(view.window, columns, rows))
+
+
 def _encoded(side: Side, column: Column, rows: Codes) -> Features:
     if column.kind == "text":
         return encode(side.inputs[[column.name]].iloc[rows], Schema(columns=(column,)))

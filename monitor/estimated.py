@@ -64,34 +64,36 @@ def expected(metric: Metric, scores: Scores) -> Expected:
     if scores.probabilities is None:
         value, pulls, variances = _NUMBERS[metric.name](scores.scores, np.asarray(scores.uncertainty, dtype=np.float64))
     else:
-        p = scores.scores
-        value, by_label = _auc(p) if metric.name == "auc" else _mean_loss(metric, p)
-        pulls = (p * by_label) @ np.ones(p.shape[1])
-        apart = by_label - pulls[:, None]
+        p = np.ascontiguousarray(scores.scores.T)  # classes are few and rows are many
+        value, by_label = _auc(scores.scores) if metric.name == "auc" else _mean_loss(metric, scores.scores)
+        pulls = (p * by_label).sum(axis=0)
+        apart = by_label - pulls
         apart *= apart
-        variances = p * apart
+        apart *= p
+        variances = apart
     return Expected(value, pulls - pulls.mean(), math.sqrt(float(variances.sum())) / len(pulls))
 
 
 def _mean_loss(metric: Metric, p: Array) -> tuple[float, Array]:
-    """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (n, k)."""
+    """A metric that is a mean over rows: its expectation, and what each row contributes under each label, (k, n)."""
     n, k = p.shape
-    by_label = np.column_stack([metric.per_row(np.full(n, label), p) for label in range(k)])
-    return float(np.vdot(p, by_label)) / n, by_label
+    by_label = np.stack([metric.per_row(np.full(n, label), p) for label in range(k)])
+    return float(np.vdot(p.T, by_label)) / n, by_label
 
 
 def _auc(p: Array) -> tuple[float, Array]:
-    """Expected AUC of (n, k) probabilities, and how far each row pulls it under each label, (n, k)."""
+    """Expected AUC of (n, k) probabilities, and how far each row pulls it under each label, (k, n)."""
     if p.shape[1] == 2:
-        return binary_auc(p[:, 1])
+        value, pulls = binary_auc(p[:, 1])
+        return value, pulls.T
     each = [(k, *binary_auc(p[:, k])) for k in range(p.shape[1])]
     known = [one for one in each if not math.isnan(one[1])]
     if not known:
-        return math.nan, np.full(p.shape, math.nan)
-    by_label = np.zeros(p.shape)
+        return math.nan, np.full(p.shape[::-1], math.nan)
+    by_label = np.zeros(p.shape[::-1])
     for k, _, pulls in known:
-        by_label += pulls[:, :1]
-        by_label[:, k] += pulls[:, 1] - pulls[:, 0]
+        by_label += pulls[:, 0]
+        by_label[k] += pulls[:, 1] - pulls[:, 0]
     return float(np.mean([value for _, value, _ in known])), by_label / len(known)
 
 
@@ -202,11 +204,13 @@ def experience_of(view: View, metric: Metric) -> Experience:
 class Estimated(Measure):
     """The task's metric as it is expected on all rows that the champion answered, without their labels.
 
-    The value is the estimate from the outputs less its bias on the reference. `low` and `high` are for the realised
-    metric of the window's own labels, once all have arrived: `error` is the standard deviation of the realised metric
-    about the value, from the noise of the labels given the outputs and from the error of the bias. The choice of the
-    rows is not in it, since both figures are of the same rows. `reference` is the realised metric on the reference's
-    labelled rows. All are cut to the range of the metric.
+    The value is the estimate from the outputs less its bias on the reference. `error` is the standard deviation of the
+    realised metric about the value, once all labels have arrived, while inputs and labels are related as they were:
+    from the noise of the labels given the outputs and from the error of the bias. The choice of the rows is not in it,
+    since both figures are of the same rows. `low` and `high` allow for a relation that moves, too: what is taken off,
+    its error apart, is what has moved, or was never right, between the rows that the model was fitted to and the
+    reference, one step of a random walk, and the window is taken to lie one such step further. `reference` is the
+    realised metric on the reference's labelled rows. All are cut to the range of the metric.
     """
 
     name: ClassVar[str] = "estimated"
@@ -239,7 +243,8 @@ def _estimate(view: View) -> Measurement:
     value = found.value + added.value
     error = math.hypot(known.dispersion * found.noise, added.error)
     least, most = RANGES.get(metric.name, (0.0, math.inf))
-    low, middle, high = np.clip([value - _Z * error, value, value + _Z * error], least, most)
+    half = _Z * math.sqrt(error**2 + max(0.0, added.value**2 - added.error**2))
+    low, middle, high = np.clip([value - half, value, value + half], least, most)
     return Measurement(
         name=Estimated.name,
         value=float(middle),

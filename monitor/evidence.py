@@ -44,7 +44,7 @@ def score_of(p_value: float) -> float:
     >>> round(score_of(0.025), 2), score_of(0.0), score_of(1.0)
     (1.96, 8.0, -8.0)
     """
-    return float(scores_of(np.array(p_value)))
+    return min(max(-float(ndtri(p_value)), -MOST), MOST)  # in this order NaN stays
 
 
 def scores_of(p_values: Array) -> Array:

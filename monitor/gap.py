@@ -101,10 +101,10 @@ def class_shares(side: Side) -> Array | None:
 
 def adjust(scores: Scores, weights: Array) -> Scores:
     """Class probabilities weighted by class, (k,), and brought back to a sum of 1; those that lose all stay."""
-    weighted = scores.scores * weights
-    total = weighted @ np.ones(len(weights))
+    weighted = np.ascontiguousarray(scores.scores.T) * weights[:, None]  # classes are few and rows are many
+    total = weighted.sum(axis=0)
     lost = ~(total > 0)
-    weighted /= np.where(lost, 1.0, total)[:, None]
+    weighted /= np.where(lost, 1.0, total)
     if lost.any():
-        weighted[lost] = scores.scores[lost]
-    return replace(scores, probabilities=weighted)
+        weighted[:, lost] = scores.scores[lost].T
+    return replace(scores, probabilities=weighted.T)

@@ -4,7 +4,6 @@ in two milliseconds, a third of what a general solver takes to look at its input
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
 from registry.metrics import Array
 
@@ -25,19 +24,20 @@ def fit(features: Array, marks: Array, weights: Array, strength: float) -> Array
     (np.True_, np.True_)
     """
     rows = np.vstack([np.ones(len(features)), features.T])
-    ridge = np.append(0.0, np.ones(features.shape[1]))
+    ridge, signs = np.append(0.0, np.ones(features.shape[1])), np.where(marks > 0, -1.0, 1.0)
     found, each = np.zeros(len(rows)), strength * weights
-    loss = _loss(rows, marks, each, ridge, found)
+    loss, chance = _state(rows, signs, each, ridge, found)
+    scaled = np.empty_like(rows)  # one for all steps: fresh memory of this size takes longer than what is done in it
     for _ in range(MOST_STEPS):
-        chance = expit(found @ rows)
-        slope = rows @ (each * (chance - marks)) + ridge * found
-        step = np.linalg.solve((rows * (each * chance * (1 - chance))) @ rows.T + np.diag(ridge + _LEAST), slope)
+        slope = rows @ (each * (chance - (marks > 0))) + ridge * found
+        np.multiply(rows, np.sqrt(each * chance * (1 - chance)), out=scaled)
+        step = np.linalg.solve(scaled @ scaled.T + np.diag(ridge + _LEAST), slope)
         size, saved = 1.0, float(slope @ step) / 2
-        while (now := _loss(rows, marks, each, ridge, found - size * step)) > loss and size > _SHORTEST:
+        while (now := _state(rows, signs, each, ridge, found - size * step))[0] > loss and size > _SHORTEST:
             size /= 2
-        if now > loss:
+        if now[0] > loss:
             break
-        found, loss = found - size * step, now
+        found, (loss, chance) = found - size * step, now
         if saved <= ENOUGH * loss:
             break
     return found
@@ -47,6 +47,10 @@ _LEAST = 1e-12  # keeps the intercept's row from being empty where every chance 
 _SHORTEST = 1e-6
 
 
-def _loss(rows: Array, marks: Array, each: Array, ridge: Array, found: Array) -> float:
-    away = np.where(marks > 0, -1.0, 1.0) * (found @ rows)
-    return float(each @ (np.maximum(away, 0.0) + np.log1p(np.exp(-np.abs(away))))) + float(ridge @ found**2) / 2
+def _state(rows: Array, signs: Array, each: Array, ridge: Array, found: Array) -> tuple[float, Array]:
+    """The loss, and the probability of a 1 in each row: one exponential tells both."""
+    away = signs * (found @ rows)
+    small = np.exp(-np.abs(away))
+    missed = np.where(away > 0, 1.0, small) / (1 + small)  # the probability of the other mark
+    loss = float(each @ (np.maximum(away, 0.0) + np.log(1 + small))) + float(ridge @ found**2) / 2
+    return loss, np.where(signs < 0, 1 - missed, missed)

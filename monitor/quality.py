@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -157,7 +158,8 @@ class UnseenShare(ColumnShare):
         values = side.column(column.name)
         if not isinstance(values, Names) or not isinstance(column, CategoricalColumn):
             raise TypeError(f"column {column.name!r} holds no names")
-        return values, ~values.names.isin(column.categories)
+        learnt = set(column.categories)
+        return values, np.array([name not in learnt for name in values.names.tolist()], dtype=np.bool_)
 
 
 EXTREME = 0.01
@@ -259,12 +261,18 @@ class Duplicates(Measure):
         """One measurement; none of a window of which one row in so many was read: neighbours repeat one another."""
         if view.logged is not None:
             return []
-        reference = view.once(self.name, lambda: _repeats(view.reference))
-        return [share(self.name, None, _repeats(view.window), reference)]
+        names = view.once("columns by their values", lambda: _telling(view.reference))
+        reference = view.once(self.name, lambda: _repeats(view.reference, names))
+        return [share(self.name, None, _repeats(view.window, names), reference)]
 
 
-def _repeats(side: Side) -> tuple[int, int]:
-    return repeats([side.column(name) for name in side.inputs.columns]), len(side)
+def _telling(side: Side) -> list[str]:
+    """The columns, those of the most different values first."""
+    return sorted(map(str, side.inputs.columns), key=lambda name: -len(np.unique(side.column(name).present)))
+
+
+def _repeats(side: Side, names: Sequence[str]) -> tuple[int, int]:
+    return repeats([side.column(name) for name in names]), len(side)
 
 
 class NovelLabels(Measure):

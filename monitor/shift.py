@@ -187,4 +187,4 @@ class LabelShift(OutputMeasure):
         labels, target = side.known[0], view.manifest.target
         if target.problem == "regression":
             return Numbers(np.asarray(labels, dtype=np.float64))
-        return Names(labels.astype(np.int64), pd.Index(target.classes))
+        return Names(labels.astype(np.int64), view.once("classes", lambda: pd.Index(target.classes)))

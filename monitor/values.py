@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -15,6 +16,9 @@ from registry.metrics import Array
 
 Codes: TypeAlias = npt.NDArray[np.int64]
 Marks: TypeAlias = npt.NDArray[np.bool_]
+
+TELLING = 3
+"""Columns that are looked at first for rows that repeat one another."""
 
 _CHUNK = 8192  # rows whose hashes stay in the processor's cache
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbours end far apart (Knuth 1973, 6.4)
@@ -144,17 +148,36 @@ def values_of(column: pd.Series[Any]) -> Values:
     return names_of(column)
 
 
+def places_of(names: pd.Index, known: Mapping[Any, int]) -> Codes:
+    """The place of each name (n,), -1 of one that is not known; an index takes a tenth of a millisecond to look at any.
+
+    >>> places_of(pd.Index(["a", "b"]), {"b": 3}).tolist()
+    [-1, 3]
+    """
+    return np.array([known.get(name, -1) for name in names.tolist()], dtype=np.int64)
+
+
 def names_of(values: Any) -> Names:
     """(n,) values of any kind as names; None and NaN are missing."""
     codes, names = pd.factorize(values)
     return Names(np.asarray(codes, dtype=np.int64), pd.Index(names))
 
 
-def repeats(columns: list[Values]) -> int:
-    """How many rows are the same as an earlier one in every column; rows are told apart by 64 bits of a hash."""
+def repeats(columns: Sequence[Values]) -> int:
+    """How many rows are the same as an earlier one in every column; rows are told apart by 64 bits of a hash. Where the
+    first `TELLING` columns tell all of them apart, the others are not looked at."""
     if not columns or not len(columns[0]):
         return 0
     mixed = np.zeros(len(columns[0]), dtype=np.uint64)
+    for some in (columns[:TELLING], columns[TELLING:]):
+        _mix(mixed, some)
+        if not (same := len(mixed) - len(pd.unique(mixed))):
+            break
+    return same
+
+
+def _mix(mixed: npt.NDArray[np.uint64], columns: Sequence[Values]) -> None:
+    """Add columns to the hashes of rows (n,)."""
     for start in range(0, len(mixed), _CHUNK):
         rows = slice(start, start + _CHUNK)
         part = mixed[rows]
@@ -162,7 +185,6 @@ def repeats(columns: list[Values]) -> int:
             part ^= one.digest(rows)
             part *= _MIX
             part ^= part >> np.uint64(29)
-    return len(mixed) - len(pd.unique(mixed))
 
 
 def spaced(count: int, most: int) -> Codes:

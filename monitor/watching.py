@@ -59,11 +59,13 @@ def watch(
     ledger: Ledger,
     *,
     as_of: datetime,
+    until: datetime | None = None,
     shelf: Shelf | None = None,
     followed: Collection[str] = (),
 ) -> WatchReport:
     """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
 
+    A window is complete at its end, unless that is after `until`: from then on rows are known to be missing.
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
     window goes, None for none; one that cannot be made breaks no pass. `followed` are versions that the champion
     has come from by steps of training: their windows count as its own. Raises `StoreError` when log or ledger fail;
@@ -74,7 +76,7 @@ def watch(
     kin = {version, *followed}
     grown = [(record.version, _grown(record, log, as_of)) for record in recent if record.version in kin]
     places = [(own, span) for own, span in grown if span is not None]
-    places += [(version, span) for span in due(task.monitor.windows, log, windows, as_of)]
+    places += [(version, span) for span in due(task.monitor.windows, log, windows, min(as_of, until or as_of))]
     reader = _Reader(bundle, version, log, as_of)
     records = []
     for own, place in sorted(places, key=lambda one: one[1].start):

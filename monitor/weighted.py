@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor import logistic
-from monitor.encoding import encoded, lean_schema
+from monitor.encoding import encoded, lean_schema, sampled
 from monitor.values import spaced
 from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
@@ -165,10 +165,11 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
         for column in lean_schema(view).columns
         if column.name in view.window.inputs and column.name in view.reference.inputs
     ]
-    outputs = _outputs(side.scores.take(rows))
+    outputs, places = _outputs(side.scores.take(rows)), np.flatnonzero(side.own)[rows]
     if not present:
         return outputs
-    return np.hstack([encoded(side, present, np.flatnonzero(side.own)[rows]), outputs])
+    made = sampled(view, present, places) if side is view.window else encoded(side, present, places)
+    return np.hstack([made, outputs])
 
 
 def _outputs(scores: Scores) -> Array:

@@ -60,7 +60,7 @@ def test_an_empty_home_has_a_page(client: Client) -> None:
     for text in (
         "not answering",
         "no decision yet",
-        "no labels yet",
+        "no window measured yet",
         "No window has been measured",
         "Nothing has been",
     ):
@@ -92,7 +92,7 @@ def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: 
     register_task(place.settings, other)
     together = client.get("/").text
     assert re.findall(r'href="(/tasks/[^"]+)">', together) == ["/tasks/handmade", "/tasks/other"]
-    assert (together.count("0.7312"), together.count("no labels yet")) == (1, 1)
+    assert (together.count("0.7312"), together.count("no window measured yet")) == (1, 1)
     assert "auc by window" not in together
     assert "0.7312" in client.get("/tasks/handmade").text
     assert "0.7312" not in client.get("/tasks/other").text

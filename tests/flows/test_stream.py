@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.stream import Stream, open_stream, plain_values, steps
+from flows.stream import Stream, is_whole, open_stream, plain_values, steps
 from registry.errors import DataError
 from registry.task import RowWindows, TimeWindows
 from tests.handmade import make_frame, make_task
@@ -104,6 +104,18 @@ def test_windows_without_rows_are_left_out() -> None:
     frame = pd.concat([make_frame(5), make_frame(5, start="2024-06-01")])
     stream = open_stream(frame, make_task(), name="one")
     assert [step.stop - step.start for step in steps(stream.times, TimeWindows(every="7d"))] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "every", "whole"),
+    [(20, "1h", False), (165, "1h", True), (20, "12h", False), (14, "12h", True), (336, "1h", True), (4, "100h", True)],
+)
+def test_a_last_window_is_whole_where_rows_come_up_to_its_end(rows: int, every: str, whole: bool) -> None:
+    """Weeks from Monday on; where rows are seldom, a long silence tells nothing."""
+    times = open_stream(make_frame(rows, start="2024-03-04", every=every), make_task(), name="one").times
+    weeks = TimeWindows(every="7d")
+    assert is_whole(times, steps(times, weeks)[-1], weeks) is whole
+    assert is_whole(times, steps(times, RowWindows(rows=40))[-1], RowWindows(rows=40))
 
 
 def test_row_windows_hold_so_many_rows() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ class Room:
     def __init__(self, task: TaskSpec, bundle: ModelBundle, log: InferenceLog, ledger: Ledger) -> None:
         self.task, self.bundle, self.log, self.ledger = task, bundle, log, ledger
 
-    def watch(self, day: str, version: str = "1", **options: Shelf) -> WatchReport:
+    def watch(self, day: str, version: str = "1", **options: Any) -> WatchReport:
         return watch(self.task, self.bundle, version, self.log, self.ledger, as_of=moment(day), **options)
 
     def act(self, kind: str, day: str) -> None:
@@ -227,6 +228,17 @@ def test_a_pass_as_of_the_past_knows_no_later_window(room: Room) -> None:
     write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11", flip=0.5), tag="b")
     assert room.watch("03-19").decision.severity == "degraded"
     assert room.watch("03-12").decision.severity == "ok"
+
+
+def test_a_window_cut_off_by_the_end_of_the_rows_is_not_judged(room: Room) -> None:
+    """Without the moment up to which windows are whole, its few rows would be an alarm."""
+    for week in range(9):
+        start = datetime(2024, 3, 4) + week * timedelta(days=7)
+        write_rows(room.log, room.bundle, make_frame(WEEK if week < 8 else 40, start=str(start)), tag=str(week))
+    report = room.watch("05-07", until=moment("04-29"))
+    assert indices(report) == list(range(8))
+    assert report.decision.severity == "ok"
+    assert room.watch("05-07").decision.severity == "faulty"
 
 
 def test_an_alarm_that_is_entered_gets_its_report(
