@@ -13,7 +13,7 @@ from retrain.families.base import ACTIVATIONS, Candidate
 from retrain.families.drawing import Drawing
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
-from retrain.families.spaces import Space
+from retrain.families.spaces import ArchitectureSpace
 from retrain.families.stack import Body
 
 LONGEST = 6
@@ -53,7 +53,7 @@ class Chain(Body):
         return out
 
 
-class Chains(Space):
+class Chains(ArchitectureSpace):
     """One to six layers, each of its own kind, width and activation."""
 
     name: ClassVar[str] = "chain"

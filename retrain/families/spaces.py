@@ -26,7 +26,7 @@ Made = TypeVar("Made", covariant=True)
 MODALITIES: dict[Reads, Modality] = {"table": TABLE, "image": IMAGE}
 
 
-class Space(PictureFamily):
+class ArchitectureSpace(PictureFamily):
     """A space of architectures for any modality: as a family it is one for tables, and one for images."""
 
     reads: ClassVar[frozenset[Reads]] = frozenset({"table", "image"})
@@ -59,7 +59,7 @@ class Space(PictureFamily):
         return BodyNet(inputs, self.body(candidate, TABLE), d_out)
 
 
-class WiredSpace(Space):
+class WiredSpace(ArchitectureSpace):
     """A space of graphs of operations."""
 
     longest: ClassVar[int]
