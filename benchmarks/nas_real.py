@@ -41,8 +41,8 @@ from retrain.families.cost import parameters
 from retrain.image_source import ImageInput
 from retrain.search.asking import PARENT, propose
 from retrain.search.footprint import single_row_ms
+from retrain.search.inputs import Layout
 from retrain.search.morphism import akin
-from retrain.search.plan import Layout
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.stopping.base import Allowance

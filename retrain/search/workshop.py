@@ -17,7 +17,7 @@ from retrain.families.cost import flops, parameters
 from retrain.families.sharing import Mixture
 from retrain.families.supernet import supernet
 from retrain.search.geometry import Encoding
-from retrain.search.plan import Layout
+from retrain.search.inputs import Layout
 from retrain.search.proxies import naswot, synflow
 
 LOOKED_AT = 32

@@ -17,7 +17,7 @@ from retrain.batches import Rows
 from retrain.families.base import Candidate
 from retrain.families.supernet import SHARED
 from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
-from retrain.search.plan import Layout
+from retrain.search.inputs import Layout
 from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
