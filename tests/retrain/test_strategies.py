@@ -20,6 +20,7 @@ from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
 from retrain.search.inputs import Layout
 from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
+from retrain.search.strategies.auto import AROUND
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
 from retrain.search.strategies.darts import ONE_SKIP_IN, Differentiable
@@ -143,16 +144,40 @@ class Measured(SearchSpace):
         return np.asarray([float(candidate.count("depth")) if known else np.nan])
 
 
-@pytest.mark.parametrize("name", ["screening", "auto"])
-def test_screens_without_training(name: str) -> None:
+def test_screens_without_training() -> None:
     space = Measured.of(("mlp",), 2_000, 9, "binary")
-    study = optuna.create_study(sampler=strategy_named(name).sampler(space, 0))
+    study = optuna.create_study(sampler=strategy_named("screening").sampler(space, 0))
     drawn = [space.suggest(study.ask()) for _ in range(4)]
     depths = [one.count("depth") for one in drawn]
     assert depths == sorted(depths, reverse=True)
     assert depths[0] == 5
     assert depths[-1] >= 4
     assert "elu" not in {one.text("activation") for one in drawn}
+
+
+def test_auto_looks_around_the_best_of_the_screen_where_a_search_begins_with_nothing() -> None:
+    """The start, then networks that differ from it in one choice; as many as there may be, then the model's."""
+    space = Measured.of(("mlp",), 2_000, 9, "binary")
+    study, keys = optuna.create_study(sampler=strategy_named("auto").sampler(space, 0)), []
+    for _ in range(AROUND + 1):
+        trial, candidate = propose(study, space, keys)
+        keys.append(space.canonical(candidate))
+        study.tell(trial, candidate.number("dropout"))
+    start, *near = study.trials
+    assert (start.params["mlp.depth"], PARENT in start.user_attrs) == (5, False)
+    for one in near:
+        assert one.user_attrs[PARENT] == start.number
+        assert sum(one.params[label] != start.params[label] for label in one.params.keys() & start.params.keys()) == 1
+
+
+def test_auto_takes_the_screen_from_the_top_after_a_queue() -> None:
+    space = Measured.of(("mlp",), 2_000, 9, "binary")
+    study = optuna.create_study(sampler=strategy_named("auto").sampler(space, 0))
+    study.enqueue_trial(space.params(portfolio(space)[0]), user_attrs={ORIGIN: "portfolio"})
+    study.tell(propose(study, space, ())[0], 0.0)
+    depths = [propose(study, space, ())[1].count("depth") for _ in range(4)]
+    assert depths == sorted(depths, reverse=True)
+    assert depths[-1] >= 4
 
 
 SHARING = [one for one in STRATEGIES if issubclass(one, WeightSharing)]
