@@ -19,6 +19,7 @@ from retrain.families.stack import Body
 from retrain.families.supernet import SHARED, shared_space, supernet
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import NONE
+from retrain.image_source import ImageInput
 from retrain.search.portfolio import DEFAULTS
 
 SMALL: dict[str, Choice] = {"width": 16, **{f"width_{place}": 16 for place in range(1, 7)}, "dropout": 0.0}
@@ -89,6 +90,18 @@ def test_what_is_off_learns_nothing_and_costs_nothing(family: str) -> None:
     body.train()(rows(TABLE)).square().sum().backward()
     without = [name for name, one in body.named_parameters() if one.grad is None]
     assert len(without) > sum(1 for _ in body.parameters()) / 2
+
+
+@every_shared
+def test_reads_images_and_the_columns_beside_them(family: str) -> None:
+    image = ImageInput(size=SIDE, channels=1, mean=(100.0,), std=(50.0,))
+    template = Candidate(family=family, choices={**DEFAULTS, **SMALL})
+    network, mixture = supernet(template, 2, (4,), 3, image)
+    mixture.one(paths(mixture, 1)[0])
+    pixels = torch.randint(0, 256, (5, 1, SIDE, SIDE), dtype=torch.uint8)
+    outputs = network(torch.randn(5, 2), torch.ones(5, 1, dtype=torch.int64), pixels)
+    assert outputs.shape == (5, 3)
+    assert outputs.isfinite().all()
 
 
 def test_other_families_have_none() -> None:
