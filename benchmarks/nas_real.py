@@ -1,6 +1,7 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
     EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
+                                                         [--strategies one-shot evolution pnas auto] [--alone]
                                                          [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
@@ -10,8 +11,8 @@ their training parameters, the portfolio's first as `everfit search` does, one t
 CPU-seconds are used up (a supernet's included);
 the best by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
 several learning rates for the same time. Then each set's best cell, with the template and training of the portfolio, is
-trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random. `--keep`
-names a file in which searches that are over are kept: they are not run again.
+trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random (`--alone`:
+not). `--keep` names a file in which searches that are over are kept: they are not run again.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ from retrain.families.cost import parameters
 from retrain.image_source import ImageInput
 from retrain.search.asking import PARENT, propose
 from retrain.search.footprint import single_row_ms
+from retrain.search.inputs import Layout
 from retrain.search.morphism import akin
-from retrain.search.plan import Layout
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.stopping.base import Allowance
@@ -254,21 +255,23 @@ def summary(values: Sequence[float], digits: int = 4) -> str:
     return f"{statistics.mean(values):.{digits}f} +/- {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
 
 
-def lines(names: Sequence[str], seconds: float, seeds: Sequence[int], workers: int, keep: Path | None) -> Iterator[str]:
+def lines(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The tables."""
-    jobs = [(name, strategy, seed) for seed in seeds for name in names for strategy in (*STRATEGIES, HANDMADE)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = _searches(jobs, seconds, pool, keep)
+    seconds, seeds, strategies = options.seconds, range(options.seeds), options.strategies
+    jobs = [(name, strategy, seed) for seed in seeds for name in names for strategy in strategies]
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        found = _searches(jobs, seconds, pool, options.keep)
         for name in names:
             yield f"{name}: {seconds:g} CPU-seconds a search, {len(seeds)} seeds"
             yield f"{'':16}{'test accuracy':>22}{'validation':>22}{'parameters':>12}{'ms a row':>10}{'trained':>9}"
-            for strategy in (*STRATEGIES, HANDMADE):
+            for strategy in strategies:
                 runs = [found[name, strategy, seed] for seed in seeds]
                 mean = [statistics.mean(float(getattr(run, one)) for run in runs) for one in ("parameters", "trained")]
                 scores = [summary([getattr(run, one) for run in runs]) for one in ("accuracy", "validation")]
                 ms = statistics.mean(run.latency_ms for run in runs)
                 yield f"{strategy:16}{scores[0]:>22}{scores[1]:>22}{mean[0]:12,.0f}{ms:10.2f}{mean[1]:9.1f}"
-        yield from _transfers(names, found, seeds, pool)
+        if not options.alone:
+            yield from _transfers(names, found, pool)
 
 
 def _searches(jobs: Sequence[Job], seconds: float, pool: ProcessPoolExecutor, keep: Path | None) -> dict[Job, Told]:
@@ -287,7 +290,7 @@ def _searches(jobs: Sequence[Job], seconds: float, pool: ProcessPoolExecutor, ke
     return {job: Told(**{**told, "candidate": Candidate(**told["candidate"])}) for job, told in kept.items()}
 
 
-def _transfers(names: Sequence[str], found: dict, seeds: Sequence[int], pool: ProcessPoolExecutor) -> Iterator[str]:
+def _transfers(names: Sequence[str], found: dict[Job, Told], pool: ProcessPoolExecutor) -> Iterator[str]:
     rng = np.random.default_rng(0)
     drawn = [{edge: OPERATIONS[int(rng.integers(len(OPERATIONS)))] for edge in EDGES} for _ in range(CELLS)]
     yield "cells, template and training of the portfolio: test accuracy where they are trained"
@@ -295,9 +298,9 @@ def _transfers(names: Sequence[str], found: dict, seeds: Sequence[int], pool: Pr
         at_random = list(pool.map(partial(_moved, target, 0), drawn))
         yield f"{target:20}{CELLS} at random {summary(at_random)}, best {max(at_random):.4f}"
         for source in names:
-            best = [
-                max((found[source, one, seed] for one in STRATEGIES), key=lambda run: run.validation) for seed in seeds
-            ]
+            searches = [(job, told) for job, told in found.items() if job[0] == source and job[1] != HANDMADE]
+            by_seed = [[told for job, told in searches if job[2] == seed] for seed in {job[2] for job, _ in searches}]
+            best = [max(runs, key=lambda run: run.validation) for runs in by_seed]
             cells = [{edge: str(run.candidate.choices[edge]) for edge in EDGES} for run in best]
             moved = list(pool.map(partial(_moved, target, 0), cells))
             yield f"{target:20}found on {source:9} {summary(moved)}"
@@ -314,13 +317,15 @@ def main() -> None:
     asked.add_argument("--seeds", type=int, default=3)
     asked.add_argument("--workers", type=int, default=2)
     asked.add_argument("--sets", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
+    asked.add_argument("--strategies", nargs="+", default=(*STRATEGIES, HANDMADE))
+    asked.add_argument("--alone", action="store_true")
     asked.add_argument("--keep", type=Path)
     options = asked.parse_args()
     names = list(options.sets)
     if "mnist" in names and not Path(os.environ.get("EVERFIT_MNIST", "")).is_file():
         print("mnist skipped: EVERFIT_MNIST names no file")
         names.remove("mnist")
-    for line in lines(names, options.seconds, range(options.seeds), options.workers, options.keep):
+    for line in lines(names, options):
         print(line, flush=True)
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
+from torch import Tensor
+
+from retrain.families.base import Candidate
 from retrain.families.isomorphism import WEIGHTLESS, normal_form
 from retrain.families.modality import Modality
 from retrain.families.parameters import Choice, Option
-from retrain.families.spaces import CellSpace
+from retrain.families.sharing import Brought, Mixture, SharedGraph, SharedWired
+from retrain.families.spaces import CellSpace, stacked
+from retrain.families.stack import Stack
 from retrain.families.wiring import NONE, Edge, Wiring, pairs
 
 NODES = ("0", "1", "2", "3")
@@ -16,6 +22,15 @@ OPERATIONS = ("none", "skip", "narrow", "wide", "pool")
 """In the benchmark's order: none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3."""
 EDGES = tuple(f"edge_{source}_{target}" for source, target in pairs(NODES))
 """In the benchmark's order: 0-1, 0-2, 1-2, 0-3, 1-3, 2-3."""
+
+
+class SharedCell(SharedWired):
+    """A cell with every operation on every edge."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output, in the input's shape."""
+        (out,) = self.run(x)
+        return out
 
 
 class Cells(CellSpace):
@@ -38,6 +53,17 @@ class Cells(CellSpace):
         join input and output by no path are written as the empty one, whose network has a skip connection."""
         return {**super().canonical(choices), **dict(zip(EDGES, canonical_cell(_operations(choices)), strict=True))}
 
+    def decisions(self, modality: Modality) -> tuple[Option, ...]:
+        """The operation of each edge."""
+        return self.graph_dimensions(modality)
+
+    def shared_body(
+        self, mixture: Mixture, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1
+    ) -> Stack:
+        """All cells under a candidate's template."""
+        cell = partial(SharedCell, SHARED_GRAPH, mixture)
+        return stacked(Stack, cell, candidate, modality, d_in=d_in, side=side)
+
     def cell(self, choices: Mapping[str, Choice]) -> Wiring:
         """Node 0 is the input, node 3 the output."""
         edges = [Edge(*pair, one) for pair, one in zip(pairs(NODES), _operations(choices), strict=True)]
@@ -55,3 +81,18 @@ def canonical_cell(operations: tuple[str, ...]) -> tuple[str, ...]:
 
 def _operations(choices: Mapping[str, Choice]) -> tuple[str, ...]:
     return tuple(str(choices.get(edge, NONE)) for edge in EDGES)
+
+
+def _brought(mixture: Mixture, node: str) -> Brought:
+    return {
+        (source, str(operation)): weight
+        for source in _earlier(node)
+        for operation, weight in mixture.on(f"edge_{source}_{node}").items()
+    }
+
+
+def _earlier(node: str) -> tuple[str, ...]:
+    return NODES[: NODES.index(node)]
+
+
+SHARED_GRAPH = SharedGraph(NODES[:1], NODES[-1:], {node: _earlier(node) for node in NODES[1:]}, OPERATIONS, _brought)

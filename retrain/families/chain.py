@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from retrain.families.base import ACTIVATIONS, Candidate
 from retrain.families.drawing import Drawing
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, When, Whole
-from retrain.families.spaces import Space
+from retrain.families.sharing import Mixture
+from retrain.families.spaces import ArchitectureSpace
 from retrain.families.stack import Body
 
 LONGEST = 6
@@ -53,7 +55,39 @@ class Chain(Body):
         return out
 
 
-class Chains(Space):
+class SharedChain(Body):
+    """Every kind of layer at every place, all of one width and style, and an end behind each place."""
+
+    def __init__(self, mixture: Mixture, modality: Modality, style: Style, *, width: int, d_in: int, side: int) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.d_in, self.d_out = d_in, width
+        self.stem = modality.stem(d_in, width, side, style)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({kind: layer(width, width, style) for kind, layer in modality.layers.items()})
+            for _ in range(LONGEST)
+        )
+        self.halving = modality.halving()
+        self.finish = modality.finish(width, style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, d_out): what the chains give that are on, each as much as it is."""
+        x = self.stem(x)
+        lengths = {int(length): weight for length, weight in self.mixture.on("length").items()}
+        ends = []
+        for place, layers in enumerate(self.layers, start=1):
+            assert isinstance(layers, nn.ModuleDict)
+            kinds = self.mixture.on(f"kind_{place}").items()
+            x = torch.stack([weight * layers[str(kind)](x) for kind, weight in kinds]).sum(dim=0)
+            if place in lengths:
+                ends.append(lengths[place] * self.finish(x))
+            if place >= max(lengths):
+                break
+            x = self.halving(x) if place % HALVED == 0 else x
+        return torch.stack(ends).sum(dim=0)
+
+
+class Chains(ArchitectureSpace):
     """One to six layers, each of its own kind, width and activation."""
 
     name: ClassVar[str] = "chain"
@@ -73,6 +107,19 @@ class Chains(Space):
         plan = _plan(candidate.choices)
         style = Style(plan[0][2], candidate.text("normalisation"), candidate.number("dropout"))
         return Chain(plan, modality, style, d_in=plan[0][1] if d_in is None else d_in, side=side)
+
+    def decisions(self, modality: Modality) -> tuple[Parameter, ...]:
+        """How many layers, and the kind of each; widths and activations are the template's."""
+        kinds = (Option(f"kind_{place}", tuple(modality.layers)) for place in range(1, LONGEST + 1))
+        return (Whole("length", 1, LONGEST), *kinds)
+
+    def shared_body(
+        self, mixture: Mixture, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1
+    ) -> SharedChain:
+        """All chains of the first layer's width and activation."""
+        width = candidate.count("width_1")
+        style = Style(candidate.text("activation_1"), candidate.text("normalisation"), candidate.number("dropout"))
+        return SharedChain(mixture, modality, style, width=width, d_in=width if d_in is None else d_in, side=side)
 
     def parts(self, choices: Mapping[str, Choice]) -> dict[str, str]:
         """Kind, width and activation of each layer."""

@@ -9,8 +9,9 @@ search over tables would have 43 dimensions and some 10^17 pairs of cells for it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations, permutations
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from retrain.families.base import Candidate
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter
+from retrain.families.sharing import Brought, Mixture, SharedGraph, SharedWired, Weight
 from retrain.families.spaces import WiredSpace, operations_of, stacked, template_dimensions
 from retrain.families.stack import Body, Wired
 from retrain.families.wiring import Edge, Wiring
@@ -29,9 +31,33 @@ Node = tuple[tuple[str, str], ...]
 """Two earlier nodes, each with an operation."""
 
 
+class MakeDartsCell(Protocol):
+    """What makes a cell between the two before it."""
+
+    def __call__(
+        self, modality: Modality, style: Style, /, *, widths: tuple[int, int], width: int, coarser: tuple[bool, bool]
+    ) -> nn.Module:
+        """The untrained cell. `coarser` says which of its inputs are reduced."""
+
+
+class DartsInputs(nn.Module):
+    """The outputs of the two cells before one, brought to one shape."""
+
+    def __init__(
+        self, modality: Modality, style: Style, *, widths: tuple[int, int], width: int, coarser: tuple[bool, bool]
+    ) -> None:
+        super().__init__()
+        makers = [modality.reduce if one else modality.project for one in coarser]
+        for place, (make, d_in) in enumerate(zip(makers, widths, strict=True)):
+            self.add_module(str(place), make(d_in, width, style))
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        """Two of (n, width) or (n, width, h, w)."""
+        return [make(x) for make, x in zip(self.children(), inputs, strict=True)]
+
+
 class DartsCell(Wired):
-    """Two inputs brought to one shape, the graph, and its nodes side by side: (n, 3 width) or (n, 3 width, h, w).
-    `coarser` says which of the inputs are reduced."""
+    """Two inputs brought to one shape, the graph, and its nodes side by side: (n, 3 width) or (n, 3 width, h, w)."""
 
     def __init__(
         self,
@@ -44,12 +70,35 @@ class DartsCell(Wired):
         coarser: tuple[bool, bool],
     ) -> None:
         super().__init__(wiring, lambda operation: modality.operations[operation](width, style))
-        makers = [modality.reduce if one else modality.project for one in coarser]
-        self.inputs = nn.ModuleList(make(d_in, width, style) for make, d_in in zip(makers, widths, strict=True))
+        self.inputs = DartsInputs(modality, style, widths=widths, width=width, coarser=coarser)
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
         """The outputs of the two cells before this one."""
-        return torch.cat(self.run(*(make(x) for make, x in zip(self.inputs, (before, last), strict=True))), dim=1)
+        return torch.cat(self.run(*self.inputs(before, last)), dim=1)
+
+
+class SharedDartsCell(SharedWired):
+    """A cell with every operation between any two nodes; `kind` is whose decisions it follows."""
+
+    def __init__(
+        self,
+        kind: str,
+        mixture: Mixture,
+        modality: Modality,
+        style: Style,
+        *,
+        widths: tuple[int, int],
+        width: int,
+        coarser: tuple[bool, bool],
+    ) -> None:
+        into = {node: _earlier(node) for node in NODES}
+        graph = SharedGraph(INPUTS, NODES, into, operations_of(modality, skip=True), partial(_brought, kind))
+        super().__init__(graph, mixture, lambda operation: modality.operations[operation](width, style))
+        self.inputs = DartsInputs(modality, style, widths=widths, width=width, coarser=coarser)
+
+    def forward(self, before: Tensor, last: Tensor) -> Tensor:
+        """As an ordinary cell."""
+        return torch.cat(self.run(*self.inputs(before, last)), dim=1)
 
 
 class DartsStack(Body):
@@ -57,7 +106,7 @@ class DartsStack(Body):
 
     def __init__(
         self,
-        wirings: Mapping[str, Wiring],
+        makers: Mapping[str, MakeDartsCell],
         modality: Modality,
         style: Style,
         *,
@@ -75,7 +124,7 @@ class DartsStack(Body):
             reduces = kind == "reduction"
             width = modality.reduced(width) if reduces else width
             coarser = (reduces or after, reduces)
-            self.cells.append(DartsCell(wirings[kind], modality, style, widths=widths, width=width, coarser=coarser))
+            self.cells.append(makers[kind](modality, style, widths=widths, width=width, coarser=coarser))
             widths, after = (widths[1], len(NODES) * width), reduces
         self.d_out = widths[1]
         self.finish = modality.finish(self.d_out, style)
@@ -123,7 +172,19 @@ class Darts(WiredSpace):
 
     def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> DartsStack:
         """Both cells of a candidate, stacked."""
-        return stacked(DartsStack, self.wirings(candidate.choices), candidate, modality, d_in=d_in, side=side)
+        makers = {kind: partial(DartsCell, one) for kind, one in self.wirings(candidate.choices).items()}
+        return stacked(DartsStack, makers, candidate, modality, d_in=d_in, side=side)
+
+    def decisions(self, modality: Modality) -> tuple[Option, ...]:
+        """Inputs and operations of the nodes of both cells."""
+        return self.graph_dimensions(modality)
+
+    def shared_body(
+        self, mixture: Mixture, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1
+    ) -> DartsStack:
+        """All pairs of cells under a candidate's template."""
+        makers = {kind: partial(SharedDartsCell, kind, mixture) for kind in KINDS}
+        return stacked(DartsStack, makers, candidate, modality, d_in=d_in, side=side)
 
 
 def _kinds(cells: int, stages: int) -> list[str]:
@@ -142,6 +203,18 @@ def _node_dimensions(kind: str, node: str, operations: tuple[str, ...]) -> tuple
     found = tuple(",".join(pair) for pair in combinations(_earlier(node), 2))
     inputs = () if len(found) == 1 else (Option(f"{kind}_{node}_inputs", found),)
     return (*inputs, Option(f"{kind}_{node}_first", operations), Option(f"{kind}_{node}_second", operations))
+
+
+def _brought(kind: str, mixture: Mixture, node: str) -> Brought:
+    """Of each pair of inputs its share of both operations: the same operation on the same input is one."""
+    pairs = mixture.on(f"{kind}_{node}_inputs") or {",".join(INPUTS): 1.0}
+    found: dict[tuple[str, str], Weight] = {}
+    for pair, share in pairs.items():
+        for source, place in zip(str(pair).split(","), ("first", "second"), strict=True):
+            for operation, weight in mixture.on(f"{kind}_{node}_{place}").items():
+                key = (source, str(operation))
+                found[key] = found.get(key, 0.0) + share * weight
+    return found
 
 
 def _read(choices: Mapping[str, Choice], kind: str) -> tuple[Node, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Protocol, TypeVar
 
+from registry.errors import TaskError
 from retrain.families.base import ACTIVATIONS, Candidate, Reads
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
@@ -16,6 +17,7 @@ from retrain.families.image_operations import IMAGE
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 from retrain.families.picture import Features, PictureFamily
+from retrain.families.sharing import Mixture
 from retrain.families.stack import Body, BodyNet, Cell, Stack
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import SKIP, Wiring
@@ -26,7 +28,7 @@ Made = TypeVar("Made", covariant=True)
 MODALITIES: dict[Reads, Modality] = {"table": TABLE, "image": IMAGE}
 
 
-class Space(PictureFamily):
+class ArchitectureSpace(PictureFamily):
     """A space of architectures for any modality: as a family it is one for tables, and one for images."""
 
     reads: ClassVar[frozenset[Reads]] = frozenset({"table", "image"})
@@ -39,6 +41,17 @@ class Space(PictureFamily):
     def body(self, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1) -> Body:
         """The body of a candidate: (n, d_in) or (n, d_in, side, side) -> (n, body.d_out). Rows of tables come in the
         candidate's own width, which is what `d_in` is by default."""
+
+    def decisions(self, modality: Modality) -> tuple[Parameter, ...]:
+        """The dimensions in which the paths of its supernet differ; none where it has no supernet."""
+        return ()
+
+    def shared_body(
+        self, mixture: Mixture, candidate: Candidate, modality: Modality, *, d_in: int | None = None, side: int = 1
+    ) -> Body:
+        """The body that holds all architectures under a candidate's template, its modules called as theirs are.
+        `mixture` says which are on. Raises `TaskError` where the space has none."""
+        raise TaskError(f"family {self.name!r} has no supernet")
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The dimensions of its bodies for tables, and the encoder's."""
@@ -59,7 +72,7 @@ class Space(PictureFamily):
         return BodyNet(inputs, self.body(candidate, TABLE), d_out)
 
 
-class WiredSpace(Space):
+class WiredSpace(ArchitectureSpace):
     """A space of graphs of operations."""
 
     longest: ClassVar[int]

@@ -24,7 +24,7 @@ from retrain.calibration import TargetScale
 from retrain.checks import Finding, examine, require, usable
 from retrain.preparation import Preparation, ScalingName
 from retrain.search import plan as plans
-from retrain.search.plan import Layout
+from retrain.search.inputs import Layout
 from retrain.splits import Parts, split
 
 

@@ -28,8 +28,8 @@ from registry.metrics import Array, Labels, Problem, metrics_for
 from registry.schema import Frozen
 from registry.task import Objective
 from retrain.families.base import Candidate, Reads
-from retrain.image_source import ImageInput
 from retrain.search.experience import Experience
+from retrain.search.inputs import Layout
 from retrain.search.limits import Limits
 from retrain.search.space import SearchSpace, batch_sizes
 from retrain.search.stopping.base import Allowance, first_rung
@@ -44,20 +44,6 @@ RESULT, WEIGHTS, OUTPUTS = "result.json", "weights.safetensors", "outputs.npy"
 
 Origin = Literal["portfolio", "prior", "fresh", "sampled", "finish"]
 State = Literal["complete", "pruned"]
-
-
-class Layout(Frozen):
-    """What a network's inputs stand for: names of the numeric entries, name and categories of each categorical column
-    (codes 2 onwards; 0 is unknown, 1 missing), and the images beside them, if there are any."""
-
-    numeric: tuple[str, ...]
-    categorical: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    image: ImageInput | None = None
-
-    @property
-    def cardinalities(self) -> tuple[int, ...]:
-        """Number of codes of each categorical column."""
-        return tuple(len(categories) + 2 for _, categories in self.categorical)
 
 
 class Plan(Frozen):

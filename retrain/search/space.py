@@ -22,11 +22,11 @@ from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
+from retrain.search.workshop import Workshop
 from retrain.training import Recipe
 
 if TYPE_CHECKING:
     from retrain.search.experience import Experience
-    from retrain.search.workshop import Workshop
 
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"

@@ -17,8 +17,8 @@ from torch import Tensor
 from registry.schema import Frozen
 from retrain.families.base import Candidate, Network
 from retrain.families.embeddings import InputEncoder
+from retrain.search.inputs import Layout
 from retrain.search.morphism import BY_COLUMN, FIRST, FREQUENCIES, TABLE, akin, distance, morph
-from retrain.search.plan import Layout
 
 Item = TypeVar("Item")
 

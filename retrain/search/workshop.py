@@ -14,9 +14,10 @@ from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build
 from retrain.families.cost import flops, parameters
-from retrain.families.supernet import Mixture, supernet
+from retrain.families.sharing import Mixture
+from retrain.families.supernet import supernet
 from retrain.search.geometry import Encoding
-from retrain.search.plan import Layout
+from retrain.search.inputs import Layout
 from retrain.search.proxies import naswot, synflow
 
 LOOKED_AT = 32

@@ -18,8 +18,9 @@ from retrain.families.parameters import Choice
 from retrain.search.account import account, architecture, covered_seconds
 from retrain.search.footprint import single_row_ms
 from retrain.search.importance import LEAST_TRIALS, importances
+from retrain.search.inputs import Layout
 from retrain.search.limits import Limits
-from retrain.search.plan import Layout, Plan, Result
+from retrain.search.plan import Plan, Result
 from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.random_search import RandomSearch

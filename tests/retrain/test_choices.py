@@ -17,8 +17,9 @@ from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES
 from retrain.families.parameters import Option, Real, Whole
 from retrain.search.asking import propose
+from retrain.search.inputs import Layout
 from retrain.search.narrowing import described, narrowed
-from retrain.search.plan import Layout, Plan
+from retrain.search.plan import Plan
 from retrain.search.portfolio import DEFAULTS, portfolio
 from retrain.search.session import fingerprint, require_means, search, weighted_draws
 from retrain.search.space import SearchSpace
@@ -285,7 +286,7 @@ def test_choices_for_images_are_refused_on_a_table_before_it_is_prepared(tmp_pat
 def test_a_family_that_the_strategy_needs_is_not_ruled_out() -> None:
     means = {"strategy": "one-shot", "families": ("mlp", "cell")}
     require_means(make_task(search=means))
-    with pytest.raises(TaskError, match=r"search\.families must have 'cell'"):
+    with pytest.raises(TaskError, match=r"search\.families must have one of 'chain', 'cell', 'darts'"):
         require_means(make_task(search={**means, "choices": {"family": Preference(never=("cell",))}}))
 
 

@@ -25,9 +25,10 @@ from retrain.search.asking import propose
 from retrain.search.closing import require_feasible, standing
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
+from retrain.search.inputs import Layout
 from retrain.search.journal import open_study
 from retrain.search.limits import INFEASIBLE, Limits, megabytes_of, patience
-from retrain.search.plan import Layout, Plan, Result
+from retrain.search.plan import Plan, Result
 from retrain.search.session import fingerprint, require_means, search
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy

@@ -15,18 +15,18 @@ from retrain.families.drawing import Drawing
 from retrain.families.image_operations import IMAGE
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice
-from retrain.families.spaces import Space
+from retrain.families.spaces import ArchitectureSpace
 from retrain.families.stack import Body
 from retrain.families.table_operations import GROUPS, TABLE, GroupAttention, GroupMean
 from retrain.families.wiring import Edge, Wiring
 from retrain.search.portfolio import DEFAULTS
 
-SPACES = [family for family in FAMILIES if isinstance(family, Space)]
+SPACES = [family for family in FAMILIES if isinstance(family, ArchitectureSpace)]
 every_space = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 every_modality = pytest.mark.parametrize("modality", [TABLE, IMAGE], ids=lambda modality: modality.name)
 
 
-def drawn(space: Space, modality: Modality, count: int, **own: Choice) -> list[Candidate]:
+def drawn(space: ArchitectureSpace, modality: Modality, count: int, **own: Choice) -> list[Candidate]:
     """Small candidates at random."""
     rng, found = np.random.default_rng(3), []
     small = {"width": modality.widths[0], "cells": 1, **{f"width_{place}": modality.widths[0] for place in range(2, 7)}}
@@ -45,7 +45,7 @@ def images(n: int, side: int) -> Tensor:
 
 @every_space
 @pytest.mark.parametrize("side", [28, 33, 64, 224])
-def test_images_of_any_size_become_features(space: Space, side: int) -> None:
+def test_images_of_any_size_become_features(space: ArchitectureSpace, side: int) -> None:
     (candidate,) = drawn(space, IMAGE, 1)
     body = space.body(candidate, IMAGE, d_in=3, side=side).eval()
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_images_of_any_size_become_features(space: Space, side: int) -> None:
 
 
 @every_space
-def test_all_of_a_body_for_images_learns(space: Space) -> None:
+def test_all_of_a_body_for_images_learns(space: ArchitectureSpace) -> None:
     for candidate in drawn(space, IMAGE, 8):
         body = space.body(candidate, IMAGE, d_in=3, side=28)
         body(images(4, 28)).square().sum().backward()
@@ -68,7 +68,7 @@ def test_all_of_a_body_for_images_learns(space: Space) -> None:
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")
 def test_a_body_for_images_becomes_a_graph(tmp_path) -> None:
     space = family_named("chain")
-    assert isinstance(space, Space)
+    assert isinstance(space, ArchitectureSpace)
     (candidate,) = drawn(space, IMAGE, 1, length=3, kind_1="excitation", kind_2="gated", kind_3="residual")
     body, n = space.body(candidate, IMAGE, d_in=3, side=28).eval(), torch.export.Dim("n")
     program = torch.onnx.export(
@@ -82,14 +82,14 @@ def test_a_body_for_images_becomes_a_graph(tmp_path) -> None:
 
 
 @every_space
-def test_its_dimensions_for_images_are_told_by_the_same_names(space: Space) -> None:
+def test_its_dimensions_for_images_are_told_by_the_same_names(space: ArchitectureSpace) -> None:
     tables, pictures = ({one.name for one in space.dimensions(modality)} for modality in (TABLE, IMAGE))
     assert tables == pictures
     assert len(pictures) < 30
 
 
 @every_space
-def test_an_architecture_for_images_is_written_in_one_way(space: Space) -> None:
+def test_an_architecture_for_images_is_written_in_one_way(space: ArchitectureSpace) -> None:
     for candidate in drawn(space, IMAGE, 5):
         written = Candidate(family=space.name, choices=space.canonical(candidate.choices))
         assert space.canonical(written.choices) == written.choices
@@ -131,7 +131,7 @@ def test_groups_are_averaged_with_their_neighbours() -> None:
 
 def body_of(family: str, **own: Choice) -> Body:
     space = family_named(family)
-    assert isinstance(space, Space)
+    assert isinstance(space, ArchitectureSpace)
     choices = {**DEFAULTS, "width": 64, **own}
     return space.body(Candidate(family=family, choices=choices), TABLE)
 

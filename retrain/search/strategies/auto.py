@@ -1,21 +1,36 @@
-"""Everfit's own: screen without training, then predict, around the best and far from it."""
+"""Everfit's own: screen without training, look around the best of the screen, then predict."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import ClassVar
 
+import numpy as np
+
+from retrain.families.base import Candidate
+from retrain.search.geometry import Space
 from retrain.search.strategies.base import Proposal
 from retrain.search.strategies.guided import STARTUP, GaussianGuided
 from retrain.search.strategies.screening import Screen
 
+AROUND = 32
+"""Neighbours of the start that are trained at most: all of them in a space of a few options, not a whole budget in a
+larger one."""
+
 
 class Auto(GaussianGuided):
-    """Screens candidates without training, then a Gaussian process chooses among all neighbours of the best, children
-    of the good ones and strangers."""
+    """Screens candidates without training and trains the best and its neighbours; then a Gaussian process chooses among
+    all neighbours of the best, children of the good ones and strangers."""
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"
+
+    def __init__(self, space: Space, rng: np.random.Generator) -> None:
+        super().__init__(space, rng)
+        self._start: Candidate | None = None
+        self._around: Iterator[Candidate] = iter(())
 
     @cached_property
     def screen(self) -> Screen:
@@ -23,10 +38,19 @@ class Auto(GaussianGuided):
         return Screen.of(self.space, self.rng)
 
     def ask(self) -> Proposal:
-        """Screened candidates first, then what the model finds most promising."""
+        """The neighbours of the start, where there is one. It is the best of the screen, in a search that begins with
+        nothing: what differs from a good candidate in one choice alone tells the model what each choice is worth. After
+        other beginnings, or where nothing is known untrained, some of the screen; then what the model finds most
+        promising."""
+        near = next(self._around, None)
+        if near is not None:
+            return Proposal(near, next((one.number for one in self.seen if one.candidate == self._start), None))
         if len(self.seen) >= STARTUP or not self.screen.ranked:
             return super().ask()
-        return Proposal(self.screen.ranked.pop(0))
+        first = self.screen.ranked.pop(0)
+        if not self.seen and self.screen.tells:
+            self._start, self._around = first, islice(self.space.neighbours(first, self.rng), AROUND)
+        return Proposal(first)
 
     def pool(self) -> list[Proposal]:
         """Every neighbour of the best beside the usual ones: local search is hard to beat where there are few steps to

@@ -48,8 +48,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
-    needs: ClassVar[str] = ""
-    """The only family it can search; most strategies search all."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The families that it can search, of which there must be one; none: it searches all, as most strategies do."""
     several: ClassVar[bool] = False
     """Whether it can look for several objectives at once."""
     stoppable: ClassVar[bool] = True
@@ -61,9 +61,13 @@ class Strategy(ABC):
 
     @classmethod
     def require(cls, families: Collection[str]) -> None:
-        """Raise `TaskError` where these families lack the one it needs."""
-        if cls.needs and cls.needs not in families:
-            raise TaskError(f"strategy {cls.name!r} searches cells alone: search.families must have {cls.needs!r}")
+        """Raise `TaskError` where none of these families is one that it can search."""
+        if cls.needs and not set(cls.needs) & set(families):
+            known = ", ".join(map(repr, cls.needs))
+            raise TaskError(
+                f"strategy {cls.name!r} trains one network that holds a whole family: search.families must have one of "
+                f"{known}, and has {', '.join(map(repr, families))}"
+            )
 
     @classmethod
     @abstractmethod

@@ -38,6 +38,7 @@ class Screen:
     def __init__(self, space: Space, drawn: list[Candidate]) -> None:
         self.space = space
         told = np.stack([space.proxies(one) for one in drawn])
+        self.tells = bool(told.size)
         finite = np.where(np.isfinite(told), told, np.nan)
         self._low, self._high = np.nanmin(finite, axis=0), np.nanmax(finite, axis=0)
         shares = np.stack([self._share(one) for one in told])
