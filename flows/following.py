@@ -14,6 +14,7 @@ after a kill completes it. Somebody who promotes or rolls back by hand ends the 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.moves import CHALLENGER, CHAMPION, PREVIOUS
 from registry.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ CONTINUED, STOPPED = "continued", "stopped"
 
 FEW, MANY = 8, 12
 """Windows that can tell that it is worse, and that it does not pay. A few say little: on elec2 four days did."""
+KEPT = 3
+"""Versions of a chain that keep their files, the newest, beside its first and those that bear an alias."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,18 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     if stops:
         return _stop(place, now)
     place.versions.promote(place.task.name, version)
+    thin_out(place, (*now.versions, version))
     return None
+
+
+def thin_out(place: Workplace, chain: Sequence[str]) -> None:
+    """Let the files of the versions go that have grown too old for anybody to come back to: one a step, and the one
+    before it, should a kill have come between. What they were stays in the registry; the first, which was promoted,
+    may come back as a former champion."""
+    named = {alias_of(place, name) for name in (CHAMPION, CHALLENGER, PREVIOUS)}
+    for version in chain[1:-KEPT][-2:]:
+        if version not in named:
+            place.versions.thin(place.task.name, version)
 
 
 def _gain(
