@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from registry.bundle import MANIFEST, Manifest
-from registry.errors import BundleError
+from registry.errors import BundleError, NoModelError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,9 +21,10 @@ THIN = "everfit.thin"
 """Tag of such a version."""
 
 
-def is_thin(client: MlflowClient, task: str, version: str) -> bool:
-    """Whether a version has lost its files."""
-    return THIN in client.get_model_version(task, version).tags
+def require_whole(client: MlflowClient, task: str, version: str) -> None:
+    """Raise `NoModelError` for a version that has lost its files."""
+    if THIN in client.get_model_version(task, version).tags:
+        raise NoModelError(f"the files of version {version} of task {task!r} were let go: it answers no more")
 
 
 def thin(client: MlflowClient, url: str, task: str, version: str) -> None:

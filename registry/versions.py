@@ -33,7 +33,7 @@ from registry.errors import BundleError, NoModelError, RegistryError
 from registry.moves import CHAMPION, PREVIOUS, Move, Step, aliases_of, begin, finish
 from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
-from registry.thinning import is_thin, manifest_of, thin
+from registry.thinning import manifest_of, require_whole, thin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -155,6 +155,7 @@ class Versions:
     def set(self, task: str, alias: str, version: str) -> None:
         """Let a version bear an alias, taking it from another."""
         with self._open() as client:
+            require_whole(client, task, _number(version))
             client.set_registered_model_alias(task, alias, _number(version))
 
     def unset(self, task: str, alias: str) -> None:
@@ -171,7 +172,7 @@ class Versions:
         called with the name of each step done.
         """
         with self._open() as client:
-            client.get_model_version(task, _number(version))
+            require_whole(client, task, _number(version))
             finish(client, task)
             aliases = aliases_of(client, task)
             if (champion := aliases.get(CHAMPION)) == version:
@@ -265,8 +266,7 @@ class Versions:
         with self._open() as client:
             from mlflow.artifacts import download_artifacts
 
-            if is_thin(client, task, version):
-                raise NoModelError(f"the files of version {version} of task {task!r} were let go: it answers no more")
+            require_whole(client, task, version)
             source = f"{client.get_model_version_download_uri(task, version)}/artifacts"
             place.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=f".{version}-", dir=place.parent) as partial:

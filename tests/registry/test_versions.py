@@ -400,8 +400,9 @@ def test_a_version_whose_files_are_let_go_still_tells_what_it_was(three: Version
     three.thin(TASK, "2")  # as after a kill
     assert three.manifest(TASK, "2") == known
     assert three.manifest(TASK, "1") == three.fetch(TASK, "1").manifest
-    with pytest.raises(NoModelError, match="the files of version 2 of task 'handmade' were let go"):
-        three.fetch(TASK, "2")
+    for call in (three.fetch, three.promote, lambda task, version: three.set(task, "challenger", version)):
+        with pytest.raises(NoModelError, match="the files of version 2 of task 'handmade' were let go"):
+            call(TASK, "2")
     assert [one.version for one in three.list(TASK)] == ["1", "2", "3"]
     left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name in ("bundle.json", "model.onnx")]
     assert left.count("bundle.json") > left.count("model.onnx")
