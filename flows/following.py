@@ -4,8 +4,9 @@ The rung `follow` proves it: from the frozen champion on, the steps of the last 
 been taken then, and the answers given before the labels came meet the champion's in the gate. Once its newest model is
 promoted, each pass that finds new labels takes a step, and the new model answers from then on, without a gate of its
 own. What keeps it there is the running comparison of the answers that were served with those of the anchor, the version
-that it was proven against, on the newest `RECENT` windows, each one block of the jackknife. It stops, and the anchor
-serves again, when it is surely worse by `FEW` windows or more, or not better by `MANY`.
+that it was proven against: on the newest `RECENT` windows, each one block of the jackknife, and on the newest `SUDDEN`,
+in blocks as the gate has them, for a world that turns round. It stops, and the anchor serves again, when it is surely
+worse by either, or not better by `MANY` windows.
 
 The ledger holds each step (`follow`) with its reasons. A step is written down before the alias moves, so whoever comes
 after a kill completes it. Somebody who promotes or rolls back by hand ends the following.
@@ -44,7 +45,9 @@ KIND = "follow"
 CONTINUED, STOPPED = "continued", "stopped"
 
 FEW, MANY = 8, 12
-"""Windows that can tell that it is worse, and that it does not pay. A few say little: on elec2 four days did."""
+"""Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
+SUDDEN = 4
+"""The newest windows that can tell it at once."""
 KEPT = 3
 """Versions of a chain that keep their files, the newest, beside its first and those that bear an alias."""
 
@@ -112,8 +115,10 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
         return None
     own = np.flatnonzero(found.logged["__version__"].isin(now.versions))
     windows = len(np.unique(found.windows[own]))
-    gain = _gain(place, now, newest, found, own) if windows >= FEW else None
-    stops, reason = _verdict(now, gain, windows)
+    gain = _gain(place, now, newest, found, own, windows=True) if windows >= FEW else None
+    last = own[np.isin(found.windows[own], np.unique(found.windows[own])[-SUDDEN:])]
+    sudden = _gain(place, now, newest, found, last) if windows > 1 else None
+    stops, reason = _verdict(now, gain, windows, sudden)
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
     if not stops:
@@ -151,9 +156,16 @@ def thin_out(place: Workplace, chain: Sequence[str]) -> None:
 
 
 def _gain(
-    place: Workplace, now: Following, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]
+    place: Workplace,
+    now: Following,
+    newest: ModelBundle,
+    found: Arrived,
+    own: npt.NDArray[np.int64],
+    *,
+    windows: bool = False,
 ) -> Interval | None:
-    """By how much the answers that were served are better than the anchor's; None where that is undefined."""
+    """By how much the answers that were served are better than the anchor's, in blocks as the gate has them or by
+    windows; None where that is undefined."""
     from retrain.contest import ROW, Recorded, meet, paired
 
     error = (1 - place.task.gate.confidence) / RECENT
@@ -161,19 +173,26 @@ def _gain(
     served = Recorded(newest, found.served(newest, own).scores)
     rows = found.rows.iloc[own].reset_index(drop=True).assign(**{ROW: np.arange(len(own))})
     contest = meet(task, Scorer.load(fetch(place, now.anchor)), served, rows)
-    windows = np.unique(found.windows[own][contest.frame[ROW]], return_inverse=True)[1]
-    return paired(replace(contest, blocks=windows)).gain if contest.decidable else None
+    if windows and len(contest.labels):
+        blocks = np.unique(found.windows[own][contest.frame[ROW]], return_inverse=True)[1]
+        contest = replace(contest, blocks=blocks)
+    return paired(contest).gain if len(contest.labels) and contest.decidable else None
 
 
-def _verdict(now: Following, gain: Interval | None, windows: int) -> tuple[bool, str]:
+def _verdict(now: Following, gain: Interval | None, windows: int, sudden: Interval | None = None) -> tuple[bool, str]:
     """Whether to stop, and why, or why not."""
+    if sudden is not None and sudden.high < 0:
+        return True, _said(now, sudden, min(windows, SUDDEN))
     if gain is None:
         return False, f"its promotion was proven, and {windows} windows with labels since do not tell more"
-    said = (
+    return bool(gain.high < 0 or (windows >= MANY and gain.value <= 0)), _said(now, gain, windows)
+
+
+def _said(now: Following, gain: Interval, windows: int) -> str:
+    return (
         f"what it served in the newest {windows} windows against version {now.anchor}: gain {gain.value:+.4f}, "
         f"between {gain.low:+.4f} and {gain.high:+.4f}"
     )
-    return bool(gain.high < 0 or (windows >= MANY and gain.value <= 0)), said
 
 
 def _step(

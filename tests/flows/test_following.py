@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from flows.approval import answer, ask, pending
-from flows.following import CONTINUED, FEW, KEPT, KIND, MANY, STOPPED, Following, _verdict, following, keep_following
+from flows.following import (
+    CONTINUED,
+    FEW,
+    KEPT,
+    KIND,
+    MANY,
+    STOPPED,
+    SUDDEN,
+    Following,
+    _verdict,
+    following,
+    keep_following,
+)
 from flows.improve import complete
 from flows.offline import Offline
 from flows.rollout import ASKED
@@ -165,7 +177,23 @@ def test_it_ends_where_it_does_not_pay(place: Workplace) -> None:
     ],
 )
 def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champion: ModelBundle) -> None:
-    assert _verdict(Following("1", BEGIN, ("2",), BEGIN), gain, windows)[0] is stops
+    now = Following("1", BEGIN, ("2",), BEGIN)
+    assert _verdict(now, gain, windows)[0] is stops
+    stopped, reason = _verdict(now, gain, windows, Interval(-0.2, -0.3, -0.1))
+    assert stopped
+    assert f"newest {SUDDEN} windows against version 1: gain -0.2000" in reason
+    assert _verdict(now, gain, windows, Interval(-0.2, -0.5, 0.1))[0] is stops
+
+
+def test_it_ends_at_once_where_the_world_turns_round(place: Workplace) -> None:
+    prove(place)
+    found, day = None, 5
+    while found is None and day < 5 + FEW:
+        moment = live(place, day, day + 1, flip=0.0)
+        found, day = keep_following(place, moment), day + 2
+    assert found is not None
+    assert (found["outcome"], champion_of(place)) == ("rollback", "1")
+    assert day < 5 + FEW
 
 
 def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
