@@ -8,10 +8,11 @@ the first task's best eight as a re-search does (every second trial is fresh, th
 Everfit's own sampler, queue and guard. Told is the trial at which each is as good as the cold search's end, and as good
 but for two thousandths of it, which is about what the seed of a training is worth.
 
-Streams, at a place where the world has moved: a champion searched on the first 20 % of the rows, then, on all rows up
-to half of the stream, a cold search of 12 trials and a re-search that starts from the champion, the same rows, splits
-and workers. Told are seconds and trials until each has a network as good on the validation rows as the cold search's
-best.
+Streams, at two, three and four fifths of each, where a champion searched on the first fifth is old: a cold search of 12
+trials on all rows so far; the remedy `fine_tune` on that champion; and a re-search of 6 trials that starts from it, the
+same rows and splits. Each ends in a sealed bundle, which answers the next tenth of the stream. Told are the CPU-seconds
+to a bundle as good there as the cold search's, by the cheaper remedy first and the other one after it, and the trials
+until the re-search has a network as good on the validation rows as the cold search's best.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +32,16 @@ import pandas as pd
 from benchmarks import nas_tables
 from benchmarks.nas_tables import TableSpace
 from benchmarks.streams import MOMENT, START, task_of
-from benchmarks.streams_data import FILES, TARGET, StreamData, read
+from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from registry.bundle import ModelBundle
+from registry.energy import cpu_seconds
+from registry.scoring import Scorer
 from registry.task import TaskSpec
 from retrain.families.base import Candidate
+from retrain.fine_tuning import fine_tune
+from retrain.renewal import Request
 from retrain.search.asking import propose
-from retrain.search.progress import Progress
+from retrain.search.progress import Progress, silent
 from retrain.search.session import search
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import REFUSED, RUN, enqueue, guard, origin_of
@@ -45,6 +49,8 @@ from retrain.search.warm import interleave
 
 BUDGET, HANDED = 40, 8
 NEARLY = 0.002
+PLACES, AHEAD = (0.4, 0.6, 0.8), 0.1
+LONG = 3_600.0
 STREAMS = ("elec2", "gas_sensor", "keystroke", "noaa_weather", "chicago", "bike_sharing")
 
 
@@ -111,68 +117,119 @@ def show(name: str, ratios: Sequence[float], against_all: Sequence[float]) -> No
 
 @dataclass
 class Clock:
-    """Listens to a search: when each best score was first seen, and after how many trials."""
+    """Listens to a search: how many trials had ended when each best score was seen."""
 
     greater_is_better: bool
-    begun: float = field(default_factory=time.monotonic)
-    looks: list[tuple[float, int, float]] = field(default_factory=list)
+    looks: list[tuple[int, float]] = field(default_factory=list)
 
     def __call__(self, progress: Progress) -> None:
         """One look."""
         if progress.best is not None:
-            self.looks.append((time.monotonic() - self.begun, progress.finished, progress.best))
+            self.looks.append((progress.finished, progress.best))
 
-    def reached(self, goal: float) -> tuple[float, float]:
-        """Seconds and trials until a score as good; infinity if none was."""
-        for seconds, trials, best in self.looks:
-            if best >= goal if self.greater_is_better else best <= goal:
-                return seconds, float(trials)
-        return float("inf"), float("inf")
+    def reached(self, goal: float) -> float:
+        """Trials until a score as good; infinity if none was."""
+        sign = 1 if self.greater_is_better else -1
+        return next((float(trials) for trials, best in self.looks if sign * best >= sign * goal), float("inf"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model, its score on the rows that follow (accuracy or R2), and the CPU-seconds until it was sealed."""
+
+    score: float
+    cpu: float
 
 
 def streams(home: Path, names: Sequence[str], seeds: int) -> None:
-    """Cold and warm at half of each stream."""
-    sooner, fewer = [], []
+    """Cold and warm at the places of each stream."""
+    cheaper: dict[str, list[float]] = {"": [], ", nearly": []}
+    fewer, ahead = [], []
     for name in names:
         data = read(home, name)
         for seed in range(seeds):
-            with tempfile.TemporaryDirectory() as made:
-                cold, warm, goal = _pair(data, Path(made), seed)
-            (cold_seconds, cold_trials), (seconds, trials) = cold.reached(goal), warm.reached(goal)
-            sooner.append(cold_seconds / seconds)
-            fewer.append(cold_trials / trials)
-            print(
-                f"    {name}, seed {seed}: cold {cold_seconds:.1f} s, {cold_trials:.0f} trials; "
-                f"warm {seconds:.1f} s, {trials:.0f} trials",
-                flush=True,
-            )
-    for what, ratios in (("seconds", sooner), ("trials", fewer)):
-        low, middle, high = np.quantile(ratios, [0.0, 0.5, 1.0])
-        print(f"streams, {what}: {middle:.2f} times fewer, {low:.2f} to {high:.2f} ({len(ratios)} pairs)", flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                for place, made, trials in _places(data, Path(folder), seed):
+                    for margin, ratios in zip((0.0, NEARLY), cheaper.values(), strict=True):
+                        ratios.append(_cheaper(made, margin))
+                    ahead.append(max(made["fine_tune"].score, made["research"].score) - made["cold"].score)
+                    fewer.append(trials)
+                    told = ", ".join(f"{what} {one.score:.4f} ({one.cpu:.0f} CPU-s)" for what, one in made.items())
+                    print(
+                        f"    {name}, seed {seed}, at {place:.0%}: {told}; {trials:.2f} times fewer trials", flush=True
+                    )
+    for what, found in (*((f"CPU-seconds{how}", one) for how, one in cheaper.items()), ("trials", fewer)):
+        low, middle, high = np.quantile(found, [0.25, 0.5, 0.75])
+        never = sum(one == 0 for one in found)
+        print(f"streams, {what}: {middle:.2f} times fewer ({low:.2f} to {high:.2f}); never in {never} of {len(found)}")
+    print(f"    the better remedy is ahead of the cold search by {np.mean(ahead):+.4f} ({np.std(ahead):.4f})")
 
 
-def _pair(data: StreamData, folder: Path, seed: int) -> tuple[Clock, Clock, float]:
+def _cheaper(made: dict[str, Made], margin: float) -> float:
+    """The cold search's CPU-seconds, as a multiple of those until a remedy is as good but for a share of its score."""
+    goal, spent = made["cold"].score - margin * abs(made["cold"].score), 0.0
+    for remedy in ("fine_tune", "research"):
+        spent += made[remedy].cpu
+        if made[remedy].score >= goal:
+            return made["cold"].cpu / spent
+    return 0.0
+
+
+def _places(data: StreamData, folder: Path, seed: int) -> Iterator[tuple[float, dict[str, Made], float]]:
+    """At each place what was made, and how many times sooner, in trials, the re-search was as good as the cold one."""
     moments = START + np.timedelta64(1, "m") * np.arange(len(data.target))
     rows = data.inputs.assign(**{TARGET: data.target, MOMENT: moments})
     task = task_of(data, folder / "none.parquet", seed)
-    champion = _search(task, rows.iloc[: data.begin], folder / "champion", None, Clock(True))
+    champion = _search(task, rows.iloc[: data.begin], folder / "champion", None, task.search.trials)
     now = task.model_copy(update={"splits": task.research.splits})
-    half, cold, warm = rows.iloc[: len(rows) // 2], Clock(True), Clock(True)
-    _search(now, half, folder / "cold", None, cold)
-    _search(now, half, folder / "warm", champion, warm)
-    return cold, warm, max(best for _, _, best in cold.looks)
+    for place in PLACES:
+        known, ahead = (slice(round(share * len(rows))) for share in (place, place + AHEAD))
+        past, here = rows.iloc[known].reset_index(drop=True), folder / f"{place}"
+        future = rows.iloc[known.stop : ahead.stop].reset_index(drop=True)
+        looks = {name: Clock(True) for name in ("cold", "research")}  # both metrics here are better when greater
+
+        def cold(past: pd.DataFrame = past, here: Path = here, clock: Clock = looks["cold"]) -> ModelBundle:
+            return _search(now, past, here / "cold", None, task.search.trials, clock)
+
+        def warm(past: pd.DataFrame = past, here: Path = here, clock: Clock = looks["research"]) -> ModelBundle:
+            return _search(now, past, here / "research", champion, task.research.trials, clock)
+
+        def tune(past: pd.DataFrame = past, here: Path = here) -> ModelBundle:
+            return fine_tune(Request(task, champion, "1", past, here / "tuned", seconds=LONG, seed=seed))
+
+        made = {"frozen": Made(_score(champion, future), 0.0)}
+        for name, make in (("cold", cold), ("fine_tune", tune), ("research", warm)):
+            began = cpu_seconds()
+            bundle = make()
+            made[name] = Made(_score(bundle, future), cpu_seconds() - began)
+        goal = max(best for _, best in looks["cold"].looks)
+        yield place, made, looks["cold"].reached(goal) / looks["research"].reached(goal)
 
 
-def _search(task: TaskSpec, rows: pd.DataFrame, folder: Path, prior: ModelBundle | None, clock: Clock) -> ModelBundle:
-    clock.begun = time.monotonic()
+def _score(bundle: ModelBundle, rows: pd.DataFrame) -> float:
+    """Accuracy, or R2, of a model's answers to rows with their labels."""
+    said = Scorer.load(bundle).predict(rows.drop(columns=[TARGET])).prediction
+    told = scores(rows[TARGET].to_numpy(), said, [slice(0, len(rows))], regression=rows[TARGET].dtype == "float64")
+    return float(str(told["score"]))
+
+
+def _search(
+    task: TaskSpec,
+    rows: pd.DataFrame,
+    folder: Path,
+    prior: ModelBundle | None,
+    trials: int,
+    clock: Callable[[Progress], None] = silent,
+) -> ModelBundle:
+    """A search that trials bound and no clock: another program on the machine costs it nothing."""
     return search(
         task,
         rows.reset_index(drop=True),
         folder=folder / "study",
         out=folder / "bundle",
         prior=prior,
-        trials=task.search.trials,
-        seconds=task.search.seconds,
+        trials=trials,
+        seconds=LONG,
         seed=task.search.seed + (prior is not None),
         progress=clock,
     )

@@ -14,6 +14,7 @@ the database.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -46,12 +47,14 @@ from serving.mlflow_routes import add_mlflow
 from serving.monitored import Monitored
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
+from serving.rates import Rates
 from serving.scout import Scout
 from serving.siblings import Siblings
 from serving.v2 import add_v2
 from serving.watching import Watch, Watcher
 from serving.webhook import add_webhook
 
+_LOG = logging.getLogger("uvicorn.error")
 _QUIET = [(b"cache-control", b"no-store"), (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 
 
@@ -68,13 +71,14 @@ def create_app(
     """
     scout = Scout(settings)
     hosts = Hosts(settings, tasks, scout if versions is None else versions)
-    guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task)
+    together = settings.folder / "served" / "workers" / str(settings.port) if settings.workers > 1 else None
+    rates = None if together is None else _shared(together)
+    guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task, rates)
     monitored = Monitored(settings.store, settings.ledger_seconds, lambda: [host.task for host in hosts])
     app = Endpoint(hosts, guard, monitored, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
-    together = settings.folder / "served" / "workers" / str(settings.port)
-    _add_metrics(app, hosts, monitored, together if settings.workers > 1 else None)
+    _add_metrics(app, hosts, monitored, together)
     add_v2(app, hosts, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
     if settings.webhook_secret is not None:
@@ -83,6 +87,15 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)
     return app
+
+
+def _shared(folder: Path) -> Rates:
+    """The rates that workers share; where the disk fails, each worker's own."""
+    try:
+        return Rates(folder / "rates")
+    except OSError as error:
+        _LOG.warning("every worker counts the rates of keys by itself: %s", error)
+        return Rates()
 
 
 class Endpoint(FastAPI):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
 from time import monotonic
@@ -17,8 +18,9 @@ from starlette.types import Scope as Request
 
 from registry.errors import EverfitError, InputError
 from registry.settings import Settings
-from serving.keys import SCOPES, Scope, digest_of, read_keys
+from serving.keys import SCOPES, Key, Scope, digest_of, read_keys
 from serving.problems import Problem, problem
+from serving.rates import Rates
 from serving.webhook import PATH
 
 OPEN = frozenset(("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", PATH))
@@ -58,39 +60,24 @@ def task_of(path: str) -> str | None:
     return parts[2] if parts[1:2] == ["models"] and len(parts) > 2 else None
 
 
-class Bucket:
-    """A token bucket: `rate` requests a second, of which those of one second may come at once."""
-
-    def __init__(self, rate: float) -> None:
-        self.rate, self._most = rate, max(1.0, rate)
-        self._left, self._at = self._most, monotonic()
-
-    def wait(self, now: float) -> float:
-        """Take one; 0, or when there is none the seconds until there is."""
-        self._left = min(self._most, self._left + (now - self._at) * self.rate)
-        self._at = now
-        if self._left >= 1:
-            self._left -= 1
-            return 0.0
-        return (1 - self._left) / self.rate
-
-
 class Pass:
-    """What one key opens, in this process."""
+    """What one key opens."""
 
-    def __init__(self, name: str, scopes: tuple[Scope, ...], task: str | None, bucket: Bucket | None) -> None:
-        self.name, self.scopes, self.task, self.bucket = name, frozenset(scopes), task, bucket
+    def __init__(self, key: Key) -> None:
+        self.name, self.scopes, self.task = key.name, frozenset(key.scopes), key.task
+        self.digest, self.rate = key.digest, key.rate
 
 
 class Guard:
     """Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, alone: Callable[[], str | None]) -> None:
-        """`alone` gives the only task that is served, if there is but one. Raises `InputError` for a file of keys that
-        is not sound, and when the endpoint would be open to other machines and no key is there."""
-        self._file, self._alone = settings.key_file, alone
+    def __init__(self, settings: Settings, alone: Callable[[], str | None], rates: Rates | None = None) -> None:
+        """`alone` gives the only task that is served, if there is but one; `rates` are those that other workers share.
+        Raises `InputError` for a file of keys that is not sound, and when the endpoint would be open to other machines
+        and no key is there."""
+        self._file, self._alone, self._rates = settings.key_file, alone, rates or Rates()
         key = settings.api_key
-        self._own = {} if key is None else {digest_of(key.get_secret_value().encode()): Pass("", SCOPES, None, None)}
+        self._own = {} if key is None else {one.digest: Pass(one) for one in (_own(key.get_secret_value()),)}
         self._seen: dict[bytes, Pass] = {}
         self._passes = dict(self._own)
         self._stamp = _stamp(self._file)
@@ -124,8 +111,8 @@ class Guard:
             return problem(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
         if known.task is not None and known.task != (task_of(path) or self._alone()):
             return problem(403, f"the key {known.name!r} is for the task {known.task!r} alone")
-        if known.bucket is not None and (wait := known.bucket.wait(now)):
-            detail = f"the key {known.name!r} may send {known.bucket.rate:g} requests a second"
+        if known.rate is not None and (wait := self._rates.wait(known.digest, known.rate, now)):
+            detail = f"the key {known.name!r} may send {known.rate:g} requests a second"
             return problem(429, detail, retry=ceil(wait))
         return None
 
@@ -158,16 +145,14 @@ class Guard:
 
     def _read(self) -> None:
         """A file that is gone opens nothing: its keys are void, and keys are asked for still."""
-        live = [key for key in read_keys(self._file) if key.live]
-        buckets = {digest: one.bucket for digest, one in self._passes.items()}
-        passes = dict(self._own)
-        for key in live:
-            bucket = buckets.get(key.digest)
-            if key.rate is None or bucket is None or bucket.rate != key.rate:
-                bucket = None if key.rate is None else Bucket(key.rate)
-            passes[key.digest] = Pass(key.name, key.scopes, key.task, bucket)
-        self._passes, self._seen = passes, {}
+        live = {key.digest: Pass(key) for key in read_keys(self._file) if key.live}
+        self._passes, self._seen = {**self._own, **live}, {}
         self.closed = self.closed or self._stamp is not None
+
+
+def _own(secret: str) -> Key:
+    """The key of the settings, which has no name and every scope."""
+    return Key(name="", digest=digest_of(secret.encode()), scopes=SCOPES, made=datetime.now(UTC))
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -45,7 +45,8 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 class Key(Frozen):
-    """What is kept of a key. `rate` is the most requests a second, in each process; `task` the only one it is for."""
+    """What is kept of a key. `rate` is the most requests a second, of all workers
+    together; `task` the only one it is for."""
 
     name: str
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")

@@ -19,8 +19,9 @@ from registry.bundle import ModelBundle
 from registry.errors import BusyError, InputError
 from registry.locks import exclusive
 from registry.settings import Settings
-from serving.guard import Bucket, Guard, scope_of, task_of
+from serving.guard import Guard, scope_of, task_of
 from serving.keys import SCOPES, add_key, digest_of, read_keys, revoke_key
+from serving.rates import Rates
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 
 LABEL = {"id": "a", "label": "no"}
@@ -193,11 +194,37 @@ def test_a_rate_gives_429_with_retry_after(door: Door) -> None:
     assert status(client, "/predict", door.keys["predict"], ROW) == 200
 
 
-def test_a_bucket_gives_its_rate() -> None:
-    bucket, begun = Bucket(10), time.monotonic()
-    served = sum(bucket.wait(begun + number / 1000) == 0 for number in range(5000))
-    assert 58 <= served <= 60
-    assert [bucket.wait(begun + 5) for _ in range(2)][1] == pytest.approx(0.1, abs=0.1)
+DIGESTS = [digest_of(bytes([number % 256, number // 256])) for number in range(600)]
+
+
+def test_a_bucket_gives_its_rate(tmp_path: Path) -> None:
+    for rates in (Rates(), Rates(tmp_path / "rates")):
+        begun = time.monotonic()
+        served = sum(rates.wait(DIGESTS[0], 10, begun + number / 1000) == 0 for number in range(5000))
+        assert 58 <= served <= 60
+        assert [rates.wait(DIGESTS[0], 10, begun + 5) for _ in range(2)][1] == pytest.approx(0.1, abs=0.1)
+        rates.close()
+
+
+def test_workers_share_a_rate_and_a_new_start_of_the_machine_fills_it(tmp_path: Path) -> None:
+    one, two = (Rates(tmp_path / "workers" / "rates") for _ in range(2))
+    assert [rates.wait(DIGESTS[0], 2, 1000.0) for rates in (one, two, one)] == [0, 0, 0.5]
+    assert two.wait(DIGESTS[1], 2, 1000.0) == 0, "another key has its own"
+    assert two.wait(DIGESTS[0], 2, 1000.5) == 0
+    assert one.wait(DIGESTS[0], 2, 12.0) == 0, "the clock began anew"
+    assert (tmp_path / "workers" / "rates").stat().st_mode & 0o777 == 0o600
+    for rates in (one, two):
+        rates.close()
+
+
+def test_more_keys_than_places_put_out_those_that_waited_longest(tmp_path: Path) -> None:
+    one, two = (Rates(tmp_path / "rates") for _ in range(2))
+    assert [two.wait(DIGESTS[0], 0.01, 1.0), two.wait(DIGESTS[-1], 0.01, 700.0)] == [0, 0]
+    assert all(one.wait(digest, 0.01, 2.0 + number) == 0 for number, digest in enumerate(DIGESTS[1:-1]))
+    assert two.wait(DIGESTS[0], 0.01, 600.0) == 0, "its place was another's"
+    assert two.wait(DIGESTS[-1], 0.01, 700.0) == pytest.approx(100)
+    for rates in (one, two):
+        rates.close()
 
 
 def test_keys_come_and_go_without_a_restart(tmp_path: Path, file: Path, versions: FakeVersions) -> None:
