@@ -115,9 +115,7 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
         return None
     own = np.flatnonzero(found.logged["__version__"].isin(now.versions))
     windows = len(np.unique(found.windows[own]))
-    gain = _gain(place, now, newest, found, own, windows=True) if windows >= FEW else None
-    last = own[np.isin(found.windows[own], np.unique(found.windows[own])[-SUDDEN:])]
-    sudden = _gain(place, now, newest, found, last) if windows > 1 else None
+    gain, sudden = _gains(place, now, newest, found, own) if windows > 1 else (None, None)
     stops, reason = _verdict(now, gain, windows, sudden)
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
@@ -155,17 +153,11 @@ def thin_out(place: Workplace, chain: Sequence[str]) -> None:
             place.versions.thin(place.task.name, version)
 
 
-def _gain(
-    place: Workplace,
-    now: Following,
-    newest: ModelBundle,
-    found: Arrived,
-    own: npt.NDArray[np.int64],
-    *,
-    windows: bool = False,
-) -> Interval | None:
-    """By how much the answers that were served are better than the anchor's, in blocks as the gate has them or by
-    windows; None where that is undefined."""
+def _gains(
+    place: Workplace, now: Following, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]
+) -> tuple[Interval | None, Interval | None]:
+    """By how much the answers that were served are better than the anchor's: over all windows, each a block, and over
+    the newest few, in blocks as the gate has them. None where they are too few or it is undefined."""
     from retrain.contest import ROW, Recorded, meet, paired
 
     error = (1 - place.task.gate.confidence) / RECENT
@@ -173,10 +165,12 @@ def _gain(
     served = Recorded(newest, found.served(newest, own).scores)
     rows = found.rows.iloc[own].reset_index(drop=True).assign(**{ROW: np.arange(len(own))})
     contest = meet(task, Scorer.load(fetch(place, now.anchor)), served, rows)
-    if windows and len(contest.labels):
-        blocks = np.unique(found.windows[own][contest.frame[ROW]], return_inverse=True)[1]
-        contest = replace(contest, blocks=blocks)
-    return paired(contest).gain if len(contest.labels) and contest.decidable else None
+    if not len(contest.labels) or not contest.decidable:
+        return None, None
+    known, windows = np.unique(found.windows[own][contest.frame[ROW]], return_inverse=True)
+    last = contest.take(np.flatnonzero(windows >= len(known) - SUDDEN))
+    gain = paired(replace(contest, blocks=windows)).gain if len(known) >= FEW else None
+    return gain, paired(last).gain if last.decidable else None
 
 
 def _verdict(now: Following, gain: Interval | None, windows: int, sudden: Interval | None = None) -> tuple[bool, str]:
