@@ -2,7 +2,7 @@
 
     python -m benchmarks.watching [--rows 50000] [--columns 20] [--repeat 5] [--long ROWS ...] [--hours 12]
 
-Fills an inference log on SQLite through `InferenceLog.append`, a label for every row, then runs each contender in fresh
+Fills an inference log on SQLite by `append_batches`, a label for every row, then runs each contender in fresh
 processes, in turn. What is timed: Everfit reads the log, measures every window, writes the ledger and decides (no
 HTML); Evidently gets the same rows as a frame that is already in memory, and judges drift alone.
 
@@ -24,6 +24,7 @@ import tempfile
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,9 +33,10 @@ from onnx import TensorProto, helper
 from sqlalchemy import Engine
 
 from registry.bundle import LABEL, Estimate, Lineage, Manifest, ModelBundle
-from registry.database import open_engine
-from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.database import open_engine, to_micros
+from registry.inference_log import Feedback, InferenceLog
 from registry.ledger import Ledger
+from registry.log_batch import Batch
 from registry.schema import CategoricalColumn, Column, NumericColumn, Schema
 from registry.target import Target
 from registry.task import TaskSpec
@@ -118,14 +120,19 @@ def fill(log: InferenceLog, frame: pd.DataFrame, first: int = 0, step: timedelta
     step = step or (END - START) / len(frame)
     numbers = range(first, first + len(frame))
     times = [START + number * step for number in numbers]
-    made = [
-        Prediction(str(i), at, at, "1", "champion", row, "yes" if p > 0.5 else "no", [1 - p, p], [0, 1], p, 0.01 * p)
-        for i, at, row, p in zip(numbers, times, records, frame["p"], strict=True)
-    ]
     labels = [Feedback(str(i), label, at, at) for i, at, label in zip(numbers, times, frame["label"], strict=True)]
-    for start in range(0, len(made), 5_000):
-        log.append(made[start : start + 5_000])
-        log.add_feedback(labels[start : start + 5_000])
+    for start in range(0, len(frame), 5_000):
+        part = slice(start, start + 5_000)
+        log.append_batches([_batch(numbers[part], times[part], records[part], frame["p"].tolist()[part])])
+        log.add_feedback(labels[part])
+
+
+def _batch(numbers: range, times: list[datetime], records: list[dict[str, Any]], positive: list[float]) -> Batch:
+    """The champion's answers to so many rows."""
+    at, said = [to_micros(one) for one in times], ["yes" if p > 0.5 else "no" for p in positive]
+    scores, errors = [[1 - p, p] for p in positive], [0.01 * p for p in positive]
+    sets = [[0, 1]] * len(at)
+    return Batch("1", "champion", list(map(str, numbers)), at, at, records, said, scores, sets, positive, errors)
 
 
 def everfit(folder: Path, number: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from prefect.runtime import deployment, flow_run
 
 from flows.following import following
 from flows.publishing import alias_of
-from flows.rollout import ASKED, roll_out
+from flows.rollout import ASKED, roll_out, write
 from flows.services import prefect_api
 from flows.stages import in_run, say
 from flows.workplace import Workplace
@@ -44,7 +44,7 @@ def ask(place: Workplace, version: str, champion: str, reasons: Sequence[str], a
     if waits is not None and waits.version == version:
         return
     run = str(flow_run.id) if in_run() and flow_run.id else None
-    _write(place, ASKED, version, reasons, at, champion=champion, run=run)
+    write(place, KIND, ASKED, version, reasons, at, {"champion": champion, "run": run})
     say(f"version {version} is proved, and waits for a person: everfit approve {place.task.name}")
 
 
@@ -72,10 +72,10 @@ def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
     name, version = place.task.name, str(asked.version)
     if not promote:
         place.versions.unset(name, "challenger")
-        return _write(place, REFUSED, version, (by,), at, **asked.details)
+        return write(place, KIND, REFUSED, version, (by,), at, asked.details)
     former = alias_of(place, "champion") or asked.details["champion"]
     roll_out(place, version, former, (by, *asked.reasons), at)
-    return _write(place, APPROVED, version, (by,), at, **asked.details)
+    return write(place, KIND, APPROVED, version, (by,), at, asked.details)
 
 
 def await_answer(place: Workplace, at: datetime) -> None:
@@ -97,10 +97,3 @@ def release(asked: Entry, *, promote: bool) -> None:
         resume_flow_run(UUID(run), run_input={"promote": promote})
     except (PrefectException, httpx.HTTPError) as error:  # the answer is given all the same
         say(f"the flow run {run} could not be resumed: {error}")
-
-
-def _write(
-    place: Workplace, outcome: str, version: str, reasons: Sequence[str], at: datetime, **details: object
-) -> Entry:
-    entry = Entry(task=place.task.name, kind=KIND, at=at, version=version, outcome=outcome)
-    return place.ledger.write(entry.model_copy(update={"reasons": tuple(reasons), "details": dict(details)}))

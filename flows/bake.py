@@ -42,7 +42,12 @@ def bake(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         return None
     if entry is None:
         return None
-    found = {"outcome": entry.outcome, "version": entry.version, "champion": alias_of(place, "champion")}
+    found = {
+        "by": "bake time",
+        "outcome": entry.outcome,
+        "version": entry.version,
+        "champion": alias_of(place, "champion"),
+    }
     return {**found, "reasons": list(entry.reasons), "seconds": entry.seconds}
 
 

@@ -37,9 +37,14 @@ def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         return None
 
 
+def canarys(look: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A look, if it was at a canary: others hold too, and mean something else by it."""
+    return look if look is not None and look.get("by") == KIND else None
+
+
 def is_out(look: dict[str, Any] | None) -> bool:
     """Whether a canary goes on answering."""
-    return look is not None and look["outcome"] == Outcome.HOLD.value
+    return (found := canarys(look)) is not None and found["outcome"] == Outcome.HOLD.value
 
 
 @stage
@@ -76,6 +81,7 @@ def _passed(place: Workplace, begun: Entry) -> int:
 
 def _answer(outcome: Outcome, version: str, champion: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:
     return {
+        "by": KIND,
         "outcome": outcome.value,
         "version": version,
         "champion": champion,

@@ -9,23 +9,13 @@ import click
 
 from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
+from flows.commands_decide import approve, canary, improve, promote, rollback
 from flows.commands_keys import key
 from flows.commands_report import report, reports
 from flows.commands_search import search
-from flows.commands_task import (
-    alerts,
-    apply,
-    approve,
-    canary,
-    improve,
-    init,
-    monitor,
-    promote,
-    rollback,
-    serve,
-    status,
-)
+from flows.commands_task import apply, init, serve
 from flows.commands_up import down, up
+from flows.commands_watch import alerts, monitor, status
 from flows.door import Door, quiet_third_parties, show_bug
 
 _HELP = """Keeps a deep-learning model fit: search, serve, watch, repair, prove, promote or roll back.

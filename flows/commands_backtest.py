@@ -45,9 +45,9 @@ def backtest(
     """
     settings = connect()
     from flows.backtest import first_champion, policies_of, prepare, run, stream_of
-    from flows.commands_data import show_step
     from flows.frontier import describe, gather
     from flows.frontier_picture import draw
+    from flows.replay import told
     from flows.terminal import ProgressLine
     from flows.workplace import find_task
     from registry.proposal import replace_policy
@@ -60,7 +60,7 @@ def backtest(
     with ProgressLine() as line:
         first_champion(place, plan, line)
     width = max(map(len, plan.policies))
-    run(place, plan, parallel=parallel, tell=lambda name, step: show_step(step, f"{name:<{width}}  "))
+    run(place, plan, parallel=parallel, tell=lambda name, step: click.echo(f"{name:<{width}}  {told(step)}"))
     found = gather(place, plan)
     (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")

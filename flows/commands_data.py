@@ -5,14 +5,10 @@ from __future__ import annotations
 import signal
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from flows.door import connect
-
-if TYPE_CHECKING:
-    from flows.replay import Judged
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -64,7 +60,7 @@ def replay(
       everfit replay later.parquet --task flights --delay 1d
     """
     settings = connect()
-    from flows.replay import Pace, flow_judge
+    from flows.replay import Pace, flow_judge, told
     from flows.replay import replay as run
     from flows.results import describe, gather, write
     from flows.stream import open_stream
@@ -86,22 +82,11 @@ def replay(
         checkpoint=folder / f"{place.task.name}-{name}.json",
         judge=flow_judge(place.task.name, repair=not watch_only),
         pace=Pace(delay=delay, batch=batch, rate=rate),
-        tell=show_step,
+        tell=lambda step: click.echo(told(step)),
     )
     results = gather(stream, progress, place)
     picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
-
-
-def show_step(step: Judged, head: str = "") -> None:
-    """One line for a window that is over, after `head`."""
-    did = f"{step.remedy}: {step.outcome}" if step.outcome else ""
-    swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
-    refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
-    click.echo(
-        f"{head}{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
-        f"{step.seconds:5.1f} s  {did}{swap}{refused}".rstrip()
-    )
 
 
 @click.command()

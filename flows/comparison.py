@@ -44,6 +44,7 @@ class WindowScore(Frozen):
     gain: float
     severity: str
     remedy: str
+    by: str = ""
     outcome: str
     champion: str
 
@@ -185,7 +186,7 @@ def _windows(steps: list[Judged], rows: Rows, metric: Metric) -> Iterator[Window
             continue
         served, frozen = metric.value(part.labels, part.served), metric.value(part.labels, part.frozen)
         yield WindowScore(
-            **step.model_dump(include={"index", "begin", "end", "severity", "remedy", "outcome", "champion"}),
+            **step.model_dump(include={"index", "begin", "end", "severity", "remedy", "by", "outcome", "champion"}),
             rows=len(part.labels),
             version=Counter(part.versions.tolist()).most_common(1)[0][0],
             served=served,
@@ -211,7 +212,8 @@ def _line(one: WindowScore) -> str:
 
 def action(one: WindowScore) -> str:
     """What was done after a window, in words; empty for nothing."""
+    by = one.by or one.remedy
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
-        return f"{one.remedy}: version {one.champion} {done}"
-    return f"{one.remedy}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""
+        return f"{by}: version {one.champion} {done}"
+    return f"{by}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""

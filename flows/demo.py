@@ -164,7 +164,7 @@ def _play(plan: Plan, folder: Path, settings: Settings, clock: Clock) -> Results
     with clock.stage("serve", "serving it"):
         up(settings, task.name, only={"endpoint"}, say=clock.say)
     with clock.stage("replay", "replaying what came later, window by window"):
-        return _replay(plan, task, settings, stream)
+        return _replay(plan, task, settings, stream, clock.say)
 
 
 def _task(plan: Plan, history: Path, settings: Settings, say: Say) -> TaskSpec:
@@ -192,9 +192,8 @@ def _search(task: TaskSpec, say: Say) -> None:
     say(f"  version {version} is the first champion")
 
 
-def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path) -> Results:
-    from flows.commands_data import show_step
-    from flows.replay import Pace, flow_judge, replay
+def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path, say: Say) -> Results:
+    from flows.replay import Pace, flow_judge, replay, told
     from flows.stream import open_stream
     from flows.traffic import Endpoint
     from flows.workplace import Workplace
@@ -210,7 +209,7 @@ def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path) -> Resul
         checkpoint=settings.folder / "replays" / "demo.json",
         judge=flow_judge(task.name),
         pace=Pace(delay=plan.delay, batch=plan.batch),
-        tell=show_step,
+        tell=lambda step: say(told(step)),
     )
     return gather(stream, progress, place, period=plan.period)
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DEGRADED = 10
 INTERRUPTED = 130
 
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+"""A moment of event time, UTC."""
+
 
 class Door(click.Group):
     """A group of commands whose deliberate errors end in one message and the exit code of their class."""

@@ -241,5 +241,5 @@ def _stop(place: Workplace, now: Following) -> dict[str, Any]:
             details={"previous": now.newest},
         )
     )
-    found = {"outcome": ROLLBACK, "version": now.newest, "champion": now.anchor}
+    found = {"by": "follow", "outcome": ROLLBACK, "version": now.newest, "champion": now.anchor}
     return {**found, "reasons": list(last.reasons), "seconds": last.seconds}

@@ -35,7 +35,7 @@ from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, DataError, InputError, NoModelError, StateError
+from registry.errors import BusyError, DataError, InputError, NoModelError, StateError, unknown
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.task import TaskSpec
@@ -51,11 +51,12 @@ WAIT_SECONDS = 1800.0
 def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies: str = "research") -> dict[str, Any]:
     """Make a better model of the rows known at `as_of`, prove it against the champion, act on the verdict.
 
-    `remedies` are tried in this order until one is promoted: `recalibrate`, `fine_tune`, `research`, `search`, with
-    commas between them. Returns `{"outcome", "version", "champion", "reasons", "seconds"}`; the outcome is promote,
-    hold or reject, `asked` when a person is to promote, `canary` when it answers a share first, or `refused` when it
-    cannot be done (too few labels, say). An improvement that was broken off is completed first, and is then the answer.
-    Raises `BusyError` while the task is searched or improved elsewhere, `NoModelError` without a champion,
+    `remedies` are tried in this order until one is promoted: `recalibrate`, `follow`, `fine_tune`, `research`,
+    `search`, with commas between them. Returns `{"by", "outcome", "version", "champion", "reasons", "tried",
+    "seconds"}`: `by` is the remedy that the outcome is of, `tried` what became of each, in order. The outcome is
+    promote, hold or reject, `asked` when a person is to promote, `canary` when it answers a share first, or `refused`
+    when it cannot be done (too few labels, say). An improvement that was broken off is completed first, and is then the
+    answer. Raises `BusyError` while the task is searched or improved elsewhere, `NoModelError` without a champion,
     `OutsideError` when registry or store fail.
     """
     place = enter(task)
@@ -68,11 +69,15 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
 def summary(entry: Entry) -> dict[str, Any]:
     """What the flow answers, from the entry that ended it."""
     details = entry.details
+    tried = details.get("tried", [])
+    of_version = [one["remedy"] for one in tried if entry.version and one["version"] == entry.version]
     return {
+        "by": ", ".join(of_version or [one["remedy"] for one in tried]),
         "outcome": entry.outcome,
         "version": entry.version,
         "champion": details.get("champion"),
         "reasons": list(entry.reasons),
+        "tried": tried,
         "seconds": entry.seconds,
     }
 
@@ -84,9 +89,11 @@ def parse_remedies(text: str) -> tuple[Remedy, ...]:
     (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or (wrong := [word for word in words if word not in TRAINS]):
-        known = ", ".join(TRAINS)
-        raise InputError(f"expected some of {known} with commas between them, got {wrong[0] if words else text!r}")
+    if not words:
+        raise InputError(f"expected some of {', '.join(TRAINS)} with commas between them, got {text!r}")
+    for word in words:
+        if word not in TRAINS:
+            raise InputError(unknown("remedy", word, [one.value for one in TRAINS]))
     return tuple(Remedy(word) for word in words)
 
 
@@ -130,7 +137,8 @@ def complete(
     except (InputError, StateError) as error:
         outcome, version, reasons, details = "refused", None, (str(error),), {}
         say(f"refused: {error}")
-    details = {**details, "champion": intent.details["champion"], "reason": intent.details.get("reason", "")}
+    told = {"champion": intent.details["champion"], "reason": intent.details.get("reason", "")}
+    details = {**details, **told, "tried": list(_tried(intents, intent))}
     seconds = time.monotonic() - begun
     entry = intents.end(intent, outcome=outcome, version=version, reasons=reasons, details=details, seconds=seconds)
     forget(_folder(place, intent))
@@ -193,6 +201,15 @@ def _chosen(judged: Sequence[tuple[str, Verdict]]) -> tuple[str, Verdict]:
 def _refusals(intents: Intents, intent: Intent, remedies: Sequence[Remedy]) -> str:
     found = {remedy: intents.stage(intent, "remedy", remedy=remedy) for remedy in remedies}
     return "; ".join(f"{remedy}: {', '.join(entry.reasons)}" for remedy, entry in found.items() if entry)
+
+
+def _tried(intents: Intents, intent: Intent) -> Iterator[dict[str, Any]]:
+    """What became of each remedy so far, in order: the gate's verdict on its version, or why there is none."""
+    for remedy in intent.details.get("remedies", [Remedy.RESEARCH]):
+        entry = intents.stage(intent, "gate", remedy=remedy) or intents.stage(intent, "remedy", remedy=remedy)
+        if entry is not None:
+            told = {"outcome": entry.outcome, "version": entry.version, "reasons": list(entry.reasons)}
+            yield {"remedy": str(remedy), **told}
 
 
 def _require_enough(place: Workplace, fresh: pd.DataFrame, champion: ModelBundle) -> None:

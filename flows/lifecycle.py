@@ -9,7 +9,7 @@ from prefect import flow
 
 from flows.alerting import alert
 from flows.bake import bake, rolled_back
-from flows.canary import is_out, keep_canary
+from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import keep_following
 from flows.improve import improve
@@ -26,7 +26,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
     Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
-    second look at a held challenger, or None.
+    look at a canary, or a second look at a held challenger, or None.
     """
     place = enter(task)
     moment = place.moment(as_of)
@@ -35,7 +35,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     keep_coverage(place, moment)
     look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
     ended = rolled_back(look) or promoted(look) or is_out(look)
-    look = look if ended else prove(place, moment) or look_again(place, moment)
+    look = look if ended else prove(place, moment) or look_again(place, moment) or canarys(look)
     found: dict[str, Any] = {**summary(report), "improvement": look}
     if promoted(look):
         keep_following(place, moment)

@@ -27,7 +27,7 @@ from flows.publishing import alias_of, fetch, publish_once
 from flows.remedies import challenge
 from flows.retracing import Arrived, Proof, ends_of, retrace
 from flows.rollout import KIND as CANARY
-from flows.rollout import canary_out, ends_as, roll_out
+from flows.rollout import canary_out, ends_as, roll_out, write
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -133,10 +133,10 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     if version is not None:
         follows = {"anchor": champion, "begun": begun.isoformat(), "judged": begun.isoformat()}
         made_of = {"remedy": Remedy.FOLLOW.value, "rows": rows, "follows": follows}
-        _write(place, "remedy", "registered", as_of, version, reasons, made_of, 0.0)
+        write(place, "remedy", "registered", version, reasons, as_of, made_of)
     outcome = (Outcome.HOLD if version is None else Outcome.PROMOTE).value
     details = {"champion": champion, "rows": rows, **more, **spent}
-    return _write(place, KIND, outcome, as_of, version, reasons, details, seconds)
+    return write(place, KIND, outcome, version, reasons, as_of, details, seconds)
 
 
 def taught(arrived: Arrived) -> int:
@@ -178,17 +178,3 @@ def _act(place: Workplace, look: Entry) -> None:
         ask(place, version, champion, look.reasons, look.at)
         return
     roll_out(place, version, champion, look.reasons, look.at)
-
-
-def _write(
-    place: Workplace,
-    kind: str,
-    outcome: str,
-    at: datetime,
-    version: str | None,
-    reasons: tuple[str, ...],
-    details: dict[str, Any],
-    seconds: float,
-) -> Entry:
-    entry = Entry(task=place.task.name, kind=kind, at=at, version=version, outcome=outcome, seconds=seconds)
-    return place.ledger.write(entry.model_copy(update={"reasons": reasons, "details": details}))

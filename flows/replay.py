@@ -37,8 +37,8 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 
 class Judged(BaseModel):
-    """One step that is over: what served its rows, what was decided and done after it, and what that cost in seconds of
-    wall-clock and CPU."""
+    """One step that is over: what served its rows, what was decided and done after it (`by` which remedy or look, with
+    which `outcome`), and what that cost in seconds of wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -47,11 +47,23 @@ class Judged(BaseModel):
     version: str
     severity: str = ""
     remedy: str = ""
+    by: str = ""
     outcome: str = ""
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
     cpu: float = 0.0
+
+
+def told(step: Judged) -> str:
+    """One line for a window that is over."""
+    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else ""
+    swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
+    refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
+    return (
+        f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
+        f"{step.seconds:5.1f} s  {did}{swap}{refused}"
+    ).rstrip()
 
 
 class Progress(BaseModel):
@@ -98,20 +110,28 @@ def replay(
     checkpoint belongs to other rows, `OutsideError` when the endpoint stays away: run it again to go on.
     """
     try:
-        progress = _resume(checkpoint, stream, task.name, _served(server, task.name))
-        run = _Run(stream, task, versions, server, checkpoint, judge, pace or Pace(), progress)
+        pace = pace or Pace()
+        progress = _resume(checkpoint, stream, task.name, _served(server, task.name, pace.patience))
+        run = _Run(stream, task, versions, server, checkpoint, judge, pace, progress)
         run.through(tell or (lambda judged: None))
         return run.progress
     finally:
         server.close()
 
 
-def _served(server: Server, task: str) -> str:
-    """The version served at the start, asked once: an endpoint that is not there is no reason to wait."""
-    found = server.model(patient=False)
-    if found["task"] != task:
-        raise StateError(f"the endpoint serves task {found['task']!r}, expected {task!r}")
-    return str(found["version"])
+def _served(server: Server, task: str, patience: float) -> str:
+    """The version served at the start. An endpoint that is not there is no reason to wait, one that loads its model
+    is: `patience` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        found = server.model(patient=False)
+        if found["task"] != task:
+            raise StateError(f"the endpoint serves task {found['task']!r}, expected {task!r}")
+        if found["version"] is not None:
+            return str(found["version"])
+        if time.monotonic() > end:
+            raise StateError(f"the endpoint has no model of task {task!r} yet: {found.get('last_error') or 'it loads'}")
+        time.sleep(0.1)
 
 
 def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progress:
@@ -175,6 +195,7 @@ class _Run:
             champion = self._champion()
             serving = self._await_version(champion)
         self.progress.background = self.progress.background.plus(counts)
+        done = decided.get("improvement") or {}
         judged = Judged(
             index=step.index,
             begin=step.begin,
@@ -187,7 +208,8 @@ class _Run:
             cpu=cpu_seconds() - cpu,
             severity=decided["severity"],
             remedy=decided["remedy"],
-            outcome=(decided.get("improvement") or {}).get("outcome") or "",
+            by=done.get("by") or "",
+            outcome=done.get("outcome") or "",
         )
         self.progress.steps.append(judged)
         self._save()

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Results(Frozen):
-    """A replay in figures. `predictions` and `labelled` are counted in the inference log, `rows` in the stream."""
+    """A replay in figures. `predictions` and `labelled` are its own rows that the inference log holds, `rows` those of
+    the stream that were sent."""
 
     comparison: Comparison
     rows: int
@@ -40,13 +41,14 @@ def gather(
 ) -> Results:
     """The results of a replay, the headline over `period` (default: all rows)."""
     comparison = compare(stream, progress, log=place.log, versions=place.versions, period=period)
-    logged = place.log.counts()
+    logged = place.log.frame(columns=())
+    logged = logged[logged["__id__"].isin(stream.ids(0, progress.rows))]
     return Results(
         comparison=comparison,
         rows=progress.rows,
-        predictions=logged.predictions,
+        predictions=len(logged),
         labels_sent=progress.labels_sent,
-        labelled=logged.labelled,
+        labelled=int(logged["__label__"].notna().sum()),
         promotions=sum(step.champion != step.version for step in progress.steps),
         requests=progress.requests,
         background=progress.background,

@@ -55,7 +55,7 @@ def look_again(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
     if held is None or entry is None:
         return None
     found = {"outcome": entry.outcome, "version": entry.version, "champion": held.details["champion"]}
-    return {**found, "reasons": list(entry.reasons), "seconds": entry.seconds}
+    return {"by": "second look", **found, "reasons": list(entry.reasons), "seconds": entry.seconds}
 
 
 def promoted(look: dict[str, Any] | None) -> bool:

@@ -185,11 +185,15 @@ def _found_or_started(
 
 
 def _require_same(service: Service, command: list[str]) -> None:
-    if command[1:] != list(service.command[1:]):
-        raise StateError(
-            f"{service.what}: runs with other settings (`{' '.join(command[1:])}`, wanted "
-            f"`{' '.join(service.command[1:])}`); run `everfit down` first"
-        )
+    if command[1:] == list(service.command[1:]):
+        return
+    if service.name in ("endpoint", "deployments") and command[1:3] == list(service.command[1:3]):
+        has, wanted = (", ".join(words[3:]) or "no task" for words in (command, service.command))
+        raise StateError(f"the {service.name} that runs is of {has}, wanted {wanted}; run `everfit down` first")
+    raise StateError(
+        f"{service.what}: runs with other settings (`{' '.join(command[1:])}`, wanted "
+        f"`{' '.join(service.command[1:])}`); run `everfit down` first"
+    )
 
 
 def _running(service: Service, pid: int, started: bool) -> Running:

@@ -11,8 +11,9 @@ from html import escape
 from itertools import groupby
 
 import httpx
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.chart import Mark, Point, line_chart
@@ -125,6 +126,13 @@ def overview(snapshots: Sequence[Snapshot]) -> str:
     return _html("", "".join(_summary(one) for one in snapshots))
 
 
+def not_found(what: str, tasks: Sequence[str]) -> str:
+    """The page for an address that there is not: what is missing, and the tasks that there are."""
+    links = "".join(_link(f"/tasks/{name}", name) for name in tasks)
+    known = f'<ul class="links">{links}</ul>' if links else '<p class="quiet">No task is registered.</p>'
+    return _html("", f"<section><h2>{escape(what)}</h2>{known}</section>")
+
+
 def _summary(snapshot: Snapshot) -> str:
     name = escape(snapshot.task)
     return f'<section><h2><a href="/tasks/{name}">{name}</a></h2>{_cards(snapshot)}</section>'
@@ -219,13 +227,24 @@ def _ledger(entries: Sequence[Entry]) -> str:
         return '<p class="quiet">Nothing has been written yet.</p>'
     told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE]
     rows = "".join(_row(entry) for entry in reversed(told[-_ENTRIES:]))
-    heads = "".join(f"<th>{head}</th>" for head in ("as of", "kind", "version", "outcome", "reasons", "took"))
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    heads = "".join(
+        f"<th>{head}</th>" for head in ("written", "about", "kind", "version", "outcome", "reasons", "took")
+    )
+    return f'{_TIMES}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+_HEADS = ("written", "about", "kind", "version", "outcome", "reasons", "took")
+_TIMES = (
+    '<p class="quiet">Newest first, in the order in which it was written (wall clock); <em>about</em> is the moment of '
+    "the data that an entry speaks of (event time). Both are UTC.</p>"
+)
 
 
 def _row(entry: Entry) -> str:
+    written = f"{entry.written:%Y-%m-%d %H:%M:%S}" if entry.written else ""
     outcome = " / ".join(part for part in (entry.severity, entry.outcome) if part)
-    cells = (f"{entry.at:%Y-%m-%d %H:%M}", entry.kind, entry.version or "", outcome, "; ".join(entry.reasons))
+    about = f"{entry.at:%Y-%m-%d %H:%M}"
+    cells = (written, about, entry.kind, entry.version or "", outcome, "; ".join(entry.reasons))
     took = f"{entry.seconds:.1f} s" if entry.seconds else ""
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (*cells, took))}</tr>"
 
@@ -271,6 +290,10 @@ def create_app(settings: Settings) -> FastAPI:
     app, places = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings)
     # Without it a page from elsewhere could reach this one under a name of its own that resolves to loopback.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+
+    @app.exception_handler(HTTPException)
+    def absent(_request: Request, error: HTTPException) -> HTMLResponse:
+        return HTMLResponse(not_found(error.detail, places.names), status_code=error.status_code, headers=_HEADERS)
 
     @app.exception_handler(EverfitError)
     def fault(_request: Request, error: EverfitError) -> HTMLResponse:

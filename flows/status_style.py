@@ -49,13 +49,13 @@ svg line.expected { stroke: var(--value); stroke-width: 1.2; stroke-dasharray: 2
 .legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-top: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 500; }
 th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td:first-child, td:last-child, td:nth-child(4) { white-space: nowrap; }
+td:first-child, td:last-child, td:nth-child(2), td:nth-child(5) { white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
-td:nth-child(5) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
+td:nth-child(6) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
 .links { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0; padding: 0; list-style: none; }
 a { color: var(--value); }
 """

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 
 from registry.database import utc_now
 from registry.errors import TaskError, unknown
+from registry.mistakes import explain
 from registry.settings import Settings
-from registry.task import FileSource, TaskSpec, explain, load
+from registry.task import FileSource, TaskSpec, load
 
 if TYPE_CHECKING:
     from monitor.shelf import Shelf
@@ -79,7 +80,7 @@ def take_over_log(settings: Settings, task: TaskSpec) -> None:
     try:
         spec = TaskSpec.model_validate(changed)
     except ValidationError as error:
-        raise TaskError(f"task {task.name!r}:\n{explain(error, changed)}") from error
+        raise TaskError(f"task {task.name!r}:\n{explain(error, TaskSpec)}") from error
     _require_columns(settings, spec)
     register_task(settings, spec)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from registry.conforming import as_datetimes, as_strings, conform_column
 from registry.errors import RowError, TaskError, did_you_mean
 from registry.images import ImageError, common_form, looks_like_images, stack
+from registry.metrics import Problem
 from registry.schema import (
     BooleanColumn,
     CategoricalColumn,
@@ -23,7 +24,7 @@ from registry.schema import (
     Schema,
     TextColumn,
 )
-from registry.task import Columns, Problem, TaskSpec
+from registry.task import Columns, TaskSpec
 from registry.texts import frequent_words
 
 MAX_CATEGORIES = 1_000

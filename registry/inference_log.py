@@ -7,8 +7,9 @@ with all their corrections: a reader who asks for the labels known by a moment s
     >>> from registry.database import open_engine
     >>> log = InferenceLog(open_engine(f"sqlite:///{mkdtemp()}/everfit.db"), "flights")
     >>> noon = datetime(2024, 5, 1, 12)
-    >>> one = Prediction("a1", noon, noon, "3", "champion", {"delay": 4}, "no", [0.9, 0.1], [0], 0.33, 0.01)
-    >>> log.append([one]), log.append([one])
+    >>> at = [to_micros(noon)]
+    >>> one = Batch("3", "champion", ["a1"], at, at, [{"delay": 4}], ["no"], [[0.9, 0.1]], [[0]], [0.33], [0.01])
+    >>> log.append_batches([one]), log.append_batches([one])
     (1, 0)
     >>> log.add_feedback([Feedback("a1", "yes", noon, noon)])
     FeedbackCounts(stored=1, repeated=0, corrected=0, unknown=0)
@@ -19,8 +20,8 @@ with all their corrections: a reader who asks for the labels known by a moment s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,9 +29,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, insert, insert_new, reading, to_micros, writing
-from registry.log_batch import READ, STORED, Batch, Role, Stored, about, checked
+from registry.log_batch import READ, STORED, Batch, Role, about, checked
 from registry.privacy import Privacy, to_json
-from registry.task import LogColumns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,32 +57,6 @@ _FEEDBACK = sa.Table(
 )
 
 _READ = tuple(_PREDICTIONS.c[name] for name in READ)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One served row.
-
-    `time` is the event time and `received` the wall clock, both UTC without zone. `features` holds the schema's
-    columns as JSON values. `scores` are the class probabilities, or `[low, high]` for regression; `conformal` are the
-    class indices of the conformal set, None for regression. `role` is that of the version that answered: a champion
-    and a shadow may answer under one id. `private` says which columns `features` lacks or holds hashed, `sealed` holds
-    the encrypted ones.
-    """
-
-    id: str
-    time: datetime
-    received: datetime
-    version: str
-    role: Role
-    features: Mapping[str, Any]
-    prediction: str | float
-    scores: Sequence[float]
-    conformal: Sequence[int] | None
-    uncertainty: float
-    disagreement: float
-    private: LogColumns | None = None
-    sealed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,14 +119,6 @@ class _Rows:
         return found & sa.exists().where(_FEEDBACK.c.id == c.id, self.labels()) if labelled_only else found
 
 
-def hide(one: Prediction, task: str, privacy: Privacy) -> Prediction:
-    """A prediction of a task as its log may hold it; one that was hidden before stays as it is."""
-    if one.private is not None or not privacy.columns.names:
-        return one
-    found = privacy.hidden(one.features, about(task, one.id))
-    return replace(one, features=found.features, private=found.private, sealed=found.sealed)
-
-
 def _chunks(names: Collection[str]) -> Iterator[list[str]]:
     every = list(names)
     return (every[first : first + _CHUNK] for first in range(0, len(every), _CHUNK))
@@ -176,18 +142,18 @@ class InferenceLog:
         """`privacy` says what of the rows that are appended is hidden, and holds the key to what was encrypted."""
         self._engine, self._task, self._privacy = engine, task, privacy
 
-    def append(self, predictions: Sequence[Prediction]) -> int:
+    def append_batches(self, batches: Iterable[Batch]) -> int:
         """Store predictions, all or none; those whose id (and role) is known already are passed over.
 
         Returns how many were new. Raises `RowError` for an id that no database keeps (empty, or with a NUL),
         `InputError` for a key that cannot be used.
         """
-        return self._insert([self._row(hide(one, self._task, self._privacy)) for one in predictions])
-
-    def append_batches(self, batches: Iterable[Batch]) -> int:
-        """As `append`, of predictions by columns: a small part of its cost a row."""
         hidden = (one.hidden(self._task, self._privacy) for one in batches)
-        return self._insert([row for one in hidden for row in one.rows(self._task)])
+        rows = [row for one in hidden for row in one.rows(self._task)]
+        if not rows:
+            return 0
+        with writing(self._engine) as connection:
+            return insert_new(connection, _PREDICTIONS, rows)
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another one is a correction.
@@ -285,30 +251,6 @@ class InferenceLog:
 
     def _unsealed(self, sealed: str, name: str, column: str) -> dict[str, Any]:
         return self._privacy.vault.unseal(sealed, about(self._task, name), column)
-
-    def _insert(self, rows: Sequence[Stored]) -> int:
-        if not rows:
-            return 0
-        with writing(self._engine) as connection:
-            return insert_new(connection, _PREDICTIONS, rows)
-
-    def _row(self, one: Prediction) -> Stored:
-        return (
-            self._task,
-            one.role,
-            checked(one.id),
-            to_micros(one.time),
-            to_micros(one.received),
-            one.version,
-            to_json(one.features),
-            to_json(one.prediction),
-            to_json(one.scores),
-            None if one.conformal is None else to_json(one.conformal),
-            None if one.private is None else one.private.model_dump_json(),
-            one.sealed,
-            float(one.uncertainty),
-            float(one.disagreement),
-        )
 
     def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
         """The label received last, in JSON, and when it was received, by id."""

@@ -59,8 +59,11 @@ def about(task: str, name: str) -> str:
 class Batch:
     """n predictions of one version, by columns. Raises `ValueError` for columns of different lengths.
 
-    Times are microseconds since 1970 UTC, all else is what `registry.inference_log.Prediction` holds of a row; a
-    regression's `conformal` is None, and so are `private` and `sealed` of rows of which nothing was hidden yet.
+    `times` are event times and `received` the wall clock, both in microseconds since 1970 UTC. `features` hold the
+    schema's columns as JSON values, `scores` the class probabilities, or `[low, high]` for regression; `conformal` the
+    class indices of the conformal sets, None for regression. `role` is that of the version that answered: a champion
+    and a shadow may answer under one id. `private` says which columns of a row's features are lacking or hashed,
+    `sealed` holds the encrypted ones; both are None where nothing was hidden yet.
     """
 
     version: str

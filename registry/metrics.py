@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from registry.task import Problem
-
+Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Array: TypeAlias = npt.NDArray[np.float64]
 Labels: TypeAlias = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 Blocks: TypeAlias = npt.NDArray[np.int64]

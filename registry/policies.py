@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from registry.durations import Duration, format_duration
+from registry.errors import unknown
 from registry.schema import Frozen
 
 
@@ -73,16 +74,22 @@ class PerformancePolicy(Frozen):
     refresh: int | None = Field(
         None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
     )
-    ladder: Annotated[tuple[Rung, ...], Field(min_length=1)] = ("recalibrate", "fine_tune", "research")
+    ladder: tuple[Rung, ...] = ("recalibrate", "fine_tune", "research")
     worth: float | None = Field(
         None, gt=0, description="CPU-seconds that one percent of the metric, for one window, is worth; none: any number"
     )
 
     @field_validator("ladder", mode="before")
     @classmethod
-    def _split(cls, ladder: object) -> object:
+    def _named(cls, ladder: object) -> object:
         """Rungs may be written as one word, `fine_tune+research`, where there is no room for a list."""
-        return ladder.split("+") if isinstance(ladder, str) else ladder
+        rungs = re.split(r"[+,\s]+", ladder.strip()) if isinstance(ladder, str) else ladder
+        if not isinstance(rungs, (list, tuple)) or not rungs:
+            raise ValueError(f"expected a list of one or more of {', '.join(get_args(Rung))}")
+        for one in rungs:
+            if one not in get_args(Rung):
+                raise ValueError(unknown("remedy", str(one), get_args(Rung)))
+        return rungs
 
     @field_validator("ladder")
     @classmethod

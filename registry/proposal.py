@@ -17,6 +17,7 @@ from registry.durations import parse_duration
 from registry.errors import TaskError, did_you_mean
 from registry.images import looks_like_images
 from registry.inference import Kinds, infer_problem
+from registry.mistakes import explain
 from registry.policies import PolicySpec
 from registry.task import (
     IMAGE_FAMILIES,
@@ -28,7 +29,6 @@ from registry.task import (
     TaskSpec,
     TimeWindows,
     Windows,
-    explain,
     load,
 )
 
@@ -70,7 +70,7 @@ def propose(
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:
-        raise TaskError(f"no such task can be:\n{explain(error, raw)}") from error
+        raise TaskError(f"no such task can be:\n{explain(error, TaskSpec)}") from error
 
 
 def task_name(source: Source, target: str) -> str:

@@ -20,9 +20,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from registry.bundle import GOLDEN_ROWS, ModelBundle
 from registry.errors import BundleError, RowError
 from registry.images import stack
-from registry.metrics import Array
+from registry.metrics import Array, Problem
 from registry.schema import Column, ImageColumn, Schema
-from registry.task import Problem
 from registry.texts import TextNumbers
 
 if TYPE_CHECKING:

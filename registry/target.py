@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from registry.errors import RowError
-from registry.metrics import Labels
+from registry.metrics import Labels, Problem
 from registry.schema import Frozen, canonical_category
-from registry.task import Problem
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import (
-    BaseModel,
     Field,
     ValidationError,
     field_serializer,
@@ -23,12 +22,13 @@ from pydantic import (
 from registry.choices import Preference
 from registry.durations import Duration
 from registry.errors import TaskError, did_you_mean
-from registry.policies import DriftPolicy, Gate, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
+from registry.metrics import Problem, metrics_for
+from registry.mistakes import explain
+from registry.policies import Gate, PerformancePolicy, PolicySpec
 from registry.schema import ColumnKind, Frozen
 
 _PASSWORD = re.compile(r"(?P<begin>[^:/]+://[^:/]*):(?P<password>[^@]*)@")  # what SQLAlchemy takes for one
 
-Problem: TypeAlias = Literal["binary", "multiclass", "regression"]
 Mode: TypeAlias = Literal["auto", "approve", "observe"]
 """Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
 Objective: TypeAlias = Literal["quality", "latency", "size", "energy"]
@@ -244,8 +244,6 @@ class TaskSpec(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> TaskSpec:
-        from registry.metrics import metrics_for  # here, since metrics.py needs Problem
-
         if self.target == self.time:
             raise ValueError(f"target and time are the same column, {self.target!r}")
         if self.metric not in (known := metrics_for(self.problem)):
@@ -268,69 +266,19 @@ class TaskSpec(Frozen):
 
 
 def load(path: Path) -> TaskSpec:
-    """The task in a YAML file. Raises `TaskError` that names file, key, value and the nearest known key."""
+    """The task in a YAML file. Raises `TaskError` that names file, line, key, value and the nearest known key."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: not valid YAML: {error}") from error
+        raise TaskError(f"{path}: not valid YAML: {str(error).replace('<unicode string>', path.name)}") from error
     if not isinstance(raw, dict):
         raise TaskError(f"{path}: expected keys and values, got {type(raw).__name__}")
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:
-        raise TaskError(f"{path}:\n{explain(error, raw)}") from error
+        raise TaskError(f"{path}:\n{explain(error, TaskSpec, text)}") from error
     except TaskError as error:
         raise TaskError(f"{path}:\n  {error}") from error
-
-
-def explain(error: ValidationError, raw: object) -> str:
-    """A validation error as one line a finding: the key's path, what is wrong, and the nearest known key."""
-    return "\n".join(f"  {_line(one, raw)}" for one in error.errors())
-
-
-def _line(one: Any, raw: object) -> str:
-    loc = [part for part in one["loc"] if part not in _TAGS]
-    where = ".".join(str(part) for part in loc) or "task"
-    if one["type"] == "extra_forbidden":
-        return f"{where}: unknown key{did_you_mean(str(loc[-1]), sorted(_keys_near(one['loc'])))}"
-    if one["type"] == "missing":
-        return f"{where}: required key is missing"
-    message = one["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if isinstance(one["input"], dict) else f"{where}: {message}, got {one['input']!r}"
-
-
-def _keys_near(loc: tuple[int | str, ...]) -> set[str]:
-    """The keys known where the unknown one stands: models are followed down the location, unions by their tag."""
-    models: list[type[BaseModel]] = [TaskSpec]
-    for part in loc[:-1]:
-        tagged = [model for model in models if _tag(model) == part]
-        models = tagged or [m for model in models for m in _models_in(model, str(part))] or models  # a mapping's key
-    return {name for model in models for name in model.model_fields}
-
-
-def _models_in(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
-    info = model.model_fields.get(field)
-    found = [info.annotation, *get_args(info.annotation)] if info else []
-    return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
-
-
-def _tag(model: type[BaseModel]) -> object:
-    kind = model.model_fields.get("kind")
-    return kind.default if kind else None
-
-
-_TAGS = frozenset(
-    _tag(model)
-    for model in (
-        FileSource,
-        SqlSource,
-        TimeWindows,
-        RowWindows,
-        PerformancePolicy,
-        NeverPolicy,
-        PeriodicPolicy,
-        DriftPolicy,
-    )
-)

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from registry.conforming import conform
-from registry.metrics import Array, Labels, calibration_error, metrics_for
+from registry.metrics import Array, Labels, Problem, calibration_error, metrics_for
 from registry.schema import Schema
 from registry.target import Target
-from registry.task import Problem
 from registry.yardstick import Yardstick
 from retrain.splits import Parts
 

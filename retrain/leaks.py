@@ -15,8 +15,8 @@ import pandas as pd
 
 from registry.conforming import as_strings
 from registry.inference import conform_as
+from registry.metrics import Problem
 from registry.schema import ColumnKind
-from registry.task import Problem
 
 SAMPLE = 5_000
 PERFECT = 0.995

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from registry.task import Problem
+from registry.metrics import Problem
 
 if TYPE_CHECKING:
     from retrain.training import Recipe

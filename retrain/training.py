@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.augmentation import Augmentation
 from retrain.batches import Rows as Rows
 from retrain.batches import batches as batches

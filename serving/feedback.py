@@ -57,12 +57,24 @@ def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> l
 
 def _label(row: int, one: Any, target: Target, now: int) -> Label:
     if not isinstance(one, dict) or not {"id", "label"} <= one.keys():
-        raise MisfitError(f"row {row}: expected an object with id and label, got {shorten(one)!r}", row=row)
+        raise MisfitError(f"row {row}: {_lacking(one)}", row=row)
     try:
         label = target.canonical(one["label"])
     except RowError as error:
         raise MisfitError(f"row {row}, {error}", row=row, column="label", value=one["label"]) from error
     return check_id(one["id"], row), label, _when(row, one.get("time"), now), now
+
+
+def _lacking(one: object) -> str:
+    """What was expected and what came; of an object, which fields are missing and which are none of a label's."""
+    said = f"expected an object with id and label, got {shorten(one)!r}"
+    if not isinstance(one, dict):
+        return said
+    missing = " and ".join(name for name in ("id", "label") if name not in one)
+    strange = ", ".join(repr(shorten(name)) for name in one if name not in ("id", "label", "time"))
+    hint = f"; {strange}: no field of a label, which is {{'id', 'label', 'time' (may be left out)}}" if strange else ""
+    whose = " (id is that of the prediction, in its answer)" if "id" not in one else ""
+    return f"{said}: {missing} missing{whose}{hint}"
 
 
 def _when(row: int, value: object, now: int) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from registry.bundle import ModelBundle
+from registry.metrics import Problem
 from registry.quiet import QUIET
-from registry.task import Problem, TaskSpec
+from registry.task import TaskSpec
 from tests.handmade import make_frame, make_task
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from registry.bundle import LABEL, Estimate, Lineage, Manifest, ModelBundle
 from registry.conforming import conform
-from registry.metrics import metrics_for
+from registry.metrics import Problem, metrics_for
 from registry.schema import BooleanColumn, CategoricalColumn, DatetimeColumn, NumericColumn, Schema
 from registry.target import Target
-from registry.task import Problem, TaskSpec
+from registry.task import TaskSpec
 
 CARRIERS = ("AA", "BB", "CC")
 _WEIGHTS = np.array([1.5, -1.0, 0.8, -0.6, 1.2], dtype=np.float32)  # amount, weight, member, carrier BB, carrier CC

@@ -1,4 +1,4 @@
-"""The README is true: its examples run, its settings are those there are, and what it names exists."""
+"""The READMEs are true: examples run, settings are those there are, what is named exists, every file is named."""
 
 from __future__ import annotations
 
@@ -21,21 +21,27 @@ from monitor.views import View, reference_side, window_side
 from registry.database import open_engine
 from registry.decisions import Remedy
 from registry.inference_log import InferenceLog
+from registry.metrics import Problem
 from registry.policies import PerformancePolicy
 from registry.settings import Settings
-from registry.task import Problem
 from tests.handmade import make_bundle, make_frame
 from tests.monitor.logged import write_rows
 from tests.monitor.records import end_of, weeks
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = ("flows", "monitor", "retrain", "serving", "registry")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", *(f"{folder}/README.md" for folder in (*ROOMS, "deployment")))
+}
+README, TEXT = PAGES["README.md"], "\n".join(PAGES.values())
+MOST_LINES = 650
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 SPANS = re.findall(r"`([^`\n]+)`", PROSE)
 SHELL = [line.split("#")[0].strip() for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
 CODE = [*SPANS, *SHELL]
-FOLDERS = ("flows", "monitor", "retrain", "serving", "registry", "tests", "benchmarks", "deployment")
+FOLDERS = (*ROOMS, "tests", "benchmarks", "deployment")
 NO_SETTINGS = {"EVERFIT_DEBUG", "EVERFIT_TRITON_PYTHON", "EVERFIT_KSERVE_PYTHON"}
 
 Example = Callable[[str], ModuleType]
@@ -58,9 +64,11 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
 
 
 def test_the_parts_come_in_their_order() -> None:
-    wanted = ["The two commands", "Using it on your own data", "The files", "How to add", "Settings", "Limits"]
-    assert [title for title in re.findall(r"^## (.+)$", TEXT, re.MULTILINE) if title in wanted] == wanted
-    assert TEXT.index("flows/      orders") < TEXT.index("make demo") < TEXT.index("make test")
+    wanted = ["The two commands", "Using it on your own data", "The lifecycle", "Commands", "The rooms", "Settings"]
+    wanted.append("Limits")
+    assert [title for title in re.findall(r"^## (.+)$", README, re.MULTILINE) if title in wanted] == wanted
+    assert README.index("flows/      orders") < README.index("make demo") < README.index("make test")
+    assert len(README.splitlines()) <= MOST_LINES
 
 
 def test_lines_are_no_wider_than_the_code() -> None:
@@ -175,27 +183,39 @@ def test_every_metric_named_is_shown() -> None:
     assert named <= METRICS.keys()
 
 
-def tree() -> Iterator[str]:
-    """The paths in the annotated tree of files."""
-    (block,) = re.findall(r"^## The files\n\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+def tree(page: str) -> Iterator[str]:
+    """The paths in the annotated tree of files of a page."""
+    title = "The rooms" if page == "README.md" else "Files"
+    (block,) = re.findall(rf"^## {title}\n\n```text\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
     above: list[str] = []
     for line in block.splitlines():
         depth, name = (len(line) - len(line.lstrip())) // 4, line.split()[0]
         above = [*above[:depth], name]
-        yield "".join(above)
+        yield f"{Path(page).parent / ''.join(above)}{'/' * name.endswith('/')}"
 
 
-@pytest.mark.parametrize("path", tuple(tree()))
-def test_every_file_of_the_tree_exists(path: str) -> None:
+@pytest.mark.parametrize("path", tuple(path for page in PAGES for path in tree(page)))
+def test_every_file_of_the_trees_exists(path: str) -> None:
     assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_file_of_a_room_is_in_its_tree(room: str) -> None:
+    """But for those of a folder with a file each, and a catalogue that names them."""
+    block = PAGES[f"{room}/README.md"].partition("## Files\n")[2]
+    files = [path for path in (ROOT / room).rglob("*.py") if not path.stem.startswith("__")]
+    files = [path for path in files if path.parent.name not in ("strategies", "stopping")]
+    assert [str(path.relative_to(ROOT)) for path in files if not re.search(rf"\b{path.name}", block)] == []
+
+
 def test_every_file_named_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)]
+    links = [(page, link) for page, link in links if "://" not in link]
     named = [span for span in SPANS if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./-]*", span)]
-    assert len(links) >= 3
+    assert len(links) >= 12
     assert len(named) >= 10
-    assert [path for path in (*links, *named) if not (ROOT / path).exists()] == []
+    assert [link for page, link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_target_of_make_named_exists() -> None:
@@ -224,5 +244,5 @@ def test_every_exit_code_is_there() -> None:
 
     codes = {0, 1, door.DEGRADED, door.INTERRUPTED}
     codes |= {one.exit_code for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "exit_code")}
-    (part,) = re.findall(r"^### Exit codes\n(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
+    (part,) = re.findall(r"^### Exit codes\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", part, re.MULTILINE)} == codes

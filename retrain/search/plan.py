@@ -23,9 +23,9 @@ import pydantic
 from pydantic import Field
 
 from registry.choices import Preference
-from registry.metrics import Array, Labels, metrics_for
+from registry.metrics import Array, Labels, Problem, metrics_for
 from registry.schema import Frozen
-from registry.task import Objective, Problem
+from registry.task import Objective
 from retrain.families.base import Candidate, Reads
 from retrain.image_source import ImageInput
 from retrain.search.limits import Limits

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from registry.choices import Preference
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build

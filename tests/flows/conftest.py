@@ -15,11 +15,12 @@ import pytest
 
 from flows.services import everfit_environment
 from flows.workplace import Workplace, open_versions, register_task
-from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.inference_log import Feedback, InferenceLog
 from registry.scoring import Scorer
 from registry.settings import Settings
 from registry.versions import Versions
 from tests.handmade import make_bundle, make_frame, make_task
+from tests.logged_rows import Prediction, append
 
 TINY_SEARCH = {
     "trials": 2,
@@ -97,7 +98,8 @@ def fill(log: InferenceLog, frame: pd.DataFrame, bundle_folder: Path, *, delay: 
     features = json.loads(frame.drop(columns="late").to_json(orient="records", date_format="iso", date_unit="us"))
     sets = [np.flatnonzero(row).tolist() for row in scores.sets]
     times = [moment.to_pydatetime() for moment in frame["when"]]
-    log.append(
+    append(
+        log,
         [
             Prediction(
                 id=f"{times[row]:%Y%m%d%H%M}",
@@ -113,7 +115,7 @@ def fill(log: InferenceLog, frame: pd.DataFrame, bundle_folder: Path, *, delay: 
                 disagreement=float(scores.disagreement[row]),
             )
             for row in range(len(frame))
-        ]
+        ],
     )
     log.add_feedback(
         [

@@ -106,6 +106,13 @@ def test_one_that_is_worse_is_let_go(place: Workplace, tmp_path: Path) -> None:
     assert keep_canary(place, AS_OF) is None
 
 
+def test_another_look_that_holds_is_no_canary() -> None:
+    """A new champion in its bake time is held there, and remedies go on."""
+    assert is_out({"by": "canary", "outcome": "hold"})
+    assert not any(is_out(one) for one in ({"by": "bake time", "outcome": "hold"}, {"outcome": "hold"}, None))
+    assert not is_out({"by": "canary", "outcome": "reject"})
+
+
 def test_without_labels_the_gate_has_said_all(place: Workplace, tmp_path: Path) -> None:
     version = begin(place, tmp_path / "new")
     pass_windows(place)

@@ -15,10 +15,11 @@ from flows.stream import Stream, open_stream, steps
 from registry.bundle import Manifest, ModelBundle
 from registry.database import open_engine
 from registry.errors import StateError
-from registry.inference_log import InferenceLog, Prediction
+from registry.inference_log import InferenceLog
 from registry.metrics import binary_auc
 from registry.scoring import Scorer
 from tests.handmade import make_bundle, make_frame, make_task
+from tests.logged_rows import Prediction, append
 
 START = datetime(2024, 3, 4)  # a Monday
 
@@ -68,8 +69,8 @@ def played(
     log = InferenceLog(open_engine(f"sqlite:///{folder / 'log.db'}"), "handmade")
     weeks = steps(stream.times, make_task().monitor.windows)
     assert len(weeks) == 3
-    log.append(predictions(stream, first, "1", 0, weeks[0].stop))
-    log.append(predictions(stream, second, "2", weeks[0].stop, len(stream)))
+    append(log, predictions(stream, first, "1", 0, weeks[0].stop))
+    append(log, predictions(stream, second, "2", weeks[0].stop, len(stream)))
     judged = [
         Judged(
             index=week.index,

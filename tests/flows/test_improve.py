@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.improve import complete, improve, one_at_a_time, parse_remedies
+from flows.commands_decide import outcome_line, tried_lines
+from flows.improve import _tried, complete, improve, one_at_a_time, parse_remedies, summary
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows
@@ -112,10 +113,43 @@ def test_a_decision_nobody_followed_is_followed_by_the_next_pass(place: Workplac
         assert wished(place) is None
 
 
-@pytest.mark.parametrize("text", ["", " , ", "fine_tune,retrain", "none"])
-def test_words_that_are_no_remedies_are_named(text: str) -> None:
-    with pytest.raises(InputError, match="expected some of recalibrate, follow, fine_tune, research, search"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected some of recalibrate, follow, fine_tune, research, search with commas"),
+        (" , ", "expected some of recalibrate"),
+        ("fine_tun,research", r"unknown remedy 'fine_tun': expected one of .*\(did you mean 'fine_tune'"),
+        ("none", "unknown remedy 'none'"),
+    ],
+)
+def test_words_that_are_no_remedies_are_named(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
         parse_remedies(text)
+
+
+def test_each_remedy_that_was_tried_is_told_with_its_verdict(place: Workplace) -> None:
+    """Of one that could not be carried out, the reason is."""
+    intents, version = Intents(place.ledger, "handmade"), {"version": "2"}
+    intent = intents.begin("improve", AS_OF, champion="1", remedies=["recalibrate", "fine_tune", "research"])
+    refused = {"outcome": "refused", "reasons": ("too few rows",)}
+    intents.write(intent, "remedy", details={"remedy": "recalibrate"}, **refused)
+    intents.write(intent, "remedy", details={"remedy": "fine_tune"}, outcome="registered", **version)
+    judged = {"outcome": "hold", "reasons": ("auc +.001",)}
+    intents.write(intent, "gate", details={"remedy": "fine_tune", **version}, **judged, **version)
+    tried = list(_tried(intents, intent))
+    assert [(one["remedy"], one["version"], one["outcome"]) for one in tried] == [
+        ("recalibrate", None, "refused"),
+        ("fine_tune", "2", "hold"),
+    ]
+    done = summary(intents.end(intent, outcome="hold", version="2", reasons=("auc +.001",), details={"tried": tried}))
+    assert outcome_line("handmade", done) == "handmade: hold (fine_tune, version 2)"
+    assert list(tried_lines(done)) == [
+        "recalibrate: refused",
+        "  too few rows",
+        "fine_tune, version 2: hold",
+        "  auc +.001",
+    ]
+    assert list(tried_lines({**done, "tried": tried[1:]})) == ["auc +.001"]
 
 
 def test_a_decision_with_more_than_one_remedy_is_followed_in_its_order(place: Workplace) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,74 +20,22 @@ from click.testing import CliRunner
 
 from flows.bake import bake, rolled_back
 from flows.cli import main
-from flows.replay import Pace, Progress, _Run, replay
-from flows.services import child_environment
+from flows.replay import Judged, Pace, Progress, _Run, _served, replay, told
+from flows.results import gather
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
-from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.ledger import Entry
-from registry.settings import Settings
+from tests.flows.house import House, open_house
 from tests.handmade import make_bundle, make_frame, make_task
 
 QUIET_WEEKS = {"severity": "ok", "remedy": "none"}
 
 
-@dataclass
-class House:
-    """A home with two registered versions, and its running endpoint."""
-
-    place: Workplace
-    url: str
-    environment: dict[str, str]
-
-    def stream(self, rows: int, *, seed: int, start: str = "2024-03-04", **changes: Any) -> Stream:
-        """Rows of their own: each test has its own ids in the shared log."""
-        return open_stream(make_frame(rows, seed=seed, start=start, **changes), self.place.task, name=f"seed{seed}")
-
-    def logged(self, stream: Stream) -> pd.DataFrame:
-        """What the log holds of a stream, in its order."""
-        found = self.place.log.frame(columns=())
-        return found[found["__id__"].isin(stream.ids(0, len(stream)))]
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = Settings(home=folder / "home", port=port, poll_seconds=0.1)
-    make_frame(300).to_csv(folder / "history.csv", index=False)
-    task = make_task(source={"kind": "file", "path": str(folder / "history.csv")})
-    register_task(settings, task)
-    place = Workplace.open(settings, task)
-    for quality in (1.0, 0.5):
-        place.versions.publish(make_bundle(folder / f"bundle{quality}", quality=quality))
-    place.versions.promote(task.name, "1")
-    environment = child_environment(settings, ())
-    url = f"http://127.0.0.1:{port}"
-    with (folder / "endpoint.log").open("wb") as log:
-        command = [sys.executable, "-m", "serving", task.name]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            wait_until_ready(url, process, folder / "endpoint.log")
-            yield House(place, url, environment)
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        try:
-            if httpx.get(f"{url}/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    with open_house(tmp_path_factory.mktemp("house")) as opened:
+        yield opened
 
 
 def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_path: Path) -> None:
@@ -165,7 +111,7 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
         versions.promote(task.name, "2")
         return {"severity": "degraded", "remedy": "research", "improvement": {"outcome": "promote", "version": "2"}}
 
-    told: list[str] = []
+    seen: list[str] = []
     try:
         progress = replay(
             stream,
@@ -175,15 +121,17 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
             checkpoint=tmp_path / "b.json",
             judge=judge,
             pace=Pace(batch=50),
-            tell=lambda step: told.append(f"{step.version}>{step.champion}"),
+            tell=lambda step: seen.append(f"{step.version}>{step.champion}"),
         )
     finally:
         versions.promote(task.name, "1")
-    assert told == ["1>2", "2>2", "2>2"]
+    assert seen == ["1>2", "2>2", "2>2"]
     assert progress.steps[0].outcome == "promote"
     assert progress.first_version == "1"
     by_version = house.logged(stream).groupby("__version__").size().to_dict()
     assert by_version == {"1": 168, "2": 232}
+    results = gather(stream, progress, house.place)  # of this replay, whatever else the task's log holds
+    assert (results.predictions, results.rows, results.labelled, results.labels_sent) == (400, 400, 400, 400)
     assert progress.background.failed == 0
 
 
@@ -267,6 +215,35 @@ def test_an_endpoint_of_another_task_is_refused(house: House, tmp_path: Path) ->
             checkpoint=tmp_path / "d",
             judge=lambda *_: QUIET_WEEKS,
         )
+
+
+class Loading:
+    """An endpoint that has no model yet when it is first asked."""
+
+    def __init__(self, *versions: str | None) -> None:
+        self._versions = list(versions)
+
+    def model(self, *, patient: bool = True) -> dict[str, Any]:
+        """The next version; the last one for ever."""
+        version = self._versions.pop(0) if len(self._versions) > 1 else self._versions[0]
+        return {"task": "handmade", "version": version, "last_error": None}
+
+
+def test_an_endpoint_that_loads_its_model_is_waited_for() -> None:
+    server: Any = Loading(None, "3")
+    assert _served(server, "handmade", patience=5) == "3"
+    empty: Any = Loading(None)
+    with pytest.raises(StateError, match="no model of task 'handmade' yet"):
+        _served(empty, "handmade", patience=0)
+
+
+def test_a_step_is_told_with_what_acted() -> None:
+    step = Judged(index=0, begin=datetime(2024, 3, 4), end=datetime(2024, 3, 11), rows=9, version="1", champion="1")
+    assert told(step) == "2024-03-04        9 rows  version 1               0.0 s"
+    look = step.model_copy(update={"remedy": "none", "by": "second look", "outcome": "hold"})
+    assert told(look).endswith("second look: hold")
+    swapped = step.model_copy(update={"remedy": "fine_tune", "by": "research", "outcome": "promote", "champion": "2"})
+    assert told(swapped).endswith("research: promote  now serving version 2")
 
 
 def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_an_unknown_service(settings: Settings) -> None:
 
 def test_another_task_is_another_command(place: Workplace, stopped: Settings) -> None:
     up(stopped, "handmade", only=["endpoint"], say=lambda _: None)
-    with pytest.raises(StateError, match="run `everfit down` first"):
+    said = "the endpoint that runs is of handmade, wanted handmade, flights; run `everfit down` first"
+    with pytest.raises(StateError, match=said):
         up(stopped, "handmade", "flights", only=["endpoint"])
 
 

@@ -99,6 +99,29 @@ def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: 
     assert client.get("/tasks/nobody").status_code == 404
 
 
+def test_what_is_not_there_is_a_page_with_the_tasks_that_are(client: Client) -> None:
+    for path, said in (
+        ("/tasks/<b>", "no task"),
+        ("/nowhere", "Not Found"),
+        ("/tasks/handmade/reports/x", "no report"),
+    ):
+        found = client.get(path)
+        assert (found.status_code, found.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert said in found.text
+        assert "<b>" not in found.text
+        assert '<a href="/tasks/handmade">handmade</a>' in found.text
+
+
+def test_the_ledger_has_both_times_in_the_order_of_writing(client: Client, place: Workplace) -> None:
+    """A hand's promotion is about now; the decision of a replay after it is about a day long ago."""
+    place.ledger.write(Entry(task="handmade", kind="promotion", at=datetime(2026, 1, 1), outcome="promoted"))
+    late = place.ledger.write(Entry(task="handmade", kind="decision", at=START, outcome="none"))
+    page = client.get("/").text
+    assert page.index("<td>decision</td>") < page.index("<td>promotion</td>")
+    assert f"<td>{late.written:%Y-%m-%d %H:%M:%S}</td><td>2024-03-01 00:00</td><td>decision</td>" in page
+    assert "<th>written</th><th>about</th>" in page
+
+
 def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -12,7 +12,7 @@ from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
 from registry.ledger import Ledger
-from registry.task import Problem
+from registry.metrics import Problem
 from tests.handmade import make_bundle
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from registry.bundle import ModelBundle
-from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.inference_log import Feedback, InferenceLog
 from registry.scoring import Scorer
+from tests.logged_rows import Prediction, append
 
 
 def write_rows(
@@ -26,7 +27,8 @@ def write_rows(
     spread = scores.interval if scores.probabilities is None else scores.probabilities
     records = _records(frame.drop(columns="late"))
     times = [moment.to_pydatetime() for moment in frame["when"]]
-    log.append(
+    append(
+        log,
         [
             Prediction(
                 id=f"{tag}{row}",
@@ -42,7 +44,7 @@ def write_rows(
                 disagreement=float(scores.disagreement[row]),
             )
             for row, answer in enumerate(scores.prediction)
-        ]
+        ],
     )
     if delay is not None:
         write_labels(log, frame, tag=tag, delay=delay)

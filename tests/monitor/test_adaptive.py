@@ -10,8 +10,7 @@ import pytest
 from monitor.adaptive import BLOCK, LEAST_ROWS, MATERIAL, RECENT, follow, nonconformity
 from monitor.views import reference_side
 from registry.bundle import ModelBundle
-from registry.metrics import Array
-from registry.task import Problem
+from registry.metrics import Array, Problem
 
 COVERAGE = 0.9
 BundleOf = Callable[[Problem], ModelBundle]

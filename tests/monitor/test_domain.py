@@ -15,9 +15,8 @@ from monitor.measurements import Measurement
 from monitor.shift import ColumnShift
 from monitor.views import Measure, Side, View
 from registry.bundle import ModelBundle
-from registry.metrics import auc
+from registry.metrics import Problem, auc
 from registry.schema import DatetimeColumn, Schema
-from registry.task import Problem
 from tests.handmade import make_frame
 from tests.monitor.records import record
 from tests.monitor.sides import side_of, view_of

@@ -18,9 +18,8 @@ from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side, window_side
 from registry.bundle import Estimate, ModelBundle
 from registry.inference_log import InferenceLog
-from registry.metrics import METRICS, Metric, metrics_for
+from registry.metrics import METRICS, Metric, Problem, metrics_for
 from registry.scoring import Scores
-from registry.task import Problem
 from tests.handmade import make_frame, make_task
 from tests.monitor.logged import write_rows
 

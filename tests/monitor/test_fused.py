@@ -10,8 +10,7 @@ import pytest
 
 from monitor.fused import LEAST_LABELS, Fused, fuse, propensity, repeats, strata_score, tuned
 from monitor.views import Side
-from registry.metrics import Metric, metrics_for
-from registry.task import Problem
+from registry.metrics import Metric, Problem, metrics_for
 from tests.monitor.test_estimated import (
     CASES,
     BundleOf,

@@ -16,7 +16,7 @@ from monitor.measures import MEASURES, NAMES, measure_all
 from monitor.views import Measure, Side, View, reference_side, window_side
 from registry.bundle import Manifest, ModelBundle
 from registry.inference_log import InferenceLog
-from registry.task import Problem
+from registry.metrics import Problem
 from tests.handmade import make_frame
 from tests.monitor.logged import write_rows
 

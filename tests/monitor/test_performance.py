@@ -11,8 +11,7 @@ from monitor.measures import measure_all
 from monitor.views import View, reference_side, window_side
 from registry.bundle import ModelBundle
 from registry.inference_log import InferenceLog
-from registry.metrics import metrics_for
-from registry.task import Problem
+from registry.metrics import Problem, metrics_for
 from tests.handmade import make_bundle, make_frame
 from tests.monitor.logged import write_rows
 

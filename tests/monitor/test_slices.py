@@ -16,8 +16,8 @@ from monitor.slices import LEAST_LABELS, FoundSlices
 from monitor.values import values_of
 from registry.bundle import ModelBundle
 from registry.conforming import conform
+from registry.metrics import Problem
 from registry.policies import PerformancePolicy
-from registry.task import Problem
 from tests.handmade import make_frame
 from tests.monitor.records import START, WEEK, performance, record
 from tests.monitor.sides import view_of

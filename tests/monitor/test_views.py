@@ -12,9 +12,10 @@ from monitor.measures import measure_all
 from monitor.quality import Constant
 from monitor.views import View, reference_side, window_side
 from registry.bundle import TIME, ModelBundle
-from registry.inference_log import Feedback, InferenceLog, Prediction
+from registry.inference_log import Feedback, InferenceLog
 from registry.schema import NumericColumn, Schema
 from tests.handmade import make_frame, make_schema
+from tests.logged_rows import Prediction, append
 from tests.monitor.logged import write_rows
 
 AT = datetime(2024, 3, 4)
@@ -23,7 +24,7 @@ ONE = Prediction("", AT, AT, "1", "champion", SOUND, "no", [0.6, 0.4], [0, 1], 0
 
 
 def log_features(log: InferenceLog, *changes: dict) -> None:
-    log.append([dataclasses.replace(ONE, id=str(i), features={**SOUND, **one}) for i, one in enumerate(changes)])
+    append(log, [dataclasses.replace(ONE, id=str(i), features={**SOUND, **one}) for i, one in enumerate(changes)])
 
 
 @pytest.mark.parametrize(

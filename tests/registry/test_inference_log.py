@@ -15,9 +15,10 @@ from sqlalchemy.engine import Engine
 from registry.conforming import conform
 from registry.database import to_micros, writing
 from registry.errors import RowError, StoreError
-from registry.inference_log import Feedback, FeedbackCounts, InferenceLog, Prediction
+from registry.inference_log import Feedback, FeedbackCounts, InferenceLog
 from registry.log_batch import Batch
 from tests.handmade import make_frame, make_schema
+from tests.logged_rows import Prediction, append
 
 START = datetime(2024, 5, 1, 0, 0, 0, 250)
 
@@ -60,7 +61,7 @@ def _labels(frame: pd.DataFrame) -> list[object]:
 def test_a_prediction_comes_back_as_logged(log: InferenceLog) -> None:
     """Every output, the times to the microsecond, and the features in their own types."""
     features = {"amount": 1.5, "seats": 3, "member": True, "carrier": 'a"b\x00ä', "gone": None}
-    assert log.append([_prediction(0, features=features)]) == 1
+    assert append(log, [_prediction(0, features=features)]) == 1
     row = log.frame().iloc[0]
     assert row["__id__"] == "id000"
     assert row["__time__"] == pd.Timestamp(_hour(0))
@@ -75,8 +76,8 @@ def test_a_prediction_comes_back_as_logged(log: InferenceLog) -> None:
 
 def test_a_regression_row(log: InferenceLog) -> None:
     """Numbers stay numbers; numpy's are taken; an unknown uncertainty is NaN; there is no conformal set."""
-    log.append([_prediction(0, prediction=np.float32(2.5), scores=np.array([1.0, 4.0]), conformal=None)])
-    log.append([_prediction(1, prediction=3.5, scores=[2.0, 5.0], conformal=None, uncertainty=float("nan"))])
+    append(log, [_prediction(0, prediction=np.float32(2.5), scores=np.array([1.0, 4.0]), conformal=None)])
+    append(log, [_prediction(1, prediction=3.5, scores=[2.0, 5.0], conformal=None, uncertainty=float("nan"))])
     log.add_feedback([_label(1, 3.25, 2)])
     frame = log.frame()
     assert frame["__prediction__"].dtype == np.float64
@@ -89,9 +90,9 @@ def test_a_regression_row(log: InferenceLog) -> None:
 
 def test_appending_again_changes_nothing(log: InferenceLog) -> None:
     """Idempotent by id: within one call, over calls, and mixed with new rows; the first one logged stands."""
-    assert log.append([_prediction(0), _prediction(0), _prediction(1)]) == 2
-    assert log.append([_prediction(0, prediction="yes"), _prediction(2)]) == 1
-    assert log.append([]) == 0
+    assert append(log, [_prediction(0), _prediction(0), _prediction(1)]) == 2
+    assert append(log, [_prediction(0, prediction="yes"), _prediction(2)]) == 1
+    assert append(log, []) == 0
     assert log.frame()["__prediction__"].tolist() == ["no"] * 3
 
 
@@ -117,7 +118,7 @@ def _batch(numbers: range, **changes: Any) -> Batch:
 def test_a_batch_is_logged_as_its_predictions_are(engine: Engine, log: InferenceLog) -> None:
     """By columns or one by one: the same rows, counted alike, those known passed over."""
     one_by_one = InferenceLog(engine, "loans")
-    assert one_by_one.append([_prediction(number) for number in range(6)]) == 6
+    assert append(one_by_one, [_prediction(number) for number in range(6)]) == 6
     assert log.append_batches([_batch(range(4)), _batch(range(3, 6))]) == 6
     assert log.append_batches([_batch(range(5, 7))]) == 1
     assert log.append_batches([]) == 0
@@ -144,8 +145,8 @@ def test_columns_of_a_batch_are_of_one_length() -> None:
 
 def test_rows_come_in_time_order(log: InferenceLog) -> None:
     """By (time, id), whatever the order of arrival; windows are half open."""
-    log.append([_prediction(number) for number in (3, 1, 2, 0)])
-    log.append([_prediction(9, id="ID-upper", time=_hour(1)), _prediction(9, id="zz", time=_hour(1))])
+    append(log, [_prediction(number) for number in (3, 1, 2, 0)])
+    append(log, [_prediction(9, id="ID-upper", time=_hour(1)), _prediction(9, id="zz", time=_hour(1))])
     assert log.frame()["__id__"].tolist() == ["id000", "ID-upper", "id001", "zz", "id002", "id003"]
     assert log.frame(start=_hour(1), end=_hour(3))["__id__"].tolist() == ["ID-upper", "id001", "zz", "id002"]
     assert log.frame(newest=2)["__id__"].tolist() == ["id002", "id003"]
@@ -155,7 +156,7 @@ def test_rows_come_in_time_order(log: InferenceLog) -> None:
 
 def test_columns_are_selected(log: InferenceLog) -> None:
     """Those named, in that order, None throughout for one never sent; none at all; or all that occur."""
-    log.append([_prediction(0), _prediction(1, features={"amount": None, "new": 1})])
+    append(log, [_prediction(0), _prediction(1, features={"amount": None, "new": 1})])
     assert list(log.frame(columns=[]).columns)[-1] == "__label_time__"
     assert list(log.frame(columns=["carrier", "never"]).columns)[-2:] == ["carrier", "never"]
     assert log.frame(columns=["never"])["never"].isna().all()
@@ -180,14 +181,14 @@ def test_logged_rows_conform_to_the_schema(log: InferenceLog) -> None:
     rows = frame.drop(columns="late").assign(when=frame["when"].map(lambda moment: moment.isoformat()))
     rows.loc[3, "amount"] = None
     records = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    log.append([_prediction(number, features=record) for number, record in enumerate(records)])
+    append(log, [_prediction(number, features=record) for number, record in enumerate(records)])
     schema = make_schema()
     pd.testing.assert_frame_equal(conform(log.frame(columns=schema.names), schema), conform(rows, schema))
 
 
 def test_feedback_is_counted(log: InferenceLog) -> None:
     """Stored, repeated, corrected; and how many know no prediction."""
-    log.append([_prediction(0), _prediction(1)])
+    append(log, [_prediction(0), _prediction(1)])
     assert log.add_feedback([_label(0, "yes", 5), _label(1, "no", 5)]) == FeedbackCounts(2, 0, 0, 0)
     assert log.add_feedback([_label(0, "yes", 6), _label(1, "yes", 6)]) == FeedbackCounts(0, 1, 1, 0)
     assert log.add_feedback([_label(7, "no", 6), _label(0, "yes", 6)]) == FeedbackCounts(1, 1, 0, 1)
@@ -197,7 +198,7 @@ def test_feedback_is_counted(log: InferenceLog) -> None:
 
 def test_one_call_may_repeat_an_id(log: InferenceLog) -> None:
     """The last label of a call counts, and delivering the call again changes nothing."""
-    log.append([_prediction(0)])
+    append(log, [_prediction(0)])
     call = [_label(0, "no", 5), _label(0, "yes", 5)]
     assert log.add_feedback(call) == FeedbackCounts(1, 1, 0, 0)
     assert log.add_feedback(call) == FeedbackCounts(0, 2, 0, 0)
@@ -207,13 +208,13 @@ def test_one_call_may_repeat_an_id(log: InferenceLog) -> None:
 def test_an_early_label_waits_for_its_prediction(log: InferenceLog) -> None:
     """A label whose prediction is not stored yet joins when it arrives."""
     assert log.add_feedback([_label(0, "yes", 1)]).unknown == 1
-    log.append([_prediction(0)])
+    append(log, [_prediction(0)])
     assert _labels(log.frame()) == ["yes"]
 
 
 def test_an_old_label_delivered_again_never_undoes_a_correction(log: InferenceLog) -> None:
     """The label received last wins, whatever the order of delivery."""
-    log.append([_prediction(0)])
+    append(log, [_prediction(0)])
     log.add_feedback([_label(0, "no", 2)])
     log.add_feedback([_label(0, "yes", 3)])
     assert log.add_feedback([_label(0, "no", 2)]) == FeedbackCounts(0, 1, 0, 0)
@@ -222,7 +223,7 @@ def test_an_old_label_delivered_again_never_undoes_a_correction(log: InferenceLo
 
 def test_labels_of_the_future_do_not_exist(log: InferenceLog) -> None:
     """`labels_by` shows what was known by then: absent before the label, the first label before its correction."""
-    log.append([_prediction(0)])
+    append(log, [_prediction(0)])
     log.add_feedback([_label(0, "no", 2)])
     log.add_feedback([_label(0, "yes", 4)])
     assert [_labels(log.frame(labels_by=_hour(hour))) for hour in (1, 2, 3, 4)] == [[None], ["no"], ["no"], ["yes"]]
@@ -234,7 +235,7 @@ def test_labels_of_the_future_do_not_exist(log: InferenceLog) -> None:
 
 def test_labelled_rows_alone(log: InferenceLog) -> None:
     """`labelled_only` selects before it cuts, so the newest labelled rows are found behind unlabelled ones."""
-    log.append([_prediction(number) for number in range(6)])
+    append(log, [_prediction(number) for number in range(6)])
     log.add_feedback([_label(number, "yes", 9) for number in (0, 2, 3)])
     assert log.frame(labelled_only=True, newest=2)["__id__"].tolist() == ["id002", "id003"]
     assert log.counts() == (6, 3)
@@ -243,8 +244,8 @@ def test_labelled_rows_alone(log: InferenceLog) -> None:
 
 def test_one_row_in_so_many(log: InferenceLog) -> None:
     """Evenly spaced in time, of the rows asked for, with their labels."""
-    log.append([_prediction(number) for number in (7, 0, 3, 1, 2, 6, 5, 4)])
-    log.append([_prediction(2, role="shadow", version="2")])
+    append(log, [_prediction(number) for number in (7, 0, 3, 1, 2, 6, 5, 4)])
+    append(log, [_prediction(2, role="shadow", version="2")])
     log.add_feedback([_label(3, "yes", 9), _label(4, "yes", 9)])
     found = log.frame(step=3)
     assert found["__id__"].tolist() == ["id000", "id003", "id006"]
@@ -255,7 +256,7 @@ def test_one_row_in_so_many(log: InferenceLog) -> None:
 
 def test_versions_and_roles_are_told_apart(log: InferenceLog) -> None:
     """A champion and a shadow answer under one id, and share its label."""
-    log.append([_prediction(0), _prediction(0, role="shadow", version="2"), _prediction(1, version="2")])
+    append(log, [_prediction(0), _prediction(0, role="shadow", version="2"), _prediction(1, version="2")])
     log.add_feedback([_label(0, "yes", 1)])
     assert log.frame(role="shadow")["__version__"].tolist() == ["2"]
     assert _labels(log.frame(role="shadow")) == ["yes"]
@@ -268,7 +269,7 @@ def test_versions_and_roles_are_told_apart(log: InferenceLog) -> None:
 def test_tasks_share_a_database(engine: Engine, log: InferenceLog) -> None:
     """The same id in another task is another prediction."""
     other = InferenceLog(engine, "loans")
-    assert log.append([_prediction(0)]) == other.append([_prediction(0, prediction="yes")]) == 1
+    assert append(log, [_prediction(0)]) == append(other, [_prediction(0, prediction="yes")]) == 1
     other.add_feedback([_label(0, "yes", 1)])
     assert log.counts() == (1, 0)
     assert log.frame()["__prediction__"].tolist() == ["no"]
@@ -278,7 +279,7 @@ def test_tasks_share_a_database(engine: Engine, log: InferenceLog) -> None:
 def test_an_id_no_database_keeps(log: InferenceLog, name: str) -> None:
     """Refused alike on both, and nothing of the call is stored."""
     with pytest.raises(RowError, match="id: expected text without NUL"):
-        log.append([_prediction(0), _prediction(1, id=name)])
+        append(log, [_prediction(0), _prediction(1, id=name)])
     with pytest.raises(RowError, match="id: expected text without NUL"):
         log.append_batches([_batch(range(2), ids=["id000", name])])
     with pytest.raises(RowError, match="id: expected text without NUL"):
@@ -291,14 +292,14 @@ def test_threads_append_and_read_at_once(log: InferenceLog) -> None:
     batches = [[_prediction(number) for number in range(first, first + 40)] for first in range(0, 160, 20)]
     with ThreadPoolExecutor(4) as pool:
         reads = [pool.submit(log.counts) for _ in range(5)]
-        new = sum(pool.map(log.append, batches))
+        new = sum(pool.map(lambda some: append(log, some), batches))
         assert all(read.result().predictions <= 180 for read in reads)
     assert new == log.counts().predictions == 180
 
 
 def test_more_ids_than_one_statement_takes(log: InferenceLog) -> None:
     """Databases bound the number of values in a statement; a call is not bounded by it."""
-    log.append([_prediction(number) for number in range(1_200)])
+    append(log, [_prediction(number) for number in range(1_200)])
     assert log.add_feedback([_label(number, "yes", 1) for number in range(1_300)]) == FeedbackCounts(1300, 0, 0, 100)
     assert log.counts() == (1200, 1200)
 
@@ -307,7 +308,7 @@ def test_a_broken_database_is_a_store_error(engine: Engine, log: InferenceLog) -
     """Every method says so, and the log works again when it is mended."""
     with writing(engine) as connection:
         connection.exec_driver_sql("ALTER TABLE predictions RENAME TO elsewhere")
-    writes = (lambda: log.append([_prediction(0)]), lambda: log.append_batches([_batch(range(1))]))
+    writes = (lambda: log.append_batches([_batch(range(1))]),)
     for call in (*writes, log.frame, log.span, log.counts, log.versions):
         with pytest.raises(StoreError, match="predictions"):
             call()
@@ -315,5 +316,5 @@ def test_a_broken_database_is_a_store_error(engine: Engine, log: InferenceLog) -
         log.add_feedback([_label(0, "yes", 1)])
     with writing(engine) as connection:
         connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO predictions")
-    assert log.append([_prediction(0)]) == 1
+    assert append(log, [_prediction(0)]) == 1
     assert _labels(log.frame()) == [None]

@@ -13,13 +13,14 @@ from pydantic import ValidationError
 
 from registry.database import open_engine, to_micros
 from registry.errors import InputError, TaskError
-from registry.inference_log import InferenceLog, Prediction
+from registry.inference_log import InferenceLog
 from registry.log_batch import Batch
 from registry.log_frame import having, lost, sealed
 from registry.privacy import HEX, Privacy, Vault, hides_image
 from registry.settings import Settings
 from registry.task import LogColumns, load
 from tests.handmade import make_task
+from tests.logged_rows import Prediction, append
 
 NOON = datetime(2024, 5, 1, 12)
 SECRET = "a secret of the installation, 1234"
@@ -42,7 +43,7 @@ def stored(folder: Path) -> bytes:
 
 def test_the_files_bytes_hold_nothing_that_is_hidden_and_readers_see_what_is_encrypted(tmp_path: Path) -> None:
     log = log_at(tmp_path, encrypt=("amount", "weight"), hash=("carrier",), drop=("member",))
-    assert log.append([row(0), row(1, amount=7.125), row(2, carrier="Balloon")]) == 3
+    assert append(log, [row(0), row(1, amount=7.125), row(2, carrier="Balloon")]) == 3
     content = stored(tmp_path)
     assert b"r1" in content
     assert not any(plain in content for plain in (b"51234.75", b"7.125", b"Zeppelin", b"Balloon"))
@@ -77,7 +78,7 @@ def test_a_batch_is_hidden_as_its_rows_are(tmp_path: Path) -> None:
     )
     hidden = batch.hidden("loans", Privacy(LogColumns(**rules), Vault(SECRET)))
     assert log.append_batches([hidden]) == 2
-    log.append([row(2)])
+    append(log, [row(2)])
     frame = log.frame()
     assert b"51234.75" not in stored(tmp_path)
     assert frame["carrier"][0] == frame["carrier"][2]
@@ -86,9 +87,9 @@ def test_a_batch_is_hidden_as_its_rows_are(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_task_that_changed_are_read_side_by_side(tmp_path: Path) -> None:
-    log_at(tmp_path).append([row(0)])
-    log_at(tmp_path, encrypt=("amount",)).append([row(1)])
-    log_at(tmp_path, drop=("amount",)).append([row(2)])
+    append(log_at(tmp_path), [row(0)])
+    append(log_at(tmp_path, encrypt=("amount",)), [row(1)])
+    append(log_at(tmp_path, drop=("amount",)), [row(2)])
     frame = log_at(tmp_path).frame(columns=["amount", "carrier"])
     assert frame["amount"][:2].tolist() == [51_234.75] * 2
     assert pd.isna(frame["amount"][2])
@@ -98,7 +99,7 @@ def test_rows_of_a_task_that_changed_are_read_side_by_side(tmp_path: Path) -> No
 
 
 def test_without_the_key_the_column_and_the_setting_are_named(tmp_path: Path) -> None:
-    log_at(tmp_path, encrypt=("amount",)).append([row(0)])
+    append(log_at(tmp_path, encrypt=("amount",)), [row(0)])
     for vault, why in ((Vault(None, tmp_path / "gone.key"), "its key is not here"), (Vault("x" * 32), "another key")):
         log = log_at(tmp_path, vault)
         with pytest.raises(InputError, match=f"column 'amount' is encrypted.*{why}.*EVERFIT_LOG_KEY"):

@@ -21,9 +21,9 @@ from registry import scoring
 from registry.bundle import MODEL, ModelBundle
 from registry.conforming import conform
 from registry.errors import BundleError, RowError
+from registry.metrics import Problem
 from registry.schema import NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, feed, require_small
-from registry.task import Problem
 from tests.handmade import make_bundle, make_frame, make_schema
 
 ROOT = Path(__file__).parents[2]

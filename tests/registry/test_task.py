@@ -36,7 +36,19 @@ def test_a_task_survives_yaml(tmp_path: Path) -> None:
         ({"policy": {"kind": "performance", "tolerat": 0.1}}, r"policy.tolerat: unknown key \(did you mean 'tolerate'"),
         ({"search": {"trials": -1}}, r"search.trials: .*greater than or equal to 1, got -1"),
         ({"monitor": {"windows": {"kind": "time", "every": "7 days"}}}, r"such as 7d, got '7 days'"),
-        ({"monitor": {"report": True}}, r"monitor.report: .*'alarms', 'always' or 'never', got True"),
+        ({"monitor": {"report": True}}, r"monitor.report: expected 'alarms', 'always' or 'never', got true"),
+        ({"monitor": {"report": "alway"}}, r"got 'alway'"),
+        ({"mode": "aprove"}, r"mode: expected .* \(did you mean 'approve'\?\), got 'aprove'"),
+        (
+            {"gate": {"canary": True}},
+            r"keys and values, such as {share: 0.1, windows: 2}, got true",
+        ),
+        ({"search": {"families": "mlp"}}, r"search.families: expected a list, such as \[mlp\], got 'mlp'"),
+        ({"policy": {"kind": "performance", "ladder": []}}, r"policy.ladder: expected a list of one or more of recal"),
+        ({"policy": {"kind": "performance", "ladder": True}}, r"policy.ladder: expected a list .*, got true"),
+        ({"policy": {"kind": "performance", "ladder": "folow"}}, r"unknown remedy 'folow'.*did you mean 'follow'"),
+        ({"policy": {"kind": "performnce"}}, r"policy: unknown kind: expected one of 'performance', 'never'"),
+        ({"policy": "never"}, "policy: expected .*, got 'never'"),
         ({"metric": "acuracy"}, r"'acuracy' does not fit a binary problem.*did you mean 'accuracy'"),
         ({"target": "when"}, "target and time are the same column, 'when'"),
         ({"splits": {"test": 0.7}}, "must leave a fifth for training, got 0.90"),
@@ -45,6 +57,29 @@ def test_a_task_survives_yaml(tmp_path: Path) -> None:
 def test_a_mistake_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         load(write(tmp_path, **changes))
+
+
+def test_a_mistake_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(
+        "name: a\nsource: {path: rows.csv, kind: file}\ntarget: late\nproblem: binary\nmetric: auc\n"
+        "policy:\n  kind: performance\n  ladder: []\ngate:\n  canary: true\nsearch:\n  families: [mlp, 3]\n"
+    )
+    with pytest.raises(TaskError) as wrong:
+        load(path)
+    lines = str(wrong.value).splitlines()[1:]
+    assert [line.split(":")[:2] for line in lines] == [
+        ["  line 12", " search.families.1"],
+        ["  line 8", " policy.ladder"],
+        ["  line 10", " gate.canary"],
+    ]
+
+
+def test_broken_yaml_is_said_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("name: a\n  target: b\n")
+    with pytest.raises(TaskError, match=r'in "task\.yaml", line 2'):
+        load(path)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

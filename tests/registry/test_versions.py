@@ -21,8 +21,8 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.errors import BundleError, NoModelError, RegistryError
+from registry.metrics import Problem
 from registry.scoring import Scorer
-from registry.task import Problem
 from registry.versions import Promotion, Versions
 from tests.handmade import make_bundle, make_frame
 

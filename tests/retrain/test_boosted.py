@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from registry.inference import learn_schema
-from registry.metrics import metrics_for
+from registry.metrics import Problem, metrics_for
 from registry.target import Target
-from registry.task import Problem
 from retrain.boosted import Boosted, fit_boosted
 from retrain.splits import split
 from tests.handmade import make_frame, make_task

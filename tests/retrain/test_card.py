@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from registry.bundle import Manifest
+from registry.metrics import Problem
 from registry.schema import LeftOut
 from registry.scoring import Scorer
-from registry.task import Problem
 from retrain.boosted import Boosted, evaluate
 from retrain.card import card
 from retrain.checks import Finding

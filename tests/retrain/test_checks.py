@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from registry.errors import DataError
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.checks import Finding, examine, require, usable
 from tests.handmade import make_frame, make_task
 from tests.pictures import encoded, painted

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from registry.bundle import ModelBundle
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.search import plan as plans
 from retrain.search.enough import Enough
 from retrain.search.material import Material, gather

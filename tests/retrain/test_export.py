@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
 from registry.conforming import conform
 from registry.errors import BundleError, DataError
+from registry.metrics import Problem
 from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
 from registry.target import Target
-from registry.task import Problem
 from retrain.calibration import Calibration, TargetScale
 from retrain.export import Member, check_parity, export, member_outputs, refuse_names, write_model
 from retrain.network_graph import extract

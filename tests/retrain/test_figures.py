@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from registry.metrics import Problem
 from registry.target import Target
-from registry.task import Problem
 from retrain import figures
 from tests.handmade import make_task
 

@@ -12,9 +12,8 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.errors import DataError
-from registry.metrics import metrics_for
+from registry.metrics import Problem, metrics_for
 from registry.scoring import Scorer
-from registry.task import Problem
 from retrain.following import BEGUN, HELD, WINDOWS, Chain, Followed, follow, held, lessons
 from retrain.gate import judge
 from retrain.members import read_members, trained_until

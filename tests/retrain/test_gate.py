@@ -14,9 +14,9 @@ import pytest
 from registry.bundle import ModelBundle
 from registry.decisions import Check, Outcome, Verdict
 from registry.errors import StateError
-from registry.metrics import log_loss
+from registry.metrics import Problem, log_loss
 from registry.scoring import Scorer
-from registry.task import Problem, TaskSpec
+from registry.task import TaskSpec
 from retrain.contest import Contest, Latency, Segment, covered, meet, paired, segments
 from retrain.gate import _calibration_check, _coverage_check, _latency_checks, _segment_check, hold_out, judge
 from retrain.paired import Interval, blocks_of

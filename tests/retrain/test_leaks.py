@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from registry.errors import DataError
-from registry.task import Problem
+from registry.metrics import Problem
 from retrain.checks import examine, require
 from tests.handmade import make_frame, make_task
 

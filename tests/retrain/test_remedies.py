@@ -12,9 +12,9 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.errors import DataError
-from registry.metrics import metrics_for
+from registry.metrics import Problem, metrics_for
 from registry.scoring import Scorer
-from registry.task import Problem, TaskSpec
+from registry.task import TaskSpec
 from retrain.fine_tuning import DIETS, fine_tune
 from retrain.gate import judge
 from retrain.members import read_members, read_scale, trained_until

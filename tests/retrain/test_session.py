@@ -14,8 +14,9 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.errors import BusyError, DataError, OutsideError, TaskError
+from registry.metrics import Problem
 from registry.scoring import Scorer
-from registry.task import Problem, TaskSpec
+from registry.task import TaskSpec
 from retrain.search import plan as plans
 from retrain.search.asking import FINISHES, ORIGIN
 from retrain.search.crew import SPARE, Crew

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from registry.metrics import auc
-from registry.task import Problem
+from registry.metrics import Problem, auc
 from retrain.augmentation import Augmentation
 from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named

@@ -1,0 +1,160 @@
+"""Commands that decide on versions: who is the champion, who answers a share, who is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.door import MOMENT, connect
+from registry.errors import StateError
+
+if TYPE_CHECKING:
+    from flows.workplace import Workplace
+    from registry.versions import Promotion
+
+
+@click.command()
+@click.argument("task")
+@click.argument("version")
+def promote(task: str, version: str) -> None:
+    """Make VERSION the champion of TASK without a gate. The former champion becomes `previous`.
+
+    \b
+    Example:
+      everfit promote flights 3
+    """
+    settings = connect()
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    done = place.versions.promote(place.task.name, version)
+    _record(place, "promotion", "promoted", done)
+    click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+
+
+@click.command()
+@click.argument("task")
+@click.argument("share", type=click.FloatRange(0, 1))
+def canary(task: str, share: float) -> None:
+    """Let the challenger of TASK answer SHARE of the live requests; 0 ends it.
+
+    Requests with the same X-Everfit-Key header meet the same version. The share ends when the challenger is promoted or
+    let go.
+
+    \b
+    Example:
+      everfit canary flights 0.1
+    """
+    settings = connect()
+    from flows.publishing import alias_of
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    version = alias_of(place, "challenger")
+    if version is None:
+        raise StateError(f"task {place.task.name!r} has no challenger")
+    place.versions.set_canary(place.task.name, version, share)
+    said = f"answers {share:.0%} of the requests" if share else "answers no request any more"
+    click.echo(f"{place.task.name}: challenger {version} {said}")
+
+
+@click.command()
+@click.argument("task")
+def rollback(task: str) -> None:
+    """Make the previous champion of TASK the champion again.
+
+    \b
+    Example:
+      everfit rollback flights
+    """
+    settings = connect()
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    done = place.versions.rollback(place.task.name)
+    _record(place, "rollback", "rolled back", done)
+    click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
+
+
+@click.command()
+@click.argument("task")
+@click.option("--refuse", is_flag=True, help="Let the challenger go instead.")
+def approve(task: str, refuse: bool) -> None:
+    """Promote the proved challenger that waits for you.
+
+    With `mode: approve` in TASK's file, what the gate proves is promoted by a person. A flow run that waits in
+    Prefect's UI goes on.
+
+    \b
+    Example:
+      everfit approve flights
+      everfit approve flights --refuse
+    """
+    settings = connect()
+    from flows.approval import answer, pending, release
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    asked = pending(place)
+    done = answer(place, promote=not refuse, at=place.now(), by="by hand")
+    if asked is not None:
+        release(asked, promote=not refuse)
+    said = "was let go" if refuse else f"is the champion (previous: {done.details['champion']})"
+    click.echo(f"{place.task.name}: version {done.version} {said}")
+
+
+def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
+    """Write in the ledger what a person did to the aliases: policies count their warm-up from it."""
+    from flows.rollout import write
+
+    write(place, kind, outcome, done.version, ("by hand",), place.now(), {"previous": done.previous})
+
+
+@click.command()
+@click.argument("task")
+@click.option("--as-of", type=MOMENT, help="Use only what was known at this moment (UTC); default: now.")
+@click.option("--reason", default="asked for by hand", show_default=True, help="Why, for the ledger.")
+@click.option(
+    "--remedies",
+    default="research",
+    show_default=True,
+    help="What to try until one is promoted: recalibrate, follow, fine_tune, research, search.",
+)
+def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> None:
+    """Make a better model, prove it, promote it.
+
+    All remedies but a (cold) search start from what TASK's champion knows. A challenger is promoted only if it is
+    better than the champion on fresh rows that neither has seen.
+
+    \b
+    Example:
+      everfit improve flights --reason "new aircraft" --remedies fine_tune,research
+    """
+    settings = connect()
+    from flows.improve import improve as flow
+    from flows.stages import perform
+    from flows.workplace import find_task
+
+    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason, remedies=remedies)
+    click.echo(outcome_line(task, done))
+    for line in tried_lines(done):
+        click.echo(f"  {line}")
+
+
+def outcome_line(task: str, done: Mapping[str, Any]) -> str:
+    """How an improvement ended: the outcome, and the remedy and the version that it is of."""
+    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, version {done['version'] or '-'})"
+
+
+def tried_lines(done: Mapping[str, Any]) -> Iterator[str]:
+    """What became of each remedy that was tried, and why; of one alone, or none, the reasons."""
+    if len(done["tried"]) < 2:
+        yield from done["reasons"]
+        return
+    for one in done["tried"]:
+        version = f", version {one['version']}" if one["version"] else ""
+        yield f"{one['remedy']}{version}: {one['outcome']}"
+        yield from (f"  {reason}" for reason in one["reasons"])

@@ -1,0 +1,103 @@
+"""Commands that look at a task: monitoring by hand, its state, its alerts."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from flows.door import DEGRADED, MOMENT, connect
+from registry.errors import InputError, OutsideError
+
+if TYPE_CHECKING:
+    from flows.workplace import Workplace
+
+
+@click.command()
+@click.argument("task")
+@click.option("--as-of", type=MOMENT, help="Judge as of this moment (UTC); default: now.")
+def monitor(task: str, as_of: datetime | None) -> None:
+    """Measure and judge TASK's windows that are over.
+
+    The exit code is 10 when performance is degraded. Nothing is repaired: `everfit improve` or the deployments of
+    `everfit up` do that.
+
+    \b
+    Example:
+      everfit monitor flights || echo "needs a look"
+    """
+    settings = connect()
+    from flows.stages import perform
+    from flows.watch import watch
+    from flows.workplace import find_task
+
+    found = perform(watch, find_task(settings, task).name, as_of=as_of, repair=False)
+    click.echo(f"{task}: {found['severity']}, remedy: {found['remedy']}, {found['windows']} windows measured")
+    for reason in found["reasons"]:
+        click.echo(f"  {reason}")
+    if found["severity"] == "degraded":
+        sys.exit(DEGRADED)
+
+
+@click.command()
+@click.argument("task", required=False)
+def status(task: str | None) -> None:
+    """Show versions, decisions and services.
+
+    Of TASK, or of every task.
+
+    \b
+    Example:
+      everfit status
+    """
+    settings = connect()
+    from flows.overview import service_lines, task_lines
+    from flows.services import running
+    from flows.workplace import Workplace, find_task, task_names
+
+    names = [find_task(settings, task).name] if task else list(task_names(settings))
+    if not names:
+        click.echo(f"no task yet in {settings.folder}; begin with: everfit init DATA --target COL")
+    for name in names:
+        click.echo("\n".join(task_lines(Workplace.open(settings, find_task(settings, name)))))
+    click.echo("\n".join(service_lines(running(settings))))
+
+
+@click.command()
+@click.argument("task")
+@click.option("--test", "trial", is_flag=True, help="Send a test message to every channel and say whether it arrived.")
+def alerts(task: str, trial: bool) -> None:
+    """Show TASK's alerts, or test the channels.
+
+    The alert that is open, the last ones, and which channel has heard of each. The channels are in EVERFIT_ALERT_URLS.
+    With --test the exit code is 4 when a channel did not take the message.
+
+    \b
+    Example:
+      everfit alerts flights
+      everfit alerts flights --test
+    """
+    settings = connect()
+    from flows.alerting import written
+    from flows.overview import alert_lines
+    from flows.workplace import Workplace, find_task
+
+    place = Workplace.open(settings, find_task(settings, task))
+    if trial:
+        _try_channels(place)
+    else:
+        click.echo("\n".join(alert_lines(place.task.name, *written(place.ledger))))
+
+
+def _try_channels(place: Workplace) -> None:
+    from flows.alerting import trial
+
+    found = trial(place, place.now())
+    if not found:
+        raise InputError("there is no channel: set EVERFIT_ALERT_URLS, such as https://hooks.example.com/everfit")
+    for name, failed in found:
+        click.echo(f"{name}: {failed or 'arrived'}")
+    if failures := [name for name, failed in found if failed]:
+        raise OutsideError(f"{len(failures)} of {len(found)} channels did not take the message")

@@ -1,0 +1,129 @@
+"""What is wrong in a task's file, in the words of YAML: line, key, what was expected, what came, what is near."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from registry.errors import did_you_mean
+
+
+def explain(error: ValidationError, model: type[BaseModel], text: str | None = None) -> str:
+    """A validation error of a model as one line a finding; with the line of the key where the YAML's text is given."""
+    root = None if text is None else yaml.compose(text, Loader=yaml.SafeLoader)
+    return "\n".join(f"  {_place(one, root)}{_finding(one, model)}" for one in error.errors())
+
+
+def _place(one: Any, root: yaml.Node | None) -> str:
+    line = None if root is None or not one["loc"] else line_of(root, one["loc"])
+    return "" if line is None else f"line {line}: "
+
+
+def line_of(root: yaml.Node, loc: Iterable[int | str]) -> int:
+    """The line, from 1, of the deepest key (or item) on the way to `loc` that is there.
+
+    >>> line_of(yaml.compose("a: 1\\nb:\\n  c: 2", Loader=yaml.SafeLoader), ("b", "c"))
+    3
+    """
+    line, node = root.start_mark.line, root
+    for part in loc:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if found is not None:
+                line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+    return int(line) + 1
+
+
+def _finding(one: Any, model: type[BaseModel]) -> str:
+    tags = {_tag(each) for each in _all_models(model)} - {None}
+    where = ".".join(str(part) for part in one["loc"] if part not in tags) or "task"
+    if one["type"] == "extra_forbidden":
+        return f"{where}: unknown key{did_you_mean(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
+    if one["type"] == "missing":
+        return f"{where}: required key is missing"
+    said = _expected(one, model)
+    return f"{where}: {said}" if isinstance(one["input"], Mapping) else f"{where}: {said}, got {_shown(one['input'])}"
+
+
+def _expected(one: Any, model: type[BaseModel]) -> str:
+    """What should stand there."""
+    known = one.get("ctx", {})
+    match one["type"]:
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"expected keys and values{_example(one['loc'], model)}"
+        case "tuple_type" | "list_type":
+            return "expected a list" + (f", such as [{one['input']}]" if isinstance(one["input"], str) else "")
+        case "too_short":
+            return "expected a list of one or more"
+        case "union_tag_invalid":
+            return f"unknown kind: expected one of {known['expected_tags']}"
+        case "union_tag_not_found":
+            return "expected a kind, and what belongs to it"
+        case "literal_error" if isinstance(one["input"], str):
+            options = [word.strip("'") for word in known["expected"].replace(" or ", ", ").split(", ")]
+            return f"expected {known['expected']}{did_you_mean(one['input'], options)}"
+    message: str = one["msg"].removeprefix("Value error, ")
+    return message.replace("Input should be", "expected", 1)
+
+
+def _example(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Such as {key: its default, ...}, of what should stand at a place; empty where nothing has a default."""
+    found = [one for parent in _models_at(loc[:-1], model) for one in _models_in(parent, str(loc[-1]))]
+    shown = {
+        name: info.default
+        for one in found[:1]
+        for name, info in one.model_fields.items()
+        if isinstance(info.default, (int, float, str))
+    }
+    return f", such as {_flow(shown)}" if shown else ""
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, str) else _flow(value)
+
+
+def _flow(value: object) -> str:
+    """A value as YAML on one line."""
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=1_000, sort_keys=False)
+    except yaml.YAMLError:
+        return repr(value)
+    return text.removesuffix("...\n").strip()
+
+
+def _keys_near(loc: tuple[int | str, ...], model: type[BaseModel]) -> set[str]:
+    """The keys known where the unknown one stands."""
+    return {name for one in _models_at(loc[:-1], model) for name in one.model_fields}
+
+
+def _models_at(loc: Iterable[int | str], model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that may stand at a place: they are followed down the location, unions by their tag."""
+    models = [model]
+    for part in loc:
+        tagged = [one for one in models if _tag(one) == part]
+        models = tagged or [m for one in models for m in _models_in(one, str(part))] or models  # a mapping's key
+    return models
+
+
+def _models_in(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
+    info = model.model_fields.get(field)
+    found = [info.annotation, *get_args(info.annotation)] if info else []
+    return [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
+
+
+def _all_models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields:
+        for one in _models_in(model, field):
+            yield from _all_models(one)
+
+
+def _tag(model: type[BaseModel]) -> object:
+    kind = model.model_fields.get("kind")
+    return kind.default if kind else None
