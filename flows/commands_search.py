@@ -63,11 +63,14 @@ def search(
     from flows.stages import perform
     from flows.terminal import ProgressLine
     from flows.workplace import Workplace, find_task, register_task
+    from registry.sources import read
+    from retrain.checks import require_columns
 
     spec = find_task(settings, task)
     families = None if space is None else [name.strip() for name in space.split(",")]
     require_known(strategy, families)
     if task != spec.name:
+        require_columns(read(spec.source, limit=1), spec)  # a task that cannot be searched is not registered
         register_task(settings, spec)
     with ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)

@@ -14,7 +14,7 @@ from flows.intents import Intent, Intents
 from flows.progress import reported
 from flows.publishing import alias_of, finished, publish_once, show_bundle
 from flows.stages import say, stage
-from flows.workplace import Workplace, enter
+from flows.workplace import Workplace, enter, task_names
 from registry.bundle import ModelBundle
 from registry.database import utc_now
 from registry.energy import WATTS, costs
@@ -25,7 +25,11 @@ from registry.sources import read
 if TYPE_CHECKING:
     import pandas as pd
 
+    from retrain.search.experience import Former
 
+
+FAILURES = {"diverged": "diverged", "interrupted": "interrupted", "failed": "failed"}
+"""What is said of trainings without a result, where there are any; older ledgers knew only that they failed."""
 BROKEN = {"refused": "large", "slow": "slow"}
 """What a count of candidates that broke a constraint says of them."""
 
@@ -111,8 +115,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     """What a search took, from its entry in the ledger, for a person."""
     ended = details.get("ended") or {}
     if ended:
-        counts = (ended.get("complete", 0), ended.get("pruned", 0), ended.get("failed", 0))
-        yield "{} trials trained to the end, {} stopped early, {} failed".format(*counts)
+        told = [f"{ended.get('complete', 0)} candidates trained to the end", f"{ended.get('pruned', 0)} stopped early"]
+        yield ", ".join([*told, *(f"{ended[name]} {what}" for name, what in FAILURES.items() if ended.get(name))])
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"
     if "cpu" in details:
@@ -145,6 +149,7 @@ def _question(place: Workplace) -> str:
 def _find(place: Workplace, intent: Intent) -> ModelBundle:
     """The search's bundle; one that a killed flow had finished is taken as it is."""
     from retrain.search.session import search as find
+    from retrain.search.strategies.catalogue import strategy_named
 
     budget, out = place.task.search, place.study / intent.id / "bundle"
     if (found := finished(out)) is not None:
@@ -158,8 +163,21 @@ def _find(place: Workplace, intent: Intent) -> ModelBundle:
             trials=budget.trials,
             seconds=budget.seconds,
             seed=budget.seed,
+            formers=former_studies(place) if strategy_named(budget.strategy).learns_from_others else (),
             progress=report,
         )
+
+
+def former_studies(place: Workplace) -> list[Former]:
+    """The studies behind the champions of the other registered tasks."""
+    from retrain.search.experience import Former
+
+    found = []
+    for name in task_names(place.settings):
+        version = place.versions.get(name, "champion") if name != place.task.name else None
+        if version is not None and (former := Former.of(place.versions.fetch(name, version))) is not None:
+            found.append(former)
+    return found
 
 
 @stage

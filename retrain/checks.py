@@ -89,6 +89,12 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     return sorted(findings, key=lambda finding: finding.level)
 
 
+def require_columns(frame: pd.DataFrame, task: TaskSpec) -> None:
+    """Raise `DataError` where the data, of which one row is enough, lack a column that the task names or have no
+    rows."""
+    require(list(_columns(frame, task)))
+
+
 def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     known = [str(name) for name in frame.columns]
     for role, name in (("target", task.target), ("time", task.time)):

@@ -112,7 +112,7 @@ def engineering_quality(manifest: Manifest, story: Story, searched: Searched) ->
     if parity := story.told.get(PARITY):
         rows = min(PARITY_ROWS, len(story.labels))
         equal = f"graph and torch differ by at most {max(parity.values()):.1e} on {rows:,} rows (allowed {TOLERANCE:g})"
-    failed = f"{searched.failed} of {len(searched.tried) + searched.failed} trials failed"
+    failed = f"{searched.diverged} of {searched.candidates} candidates diverged"
     checks = f"loading checks every file's SHA-256, serving {GOLDEN_ROWS} golden rows"
     return f"{equal}; {failed}; {checks}"
 

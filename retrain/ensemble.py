@@ -6,7 +6,8 @@ luck. So a step must be worth `SURE` of its own standard errors, paired on the s
 al. 1984, section 3.4.3, for trees): the mixture begins with the best models, each of which enters unless it surely does
 harm, and a weight moves only when that is surely better. Where validation tells little, the result is a plain mean,
 which is hard to beat. Models of several groups (new ones, and those of a former ensemble) take turns: members that
-learnt from different times err apart.
+learnt from different times err apart. But one that is by far worse alone than the best of another group stays out: it
+learnt from a world that is gone, and of many members one that does harm is not seen to do it on few rows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 from registry.metrics import Array, Labels, Metric
 
 ROUNDS = 24
-SURE = 2.0
-"""Standard errors."""
+SURE, FAR = 2.0, 3.0
+"""Standard errors: what a step must be worth, and how far behind another group's best a model is not of its world."""
 
 
 def select(
@@ -53,15 +54,17 @@ def select(
         fits = large[chosen.counts > 0].sum() + large[index] <= most
         return bool(chosen.counts[index] or (fits and np.count_nonzero(chosen.counts[group == group[index]]) < size))
 
+    best = int(chosen.alone.argmax())
     for index in _in_turns(chosen.alone, group.tolist()):
-        if open_to(index) and chosen.gain(index) >= -SURE:
+        of_its_world = group[index] == group[best] or chosen.lead(index, best) >= -FAR
+        if open_to(index) and of_its_world and chosen.gain(index) >= -SURE:
             chosen.add(index)
     for _ in range(ROUNDS):
         gains = {index: chosen.gain(index) for index in filter(open_to, range(len(outputs)))}
-        best = max(gains, key=gains.__getitem__)
-        if not gains[best] > SURE:
+        step = max(gains, key=gains.__getitem__)
+        if not gains[step] > SURE:
             break
-        chosen.add(best)
+        chosen.add(step)
     return np.asarray(chosen.counts / chosen.counts.sum(), dtype=np.float64)
 
 
@@ -79,14 +82,19 @@ class _Mixture:
         self.mean = self._with(index)
         self.counts[index] += 1
 
+    def lead(self, index: int, other: int) -> float:
+        """How far one model alone is ahead of another one alone, in standard errors of that difference."""
+        if self.alone[index] == self.alone[other]:
+            return 0.0
+        return self._difference(self.outputs[index], self.outputs[other])
+
     def gain(self, index: int) -> float:
         """What a model would add, in standard errors of that difference: infinity for the first of all, minus infinity
         for one that changes nothing on any row, which is not worth a place."""
-        if not self.counts.any():
-            return np.inf
-        new = self._with(index)
-        gain = self._value(new) - self._value(self.mean)
-        error = self.metric.paired_error(self.labels, new, self.mean)
+        return self._difference(self._with(index), self.mean) if self.counts.any() else np.inf
+
+    def _difference(self, new: Array, old: Array) -> float:
+        gain, error = self._value(new) - self._value(old), self.metric.paired_error(self.labels, new, old)
         return gain / error if error > 0 else np.inf if gain > 0 else -np.inf
 
     def _with(self, index: int) -> Array:

@@ -12,13 +12,12 @@ import onnx
 import pandas as pd
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 
 from registry.bundle import NETWORKS, WEIGHTS, ModelBundle
 from registry.metrics import Labels
 from retrain.calibration import TargetScale, fit_level
 from retrain.export import SCALE, Member, member_outputs
-from retrain.families.base import Candidate, Network
+from retrain.families.base import Network, read_candidate
 from retrain.families.catalogue import FAMILIES, build
 from retrain.network_graph import extract
 from retrain.preparation import Preparation
@@ -31,14 +30,6 @@ TRAINED_UNTIL = "trained_until"
 def told_of(bundle: ModelBundle) -> dict[str, dict[str, Any]]:
     """What a bundle tells of its members, by the prefix of their weights."""
     return {f"member{place}.": told for place, told in enumerate(bundle.candidates.get("members", []))}
-
-
-def read_candidate(told: dict[str, Any]) -> Candidate | None:
-    """A candidate from what was told of it; None when it cannot be read."""
-    try:
-        return Candidate(family=told["family"], choices=told["choices"])
-    except (KeyError, ValidationError):
-        return None
 
 
 def read_members(bundle: ModelBundle) -> Iterator[Member]:

@@ -13,10 +13,10 @@ import numpy as np
 
 from registry.metrics import Array
 from retrain.canvas import BLUE, GREY, ORANGE, blank, save
+from retrain.families.base import read_candidate
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.drawing import Drawing
 from retrain.layout import Layout, depths, lay_out
-from retrain.members import read_candidate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

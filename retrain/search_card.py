@@ -64,9 +64,12 @@ def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
     trials = sum(one.cpu for one in searched.tried)
     yield "| what the search cost | |"
     yield "|---|---:|"
-    yield f"| trials trained to the end | {counts['complete']:,} |"
-    yield f"| trials stopped early | {counts['pruned']:,} |"
-    yield f"| trials that failed | {counts['failed']:,} |"
+    yield f"| candidates | {searched.candidates:,} |"
+    yield f"| of them trained to the end | {counts['complete']:,} |"
+    yield f"| stopped early | {counts['pruned']:,} |"
+    yield f"| diverged | {counts['diverged']:,} |"
+    if searched.interrupted:
+        yield f"| trainings interrupted, most of them run again | {searched.interrupted:,} |"
     if searched.refused is not None:
         yield f"| candidates too large to be trained (`constraints.size_mb`) | {searched.refused:,} |"
     if searched.slow is not None:
@@ -76,7 +79,7 @@ def _costs(manifest: Manifest, searched: Searched) -> Iterator[str]:
         yield "| CPU-time | not measured |"
         return
     yield f"| CPU-time, all processes | {cpu:,.0f} s |"
-    yield f"| of it in the finished trials | {trials:,.0f} s |"
+    yield f"| of it in trainings | {trials:,.0f} s |"
     yield f"| energy, estimated at {WATTS:g} W a busy core | {watt_hours(cpu):.2g} Wh |"
 
 

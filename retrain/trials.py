@@ -68,7 +68,8 @@ class Importances:
 class Searched:
     """What a search did, and what it took.
 
-    `failed` trials diverged or lost their worker and have no result. `wall` are the seconds in which at least one trial
+    So many candidates `diverged`, `relapsed` of them after a pause; so many trainings were `interrupted` by the end of
+    their worker and have no result: most of these ran again. `wall` are the seconds in which at least one trial
     ran, `busy` the seconds of all trials added up. `architectures` counts the distinct ones tried, `novel` those of
     them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
     counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
@@ -79,7 +80,9 @@ class Searched:
     families: tuple[str, ...]
     workers: int
     tried: tuple[Tried, ...]
-    failed: int = 0
+    diverged: int = 0
+    relapsed: int = 0
+    interrupted: int = 0
     wall: float = 0.0
     busy: float = 0.0
     architectures: int = 0
@@ -102,8 +105,8 @@ class Searched:
 
     @property
     def candidates(self) -> int:
-        """How many trials were begun, but for those that go on with a paused one."""
-        return sum(not one.again for one in self.tried)
+        """How many candidates have a result or diverged: trials that go on with a paused one are of the same."""
+        return sum(not one.again for one in self.tried) + self.diverged - self.relapsed
 
     @property
     def complete(self) -> int:
@@ -111,12 +114,12 @@ class Searched:
         return sum(one.complete for one in self.tried)
 
     def counts(self) -> dict[str, int]:
-        """How the trials ended, JSON-able, those that go on with a paused one not counted beside it; where the task
-        sets limits, also how many candidates broke them."""
+        """How the candidates ended, JSON-able, and the trainings that were interrupted; where the task sets limits,
+        also how many candidates broke them."""
         limits = {"refused": self.refused, "slow": self.slow}
         broken = {name: count for name, count in limits.items() if count is not None}
-        ended = {"complete": self.complete, "pruned": self.candidates - self.complete, "failed": self.failed}
-        return {**ended, **broken}
+        ended = {"complete": self.complete, "pruned": self.candidates - self.complete - self.diverged}
+        return {**ended, "diverged": self.diverged, "interrupted": self.interrupted, **broken}
 
     @property
     def chosen(self) -> tuple[Tried, ...]:

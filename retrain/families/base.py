@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from registry.errors import TaskError
@@ -61,6 +62,14 @@ class Candidate(Frozen):
         if name not in self.choices:
             raise TaskError(f"candidate of family {self.family!r} lacks {name!r}: it has {sorted(self.choices)}")
         return self.choices[name]
+
+
+def read_candidate(told: dict[str, Any]) -> Candidate | None:
+    """A candidate from what was told of it; None when it cannot be read."""
+    try:
+        return Candidate(family=told["family"], choices=told["choices"])
+    except (KeyError, ValidationError):
+        return None
 
 
 class Network(nn.Module, ABC):

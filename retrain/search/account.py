@@ -10,12 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import OF_TRAINING, Candidate, Reads
 from retrain.families.catalogue import family_named
-from retrain.search.asking import FINISH
+from retrain.search.asking import FINISH, FINISHES
 from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
 from retrain.search.plan import Plan, Result
 from retrain.search.portfolio import portfolio
-from retrain.search.tally import RUN, first_origin
+from retrain.search.tally import DIVERGED, RUN, first_origin
 from retrain.trials import Searched, Tried
 
 
@@ -32,7 +32,9 @@ def account(
         families=plan.families,
         workers=plan.workers,
         tried=tuple(_tried(result, plan, trials, result.number in chosen) for result in results),
-        failed=sum(map(_failed, trials)),
+        diverged=sum(DIVERGED in one.user_attrs for one in trials),
+        relapsed=sum(DIVERGED in one.user_attrs and FINISHES in one.user_attrs for one in trials),
+        interrupted=sum(map(_interrupted, trials)),
         wall=covered_seconds(spans),
         busy=sum(one.seconds for one in results),
         architectures=len(tried),
@@ -71,9 +73,9 @@ def covered_seconds(spans: Sequence[tuple[datetime, datetime]]) -> float:
     return total
 
 
-def _failed(trial: FrozenTrial) -> bool:
-    """Diverged, or interrupted: those that were passed over were never run."""
-    return trial.state == TrialState.FAIL and RUN in trial.user_attrs
+def _interrupted(trial: FrozenTrial) -> bool:
+    """Whether its worker died: those that were passed over were never run."""
+    return trial.state == TrialState.FAIL and RUN in trial.user_attrs and DIVERGED not in trial.user_attrs
 
 
 def _tried(result: Result, plan: Plan, trials: Sequence[FrozenTrial], chosen: bool) -> Tried:

@@ -55,6 +55,10 @@ class Space(ABC):
         where nothing is."""
         return np.empty(0)
 
+    def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
+        """How good candidates (n,) are by what former studies of other tasks teach; None where there are none."""
+        return None
+
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """The candidate that Optuna's sampler chooses."""
         return self._certain(lambda label, parameter: _suggest(trial, label, parameter))

@@ -23,8 +23,8 @@ from registry.bundle import WEIGHTS, ModelBundle
 from registry.schema import Frozen
 from retrain import levels
 from retrain.export import Member
-from retrain.families.base import Candidate
-from retrain.members import level, read_candidate, read_members, told_of, trained_until
+from retrain.families.base import Candidate, read_candidate
+from retrain.members import level, read_members, told_of, trained_until
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
 from retrain.search.material import Material, layout_of

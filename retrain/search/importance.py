@@ -13,6 +13,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from retrain.search.asking import FINISHES
 from retrain.search.tally import quality_of
 from retrain.trials import Importances
 
@@ -26,9 +27,10 @@ def importances(study: optuna.Study) -> Importances:
     """The shares of a finished study's dimensions; a reason instead where they cannot be told.
 
     Trials that were stopped early count as worse than all that trained to the end, which is what they were stopped for:
-    the best ones must all have trained to the end.
+    the best ones must all have trained to the end. A candidate that went on after a pause counts once, as it ended.
     """
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ended = list({one.user_attrs.get(FINISHES, one.number): one for one in known}.values())
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     best = max(LEAST_BEST, math.ceil(BEST * len(ended)))
     if len(ended) < LEAST_TRIALS:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from registry.schema import Frozen
 from registry.task import Objective
 from retrain.families.base import Candidate, Reads
 from retrain.image_source import ImageInput
+from retrain.search.experience import Experience
 from retrain.search.limits import Limits
 from retrain.search.space import SearchSpace, batch_sizes
 from retrain.search.stopping.base import Allowance, first_rung
@@ -82,11 +84,13 @@ class Plan(Frozen):
     objectives: tuple[Objective, ...] = ("quality",)
     ensemble: int = 4
     limits: Limits = Limits()
+    experience: Experience | None = None
 
     @property
     def space(self) -> SearchSpace:
         """The space the study searches."""
-        return SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.reads, self.choices)
+        space = SearchSpace.of(self.families, self.rows, self.max_epochs, self.problem, self.reads, self.choices)
+        return space if self.experience is None else replace(space, experience=self.experience)
 
     @property
     def reads(self) -> Reads:

@@ -31,11 +31,12 @@ from registry.task import Constraints, Search, TaskSpec
 from retrain.checks import Finding, require
 from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import families_for
-from retrain.image_checks import load_images
+from retrain.image_checks import image_name, load_images
 from retrain.search import plan as plans
 from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
+from retrain.search.experience import Experience, Former
 from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
 from retrain.search.limits import Limits
@@ -73,16 +74,17 @@ def search(
     seed: int,
     fresh_start: bool = False,
     enough: int = 0,
+    formers: Sequence[Former] = (),
     parent_version: str | None = None,
     progress: Callable[[Progress], None] = silent,
 ) -> ModelBundle:
     """Search for a model of `task` on raw rows that hold its target and time, and seal it as a bundle in `out`.
 
     `folder` keeps the study. The trials end after `trials` of them or `seconds` of wall-clock, preparation included;
-    ensemble, graph and card come after. `prior` is a former model whose candidates and weights begin the search.
-    From `enough` trials on (0: never) no more are begun once the networks found are surely better than the prior
-    (`enough.py`). Raises `DataError` for fatal findings, `BusyError` while another search holds the folder,
-    `OutsideError` when workers keep dying.
+    ensemble, graph and card come after. `prior` is a former model whose candidates and weights begin the search;
+    `formers` are studies of other tasks, for strategies that learn from them. From `enough` trials on (0: never) no
+    more are begun once the networks found are surely better than the prior (`enough.py`). Raises `DataError` for fatal
+    findings, `BusyError` while another search holds the folder, `OutsideError` when workers keep dying.
     """
     begin, cpu = time.monotonic(), cpu_seconds()
     require_means(task)
@@ -90,12 +92,13 @@ def search(
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         frame, found = load_images(frame, task)
         require(found)
+        require_choices(task, "table" if image_name(frame, task) is None else "image")
         data_hash = hash_frame(frame)
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
             shutil.rmtree(home, ignore_errors=True)
         budget = Budget(begin, trials, seconds, seed, enough)
-        session = Session(task, home, budget, prior, progress)
+        session = Session(task, home, budget, prior, progress, formers)
         # of sessions that were killed: at least, as their interrupted trials are not counted
         earlier = session.spent_cpu + sum(one.cpu for one in plans.read_results(home))
         material, study = session.run(frame, found)
@@ -125,12 +128,19 @@ def require_means(task: TaskSpec) -> None:
     kinds: tuple[Reads, ...] = ("table", "image")  # which of them the rows will tell
     for reads in kinds:
         try:
-            space = SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
-            strategy.require(space.names)
+            require_choices(task, reads)
         except TaskError as error:
             refused.append(error)
     if len(refused) == len(kinds):
         raise refused[0]
+
+
+def require_choices(task: TaskSpec, reads: Reads) -> None:
+    """Raise `TaskError` for choices that do not fit what a task's networks read."""
+    means = task.search
+    if means.choices:
+        space = SearchSpace.of(means.families, 1, means.max_epochs, task.problem, reads, means.choices)
+        strategy_named(means.strategy).require(space.names)
 
 
 def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
@@ -176,8 +186,10 @@ class Session:
         budget: Budget,
         prior: ModelBundle | None,
         progress: Callable[[Progress], None],
+        formers: Sequence[Former] = (),
     ) -> None:
         self.task, self.folder, self.budget, self.prior, self.progress = task, folder, budget, prior, progress
+        self.formers = tuple(formers)
         self.metric = metrics_for(task.problem)[task.metric]
         self.spent, self.spent_cpu = read_spent(folder)
         self._begin_cpu = time.process_time()
@@ -248,6 +260,7 @@ class Session:
             objectives=self.task.search.objectives,
             ensemble=self.task.search.ensemble,
             limits=Limits.of(self.task.constraints, self.task.search.ensemble),
+            experience=Experience.of(len(material.parts.train), material.schema, material.target, self.formers),
         )
         space = self.plan.space
         costs = len(self.plan.objectives) - 1

@@ -25,6 +25,7 @@ from retrain.search.narrowing import narrow, narrow_families
 from retrain.training import Recipe
 
 if TYPE_CHECKING:
+    from retrain.search.experience import Experience
     from retrain.search.workshop import Workshop
 
 SCALINGS = ("robust", "quantile")
@@ -44,6 +45,7 @@ class SearchSpace(Space):
     reads: Reads = "table"
     choices: Mapping[str, Preference] = field(default_factory=dict, hash=False)
     workshop: Workshop | None = field(default=None, compare=False)
+    experience: Experience | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -173,6 +175,10 @@ class SearchSpace(Space):
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""
         return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)
+
+    def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
+        """By the studies that the task's search was given."""
+        return None if self.experience is None else self.experience.expect(self, candidates)
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """How a candidate is trained."""

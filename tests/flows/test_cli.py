@@ -266,6 +266,19 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert find_task(place.settings, "handmade").metric == "auc"
 
 
+def test_a_task_whose_data_lack_a_column_is_not_registered(home: Path) -> None:
+    make_frame(300).to_csv(home / "rows.csv", index=False)
+    (home / "task.yaml").write_text(
+        "name: mine\nsource: {kind: file, path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\n"
+        "log: {hash: [airlines]}\n"
+    )
+    done = run("search", "task.yaml")
+    assert done.exit_code == 2, done.output
+    assert "airlines" in done.stderr
+    assert "correct `log` in the task" in done.stderr
+    assert not (home / "home" / "tasks").exists()
+
+
 def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -> None:
     metric, role, card = found_lines(place, "1")
     value = place.versions.fetch("handmade", "1").manifest.metrics["champion"]["auc"]

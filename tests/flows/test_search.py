@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.intents import Intents
-from flows.search import _question, cost_lines, search
+from flows.search import _question, cost_lines, former_studies, search
 from flows.workplace import Workplace, register_task
+from registry.bundle import ModelBundle
 from registry.errors import BusyError, DataError, TaskError
 from registry.locks import exclusive
+from registry.settings import Settings
+from retrain.search.space import SearchSpace
 from tests.flows.conftest import TINY_SEARCH
-from tests.handmade import make_frame
+from tests.handmade import make_bundle, make_frame, make_task
 
 
 def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workplace]) -> None:
@@ -31,7 +36,10 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert sum(found.details["ended"].values()) == 1
     assert found.details["cpu"] > 0
     trials, took = cost_lines(found.details)
-    assert trials == "1 trials trained to the end, 0 stopped early, 0 failed"
+    assert trials == "1 candidates trained to the end, 0 stopped early"
+    ended = {"complete": 3, "pruned": 1, "diverged": 2, "interrupted": 1}
+    (said,) = cost_lines({"ended": ended})
+    assert said == "3 candidates trained to the end, 1 stopped early, 2 diverged, 1 interrupted"
     assert re.fullmatch(r"\d+ s, \d+ CPU-seconds in all processes, about 0\.\d+ Wh \(estimated at 12 W a core\)", took)
     assert list(cost_lines({"trials": 3})) == []
     limited = {"ended": {"complete": 3, "pruned": 0, "failed": 0, "refused": 7, "slow": 1}}
@@ -79,3 +87,18 @@ def test_two_searches_at_once(place: Workplace) -> None:
         pytest.raises(BusyError, match="a search or an improvement of task handmade"),
     ):
         search.fn("handmade")
+
+
+def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settings, tmp_path: Path) -> None:
+    assert former_studies(place) == []
+    task = make_task(name="other", source={"kind": "file", "path": str(tmp_path / "source.parquet")})
+    register_task(settings, task)
+    assert former_studies(place) == []  # it has no champion yet
+    bundle, space = make_bundle(tmp_path / "other", name="other"), SearchSpace.of(("mlp",), 1_000, 9, "binary")
+    drawn = [space.sample(np.random.default_rng(seed)) for seed in range(10)]
+    study = [{"candidate": one.model_dump(), "score": 0.5} for one in drawn]
+    (bundle.folder / "candidates.json").write_text(json.dumps({"members": [], "study": study}))
+    place.versions.promote("other", place.versions.publish(ModelBundle.seal(bundle.folder, bundle.manifest)))
+    (former,) = former_studies(place)
+    assert former.candidates == tuple(drawn)
+    assert former.facts.rows == 1_000

@@ -104,12 +104,40 @@ def test_an_account_counts_failures_novelties_and_overlap() -> None:
             trial.set_user_attr(name, value)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     found = account(study, PLAN, results, {2}, 0.9)
-    assert (found.failed, found.architectures, found.novel) == (2, 3, 2)
+    assert (found.diverged, found.interrupted, found.candidates) == (1, 1, 4)
+    assert (found.architectures, found.novel) == (3, 2)
     assert found.busy == 90
     assert found.wall == pytest.approx(30, abs=2)  # all three began together
     assert [one.number for one in found.chosen] == [2]
-    assert found.counts() == {"complete": 3, "pruned": 0, "failed": 2}
+    assert found.counts() == {"complete": 3, "pruned": 0, "diverged": 1, "interrupted": 1}
     assert found.importances.reason == "3 trials ended, at least 10 are needed"
+
+
+def test_a_candidate_that_goes_on_after_a_pause_counts_once() -> None:
+    """Three pause: one is finished, one diverges as it goes on, one pauses still. A fourth diverges at once."""
+    study, candidates = optuna.create_study(direction="maximize"), portfolio(PLAN.space)[:4]
+    results = []
+    for number, candidate in enumerate(candidates):
+        trial = study.ask()
+        trial.set_user_attr(RUN, {"pid": 1, "key": candidate.key})
+        if number == 3:
+            trial.set_user_attr(DIVERGED, True)
+            study.tell(trial, state=TrialState.FAIL)
+            continue
+        study.tell(trial, state=TrialState.PRUNED)
+        results.append(
+            Result(number=number, candidate=candidate, origin="portfolio", state="pruned", score=0.5, best_epoch=1,
+                   history=(0.5,), seed=number, seconds=1.0, ending="stopped")
+        )  # fmt: skip
+    study.tell(go_on(study, 0), 0.7)
+    results.append(results[0].model_copy(update={"number": 4, "origin": "finish", "state": "complete"}))
+    lost = go_on(study, 1)
+    lost.set_user_attr(DIVERGED, True)
+    study.tell(lost, state=TrialState.FAIL)
+    found = account(study, PLAN, results, (), None)
+    assert found.candidates == 4
+    assert found.counts() == {"complete": 1, "pruned": 1, "diverged": 2, "interrupted": 0}
+    assert found.importances.trials == 3
 
 
 def test_what_is_finished_came_from_where_it_was_screened() -> None:

@@ -274,6 +274,14 @@ def test_every_dimension_of_every_family_can_be_fixed_to_its_default(family: Any
             assert space.sample(np.random.default_rng(0)).choices[one.name] == value
 
 
+def test_choices_for_images_are_refused_on_a_table_before_it_is_prepared(tmp_path: Path) -> None:
+    task = make_task(search={"choices": {"crop": {"high": 0.1}}})
+    require_means(task)
+    with pytest.raises(TaskError, match="unknown dimension 'crop'"):
+        search(task, make_frame(300), folder=tmp_path / "study", out=tmp_path / "out", trials=1, seconds=30, seed=0)
+    assert not list((tmp_path / "study").rglob("arrays"))
+
+
 def test_a_family_that_the_strategy_needs_is_not_ruled_out() -> None:
     means = {"strategy": "one-shot", "families": ("mlp", "cell")}
     require_means(make_task(search=means))

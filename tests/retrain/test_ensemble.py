@@ -65,6 +65,24 @@ def test_nothing_to_choose_from_is_an_error() -> None:
         select(np.empty((0, 3)), LABELS[:3], RMSE, size=1)
 
 
+def test_those_of_a_world_that_is_gone_stay_out() -> None:
+    """A new model among four old ones that are far behind it alone, each of which does little harm to a mean; old ones
+    that are near have their places."""
+    rng = np.random.default_rng(0)
+    labels, accuracy = rng.integers(0, 4, 80), metrics_for("multiclass")["accuracy"]
+
+    def model(sure: float) -> np.ndarray:
+        raised = np.exp(sure * np.eye(4)[labels] + rng.normal(size=(80, 4)))
+        return raised / raised.sum(axis=1, keepdims=True)
+
+    new, gone = model(3.0), [model(1.5) for _ in range(4)]
+    groups = [0, 1, 1, 1, 1]
+    assert select(np.stack([new, *gone]), labels, accuracy, size=4, groups=groups).tolist() == [1, 0, 0, 0, 0]
+    assert np.count_nonzero(select(np.stack([new, *gone]), labels, accuracy, size=4)) > 1, "each does little harm"
+    near = [model(2.8) for _ in range(4)]
+    assert np.count_nonzero(select(np.stack([new, *near]), labels, accuracy, size=4, groups=groups)[1:]) > 0
+
+
 def test_luck_on_the_validation_rows_moves_no_weight() -> None:
     """Eight equally good models, judged on rows that share their luck in blocks: the weights stay those of a mean, and
     plain greedy selection, which follows the luck, is worse on other rows."""

@@ -279,7 +279,8 @@ def test_a_search_of_several_objectives_within_a_size(tmp_path: Path) -> None:
     assert refused
     assert all(one.state == TrialState.FAIL for one in refused)
     assert all(one.user_attrs[INFEASIBLE]["size_mb"] > 0.9 * 0.3 / 4 for one in refused)
-    assert bundle.candidates["search"] == {"complete": 4, "pruned": 0, "failed": 0, "refused": len(refused)}
+    ended = {"complete": 4, "pruned": 0, "diverged": 0, "interrupted": 0, "refused": len(refused)}
+    assert bundle.candidates["search"] == ended
     front = unbeaten(results, ("quality", "size", "energy"), greater_is_better=True)
     best = {one.score for one, ahead in zip(results, front, strict=True) if ahead}
     assert {one["candidate"]["score"] for one in bundle.candidates["members"]} <= best

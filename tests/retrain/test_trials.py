@@ -47,7 +47,10 @@ def made(count: int = 40, strategy: str = "tpe") -> Searched:
         )
         for n in range(count)
     )
-    return Searched(strategy, ("mlp",), 2, tried, 1, 50.0, 95.0, 20, 12, 0.81, Importances(SHARES, 40, 5))
+    return Searched(
+        strategy, ("mlp",), 2, tried, diverged=1, wall=50.0, busy=95.0, architectures=20, novel=12, validation=0.81,
+        importances=Importances(SHARES, 40, 5),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("better", [True, False])

@@ -54,6 +54,8 @@ class Strategy(ABC):
     """Whether it can look for several objectives at once."""
     stoppable: ClassVar[bool] = True
     """Whether it learns from trials that were stopped early; else none is."""
+    learns_from_others: ClassVar[bool] = False
+    """Whether it asks what former studies of other tasks found."""
     drawn_by_weight: ClassVar[int] = 0
     """How many candidates drawn by a user's weights it is given first, where weights would hardly count otherwise."""
 

@@ -22,6 +22,7 @@ from retrain.search.strategies.q_learning import QLearning
 from retrain.search.strategies.random_search import RandomSearch
 from retrain.search.strategies.reinforce import Reinforce
 from retrain.search.strategies.screening import Screening
+from retrain.search.strategies.tapas import Tapas
 from retrain.search.strategies.tpe import Tpe
 
 STRATEGIES: tuple[type[Strategy], ...] = (
@@ -35,6 +36,7 @@ STRATEGIES: tuple[type[Strategy], ...] = (
     Bananas,
     Progressive,
     Screening,
+    Tapas,
     OneShot,
     Enas,
     Differentiable,

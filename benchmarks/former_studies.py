@@ -1,0 +1,118 @@
+"""What studies of other tasks tell of a new task's candidates (`retrain/search/experience.py`): leave one table out.
+
+    EVERFIT_DATA=FOLDER python -m benchmarks.former_studies [--tables flights chicago gas_sensor keystroke]
+        [--rows 1500] [--trials 45] [--seed 0] [--keep FILE.json]
+
+Of each table so many rows are searched by random draws after the portfolio, all trained to their ends by one worker in
+this process. Each table is then ranked by what the other tables' studies teach. Told are the rank correlation with the
+scores that were reached, and mean scores as normal quantiles of their ranks among the table's own: of the fifth of the
+random candidates that the prediction likes best, of all random ones, of the portfolio, and of the first eight of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from scipy.stats import spearmanr
+
+from benchmarks.nas_search import METRICS
+from benchmarks.streams_data import TARGET, read
+from registry.task import FileSource, TaskSpec
+from retrain.families.base import Candidate
+from retrain.search import plan as plans
+from retrain.search.experience import Experience, Facts, Former, scores_of_ranks
+from retrain.search.material import gather
+from retrain.search.progress import silent
+from retrain.search.session import Budget, Session
+from retrain.search.space import SearchSpace
+from retrain.search.worker import Worker
+
+FAMILIES = ("mlp", "resnet")
+EIGHT = 8
+
+
+def studied(table: str, rows: int, trials: int, seed: int) -> dict[str, Any]:
+    """A table's facts, and its candidates with their scores, the best first."""
+    stream = read(Path(os.environ["EVERFIT_DATA"]), table)
+    frame = stream.inputs.assign(**{TARGET: stream.target})
+    shown = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[:rows]].reset_index(drop=True)
+    kinds = {True: "regression", False: "binary" if shown[TARGET].nunique() == 2 else "multiclass"}
+    problem = kinds[stream.regression]
+    means = {"strategy": "random", "stopping": "none", "trials": trials, "workers": 1, "seed": seed}
+    task = TaskSpec(
+        name="table", source=FileSource(path="none"), target=TARGET, problem=problem, metric=METRICS[problem],
+        search=means,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        material = gather(task, shown)
+        session = Session(task, Path(folder), Budget(time.monotonic(), trials, 1e6, seed), None, silent)
+        session._ready(material)
+        Worker(session.folder, 0).run()
+        sign = 1 if session.plan.greater_is_better else -1
+        results = sorted(plans.read_results(session.folder), key=lambda one: -sign * one.score)
+    facts = Facts.of(len(material.parts.train), material.schema, material.target)
+    told = [[one.candidate.model_dump(), one.origin == "portfolio"] for one in results]
+    return {"facts": facts.model_dump(), "problem": problem, "told": told}
+
+
+def left_out(name: str, known: dict[str, dict[str, Any]]) -> tuple[float, ...]:
+    """What the docstring above promises, of one table by the others' studies."""
+    own = known[name]
+    candidates = [Candidate(**one) for one, _ in own["told"]]
+    formers = tuple(
+        Former(facts=Facts(**other["facts"]), candidates=tuple(Candidate(**one) for one, _ in other["told"]))
+        for each, other in known.items()
+        if each.split()[0] != name.split()[0]
+    )
+    facts, reached = Facts(**own["facts"]), scores_of_ranks(len(candidates))
+    space = SearchSpace.of(FAMILIES, facts.rows, 27, own["problem"])
+    expected = Experience(facts=facts, formers=formers).expect(space, candidates)
+    drawn = ~np.array([default for _, default in own["told"]])
+    likeliest = np.argsort(-expected[drawn])[: max(4, drawn.sum() // 5)]
+    first = np.argsort(-expected)[:EIGHT]
+    correlation = float(spearmanr(expected[drawn], reached[drawn]).statistic)
+    parts = (reached[drawn][likeliest], reached[drawn], reached[~drawn], reached[first])
+    return (correlation, *(float(one.mean()) for one in parts))
+
+
+def main() -> None:
+    """Search what is missing, and print the table."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--tables", nargs="*", default=["flights", "chicago", "gas_sensor", "keystroke"])
+    asked.add_argument("--rows", type=int, default=1500)
+    asked.add_argument("--trials", type=int, default=45)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--keep", type=Path)
+    options = asked.parse_args()
+    if "EVERFIT_DATA" not in os.environ:
+        print("skipped: set EVERFIT_DATA to the folder of the tables")
+        return
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
+    for table in options.tables:
+        name = f"{table} {options.rows} {options.seed}"
+        if name not in known:
+            known[name] = studied(table, options.rows, options.trials, options.seed)
+            if options.keep:
+                options.keep.write_text(json.dumps(known))
+    print(
+        f"{'table':22}{'candidates':>11}{'rank corr.':>12}{'likeliest':>11}{'random':>8}{'portfolio':>11}{'first 8':>9}"
+    )
+    for name in known:
+        numbers = left_out(name, known)
+        told = "{:12.2f}{:11.2f}{:8.2f}{:11.2f}{:9.2f}".format(*numbers)
+        print(f"{name:22}{len(known[name]['told']):11}{told}")
+
+
+if __name__ == "__main__":
+    main()
