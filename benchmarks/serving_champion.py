@@ -17,11 +17,12 @@ import orjson
 import pandas as pd
 
 from registry.bundle import ModelBundle
+from registry.moves import CHAMPION
 from registry.proposal import propose
 from registry.settings import Settings
 from registry.sources import read
 from registry.task import FileSource, TaskSpec
-from registry.versions import CHAMPION, Versions
+from registry.versions import Versions
 from tests.handmade import make_frame, make_task
 
 TRIALS, SECONDS, WORKERS = 8, 40.0, 2

@@ -35,7 +35,7 @@ from benchmarks.serving_rounds import Running
 from benchmarks.serving_swap import moving, settle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
-from registry.versions import CHALLENGER
+from registry.moves import CHALLENGER
 
 CONNECTIONS, MANY, EVERY_MANY, EVERY_LABEL = 4, 32, 8, 19
 SWAP_SECONDS, PARTS = 5.0, 10

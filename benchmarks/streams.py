@@ -1,7 +1,7 @@
 """Everfit's ladder on real streams, prequentially, beside models that are always retrained.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.streams [--rivals-python PATH] [--streams elec2 ...] [--seeds 0 1 2]
-                                                     [--ladder follow+research] [--out FILE]
+                                 [--ladder follow+research] [--champions FOLDER] [--out FILE]
 
 The first 20 % of a stream's rows are there from the beginning; then come blocks of 1 % (30 rows at least): each is
 predicted, and its labels come one block late. Accuracy over all blocks; R2 for the two with numbers. Everfit searches
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,8 +78,11 @@ def task_of(data: StreamData, path: Path, seed: int, policy: PerformancePolicy =
     )
 
 
-def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy = POLICY) -> dict[str, dict[str, Any]]:
-    """The ladder, and the first champion left alone, on a stream."""
+def everfit(
+    data: StreamData, folder: Path, seed: int, policy: PerformancePolicy = POLICY, champions: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """The ladder, and the first champion left alone, on a stream. The first champion is taken from `champions` where it
+    is there, so that several ladders begin with the same one; else it is searched, and left there."""
     moments = START + np.timedelta64(1, "m") * np.arange(len(data.target))
     path = folder / "rows.parquet"
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,12 @@ def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy
     start, delay = moments[data.begin].item(), timedelta(minutes=data.size)
     task = task_of(data, path, seed, policy)
     plan = prepare(folder / "backtest", task, {"ladder": policy}, start=start, delay=delay)
+    first, kept = folder / "backtest" / "first", champions and champions / f"{data.name}-{seed}"
+    if kept is not None and kept.is_dir():
+        shutil.copytree(kept, first)
     champion = first_champion(folder / "backtest", plan, lambda progress: None)
+    if kept is not None and not kept.is_dir():
+        shutil.copytree(first, kept)
     run(folder / "backtest", plan, parallel=1, tell=lambda name, judged: None)
     place, progress = place_of(folder / "backtest", plan, 0), progress_of(folder / "backtest", 0)
     assert progress is not None
@@ -102,7 +111,7 @@ def everfit(data: StreamData, folder: Path, seed: int, policy: PerformancePolicy
         .prediction
     )
     remedies = place.ledger.read(kinds={"remedy"})
-    gates = place.ledger.read(kinds={"gate", "second_look", "follow"})
+    gates = place.ledger.read(kinds={"gate", "second_look", "follow", "proof"})
     steps = [one for one in gates if one.outcome == "continued"]
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
     spent = sum(one.details.get("cpu", 0.0) for one in (*remedies, *gates))
@@ -208,6 +217,7 @@ def main() -> None:
     asked.add_argument("--streams", nargs="+", choices=FILES, default=list(FILES))
     asked.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked.add_argument("--ladder", help="its rungs, with + between them, instead of the default ones")
+    asked.add_argument("--champions", type=Path, help="where first champions are left, and taken from")
     asked.add_argument("--out", type=Path, help="results, a JSON object a line: added to")
     given = asked.parse_args()
     policy = PerformancePolicy(
@@ -221,7 +231,7 @@ def main() -> None:
         for seed in given.seeds:
             data = read(Path(home), name)
             with tempfile.TemporaryDirectory() as made:
-                results = everfit(data, Path(made), seed, policy)
+                results = everfit(data, Path(made), seed, policy, given.champions)
             if given.rivals_python:
                 results |= rivals(given.rivals_python, Path(home), name, seed)
             new = [{"stream": name, "seed": seed, "contender": one, **told} for one, told in results.items()]

@@ -16,6 +16,7 @@ from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment, flow_run
 
+from flows.following import following
 from flows.publishing import alias_of
 from flows.rollout import ASKED, roll_out, write
 from flows.services import prefect_api
@@ -48,13 +49,19 @@ def ask(place: Workplace, version: str, champion: str, reasons: Sequence[str], a
 
 
 def pending(place: Workplace) -> Entry | None:
-    """The question that waits for an answer; none when champion or challenger are others by now."""
+    """The question that waits for an answer; none when champion or challenger are others by now. A champion that
+    follows is the same one after its steps."""
     asked = place.ledger.read(kinds={KIND}, last=1)
     if not asked or asked[-1].outcome != ASKED:
         return None
     one = asked[-1]
-    stands = alias_of(place, "challenger") == one.version and alias_of(place, "champion") == one.details["champion"]
-    return one if stands else None
+    if alias_of(place, "challenger") != one.version:
+        return None
+    champion, asked_of = alias_of(place, "champion"), one.details["champion"]
+    if champion == asked_of:
+        return one
+    now = following(place)
+    return one if now is not None and {champion, asked_of} <= set(now.versions) else None
 
 
 def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
@@ -66,7 +73,8 @@ def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
     if not promote:
         place.versions.unset(name, "challenger")
         return write(place, KIND, REFUSED, version, (by,), at, asked.details)
-    roll_out(place, version, asked.details["champion"], (by, *asked.reasons), at)
+    former = alias_of(place, "champion") or asked.details["champion"]
+    roll_out(place, version, former, (by, *asked.reasons), at)
     return write(place, KIND, APPROVED, version, (by,), at, asked.details)
 
 

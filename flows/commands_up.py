@@ -39,7 +39,7 @@ def _with_champion(settings: Settings, tasks: Sequence[str]) -> list[str]:
     if not tasks:
         return []
     from flows.workplace import open_versions
-    from registry.versions import CHAMPION
+    from registry.moves import CHAMPION
 
     versions = open_versions(settings)
     champions = {task: versions.get(task, CHAMPION) for task in tasks}

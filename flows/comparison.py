@@ -26,7 +26,7 @@ from registry.target import Target
 if TYPE_CHECKING:
     from flows.replay import Judged, Progress
     from flows.stream import Stream
-    from registry.bundle import ModelBundle
+    from registry.bundle import Manifest, ModelBundle
     from registry.inference_log import InferenceLog
     from registry.versions import Versions
 
@@ -103,9 +103,9 @@ def compare(
     period: tuple[datetime, datetime] | None = None,
 ) -> Comparison:
     """The comparison of a replay; `pooled` is over `period`, or over all rows. Raises `StateError` without rows."""
-    bundles = {name: versions.fetch(progress.task, name) for name in log.versions()}
+    manifests = {name: versions.manifest(progress.task, name) for name in log.versions()}
     first = versions.fetch(progress.task, progress.first_version)
-    rows = scored(stream, log, first, bundles)
+    rows = scored(stream, log, first, manifests)
     manifest = first.manifest
     metric = metrics_for(manifest.target.problem)[manifest.task.metric]
     period = period or (progress.steps[0].begin, progress.steps[-1].end)
@@ -119,7 +119,7 @@ def compare(
         metric=metric.name,
         greater_is_better=metric.greater_is_better,
         first_version=progress.first_version,
-        references={name: bundle.manifest.reference.value for name, bundle in bundles.items()},
+        references={name: one.reference.value for name, one in manifests.items()},
         tolerate=policy.tolerate if isinstance(policy, PerformancePolicy) else None,
         windows=tuple(_windows(progress.steps, rows, metric)),
         pooled=Pooled(
@@ -133,7 +133,7 @@ def compare(
     )
 
 
-def scored(stream: Stream, log: InferenceLog, first: ModelBundle, bundles: dict[str, ModelBundle]) -> Rows:
+def scored(stream: Stream, log: InferenceLog, first: ModelBundle, manifests: dict[str, Manifest]) -> Rows:
     """The rows of the stream that were served and whose label is a class (or number) the first champion knows."""
     from registry.scoring import Scorer
 
@@ -145,7 +145,7 @@ def scored(stream: Stream, log: InferenceLog, first: ModelBundle, bundles: dict[
     keep = np.flatnonzero(known & pd.Index(ids).isin(logged.index))
     served = logged.loc[ids[keep]]
     frozen = Scorer.load(first).predict(stream.rows.iloc[keep]).scores
-    targets = {name: bundle.manifest.target for name, bundle in bundles.items()}
+    targets = {name: one.target for name, one in manifests.items()}
     return Rows(
         stream.times[keep],
         labels[keep],

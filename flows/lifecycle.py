@@ -13,6 +13,7 @@ from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import keep_following
 from flows.improve import improve
+from flows.proving import prove
 from flows.second_look import look_again, promoted
 from flows.stages import perform
 from flows.watch import observe, summary
@@ -34,7 +35,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     keep_coverage(place, moment)
     look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
     ended = rolled_back(look) or promoted(look) or is_out(look)
-    look = look if ended else look_again(place, moment) or canarys(look)
+    look = look if ended else prove(place, moment) or look_again(place, moment) or canarys(look)
     found: dict[str, Any] = {**summary(report), "improvement": look}
     if promoted(look):
         keep_following(place, moment)

@@ -9,10 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.following import Proof, following, retrace
+from flows.following import following
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
+from flows.retracing import Proof, retrace
 from flows.rows import same_columns
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -165,7 +166,9 @@ class _Job:
         if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
             return found
         chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
-        rows.proof(chain, self.champion, self.known, following(self.place)).save(self.folder)
+        now = following(self.place)
+        served = None if now is None else now.versions
+        rows.proof(chain, self.champion, self.known, served).save(self.folder)
         return chain.seal()
 
     def recalibrate(self) -> ModelBundle:

@@ -75,7 +75,7 @@ def write(
     place: Workplace,
     kind: str,
     outcome: str,
-    version: str,
+    version: str | None,
     reasons: Sequence[str],
     at: datetime,
     details: Mapping[str, Any],

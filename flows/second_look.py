@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.approval import ask, pending
-from flows.following import judged_after, proof_again
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
+from flows.retracing import judged_after, proof_again
 from flows.rollout import canary_out, ends_as, roll_out
 from flows.rows import from_log, whole, why_none
 from flows.stages import say, stage

@@ -16,6 +16,7 @@ from flows.bake import bake, rolled_back
 from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import following, keep_following
+from flows.proving import prove
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
@@ -54,7 +55,7 @@ def watch(
         keep_coverage(place, moment)
         look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
         if not (ended := rolled_back(look) or promoted(look) or is_out(look)):
-            look = look_again(place, moment)
+            look = prove(place, moment) or look_again(place, moment)
         if promoted(look):
             keep_following(place, moment)
         elif not ended:

@@ -43,7 +43,7 @@ class Entry(Frozen):
     task: str
     kind: str = Field(
         description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, bake, "
-        "follow, approval, promotion, rollback or improvement"
+        "follow, proof, approval, promotion, rollback or improvement"
     )
     at: datetime
     written: datetime | None = None

@@ -12,13 +12,13 @@ use, not with this module, and none of its process-wide settings (active run, tr
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import sqlalchemy as sa
 
-from registry.bundle import ModelBundle
+from registry.bundle import Manifest, ModelBundle
 from registry.database import from_micros
 from registry.errors import BundleError, NoModelError, RegistryError
+from registry.moves import CHAMPION, PREVIOUS, Move, Step, aliases_of, begin, finish
 from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
+from registry.thinning import manifest_of, require_whole, thin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 PATIENCE_SECONDS = 5
 """How long one call waits for the registry before it fails; who calls decides whether to try again."""
@@ -48,7 +48,6 @@ _ENVIRONMENT = QUIET | {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(PATIENCE_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-_MOVE = "everfit.move"  # tag of a registered model: aliases that are on their way
 _RADIUS, _CANARY = "everfit.radius", "everfit.canary"  # tags of a version
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 
@@ -73,51 +72,6 @@ class Promotion:
 
 
 Infos: TypeAlias = list[VersionInfo]  # inside the class `list` is a method
-Step: TypeAlias = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class _Move:
-    """Aliases on their way: written down in the registry first, so that whoever comes next can finish it."""
-
-    champion: str
-    previous: str | None
-    rollback: bool = False
-
-
-def _aliases(client: MlflowClient, task: str) -> dict[str, str]:
-    """The version that bears each alias; none for a task that has published nothing."""
-    found = tolerating("RESOURCE_DOES_NOT_EXIST", lambda: client.get_registered_model(task))
-    return {} if found is None else {alias: str(version) for alias, version in found.aliases.items()}
-
-
-def _begin(client: MlflowClient, task: str, move: _Move, step: Step) -> None:
-    """Note a move, then make it."""
-    client.set_registered_model_tag(task, _MOVE, json.dumps(asdict(move)))
-    step("noted")
-    _make(client, task, move, step)
-
-
-def _finish(client: MlflowClient, task: str) -> _Move | None:
-    """Complete the move that was cut short, if there is one."""
-    if (note := client.get_registered_model(task).tags.get(_MOVE)) is None:
-        return None
-    move = _Move(**json.loads(note))
-    _make(client, task, move, lambda name: None)
-    return move
-
-
-def _make(client: MlflowClient, task: str, move: _Move, step: Step) -> None:
-    """The old champion becomes `previous` before there is a new one: at no moment is it lost. May be made again."""
-    if move.previous is not None:
-        client.set_registered_model_alias(task, PREVIOUS, move.previous)
-        step(PREVIOUS)
-    client.set_registered_model_alias(task, CHAMPION, move.champion)
-    step(CHAMPION)
-    if _aliases(client, task).get(CHALLENGER) == move.champion:
-        client.delete_registered_model_alias(task, CHALLENGER)
-        step(CHALLENGER)
-    client.delete_registered_model_tag(task, _MOVE)
 
 
 def _knock(url: str) -> None:
@@ -196,17 +150,18 @@ class Versions:
     def get(self, task: str, alias: str) -> str | None:
         """The version that bears an alias now, or None. One quick call, fit for polling."""
         with self._open() as client:
-            return _aliases(client, task).get(alias)
+            return aliases_of(client, task).get(alias)
 
     def set(self, task: str, alias: str, version: str) -> None:
         """Let a version bear an alias, taking it from another."""
         with self._open() as client:
+            require_whole(client, task, _number(version))
             client.set_registered_model_alias(task, alias, _number(version))
 
     def unset(self, task: str, alias: str) -> None:
         """Let no version bear an alias."""
         with self._open() as client:
-            if alias in _aliases(client, task):
+            if alias in aliases_of(client, task):
                 client.delete_registered_model_alias(task, alias)
 
     def promote(self, task: str, version: str, *, step: Step = lambda name: None) -> Promotion:
@@ -217,12 +172,12 @@ class Versions:
         called with the name of each step done.
         """
         with self._open() as client:
-            client.get_model_version(task, _number(version))
-            _finish(client, task)
-            aliases = _aliases(client, task)
+            require_whole(client, task, _number(version))
+            finish(client, task)
+            aliases = aliases_of(client, task)
             if (champion := aliases.get(CHAMPION)) == version:
                 return Promotion(version, aliases.get(PREVIOUS))
-            _begin(client, task, _Move(version, champion), step)
+            begin(client, task, Move(version, champion), step)
             return Promotion(version, champion)
 
     def rollback(self, task: str, *, step: Step = lambda name: None) -> Promotion:
@@ -231,13 +186,13 @@ class Versions:
         One that was cut short is completed by the next call, which then goes no further.
         """
         with self._open() as client:
-            if (move := _finish(client, task)) is not None and move.rollback:
+            if (move := finish(client, task)) is not None and move.rollback:
                 return Promotion(move.champion, move.previous)
-            aliases = _aliases(client, task)
+            aliases = aliases_of(client, task)
             champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
             if champion is None or previous is None:
                 raise NoModelError(f"task {task!r} has no previous version to go back to (champion: {champion})")
-            _begin(client, task, _Move(previous, champion, rollback=True), step)
+            begin(client, task, Move(previous, champion, rollback=True), step)
             return Promotion(previous, champion)
 
     def canary(self, task: str, version: str) -> float:
@@ -274,10 +229,26 @@ class Versions:
         place = self._cache / task / _number(version)
         return _sound(place) or self._download(task, version, place)
 
+    def manifest(self, task: str, version: str) -> Manifest:
+        """What a version's bundle tells of itself, also of one whose files were let go."""
+        if (found := _sound(self._cache / task / _number(version))) is not None:
+            return found.manifest
+        with self._open() as client:
+            return manifest_of(client, self._url, task, version)
+
+    def thin(self, task: str, version: str) -> None:
+        """Let the files of a version go, except what it tells of itself: tags, metrics and manifest remain, and it
+        answers no more. May be done again. Raises `RegistryError` for one that bears an alias."""
+        with self._open() as client:
+            if version in aliases_of(client, task).values():
+                raise RegistryError(f"version {version} of task {task!r} bears an alias: its files are needed")
+            thin(client, self._url, task, _number(version))
+        shutil.rmtree(self._cache / task / version, ignore_errors=True)
+
     def list(self, task: str) -> Infos:
         """All versions of a task, oldest first; none for a task that has published nothing."""
         with self._open() as client:
-            aliases = _aliases(client, task)
+            aliases = aliases_of(client, task)
             metrics = metrics_by_run(client, task)
             found = [
                 VersionInfo(
@@ -295,6 +266,7 @@ class Versions:
         with self._open() as client:
             from mlflow.artifacts import download_artifacts
 
+            require_whole(client, task, version)
             source = f"{client.get_model_version_download_uri(task, version)}/artifacts"
             place.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=f".{version}-", dir=place.parent) as partial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +52,13 @@ class Contest:
     def decidable(self) -> bool:
         """Whether the metric is defined for both on these rows."""
         return all(np.isfinite(self.metric.value(self.labels, scores)) for scores in (self.old, self.new))
+
+    def take(self, rows: Rows) -> Contest:
+        """The same of some of the rows, in blocks of their own."""
+        arrays = ("labels", "old", "new", "old_covered", "new_covered")
+        part = replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
+        part = replace(part, **{name: getattr(self, name)[rows] for name in arrays})
+        return replace(part, blocks=_blocks(self.task, part.frame))
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,6 @@ def meet(task: TaskSpec, champion: Answering, challenger: Answering, fresh: pd.D
         fresh = fresh[targets[0].encode(fresh[task.target]) != UNKNOWN_CLASS].reset_index(drop=True)
     shared = _union(targets, fresh[task.target])
     old, new = champion.predict(fresh), challenger.predict(fresh)
-    times = None if task.time is None else as_datetimes(fresh[task.time], task.time).to_numpy()
     return Contest(
         task=task,
         frame=fresh,
@@ -127,8 +133,12 @@ def meet(task: TaskSpec, champion: Answering, challenger: Answering, fresh: pd.D
         new=_spread(new, targets[1], shared),
         old_covered=covered(old, targets[0].encode(fresh[task.target])),
         new_covered=covered(new, targets[1].encode(fresh[task.target])),
-        blocks=blocks_of(times, len(fresh)),
+        blocks=_blocks(task, fresh),
     )
+
+
+def _blocks(task: TaskSpec, rows: pd.DataFrame) -> Rows:
+    return blocks_of(None if task.time is None else as_datetimes(rows[task.time], task.time).to_numpy(), len(rows))
 
 
 def _union(targets: tuple[Target, Target], labels: pd.Series[Any]) -> Target:

@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("registry", "monitor", "retrain", "serving", "flows")
 HOMES = {
-    "mlflow": {"registry/versions.py", "registry/publication.py", "registry/pyfunc_model.py"},
+    "mlflow": {
+        "registry/versions.py",
+        "registry/publication.py",
+        "registry/pyfunc_model.py",
+        "registry/moves.py",
+        "registry/thinning.py",
+    },
     "evidently": {"monitor/report.py"},
     "optuna": {"retrain/search/"},
     "lightning_fabric": {"retrain/training.py"},

@@ -12,7 +12,7 @@ from flows.comparison import Comparison, compare, table
 from flows.picture import draw
 from flows.replay import Judged, Progress
 from flows.stream import Stream, open_stream, steps
-from registry.bundle import ModelBundle
+from registry.bundle import Manifest, ModelBundle
 from registry.database import open_engine
 from registry.errors import StateError
 from registry.inference_log import InferenceLog
@@ -33,6 +33,10 @@ class Shelf:
     def fetch(self, task: str, version: str) -> ModelBundle:
         """The bundle of a version."""
         return self._bundles[f"v{version}"]
+
+    def manifest(self, task: str, version: str) -> Manifest:
+        """What the bundle of a version tells of itself."""
+        return self.fetch(task, version).manifest
 
 
 def predictions(stream: Stream, bundle: ModelBundle, version: str, start: int, stop: int) -> list[Prediction]:

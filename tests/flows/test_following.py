@@ -8,8 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.approval import answer
-from flows.following import CONTINUED, FEW, KIND, MANY, STOPPED, Following, _verdict, following, keep_following
+from flows.approval import answer, ask, pending
+from flows.following import (
+    CONTINUED,
+    FEW,
+    KEPT,
+    KIND,
+    MANY,
+    STOPPED,
+    SUDDEN,
+    Following,
+    _verdict,
+    following,
+    keep_following,
+)
 from flows.improve import complete
 from flows.offline import Offline
 from flows.rollout import ASKED
@@ -19,6 +31,7 @@ from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
+from registry.errors import NoModelError
 from registry.ledger import Entry
 from registry.settings import Settings
 from retrain.paired import Interval
@@ -164,7 +177,23 @@ def test_it_ends_where_it_does_not_pay(place: Workplace) -> None:
     ],
 )
 def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champion: ModelBundle) -> None:
-    assert _verdict(Following("1", BEGIN, ("2",), BEGIN), gain, windows)[0] is stops
+    now = Following("1", BEGIN, ("2",), BEGIN)
+    assert _verdict(now, gain, windows)[0] is stops
+    stopped, reason = _verdict(now, gain, windows, Interval(-0.2, -0.3, -0.1))
+    assert stopped
+    assert f"newest {SUDDEN} windows against version 1: gain -0.2000" in reason
+    assert _verdict(now, gain, windows, Interval(-0.2, -0.5, 0.1))[0] is stops
+
+
+def test_it_ends_at_once_where_the_world_turns_round(place: Workplace) -> None:
+    prove(place)
+    found, day = None, 5
+    while found is None and day < 5 + FEW:
+        moment = live(place, day, day + 1, flip=0.0)
+        found, day = keep_following(place, moment), day + 2
+    assert found is not None
+    assert (found["outcome"], champion_of(place)) == ("rollback", "1")
+    assert day < 5 + FEW
 
 
 def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
@@ -196,6 +225,37 @@ def test_a_person_approves_the_procedure(place: Workplace) -> None:
     answer(place, promote=True, at=moment, by="me")
     keep_following(place, live(place, 5))
     assert champion_of(place) == "3"
+
+
+def test_a_question_stays_while_the_champion_follows(place: Workplace) -> None:
+    moment = prove(place)
+    asking = place.__class__(**{**vars(place), "task": place.task.model_copy(update={"mode": "approve"})})
+    rival = place.versions.publish(place.versions.fetch("handmade", "1"))
+    place.versions.set("handmade", "challenger", rival)
+    ask(asking, rival, "2", ("better",), moment)
+    keep_following(asking, live(asking, 5))
+    assert champion_of(place) != "2"
+    assert pending(asking) is not None
+    answer(asking, promote=True, at=moment, by="me")
+    assert champion_of(place) == rival
+    assert following(asking) is None
+
+
+def test_versions_of_a_chain_have_a_bounded_life(place: Workplace) -> None:
+    prove(place)
+    for day in range(5, 5 + KEPT + 2):
+        keep_following(place, live(place, day))
+    made = [one.version for one in place.versions.list("handmade")]
+    assert made == [str(1 + number) for number in range(KEPT + 4)]  # the anchor, the first, and each step's
+    gone = made[2:-KEPT]
+    assert gone
+    for version in made:
+        assert place.versions.manifest("handmade", version).lineage.known_until is not None
+        if version in gone:
+            with pytest.raises(NoModelError, match="were let go"):
+                place.versions.fetch("handmade", version)
+        else:
+            place.versions.fetch("handmade", version)
 
 
 def test_what_was_held_is_proven_later(place: Workplace) -> None:

@@ -389,3 +389,20 @@ def test_importing_the_module_does_not_import_mlflow() -> None:
     """Serving and the command line do not pay for MLflow before they use it."""
     code = "import sys, registry.versions; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_version_whose_files_are_let_go_still_tells_what_it_was(three: Versions, tmp_path: Path) -> None:
+    three.promote(TASK, "3")
+    with pytest.raises(RegistryError, match="version 3 of task 'handmade' bears an alias"):
+        three.thin(TASK, "3")
+    known = three.fetch(TASK, "2").manifest
+    three.thin(TASK, "2")
+    three.thin(TASK, "2")  # as after a kill
+    assert three.manifest(TASK, "2") == known
+    assert three.manifest(TASK, "1") == three.fetch(TASK, "1").manifest
+    for call in (three.fetch, three.promote, lambda task, version: three.set(task, "challenger", version)):
+        with pytest.raises(NoModelError, match="the files of version 2 of task 'handmade' were let go"):
+            call(TASK, "2")
+    assert [one.version for one in three.list(TASK)] == ["1", "2", "3"]
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name in ("bundle.json", "model.onnx")]
+    assert left.count("bundle.json") > left.count("model.onnx")

@@ -1,0 +1,156 @@
+"""What a procedure that follows would have answered: the labelled rows of the newest windows as a model learns them,
+the steps that would have been taken, and the proof, the answers that were given before the labels came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from flows.rows import from_log, same_columns, whole
+from flows.workplace import Workplace
+from registry.bundle import ModelBundle
+from registry.errors import DataError, StateError
+from registry.schema import Schema
+from registry.scoring import Scores
+
+if TYPE_CHECKING:
+    from monitor.views import Side
+    from retrain.following import Followed, Lesson
+
+RECENT = 16
+"""Windows that a proof, and the comparison with the anchor, are about: the newest."""
+MOST_ROWS = 50_000
+"""Labelled rows that are read of them at most, the newest."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """Labelled rows of the newest windows in time order: as a model learns from them, and as they were logged; the
+    number of each one's window, from 1 on, and the moment before window 1 with those at which each window ended."""
+
+    rows: pd.DataFrame
+    logged: pd.DataFrame
+    windows: npt.NDArray[np.int64]
+    ends: Sequence[np.datetime64]
+
+    @property
+    def arrived(self) -> npt.NDArray[np.datetime64]:
+        """When each label came (n,)."""
+        return self.logged["__label_time__"].to_numpy()
+
+    def lessons(self) -> list[Lesson]:
+        """The steps that would have been taken."""
+        from retrain.following import lessons
+
+        return lessons(self.windows, self.arrived, self.ends)
+
+    def served(self, bundle: ModelBundle, rows: npt.NDArray[np.int64]) -> Side:
+        """These rows, with what was answered to them by versions of the same target as a bundle's."""
+        from monitor.views import window_side
+
+        return window_side(self.logged.iloc[rows].reset_index(drop=True), None, bundle.manifest)
+
+    def proof(
+        self, chain: Followed, champion: ModelBundle, after: datetime, versions: Sequence[str] | None = None
+    ) -> Proof:
+        """What a chain has answered of the rows later than `after`, beside what was served by `versions`, where the
+        champion follows itself. Raises `DataError` when nothing is."""
+        mine = (self.logged["__time__"] > after).to_numpy()
+        if versions is not None:
+            mine = mine & self.logged["__version__"].isin(versions).to_numpy()
+        if not mine[chain.answered].any():
+            raise DataError(f"nothing that it has answered since {after} has its label: nothing is proven yet")
+        places = chain.answered[mine[chain.answered]]
+        old = None if versions is None else self.served(champion, places).scores
+        rows = self.rows.iloc[places].reset_index(drop=True)
+        return Proof(rows, old, chain.answers.take(mine[chain.answered]))
+
+
+def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) -> Arrived:
+    """The labelled rows later than `begun`, of the newest `RECENT` windows that were watched, as known at `as_of`; none
+    of windows whose data were broken."""
+    ends = ends_of(place, begun, as_of)
+    start = max(begun + timedelta(microseconds=1), ends[0])
+    asked: dict[str, Any] = {"start": start, "end": as_of, "labels_by": as_of, "labelled_only": True}
+    logged = whole(place, place.log.frame(**asked, columns=schema.names, newest=MOST_ROWS), schema)
+    logged = logged[~_faulty(place, logged["__time__"], as_of)].reset_index(drop=True)
+    moments = [np.datetime64(end, "us") for end in ends]
+    windows = np.searchsorted(np.array(moments), logged["__time__"].to_numpy(), side="right")
+    return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
+
+
+def ends_of(place: Workplace, begun: datetime, as_of: datetime) -> list[datetime]:
+    """The ends of the newest `RECENT` windows later than `begun`, the last one as of now, after the moment before."""
+    entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
+    known = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
+    return [begun, *sorted(end for end in known if begun < end < as_of), as_of][-RECENT - 1 :]
+
+
+def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDArray[np.bool_]:
+    """Which rows are of windows that were called faulty by then."""
+    out = np.zeros(len(times), dtype=bool)
+    for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
+        if one.at <= as_of and one.severity == "faulty" and (window := one.details.get("window")):
+            start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+            out |= ((times >= start) & (times < end)).to_numpy()
+    return out
+
+
+def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path) -> tuple[Followed, Arrived]:
+    """The chain of models that would have followed a first one until now. Raises `DataError` for too few rows."""
+    from retrain.following import follow
+    from retrain.renewal import Request
+
+    if (begun := first.manifest.lineage.known_until) is None:
+        raise StateError("without times nobody can tell which labels are new")
+    rows = arrived(place, first.manifest.data_schema, begun, as_of)
+    task = same_columns(place.task, first.manifest.data_schema)
+    asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
+    return follow(asked, rows.lessons()), rows
+
+
+def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
+    """What the models following a champion until now would have answered to the rows later than `after`."""
+    chain, rows = retrace(place, champion, version, as_of, place.study / "following")
+    return rows.proof(chain, champion, after)
+
+
+def judged_after(place: Workplace, version: str) -> datetime | None:
+    """Of a version made to follow a champion that does not: the moment after which its procedure was judged."""
+    made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == version]
+    told = made[-1].details.get("follows") if made else None
+    return datetime.fromisoformat(told["judged"]) if told and told["anchor"] else None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Rows in time order, and what the champion (None: it can be asked still) and the challenger's procedure have
+    answered to them before their labels came."""
+
+    rows: pd.DataFrame
+    old: Scores | None
+    new: Scores
+
+    def save(self, folder: Path) -> None:
+        """Write it down; complete once the last file is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sides = {"old": self.old, "new": self.new}
+        for name, frame in {"rows": self.rows, **{k: pd.DataFrame(v.columns()) for k, v in sides.items() if v}}.items():
+            frame.to_parquet(folder / f"{name}.partial", index=False)
+            (folder / f"{name}.partial").replace(folder / f"{name}.parquet")
+
+    @classmethod
+    def load(cls, folder: Path) -> Proof | None:
+        """What was written down, if it was."""
+        if not (folder / "new.parquet").is_file():
+            return None
+        old, new = (folder / "old.parquet", folder / "new.parquet")
+        before = Scores.read(pd.read_parquet(old)) if old.is_file() else None
+        return cls(pd.read_parquet(folder / "rows.parquet"), before, Scores.read(pd.read_parquet(new)))
