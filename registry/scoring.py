@@ -172,7 +172,8 @@ def outputs_of(problem: Problem, *, images: bool = False) -> tuple[str, ...]:
 
 
 def differences(found: Scores, expected: Scores, *, radius: float, tolerance: float = TOLERANCE) -> dict[str, float]:
-    """The largest difference in each output, relative to its size where that is above 1.
+    """The largest difference in each output, relative to its size where that is above 1; of a number and its interval
+    to the largest of the three, as one of them may lie near 0 and be no more exact than the others.
 
     A prediction or a set that differs counts as 1, unless probabilities within `tolerance` of the boundary explain it:
     two classes tie, or a class stands at the conformal threshold, 1 - `radius`.
@@ -339,11 +340,11 @@ def _matrix(values: Any, field: str) -> npt.NDArray[Any]:
 
 
 def _gap(found: Scores, expected: Scores, field: str) -> float:
-    a = np.asarray(getattr(found, field), dtype=np.float64)  # NaN, of another shape, where it is None
-    b = np.asarray(getattr(expected, field), dtype=np.float64)
-    if a.shape != b.shape:
+    a, b = (np.asarray(getattr(one, field), dtype=np.float64) for one in (found, expected))  # NaN where it is None
+    if (size := np.abs(b)).shape != a.shape:
         return float("inf")
-    same = a == b  # infinite bounds are equal, though their difference is NaN
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(a - b) / np.maximum(1, np.abs(b))
-    return float(np.where(same, 0, gap).max(initial=0))
+    if expected.interval is not None and field in ("prediction", "interval"):
+        three = np.abs(np.column_stack([expected.prediction, expected.interval]))
+        size = np.nan_to_num(three, posinf=0).max(axis=1).reshape(-1, *[1] * (b.ndim - 1))
+    with np.errstate(invalid="ignore"):  # infinite bounds are equal, though their difference is NaN
+        return float(np.where(a == b, 0, np.abs(a - b) / np.maximum(1, size)).max(initial=0))

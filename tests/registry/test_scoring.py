@@ -171,6 +171,10 @@ def test_differences_of_numbers_are_relative_and_never_pass_nan() -> None:
 
     assert differences(numbers(1e6 + 10, np.inf), numbers(1e6, np.inf), radius=1)["prediction"] == pytest.approx(1e-5)
     assert differences(numbers(0, np.inf), numbers(0, np.inf), radius=1)["interval"] == 0
+    near_zero = Scores(np.array([300.0]), np.ones(1), np.ones(1), interval=np.array([[0.0, 600.0]]))
+    rounded = replace(near_zero, interval=np.array([[3e-4, 600.0]]))
+    assert differences(rounded, near_zero, radius=1)["interval"] == pytest.approx(5e-7), "300 - 300 is no more exact"
+    assert differences(replace(near_zero, prediction=np.array([301.0])), near_zero, radius=1)["prediction"] > 1e-3
     with pytest.raises(BundleError, match="prediction by nan"):
         require_small(differences(numbers(np.nan, 1), numbers(0, 1), radius=1), "nan")
     shorter = numbers(0, 1).take(slice(0))
