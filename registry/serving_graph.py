@@ -12,7 +12,7 @@ images, have no such graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from registry.bundle import SERVING, ModelBundle
+from registry.bundle import MODEL, SERVING, ModelBundle
 from registry.errors import BundleError
 from registry.schema import Schema
 from registry.scoring import GRAPH_ERRORS, Feed, Scorer, Scores, session_options
@@ -62,19 +62,22 @@ class ServingGraph:
     """A loaded graph for serving."""
 
     def __init__(self, session: ort.InferenceSession, schema: Schema, where: Path) -> None:
-        """Raises `BundleError` for a graph whose layout is not one of this schema; `where` is quoted."""
+        """Raises `BundleError` for a graph whose layout is not one of this schema, or that asks for other inputs or has
+        other outputs; `where` is quoted."""
         try:
             layout = Layout.of_json(session.get_modelmeta().custom_metadata_map[LAYOUT])
         except (ValueError, LookupError, TypeError) as error:
             raise BundleError(f"{where}: no layout of a graph for serving") from error
         if strange := {*layout.numbers, *layout.moments, *(one.column for one in layout.codes)} - {*schema.names}:
             raise BundleError(f"{where}: reads columns that the schema lacks: {', '.join(sorted(strange))}")
+        self._inputs = {one.name for one in session.get_inputs()}
+        if self._inputs - {NUMBERS, MOMENTS, CODES} or [one.name for one in session.get_outputs()] != [ANSWERS]:
+            raise BundleError(f"{where}: has other inputs or outputs than a graph for serving")
         self.session, self._layout = session, layout
         # ONNX Runtime's own `run` looks at each input in Python first, which takes a tenth of a single row's time
         self._call = getattr(session, "_sess", session).run
         self._codes = [_numbered(one.categories) for one in layout.codes]
         self._rows = _Rows(layout, self._codes, schema) if set(layout.numbers.values()) <= {1} else None
-        self._inputs = {one.name for one in session.get_inputs()}
 
     @classmethod
     def open(cls, path: Path, schema: Schema, *, threads: int = 1) -> ServingGraph:
@@ -158,19 +161,23 @@ def scores_of(matrix: npt.NDArray[np.float32], classes: Sequence[str], radius: f
 
 
 def open_for_serving(
-    bundle: ModelBundle, reference: Mapping[str, npt.NDArray[Any]] | None = None, *, threads: int = 1
+    bundle: ModelBundle,
+    reference: Mapping[str, npt.NDArray[Any]] | None = None,
+    *,
+    threads: int = 1,
+    tell: Callable[[str], None],
 ) -> Scorer:
     """The graph that serving runs, tried on the golden rows: that for serving where it gives their answers, else the
-    bundle's own. `reference` are the bundle's own columns, where they were read already. Raises `BundleError` when
-    neither gives them."""
+    bundle's own, which `tell` is told with the reason. `reference` are the bundle's own columns, where they were read
+    already. Raises `BundleError` when neither gives them."""
     known = bundle.reference_columns() if reference is None else reference
     if SERVING in bundle.manifest.files:
         try:
             graph = ServingGraph.open(bundle.folder / SERVING, bundle.manifest.data_schema, threads=threads)
             quick = ServingScorer(bundle, graph)
             quick.self_test(known)
-        except BundleError:
-            pass  # the bundle's own graph is asked for its answers next
+        except BundleError as error:
+            tell(f"{SERVING} is not used, {MODEL} answers, which takes longer: {error}")
         else:
             return quick
     own = Scorer.load(bundle, threads=threads)

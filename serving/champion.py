@@ -41,6 +41,8 @@ LONGEST_BACKOFF = 600.0
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger("uvicorn.error")
+
 Outcome: TypeAlias = list[float] | Scores
 """The answer to one row: as `registry.serving_graph` has it, or `Scores` of length 1."""
 
@@ -81,7 +83,7 @@ class Served:
                 f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
             )
         reference = bundle.reference_columns()
-        scorer = open_for_serving(bundle, reference)
+        scorer = open_for_serving(bundle, reference, tell=lambda why: _LOG.warning("version %s: %s", version, why))
         return cls(
             version=version,
             bundle=bundle,

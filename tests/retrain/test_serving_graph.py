@@ -52,7 +52,9 @@ def sealed(folder: Path, made: Made) -> ModelBundle:
 
 def test_it_answers_as_the_bundles_own(made: Made, bundle: ModelBundle) -> None:
     """Real rows and nasty ones, many at once."""
-    quick, own = open_for_serving(bundle), Scorer.load(bundle)
+    told: list[str] = []
+    quick, own = open_for_serving(bundle, tell=told.append), Scorer.load(bundle)
+    assert told == []
     assert isinstance(quick, ServingScorer)
     for frame in (made.test.tail(500), nasty()):
         found, expected = quick.predict(frame), own.predict(frame)
@@ -89,10 +91,12 @@ def test_it_has_fewer_nodes_and_no_strings(made: Made) -> None:
     assert [one.name for one in lean.output] == ["answers"]
 
 
-@pytest.mark.parametrize("fault", ["other", "no graph", "no layout", "strange columns"])
-def test_one_that_answers_otherwise_is_not_used(made: Made, tmp_path: Path, fault: str) -> None:
-    """Other weights, a file that is no graph, a layout that is missing or of another schema: the bundle's own graph
-    answers."""
+@pytest.mark.parametrize("fault", ["other", "no graph", "no layout", "strange columns", "strange input"])
+def test_one_that_answers_otherwise_is_not_used(
+    made: Made, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other weights, a file that is no graph, a layout that is missing or of another schema, a matrix that nobody
+    knows: the bundle's own graph answers, and the operator is told."""
     folder = tmp_path / "bundle"
     shutil.copytree(made.folder, folder)
     (folder / "card.md").write_text("# card\n")
@@ -108,17 +112,28 @@ def test_one_that_answers_otherwise_is_not_used(made: Made, tmp_path: Path, faul
     elif fault == "no layout":
         del model.metadata_props[:]
         onnx.save(model, path)
+    elif fault == "strange input":
+        model.graph.input.append(helper.make_tensor_value_info("sounds", onnx.TensorProto.FLOAT, ["n", 1]))
+        onnx.save(model, path)
     else:
         helper.set_model_props(model, {LAYOUT: Layout({"height": 1}, (), ()).to_json()})
         onnx.save(model, path)
     if fault != "other":
-        with pytest.raises(BundleError, match=r"does not load|no layout|that the schema lacks: height"):
+        with pytest.raises(BundleError, match=r"does not load|no layout|that the schema lacks: height|other inputs"):
             ServingGraph.open(path, SCHEMA)
-    assert type(open_for_serving(sealed(folder, made))) is Scorer
+    told: list[str] = []
+    assert type(open_for_serving(sealed(folder, made), tell=told.append)) is Scorer
+    assert len(told) == 1
+    assert told[0].startswith("serving.onnx is not used, model.onnx answers")
+    with caplog.at_level("WARNING", "uvicorn.error"):
+        Served.load(ModelBundle.load(folder), "7", ModelBundle.load(folder).manifest.task.name)
+    assert f"version 7: {told[0]}" in caplog.messages
 
 
 def test_a_bundle_without_one_is_served_by_its_own(tmp_path: Path) -> None:
-    assert type(open_for_serving(make_bundle(tmp_path / "bundle"))) is Scorer
+    told: list[str] = []
+    assert type(open_for_serving(make_bundle(tmp_path / "bundle"), tell=told.append)) is Scorer
+    assert told == []  # it never had one
 
 
 def test_texts_are_wider_than_one_number(tmp_path: Path) -> None:
