@@ -27,7 +27,8 @@ from serving.request import Request
 from serving.rows import MisfitError
 
 THREAD_BYTES = 32_768
-"""From so many bytes on a body is read in a thread: about a millisecond of work."""
+"""From so many bytes on a body is read in a thread: about a millisecond of work. A compressed one always is: nobody
+knows how large it is before."""
 
 LARGE_AT_ONCE = 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """So many large bodies of a task are read and answered at once: as many as there are cores, and one that may wait for
@@ -50,6 +51,8 @@ class HotRoute(ABC):
 
     name: ClassVar[str]
     """The route as the metrics call it."""
+    unpacks: ClassVar[bool] = False
+    """Whether it takes compressed bodies."""
 
     def __init__(
         self, slot: Slot, counts: Counts, *, max_bytes: int, max_rows: int, gate: asyncio.Semaphore | None = None
@@ -71,11 +74,11 @@ class HotRoute(ABC):
         self.inside += 1
         try:
             body = await read_body(scope, receive, self._max_bytes)
-            if len(body) < THREAD_BYTES:
-                reply = await self.reply(scope, body)
-            else:
+            if self.is_large(scope, body):
                 async with self._gate:
                     reply = await self.reply(scope, body)
+            else:
+                reply = await self.reply(scope, body)
         except EverfitError as error:
             self._counts.refused_images += self._is_of_an_image(error)
             refusal = in_words_of(scope["path"], problem_of(error))
@@ -94,6 +97,10 @@ class HotRoute(ABC):
             self._counts.answered(self.name, perf_counter() - started)
         finally:
             self.inside -= 1
+
+    def is_large(self, scope: Scope, body: bytes) -> bool:
+        """Whether a body is large, or may be."""
+        return len(body) >= THREAD_BYTES or (self.unpacks and header_of(scope, b"content-encoding") is not None)
 
     def _is_of_an_image(self, error: EverfitError) -> bool:
         """Whether a request was refused for an image that cannot be read: it is not logged, and monitoring, which reads
@@ -118,7 +125,7 @@ class PredictingRoute(HotRoute):
         what the log keeps of them, if it is not the rows as they are here."""
         key = header_of(scope, KEY_HEADER)
         if sent is None:
-            sent = await aside(body, orjson.dumps, {"rows": request.rows})
+            sent = await aside(self.is_large(scope, body), orjson.dumps, {"rows": request.rows})
         return await self._predictor.answer(request, sent, body if key is None else key, served)
 
     def unpacked(self, scope: Scope, body: bytes) -> bytes:
@@ -127,6 +134,6 @@ class PredictingRoute(HotRoute):
         return body if encoding is None else decompress(body, encoding, self._max_bytes)
 
 
-async def aside(body: bytes, work: Callable[..., T], *args: Any) -> T:
+async def aside(large: bool, work: Callable[..., T], *args: Any) -> T:
     """The result of work on a body, done in a thread when the body is large."""
-    return work(*args) if len(body) < THREAD_BYTES else await asyncio.to_thread(work, *args)
+    return await asyncio.to_thread(work, *args) if large else work(*args)

@@ -40,14 +40,15 @@ class Infer(PredictingRoute):
     """The route, as an ASGI application. `path_params` of the scope may name a version."""
 
     name: ClassVar[str] = "/v2/infer"
+    unpacks: ClassVar[bool] = True
 
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """The answer, as JSON or with tensors behind it."""
-        version = scope.get("path_params", {}).get("version")
+        version, large = scope.get("path_params", {}).get("version"), self.is_large(scope, body)
         served = None if version is None else self.loaded(version)
-        asked, request = await aside(body, self._read, scope, body, served or self._slot.served())
+        asked, request = await aside(large, self._read, scope, body, served or self._slot.served())
         answer = await self.predicted(scope, body, request, served=served)
-        return await aside(body, self._write, asked, answer)
+        return await aside(large, self._write, asked, answer)
 
     def loaded(self, version: str) -> Served:
         """A version that is loaded. Raises `UnknownVersionError`."""

@@ -61,13 +61,14 @@ class Invocations(PredictingRoute):
     """The route, as an ASGI application."""
 
     name: ClassVar[str] = "/invocations"
+    unpacks: ClassVar[bool] = True
 
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """`{"predictions": [...]}`, one object a row."""
-        manifest = self._slot.served().manifest
-        rows = await aside(body, self._read, scope, body, manifest.data_schema)
+        manifest, large = self._slot.served().manifest, self.is_large(scope, body)
+        rows = await aside(large, self._read, scope, body, manifest.data_schema)
         answer = await self.predicted(scope, body, Request(rows))
-        return Reply(await aside(body, _written, self._slot.task, answer))
+        return Reply(await aside(large, _written, self._slot.task, answer))
 
     def _read(self, scope: Scope, body: bytes, schema: Schema) -> list[Row]:
         read = _reader(header_of(scope, b"content-type"))

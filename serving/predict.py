@@ -20,7 +20,9 @@ class Predict(PredictingRoute):
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """The answer in the form of the question, or in the one that is asked for."""
         # JSON is parsed under the interpreter's lock: a thread would only hold up others
-        request = self._read(body) if form_of(body) is None else await aside(body, self._read, body)
+        request = (
+            self._read(body) if form_of(body) is None else await aside(self.is_large(scope, body), self._read, body)
+        )
         fields = fields_of(scope, self._slot.served().answers)
         answer = await self.predicted(scope, body, request, sent=body)
         return Reply(*await reply_of(scope, request, answer, fields))

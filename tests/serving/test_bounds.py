@@ -83,6 +83,35 @@ def test_a_dribbled_body_is_served_in_time_and_refused_after(client: httpx.Clien
     assert b"EVERFIT_BODY_SECONDS" in answer
 
 
+def test_whole_answers_keep_to_the_connection(client: httpx.Client) -> None:
+    """Three requests at once, each answered in its turn with its own id; the last one ends the connection, as an
+    HTTP/1.0 client's one request does."""
+    ids, last = (b"one", b"two", b"three"), b"connection: close\r\n"
+    first = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%bx-request-id: %b\r\n\r\n%b"
+    asked = [first % (len(BODY), last if name == b"three" else b"", name, BODY) for name in ids]
+    with connect(client) as one:
+        one.sendall(b"".join(asked))
+        answers = everything(one).split(b"HTTP/1.1 200 OK\r\n")
+    assert answers[0] == b""
+    for name, answer in zip(ids, answers[1:], strict=True):
+        told, body = answer.split(b"\r\n\r\n")
+        fields = [tuple(line.split(b": ", 1)) for line in told.split(b"\r\n")]
+        assert sorted(key for key, _ in fields if key != b"connection") == [
+            b"content-length",
+            b"content-type",
+            b"date",
+            b"x-content-type-options",
+            b"x-request-id",
+        ]
+        assert (dict(fields)[b"x-request-id"], int(dict(fields)[b"content-length"])) == (name, len(body))
+        assert (b"connection", b"close") in fields or name != b"three"
+    with connect(client) as one:
+        one.sendall(b"POST /predict HTTP/1.0\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY))
+        answer = everything(one)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close\r\n" in answer
+
+
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])
 def test_bytes_that_never_stop_coming_are_too_slow_all_the_same(client: httpx.Client, path: str) -> None:
     with connect(client) as one:

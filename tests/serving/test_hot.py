@@ -80,6 +80,29 @@ def test_few_large_bodies_are_worked_on_at_once() -> None:
     assert (route.most_large, route.most_small) == (LARGE_AT_ONCE, 20)
 
 
+def test_compressed_bodies_count_as_large_where_they_are_unpacked() -> None:
+    """A few kilobytes may become a hundred thousand rows: they wait, and no event loop unpacks them."""
+
+    class Unpacking(Slow):
+        unpacks: ClassVar[bool] = True
+
+    for kind, expected in ((Unpacking, LARGE_AT_ONCE), (Slow, 20)):
+        route = kind(Slot("handmade"), Counts(), max_bytes=100, max_rows=1)
+        scope = {"type": "http", "path": "/predict", "headers": [(b"content-encoding", b"gzip")]}
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"packed", "more_body": False}
+
+        async def send(message: Any) -> None:
+            """Nobody reads it."""
+
+        async def all_at_once(route: Slow = route, scope: Any = scope) -> None:
+            await asyncio.gather(*(route(scope, receive, send) for _ in range(20)))
+
+        asyncio.run(all_at_once())
+        assert route.most_small == expected
+
+
 def test_an_answer_that_can_leave_at_once_does() -> None:
     """A connection that takes whole answers is given one; where it refuses, ASGI is spoken."""
     for takes, expected in ((True, []), (False, ["http.response.start", "http.response.body"])):
