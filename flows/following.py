@@ -32,7 +32,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import ROLLBACK
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, InputError, StateError
+from registry.errors import BusyError, InputError, RegistryError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.moves import CHALLENGER, CHAMPION, PREVIOUS
@@ -146,11 +146,14 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
 def thin_out(place: Workplace, chain: Sequence[str]) -> None:
     """Let the files of the versions go that have grown too old for anybody to come back to: one a step, and the one
     before it, should a kill have come between. What they were stays in the registry; the first, which was promoted,
-    may come back as a former champion."""
+    may come back as a former champion. A registry that lets nothing be deleted keeps them: the step is made."""
     named = {alias_of(place, name) for name in (CHAMPION, CHALLENGER, PREVIOUS)}
     for version in chain[1:-KEPT][-2:]:
-        if version not in named:
-            place.versions.thin(place.task.name, version)
+        try:
+            if version not in named:
+                place.versions.thin(place.task.name, version)
+        except RegistryError as error:
+            say(f"the files of version {version}, which nobody needs, stay: {error}")
 
 
 def _gains(

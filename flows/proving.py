@@ -64,7 +64,7 @@ def prove(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         return None
     if entry is None or entry.version is None:
         return None
-    found = {"outcome": ends_as(place, Outcome.PROMOTE), "version": entry.version}
+    found = {"by": Remedy.FOLLOW.value, "outcome": ends_as(place, Outcome.PROMOTE), "version": entry.version}
     return {**found, "champion": entry.details["champion"], "reasons": list(entry.reasons), "seconds": entry.seconds}
 
 

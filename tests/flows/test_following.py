@@ -21,6 +21,7 @@ from flows.following import (
     _verdict,
     following,
     keep_following,
+    thin_out,
 )
 from flows.improve import complete
 from flows.offline import Offline
@@ -31,9 +32,10 @@ from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
-from registry.errors import NoModelError
+from registry.errors import NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
+from registry.versions import Versions
 from retrain.paired import Interval
 from tests.handmade import make_frame
 
@@ -256,6 +258,14 @@ def test_versions_of_a_chain_have_a_bounded_life(place: Workplace) -> None:
                 place.versions.fetch("handmade", version)
         else:
             place.versions.fetch("handmade", version)
+
+
+def test_a_registry_that_deletes_nothing_stops_no_step(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Versions, task: str, version: str) -> None:
+        raise RegistryError("nothing is deleted here")
+
+    monkeypatch.setattr(Versions, "thin", refuse)
+    thin_out(place, [str(number) for number in range(1, KEPT + 5)])
 
 
 def test_what_was_held_is_proven_later(place: Workplace) -> None:

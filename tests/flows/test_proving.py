@@ -38,6 +38,7 @@ def test_a_procedure_is_proven_before_anybody_asks_for_a_remedy(place: Workplace
     found = prove(mine, moment)
     assert found is not None
     assert (found["outcome"], found["version"], found["champion"], champion_of(mine)) == ("promote", "2", "1", "2")
+    assert found["by"] == "follow"
     (look,) = looks(mine)
     assert look.details["verdict"]["outcome"] == "promote"
     assert look.details["cpu"] > 0
