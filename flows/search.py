@@ -18,7 +18,7 @@ from flows.workplace import Workplace, enter, task_names
 from registry.bundle import ModelBundle
 from registry.database import utc_now
 from registry.energy import WATTS, costs
-from registry.errors import BusyError, EverfitError, OutsideError, TaskError
+from registry.errors import BundleError, BusyError, EverfitError, OutsideError, TaskError
 from registry.locks import exclusive
 from registry.sources import read
 
@@ -169,13 +169,18 @@ def _find(place: Workplace, intent: Intent) -> ModelBundle:
 
 
 def former_studies(place: Workplace) -> list[Former]:
-    """The studies behind the champions of the other registered tasks."""
+    """The studies behind the champions of the other registered tasks; one whose bundle is not sound is passed over."""
     from retrain.search.experience import Former
 
     found = []
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
-        if version is not None and (former := Former.of(place.versions.fetch(name, version))) is not None:
+        try:
+            former = None if version is None else Former.of(place.versions.fetch(name, version))
+        except BundleError as error:
+            say(f"nothing is learnt from the studies of task {name!r}: {error}")
+            continue
+        if former is not None:
             found.append(former)
     return found
 

@@ -102,3 +102,6 @@ def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settin
     (former,) = former_studies(place)
     assert former.candidates == tuple(drawn)
     assert former.facts.rows == 1_000
+    for path in settings.folder.rglob("candidates.json"):
+        path.write_text("{}")
+    assert former_studies(place) == []  # a bundle of another task that is not sound ends no search
