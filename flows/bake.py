@@ -9,8 +9,9 @@ worse. There are at most `LOOKS`, each only when the rows have grown by a quarte
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from flows.improve import with_error
 from flows.publishing import alias_of, fetch
@@ -25,6 +26,14 @@ from registry.locks import exclusive
 
 KIND = "bake"
 LOOKS = 4
+
+MOST_ENTRIES = 1_000
+"""Entries of windows within which those of before are looked for."""
+
+_TICK = timedelta(microseconds=1)
+
+Span: TypeAlias = tuple[datetime, datetime]
+"""Begin and end of a window."""
 
 
 def bake(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
@@ -88,15 +97,39 @@ def _look(place: Workplace, promoted: Entry, as_of: datetime) -> Entry | None:
     return entry
 
 
+def own_windows(place: Workplace, begun: Entry) -> set[Span]:
+    """The windows that are over of a version that began to answer with this entry: those that end after it, and those
+    that are new since and in which the version has answered. Where the data's times lie behind the clock, and it began
+    "now", there are no others for long, or ever; windows of before are measured again when their labels come."""
+    found = _spans(place.ledger.read(kinds={"window"}, since=begun.id or 0))
+    late = {one for one in found if one[1] <= begun.at}
+    if late:
+        before = place.ledger.read(kinds={"window"}, last=MOST_ENTRIES)
+        late -= _spans(one for one in before if (one.id or 0) < (begun.id or 0))
+    return {one for one in found if one[1] > begun.at} | {one for one in late if _answered(place, begun, one)}
+
+
+def _spans(windows: Iterable[Entry]) -> set[Span]:
+    told = [one.details["window"] for one in windows]
+    return {(datetime.fromisoformat(one["start"]), datetime.fromisoformat(one["end"])) for one in told}
+
+
+def _answered(place: Workplace, begun: Entry, span: Span) -> bool:
+    return place.log.counts(start=span[0], end=span[1], version=begun.version).predictions > 0
+
+
 def compared(
-    place: Workplace, version: str, former: str, since: datetime, as_of: datetime, *, error: float, least: float
+    place: Workplace, begun: Entry, former: str, as_of: datetime, *, error: float, least: float
 ) -> tuple[Verdict, int] | None:
-    """A version against the one before on the labelled rows after `since`, as known at `as_of`, judged with this error
-    probability, and how many rows there were. None for fewer than `least` that have the columns of both."""
+    """A version against the one before on the labelled rows since it began to answer with this entry, as known at
+    `as_of`, judged with this error probability, and how many rows there were. None for fewer than `least` that have the
+    columns of both."""
     from retrain.gate import judge
 
+    version = str(begun.version)
     new, old = fetch(place, version), fetch(place, former)
-    start = max(filter(None, (since, known_until(new, old)))) + timedelta(microseconds=1)
+    since = min((begun.at, *(start - _TICK for start, end in own_windows(place, begun) if end <= begun.at)))
+    start = max(filter(None, (since, known_until(new, old)))) + _TICK
     if place.log.counts(start=start, end=as_of, labels_by=as_of).labelled < least:
         return None
     rows = labelled_rows(place, (new, old), start, as_of)
@@ -121,7 +154,7 @@ def _judged(place: Workplace, promoted: Entry, looks: list[Entry], as_of: dateti
         return None
     least = max(GROWTH * int(looks[-1].details["rows"]) if looks else 0, place.task.gate.min_rows)
     error = (1 - place.task.gate.confidence) / LOOKS
-    found = compared(place, version, former, promoted.at, as_of, error=error, least=least)
+    found = compared(place, promoted, former, as_of, error=error, least=least)
     if found is None:
         return None
     verdict, rows = found

@@ -2,7 +2,10 @@
 
 Champion and canary are compared on all labelled rows since it began, whichever of them answered. It is let go where it
 is surely worse, and promoted otherwise, labels or none: the gate has shown already what there was to show. Its bake
-time comes after that. A promotion that a kill cut short is completed by whoever comes next.
+time comes after that. While the data are broken (the newest decision is `faulty`) it goes on: they show nothing. A
+promotion that a kill cut short is completed by whoever comes next.
+
+Which windows are its own is `bake.own_windows`'s matter.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from flows.bake import compared, is_worse
+from flows.bake import compared, is_worse, own_windows
 from flows.publishing import alias_of
 from flows.rollout import KIND, PROMOTED, WITHDRAWN, canary_out, promote, write
 from flows.stages import say, stage
@@ -51,12 +54,16 @@ def is_out(look: dict[str, Any] | None) -> bool:
 def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any]:
     began, version, former = time.monotonic(), str(begun.version), str(begun.details["previous"])
     cut_short = alias_of(place, "champion") == version
-    passed = _passed(place, begun)
-    if passed < begun.details["windows"] and not cut_short:
-        said = f"version {version} answers a share since {begun.at}: {passed} of {begun.details['windows']} windows"
+    passed = own_windows(place, begun)
+    said = f"version {version} answers a share since {begun.at}: {len(passed)} of {begun.details['windows']} windows"
+    if len(passed) < begun.details["windows"] and not cut_short:
+        return _answer(Outcome.HOLD, version, former, said)
+    if not cut_short and (broken := _broken(place)) is not None:
+        said = f"{said}, and the data are broken: nothing is promoted on them ({broken})"
+        say(said)
         return _answer(Outcome.HOLD, version, former, said)
     error, least = 1 - place.task.gate.confidence, place.task.gate.min_rows
-    found = None if cut_short else compared(place, version, former, begun.at, as_of, error=error, least=least)
+    found = None if cut_short else compared(place, begun, former, as_of, error=error, least=least)
     verdict, rows = found or (None, 0)
     reason = verdict.checks[0].detail if verdict else "not enough labelled rows to compare them again"
     reason = f"canary against version {former}: {reason}"
@@ -73,10 +80,10 @@ def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any
     return _answer(Outcome.REJECT if worse else Outcome.PROMOTE, version, former, reason, seconds)
 
 
-def _passed(place: Workplace, begun: Entry) -> int:
-    """How many windows have ended since; those of before are measured again when their labels come."""
-    found = [one.details["window"] for one in place.ledger.read(kinds={"window"}, since=begun.id or 0)]
-    return len({one["index"] for one in found if datetime.fromisoformat(one["end"]) > begun.at})
+def _broken(place: Workplace) -> str | None:
+    """Why the newest decision calls the data broken, if it does."""
+    decided = place.ledger.read(kinds={"decision"}, last=1)
+    return "; ".join(decided[-1].reasons) if decided and decided[-1].severity == "faulty" else None
 
 
 def _answer(outcome: Outcome, version: str, champion: str, reason: str, seconds: float = 0.0) -> dict[str, Any]:

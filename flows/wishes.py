@@ -8,6 +8,7 @@ from datetime import datetime
 from flows.approval import pending
 from flows.intents import Intents
 from flows.remedies import TRAINS
+from flows.rollout import canary_out
 from flows.workplace import Workplace
 from registry.decisions import Remedy
 from registry.errors import BusyError
@@ -26,8 +27,9 @@ class Wish:
 def wished(place: Workplace) -> Wish | None:
     """What the ledger says is to be done: an improvement that was broken off and that nobody is at work on, or the
     newest decision, if it asks for a new model and nothing has followed, whoever was killed in between. Nothing where
-    nothing is to be done (`mode: observe`), or a challenger waits for a person."""
-    if place.task.mode == "observe" or pending(place) is not None:
+    nothing is to be done (`mode: observe`), or a challenger waits for a person or answers its share: another one would
+    take its place."""
+    if place.task.mode == "observe" or pending(place) is not None or canary_out(place) is not None:
         return None
     if (begun := Intents(place.ledger, place.task.name).open("improve")) is not None:
         return Wish(begun.at, "an improvement was broken off") if _idle(place) else None

@@ -90,8 +90,15 @@ def place(make_place: Callable[..., Workplace]) -> Workplace:
     return make_place()
 
 
-def fill(log: InferenceLog, frame: pd.DataFrame, bundle_folder: Path, *, delay: timedelta = timedelta(hours=1)) -> None:
-    """Log the predictions of the bundle on the rows of `make_frame`, and their labels `delay` later."""
+def fill(
+    log: InferenceLog,
+    frame: pd.DataFrame,
+    bundle_folder: Path,
+    *,
+    delay: timedelta = timedelta(hours=1),
+    version: str = "1",
+) -> None:
+    """Log the predictions of the bundle, a version, on the rows of `make_frame`, and their labels `delay` later."""
     from registry.bundle import ModelBundle
 
     scores = Scorer.load(ModelBundle.load(bundle_folder)).predict(frame)
@@ -105,7 +112,7 @@ def fill(log: InferenceLog, frame: pd.DataFrame, bundle_folder: Path, *, delay: 
                 id=f"{times[row]:%Y%m%d%H%M}",
                 time=times[row],
                 received=times[row],
-                version="1",
+                version=version,
                 role="champion",
                 features=features[row],
                 prediction=str(scores.prediction[row]),

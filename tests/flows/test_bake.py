@@ -64,6 +64,21 @@ def test_a_worse_champion_is_rolled_back_once(place: Workplace, tmp_path: Path) 
     assert len(place.ledger.read(kinds={KIND})) == 1
 
 
+def test_data_of_the_past_are_looked_at_too(place: Workplace, tmp_path: Path) -> None:
+    """Promoted "now", two years after the data's own times: its rows are those of windows that it has answered in."""
+    version = place.versions.publish(make_bundle(tmp_path / "worse", quality=-1.0))
+    place.versions.promote("handmade", version)
+    now, details = BEGIN + timedelta(days=700), {"previous": "1"}
+    told = Entry(task="handmade", kind="promotion", at=now, version=version, outcome="promoted", details=details)
+    place.ledger.write(told)
+    fill(place.log, make_frame(1_008, seed=5, start=str(BEGIN)), tmp_path / "worse", version=version)
+    assert bake(place, now) is None  # no window is over yet
+    span = {"index": 0, "start": BEGIN.isoformat(), "end": (BEGIN + timedelta(days=7)).isoformat()}
+    place.ledger.write(Entry(task="handmade", kind="window", at=now, version=version, details={"window": span}))
+    assert rolled_back(bake(place, now))
+    assert aliases(place) == ("1", version)
+
+
 def test_the_lifecycle_does_it_and_begins_no_improvement(make_place: Callable[..., Workplace], tmp_path: Path) -> None:
     place = make_place()
     promote(place, tmp_path / "worse", quality=-1.0)
@@ -105,7 +120,7 @@ def test_who_is_not_in_the_oven(place: Workplace, tmp_path: Path, why: str) -> N
     week(place, tmp_path, rows=20 if why == "few" else 1_008)
     if why == "over":
         for index in range(place.task.gate.bake + 1):
-            details = {"window": {"index": index}}
+            details = {"window": {"index": index, "start": str(BEGIN), "end": str(AS_OF)}}
             place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="2", details=details))
     if why == "by hand":
         place.versions.promote("handmade", place.versions.publish(make_bundle(tmp_path / "other")))

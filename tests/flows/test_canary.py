@@ -16,6 +16,7 @@ from flows.improve import one_at_a_time
 from flows.lifecycle import lifecycle
 from flows.rollout import KIND, canary_out, ends_as, promote, roll_out
 from flows.second_look import held_challenger, look_again
+from flows.wishes import wished
 from flows.workplace import Workplace, register_task
 from registry.decisions import Outcome
 from registry.ledger import Entry
@@ -54,8 +55,20 @@ def log(place: Workplace, tmp_path: Path, rows: int = 1_008) -> None:
 def pass_windows(place: Workplace, number: int = 2) -> None:
     """What watching writes of so many windows; each is measured twice."""
     for index in (*range(number), *range(number)):
-        details = {"window": {"index": index, "end": (BEGIN + timedelta(days=index + 1)).isoformat()}}
-        place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="1", details=details))
+        end_window(place, index)
+
+
+def end_window(place: Workplace, index: int) -> None:
+    """What watching writes of a day, counted from the one that begins with the canary."""
+    start, end = (BEGIN + timedelta(days=index + number) for number in range(2))
+    details = {"window": {"index": index, "start": start.isoformat(), "end": end.isoformat()}}
+    place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="1", details=details))
+
+
+def decide(place: Workplace, severity: str) -> None:
+    """The newest decision on the data."""
+    told = Entry(task="handmade", kind="decision", at=AS_OF, version="1", severity=severity, outcome="alert")
+    place.ledger.write(told.model_copy(update={"reasons": ("age: another unit",)}))
 
 
 def aliases(place: Workplace) -> tuple[str | None, ...]:
@@ -72,8 +85,7 @@ def test_it_answers_its_share_and_is_then_promoted_and_baked(place: Workplace, t
     assert (aliases(place), place.versions.canary("handmade", version)) == (("1", None, version), 0.2)
     log(place, tmp_path)
     for index in (-2, -1):  # windows of before, measured again since their labels came
-        details = {"window": {"index": index, "end": (BEGIN + timedelta(days=index + 1)).isoformat()}}
-        place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="1", details=details))
+        end_window(place, index)
     pass_windows(place, 1)
     found = keep_canary(place, AS_OF)
     assert is_out(found)
@@ -142,6 +154,66 @@ def test_an_end_cut_short_after_its_promotion_is_not_a_second_one(place: Workpla
     assert (found["outcome"], outcomes(place)) == ("promote", ["begun", "promoted"])
     (entry,) = place.ledger.read(kinds={"promotion"})
     assert entry.at == AS_OF
+
+
+def test_nothing_is_promoted_on_broken_data(place: Workplace, tmp_path: Path) -> None:
+    """It goes on while the newest decision is `faulty`, and ends as usual once that is over."""
+    version = begin(place, tmp_path / "as-good")
+    log(place, tmp_path)
+    pass_windows(place)
+    decide(place, "faulty")
+    found = keep_canary(place, AS_OF)
+    assert is_out(found)
+    assert found is not None
+    assert "the data are broken: nothing is promoted on them (age: another unit)" in found["reasons"][0]
+    assert (aliases(place), outcomes(place)) == (("1", None, version), ["begun"])
+    decide(place, "ok")
+    found = keep_canary(place, AS_OF)
+    assert found is not None
+    assert (found["outcome"], aliases(place)) == ("promote", (version, "1", None))
+
+
+def test_nothing_else_is_wished_while_it_is_out(place: Workplace, tmp_path: Path) -> None:
+    """A second look or a proof may have begun it in the very pass whose decision asks for a new model."""
+    asked = Entry(task="handmade", kind="decision", at=AS_OF, version="1", severity="degraded", outcome="research")
+    place.ledger.write(asked)
+    version = begin(place, tmp_path / "new")
+    assert wished(place) is None
+    place.versions.set_canary("handmade", version, 0)
+    assert wished(place) is not None
+
+
+def test_a_promotion_that_was_cut_short_is_completed_on_broken_data_too(place: Workplace, tmp_path: Path) -> None:
+    version = begin(place, tmp_path / "as-good")
+    place.versions.promote("handmade", version)
+    decide(place, "faulty")
+    assert keep_canary(place, AS_OF) is not None
+    assert outcomes(place) == ["begun", "promoted"]
+
+
+@pytest.mark.parametrize(("quality", "outcome"), [(1.0, "promote"), (-1.0, "reject")])
+def test_data_of_the_past_end_one_that_began_now(
+    place: Workplace, tmp_path: Path, quality: float, outcome: str
+) -> None:
+    """Its windows end long before it began. Those that were measured before are not its own, though it answered a late
+    row of one, nor is one in which it answered nothing."""
+    end_window(place, -1)
+    version = place.versions.publish(make_bundle(tmp_path / "new", quality=quality))
+    roll_out(place, version, "1", ("better",), BEGIN + timedelta(days=700))
+    log(place, tmp_path, rows=288)
+    own = make_frame(432, seed=8, start=str(BEGIN + timedelta(days=-1, minutes=5)))
+    fill(place.log, own, tmp_path / "new", version=version)
+    for index in (-1, 0, 5):
+        end_window(place, index)
+    found = keep_canary(place, BEGIN + timedelta(days=700))
+    assert is_out(found)
+    assert found is not None
+    assert "1 of 2 windows" in found["reasons"][0]
+    end_window(place, 1)
+    found = keep_canary(place, BEGIN + timedelta(days=700))
+    assert found is not None
+    assert found["outcome"] == outcome
+    assert "not enough" not in found["reasons"][0]
 
 
 @pytest.mark.parametrize("why", ["share", "challenger", "champion", "observe", "busy"])
