@@ -33,7 +33,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import EverfitError
 from registry.settings import Settings
-from serving.body import send_problem
+from serving.body import AT_ONCE, send_problem
 from serving.catalogue import Sample
 from serving.champion import VersionSource
 from serving.context import SCOPE
@@ -164,6 +164,7 @@ class Endpoint(FastAPI):
                 message["headers"] = [*message["headers"], *_QUIET]
             await send(message)
 
+        scope.pop(AT_ONCE, None)  # it would pass by `careful`
         await super().__call__(scope, receive, careful)
 
     def openapi(self) -> dict[str, Any]:

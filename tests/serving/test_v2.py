@@ -173,6 +173,12 @@ def test_many_rows_in_order(client: httpx.Client, bundles: dict[str, ModelBundle
     assert len({one for (one,) in found["id"]}) == 3000
 
 
+def test_an_answer_by_a_path_with_a_version_is_for_nobody_to_keep(client: httpx.Client) -> None:
+    """It comes through FastAPI, which writes headers of its own: no connection answers at once there."""
+    answer = client.post("/v2/models/handmade/versions/1/infer", json=asked(ROW))
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+
+
 def test_compressed_requests(client: httpx.Client) -> None:
     """The header counts what was there before; what unpacks to too much is refused."""
     body, headers = asked_binary()
