@@ -43,7 +43,7 @@ class Entry(Frozen):
     task: str
     kind: str = Field(
         description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, bake, "
-        "follow, proof, approval, promotion, rollback or improvement"
+        "canary, follow, proof, radius, approval, promotion, rollback or improvement"
     )
     at: datetime
     written: datetime | None = None
