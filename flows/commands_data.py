@@ -68,6 +68,7 @@ def replay(
     from flows.workplace import Workplace, find_task
     from registry.sources import read
     from registry.task import FileSource
+    from serving.tls import trusted
 
     place = Workplace.open(settings, find_task(settings, task))
     name = name or Path(file).stem.replace("*", "all")
@@ -78,7 +79,9 @@ def replay(
         stream,
         place.task,
         place.versions,
-        server=Endpoint(url or f"http://{settings.host}:{settings.port}", place.task.name, key=key),
+        server=Endpoint(
+            url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
+        ),
         checkpoint=folder / f"{place.task.name}-{name}.json",
         judge=flow_judge(place.task.name, repair=not watch_only),
         pace=Pace(delay=delay, batch=batch, rate=rate),

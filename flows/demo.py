@@ -198,6 +198,7 @@ def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path, say: Say
     from flows.traffic import Endpoint
     from flows.workplace import Workplace
     from registry.sources import read
+    from serving.tls import trusted
 
     place = Workplace.open(settings, task)
     stream = open_stream(read(FileSource(path=str(file))), task, name="demo")
@@ -205,7 +206,7 @@ def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path, say: Say
         stream,
         task,
         place.versions,
-        server=Endpoint(f"http://{settings.host}:{settings.port}"),
+        server=Endpoint(settings.endpoint_url, verify=trusted(settings)),
         checkpoint=settings.folder / "replays" / "demo.json",
         judge=flow_judge(task.name),
         pace=Pace(delay=plan.delay, batch=plan.batch),

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,8 @@ _POLL_SECONDS = 0.1
 class Service:
     """What is started and how it is known to be ready.
 
-    `health` is a URL that answers 200, or a file that holds the pid of the process that is ready.
+    `health` is a URL that answers 200, verified by `verify` if it is one of HTTPS, or a file that holds the pid of the
+    process that is ready.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Service:
     port: int | None = None
     setting: str = ""
     seconds: float = 90.0
+    verify: ssl.SSLContext | bool = True
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def is_ready(service: Service, process: psutil.Process) -> bool:
     if isinstance(service.health, Path):
         return service.health.is_file() and service.health.read_text(encoding="utf-8") == str(process.pid)
     try:
-        return httpx.get(service.health, timeout=2.0, trust_env=False).status_code == 200
+        return httpx.get(service.health, timeout=2.0, trust_env=False, verify=service.verify).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -21,7 +21,8 @@ from flows.workplace import task_names
 from registry.errors import StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
-from registry.settings import LOOPBACK, Settings
+from registry.settings import Settings
+from serving.tls import check_tls, trusted
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
 """The services in the order in which they are started."""
@@ -51,10 +52,11 @@ def up(
 
     The endpoint is of `tasks`; without them there is none. `only` names the services wanted, all by default. Raises
     `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
-    endpoint serves other tasks or speaks HTTPS, `OutsideError` when a service does not come up.
+    endpoint serves other tasks, `InputError` for a certificate that cannot serve, `OutsideError` when a service does
+    not come up.
     """
-    if tasks and settings.tls_cert is not None:
-        raise StateError("EVERFIT_TLS_CERT is set, and `everfit up` speaks plain HTTP: use `everfit serve`")
+    if tasks:
+        check_tls(settings)
     wanted = [one for one in services(settings, *tasks) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
@@ -135,16 +137,15 @@ def _mlflow(settings: Settings) -> Service:
 
 
 def _endpoint(settings: Settings, tasks: Sequence[str]) -> Service:
-    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     return Service(
         name="endpoint",
         what=f"the endpoint of {', '.join(tasks)}",
         command=_python("serving", *tasks),
-        health=f"{url}/health/ready",
-        url=url,
+        health=f"{settings.endpoint_url}/health/ready",
+        url=settings.endpoint_url,
         port=settings.port,
         setting="EVERFIT_PORT",
+        verify=trusted(settings),
     )
 
 

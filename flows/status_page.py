@@ -27,7 +27,8 @@ from monitor.outlook import outlook
 from registry.database import utc_now
 from registry.errors import EverfitError
 from registry.ledger import Entry
-from registry.settings import LOOPBACK, Settings
+from registry.settings import Settings
+from serving.tls import trusted
 
 _ENTRIES = 25
 _SHOWN_ELSEWHERE = ("window", "report")  # in the chart, and among the links
@@ -91,12 +92,11 @@ def newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
 
 def _served(place: Workplace) -> str:
     settings = place.settings
-    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
     key = settings.api_key
     headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     try:
-        url = f"http://{host}:{settings.port}/models/{place.task.name}"
-        answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False)
+        url = f"{settings.endpoint_url}/models/{place.task.name}"
+        answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
         return f"version {answer.raise_for_status().json()['version']}"
     except (httpx.HTTPError, ValueError, KeyError):
         return "not answering"

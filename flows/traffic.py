@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 import httpx
@@ -59,12 +61,19 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, task: str | None = None, *, key: str | None = None, timeout: float = 30.0, retries: int = 5
+        self,
+        url: str,
+        task: str | None = None,
+        *,
+        key: str | None = None,
+        verify: ssl.SSLContext | bool = True,
+        timeout: float = 30.0,
+        retries: int = 5,
     ) -> None:
-        """`task` is the one that is asked, of several; without it the endpoint serves one."""
+        """`task` is the one that is asked, of several; without it the endpoint serves one. `verify` is httpx's."""
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
-        self._url, self._task, self._key = url, task, key
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False, verify=verify)
+        self._again = partial(Endpoint, url, task, key=key, verify=verify, retries=0)
         self._prefix = "" if task is None else f"/models/{task}"
         self._waits = _PATIENCE[:retries]
         self.counts = Counts()
@@ -75,7 +84,7 @@ class Endpoint:
 
     def meanwhile(self, bodies: Sequence[object]) -> AbstractContextManager[Counts]:
         """`background` traffic."""
-        return background(self._url, bodies, self._task, key=self._key)
+        return background(self._again, bodies)
 
     def post(self, path: str, body: object) -> dict[str, Any]:
         """POST a JSON body. Raises `InputError` with the endpoint's words on a 4xx, `OutsideError` when it is away."""
@@ -126,15 +135,13 @@ def _words(response: httpx.Response) -> str:
 
 
 @contextmanager
-def background(
-    url: str, bodies: Sequence[object], task: str | None = None, *, key: str | None, rate: float = 20.0
-) -> Iterator[Counts]:
-    """While the block runs, POST the bodies to `/predict` round and round, `rate` a second, and never again.
+def background(client: Callable[[], Endpoint], bodies: Sequence[object], *, rate: float = 20.0) -> Iterator[Counts]:
+    """While the block runs, POST the bodies to `/predict` round and round, `rate` a second, by a client of its own.
 
     No request is tried twice: whatever the endpoint drops is counted as failed. The counts are whole after the block.
     """
     counts, stop = Counts(), threading.Event()
-    endpoint = Endpoint(url, task, key=key, retries=0)
+    endpoint = client()
     thread = threading.Thread(target=_keep_asking, args=(endpoint, bodies, 1 / rate, counts, stop), daemon=True)
     if bodies:
         thread.start()

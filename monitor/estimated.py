@@ -207,9 +207,9 @@ class Estimated(Measure):
     The value is the estimate from the outputs less its bias on the reference. `error` is the standard deviation of the
     realised metric about the value, once all labels have arrived, while inputs and labels are related as they were:
     from the noise of the labels given the outputs and from the error of the bias. The choice of the rows is not in it,
-    since both figures are of the same rows. `low` and `high` allow for a relation that moves, too: what is taken off,
-    its error apart, is what has moved, or was never right, between the rows that the model was fitted to and the
-    reference, one step of a random walk, and the window is taken to lie one such step further. `reference` is the
+    since both figures are of the same rows. `low` and `high` allow for a relation that moves, too: what is taken off
+    beyond its error has moved, or was never right, between the rows that the model was fitted to and the reference,
+    one step of a random walk, and the window is taken to lie one such step further. `reference` is the
     realised metric on the reference's labelled rows. All are cut to the range of the metric.
     """
 
@@ -243,7 +243,7 @@ def _estimate(view: View) -> Measurement:
     value = found.value + added.value
     error = math.hypot(known.dispersion * found.noise, added.error)
     least, most = RANGES.get(metric.name, (0.0, math.inf))
-    half = _Z * math.sqrt(error**2 + max(0.0, added.value**2 - added.error**2))
+    half = _Z * math.hypot(error, max(0.0, abs(added.value) - _Z * added.error))
     low, middle, high = np.clip([value - half, value, value + half], least, most)
     return Measurement(
         name=Estimated.name,

@@ -103,6 +103,13 @@ class Settings(BaseSettings):
         return self.host in LOOPBACK
 
     @property
+    def endpoint_url(self) -> str:
+        """Where this machine's own programs reach the endpoint."""
+        host = self.host if self.is_local else "127.0.0.1"
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
     def key_file(self) -> Path:
         """File of the API keys."""
         return self.folder / "keys.json"

@@ -22,6 +22,21 @@ def check_tls(settings: Settings) -> None:
         raise InputError(f"EVERFIT_TLS_CERT={cert}, EVERFIT_TLS_KEY={key}: {why}") from error
 
 
+def trusted(settings: Settings) -> ssl.SSLContext | bool:
+    """What this machine's own programs verify the endpoint by: its very certificate, which need not name the address
+    they use, nor be of an authority that the machine knows. True, which is httpx's default, without TLS. Raises
+    `InputError` for a certificate that cannot be read."""
+    if settings.tls_cert is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=_readable(settings.tls_cert))
+    except ssl.SSLError as error:
+        raise InputError(f"EVERFIT_TLS_CERT={settings.tls_cert}: not PEM ({error.reason})") from error
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # one that is not its own issuer is trusted as well
+    return context
+
+
 def _readable(path: Path) -> Path:
     try:
         path.open("rb").close()

@@ -67,7 +67,7 @@ def test_watch_as_a_flow_leaves_its_artifacts(watched: Workplace) -> None:
         (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["watch handmade"])))
         ours = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         artifacts = {one.key: one.type for one in client.read_artifacts(artifact_filter=ours)}
-    assert run.parameters == {"task": "handmade", "as_of": None, "repair": True}
+    assert run.parameters == {"task": "handmade", "as_of": None, "repair": True, "until": None}
     assert artifacts == {"handmade-measurements": "table", "handmade-decision": "markdown"}
 
 

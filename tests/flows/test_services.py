@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ import pytest
 
 from flows.approval import ask
 from flows.processes import Desk
-from flows.services import NAMES, child_environment, connected, down, running, services, up
+from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
+from flows.traffic import Endpoint
 from flows.workplace import Workplace
 from registry.errors import BusyError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
+from serving.tls import trusted
+from tests.certificates import make_certificate
 from tests.flows.conftest import fill
 from tests.handmade import make_bundle, make_frame
 
@@ -37,7 +41,19 @@ def stopped(settings: Settings) -> Iterator[Settings]:
     Desk(settings.folder).stop(*NAMES, grace=5.0)
 
 
-def test_up_and_down(place: Workplace, stopped: Settings) -> None:
+@pytest.fixture
+def secured(stopped: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """With a certificate of nobody's authority, for another address than the one that the services use."""
+    cert, key = make_certificate(tmp_path / "tls", "192.0.2.1")
+    made = stopped.model_copy(update={"tls_cert": cert, "tls_key": key})
+    for name, value in everfit_environment(made).items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def test_up_and_down(place: Workplace, secured: Settings) -> None:
+    """With TLS: whoever waits for the endpoint or asks it trusts its very certificate."""
+    stopped, verify = secured, trusted(secured)
     said: list[str] = []
     began = up(stopped, "handmade", only=LOCAL, say=said.append)
     assert [(one.name, one.started) for one in began] == [("status", True), ("endpoint", True)]
@@ -51,7 +67,12 @@ def test_up_and_down(place: Workplace, stopped: Settings) -> None:
     assert page.status_code == 200
     assert "version 1" in page.text
     assert httpx.get(status.url, headers={"Host": "elsewhere.example"}, trust_env=False).status_code == 400
-    assert httpx.get(f"{endpoint.url}/model", trust_env=False).json()["version"] == "1"
+    assert "not answering" not in page.text
+    assert httpx.get(f"{endpoint.url}/model", trust_env=False, verify=verify).json()["version"] == "1"
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{endpoint.url}/model", trust_env=False)
+    with closing(Endpoint(secured.endpoint_url, "handmade", verify=verify)) as client:
+        assert client.model()["version"] == "1"
 
     record = Desk(stopped.folder).record("status")
     command = json.loads(record.read_text())["command"]

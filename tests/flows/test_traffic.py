@@ -103,7 +103,7 @@ def test_a_server_that_stays_away_is_outside() -> None:
 
 def test_background_traffic_counts_what_is_dropped_and_goes_on(server: Moody) -> None:
     server.moods = [200, 503, 200]
-    with background(server.url, [{"row": 1}, {"row": 2}], key=None, rate=200) as counts:
+    with background(lambda: Endpoint(server.url, retries=0), [{"row": 1}, {"row": 2}], rate=200) as counts:
         while len(server.bodies) < 8:
             time.sleep(0.005)
     assert counts.failed == 1
@@ -112,7 +112,7 @@ def test_background_traffic_counts_what_is_dropped_and_goes_on(server: Moody) ->
 
 
 def test_background_traffic_without_rows_is_none(server: Moody) -> None:
-    with background(server.url, [], key=None) as counts:
+    with background(lambda: Endpoint(server.url, retries=0), []) as counts:
         pass
     assert counts == Counts()
     assert server.bodies == []

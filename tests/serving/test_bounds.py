@@ -23,6 +23,7 @@ from registry.settings import Settings
 from serving.__main__ import main
 from serving.log_lines import without_values
 from serving.tls import check_tls
+from tests.certificates import make_certificate
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.test_faults import log_of, process, remember
 
@@ -276,27 +277,6 @@ def test_what_a_client_sent_is_in_no_log(caplog: pytest.LogCaptureFixture) -> No
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     return make_certificate(folder / "one")
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1."""
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder.mkdir()
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "everfit")])
-    built = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    built = built.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    built = built.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
-    (folder / "cert.pem").write_bytes(built.sign(key, hashes.SHA256()).public_bytes(pem))
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, none))
-    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_tls(tmp_path: Path, versions: FakeVersions, certificate: tuple[Path, Path]) -> None:
