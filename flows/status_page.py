@@ -25,7 +25,7 @@ from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
 from monitor.outlook import outlook
 from registry.database import utc_now
-from registry.errors import EverfitError
+from registry.errors import EverfitError, InputError
 from registry.ledger import Entry
 from registry.settings import Settings
 from serving.tls import trusted
@@ -98,7 +98,7 @@ def _served(place: Workplace) -> str:
         url = f"{settings.endpoint_url}/models/{place.task.name}"
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
         return f"version {answer.raise_for_status().json()['version']}"
-    except (httpx.HTTPError, ValueError, KeyError):
+    except (httpx.HTTPError, InputError, ValueError, KeyError):
         return "not answering"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
 from registry.errors import InputError
 from registry.settings import Settings
+
+_CERTIFICATE = re.compile(r"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----.+?-----END \1-----", re.DOTALL)
 
 
 def check_tls(settings: Settings) -> None:
@@ -24,12 +27,16 @@ def check_tls(settings: Settings) -> None:
 
 def trusted(settings: Settings) -> ssl.SSLContext | bool:
     """What this machine's own programs verify the endpoint by: its very certificate, which need not name the address
-    they use, nor be of an authority that the machine knows. True, which is httpx's default, without TLS. Raises
+    they use, nor be of an authority that the machine knows. Those that follow it in its file are not trusted: whatever
+    else they have signed would be taken for the endpoint. True, which is httpx's default, without TLS. Raises
     `InputError` for a certificate that cannot be read."""
     if settings.tls_cert is None:
         return True
+    found = _CERTIFICATE.search(_readable(settings.tls_cert).read_text(encoding="latin-1"))
+    if found is None:
+        raise InputError(f"EVERFIT_TLS_CERT={settings.tls_cert}: not PEM (there is no certificate)")
     try:
-        context = ssl.create_default_context(cafile=_readable(settings.tls_cert))
+        context = ssl.create_default_context(cadata=found[0])
     except ssl.SSLError as error:
         raise InputError(f"EVERFIT_TLS_CERT={settings.tls_cert}: not PEM ({error.reason})") from error
     context.check_hostname = False
