@@ -281,7 +281,8 @@ def _on_performance(
         found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
         if found.remedy is not Remedy.NONE:
             return found
-    due = stale(spec, history, acts)
+    # one that follows has learnt the newest labels: it is mended where it is degraded, and else at no date
+    due = () if _promoted_last(acts) is Remedy.FOLLOW else stale(spec, history, acts)
     if seen.severity == "degraded" and not due:
         return found
     return _mend(spec, seen, history, acts, due) if due else _told(Remedy.NONE, seen)

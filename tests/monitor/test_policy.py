@@ -164,6 +164,15 @@ def test_a_challenger_is_tried_after_so_many_windows_though_nothing_is_degraded(
     assert decide(DEFAULT, weeks([GOOD] * 40)).remedy is Remedy.NONE
 
 
+def test_a_champion_that_follows_is_tried_at_no_date() -> None:
+    """It learns each window's labels: only where it is degraded is anything tried."""
+    spec, fallen = PerformancePolicy(refresh=4), weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
+    acts = [Act(kind="promotion", at=end_of(0) - timedelta(days=90), remedy=one) for one in (Remedy.FOLLOW, None)]
+    assert decide(spec, weeks([GOOD] * 9), acts[:1]).remedy is Remedy.NONE
+    assert decide(spec, weeks([GOOD] * 9), acts[1:]).remedy is not Remedy.NONE
+    assert decide(spec, fallen, acts[:1]).remedy is Remedy.RESEARCH
+
+
 def test_a_remedy_puts_the_next_one_off() -> None:
     spec = PerformancePolicy(refresh=4)
     tried = Act(kind="remedy", at=end_of(2))
