@@ -52,6 +52,7 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
 
     click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
     click.echo("this is the only time that it is shown", err=True)
+    click.echo("whoever asks the endpoint needs a key from now on; Everfit's own programs: EVERFIT_API_KEY", err=True)
 
 
 @key.command("list")

@@ -121,7 +121,7 @@ def complete(
     intents = Intents(place.ledger, place.task.name)
     if (intent := intents.open("improve")) is not None:
         say(f"completing the improvement of {intent.at} that was broken off")
-    elif (done := _answered(place, as_of)) is not None:
+    elif (done := _answered(place, as_of, remedies)) is not None:
         say(f"the improvement of {as_of} was done before: {done.outcome}")
         return done
     else:
@@ -145,10 +145,17 @@ def complete(
     return entry
 
 
-def _answered(place: Workplace, as_of: datetime) -> Entry | None:
-    """The end of an improvement of this very moment: an event delivered twice starts nothing."""
+def _answered(place: Workplace, as_of: datetime, remedies: Sequence[Remedy]) -> Entry | None:
+    """The end of an improvement of this very moment by the same remedies, if what it led to still stands: an event that
+    is delivered twice starts nothing, but a person may ask for more, and for the same again after a roll-back."""
     ends = place.ledger.read(kinds={"improvement"}, last=1)
-    return ends[-1] if ends and ends[-1].at == as_of and ends[-1].outcome != "refused" else None
+    if not ends or ends[-1].at != as_of or ends[-1].outcome == "refused":
+        return None
+    intents = place.ledger.read(kinds={"intent"})
+    asked = [one.details.get("remedies") for one in intents if one.details["intent"] == ends[-1].details["intent"]]
+    left = ends[-1].version if ends[-1].outcome == Outcome.PROMOTE else ends[-1].details["champion"]
+    stands = asked == [list(remedies)] and alias_of(place, "champion") == left
+    return ends[-1] if stands else None
 
 
 def _champion(place: Workplace) -> str:

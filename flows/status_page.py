@@ -97,6 +97,8 @@ def _served(place: Workplace) -> str:
     try:
         url = f"{settings.endpoint_url}/models/{place.task.name}"
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
+        if answer.status_code in (401, 403):
+            return "answering, to those with a key: set EVERFIT_API_KEY for this page"
         return f"version {answer.raise_for_status().json()['version']}"
     except (httpx.HTTPError, InputError, ValueError, KeyError):
         return "not answering"

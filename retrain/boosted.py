@@ -12,7 +12,7 @@ from registry.conforming import conform
 from registry.metrics import Array, Labels, Problem, calibration_error, metrics_for
 from registry.schema import Schema
 from registry.target import Target
-from registry.yardstick import Yardstick
+from registry.yardstick import Yardstick, lean
 from retrain.splits import Parts
 
 
@@ -28,18 +28,22 @@ class Boosted:
 
 def fit_boosted(frame: pd.DataFrame, schema: Schema, target: Target, name: str, parts: Parts, *, seed: int) -> Boosted:
     """Fit the reference on a raw frame's training rows, stopped early on its validation rows, and measure it on its
-    test rows; `name` is the target column."""
+    test rows; `name` is the target column.
+
+    Trees split a calendar where the training rows end, and know nothing of what lies beyond: where there are moments, a
+    second model goes without them, and the one that is better on the validation rows is the reference.
+    """
     start = time.perf_counter()
     rows, labels = conform(frame, schema), target.encode(frame[name])
-    model = Yardstick.fit(
-        rows.iloc[parts.train],
-        labels[parts.train],
-        rows.iloc[parts.validation],
-        labels[parts.validation],
-        schema=schema,
-        target=target,
-        seed=seed,
-    )
+    validation = rows.iloc[parts.validation], labels[parts.validation]
+    schemas = [schema, lean(schema)] if schema.of("datetime") and lean(schema).columns else [schema]
+    models = [
+        Yardstick.fit(rows.iloc[parts.train], labels[parts.train], *validation, schema=one, target=target, seed=seed)
+        for one in schemas
+    ]
+    loss = metrics_for(target.problem)["rmse" if target.problem == "regression" else "log_loss"]
+    losses = [loss.value(validation[1], one.scores(validation[0])) for one in models]
+    model = models[int(np.nanargmin(losses))] if np.isfinite(losses).any() else models[0]
     scores = model.scores(rows.iloc[parts.test])
     metrics = evaluate(labels[parts.test], scores, target.problem)
     return Boosted(metrics, scores, model.rounds, time.perf_counter() - start)

@@ -21,7 +21,7 @@ from serving.log_lines import arrange
 from serving.tls import check_tls
 from serving.tracing import traces_of
 from serving.watching import AccessLog, Watcher
-from serving.workers import end_with, serve_together
+from serving.workers import end_with, open_port, serve_together
 
 GRACE_SECONDS = 10
 
@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
         check_tls(settings)
         if handles is None and settings.workers > 1:
             return serve_together(settings, tasks)
-        serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), handles)
+        with open_port(settings) if handles is None else worker_port(handles) as port:
+            serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), port)
     except ValidationError as error:
         print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
         return 2
@@ -51,19 +52,20 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def serve(settings: Settings, app: FastAPI, handles: str | None) -> None:
-    """Serve in this process: on a port of its own, or as a worker on the one whose handle it is given."""
+def worker_port(handles: str) -> socket.socket:
+    """The port that a worker shares, of whose parent's life it is told by the other handle."""
+    port, life = map(int, handles.split(","))
+    end_with(life)
+    return socket.socket(fileno=port)
+
+
+def serve(settings: Settings, app: FastAPI, port: socket.socket) -> None:
+    """Serve in this process on a port that is bound."""
     # the interpreter's default of 5 ms would let the thread that polls the registry hold up requests so long
     sys.setswitchinterval(0.0005)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, **server_options(settings))
     arrange(settings.log_format, with_values=os.environ.get("EVERFIT_DEBUG", "") not in ("", "0"))
-    server = Server(config, settings.drain_seconds)
-    if handles is None:
-        server.run()
-        return
-    port, life = map(int, handles.split(","))
-    end_with(life)
-    server.run(sockets=[socket.socket(fileno=port)])
+    Server(config, settings.drain_seconds).run(sockets=[port])
 
 
 def watchers(settings: Settings) -> list[Watcher]:

@@ -79,9 +79,7 @@ class Served:
         """Load a bundle's graph and try it on the golden rows. Raises `BundleError`."""
         manifest = bundle.manifest
         if manifest.task.name != task:
-            raise BundleError(
-                f"{bundle.folder}: expected a model of task {task!r}, found one of {manifest.task.name!r}"
-            )
+            raise BundleError(f"{bundle.folder}: expected a model of task {task!r}, found {manifest.task.name!r}")
         reference = bundle.reference_columns()
         scorer = open_for_serving(bundle, reference, tell=lambda why: _LOG.warning("version %s: %s", version, why))
         return cls(
@@ -96,8 +94,7 @@ class Served:
         )
 
     def score(self, rows: Sequence[list[Any]]) -> Sequence[Outcome]:
-        """The answers to a few rows of `RowReader.values`; to be called from the event loop's thread alone, unless
-        there are images."""
+        """The answers to a few rows of `RowReader.values`; without images from the event loop's thread alone."""
         if isinstance(self.scorer, ServingScorer) and self.scorer.graph.takes_rows:
             return self.scorer.graph.rows(rows)
         inputs = self.reader.together(rows)
@@ -106,10 +103,10 @@ class Served:
 
     def scores(self, answer: Outcome) -> Scores:
         """One of them as the graph gives it."""
-        if isinstance(answer, Scores):
-            return answer
-        matrix = np.array([answer], dtype=np.float32)
-        return scores_of(matrix, self.manifest.target.classes, self.scorer.conformal_radius)
+        if not isinstance(answer, Scores):
+            matrix = np.array([answer], dtype=np.float32)
+            answer = scores_of(matrix, self.manifest.target.classes, self.scorer.conformal_radius)
+        return answer
 
     @property
     def manifest(self) -> Manifest:

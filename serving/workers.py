@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from registry.errors import OutsideError
+from registry.errors import StateError
 from registry.settings import Settings
 
 BACKLOG = 4096
@@ -29,12 +29,12 @@ TICK_SECONDS = 0.1
 WRONG_INPUT = 2
 
 
-class PortError(OutsideError):
+class PortError(StateError):
     """The port cannot be listened on."""
 
 
 def open_port(settings: Settings) -> socket.socket:
-    """The port that the workers share. Raises `PortError`."""
+    """The endpoint's port, bound: workers share it. Raises `PortError`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     port = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -21,6 +21,7 @@ from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows
 from flows.wishes import wished
 from flows.workplace import Workplace
+from registry.decisions import Remedy
 from registry.errors import BusyError, DataError, InputError, NoModelError
 from registry.ledger import Entry
 from tests.flows.conftest import TINY_SEARCH, fill
@@ -208,6 +209,21 @@ def test_without_a_champion_there_is_nothing_to_improve(place: Workplace) -> Non
     with pytest.raises(NoModelError, match="run `everfit search` first"):
         complete(place, AS_OF)
     assert kinds(place) == {}
+
+
+def test_the_same_twice_is_answered_once_and_more_is_done(place: Workplace, tmp_path: Path) -> None:
+    """An event that comes twice starts nothing; other remedies do, and the same ones when what they led to is gone."""
+    fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
+    intents, at = Intents(place.ledger, "handmade"), datetime(2024, 3, 3)
+    intent = intents.begin("improve", at, champion="1", remedies=["research"])
+    ended = intents.end(intent, outcome="hold", version="2", details={"champion": "1"})
+    assert complete(place, at, remedies=(Remedy.RESEARCH,)).id == ended.id
+    assert complete(place, at, remedies=(Remedy.RECALIBRATE,)).outcome == "refused"  # 40 rows are too few to judge
+    assert kinds(place)["improvement"] == 2
+    intent = intents.begin("improve", at, champion="1", remedies=["research"])
+    intents.end(intent, outcome="promote", version="2", details={"champion": "1"})
+    assert complete(place, at, remedies=(Remedy.RESEARCH,)).outcome == "refused", "the champion is 1 again"
+    assert kinds(place)["improvement"] == 4
 
 
 def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from registry.conforming import conform
 from registry.inference import learn_schema
-from registry.metrics import Problem, metrics_for
+from registry.metrics import Problem, log_loss, metrics_for
 from registry.target import Target
+from registry.yardstick import Yardstick, lean
 from retrain.boosted import Boosted, fit_boosted
 from retrain.splits import split
 from tests.handmade import make_frame, make_task
@@ -36,6 +38,25 @@ def test_it_learns_and_reports_every_metric(problem: Problem, metric: str, bound
 def test_it_is_repeatable() -> None:
     frame = make_frame(1_000)
     assert fit(frame).metrics == fit(frame).metrics
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_moments_are_left_out_where_they_mislead(helps: bool) -> None:
+    """Labels that rise with the day of the training rows, and after them (`helps`) or no more."""
+    frame, rng, n = make_frame(2_000), np.random.default_rng(0), 2_000
+    days = np.linspace(0, 1, n) if helps else np.where(np.arange(n) < 0.7 * n, np.linspace(0, 1.4, n), 0.0)
+    frame["late"] = np.where(rng.random(n) < days, "yes", "no")
+    task = make_task("binary", metric="auc")
+    parts = split(frame, task)
+    schema = learn_schema(frame, frame.iloc[parts.train], task)
+    target = Target.learn(frame["late"], "binary")
+    rows, labels = conform(frame, schema), target.encode(frame["late"])
+    given = [(rows.iloc[part], labels[part]) for part in (parts.train, parts.validation)]
+    both = [Yardstick.fit(*given[0], *given[1], schema=one, target=target) for one in (schema, lean(schema))]
+    losses = [log_loss(given[1][1], one.scores(given[1][0])) for one in both]
+    assert (losses[0] < losses[1]) == helps
+    found = fit_boosted(frame, schema, target, "late", parts, seed=0)
+    np.testing.assert_array_equal(found.scores, both[int(not helps)].scores(rows.iloc[parts.test]))
 
 
 def test_gaps_unknown_categories_and_many_of_them() -> None:
