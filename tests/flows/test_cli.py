@@ -287,3 +287,9 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
     assert Path(card.removeprefix("card: ")).is_file()
     second = place.versions.publish(make_bundle(tmp_path / "second"))
     assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
+
+
+def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
+    done = run("promote", "handmade", "9")
+    assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
+    assert "unknown version '9': expected one of 1" in done.stderr
