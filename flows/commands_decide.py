@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.door import MOMENT, connect
-from registry.errors import InputError, StateError, unknown
+from registry.errors import StateError, unknown
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -31,7 +31,7 @@ def promote(task: str, version: str) -> None:
 
     place = Workplace.open(settings, find_task(settings, task))
     if version not in (known := [one.version for one in place.versions.list(place.task.name)]):
-        raise InputError(unknown("version", version, known))
+        raise StateError(unknown("version", version, known))
     done = place.versions.promote(place.task.name, version)
     _record(place, "promotion", "promoted", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")

@@ -146,16 +146,17 @@ def complete(
 
 
 def _answered(place: Workplace, as_of: datetime, remedies: Sequence[Remedy]) -> Entry | None:
-    """The end of an improvement of this very moment by the same remedies, if what it led to still stands: an event that
-    is delivered twice starts nothing, but a person may ask for more, and for the same again after a roll-back."""
+    """The end of an improvement of this very moment by these remedies, others beside them or not, unless what it
+    promoted is not the champion any more: an event that is delivered twice starts nothing, but a person may ask for
+    more, and for the same again after a roll-back."""
     ends = place.ledger.read(kinds={"improvement"}, last=1)
     if not ends or ends[-1].at != as_of or ends[-1].outcome == "refused":
         return None
-    intents = place.ledger.read(kinds={"intent"})
-    asked = [one.details.get("remedies") for one in intents if one.details["intent"] == ends[-1].details["intent"]]
-    left = ends[-1].version if ends[-1].outcome == Outcome.PROMOTE else ends[-1].details["champion"]
-    stands = asked == [list(remedies)] and alias_of(place, "champion") == left
-    return ends[-1] if stands else None
+    end, name = ends[-1], ends[-1].details.get("intent")
+    begun = [one.details for one in place.ledger.read(kinds={"intent"}) if one.details["intent"] == name]
+    more = any(not set(remedies) <= set(one.get("remedies", remedies)) for one in begun)
+    gone = end.outcome == Outcome.PROMOTE and alias_of(place, "champion") != end.version
+    return None if more or gone else end
 
 
 def _champion(place: Workplace) -> str:

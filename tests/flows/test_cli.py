@@ -291,5 +291,5 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
     done = run("promote", "handmade", "9")
-    assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
+    assert (done.exit_code, place.versions.get("handmade", "champion")) == (3, "1")
     assert "unknown version '9': expected one of 1" in done.stderr
