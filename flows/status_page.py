@@ -229,9 +229,7 @@ def _ledger(entries: Sequence[Entry]) -> str:
         return '<p class="quiet">Nothing has been written yet.</p>'
     told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE]
     rows = "".join(_row(entry) for entry in reversed(told[-_ENTRIES:]))
-    heads = "".join(
-        f"<th>{head}</th>" for head in ("written", "about", "kind", "version", "outcome", "reasons", "took")
-    )
+    heads = "".join(f"<th>{head}</th>" for head in _HEADS)
     return f'{_TIMES}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
