@@ -186,28 +186,20 @@ def scores_of(matrix: npt.NDArray[np.float32], classes: Sequence[str], radius: f
     return Scores(np.array(classes, dtype=object)[top], uncertainty, disagreement, p, sets)
 
 
-def open_for_serving(
-    bundle: ModelBundle,
-    reference: Mapping[str, npt.NDArray[Any]] | None = None,
-    *,
-    threads: int = 1,
-    tell: Callable[[str], None],
-) -> Scorer:
+def open_for_serving(bundle: ModelBundle, *, threads: int = 1, tell: Callable[[str], None]) -> Scorer:
     """The graph that serving runs, tried on the golden rows: that for serving where it gives their answers, else the
-    bundle's own, which `tell` is told with the reason. `reference` are the bundle's own columns, where they were read
-    already. Raises `BundleError` when neither gives them."""
-    known = bundle.reference_columns() if reference is None else reference
+    bundle's own, which `tell` is told with the reason. Raises `BundleError` when neither gives them."""
     if SERVING in bundle.manifest.files:
         try:
             graph = ServingGraph.open(bundle.folder / SERVING, bundle.manifest.data_schema, threads=threads)
             quick = ServingScorer(bundle, graph)
-            quick.self_test(known)
+            quick.self_test()
         except BundleError as error:
             tell(f"{SERVING} is not used, {MODEL} answers, which takes longer: {error}")
         else:
             return quick
     own = Scorer.load(bundle, threads=threads)
-    own.self_test(known)
+    own.self_test()
     return own
 
 

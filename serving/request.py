@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 from serving.body import parse
 from serving.columns import Kinds, Table
 from serving.rows import MisfitError, Row, TooManyRowsError, shorten
-from serving.tables import form_of, table_of, table_of_lists
+from serving.tables import form_of, table_of_lists
 
 MAX_ID_LENGTH = 64
 _JSON_BEGINS = (b"{", b"[")
@@ -26,6 +27,11 @@ class Request:
         return len(self.rows) if self.table is None else self.table.rows
 
 
+def arrow_is_loaded() -> bool:
+    """Whether Arrow was read or written before: the first time takes a moment, and a thread."""
+    return "serving.arrow" in sys.modules
+
+
 def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Request:
     """The rows of a body: JSON as `read_request` takes it, Arrow IPC or Parquet; which of them, its first bytes say.
 
@@ -33,6 +39,8 @@ def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Re
     """
     if body[:1] in _JSON_BEGINS or (form := form_of(body)) is None:
         return read_request(parse(body), kinds, max_rows)
+    from serving.arrow import table_of
+
     table, ids = table_of(body, form, kinds, max_rows=max_rows, max_bytes=max_bytes)
     return Request([], None if ids is None else check_ids(ids, table.rows), table)
 
