@@ -26,7 +26,8 @@ from registry.schema import canonical_category
 from serving.answers import Columns
 from serving.columns import Kinds, Table, Values
 from serving.problems import BodyError, TooLargeError
-from serving.rows import MisfitError, shorten
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError
 from serving.tables import FILE, PARQUET, STREAM, check_rows
 
 ID_COLUMN = "__id__"
@@ -145,7 +146,7 @@ def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) 
 def _check_names(names: Sequence[str]) -> None:
     if len(set(names)) != len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise MisfitError(f"column {shorten(twice)!r} is there twice", column=str(shorten(twice)))
+        raise MisfitError(f"column {shown(twice)} is there twice", column=str(shorten(twice)))
 
 
 def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> Values:
@@ -153,7 +154,7 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
     if isinstance(array, pa.ChunkedArray):  # of several chunks that one array cannot hold
         raise BodyError(f"column {name!r}: it is too long")
     if _is_nested(array.type):
-        raise MisfitError(f"column {shorten(name)!r}: expected single values, got {array.type}", column=name)
+        raise MisfitError(f"column {shown(name)}: expected single values, got {array.type}", column=name)
     if kind in ("numeric", "boolean") and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
     if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:

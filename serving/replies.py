@@ -19,8 +19,9 @@ from serving.answers import STRANGE, Answers
 from serving.columns import JSON
 from serving.prediction import THREAD_ROWS, Answer
 from serving.problems import Headers
+from serving.quoting import shorten, shown
 from serving.request import Request, arrow_is_loaded
-from serving.rows import MisfitError, shorten
+from serving.rows import MisfitError
 from serving.tables import FILE, PARQUET, STREAM
 
 MOST_PARAMETERS = 10
@@ -36,7 +37,7 @@ def fields_of(scope: Scope, answers: Answers) -> tuple[str, ...] | None:
     except ValueError as error:
         raise MisfitError(f"expected no parameter but fields: {error}") from error
     if wrong := next((name for name in given if name != "fields"), None):
-        raise MisfitError(f"expected no parameter but fields, got {shorten(wrong)!r}", column=str(shorten(wrong)))
+        raise MisfitError(f"expected no parameter but fields, got {shown(wrong)}", column=str(shorten(wrong)))
     return answers.asked(",".join(given["fields"])) if given else None
 
 

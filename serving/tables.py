@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from serving.columns import Kinds, Table
-from serving.rows import MisfitError, TooManyRowsError, shorten
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError, TooManyRowsError
 
 STREAM, FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
@@ -18,15 +19,15 @@ def form_of(body: bytes) -> str | None:
 def table_of_lists(columns: object, kinds: Kinds, *, max_rows: int) -> Table:
     """The table of `{"columns": {...}}`: lists of JSON values by name. Raises `MisfitError`, `TooManyRowsError`."""
     if not isinstance(columns, dict) or not columns:
-        raise MisfitError(f"columns: expected an object of lists, got {shorten(columns)!r}")
+        raise MisfitError(f"columns: expected an object of lists, got {shown(columns)}")
     for name, values in columns.items():
         if not isinstance(values, list):
-            message = f"column {shorten(name)!r}: expected a list of values, got {shorten(values)!r}"
+            message = f"column {shown(name)}: expected a list of values, got {shown(values)}"
             raise MisfitError(message, column=str(shorten(name)))
     lengths = {name: len(values) for name, values in columns.items()}
     rows = lengths[next((name for name in kinds if name in lengths), next(iter(lengths)))]
     if odd := next((name for name, length in lengths.items() if length != rows), None):
-        message = f"column {shorten(odd)!r}: expected {rows} values, as many as the others have, got {lengths[odd]}"
+        message = f"column {shown(odd)}: expected {rows} values, as many as the others have, got {lengths[odd]}"
         raise MisfitError(message, column=str(shorten(odd)))
     check_rows(rows, max_rows)
     kept = {name: columns[name] for name in kinds if name in columns}
