@@ -107,7 +107,7 @@ def _played(folder: Path, plan: Plan, number: int) -> _Played:
     if progress is None or not progress.finished:
         raise StateError(f"policy {name!r} is not finished: run the back-test again, it goes on where it stopped")
     stream = stream_of(folder, place.task)
-    comparison = compare(stream, progress, log=place.log, versions=place.versions)
+    comparison = compare(stream, progress, task=place.task, log=place.log, versions=place.versions)
     spans = [(one.begin, one.end) for one in comparison.windows]
     versions = _scored(place, stream, spans, progress.first_version)
     policy = place.task.policy.model_dump(mode="json", exclude_unset=True)

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.comparison import Comparison, compare, table
+from flows.comparison import Comparison, compare, logged_parts, table
 from flows.traffic import Counts
 from registry.schema import Frozen
 
@@ -40,15 +40,14 @@ def gather(
     stream: Stream, progress: Progress, place: Workplace, *, period: tuple[datetime, datetime] | None = None
 ) -> Results:
     """The results of a replay, the headline over `period` (default: all rows)."""
-    comparison = compare(stream, progress, log=place.log, versions=place.versions, period=period)
-    logged = place.log.frame(columns=())
-    logged = logged[logged["__id__"].isin(stream.ids(0, progress.rows))]
+    comparison = compare(stream, progress, task=place.task, log=place.log, versions=place.versions, period=period)
+    logged = [(len(rows), int(rows["__label__"].notna().sum())) for _, rows in logged_parts(stream, place.log)]
     return Results(
         comparison=comparison,
         rows=progress.rows,
-        predictions=len(logged),
+        predictions=sum(rows for rows, _ in logged),
         labels_sent=progress.labels_sent,
-        labelled=int(logged["__label__"].notna().sum()),
+        labelled=sum(labelled for _, labelled in logged),
         promotions=sum(step.champion != step.version for step in progress.steps),
         requests=progress.requests,
         background=progress.background,

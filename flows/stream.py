@@ -155,9 +155,9 @@ def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
 def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> bool:
     """Whether the rows of the last step (of n `times`) come up to its end, so that it can be judged as the others are:
     after the last one there is no more than a tenth of the window, or no longer silence than there has been before. One
-    by rows that is not full is never judged."""
+    by rows is whole when it is full."""
     if isinstance(windows, RowWindows):
-        return True
+        return step.stop - step.start >= windows.rows
     longest = np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // timedelta(microseconds=10))
     return step.end - _moment(times[step.stop - 1]) <= timedelta(microseconds=int(longest))
 
