@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.windows import spans
+from monitor.windows import REST, spans
 from registry.conforming import as_datetimes
 from registry.errors import DataError, did_you_mean
 from registry.images import looks_like_images, to_base64
@@ -158,7 +158,9 @@ def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> b
     by rows is whole when it is full."""
     if isinstance(windows, RowWindows):
         return step.stop - step.start >= windows.rows
-    longest = np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // timedelta(microseconds=10))
+    longest = (
+        np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // REST // timedelta(microseconds=1))
+    )
     return step.end - _moment(times[step.stop - 1]) <= timedelta(microseconds=int(longest))
 
 
