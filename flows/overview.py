@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.plurals import counted
 
 if TYPE_CHECKING:
     from flows.services import Running
@@ -24,7 +25,7 @@ def task_lines(place: Workplace) -> list[str]:
 
     name = place.task.name
     logged = place.log.counts()
-    lines = [f"{name}: {logged.predictions:,} predictions logged, {logged.labelled:,} with their label"]
+    lines = [f"{name}: {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label"]
     lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
     windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
     return [*lines, *decision_lines(windows), *waiting_lines(pending(place), name)]

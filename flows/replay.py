@@ -24,6 +24,7 @@ from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
+from registry.plurals import counted
 from registry.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -257,7 +258,9 @@ class _Run:
         """Wait until everything acknowledged is in the inference log. Raises `OutsideError` when it never is."""
         if not self._until(lambda: int(self.server.model()["log_backlog"]) == 0):
             backlog = self.server.model()["log_backlog"]
-            raise OutsideError(f"the endpoint: {backlog} records still not in the log after {self.pace.patience:.0f} s")
+            raise OutsideError(
+                f"the endpoint: {counted(backlog, 'record')} still not in the log after {self.pace.patience:.0f} s"
+            )
 
     def _champion(self) -> str:
         champion = self.versions.get(self.task.name, "champion")

@@ -72,6 +72,7 @@ def describe(results: Results) -> str:
     lines = [
         table(results.comparison),
         "",
+        f"{metric} and frozen are of each window alone; judged pools a window with those before it",
         f"{pooled.begin:%Y-%m-%d} to {pooled.end:%Y-%m-%d}, {pooled.rows:,} rows pooled: "
         f"{metric} {pooled.served:.4f} served, {pooled.frozen:.4f} frozen, gain {pooled.gain:+.4f}",
         f"promotions          {results.promotions:>9,}",

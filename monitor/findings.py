@@ -117,7 +117,9 @@ class Finding:
         if one.cost is None or one.cost_error is None:
             return ""
         figure = f"({one.cost:+.2g} +/- {one.cost_error:.1g})"
-        return f"estimated to cost {figure}" if self.cost > 0 else f"costs the model nothing {figure}"
+        if self.cost:
+            return f"estimated to cost {'' if self.cost > 0 else 'the model nothing '}{figure}"
+        return f"what it costs is not shown {figure}"
 
 
 def _percent(share: float | None) -> str:

@@ -43,6 +43,7 @@ from monitor.findings import Finding, faults, known, lag, settled, shifts, thin,
 from monitor.measurements import WindowRecord
 from monitor.remedy import Trial, climb, value
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
+from registry.plurals import counted
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.task import Monitor
 
@@ -176,7 +177,9 @@ class _Performance:
         """What there is to say, in figures."""
         if not self._since:
             return ()
-        said = _sentence(_names([self._records[place] for place in self._since]), self._records[-1].metric, self._level)
+        since = [self._records[place] for place in self._since]
+        windows = f"{'in' if len(since) == 1 else 'pooled over'} {_names(since)}"
+        said = _sentence(windows, self._records[-1].metric, self._level)
         return (f"{said}; evidence {self._strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
 
     @property
@@ -304,7 +307,7 @@ def _every_so_often(
     remedy = Remedy(spec.remedy) if passed >= spec.every else Remedy.NONE
     if remedy is not Remedy.NONE and seen.severity == "faulty":
         remedy = Remedy.ALERT
-    said = f"{passed} windows since the last promotion or remedy, one is due every {spec.every}"
+    said = f"{counted(passed, 'window')} since the last promotion or remedy, one is due every {spec.every}"
     return _told(remedy, seen, before=(said,))
 
 
@@ -312,7 +315,8 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
     labels = record.performance.rows if record.performance and record.version == champion else 0
     if labels >= min_labels:
         return f"{_names([record])} is not judged: its data are broken"
-    return f"{_names([record])} is not judged yet: {labels:,} labels for version {champion}, {min_labels:,} needed"
+    known = f"{counted(labels, 'label')} for version {champion}"
+    return f"{_names([record])} is not judged yet: {known}, {min_labels:,} needed"
 
 
 def _sentence(windows: str, metric: str, one: Comparison) -> str:
@@ -322,7 +326,7 @@ def _sentence(windows: str, metric: str, one: Comparison) -> str:
     )
     on = "labels" if real.labelled else "rows, estimated without labels,"
     return (
-        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} in {windows}, "
+        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} {windows}, "
         f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
     )
 
