@@ -19,16 +19,45 @@ _LAST_ALERTS = 12
 
 
 def task_lines(place: Workplace) -> list[str]:
-    """A task: its versions with the rows each has served, its last windows as judged, its last decision, and the
-    challenger that waits for a person."""
+    """A task, what matters most first: how its champion is judged and why, the alert that is open, the challenger that
+    waits for a person; then its last windows as judged, its versions with the rows each has served, its log."""
+    from flows.alerting import written
     from flows.approval import pending
 
-    name = place.task.name
-    logged = place.log.counts()
-    lines = [f"{name}: {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label"]
-    lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
+    name, logged = place.task.name, place.log.counts()
+    versions = place.versions.list(name)
     windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
-    return [*lines, *decision_lines(windows), *waiting_lines(pending(place), name)]
+    champion = next((one.version for one in versions if "champion" in one.aliases), None)
+    return [
+        f"{name}: {verdict(champion, windows[-1] if windows else None)}",
+        *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
+        *open_lines(written(place.ledger)[0], name),
+        *waiting_lines(pending(place), name),
+        *decision_lines(windows),
+        *version_lines(versions, place.log.versions(), place.task.metric),
+        f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
+    ]
+
+
+def verdict(champion: str | None, decision: Entry | None) -> str:
+    """Which version serves, and how it was judged last.
+
+    >>> verdict("3", None)
+    'version 3 is the champion, nothing was judged yet'
+    """
+    who = "no champion yet" if champion is None else f"version {champion} is the champion"
+    if decision is None:
+        return f"{who}, nothing was judged yet"
+    of = f" (version {decision.version})" if decision.version != champion else ""
+    return f"{who}, {decision.severity} as of {decision.at:%Y-%m-%d %H:%M}{of}, remedy: {decision.outcome}"
+
+
+def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
+    """The alert that is open, if one is."""
+    last = from_entry(alerts[-1]).alert if alerts else None
+    if last is None or not last.is_open:
+        return []
+    return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
 
 
 def waiting_lines(asked: Entry | None, task: str) -> list[str]:
@@ -58,15 +87,15 @@ def _version_line(one: VersionInfo, served: int, metric: str) -> str:
 
 
 def decision_lines(decisions: Sequence[Entry]) -> list[str]:
-    """A table of decisions, newest last, and the reasons of the last one."""
+    """A table of decisions, newest last; nothing without any."""
     if not decisions:
-        return ["  nothing was judged yet"]
+        return []
     lines = [f"  {'judged as of':<17} {'version':<8} {'severity':<9} remedy"]
     lines += [
         f"  {one.at:%Y-%m-%d %H:%M}  {one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
         for one in decisions
     ]
-    return [*lines, *(f"    {reason}" for reason in decisions[-1].reasons)]
+    return lines
 
 
 def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:
