@@ -107,6 +107,8 @@ def test_shifts_are_named_falsely_once_in_so_many_windows_at_most() -> None:
 
 def test_the_costliest_comes_first_and_of_the_others_only_what_is_known_is_said() -> None:
     free = shift(0.6, 1e-20, "a").model_copy(update={"cost": 0.001, "cost_error": 0.002})
+    nil = shift(0.6, 1e-20, "d").model_copy(update={"cost": 3.5e-15, "cost_error": 7.0})
+    assert shifts([record(0, nil)], WINDOWS)[0].sentence.endswith("what it costs is not shown (+0 +/- 7)")
     good = shift(0.6, 1e-20, "c").model_copy(update={"cost": -0.03, "cost_error": 0.002})
     dear = shift(0.2, 1e-20, "b").model_copy(update={"cost": 0.03, "cost_error": 0.004})
     found = shifts([record(0, free, dear, good)], WINDOWS)
