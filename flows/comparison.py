@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 
 class WindowScore(Frozen):
-    """One window: who served it, how well, how well the frozen model would have, and what was decided after it."""
+    """One window: who served it, how well, how well the frozen model would have, and what was decided after it.
+    `promoted`: another version served then, by more than a step of a champion that follows (`stepped`)."""
 
     index: int
     begin: datetime
@@ -47,11 +48,8 @@ class WindowScore(Frozen):
     by: str = ""
     outcome: str
     champion: str
-
-    @property
-    def promoted(self) -> bool:
-        """Whether another version served after this window."""
-        return self.champion != self.version
+    promoted: bool = False
+    stepped: bool = False
 
 
 class Pooled(Frozen):
@@ -179,6 +177,9 @@ def aligned(scores: Array, own: Target, target: Target) -> Array:
     return out
 
 
+_AS_JUDGED = {"index", "begin", "end", "severity", "remedy", "by", "outcome", "champion", "stepped"}
+
+
 def _windows(steps: list[Judged], rows: Rows, metric: Metric) -> Iterator[WindowScore]:
     for step in steps:
         part = rows.between(step.begin, step.end)
@@ -186,7 +187,8 @@ def _windows(steps: list[Judged], rows: Rows, metric: Metric) -> Iterator[Window
             continue
         served, frozen = metric.value(part.labels, part.served), metric.value(part.labels, part.frozen)
         yield WindowScore(
-            **step.model_dump(include={"index", "begin", "end", "severity", "remedy", "by", "outcome", "champion"}),
+            **step.model_dump(include=_AS_JUDGED),
+            promoted=step.promoted,
             rows=len(part.labels),
             version=Counter(part.versions.tolist()).most_common(1)[0][0],
             served=served,
@@ -216,4 +218,8 @@ def action(one: WindowScore) -> str:
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
         return f"{by}: version {one.champion} {done}"
-    return f"{by}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""
+    if one.outcome:
+        return f"{by}: {one.outcome}"
+    if one.stepped:
+        return f"version {one.champion} has learnt on"
+    return one.remedy if one.remedy not in ("", "none") else ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.thinning import THIN
 
 if TYPE_CHECKING:
+    from flows.following import Following
     from flows.services import Running
     from flows.workplace import Workplace
     from registry.ledger import Entry
@@ -18,16 +21,29 @@ _LAST_ALERTS = 12
 
 
 def task_lines(place: Workplace) -> list[str]:
-    """A task: its versions with the rows each has served, its last windows as judged, its last decision, and the
-    challenger that waits for a person."""
+    """A task: its versions with the rows each has served, what was done for them and what that took, its last windows
+    as judged, its last decision, and the challenger that waits for a person."""
     from flows.approval import pending
+    from flows.following import following
+    from flows.spending import KINDS, spending
 
     name = place.task.name
     logged = place.log.counts()
     lines = [f"{name}: {logged.predictions:,} predictions logged, {logged.labelled:,} with their label"]
     lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
+    lines += following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1))
+    lines.append(f"  so far {spending(place.ledger.read(kinds=KINDS))}")
     windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
     return [*lines, *decision_lines(windows), *waiting_lines(pending(place), name)]
+
+
+def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:
+    """That the champion learns each window's labels, since when, and what its newest step says of that."""
+    if now is None:
+        return []
+    said = [f"    {reason}" for entry in newest if entry.version in now.versions for reason in entry.reasons]
+    steps, known = len(now.versions) - 1, f"{now.known:%Y-%m-%d %H:%M}"
+    return [f"  the champion follows version {now.anchor}: {steps} steps, it knows the labels of {known}", *said]
 
 
 def waiting_lines(asked: Entry | None, task: str) -> list[str]:
@@ -42,11 +58,22 @@ def waiting_lines(asked: Entry | None, task: str) -> list[str]:
 
 
 def version_lines(versions: Sequence[VersionInfo], served: dict[str, int], metric: str) -> list[str]:
-    """A table of versions, newest last."""
+    """A table of versions, newest last; those of a row whose files were let go on one line."""
     if not versions:
         return ["  no version yet"]
-    head = f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"
-    return [head, *(_version_line(one, served.get(one.version, 0), metric) for one in versions)]
+    lines = [f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"]
+    for gone, group in groupby(versions, lambda one: THIN in one.tags):
+        some = list(group)
+        if gone:
+            lines.append(_gone_line([one.version for one in some], sum(served.get(one.version, 0) for one in some)))
+        else:
+            lines += [_version_line(one, served.get(one.version, 0), metric) for one in some]
+    return lines
+
+
+def _gone_line(versions: Sequence[str], rows: int) -> str:
+    names = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
+    return f"  {f'{names}: steps of a champion that followed, files let go':<66} {rows:>12,}"
 
 
 def _version_line(one: VersionInfo, served: int, metric: str) -> str:

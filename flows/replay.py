@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 
 from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
+from registry.decisions import ROLLBACK, Outcome
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
 from registry.task import TaskSpec
@@ -39,7 +40,8 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 class Judged(BaseModel):
     """One step that is over: what served its rows, what was decided and done after it (`by` which remedy or look, with
-    which `outcome`), and what that cost in seconds of wall-clock and CPU."""
+    which `outcome`; `stepped`: a champion that follows has learnt its labels), and what that cost in seconds of
+    wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -50,15 +52,22 @@ class Judged(BaseModel):
     remedy: str = ""
     by: str = ""
     outcome: str = ""
+    stepped: bool = False
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
     cpu: float = 0.0
 
+    @property
+    def promoted(self) -> bool:
+        """Whether another version serves after it that is no mere step of a champion that follows."""
+        moved = self.champion != self.version
+        return moved and (not self.stepped or self.outcome in (Outcome.PROMOTE, ROLLBACK))
+
 
 def told(step: Judged) -> str:
     """One line for a window that is over."""
-    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else ""
+    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else "a step of follow" if step.stepped else ""
     swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     return (
@@ -211,6 +220,7 @@ class _Run:
             remedy=decided["remedy"],
             by=done.get("by") or "",
             outcome=done.get("outcome") or "",
+            stepped=decided.get("stepped", False),
         )
         self.progress.steps.append(judged)
         self._save()

@@ -27,6 +27,7 @@ from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Verdict
+from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
@@ -100,7 +101,8 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     """The entry of a look, or None when there is nothing new to look at."""
     from retrain.gate import judge
 
-    began, version, former = time.monotonic(), str(held.version), str(held.details["champion"])
+    began, cpu = time.monotonic(), cpu_seconds()
+    version, former = str(held.version), str(held.details["champion"])
     if (champion := alias_of(place, "champion")) == version:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
@@ -124,6 +126,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         verdict = judge(task, *models, fresh, said=(proof.old, proof.new) if proof else (None, None))
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
+    spent = costs(cpu_seconds() - cpu)
     return place.ledger.write(
         Entry(
             task=place.task.name,
@@ -132,7 +135,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
             version=version,
             outcome=ends_as(place, verdict.outcome),
             reasons=verdict.reasons,
-            details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former},
+            details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former, **spent},
             seconds=time.monotonic() - began,
         )
     )

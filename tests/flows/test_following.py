@@ -21,6 +21,7 @@ from flows.following import (
     _verdict,
     following,
     keep_following,
+    stepped,
     thin_out,
 )
 from flows.improve import complete
@@ -113,7 +114,9 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert not steps(place)  # no label has come since
     for day in (5, 6):
         moment = live(place, day)
+        assert not stepped(place, moment)
         assert keep_following(place, moment) is None
+        assert stepped(place, moment)
         assert keep_following(place, moment) is None
     assert champion_of(place) == "4"
     assert [(one.version, one.outcome, one.details["anchor"]) for one in steps(place)] == [

@@ -420,9 +420,10 @@ def test_files_that_a_kill_left_are_found_and_deleted(three: Versions, monkeypat
         gone.append(str(artifact_path))
         delete(self, artifact_path)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Store, "delete_artifacts", killed)
+    monkeypatch.setattr(Store, "delete_artifacts", killed)
+    with pytest.raises(KeyboardInterrupt):
         three.thin(TASK, "2")
+    monkeypatch.undo()
     assert three.half_gone(TASK) == ["2"]
     with pytest.raises(NoModelError, match="were let go"):
         three.promote(TASK, "2")
