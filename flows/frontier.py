@@ -236,13 +236,12 @@ def describe(found: Backtest) -> str:
     """The table and the recommendation in words."""
     width = max(len("policy"), *(len(one.name) for one in found.policies), len("oracle"))
     figures = f"{'policy':<{width}}  {found.metric:>8}  {'gain':>17}  {'pooled':>8}"
-    lines = [f"{figures}     remedies  promoted  steps  wasted  regretted  behind  {'CPU-s':>7}"]
+    lines = [f"{figures}  remedies promoted steps wasted regretted behind {'CPU-s':>7}"]
     for one in found.policies:
         gain = "" if one is found.policies[0] else f"{one.gain:+.4f} +/- {one.gain_error:.4f}"
         lines.append(
-            f"{one.name:<{width}}  {one.mean:>8.4f}  {gain:>17}  {one.pooled:>8.4f}  {one.researches:>11}  "
-            f"{one.promotions:>8}  {one.steps:>5}  {one.wasted:>6}  {one.regretted:>9}  {one.behind:>6}  "
-            f"{one.cpu:>7,.0f}"
+            f"{one.name:<{width}}  {one.mean:>8.4f}  {gain:>17}  {one.pooled:>8.4f}  {one.researches:>8} "
+            f"{one.promotions:>8} {one.steps:>5} {one.wasted:>6} {one.regretted:>9} {one.behind:>6} {one.cpu:>7,.0f}"
         )
     oracle = f"{'oracle':<{width}}  {np.nanmean(found.oracle):>8.4f}"
     windows = len(found.oracle)
