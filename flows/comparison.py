@@ -37,7 +37,8 @@ _AT_ONCE = 20_000
 
 class WindowScore(Frozen):
     """One window: the champion that served it (beside a canary, perhaps), how well all that was answered was, how well
-    the frozen model would have been, and what was decided after it."""
+    the frozen model would have been, and what was decided after it. `promoted`: another version served then, by more
+    than a step of a champion that follows (`stepped`)."""
 
     index: int
     begin: datetime
@@ -53,11 +54,8 @@ class WindowScore(Frozen):
     outcome: str
     not_run: str = ""
     champion: str
-
-    @property
-    def promoted(self) -> bool:
-        """Whether another version served after this window."""
-        return self.champion != self.version
+    promoted: bool = False
+    stepped: bool = False
 
 
 class Pooled(Frozen):
@@ -221,6 +219,7 @@ def _windows(steps: Sequence[Judged], rows: Rows, metric: Metric) -> Iterator[Wi
         served, frozen = metric.value(part.labels, part.served), metric.value(part.labels, part.frozen)
         yield WindowScore(
             **step.model_dump(include=set(WindowScore.model_fields) & set(Judged.model_fields) - {"rows"}),
+            promoted=step.promoted,
             rows=len(part.labels),
             served=served,
             frozen=frozen,
@@ -249,4 +248,6 @@ def action(one: WindowScore) -> str:
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
         return f"{by}: version {one.champion} {done}"
-    return f"{by}: {one.outcome}" if one.outcome else undone(one.remedy, one.not_run)
+    if one.outcome:
+        return f"{by}: {one.outcome}"
+    return f"version {one.champion} has learnt on" if one.stepped else undone(one.remedy, one.not_run)

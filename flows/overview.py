@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
 from registry.plurals import counted
+from registry.thinning import THIN
 
 if TYPE_CHECKING:
+    from flows.following import Following
     from flows.services import Running
     from flows.workplace import Workplace
     from registry.ledger import Entry
@@ -20,9 +23,12 @@ _LAST_ALERTS = 12
 
 def task_lines(place: Workplace) -> list[str]:
     """A task, what matters most first: how its champion is judged and why, the alert that is open, the challenger that
-    waits for a person; then its last windows as judged, its versions with the rows each has served, its log."""
+    waits for a person; then its last windows as judged, its versions with the rows each has served, what was done for
+    them and what that took, its log."""
     from flows.alerting import written
     from flows.approval import pending
+    from flows.following import following
+    from flows.spending import KINDS, spending
 
     name, logged = place.task.name, place.log.counts()
     versions = place.versions.list(name)
@@ -35,6 +41,8 @@ def task_lines(place: Workplace) -> list[str]:
         *waiting_lines(pending(place), name),
         *decision_lines(windows),
         *version_lines(versions, place.log.versions(), place.task.metric),
+        *following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1)),
+        f"  so far {spending(place.ledger.read(kinds=KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
     ]
 
@@ -60,6 +68,15 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
     return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
 
 
+def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:
+    """That the champion learns each window's labels, since when, and what its newest step says of that."""
+    if now is None:
+        return []
+    said = [f"    {reason}" for entry in newest if entry.version in now.versions for reason in entry.reasons]
+    steps, known = len(now.versions) - 1, f"{now.known:%Y-%m-%d %H:%M}"
+    return [f"  the champion follows version {now.anchor}: {steps} steps, it knows the labels of {known}", *said]
+
+
 def waiting_lines(asked: Entry | None, task: str) -> list[str]:
     """The question that waits for an answer, and how it is answered."""
     if asked is None:
@@ -72,11 +89,22 @@ def waiting_lines(asked: Entry | None, task: str) -> list[str]:
 
 
 def version_lines(versions: Sequence[VersionInfo], served: dict[str, int], metric: str) -> list[str]:
-    """A table of versions, newest last."""
+    """A table of versions, newest last; those of a row whose files were let go on one line."""
     if not versions:
         return ["  no version yet"]
-    head = f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"
-    return [head, *(_version_line(one, served.get(one.version, 0), metric) for one in versions)]
+    lines = [f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"]
+    for gone, group in groupby(versions, lambda one: THIN in one.tags):
+        some = list(group)
+        if gone:
+            lines.append(_gone_line([one.version for one in some], sum(served.get(one.version, 0) for one in some)))
+        else:
+            lines += [_version_line(one, served.get(one.version, 0), metric) for one in some]
+    return lines
+
+
+def _gone_line(versions: Sequence[str], rows: int) -> str:
+    names = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
+    return f"  {f'{names}: steps of a champion that followed, files let go':<66} {rows:>12,}"
 
 
 def _version_line(one: VersionInfo, served: int, metric: str) -> str:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 
 from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
+from registry.decisions import ROLLBACK, Outcome
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
 from registry.plurals import counted
@@ -41,8 +42,8 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 class Judged(BaseModel):
     """One step that is over: what served its rows, how it was judged (`severity`, empty where the rows end within it),
-    what was decided and done after it (`by` which remedy or look, with which `outcome`; or why it was `not_run`), and
-    what that cost in seconds of wall-clock and CPU."""
+    what was decided and done after it (`by` which remedy or look, with which `outcome`; or why it was `not_run`;
+    `stepped`: a champion that follows has learnt its labels), and what that cost in seconds of wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -54,21 +55,32 @@ class Judged(BaseModel):
     by: str = ""
     outcome: str = ""
     not_run: str = ""
+    stepped: bool = False
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
     cpu: float = 0.0
 
+    @property
+    def promoted(self) -> bool:
+        """Whether another version serves after it that is no mere step of a champion that follows."""
+        moved = self.champion != self.version
+        return moved and (not self.stepped or self.outcome in (Outcome.PROMOTE, ROLLBACK))
+
 
 def told(step: Judged) -> str:
     """One line for a window that is over."""
-    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else undone(step.remedy, step.not_run)
+    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else _without_outcome(step)
     swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     return (
         f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
         f"{step.seconds:5.1f} s  {did}{swap}{refused}"
     ).rstrip()
+
+
+def _without_outcome(step: Judged) -> str:
+    return "a step of follow" if step.stepped else undone(step.remedy, step.not_run)
 
 
 def undone(remedy: str, why: str) -> str:
@@ -227,6 +239,7 @@ class _Run:
             by=done.get("by") or "",
             outcome=done.get("outcome") or "",
             not_run=told.get("not_run", "") if told["remedy"] != "none" else "",
+            stepped=decided.get("stepped", False),
         )
         self.progress.steps.append(judged)
         self._save()

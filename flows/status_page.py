@@ -20,6 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
 from flows.ledger_table import ledger_table
 from flows.services import Running, running
+from flows.spending import Spending, spending
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
 from monitor.alerts import ALERT, from_entry
@@ -183,6 +184,7 @@ def _cards(snapshot: Snapshot) -> str:
         _alert_card(snapshot.alert),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
+        _spent_card(spending(snapshot.entries)),
     ]
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -198,6 +200,11 @@ def _alert_card(alert: Entry | None) -> str:
         return _card("Alert", "none", "nothing is open")
     since = f"{alert.outcome}, since {from_entry(alert).alert.opened_at:%Y-%m-%d}"
     return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
+
+
+def _spent_card(spent: Spending) -> str:
+    note = f"{spent.challengers:,} challengers, {spent.steps:,} steps, {spent.looks:,} looks whether steps would pay"
+    return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 
 
 def _card(title: str, value: str, note: str, *, mood: str = "") -> str:

@@ -83,17 +83,18 @@ def decide(
     *,
     version: str | None = None,
     min_labels: int = MIN_LABELS,
+    follows: bool = False,
 ) -> Decision:
     """What to do now.
 
     `history` is in time order, one record a window, its last record the newest window; `acts` in any order. `version`
     is the champion (by default the newest record's): only its windows tell of its performance. `min_labels` is the
-    number of labels at which a window's performance is judged.
+    number of labels at which a window's performance is judged. `follows`: the champion learns each window's labels.
     """
     champion = version or (history[-1].version if history else "")
     match spec:
         case PerformancePolicy():
-            return _on_performance(spec, assess(spec, history, champion, min_labels), history, acts)
+            return _on_performance(spec, assess(spec, history, champion, min_labels), history, acts, follows)
         case PeriodicPolicy():
             return _every_so_often(spec, assess(PerformancePolicy(), history, champion, min_labels), history, acts)
         case DriftPolicy():
@@ -238,6 +239,7 @@ def _mend(
     seen: Assessment,
     history: Sequence[WindowRecord],
     acts: Sequence[Act],
+    follows: bool,
     before: Sequence[str] = (),
 ) -> Decision:
     """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
@@ -248,9 +250,8 @@ def _mend(
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     futile = bool(history) and history[-1].metric == ORDER and not former
-    last = _promoted_last(acts)
-    needless = {Remedy.RECALIBRATE} if futile or last is Remedy.RECALIBRATE else set()
-    needless |= LEARNT if last is Remedy.FOLLOW else set()
+    needless = {Remedy.RECALIBRATE} if futile or _promoted_last(acts) is Remedy.RECALIBRATE else set()
+    needless |= LEARNT if follows else set()
     ladder = [rung for rung in ladder if rung not in needless] or ladder[-1:]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
@@ -273,7 +274,7 @@ def _promoted_last(acts: Sequence[Act]) -> Remedy | None:
 
 
 def _on_performance(
-    spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
+    spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act], follows: bool
 ) -> Decision:
     if seen.severity == "faulty":
         return _told(Remedy.ALERT, seen)
@@ -281,14 +282,14 @@ def _on_performance(
         return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
         pause = waiting(spec, history, acts)
-        found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
+        found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts, follows)
         if found.remedy is not Remedy.NONE:
             return found
     # one that follows has learnt the newest labels: it is mended where it is degraded, and else at no date
-    due = () if _promoted_last(acts) is Remedy.FOLLOW else stale(spec, history, acts)
+    due = () if follows else stale(spec, history, acts)
     if seen.severity == "degraded" and not due:
         return found
-    return _mend(spec, seen, history, acts, due) if due else _told(Remedy.NONE, seen)
+    return _mend(spec, seen, history, acts, follows, due) if due else _told(Remedy.NONE, seen)
 
 
 def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]) -> Decision:

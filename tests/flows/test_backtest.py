@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ from flows.backtest import (
     stream_of,
 )
 from flows.cli import main
-from flows.frontier import Backtest, Result, _recommended, describe, gather
+from flows.frontier import Backtest, Result, _played, _recommended, _result, describe, gather
 from flows.frontier_picture import draw
 from flows.replay import Judged
+from flows.spending import Spending
 from registry.errors import BusyError, DataError, InputError, StateError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
@@ -262,6 +265,26 @@ def test_a_back_test_that_is_refused_leaves_nothing(
         assert said in done.output
     assert not (tmp_path / "new").exists()
     assert [path.name for path in stood.iterdir()] == ["mine.txt"]
+
+
+def test_steps_of_a_champion_that_follows_are_no_promotions(played: tuple[Path, Plan, list[str]]) -> None:
+    """Each is a training all the same: they are counted, and so is what they took."""
+    folder, plan, _ = played
+    one, first = (_played(folder, plan, number) for number in (1, 0))
+    steps = [replace_version(step, str(2 + step.index), str(3 + step.index)) for step in one.steps]
+    told = replace(one, steps=steps, spent=Spending(1, len(steps), 0, 9.0, 4.0, 0.0))
+    metric = metrics_for("binary")["auc"]
+    made = _result(told, first, np.array([0.9] * len(steps)), metric, 0.02)
+    assert (made.promotions, made.steps, made.regretted, made.cpu) == (0, len(steps), 0, 13.0)
+    assert (made.researches, made.wasted) == (one.improvements, one.wasted)
+    text = describe(Backtest.model_validate({**gather(folder, plan).model_dump(), "policies": (made,)}))
+    assert re.search(rf"remedies promoted steps wasted.*\n.* 0 +{len(steps)} +{one.wasted} ", text)
+
+
+def replace_version(step: Judged, version: str, champion: str) -> Judged:
+    """A window after which the champion, one that follows, has learnt its labels."""
+    more = {"version": version, "champion": champion, "stepped": True, "outcome": ""}
+    return step.model_copy(update=more)
 
 
 def test_the_command_plays_prints_draws_and_writes(

@@ -165,6 +165,14 @@ def test_the_table_and_the_picture_show_it(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_step_of_a_champion_that_follows_is_no_promotion(tmp_path: Path) -> None:
+    week = played(tmp_path).windows[0]
+    learnt = week.model_copy(update={"outcome": "", "by": "", "stepped": True, "promoted": False, "champion": "3"})
+    assert action(learnt) == "version 3 has learnt on"
+    assert action(learnt.model_copy(update={"by": "research", "outcome": "hold"})) == "research: hold"
+    assert action(week.model_copy(update={"by": "follow", "outcome": "rollback"})) == "follow: version 2 is back"
+
+
 def test_a_period_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="no labelled row"):
         played(tmp_path, period=(datetime(2030, 1, 1), datetime(2031, 1, 1)))

@@ -281,6 +281,11 @@ def test_a_step_is_told_with_what_acted() -> None:
     assert told(look).endswith("second look: hold")
     swapped = step.model_copy(update={"remedy": "fine_tune", "by": "research", "outcome": "promote", "champion": "2"})
     assert told(swapped).endswith("research: promote  now serving version 2")
+    learnt = step.model_copy(update={"stepped": True, "champion": "2"})
+    assert told(learnt).endswith("a step of follow  now serving version 2")
+    held = learnt.model_copy(update={"by": "research", "outcome": "hold"})
+    assert [one.promoted for one in (step, look, swapped, learnt, held)] == [False, False, True, False, False]
+    assert swapped.model_copy(update={"stepped": True}).promoted
 
 
 def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, tmp_path: Path) -> None:

@@ -165,12 +165,14 @@ def test_a_challenger_is_tried_after_so_many_windows_though_nothing_is_degraded(
 
 
 def test_a_champion_that_follows_is_tried_at_no_date() -> None:
-    """It learns each window's labels: only where it is degraded is anything tried."""
+    """It learns each window's labels: only where it is degraded is anything tried. One that was promoted to follow and
+    does not any more (a task that only observes) is tried as any other."""
     spec, fallen = PerformancePolicy(refresh=4), weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
-    acts = [Act(kind="promotion", at=end_of(0) - timedelta(days=90), remedy=one) for one in (Remedy.FOLLOW, None)]
-    assert decide(spec, weeks([GOOD] * 9), acts[:1]).remedy is Remedy.NONE
-    assert decide(spec, weeks([GOOD] * 9), acts[1:]).remedy is not Remedy.NONE
-    assert decide(spec, fallen, acts[:1]).remedy is Remedy.RESEARCH
+    acts = [Act(kind="promotion", at=end_of(0) - timedelta(days=90), remedy=Remedy.FOLLOW)]
+    assert decide(spec, weeks([GOOD] * 9), acts, follows=True).remedy is Remedy.NONE
+    assert decide(spec, weeks([GOOD] * 9), acts).remedy is Remedy.FINE_TUNE
+    assert decide(spec, fallen, acts, follows=True).remedy is Remedy.RESEARCH
+    assert decide(spec, fallen, acts).then
 
 
 def test_a_remedy_puts_the_next_one_off() -> None:
