@@ -35,6 +35,7 @@ import numpy as np
 
 from benchmarks.streams_data import FILES, TARGET, StreamData, read, scores
 from flows.backtest import first_champion, place_of, prepare, progress_of, run
+from flows.spending import KINDS, spending
 from flows.workplace import Workplace
 from monitor.measurements import WindowRecord
 from registry.bundle import ModelBundle
@@ -111,10 +112,9 @@ def everfit(
         .prediction
     )
     remedies = place.ledger.read(kinds={"remedy"})
-    gates = place.ledger.read(kinds={"gate", "second_look", "follow", "proof"})
-    steps = [one for one in gates if one.outcome == "continued"]
+    steps = [one for one in place.ledger.read(kinds={"follow"}) if one.outcome == "continued"]
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
-    spent = sum(one.details.get("cpu", 0.0) for one in (*remedies, *gates))
+    spent = spending(place.ledger.read(kinds=KINDS)).cpu
     watching = sum(step.cpu for step in progress.steps) - spent
     promoted = place.ledger.read(kinds={"promotion"})[1:]
     by_version = {one.version: one.details["remedy"] for one in remedies}

@@ -9,16 +9,18 @@ stopped. What is read off in the end is in `frontier.py`.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from flows.replay import Judged, Pace, Progress, flow_judge, replay
 from flows.services import child_environment, everfit_environment
@@ -29,6 +31,8 @@ from registry.durations import Duration
 from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.mistakes import explain
+from registry.plurals import counted
 from registry.policies import NeverPolicy, PerformancePolicy, PolicySpec
 from registry.schema import Frozen
 from registry.settings import Settings
@@ -45,7 +49,7 @@ FIRST = 0.4
 LEAST_WINDOWS = 4
 BATCH = 2_000
 _STREAM = "backtest"
-_PLAN, _HISTORY, _ROWS = "plan.json", "history.parquet", "stream.parquet"
+_PLAN, _HISTORY, _ROWS, _FIRST = "plan.json", "history.parquet", "stream.parquet", "first"
 
 Tell = Callable[[str, Judged], None]
 
@@ -75,18 +79,23 @@ def _name(text: str) -> str:
     return text.replace(":", " ").replace(",", " ")
 
 
+class _Choice(Frozen):
+    """A policy as a task's file holds it: mistakes are told as they are there."""
+
+    policy: PolicySpec
+
+
 def _policy(text: str) -> PolicySpec:
     kind, _, rest = text.partition(":")
     pairs = [part.partition("=") for part in rest.split(",") if part]
     fields = {key.strip(): value.strip() for key, _, value in pairs}
     try:
-        found: PolicySpec = TypeAdapter(PolicySpec).validate_python({"kind": kind, **fields})
+        return _Choice.model_validate({"policy": {"kind": kind, **fields}}).policy
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'kind'}: {one['msg']}" for one in error.errors())
+        said = explain(error, _Choice)
         raise InputError(
-            f"policy {text!r}: {said}; such as never, periodic:every=4, performance:tolerate=0.01"
+            f"--policy {text}:\n{said}\nsuch as never, periodic:every=4, performance:tolerate=0.01, or task: its own"
         ) from error
-    return found
 
 
 def prepare(
@@ -94,8 +103,8 @@ def prepare(
 ) -> Plan:
     """Cut the task's rows in two and write everything down in a folder; what is there already must be the same.
 
-    Raises `DataError` when there is no time to cut by, or too few windows after `start`, `StateError` when the folder
-    holds another back-test.
+    Within `refusable`. Raises `DataError` when there is no time to cut by, or too few windows after `start`,
+    `StateError` when the folder holds another back-test.
     """
     frame = read(task.source)
     if task.time is None or task.time not in frame.columns:
@@ -119,6 +128,21 @@ def prepare(
     return plan
 
 
+@contextmanager
+def refusable(folder: Path) -> Iterator[None]:
+    """A block that begins a back-test: of one that is refused (`InputError`) nothing is left in its folder."""
+    stood = folder.is_dir()
+    former = set(folder.iterdir()) if stood else set()
+    try:
+        yield
+    except InputError:
+        for path in set(folder.iterdir()) - former if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not stood and folder.is_dir():
+            folder.rmdir()
+        raise
+
+
 def _rows(folder: Path) -> pd.DataFrame:
     return pd.read_parquet(folder / _ROWS)
 
@@ -128,7 +152,7 @@ def stream_of(folder: Path, task: TaskSpec) -> Stream:
     stream = open_stream(_rows(folder), task, name=_STREAM)
     if (found := len(steps(stream.times, task.monitor.windows))) < LEAST_WINDOWS:
         raise DataError(
-            f"only {found} windows after the first rows, {LEAST_WINDOWS} are needed: begin earlier (--start)"
+            f"only {counted(found, 'window')} after the first rows, {LEAST_WINDOWS} are needed: begin earlier (--start)"
         )
     return stream
 
@@ -138,7 +162,7 @@ def first_champion(folder: Path, plan: Plan, progress: Callable[[SearchProgress]
     from flows.publishing import finished
     from retrain.search.session import search
 
-    home, budget = folder / "first", plan.task.search
+    home, budget = folder / _FIRST, plan.task.search
     if (found := finished(home / "bundle")) is not None:
         return found
     return search(
@@ -188,7 +212,7 @@ def _play(folder: Path, number: int, tell: Callable[[Judged], None]) -> None:
     plan = Plan.model_validate_json((folder / _PLAN).read_bytes())
     place = place_of(folder, plan, number)
     register_task(place.settings, place.task)
-    bundle = finished(folder / "first" / "bundle")
+    bundle = finished(folder / _FIRST / "bundle")
     if bundle is None:
         raise StateError(f"{folder}: the first champion is missing")
     version = publish_once(place, "first", bundle)

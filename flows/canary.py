@@ -2,8 +2,9 @@
 
 Champion and canary are compared on all labelled rows since it began, whichever of them answered. It is let go where it
 is surely worse, and promoted otherwise, labels or none: the gate has shown already what there was to show. Its bake
-time comes after that. While the data are broken (the newest decision is `faulty`) it goes on: they show nothing. A
-promotion that a kill cut short is completed by whoever comes next.
+time comes after that. While the data are broken (the newest decision is `faulty`) it goes on: they show nothing. An end
+that a kill cut short is completed by whoever comes next: a promotion is told once the aliases have moved, a withdrawal
+before they do.
 
 Which windows are its own is `bake.own_windows`'s matter.
 """
@@ -33,6 +34,8 @@ def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
     """
     try:
         with exclusive(place.lock, f"the canary of task {place.task.name}"):
+            if (let_go := _cut_short(place)) is not None:
+                return _let_go(place, let_go)
             begun = canary_out(place)
             return None if begun is None else _looked_at(place, begun, as_of)
     except BusyError as error:
@@ -67,17 +70,33 @@ def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any
     verdict, rows = found or (None, 0)
     reason = verdict.checks[0].detail if verdict else "not enough labelled rows to compare them again"
     reason = f"canary against version {former}: {reason}"
-    worse = verdict is not None and is_worse(verdict)
-    if worse:
-        place.versions.unset(place.task.name, "challenger")
-    else:
-        promote(place, version, (reason, *begun.reasons), as_of, {"previous": former})
+    details = {"previous": former, "rows": rows}
+    if verdict is not None and is_worse(verdict):
+        spent = time.monotonic() - began
+        return _let_go(place, write(place, KIND, WITHDRAWN, version, (reason,), as_of, details, spent))
+    promote(place, version, (reason, *begun.reasons), as_of, {"previous": former})
     place.versions.set_canary(place.task.name, version, 0)
-    details, seconds = {"previous": former, "rows": rows}, time.monotonic() - began
-    outcome = WITHDRAWN if worse else PROMOTED
-    write(place, KIND, outcome, version, (reason,), as_of, details, seconds)
-    say(f"version {version}, a canary, is {outcome}: {reason}")
-    return _answer(Outcome.REJECT if worse else Outcome.PROMOTE, version, former, reason, seconds)
+    seconds = time.monotonic() - began
+    write(place, KIND, PROMOTED, version, (reason,), as_of, details, seconds)
+    say(f"version {version}, a canary, is {PROMOTED}: {reason}")
+    return _answer(Outcome.PROMOTE, version, former, reason, seconds)
+
+
+def _cut_short(place: Workplace) -> Entry | None:
+    """The end of a canary that was told to be let go, and answers its share still."""
+    entries = place.ledger.read(kinds={KIND}, last=1)
+    if not entries or entries[-1].outcome != WITHDRAWN or place.task.mode == "observe":
+        return None
+    return entries[-1] if alias_of(place, "challenger") == entries[-1].version else None
+
+
+def _let_go(place: Workplace, end: Entry) -> dict[str, Any]:
+    """Let a canary answer no more. May be done twice with the same end."""
+    version, (reason, *_) = str(end.version), end.reasons
+    place.versions.set_canary(place.task.name, version, 0)
+    place.versions.unset(place.task.name, "challenger")
+    say(f"version {version}, a canary, is {WITHDRAWN}: {reason}")
+    return _answer(Outcome.REJECT, version, str(end.details["previous"]), reason, end.seconds)
 
 
 def _broken(place: Workplace) -> str | None:

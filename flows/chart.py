@@ -14,8 +14,11 @@ from datetime import datetime
 from html import escape
 from itertools import groupby
 
-WIDTH, HEIGHT = 960, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 30, 26, 30
+WIDTH, NARROW, HEIGHT = 960, 340, 300
+"""In pixels: of a page, of a telephone's (letters that shrink with the picture cannot be read), and of both."""
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 36, 26, 30
+_LETTERS = 110  # pixels that a day with its year takes, and room beside it
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,23 @@ class _Scale:
     end: float
     low: float
     high: float
+    width: int
 
     def x(self, at: datetime) -> float:
         share = (at.timestamp() - self.start) / max(self.end - self.start, 1.0)
-        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + share * (self.width - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
 
 
-def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str) -> str:
-    """The SVG element; a sentence in its place when there is nothing to draw yet."""
+def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str, width: int = WIDTH) -> str:
+    """The SVG element, so many pixels wide; a sentence in its place when there is nothing to draw yet."""
     if not points:
         return '<p class="quiet">No window has been measured yet.</p>'
     marks = [mark for mark in marks if mark.at >= points[0].at]
-    scale = _fit(points, marks)
+    scale = _fit(points, marks, width)
     realised = [point for point in points if not point.expected]
     parts = [
         *_grid(scale),
@@ -76,7 +80,17 @@ def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str) -
         *_dots(points, scale, metric),
     ]
     title = f"{escape(metric)} by window, with its 95 % interval and the reference"
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+
+
+def figures(value: float) -> str:
+    """A value in four figures, or all those before the point.
+
+    >>> figures(0.70341), figures(103.7629), figures(-12345.6)
+    ('0.7034', '103.8', '-12,346')
+    """
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:,.{max(0, 4 - whole)}f}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -93,13 +107,13 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(number * step, digits) for number in range(first, last + 1)]
 
 
-def _fit(points: Sequence[Point], marks: Sequence[Mark]) -> _Scale:
+def _fit(points: Sequence[Point], marks: Sequence[Mark], width: int) -> _Scale:
     values = [each for point in points for each in (point.value, point.low, point.high, point.reference)]
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
     times = [point.at.timestamp() for point in points] + [mark.at.timestamp() for mark in marks]
-    return _Scale(min(times), max(times), low - margin, high + margin)
+    return _Scale(min(times), max(times), low - margin, high + margin, width)
 
 
 def _grid(scale: _Scale) -> list[str]:
@@ -107,17 +121,20 @@ def _grid(scale: _Scale) -> list[str]:
     digits = max(len(f"{value:.10g}".partition(".")[2]) for value in values)
     lines = ((scale.y(value), f"{value:.{digits}f}") for value in values)
     return [
-        f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
+        f'<line class="grid" x1="{_LEFT}" x2="{scale.width - _RIGHT}" y1="{y}" y2="{y}"/>'
         f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{text}</text>'
         for y, text in lines
     ]
 
 
-def _dates(points: Sequence[Point], scale: _Scale, most: int = 8) -> list[str]:
-    every = math.ceil(len(points) / most)
+def _dates(points: Sequence[Point], scale: _Scale) -> list[str]:
+    """Days under the windows, the year with the first and wherever it is another one."""
+    shown = points[:: math.ceil(len(points) / (scale.width // _LETTERS))]
+    years = [None, *(point.at.year for point in shown)]
     return [
-        f'<text x="{scale.x(point.at)}" y="{HEIGHT - 8}" text-anchor="middle">{point.at:%d %b}</text>'
-        for point in points[::every]
+        f'<text x="{scale.x(point.at)}" y="{HEIGHT - 8}" text-anchor="middle">'
+        f"{point.at:{'%d %b' if point.at.year == year else '%d %b %Y'}}</text>"
+        for point, year in zip(shown, years, strict=False)
     ]
 
 
@@ -177,6 +194,7 @@ _HOLLOW = ' class="expected"'
 
 
 def _words(point: Point, metric: str) -> str:
-    interval = "" if point.low is None or point.high is None else f" ({point.low:.4f} to {point.high:.4f})"
+    bounds = [figures(bound) for bound in (point.low, point.high) if bound is not None]
+    interval = f" ({' to '.join(bounds)})" if len(bounds) == 2 else ""
     said = "expected, labels to come" if point.expected else "on labels"
-    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {point.value:.4f}{interval}, {said}"
+    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {figures(point.value)}{interval}, {said}"

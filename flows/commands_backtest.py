@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.commands_data import DurationType
 from flows.door import connect
+
+if TYPE_CHECKING:
+    from flows.replay import Judged
 
 MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
 
@@ -44,23 +48,34 @@ def backtest(
       everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
     """
     settings = connect()
-    from flows.backtest import first_champion, policies_of, prepare, run, stream_of
+    from flows.backtest import first_champion, policies_of, prepare, refusable, run, stream_of
     from flows.frontier import describe, gather
     from flows.frontier_picture import draw
     from flows.replay import told
+    from flows.stream import steps
     from flows.terminal import ProgressLine
     from flows.workplace import find_task
+    from registry.plurals import counted
     from registry.proposal import replace_policy
 
     spec = find_task(settings, task)
     place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
-    plan = prepare(place, spec, policies_of(policies, spec), start=start, delay=delay)
-    rows = len(stream_of(place, plan.task))
-    click.echo(f"{rows:,} rows under {len(plan.policies)} policies: {', '.join(plan.policies)}")
-    with ProgressLine() as line:
-        first_champion(place, plan, line)
+    chosen = policies_of(policies, spec)
+    with refusable(place):
+        plan = prepare(place, spec, chosen, start=start, delay=delay)
+        stream = stream_of(place, plan.task)
+        windows = len(steps(stream.times, plan.task.monitor.windows))
+        click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
+        click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
+        click.echo("searching for the model that all begin with")
+        with ProgressLine() as line:
+            first_champion(place, plan, line)
     width = max(map(len, plan.policies))
-    run(place, plan, parallel=parallel, tell=lambda name, step: click.echo(f"{name:<{width}}  {told(step)}"))
+
+    def tell(name: str, step: Judged) -> None:
+        click.echo(f"{name:<{width}}  {step.index + 1:>{len(str(windows))}}/{windows}  {told(step)}")
+
+    run(place, plan, parallel=parallel, tell=tell)
     found = gather(place, plan)
     (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")

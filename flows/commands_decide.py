@@ -68,6 +68,9 @@ def canary(task: str, share: float) -> None:
 def rollback(task: str) -> None:
     """Make the previous champion of TASK the champion again.
 
+    The version that it replaces becomes the previous one: a second roll-back leads back to it. `everfit promote` leads
+    to any version.
+
     \b
     Example:
       everfit rollback flights
@@ -79,6 +82,7 @@ def rollback(task: str) -> None:
     done = place.versions.rollback(place.task.name)
     _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
+    click.echo(f"  a second roll-back leads back to {done.previous}; any other version: everfit promote {task} VERSION")
 
 
 @click.command()

@@ -10,6 +10,7 @@ import click
 
 from flows.door import DEGRADED, MOMENT, connect
 from registry.errors import InputError, OutsideError
+from registry.plurals import counted
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -34,7 +35,9 @@ def monitor(task: str, as_of: datetime | None) -> None:
     from flows.workplace import find_task
 
     found = perform(watch, find_task(settings, task).name, as_of=as_of, repair=False)
-    click.echo(f"{task}: {found['severity']}, remedy: {found['remedy']}, {found['windows']} windows measured")
+    click.echo(
+        f"{task}: {found['severity']}, remedy: {found['remedy']}, {counted(found['windows'], 'window')} measured"
+    )
     for reason in found["reasons"]:
         click.echo(f"  {reason}")
     if found["severity"] == "degraded":

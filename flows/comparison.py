@@ -6,16 +6,16 @@ takes no part in it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from flows.replay import Judged, undone
 from registry.decisions import ROLLBACK
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
@@ -24,15 +24,21 @@ from registry.schema import Frozen
 from registry.target import Target
 
 if TYPE_CHECKING:
-    from flows.replay import Judged, Progress
+    from flows.replay import Progress
     from flows.stream import Stream
     from registry.bundle import Manifest, ModelBundle
     from registry.inference_log import InferenceLog
+    from registry.task import TaskSpec
     from registry.versions import Versions
+
+_AT_ONCE = 20_000
+"""Rows of the stream that are looked up in the log, and scored, together."""
 
 
 class WindowScore(Frozen):
-    """One window: who served it, how well, how well the frozen model would have, and what was decided after it."""
+    """One window: the champion that served it (beside a canary, perhaps), how well all that was answered was, how well
+    the frozen model would have been, and what was decided after it. `promoted`: another version served then, by more
+    than a step of a champion that follows (`stepped`)."""
 
     index: int
     begin: datetime
@@ -46,12 +52,10 @@ class WindowScore(Frozen):
     remedy: str
     by: str = ""
     outcome: str
+    not_run: str = ""
     champion: str
-
-    @property
-    def promoted(self) -> bool:
-        """Whether another version served after this window."""
-        return self.champion != self.version
+    promoted: bool = False
+    stepped: bool = False
 
 
 class Pooled(Frozen):
@@ -66,7 +70,8 @@ class Pooled(Frozen):
 
 
 class Comparison(Frozen):
-    """The whole replay, by window and pooled. `references` is each version's own reference, by version."""
+    """The whole replay, by window and pooled. `references` is each version's own reference, by version; `tolerate` what
+    the task's policy tolerates."""
 
     task: str
     metric: str
@@ -84,44 +89,54 @@ class Rows:
 
     times: npt.NDArray[np.datetime64]
     labels: Labels
-    versions: npt.NDArray[np.object_]
     served: Array
     frozen: Array
 
     def between(self, begin: datetime, end: datetime) -> Rows:
         """The rows with `begin <= time < end`."""
         keep = (self.times >= np.datetime64(begin)) & (self.times < np.datetime64(end))
-        return Rows(self.times[keep], self.labels[keep], self.versions[keep], self.served[keep], self.frozen[keep])
+        return Rows(self.times[keep], self.labels[keep], self.served[keep], self.frozen[keep])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Parts in time order as one."""
+    return Rows(
+        np.concatenate([one.times for one in parts]),
+        np.concatenate([one.labels for one in parts]),
+        np.concatenate([one.served for one in parts]),
+        np.concatenate([one.frozen for one in parts]),
+    )
 
 
 def compare(
     stream: Stream,
     progress: Progress,
     *,
+    task: TaskSpec,
     log: InferenceLog,
     versions: Versions,
     period: tuple[datetime, datetime] | None = None,
 ) -> Comparison:
-    """The comparison of a replay; `pooled` is over `period`, or over all rows. Raises `StateError` without rows."""
-    manifests = {name: versions.manifest(progress.task, name) for name in log.versions()}
+    """The comparison of a replay, judged by the policy of `task`; `pooled` is over `period`, or over all rows. Raises
+    `StateError` without rows."""
     first = versions.fetch(progress.task, progress.first_version)
+    manifests = _Manifests(versions, progress.task)
     rows = scored(stream, log, first, manifests)
-    manifest = first.manifest
-    metric = metrics_for(manifest.target.problem)[manifest.task.metric]
+    metric = metrics_for(first.manifest.target.problem)[first.manifest.task.metric]
     period = period or (progress.steps[0].begin, progress.steps[-1].end)
     chosen = rows.between(*period)
     if not len(chosen.labels):
         raise StateError(f"no labelled row of the replay lies between {period[0]} and {period[1]}")
     served, frozen = metric.value(chosen.labels, chosen.served), metric.value(chosen.labels, chosen.frozen)
-    policy = manifest.task.policy
+    windows = tuple(_windows(progress.steps, rows, metric))
     return Comparison(
         task=progress.task,
         metric=metric.name,
         greater_is_better=metric.greater_is_better,
         first_version=progress.first_version,
-        references={name: one.reference.value for name, one in manifests.items()},
-        tolerate=policy.tolerate if isinstance(policy, PerformancePolicy) else None,
-        windows=tuple(_windows(progress.steps, rows, metric)),
+        references={one.version: manifests[one.version].reference.value for one in windows},
+        tolerate=task.policy.tolerate if isinstance(task.policy, PerformancePolicy) else None,
+        windows=windows,
         pooled=Pooled(
             begin=period[0],
             end=period[1],
@@ -133,29 +148,46 @@ def compare(
     )
 
 
-def scored(stream: Stream, log: InferenceLog, first: ModelBundle, manifests: dict[str, Manifest]) -> Rows:
+class _Manifests(dict[str, "Manifest"]):
+    """The manifests of a task's versions, each read when it is first needed."""
+
+    def __init__(self, versions: Versions, task: str) -> None:
+        super().__init__()
+        self._versions, self._task = versions, task
+
+    def __missing__(self, version: str) -> Manifest:
+        self[version] = self._versions.manifest(self._task, version)
+        return self[version]
+
+
+def logged_parts(stream: Stream, log: InferenceLog) -> Iterator[tuple[slice, pd.DataFrame]]:
+    """The stream's rows as the log holds them, without features, in parts: which rows of the stream were looked up, and
+    those of them that are logged, by id. However long the log is, a part is what lies between two moments of it."""
+    for start in range(0, len(stream), _AT_ONCE):
+        part = slice(start, min(start + _AT_ONCE, len(stream)))
+        first, last = (moment.astype("datetime64[us]").item() for moment in stream.times[[part.start, part.stop - 1]])
+        found = log.frame(start=first, end=last + timedelta(microseconds=1), columns=()).set_index("__id__")
+        yield part, found[found.index.isin(stream.ids(part.start, part.stop))]
+
+
+def scored(stream: Stream, log: InferenceLog, first: ModelBundle, manifests: Mapping[str, Manifest]) -> Rows:
     """The rows of the stream that were served and whose label is a class (or number) the first champion knows."""
     from registry.scoring import Scorer
 
-    target = first.manifest.target
-    logged = log.frame(columns=()).set_index("__id__")
-    ids = np.array(stream.ids(0, len(stream)), dtype=object)
+    target, scorer = first.manifest.target, Scorer.load(first)
     labels = target.encode(pd.Series(stream.labels))
     known = np.isfinite(labels) if target.problem == "regression" else labels >= 0
-    keep = np.flatnonzero(known & pd.Index(ids).isin(logged.index))
-    served = logged.loc[ids[keep]]
-    frozen = Scorer.load(first).predict(stream.rows.iloc[keep]).scores
-    targets = {name: one.target for name, one in manifests.items()}
-    return Rows(
-        stream.times[keep],
-        labels[keep],
-        served["__version__"].to_numpy(object),
-        _served(served, target, targets),
-        frozen,
-    )
+    parts = []
+    for part, logged in logged_parts(stream, log):
+        ids = np.array(stream.ids(part.start, part.stop), dtype=object)
+        own = np.flatnonzero(known[part] & pd.Index(ids).isin(logged.index))
+        keep = part.start + own
+        frozen = scorer.predict(stream.rows.iloc[keep]).scores
+        parts.append(Rows(stream.times[keep], labels[keep], _served(logged.loc[ids[own]], target, manifests), frozen))
+    return joined(parts)
 
 
-def _served(logged: pd.DataFrame, target: Target, targets: dict[str, Target]) -> Array:
+def _served(logged: pd.DataFrame, target: Target, manifests: Mapping[str, Manifest]) -> Array:
     """Logged scores in the class order of `target`: (n, k), a class a version did not know with probability 0."""
     if target.problem == "regression":
         return logged["__prediction__"].to_numpy(dtype=np.float64)
@@ -164,7 +196,7 @@ def _served(logged: pd.DataFrame, target: Target, targets: dict[str, Target]) ->
     for version in np.unique(names.astype(str)):
         here = np.flatnonzero(names == version)
         scores = np.array(logged["__scores__"].iloc[here].tolist(), dtype=np.float64)
-        out[here] = aligned(scores, targets[version], target)
+        out[here] = aligned(scores, manifests[version].target, target)
     return out
 
 
@@ -179,16 +211,16 @@ def aligned(scores: Array, own: Target, target: Target) -> Array:
     return out
 
 
-def _windows(steps: list[Judged], rows: Rows, metric: Metric) -> Iterator[WindowScore]:
+def _windows(steps: Sequence[Judged], rows: Rows, metric: Metric) -> Iterator[WindowScore]:
     for step in steps:
         part = rows.between(step.begin, step.end)
         if not len(part.labels):
             continue
         served, frozen = metric.value(part.labels, part.served), metric.value(part.labels, part.frozen)
         yield WindowScore(
-            **step.model_dump(include={"index", "begin", "end", "severity", "remedy", "by", "outcome", "champion"}),
+            **step.model_dump(include=set(WindowScore.model_fields) & set(Judged.model_fields) - {"rows"}),
+            promoted=step.promoted,
             rows=len(part.labels),
-            version=Counter(part.versions.tolist()).most_common(1)[0][0],
             served=served,
             frozen=frozen,
             gain=metric.gain(served, frozen),
@@ -216,4 +248,6 @@ def action(one: WindowScore) -> str:
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
         return f"{by}: version {one.champion} {done}"
-    return f"{by}: {one.outcome}" if one.outcome else one.remedy if one.remedy not in ("", "none") else ""
+    if one.outcome:
+        return f"{by}: {one.outcome}"
+    return f"version {one.champion} has learnt on" if one.stepped else undone(one.remedy, one.not_run)

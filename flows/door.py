@@ -91,7 +91,8 @@ def connect() -> Settings:
 
 def _setting_line(one: Any) -> str:
     message = one["msg"].removeprefix("Value error, ")
-    return f"EVERFIT_{str(one['loc'][0]).upper()}: {message}, got {one['input']!r}" if one["loc"] else message
+    came = "" if ", got " in message else f", got {one['input']!r}"
+    return f"EVERFIT_{str(one['loc'][0]).upper()}: {message}{came}" if one["loc"] else message
 
 
 def quiet_third_parties() -> None:

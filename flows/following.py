@@ -143,12 +143,18 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     return None
 
 
+def stepped(place: Workplace, as_of: datetime) -> bool:
+    """Whether the champion has learnt what was known at this moment, or is to serve as one that has."""
+    last = place.ledger.read(kinds={KIND}, last=1)
+    return bool(last) and last[-1].at == as_of and last[-1].outcome == CONTINUED
+
+
 def thin_out(place: Workplace, chain: Sequence[str]) -> None:
-    """Let the files of the versions go that have grown too old for anybody to come back to: one a step, and the one
-    before it, should a kill have come between. What they were stays in the registry; the first, which was promoted,
+    """Let the files of the versions go that have grown too old for anybody to come back to: one a step, with the one
+    before it and what a kill has left half done. What they were stays in the registry; the first, which was promoted,
     may come back as a former champion. A registry that lets nothing be deleted keeps them: the step is made."""
     named = {alias_of(place, name) for name in (CHAMPION, CHALLENGER, PREVIOUS)}
-    for version in chain[1:-KEPT][-2:]:
+    for version in dict.fromkeys((*place.versions.half_gone(place.task.name), *chain[1:-KEPT][-2:])):
         try:
             if version not in named:
                 place.versions.thin(place.task.name, version)

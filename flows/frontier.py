@@ -1,9 +1,10 @@
 """What a back-test says: performance against compute for each policy, the best that was to be had, a recommendation.
 
 A window's score is the metric of what was served there. The oracle knows the future: of all models that any policy had
-made by then it serves each window's best. A remedy is wasted when its model is never promoted, a promotion regretted
-when the model it replaced would have done better until the next one (or the end); a window is behind when what was
-served is worse than the oracle by more than the first policy on performance tolerates.
+made by then it serves each window's best. An improvement is wasted when none of its models is ever promoted, a
+promotion regretted when the model it replaced would have done better than what was served until the next one (or the
+end); a window is behind when what was served is worse than the oracle by more than the first policy on performance
+tolerates. A step of a champion that follows is a training without a gate: counted apart.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import pandas as pd
 
 from flows.backtest import Plan, place_of, progress_of, stream_of
 from flows.comparison import Comparison, WindowScore, aligned, compare
-from flows.remedies import TRAINS
 from flows.replay import Judged
+from flows.spending import KINDS, Spending, spending
 from flows.stream import Stream
 from flows.workplace import Workplace
+from registry.decisions import ROLLBACK
 from registry.errors import StateError
+from registry.ledger import Entry
 from registry.metrics import Array, Labels, Metric, metrics_for
 from registry.policies import PerformancePolicy
 from registry.schema import Frozen
@@ -37,7 +40,8 @@ TOLERATED = PerformancePolicy().tolerate
 
 class Result(Frozen):
     """One policy. `mean` is over windows, `gain` over the policy that is named first, with the standard error of its
-    windows' differences; `cpu` are the CPU-seconds of its remedies."""
+    windows' differences; `researches` are improvements, whatever they tried, `steps` those of champions that followed;
+    `cpu` are the CPU-seconds of remedies, gates, looks and steps, watching apart."""
 
     name: str
     policy: dict[str, Any]
@@ -48,6 +52,7 @@ class Result(Frozen):
     pooled: float
     researches: int
     promotions: int
+    steps: int = 0
     wasted: int
     regretted: int
     behind: int
@@ -76,6 +81,9 @@ class _Played:
     steps: Sequence[Judged]
     comparison: Comparison
     versions: Mapping[str, Array]
+    improvements: int
+    wasted: int
+    spent: Spending
 
     @property
     def served(self) -> Array:
@@ -107,11 +115,19 @@ def _played(folder: Path, plan: Plan, number: int) -> _Played:
     if progress is None or not progress.finished:
         raise StateError(f"policy {name!r} is not finished: run the back-test again, it goes on where it stopped")
     stream = stream_of(folder, place.task)
-    comparison = compare(stream, progress, log=place.log, versions=place.versions)
+    comparison = compare(stream, progress, task=place.task, log=place.log, versions=place.versions)
     spans = [(one.begin, one.end) for one in comparison.windows]
     versions = _scored(place, stream, spans, progress.first_version)
     policy = place.task.policy.model_dump(mode="json", exclude_unset=True)
-    return _Played(name, policy, progress.steps, comparison, versions)
+    ends, chosen = (place.ledger.read(kinds={kind}) for kind in ("improvement", "promotion"))
+    wasted = sum(not _made(end) & {one.version for one in chosen} for end in ends)
+    spent = spending(place.ledger.read(kinds=KINDS))
+    return _Played(name, policy, progress.steps, comparison, versions, len(ends), wasted, spent)
+
+
+def _made(improvement: Entry) -> set[str | None]:
+    """The versions that an improvement has made."""
+    return {one["version"] for one in improvement.details.get("tried", []) if one["version"]}
 
 
 def _scored(
@@ -154,9 +170,7 @@ def _by_window(
 
 def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerate: float) -> Result:
     gains = _gains(metric, one.served, first.served)
-    done = [step for step in one.steps if step.outcome]  # remedies, and second looks at what they left
-    researched = [step for step in done if step.remedy in TRAINS]
-    promoted = [place for place, step in enumerate(one.steps) if step.champion != step.version]
+    promoted = [place for place, step in enumerate(one.steps) if step.promoted and step.outcome != ROLLBACK]
     lag = _gains(metric, oracle, one.served)
     return Result(
         name=one.name,
@@ -166,12 +180,13 @@ def _result(one: _Played, first: _Played, oracle: Array, metric: Metric, tolerat
         gain=float(np.nanmean(gains)),
         gain_error=_error(gains),
         pooled=one.comparison.pooled.served,
-        researches=len(researched),
+        researches=one.improvements,
         promotions=len(promoted),
-        wasted=max(0, len(researched) - len(promoted)),
+        steps=one.spent.steps,
+        wasted=one.wasted,
         regretted=sum(_regretted(one, place, metric) for place in promoted),
         behind=int(np.nansum(lag > tolerate * np.abs(oracle))),
-        cpu=sum(step.cpu for step in one.steps if step.outcome or step.champion != step.version),  # a follower's too
+        cpu=one.spent.cpu,
         seconds=sum(step.seconds for step in one.steps),
     )
 
@@ -188,14 +203,14 @@ def _error(gains: Array) -> float:
 def _regretted(one: _Played, place: int, metric: Metric) -> bool:
     """Whether what was replaced would have done better in the windows until the next promotion."""
     step = one.steps[place]
-    until = next((later.end for later in one.steps[place + 1 :] if later.champion != later.version), None)
+    until = next((later.end for later in one.steps[place + 1 :] if later.promoted), None)
     inside = np.array(
         [window.begin >= step.end and (until is None or window.end <= until) for window in one.comparison.windows]
     )
-    new, old = (one.versions.get(version) for version in (step.champion, step.version))
-    if new is None or old is None or not inside.any():
+    old = one.versions.get(step.version)  # unknown of one that followed: it would have gone on
+    if old is None or not inside.any():
         return False
-    gains = _gains(metric, new[inside], old[inside])
+    gains = _gains(metric, one.served[inside], old[inside])
     return bool(np.isfinite(gains).any() and np.nanmean(gains) < 0)
 
 
@@ -221,15 +236,18 @@ def describe(found: Backtest) -> str:
     """The table and the recommendation in words."""
     width = max(len("policy"), *(len(one.name) for one in found.policies), len("oracle"))
     figures = f"{'policy':<{width}}  {found.metric:>8}  {'gain':>17}  {'pooled':>8}"
-    lines = [f"{figures}     remedies  promoted  wasted  regretted  behind  {'CPU-s':>7}"]
+    lines = [f"{figures}  remedies promoted steps wasted regretted behind {'CPU-s':>7}"]
     for one in found.policies:
         gain = "" if one is found.policies[0] else f"{one.gain:+.4f} +/- {one.gain_error:.4f}"
         lines.append(
-            f"{one.name:<{width}}  {one.mean:>8.4f}  {gain:>17}  {one.pooled:>8.4f}  {one.researches:>11}  "
-            f"{one.promotions:>8}  {one.wasted:>6}  {one.regretted:>9}  {one.behind:>6}  {one.cpu:>7,.0f}"
+            f"{one.name:<{width}}  {one.mean:>8.4f}  {gain:>17}  {one.pooled:>8.4f}  {one.researches:>8} "
+            f"{one.promotions:>8} {one.steps:>5} {one.wasted:>6} {one.regretted:>9} {one.behind:>6} {one.cpu:>7,.0f}"
         )
     oracle = f"{'oracle':<{width}}  {np.nanmean(found.oracle):>8.4f}"
     windows = len(found.oracle)
-    said = f"{found.metric} is the mean over {windows} windows, gain that over {found.policies[0].name!r}; "
-    told = f"{said}the oracle serves each window\nwith the best model that any policy had by then."
+    told = (
+        f"{found.metric} is the mean over {windows} windows, gain that over {found.policies[0].name!r}; the oracle "
+        "serves each window\nwith the best model that any policy had by then. A step is a training, without a gate, of "
+        "a champion\nthat follows; CPU-s are those of remedies, gates, looks and steps."
+    )
     return "\n".join([*lines, oracle, "", told, f"Recommended: {found.reason}."])

@@ -38,6 +38,7 @@ from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, DataError, InputError, NoModelError, StateError, unknown
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.plurals import counted
 from registry.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _tried(intents: Intents, intent: Intent) -> Iterator[dict[str, Any]]:
 def _require_enough(place: Workplace, fresh: pd.DataFrame, champion: ModelBundle) -> None:
     """A search whose result could not be judged is not worth its costs."""
     if len(fresh) < (needed := place.task.gate.min_rows):
-        said = f"only {len(fresh):,} fresh labelled rows, {needed:,} are needed to judge a new model"
+        said = f"only {counted(len(fresh), 'fresh labelled row')}, {needed:,} are needed to judge a new model"
         raise DataError(f"{said}{why_none(place.task, champion.manifest.data_schema)}")
 
 

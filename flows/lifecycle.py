@@ -11,7 +11,7 @@ from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
-from flows.following import keep_following
+from flows.following import keep_following, stepped
 from flows.improve import improve
 from flows.proving import prove
 from flows.second_look import look_again, promoted
@@ -26,7 +26,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
     Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
-    look at a canary, or a second look at a held challenger, or None.
+    look at a canary, or a second look at a held challenger, or None; and with `stepped`, whether a champion that
+    follows has learnt this window's labels.
     """
     place = enter(task)
     moment = place.moment(as_of)
@@ -36,9 +37,9 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
     ended = rolled_back(look) or promoted(look) or is_out(look)
     look = look if ended else prove(place, moment) or look_again(place, moment) or canarys(look)
-    found: dict[str, Any] = {**summary(report), "improvement": look}
     if promoted(look):
         keep_following(place, moment)
+    found: dict[str, Any] = {**summary(report), "improvement": look, "stepped": stepped(place, moment)}
     if ended or promoted(look):
         return found
     if (wish := wished(place)) is not None:

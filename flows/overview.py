@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.plurals import counted
+from registry.thinning import THIN
 
 if TYPE_CHECKING:
+    from flows.following import Following
     from flows.services import Running
     from flows.workplace import Workplace
     from registry.ledger import Entry
@@ -18,16 +22,59 @@ _LAST_ALERTS = 12
 
 
 def task_lines(place: Workplace) -> list[str]:
-    """A task: its versions with the rows each has served, its last windows as judged, its last decision, and the
-    challenger that waits for a person."""
+    """A task, what matters most first: how its champion is judged and why, the alert that is open, the challenger that
+    waits for a person; then its last windows as judged, its versions with the rows each has served, what was done for
+    them and what that took, its log."""
+    from flows.alerting import written
     from flows.approval import pending
+    from flows.following import following
+    from flows.spending import KINDS, spending
 
-    name = place.task.name
-    logged = place.log.counts()
-    lines = [f"{name}: {logged.predictions:,} predictions logged, {logged.labelled:,} with their label"]
-    lines += version_lines(place.versions.list(name), place.log.versions(), place.task.metric)
+    name, logged = place.task.name, place.log.counts()
+    versions = place.versions.list(name)
     windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
-    return [*lines, *decision_lines(windows), *waiting_lines(pending(place), name)]
+    champion = next((one.version for one in versions if "champion" in one.aliases), None)
+    return [
+        f"{name}: {verdict(champion, windows[-1] if windows else None)}",
+        *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
+        *open_lines(written(place.ledger)[0], name),
+        *waiting_lines(pending(place), name),
+        *decision_lines(windows),
+        *version_lines(versions, place.log.versions(), place.task.metric),
+        *following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1)),
+        f"  so far {spending(place.ledger.read(kinds=KINDS))}",
+        f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
+    ]
+
+
+def verdict(champion: str | None, decision: Entry | None) -> str:
+    """Which version serves, and how it was judged last.
+
+    >>> verdict("3", None)
+    'version 3 is the champion, nothing was judged yet'
+    """
+    who = "no champion yet" if champion is None else f"version {champion} is the champion"
+    if decision is None:
+        return f"{who}, nothing was judged yet"
+    of = f" (version {decision.version})" if decision.version != champion else ""
+    return f"{who}, {decision.severity} as of {decision.at:%Y-%m-%d %H:%M}{of}, remedy: {decision.outcome}"
+
+
+def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
+    """The alert that is open, if one is."""
+    last = from_entry(alerts[-1]).alert if alerts else None
+    if last is None or not last.is_open:
+        return []
+    return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
+
+
+def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:
+    """That the champion learns each window's labels, since when, and what its newest step says of that."""
+    if now is None:
+        return []
+    said = [f"    {reason}" for entry in newest if entry.version in now.versions for reason in entry.reasons]
+    steps, known = len(now.versions) - 1, f"{now.known:%Y-%m-%d %H:%M}"
+    return [f"  the champion follows version {now.anchor}: {steps} steps, it knows the labels of {known}", *said]
 
 
 def waiting_lines(asked: Entry | None, task: str) -> list[str]:
@@ -42,11 +89,22 @@ def waiting_lines(asked: Entry | None, task: str) -> list[str]:
 
 
 def version_lines(versions: Sequence[VersionInfo], served: dict[str, int], metric: str) -> list[str]:
-    """A table of versions, newest last."""
+    """A table of versions, newest last; those of a row whose files were let go on one line."""
     if not versions:
         return ["  no version yet"]
-    head = f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"
-    return [head, *(_version_line(one, served.get(one.version, 0), metric) for one in versions)]
+    lines = [f"  {'version':<8} {'aliases':<22} {'made':<17} {f'{metric} (test)':>16} {'rows served':>12}"]
+    for gone, group in groupby(versions, lambda one: THIN in one.tags):
+        some = list(group)
+        if gone:
+            lines.append(_gone_line([one.version for one in some], sum(served.get(one.version, 0) for one in some)))
+        else:
+            lines += [_version_line(one, served.get(one.version, 0), metric) for one in some]
+    return lines
+
+
+def _gone_line(versions: Sequence[str], rows: int) -> str:
+    names = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
+    return f"  {f'{names}: steps of a champion that followed, files let go':<66} {rows:>12,}"
 
 
 def _version_line(one: VersionInfo, served: int, metric: str) -> str:
@@ -57,15 +115,15 @@ def _version_line(one: VersionInfo, served: int, metric: str) -> str:
 
 
 def decision_lines(decisions: Sequence[Entry]) -> list[str]:
-    """A table of decisions, newest last, and the reasons of the last one."""
+    """A table of decisions, newest last; nothing without any."""
     if not decisions:
-        return ["  nothing was judged yet"]
+        return []
     lines = [f"  {'judged as of':<17} {'version':<8} {'severity':<9} remedy"]
     lines += [
         f"  {one.at:%Y-%m-%d %H:%M}  {one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
         for one in decisions
     ]
-    return [*lines, *(f"    {reason}" for reason in decisions[-1].reasons)]
+    return lines
 
 
 def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:

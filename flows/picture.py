@@ -97,12 +97,15 @@ def _swaps(axes: Axes, windows: Sequence[WindowScore]) -> None:
 def _finish(axes: Axes, comparison: Comparison, title: str) -> None:
     pooled = comparison.pooled
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=26)
+    begin, last = pooled.begin, pooled.end - timedelta(seconds=1)
     said = (
-        f"{pooled.begin:%d %b} to {pooled.end - timedelta(seconds=1):%d %b}, {pooled.rows:,} rows pooled: "
+        f"{begin:{'%d %b' if begin.year == last.year else '%d %b %Y'}} to {last:%d %b %Y}, "
+        f"{pooled.rows:,} rows pooled: "
         f"{comparison.metric} {pooled.served:.3f} served, {pooled.frozen:.3f} frozen"
     )
     axes.text(0, 1.025, said, transform=axes.transAxes, fontsize=10, color="#444444")
-    axes.set_ylabel(f"{comparison.metric} of the window")
+    better = "higher" if comparison.greater_is_better else "lower"
+    axes.set_ylabel(f"{comparison.metric} of the window ({better} is better)")
     locator = mdates.AutoDateLocator(minticks=5, maxticks=10)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

@@ -22,8 +22,10 @@ from pydantic import BaseModel, Field
 
 from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
+from registry.decisions import ROLLBACK, Outcome
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
+from registry.plurals import counted
 from registry.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -34,12 +36,14 @@ Judge: TypeAlias = Callable[[datetime, datetime | None], Mapping[str, Any]]
 are whole: later ones, cut off by the end of the rows, are not judged. Answers with what was decided."""
 
 _BACKGROUND_ROWS = 50
+_NOT_JUDGED = {"severity": "", "remedy": "", "not_run": "cut off by the end of the rows, not judged"}
 _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 
 
 class Judged(BaseModel):
-    """One step that is over: what served its rows, what was decided and done after it (`by` which remedy or look, with
-    which `outcome`), and what that cost in seconds of wall-clock and CPU."""
+    """One step that is over: what served its rows, how it was judged (`severity`, empty where the rows end within it),
+    what was decided and done after it (`by` which remedy or look, with which `outcome`; or why it was `not_run`;
+    `stepped`: a champion that follows has learnt its labels), and what that cost in seconds of wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -50,21 +54,40 @@ class Judged(BaseModel):
     remedy: str = ""
     by: str = ""
     outcome: str = ""
+    not_run: str = ""
+    stepped: bool = False
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
     cpu: float = 0.0
 
+    @property
+    def promoted(self) -> bool:
+        """Whether another version serves after it that is no mere step of a champion that follows."""
+        moved = self.champion != self.version
+        return moved and (not self.stepped or self.outcome in (Outcome.PROMOTE, ROLLBACK))
+
 
 def told(step: Judged) -> str:
     """One line for a window that is over."""
-    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else ""
+    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else _without_outcome(step)
     swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     return (
         f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
         f"{step.seconds:5.1f} s  {did}{swap}{refused}"
     ).rstrip()
+
+
+def _without_outcome(step: Judged) -> str:
+    return "a step of follow" if step.stepped else undone(step.remedy, step.not_run)
+
+
+def undone(remedy: str, why: str) -> str:
+    """What was decided and not done, in words; of a window that was not judged, why."""
+    if remedy in ("", "none"):
+        return why
+    return remedy if remedy == "alert" else ": ".join([f"{remedy}: decided, not run", *filter(None, [why])])
 
 
 class Progress(BaseModel):
@@ -145,7 +168,8 @@ def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progre
 
 
 def flow_judge(task: str, *, repair: bool = True) -> Judge:
-    """Judges by the flows: `lifecycle`, or `watch` where nothing is to be repaired or no rows follow a repair."""
+    """Judges by the flows: `lifecycle`, or `watch` where nothing is to be repaired or no rows follow a repair; it says
+    then why what it decides is `not_run`."""
     from flows.lifecycle import lifecycle
     from flows.stages import perform
     from flows.watch import watch
@@ -153,7 +177,8 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
     def judge(as_of: datetime, until: datetime | None) -> Mapping[str, Any]:
         if repair and until is None:
             return perform(lifecycle, task, as_of=as_of)
-        return perform(watch, task, as_of=as_of, repair=False, until=until)
+        found = perform(watch, task, as_of=as_of, repair=False, until=until)
+        return {**found, "not_run": "the replay ended" if repair else "only watched"}
 
     return judge
 
@@ -187,15 +212,17 @@ class _Run:
     def _step(self, step: Step, final: bool) -> Judged:
         self._send_rows(step)
         as_of = step.end + self.pace.delay if final else step.end
+        whole = not final or is_whole(self.stream.times, step, self.task.monitor.windows)
         self._send_labels(as_of, whole=True)
         self._drain()
         version = str(self.server.model()["version"])
         began, cpu = time.monotonic(), cpu_seconds()
         with self.server.meanwhile(self._asked_before(step)) as counts:
-            decided = self.judge(as_of, self._until_whole(step) if final else None)
+            decided = self.judge(as_of, (step.end if whole else step.begin) if final else None)
             champion = self._champion()
             serving = self._await_version(champion)
         self.progress.background = self.progress.background.plus(counts)
+        told = decided if whole else _NOT_JUDGED
         done = decided.get("improvement") or {}
         judged = Judged(
             index=step.index,
@@ -207,18 +234,16 @@ class _Run:
             serving=serving,
             seconds=time.monotonic() - began,
             cpu=cpu_seconds() - cpu,
-            severity=decided["severity"],
-            remedy=decided["remedy"],
+            severity=told["severity"],
+            remedy=told["remedy"],
             by=done.get("by") or "",
             outcome=done.get("outcome") or "",
+            not_run=told.get("not_run", "") if told["remedy"] != "none" else "",
+            stepped=decided.get("stepped", False),
         )
         self.progress.steps.append(judged)
         self._save()
         return judged
-
-    def _until_whole(self, last: Step) -> datetime:
-        """The end of the last window, or its beginning where the rows end long before it does."""
-        return last.end if is_whole(self.stream.times, last, self.task.monitor.windows) else last.begin
 
     def _send_rows(self, step: Step) -> None:
         batch = self.stream.at_once(self.pace.batch)
@@ -246,7 +271,9 @@ class _Run:
         """Wait until everything acknowledged is in the inference log. Raises `OutsideError` when it never is."""
         if not self._until(lambda: int(self.server.model()["log_backlog"]) == 0):
             backlog = self.server.model()["log_backlog"]
-            raise OutsideError(f"the endpoint: {backlog} records still not in the log after {self.pace.patience:.0f} s")
+            raise OutsideError(
+                f"the endpoint: {counted(backlog, 'record')} still not in the log after {self.pace.patience:.0f} s"
+            )
 
     def _champion(self) -> str:
         champion = self.versions.get(self.task.name, "champion")

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.comparison import Comparison, compare, table
+from flows.comparison import Comparison, compare, logged_parts, table
 from flows.traffic import Counts
 from registry.schema import Frozen
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class Results(Frozen):
     """A replay in figures. `predictions` and `labelled` are its own rows that the inference log holds, `rows` those of
-    the stream that were sent."""
+    the stream that were sent; `steps` are those of a champion that follows."""
 
     comparison: Comparison
     rows: int
@@ -26,6 +26,7 @@ class Results(Frozen):
     labels_sent: int
     labelled: int
     promotions: int
+    steps: int = 0
     requests: Counts
     background: Counts
     seconds: float
@@ -40,16 +41,16 @@ def gather(
     stream: Stream, progress: Progress, place: Workplace, *, period: tuple[datetime, datetime] | None = None
 ) -> Results:
     """The results of a replay, the headline over `period` (default: all rows)."""
-    comparison = compare(stream, progress, log=place.log, versions=place.versions, period=period)
-    logged = place.log.frame(columns=())
-    logged = logged[logged["__id__"].isin(stream.ids(0, progress.rows))]
+    comparison = compare(stream, progress, task=place.task, log=place.log, versions=place.versions, period=period)
+    logged = [(len(rows), int(rows["__label__"].notna().sum())) for _, rows in logged_parts(stream, place.log)]
     return Results(
         comparison=comparison,
         rows=progress.rows,
-        predictions=len(logged),
+        predictions=sum(rows for rows, _ in logged),
         labels_sent=progress.labels_sent,
-        labelled=int(logged["__label__"].notna().sum()),
-        promotions=sum(step.champion != step.version for step in progress.steps),
+        labelled=sum(labelled for _, labelled in logged),
+        promotions=sum(step.promoted for step in progress.steps),
+        steps=sum(step.stepped for step in progress.steps),
         requests=progress.requests,
         background=progress.background,
         seconds=progress.seconds,
@@ -73,9 +74,10 @@ def describe(results: Results) -> str:
     lines = [
         table(results.comparison),
         "",
+        f"{metric} and frozen are of each window alone; judged pools a window with those before it",
         f"{pooled.begin:%Y-%m-%d} to {pooled.end:%Y-%m-%d}, {pooled.rows:,} rows pooled: "
         f"{metric} {pooled.served:.4f} served, {pooled.frozen:.4f} frozen, gain {pooled.gain:+.4f}",
-        f"promotions          {results.promotions:>9,}",
+        f"promotions          {results.promotions:>9,}{_steps(results.steps)}",
         f"requests sent       {requests.sent + background.sent:>9,}  "
         f"({background.sent:,} of them while windows were judged and versions swapped)",
         f"requests failed     {results.failed:>9,}  ({requests.retried:,} tried again)",
@@ -83,3 +85,7 @@ def describe(results: Results) -> str:
         f"labels joined       {results.labelled:>9,}  of {results.labels_sent:,} sent",
     ]
     return "\n".join(lines)
+
+
+def _steps(steps: int) -> str:
+    return f"  and {steps:,} steps of a champion that follows" if steps else ""

@@ -122,6 +122,17 @@ def proof_again(place: Workplace, champion: ModelBundle, version: str, after: da
     return rows.proof(chain, champion, after)
 
 
+def rival_again(
+    place: Workplace, models: tuple[ModelBundle, ModelBundle], version: str, chain: Sequence[str], as_of: datetime
+) -> Proof:
+    """What the rival of a champion that follows would have answered had it gone on from the version that was
+    registered, to the rows that a chain of versions has served since. `models`: champion and rival."""
+    champion, rival = models
+    followed, rows = retrace(place, rival, version, as_of, place.study / "following")
+    known = rival.manifest.lineage.known_until
+    return rows.proof(followed, champion, known or datetime.min, chain)
+
+
 def judged_after(place: Workplace, version: str) -> datetime | None:
     """Of a version made to follow a champion that does not: the moment after which its procedure was judged."""
     made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == version]

@@ -16,6 +16,7 @@ from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.decisions import Outcome
 from registry.ledger import Entry
+from registry.plurals import counted
 
 KIND = "canary"
 BEGUN, PROMOTED, WITHDRAWN = "begun", "promoted", "withdrawn"
@@ -38,7 +39,8 @@ def roll_out(
     place.versions.set_canary(place.task.name, version, canary.share)
     place.versions.set(place.task.name, "challenger", version)
     write(place, KIND, BEGUN, version, reasons, at, {**told, **canary.model_dump()})
-    say(f"version {version} answers {canary.share:.0%} of the requests for {canary.windows} windows, then is promoted")
+    span = counted(canary.windows, "window")
+    say(f"version {version} answers {canary.share:.0%} of the requests for {span}, then is promoted")
 
 
 def ends_as(place: Workplace, outcome: Outcome) -> str:

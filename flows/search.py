@@ -20,6 +20,7 @@ from registry.database import utc_now
 from registry.energy import WATTS, costs
 from registry.errors import BundleError, BusyError, EverfitError, OutsideError, TaskError
 from registry.locks import exclusive
+from registry.plurals import counted
 from registry.sources import read
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     """What a search took, from its entry in the ledger, for a person."""
     ended = details.get("ended") or {}
     if ended:
-        told = [f"{ended.get('complete', 0)} candidates trained to the end", f"{ended.get('pruned', 0)} stopped early"]
+        trained = counted(ended.get("complete", 0), "candidate")
+        told = [f"{trained} trained to the end", f"{ended.get('pruned', 0)} stopped early"]
         yield ", ".join([*told, *(f"{ended[name]} {what}" for name, what in FAILURES.items() if ended.get(name))])
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"

@@ -5,7 +5,8 @@ adds up. A look is taken only when those rows have grown by a quarter since the 
 most `LOOKS`, and each asks for the confidence 1 - (1 - confidence) / LOOKS (Bonferroni): together they spend as much
 error probability as the first gate did, so 2 (1 - confidence) in all. A task without a time column gets none (nobody
 could tell which rows are fresh), nor does one whose policy is `never`. Of a challenger that follows, it is the
-procedure that is judged again: by what its models would have answered to the rows that came since.
+procedure that is judged again: by what its models would have answered to the rows that came since. Beside a champion
+that follows too it goes on from the version that was registered, and meets what the champion's versions have served.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.approval import ask, pending
+from flows.following import following
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
-from flows.retracing import judged_after, proof_again
+from flows.retracing import judged_after, proof_again, rival_again
 from flows.rollout import canary_out, ends_as, roll_out
 from flows.rows import from_log, whole, why_none
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Verdict
-from registry.errors import BusyError, StateError
+from registry.energy import costs, cpu_seconds
+from registry.errors import BusyError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.schema import Schema
@@ -49,12 +52,12 @@ def look_again(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         with exclusive(place.lock, f"a second look at task {place.task.name}"):
             held = held_challenger(place)
             entry = None if held is None else _look(place, held, as_of)
-    except (BusyError, StateError) as error:
+    except (BusyError, StateError, InputError) as error:
         say(f"no second look now: {error}")
         return None
     if held is None or entry is None:
         return None
-    found = {"outcome": entry.outcome, "version": entry.version, "champion": held.details["champion"]}
+    found = {"outcome": entry.outcome, "version": entry.version, "champion": entry.details["champion"]}
     return {"by": "second look", **found, "reasons": list(entry.reasons), "seconds": entry.seconds}
 
 
@@ -80,8 +83,14 @@ def held_challenger(place: Workplace) -> Entry | None:
     if champion == held.version:
         told = any(one.version == champion for one in place.ledger.read(kinds={"promotion"}))
         return None if told else held
-    waits = challenger == held.version and champion == held.details.get("champion")
+    waits = challenger == held.version and held.details.get("champion") in (champion, *_chain(place))
     return held if waits and len(_looks(place, held)) < LOOKS else None
+
+
+def _chain(place: Workplace) -> tuple[str, ...]:
+    """The versions of a champion that follows: what was held against one of them waits still."""
+    now = following(place)
+    return () if now is None or now.ended else now.versions
 
 
 def _looks(place: Workplace, held: Entry) -> list[Entry]:
@@ -92,24 +101,32 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     """The entry of a look, or None when there is nothing new to look at."""
     from retrain.gate import judge
 
-    began, version, former = time.monotonic(), str(held.version), str(held.details["champion"])
-    if alias_of(place, "champion") == version:
+    began, cpu = time.monotonic(), cpu_seconds()
+    version, former = str(held.version), str(held.details["champion"])
+    if (champion := alias_of(place, "champion")) == version:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
         rows = 0
     else:
+        chain = _chain(place)
+        former = str(champion) if chain else former  # a step later it is another version
         models, after = (fetch(place, former), fetch(place, version)), judged_after(place, version)
-        known = after or known_until(*models)
+        known = after or known_until(*models[bool(chain) :])
         if not _grown(place, held, place.log.counts(start=_just_after(known), end=as_of, labels_by=as_of).labelled):
             return None
-        proof = None if after is None else proof_again(place, models[0], former, after, as_of)
+        proof = None
+        if chain:
+            proof = rival_again(place, models, version, chain, as_of)
+        elif after is not None:
+            proof = proof_again(place, models[0], former, after, as_of)
         fresh = fresh_rows(place, *models, as_of) if proof is None else proof.rows
         if not _grown(place, held, rows := len(fresh)):
             say(f"no second look: {rows:,} logged rows have all columns{why_none(place.task, read_by(models))}")
             return None
         task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
-        verdict = judge(task, *models, fresh, said=(None, proof.new if proof else None))
+        verdict = judge(task, *models, fresh, said=(proof.old, proof.new) if proof else (None, None))
         show_verdict(place, version, verdict)
     _act(place, version, former, verdict, as_of)
+    spent = costs(cpu_seconds() - cpu)
     return place.ledger.write(
         Entry(
             task=place.task.name,
@@ -118,7 +135,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
             version=version,
             outcome=ends_as(place, verdict.outcome),
             reasons=verdict.reasons,
-            details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former},
+            details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former, **spent},
             seconds=time.monotonic() - began,
         )
     )

@@ -5,6 +5,7 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,8 +17,10 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from flows.chart import Mark, Point, line_chart
+from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
+from flows.ledger_table import ledger_table
 from flows.services import Running, running
+from flows.spending import Spending, spending
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
 from monitor.alerts import ALERT, from_entry
@@ -27,11 +30,11 @@ from monitor.outlook import outlook
 from registry.database import utc_now
 from registry.errors import EverfitError, InputError
 from registry.ledger import Entry
+from registry.metrics import metrics_for
 from registry.settings import Settings
+from registry.task import TaskSpec
 from serving.tls import trusted
 
-_ENTRIES = 25
-_SHOWN_ELSEWHERE = ("window", "report")  # in the chart, and among the links
 _REPORTS = 8
 _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,6 +47,7 @@ class Snapshot:
 
     task: str
     metric: str
+    meant: str
     served: str
     champion: str
     predictions: int
@@ -72,6 +76,7 @@ def read(place: Workplace) -> Snapshot:
     return Snapshot(
         task=place.task.name,
         metric=place.task.metric,
+        meant=meant(place.task),
         served=_served(place),
         champion=_champion(entries),
         predictions=counts.predictions,
@@ -81,6 +86,13 @@ def read(place: Workplace) -> Snapshot:
         services=running(place.settings),
         reports=tuple(sorted((path.name for path in place.reports.glob("*.html")), reverse=True)[:_REPORTS]),
     )
+
+
+def meant(task: TaskSpec) -> str:
+    """How the task's metric is read: its unit, where it has one, and which way is better."""
+    better = "higher" if metrics_for(task.problem)[task.metric].greater_is_better else "lower"
+    unit = f"in units of {task.target}, " if task.metric in ("rmse", "mae") else ""
+    return f"{unit}{better} is better"
 
 
 def newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
@@ -114,8 +126,9 @@ def page(snapshot: Snapshot) -> str:
     """The page as HTML."""
     body = [
         _cards(snapshot) + _reasons(snapshot),
-        f"<section><h2>{escape(snapshot.metric)} by window</h2>{_chart(snapshot)}{_LEGEND}</section>",
-        f"<section><h2>Ledger</h2>{_ledger(snapshot.entries)}</section>",
+        f"<section><h2>{escape(snapshot.metric)} by window <small>{escape(snapshot.meant)}</small></h2>"
+        f"{_chart(snapshot)}</section>",
+        f"<section><h2>Ledger</h2>{ledger_table(snapshot.entries)}</section>",
         f"<section><h2>Elsewhere</h2>{_links(snapshot)}</section>",
     ]
     return _html(snapshot.task, "".join(body))
@@ -152,6 +165,8 @@ def _html(task: str, body: str) -> str:
     )
 
 
+_DAY, _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d"), r"<time>\g<0></time>"
+_WIDTHS = {"broad": WIDTH, "narrow": NARROW}
 _LEGEND = (
     '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
@@ -169,6 +184,7 @@ def _cards(snapshot: Snapshot) -> str:
         _alert_card(snapshot.alert),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
+        _spent_card(spending(snapshot.entries)),
     ]
     return f'<div class="cards">{"".join(cards)}</div>'
 
@@ -186,21 +202,26 @@ def _alert_card(alert: Entry | None) -> str:
     return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
 
 
+def _spent_card(spent: Spending) -> str:
+    note = f"{spent.challengers:,} challengers, {spent.steps:,} steps, {spent.looks:,} looks whether steps would pay"
+    return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
+
+
 def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
     mood = mood if mood in ("ok", "shifted", "faulty", "degraded") else ""
     return (
         f'<div class="card {mood}"><h3>{escape(title)}</h3><p class="big">{escape(value)}</p>'
-        f"<p>{escape(note)}</p></div>"
+        f"<p>{_DAY.sub(_UNBROKEN, escape(note))}</p></div>"
     )
 
 
 def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
-    judged = [(record, record.performance) for record in records if record.performance is not None]
+    judged = [(record, one, one.value) for record in records if (one := record.performance) and one.value is not None]
     if not judged:
         return "unknown", "no labels yet" if records else "no window measured yet"
-    record, found = judged[-1]
-    reference = "unknown" if found.reference is None else f"{found.reference:.4f}"
-    return f"{found.value:.4f}", f"reference {reference}, {record.window.end:%Y-%m-%d}"
+    record, found, value = judged[-1]
+    reference = "unknown" if found.reference is None else figures(found.reference)
+    return figures(value), f"reference {reference}, {record.window.end:%Y-%m-%d}"
 
 
 def _chart(snapshot: Snapshot) -> str:
@@ -210,7 +231,10 @@ def _chart(snapshot: Snapshot) -> str:
     points = [
         one for _, records in groupby(snapshot.records, lambda record: record.version) for one in _points(records)
     ]
-    return line_chart(points, marks, metric=snapshot.metric)
+    drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
+    if not points:
+        return drawn["broad"]
+    return "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items()) + _LEGEND
 
 
 def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
@@ -222,31 +246,6 @@ def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
         if found is not None and found.value is not None:
             reference = None if (level := reference_level(record)) is None else level.value
             yield Point(middle, found.value, found.low, found.high, reference, record.version, realised is None)
-
-
-def _ledger(entries: Sequence[Entry]) -> str:
-    if not entries:
-        return '<p class="quiet">Nothing has been written yet.</p>'
-    told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE]
-    rows = "".join(_row(entry) for entry in reversed(told[-_ENTRIES:]))
-    heads = "".join(f"<th>{head}</th>" for head in _HEADS)
-    return f'{_TIMES}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-_HEADS = ("written", "about", "kind", "version", "outcome", "reasons", "took")
-_TIMES = (
-    '<p class="quiet">Newest first, in the order in which it was written (wall clock); <em>about</em> is the moment of '
-    "the data that an entry speaks of (event time). Both are UTC.</p>"
-)
-
-
-def _row(entry: Entry) -> str:
-    written = f"{entry.written:%Y-%m-%d %H:%M:%S}" if entry.written else ""
-    outcome = " / ".join(part for part in (entry.severity, entry.outcome) if part)
-    about = f"{entry.at:%Y-%m-%d %H:%M}"
-    cells = (written, about, entry.kind, entry.version or "", outcome, "; ".join(entry.reasons))
-    took = f"{entry.seconds:.1f} s" if entry.seconds else ""
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (*cells, took))}</tr>"
 
 
 def _links(snapshot: Snapshot) -> str:

@@ -18,6 +18,7 @@ h1 { font-size: 26px; margin: 0; letter-spacing: -.01em; }
 h1 a { color: inherit; text-decoration: none; }
 h1 span { color: var(--soft); font-weight: 400; }
 h2 { font-size: 16px; margin: 0 0 12px; }
+h2 small { color: var(--soft); font-size: 13px; font-weight: 400; margin-left: 8px; }
 h3 { font-size: 13px; margin: 0; color: var(--soft); font-weight: 500; }
 p { margin: 0; }
 header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
@@ -49,6 +50,7 @@ svg line.expected { stroke: var(--value); stroke-width: 1.2; stroke-dasharray: 2
 .legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
+details summary { cursor: pointer; }
 .wide { overflow-x: auto; margin-top: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 500; }
@@ -58,4 +60,21 @@ tbody tr:last-child td { border-bottom: 0; }
 td:nth-child(6) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
 .links { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0; padding: 0; list-style: none; }
 a { color: var(--value); }
+time { white-space: nowrap; }
+.narrow { display: none; }
+@media (max-width: 640px) {
+  body { padding: 16px; }
+  .cards { grid-template-columns: 1fr 1fr; gap: 10px; }
+  .card, section { padding: 12px 14px; }
+  .card:last-child:nth-child(odd) { grid-column: span 2; }
+  .card p.big { font-size: 20px; }
+  .broad { display: none; }
+  .narrow { display: block; }
+  thead { display: none; }
+  tr { display: flex; flex-wrap: wrap; gap: 0 14px; padding: 8px 0; border-bottom: 1px solid var(--line); }
+  td { border: 0; padding: 0; }
+  td:empty { display: none; }
+  td:first-child, td:nth-child(2), td:last-child { color: var(--soft); order: 1; }
+  td:nth-child(3) { font-weight: 600; }
+  td:nth-child(6) { flex-basis: 100%; } }
 """

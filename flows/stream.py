@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.windows import spans
+from monitor.windows import REST, spans
 from registry.conforming import as_datetimes
 from registry.errors import DataError, did_you_mean
 from registry.images import looks_like_images, to_base64
@@ -155,10 +155,12 @@ def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
 def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> bool:
     """Whether the rows of the last step (of n `times`) come up to its end, so that it can be judged as the others are:
     after the last one there is no more than a tenth of the window, or no longer silence than there has been before. One
-    by rows that is not full is never judged."""
+    by rows is whole when it is full."""
     if isinstance(windows, RowWindows):
-        return True
-    longest = np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // timedelta(microseconds=10))
+        return step.stop - step.start >= windows.rows
+    longest = (
+        np.diff(times[: step.stop]).astype(np.int64).max(initial=windows.every // REST // timedelta(microseconds=1))
+    )
     return step.end - _moment(times[step.stop - 1]) <= timedelta(microseconds=int(longest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import ssl
 import threading
 import time
@@ -70,7 +71,10 @@ class Endpoint:
         timeout: float = 30.0,
         retries: int = 5,
     ) -> None:
-        """`task` is the one that is asked, of several; without it the endpoint serves one. `verify` is httpx's."""
+        """`task` is the one that is asked, of several; without it the endpoint serves one. `verify` is httpx's. Raises
+        `InputError` for a URL that is none of HTTP's."""
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"expected a URL such as http://127.0.0.1:8000, got {url!r}")
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False, verify=verify)
         self._again = partial(Endpoint, url, task, key=key, verify=verify, retries=0)
@@ -121,9 +125,33 @@ class Endpoint:
         self.counts.failed += counted
         where = f"{self._client.base_url}, {what}"
         if response is None:
-            raise OutsideError(f"{where}: no answer ({problem})")
+            raise OutsideError(f"{where}: no answer ({problem}){_advice(self._client.base_url, problem)}")
         said = f"{where}: {response.status_code} {_words(response)}"
         raise OutsideError(said) if response.status_code >= 500 else InputError(said)
+
+
+def _advice(url: httpx.URL, problem: str) -> str:
+    """What may be wrong with the scheme of a URL that gave no answer; empty where that is not it."""
+    if url.scheme == "http" and speaks_tls(url.host, url.port or 80):
+        return f"; it speaks HTTPS: ask {url.copy_with(scheme='https')}"
+    if "CERTIFICATE_VERIFY_FAILED" in problem:
+        return "; with EVERFIT_TLS_CERT as the endpoint has it, and without --url, its very certificate is trusted"
+    if "WRONG_VERSION_NUMBER" in problem:
+        return f"; it does not speak HTTPS: ask {url.copy_with(scheme='http')}"
+    return ""
+
+
+def speaks_tls(host: str, port: int, timeout: float = 2.0) -> bool:
+    """Whether whoever listens there shakes hands by TLS, by whatever certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    with (
+        suppress(OSError),
+        socket.create_connection((host, port), timeout) as plain,
+        context.wrap_socket(plain, server_hostname=host),
+    ):
+        return True
+    return False
 
 
 def _words(response: httpx.Response) -> str:

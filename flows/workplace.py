@@ -132,11 +132,13 @@ class Workplace:
     def now(self) -> datetime:
         """The moment that watching stands at: the newest event logged, but never after the clock.
 
-        A window is over when an event from after it has been seen: rows that are logged late, or replayed from an
-        older time, are never mistaken for a window with few rows.
+        A window is over when an event from after it, or close before its end, has been seen: rows that are logged late,
+        or replayed from an older time, are never mistaken for a window with few rows.
         """
+        from monitor.windows import seen
+
         span, clock = self.log.span(), utc_now()
-        return min(span[1], clock) if span else clock
+        return min(seen(self.task.monitor.windows, span[1]), clock) if span else clock
 
     def moment(self, as_of: datetime | None) -> datetime:
         """`as_of` as event times are written, UTC without a zone; `now` where none is given."""

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from monitor.measurements import WindowRecord
 from registry.decisions import Remedy
+from registry.plurals import counted
 from registry.policies import DriftPolicy, PerformancePolicy
 from registry.schema import Frozen
 
@@ -35,7 +36,8 @@ def stale(spec: PerformancePolicy, history: Sequence[WindowRecord], acts: Sequen
     passed = windows_since(history, max((act.at for act in acts), default=datetime.min))
     if spec.refresh is None or passed < spec.refresh:
         return ()
-    return (f"{passed} windows since the last promotion or remedy, a challenger is tried every {spec.refresh}",)
+    since = f"{counted(passed, 'window')} since the last promotion or remedy"
+    return (f"{since}, a challenger is tried every {spec.refresh}",)
 
 
 def waiting(
@@ -50,7 +52,8 @@ def waiting(
     for kind, pause, name in kinds:
         at = max((act.at for act in acts if act.kind == kind), default=None)
         if at is not None and (passed := windows_since(history, at)) <= pause:
-            out.append(f"{name}: {passed} windows since the last {kind}, nothing is triggered in the first {pause}")
+            since = f"this is window {passed} since" if passed else "no window has begun since"
+            out.append(f"{name}: {since} the last {kind}, nothing is triggered in the first {pause}")
     return tuple(out)
 
 

@@ -39,6 +39,7 @@ from scipy.special import stdtr
 from monitor.evidence import score_of, tail
 from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import BLOCKS, METRICS, Metric
+from registry.plurals import counted
 
 SURE = 1.64
 """Standard errors by which a reference that stays the same is taken to be worse than it seems: 95 %, one-sided."""
@@ -191,7 +192,7 @@ def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: f
     past = [one for one in levels[:-1] if one is not None]
     if now is None or test is None or not past:
         return None
-    against = f"its test rows and {len(past)} windows before"
+    against = f"its test rows and {counted(len(past), 'window')} before"
     return compare(record.metric, now, _precise([test, *past]), against, tolerate)
 
 

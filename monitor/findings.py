@@ -116,8 +116,11 @@ class Finding:
         one = self.measurement
         if one.cost is None or one.cost_error is None:
             return ""
-        figure = f"({one.cost:+.2g} +/- {one.cost_error:.1g})"
-        return f"estimated to cost {figure}" if self.cost > 0 else f"costs the model nothing {figure}"
+        known = 0.0 if abs(one.cost) < one.cost_error / 100 else one.cost  # no powers of ten that say nothing
+        figure = f"({known:+.2g} +/- {one.cost_error:.1g})"
+        if self.cost:
+            return f"estimated to cost {'' if self.cost > 0 else 'the model nothing '}{figure}"
+        return f"what it costs is not shown {figure}"
 
 
 def _percent(share: float | None) -> str:

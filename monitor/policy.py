@@ -43,6 +43,7 @@ from monitor.findings import Finding, faults, known, lag, settled, shifts, thin,
 from monitor.measurements import WindowRecord
 from monitor.remedy import Trial, climb, value
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
+from registry.plurals import counted
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.task import Monitor
 
@@ -82,17 +83,18 @@ def decide(
     *,
     version: str | None = None,
     min_labels: int = MIN_LABELS,
+    follows: bool = False,
 ) -> Decision:
     """What to do now.
 
     `history` is in time order, one record a window, its last record the newest window; `acts` in any order. `version`
     is the champion (by default the newest record's): only its windows tell of its performance. `min_labels` is the
-    number of labels at which a window's performance is judged.
+    number of labels at which a window's performance is judged. `follows`: the champion learns each window's labels.
     """
     champion = version or (history[-1].version if history else "")
     match spec:
         case PerformancePolicy():
-            return _on_performance(spec, assess(spec, history, champion, min_labels), history, acts)
+            return _on_performance(spec, assess(spec, history, champion, min_labels), history, acts, follows)
         case PeriodicPolicy():
             return _every_so_often(spec, assess(PerformancePolicy(), history, champion, min_labels), history, acts)
         case DriftPolicy():
@@ -176,7 +178,9 @@ class _Performance:
         """What there is to say, in figures."""
         if not self._since:
             return ()
-        said = _sentence(_names([self._records[place] for place in self._since]), self._records[-1].metric, self._level)
+        since = [self._records[place] for place in self._since]
+        windows = f"{'in' if len(since) == 1 else 'pooled over'} {_names(since)}"
+        said = _sentence(windows, self._records[-1].metric, self._level)
         return (f"{said}; evidence {self._strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
 
     @property
@@ -235,6 +239,7 @@ def _mend(
     seen: Assessment,
     history: Sequence[WindowRecord],
     acts: Sequence[Act],
+    follows: bool,
     before: Sequence[str] = (),
 ) -> Decision:
     """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
@@ -245,9 +250,8 @@ def _mend(
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     futile = bool(history) and history[-1].metric == ORDER and not former
-    last = _promoted_last(acts)
-    needless = {Remedy.RECALIBRATE} if futile or last is Remedy.RECALIBRATE else set()
-    needless |= LEARNT if last is Remedy.FOLLOW else set()
+    needless = {Remedy.RECALIBRATE} if futile or _promoted_last(acts) is Remedy.RECALIBRATE else set()
+    needless |= LEARNT if follows else set()
     ladder = [rung for rung in ladder if rung not in needless] or ladder[-1:]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
@@ -270,7 +274,7 @@ def _promoted_last(acts: Sequence[Act]) -> Remedy | None:
 
 
 def _on_performance(
-    spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]
+    spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act], follows: bool
 ) -> Decision:
     if seen.severity == "faulty":
         return _told(Remedy.ALERT, seen)
@@ -278,14 +282,14 @@ def _on_performance(
         return _told(Remedy.ALERT, seen, after=("an estimate says so: a new model has to wait for labels",))
     if seen.severity == "degraded":
         pause = waiting(spec, history, acts)
-        found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts)
+        found = _told(Remedy.NONE, seen, after=pause) if pause else _mend(spec, seen, history, acts, follows)
         if found.remedy is not Remedy.NONE:
             return found
     # one that follows has learnt the newest labels: it is mended where it is degraded, and else at no date
-    due = () if _promoted_last(acts) is Remedy.FOLLOW else stale(spec, history, acts)
+    due = () if follows else stale(spec, history, acts)
     if seen.severity == "degraded" and not due:
         return found
-    return _mend(spec, seen, history, acts, due) if due else _told(Remedy.NONE, seen)
+    return _mend(spec, seen, history, acts, follows, due) if due else _told(Remedy.NONE, seen)
 
 
 def _on_drift(spec: DriftPolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act]) -> Decision:
@@ -304,7 +308,7 @@ def _every_so_often(
     remedy = Remedy(spec.remedy) if passed >= spec.every else Remedy.NONE
     if remedy is not Remedy.NONE and seen.severity == "faulty":
         remedy = Remedy.ALERT
-    said = f"{passed} windows since the last promotion or remedy, one is due every {spec.every}"
+    said = f"{counted(passed, 'window')} since the last promotion or remedy, one is due every {spec.every}"
     return _told(remedy, seen, before=(said,))
 
 
@@ -312,7 +316,8 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
     labels = record.performance.rows if record.performance and record.version == champion else 0
     if labels >= min_labels:
         return f"{_names([record])} is not judged: its data are broken"
-    return f"{_names([record])} is not judged yet: {labels:,} labels for version {champion}, {min_labels:,} needed"
+    known = f"{counted(labels, 'label')} for version {champion}"
+    return f"{_names([record])} is not judged yet: {known}, {min_labels:,} needed"
 
 
 def _sentence(windows: str, metric: str, one: Comparison) -> str:
@@ -322,7 +327,7 @@ def _sentence(windows: str, metric: str, one: Comparison) -> str:
     )
     on = "labels" if real.labelled else "rows, estimated without labels,"
     return (
-        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} in {windows}, "
+        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} {windows}, "
         f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
     )
 

@@ -67,8 +67,8 @@ def watch(
 
     A window is complete at its end, unless that is after `until`: from then on rows are known to be missing.
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
-    window goes, None for none; one that cannot be made breaks no pass. `followed` are versions that the champion
-    has come from by steps of training: their windows count as its own. Raises `StoreError` when log or ledger fail;
+    window goes, None for none; one that cannot be made breaks no pass. `followed` are the versions of a champion that
+    learns each window's labels: their windows count as its own. Raises `StoreError` when log or ledger fail;
     what was written until then is not redone.
     """
     began = time.perf_counter()
@@ -84,7 +84,7 @@ def watch(
         ledger.write(_window_entry(task, record))
     history = {_place(record.window): record for record in (*recent, *records)}
     told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
-    decision = _decide(task, version, told, ledger, as_of)
+    decision = _decide(task, version, told, ledger, as_of, follows=bool(followed))
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
@@ -178,11 +178,14 @@ def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:
     return Entry(task=task.name, kind=WINDOW, at=record.window.end, version=record.version, details=details)
 
 
-def _decide(task: TaskSpec, version: str, history: Sequence[WindowRecord], ledger: Ledger, as_of: datetime) -> Decision:
+def _decide(
+    task: TaskSpec, version: str, history: Sequence[WindowRecord], ledger: Ledger, as_of: datetime, *, follows: bool
+) -> Decision:
     """The decision on this history; written down unless the newest one is about the same."""
     entries = ledger.read(kinds=_ACTS, last=HISTORY)
     acts = _acts([entry for entry in entries if entry.at <= as_of])
-    decision = decide(task.policy, history, acts, version=version, min_labels=task.monitor.min_labels)
+    least = task.monitor.min_labels
+    decision = decide(task.policy, history, acts, version=version, min_labels=least, follows=follows)
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
     before = ledger.read(kinds={DECISION}, last=1)
     if before and before[-1].version == version and before[-1].details.get("seen") == newest:
@@ -214,11 +217,7 @@ def _acts(entries: Sequence[Entry]) -> list[Act]:
     was rolled back has come to nothing."""
     undone = {entry.details.get("previous") for entry in entries if entry.kind == "rollback"}
     made = {entry.version: entry.details.get("cpu", 0.0) for entry in entries if entry.kind == "remedy"}
-    kinds = {
-        entry.version: Remedy.FOLLOW if entry.details.get("follows") else entry.details.get("remedy")
-        for entry in entries
-        if entry.kind == "remedy"
-    }
+    kinds = {entry.version: entry.details.get("remedy") for entry in entries if entry.kind == "remedy"}
     acts = []
     for entry in entries:
         act = Act(kind=_ACTS[entry.kind], at=entry.at)

@@ -21,6 +21,9 @@ MONDAY = datetime(1970, 1, 5)
 MOST_DUE = 500
 """Most windows that one pass measures; of a longer list the newest."""
 
+REST = 10
+"""A window by time whose rows come up to a tenth of it before its end is taken for whole."""
+
 _TICK = timedelta(microseconds=1)
 
 
@@ -43,6 +46,20 @@ def spans(first: datetime, every: timedelta, as_of: datetime, *, index: int = 0)
     while start + every <= as_of:
         yield Span(index, start, start + every)
         start, index = start + every, index + 1
+
+
+def seen(windows: Windows, newest: datetime) -> datetime:
+    """The moment by which windows are over, as far as the newest event shows: its own; but the end of a window by time
+    that it comes up to, and just after it where it may be the last of a window by rows. So a history that ends with a
+    window has all its windows judged, and of one that is cut off the last is not.
+
+    >>> [str(seen(TimeWindows(every="1d"), datetime(2024, 5, 1, hour))) for hour in (12, 23)]
+    ['2024-05-01 12:00:00', '2024-05-02 00:00:00']
+    """
+    if isinstance(windows, RowWindows):
+        return newest + _TICK
+    end = MONDAY + ((newest - MONDAY) // windows.every + 1) * windows.every
+    return end if end - newest <= windows.every / REST else newest
 
 
 def due(windows: Windows, log: InferenceLog, known: Collection[Window], as_of: datetime) -> list[Span]:

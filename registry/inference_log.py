@@ -57,6 +57,8 @@ _FEEDBACK = sa.Table(
 )
 
 _READ = tuple(_PREDICTIONS.c[name] for name in READ)
+_OUTPUTS = tuple(sa.null() if name in ("features", "sealed") else _PREDICTIONS.c[name] for name in READ)
+"""The same without the features, which are most of a row."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ class InferenceLog:
             number = sa.func.row_number().over(order_by=(c.time, c.id)).label("number")
             every = sa.select(c.id, number).where(where).subquery()
             where = asked.where() & c.id.in_(sa.select(every.c.id).where((every.c.number - 1) % step == 0))
-        rows = sa.select(*_READ).where(where).order_by(*order).offset(offset).limit(limit if newest is None else newest)
+        read = _READ if columns is None or columns else _OUTPUTS
+        rows = sa.select(*read).where(where).order_by(*order).offset(offset).limit(limit if newest is None else newest)
         ids = rows.with_only_columns(c.id)
         f = _FEEDBACK.c
         labels = sa.select(f.id, f.label, f.time).where(asked.labels(), f.id.in_(ids)).order_by(f.received)

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from registry.errors import did_you_mean
 
+_FEW = 8
+"""Names that are listed where none is near."""
+
 
 def explain(error: ValidationError, model: type[BaseModel], text: str | None = None) -> str:
     """A validation error of a model as one line a finding; with the line of the key where the YAML's text is given."""
@@ -44,11 +47,17 @@ def _finding(one: Any, model: type[BaseModel]) -> str:
     tags = {_tag(each) for each in _all_models(model)} - {None}
     where = ".".join(str(part) for part in one["loc"] if part not in tags) or "task"
     if one["type"] == "extra_forbidden":
-        return f"{where}: unknown key{did_you_mean(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
+        return f"{where}: unknown key{_nearest(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
     if one["type"] == "missing":
         return f"{where}: required key is missing"
     said = _expected(one, model)
-    return f"{where}: {said}" if isinstance(one["input"], Mapping) else f"{where}: {said}, got {_shown(one['input'])}"
+    complete = isinstance(one["input"], Mapping) or ", got " in said  # our own validators say what came
+    return f"{where}: {said}" if complete else f"{where}: {said}, got {_shown(one['input'])}"
+
+
+def _nearest(got: str, known: list[str]) -> str:
+    """The name that may be meant, or else the few there are."""
+    return did_you_mean(got, known) or (f": expected one of {', '.join(known)}" if 0 < len(known) <= _FEW else "")
 
 
 def _expected(one: Any, model: type[BaseModel]) -> str:
@@ -62,12 +71,19 @@ def _expected(one: Any, model: type[BaseModel]) -> str:
         case "too_short":
             return "expected a list of one or more"
         case "union_tag_invalid":
-            return f"unknown kind: expected one of {known['expected_tags']}"
+            tags = [tag.strip("'") for tag in known["expected_tags"].split(", ")]
+            return f"unknown kind: expected one of {known['expected_tags']}{did_you_mean(known['tag'], tags)}"
         case "union_tag_not_found":
             return "expected a kind, and what belongs to it"
         case "literal_error" if isinstance(one["input"], str):
             options = [word.strip("'") for word in known["expected"].replace(" or ", ", ").split(", ")]
             return f"expected {known['expected']}{did_you_mean(one['input'], options)}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "expected a whole number"
+        case "float_parsing" | "float_type":
+            return "expected a number"
+        case "bool_parsing" | "bool_type":
+            return "expected true or false"
     message: str = one["msg"].removeprefix("Value error, ")
     return message.replace("Input should be", "expected", 1)
 

@@ -6,6 +6,7 @@ all of its bytes, are deleted where MLflow keeps them.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 THIN = "everfit.thin"
-"""Tag of such a version."""
+"""Tag of such a version: `GOING` from before its first file is deleted until nothing more is to be, then `GONE`."""
+GOING, GONE = "going", "true"
 
 
 def require_whole(client: MlflowClient, task: str, version: str) -> None:
@@ -27,14 +29,25 @@ def require_whole(client: MlflowClient, task: str, version: str) -> None:
         raise NoModelError(f"the files of version {version} of task {task!r} were let go: it answers no more")
 
 
-def thin(client: MlflowClient, url: str, task: str, version: str) -> None:
-    """Delete the files of a version other than its manifest. The tag comes first: whoever finds some of the files gone
-    is told why."""
-    client.set_model_version_tag(task, version, THIN, "true")
+def thin(client: MlflowClient, url: str, task: str, version: str, cached: Path) -> None:
+    """Delete the files of a version other than its manifest, and the copy in `cached`. May be done again.
+
+    The tag comes first, so that whoever finds some of the files gone is told why, and last, so that whoever comes after
+    a kill finds what is left to do (`half_gone`).
+    """
+    client.set_model_version_tag(task, version, THIN, GOING)
     store = _store(client, url, task, version)
     for path in list(_files(store)):
         if Path(path).name != MANIFEST:
             store.delete_artifacts(path)
+    shutil.rmtree(cached, ignore_errors=True)
+    client.set_model_version_tag(task, version, THIN, GONE)
+
+
+def half_gone(client: MlflowClient, task: str) -> list[str]:
+    """The versions whose files a kill, or a store that failed, has left to be deleted."""
+    found = client.search_model_versions(f"name='{task}' and tags.`{THIN}` = '{GOING}'")
+    return sorted((str(one.version) for one in found), key=int)
 
 
 def manifest_of(client: MlflowClient, url: str, task: str, version: str) -> Manifest:

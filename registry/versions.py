@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from registry.errors import BundleError, NoModelError, RegistryError
 from registry.moves import CHAMPION, PREVIOUS, Move, Step, aliases_of, begin, finish
 from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
-from registry.thinning import manifest_of, require_whole, thin
+from registry.thinning import half_gone, manifest_of, require_whole, thin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,6 +71,7 @@ class Promotion:
 
 
 Infos: TypeAlias = list[VersionInfo]  # inside the class `list` is a method
+Names: TypeAlias = list[str]
 
 
 def _knock(url: str) -> None:
@@ -242,8 +242,12 @@ class Versions:
         with self._open() as client:
             if version in aliases_of(client, task).values():
                 raise RegistryError(f"version {version} of task {task!r} bears an alias: its files are needed")
-            thin(client, self._url, task, _number(version))
-        shutil.rmtree(self._cache / task / version, ignore_errors=True)
+            thin(client, self._url, task, _number(version), self._cache / task / version)
+
+    def half_gone(self, task: str) -> Names:
+        """The versions of which `thin` was cut short, oldest first."""
+        with self._open() as client:
+            return half_gone(client, task)
 
     def list(self, task: str) -> Infos:
         """All versions of a task, oldest first; none for a task that has published nothing."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from registry.bundle import Manifest
+from registry.plurals import counted
 from registry.schema import Column
 from retrain.boosted import Boosted
 from retrain.contest import covered
@@ -97,18 +98,19 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
 
 def _origin(manifest: Manifest, story: Story, members: int) -> Iterator[str]:
     heritage, parent = story.told.get("heritage") or {}, manifest.lineage.parent_version
+    ensemble = f"A weighted ensemble of {counted(members, 'network')}"
     took = f"in {manifest.lineage.seconds:.0f} s"
     if version := heritage.get("recalibrated"):
-        yield f"A weighted ensemble of {members} networks, those of version {version}: no weight was trained. "
+        yield f"{ensemble}, those of version {version}: no weight was trained. "
         yield f"They were brought to the level of newer labels, {took}:"
     elif pace := heritage.get("pace"):
         yield f"A weighted ensemble of {members} networks, those of version {parent} trained on by a window, {took}: "
         yield f"on the labels of the newest {pace[0]} windows, {'once' if pace[1] == 1 else f'{pace[1]} times'}:"
     elif "diet" in heritage:
-        yield f"A weighted ensemble of {members} networks. Those of version {parent} were trained on, {took}, on "
+        yield f"{ensemble}. Those of version {parent} were trained on, {took}, on "
         yield f"'{heritage['diet']}'; of its own {heritage.get('kept', 0)} are kept:"
     else:
-        yield f"A weighted ensemble of {members} networks, chosen greedily on validation out of "
+        yield f"{ensemble}, chosen greedily on validation out of "
         yield f"{manifest.lineage.trials} trials {took}:"
 
 

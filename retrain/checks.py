@@ -16,6 +16,7 @@ from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
 from registry.inference import conform_as, infer_kinds, nested, shown
+from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
 from registry.task import TaskSpec
@@ -197,7 +198,7 @@ def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
 def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     n = len(rows)
     if n < MIN_ROWS:
-        message = f"{n:,} usable rows, at least {MIN_ROWS} are needed"
+        message = f"{counted(n, 'usable row')}, at least {MIN_ROWS} are needed"
         yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
     elif n < FEW_ROWS:
         message = f"only {n:,} usable rows: scores will be noisy"

@@ -14,6 +14,7 @@ from registry.bundle import Manifest
 from registry.energy import WATTS, watt_hours
 from registry.golden import GOLDEN_ROWS
 from registry.metrics import Metric, metrics_for
+from registry.plurals import counted
 from registry.scoring import TOLERANCE
 from retrain.export import PARITY, PARITY_ROWS
 from retrain.story import Story, compare
@@ -120,7 +121,7 @@ def engineering_quality(manifest: Manifest, story: Story, searched: Searched) ->
 
 def scalability(manifest: Manifest, story: Story, searched: Searched) -> str:
     """Rows, workers, and what the workers gained."""
-    said = f"{manifest.lineage.rows.get('train', 0):,} training rows, {searched.workers} workers"
+    said = f"{manifest.lineage.rows.get('train', 0):,} training rows, {counted(searched.workers, 'worker')}"
     if not searched.wall:
         return f"{said}; speed-up {NOT_MEASURED}"
     busy = sum(one.cpu for one in searched.tried) / searched.wall

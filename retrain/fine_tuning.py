@@ -17,6 +17,7 @@ import torch
 from registry.bundle import ModelBundle
 from registry.errors import DataError
 from registry.metrics import Labels
+from registry.plurals import counted
 from retrain.batches import Rows, rows_of
 from retrain.ensemble import select
 from retrain.export import Member, member_outputs
@@ -62,7 +63,9 @@ def fine_tune(asked: Request) -> ModelBundle:
     """The champion trained on. Raises `DataError`, see `Renewal`, and when every training diverges."""
     renewal = Renewal(asked)
     with one_thread():
-        renewal.tell("tuning", f"{len(renewal.members)} networks, {len(renewal.new.train):,} newer rows")
+        renewal.tell(
+            "tuning", f"{counted(len(renewal.members), 'network')}, {counted(len(renewal.new.train), 'newer row')}"
+        )
         tuner = Tuner(renewal)
         tuned, diet = tuner.tuned()
         elders = [renewal.levelled(member) for member in renewal.members]

@@ -27,6 +27,7 @@ import torch
 from registry.bundle import ModelBundle
 from registry.errors import DataError
 from registry.metrics import Array, Metric, metrics_for
+from registry.plurals import counted
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS
 from retrain.batches import Rows, rows_of
@@ -193,7 +194,9 @@ class Chain:
         if not manifest.target.classes and self.material.scale is None:
             raise DataError("the champion does not tell the scale of its target")
         if (kept := int(self._known(self.held).sum())) < LEAST_HELD:
-            raise DataError(f"only {kept} rows for reference among {len(self.held)} new ones, {LEAST_HELD} are needed")
+            raise DataError(
+                f"only {counted(kept, 'row')} for reference among {len(self.held)} new ones, {LEAST_HELD} are needed"
+            )
 
     @property
     def weights(self) -> Array:

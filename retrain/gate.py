@@ -18,6 +18,7 @@ from registry.bundle import ModelBundle
 from registry.conforming import as_datetimes
 from registry.decisions import Check, Outcome, Verdict
 from registry.errors import StateError
+from registry.plurals import counted
 from registry.scoring import Scorer, Scores
 from registry.task import TaskSpec
 from retrain.checks import usable
@@ -139,7 +140,7 @@ def _require_fresh(task: TaskSpec, models: dict[str, ModelBundle], fresh: pd.Dat
 def _too_little(contest: Contest) -> str | None:
     rows, needed = len(contest.labels), contest.task.gate.min_rows
     if rows < needed:
-        return f"only {rows:,} fresh labelled rows, {needed:,} are needed to judge"
+        return f"only {counted(rows, 'fresh labelled row')}, {needed:,} are needed to judge"
     if not contest.decidable:
         return f"{contest.task.metric} is undefined on the {rows:,} fresh rows: they hold one class only"
     return None
@@ -189,7 +190,7 @@ def _segment_check(contest: Contest, found: list[Segment]) -> Check:
     bound = -tolerated(contest, contest.task.gate.segment_tolerance)
     worst = min(found, key=lambda one: one.gain.high)
     detail = (
-        f"worst of {len(found)} segments: {worst.column} = {worst.value}, {worst.rows:,} rows, "
+        f"worst of {len(found)} segments: {worst.column} = {worst.value}, {counted(worst.rows, 'row')}, "
         f"gain {worst.gain.value:+.4f}, at most {worst.gain.high:+.4f}; tolerated {bound:+.4f}"
     )
     gain = worst.gain

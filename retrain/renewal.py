@@ -21,6 +21,7 @@ from registry.bundle import ModelBundle
 from registry.conforming import as_datetimes
 from registry.errors import DataError
 from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.plurals import counted
 from registry.target import UNKNOWN_CLASS
 from registry.task import Splits, TaskSpec
 from retrain import levels
@@ -166,5 +167,5 @@ def _newer(asked: Request, rows: pd.DataFrame) -> Rows:
     times = as_datetimes(rows[asked.task.time], asked.task.time)
     newer = np.flatnonzero((times > until).to_numpy())
     if len(newer) < LEAST:
-        raise DataError(f"only {len(newer):,} labelled rows are newer than the champion's, {LEAST} are needed")
+        raise DataError(f"only {counted(len(newer), 'labelled row')} newer than the champion's, {LEAST} are needed")
     return newer.astype(np.int64)

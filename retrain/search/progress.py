@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from registry.plurals import counted
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -20,3 +22,12 @@ class Progress:
 
 def silent(progress: Progress) -> None:
     """Listen to nothing."""
+
+
+def beginning(running: int) -> str:
+    """What a search's workers do before its first trial has ended, by how many trials run.
+
+    >>> beginning(0), beginning(2)
+    ('workers are starting', 'training the first 2 networks')
+    """
+    return "workers are starting" if not running else f"training the first {counted(running, 'network')}"

@@ -20,6 +20,7 @@ import torch
 from registry.bundle import CANDIDATES, CARD, FIGURES, MODEL, Estimate, Lineage, Manifest, ModelBundle
 from registry.conforming import as_datetimes
 from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.plurals import counted
 from registry.scoring import REPRESENTATION, Graph, Scores
 from registry.watched import watched, watched_rows
 from retrain.boosted import Boosted, evaluate, fit_boosted
@@ -63,7 +64,7 @@ def seal(
     material: Material, members: Sequence[Member], calibration: Calibration, out: Path, finish: Finish
 ) -> ModelBundle:
     """Write and seal the bundle in `out`, which must not be there yet."""
-    finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
+    finish.tell("export", f"one graph of {counted(len(members), 'network')}, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
     boosted = _boosted(material, finish.seed, out) if finish.parent is None else None

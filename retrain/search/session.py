@@ -44,7 +44,7 @@ from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
 from retrain.search.portfolio import portfolio
 from retrain.search.progress import Progress as Progress
-from retrain.search.progress import silent
+from retrain.search.progress import beginning, silent
 from retrain.search.sealing import Finish
 from retrain.search.shelf import PAUSED
 from retrain.search.space import SearchSpace
@@ -321,7 +321,8 @@ class Session:
                 (self.folder / plans.ENOUGH).touch()
                 self._goal = None
         left = max(0.0, self.deadline - time.monotonic())
-        self.progress(Progress("search", tried, self.budget.trials, best, self.metric.name, left))
+        going = "" if tried else beginning(sum(one.state is optuna.trial.TrialState.RUNNING for one in trials))
+        self.progress(Progress("search", tried, self.budget.trials, best, self.metric.name, left, going))
 
 
 def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:

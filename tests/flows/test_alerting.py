@@ -331,7 +331,7 @@ def test_a_watch_pass_tells_of_what_it_finds(
 def test_the_status_page_shows_what_is_open(place: Workplace) -> None:
     assert "nothing is open" in page(read(place))
     note(place, decide(place, 0, "faulty"), [])
-    assert "opened, since 2024-03-01" in page(read(place))
+    assert "opened, since <time>2024-03-01</time>" in page(read(place))
     deliver(place, START, [])
     for number in (1, 2):
         note(place, decide(place, number, "ok"), [])

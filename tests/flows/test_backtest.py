@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ from flows.backtest import (
     stream_of,
 )
 from flows.cli import main
-from flows.frontier import Backtest, Result, _recommended, describe, gather
+from flows.frontier import Backtest, Result, _played, _recommended, _result, describe, gather
 from flows.frontier_picture import draw
 from flows.replay import Judged
+from flows.spending import Spending
 from registry.errors import BusyError, DataError, InputError, StateError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
@@ -197,7 +200,15 @@ def test_policies_are_read_from_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("often", "kind"), ("periodic:every=0", "every"), ("never:x=1", "x: Extra")]
+    ("text", "said"),
+    [
+        ("often", "policy: unknown kind: expected one of 'performance', 'never'"),
+        ("nevr", r"did you mean 'never'\?"),
+        ("periodic:every=0", "policy.every: expected greater than or equal to 1, got '0'"),
+        ("periodic:every=often", "policy.every: expected a whole number, got 'often'"),
+        ("performance:tolerat=0.1", r"policy.tolerat: unknown key \(did you mean 'tolerate'\?\)"),
+        ("periodic:x=1", "policy.x: unknown key: expected one of every, kind, remedy"),
+    ],
 )
 def test_words_that_are_no_policy_are_explained(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -229,6 +240,53 @@ def test_the_cheapest_within_one_standard_error_is_recommended() -> None:
     assert "nothing cheaper" in _recommended([three[0], three[2]], auc)[1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rows", "said"),
+    [
+        (["--policy", "periodc"], 4000, "did you mean 'periodic'?"),
+        (["--start", "2030-01-01"], 4000, "no rows after"),
+        (["--start", "2024-03-09"], 4000, "only 1 window after the first rows, 4 are needed"),
+        (["--start", "2024-02-12T03:00:00"], 6000, "too few rows in all classes"),
+    ],
+)
+def test_a_back_test_that_is_refused_leaves_nothing(
+    arguments: list[str], rows: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
+    make_frame(rows, start="2024-02-12", every="10min").to_parquet(tmp_path / "all.parquet")
+    task = make_task(source={"kind": "file", "path": str(tmp_path / "all.parquet")}, search=TINY_SEARCH)
+    sheet, stood = tmp_path / "task.yaml", tmp_path / "stood"
+    sheet.write_text(task_text(task), encoding="utf-8")
+    stood.mkdir()
+    (stood / "mine.txt").touch()
+    for folder in (tmp_path / "new", stood):
+        done = CliRunner().invoke(main, ["backtest", str(sheet), "--folder", str(folder), *arguments])
+        assert done.exit_code == 2, done.output
+        assert said in done.output
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in stood.iterdir()] == ["mine.txt"]
+
+
+def test_steps_of_a_champion_that_follows_are_no_promotions(played: tuple[Path, Plan, list[str]]) -> None:
+    """Each is a training all the same: they are counted, and so is what they took."""
+    folder, plan, _ = played
+    one, first = (_played(folder, plan, number) for number in (1, 0))
+    steps = [replace_version(step, str(2 + step.index), str(3 + step.index)) for step in one.steps]
+    told = replace(one, steps=steps, spent=Spending(1, len(steps), 0, 9.0, 4.0, 0.0))
+    metric = metrics_for("binary")["auc"]
+    made = _result(told, first, np.array([0.9] * len(steps)), metric, 0.02)
+    assert (made.promotions, made.steps, made.regretted, made.cpu) == (0, len(steps), 0, 13.0)
+    assert (made.researches, made.wasted) == (one.improvements, one.wasted)
+    text = describe(Backtest.model_validate({**gather(folder, plan).model_dump(), "policies": (made,)}))
+    assert re.search(rf"remedies promoted steps wasted.*\n.* 0 +{len(steps)} +{one.wasted} ", text)
+
+
+def replace_version(step: Judged, version: str, champion: str) -> Judged:
+    """A window after which the champion, one that follows, has learnt its labels."""
+    more = {"version": version, "champion": champion, "stepped": True, "outcome": ""}
+    return step.model_copy(update=more)
+
+
 def test_the_command_plays_prints_draws_and_writes(
     tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +300,13 @@ def test_the_command_plays_prints_draws_and_writes(
     arguments = [str(sheet), "--start", "2024-03-09", "--policy", "never", "--folder", str(folder), "--delay", "1h"]
     done = CliRunner().invoke(main, ["backtest", *arguments, "--write", str(sheet)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert done.output.count("never  2024-") == 4
+    assert [line.split()[1] for line in done.output.splitlines() if line.startswith("never  ")][:4] == [
+        "1/4",
+        "2/4",
+        "3/4",
+        "4/4",
+    ]
+    assert f"kept in {folder}" in done.output
     assert "Recommended: never" in done.output
     assert {"backtest.json", "backtest.txt", "backtest.png"} <= {path.name for path in folder.iterdir()}
     text = sheet.read_text(encoding="utf-8")

@@ -118,6 +118,22 @@ def test_one_that_is_worse_is_let_go(place: Workplace, tmp_path: Path) -> None:
     assert keep_canary(place, AS_OF) is None
 
 
+@pytest.mark.parametrize("share", [0.2, 0.0])
+def test_a_withdrawal_cut_short_is_completed_once(place: Workplace, tmp_path: Path, share: float) -> None:
+    version = begin(place, tmp_path / "worse", quality=-1.0)
+    log(place, tmp_path)
+    pass_windows(place)
+    keep_canary(place, AS_OF)
+    place.versions.set("handmade", "challenger", version)  # told, and then it was killed before the alias moved
+    place.versions.set_canary("handmade", version, share)
+    found = keep_canary(place, AS_OF + timedelta(days=1))
+    assert found is not None
+    assert (found["outcome"], found["version"], found["champion"]) == ("reject", version, "1")
+    assert (aliases(place), place.versions.canary("handmade", version)) == (("1", None, None), 0)
+    assert outcomes(place) == ["begun", "withdrawn"]
+    assert keep_canary(place, AS_OF + timedelta(days=1)) is None
+
+
 def test_another_look_that_holds_is_no_canary() -> None:
     """A new champion in its bake time is held there, and remedies go on."""
     assert is_out({"by": "canary", "outcome": "hold"})

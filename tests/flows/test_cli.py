@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,15 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplac
     done = run("promote", "handmade", "9")
     assert (done.exit_code, place.versions.get("handmade", "champion")) == (3, "1")
     assert "unknown version '9': expected one of 1" in done.stderr
+
+
+def test_a_state_begins_with_how_the_champion_is_judged() -> None:
+    from flows.overview import verdict
+    from registry.ledger import Entry
+
+    last = Entry(
+        task="flights", kind="decision", at=datetime(2013, 9, 3), version="3", severity="degraded", outcome="none"
+    )
+    assert verdict("3", last) == "version 3 is the champion, degraded as of 2013-09-03 00:00, remedy: none"
+    assert "as of 2013-09-03 00:00 (version 3), remedy" in verdict("4", last)
+    assert verdict(None, None) == "no champion yet, nothing was judged yet"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.comparison import Comparison, compare, table
+from flows.comparison import Comparison, action, compare, logged_parts, table
 from flows.picture import draw
 from flows.replay import Judged, Progress
 from flows.stream import Stream, open_stream, steps
@@ -61,16 +61,20 @@ def played(
     problem: str = "binary",
     qualities: tuple[float, float] = (-1.0, 1.0),
     period: tuple[datetime, datetime] = LAST_WEEKS,
+    share: float = 0.0,
+    tolerate: float = 0.02,
 ) -> Comparison:
-    """Three weeks, of which version 1 served the first and version 2 the others."""
+    """Three weeks, of which version 1 served the first and version 2 the others; of the first week version 2 answered a
+    share already, as a canary."""
     first = make_bundle(folder / "1", problem=problem, quality=qualities[0])
     second = make_bundle(folder / "2", problem=problem, quality=qualities[1])
     stream = open_stream(make_frame(504, every="1h", start=str(START), problem=problem), make_task(problem), name="x")
     log = InferenceLog(open_engine(f"sqlite:///{folder / 'log.db'}"), "handmade")
     weeks = steps(stream.times, make_task().monitor.windows)
     assert len(weeks) == 3
-    append(log, predictions(stream, first, "1", 0, weeks[0].stop))
-    append(log, predictions(stream, second, "2", weeks[0].stop, len(stream)))
+    begins = round(weeks[0].stop * (1 - share))
+    append(log, predictions(stream, first, "1", 0, begins))
+    append(log, predictions(stream, second, "2", begins, len(stream)))
     judged = [
         Judged(
             index=week.index,
@@ -86,7 +90,8 @@ def played(
         for week in weeks
     ]
     progress = Progress(key=stream.key, task="handmade", first_version="1", steps=judged)
-    return compare(stream, progress, log=log, versions=Shelf(v1=first, v2=second), period=period)
+    task = make_task(problem, policy={"kind": "performance", "tolerate": tolerate})
+    return compare(stream, progress, task=task, log=log, versions=Shelf(v1=first, v2=second), period=period)
 
 
 def test_each_window_has_both_models_on_the_same_rows(tmp_path: Path) -> None:
@@ -98,6 +103,39 @@ def test_each_window_has_both_models_on_the_same_rows(tmp_path: Path) -> None:
         assert one.served == pytest.approx(1 - one.frozen, abs=1e-6)  # its weights are the first's, reversed
         assert one.gain == one.served - one.frozen > 0.3
     assert found.references.keys() == {"1", "2"}
+
+
+def test_a_canary_that_answers_most_rows_is_no_champion_and_no_promotion(tmp_path: Path) -> None:
+    found = played(tmp_path, share=0.9)
+    first, *others = found.windows
+    assert (first.version, first.champion, first.promoted) == ("1", "2", True)
+    assert not any(one.promoted for one in others)
+    assert first.served != first.frozen  # what users were answered, by whichever version
+
+
+def test_what_is_tolerated_is_what_the_task_was_judged_by(tmp_path: Path) -> None:
+    assert played(tmp_path, tolerate=0.3).tolerate == 0.3  # the first version's own task knows nothing of it
+
+
+def test_the_log_is_read_in_parts_and_no_row_of_others_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = played(tmp_path / "whole")
+    monkeypatch.setattr("flows.comparison._AT_ONCE", 50)
+    assert played(tmp_path / "parts") == whole
+    stream = open_stream(make_frame(504, every="1h", start=str(START)), make_task(), name="x")
+    log = InferenceLog(open_engine(f"sqlite:///{tmp_path / 'parts' / 'log.db'}"), "handmade")
+    other = open_stream(make_frame(504, every="1h", start=str(START)), make_task(), name="other")
+    append(log, predictions(other, ModelBundle.load(tmp_path / "parts" / "1"), "1", 0, 504))
+    parts = [(part, set(rows.index)) for part, rows in logged_parts(stream, log)]
+    assert [part for part, _ in parts] == [slice(n, min(n + 50, 504)) for n in range(0, 504, 50)]
+    assert all(found == set(stream.ids(part.start, part.stop)) for part, found in parts)
+
+
+def test_a_remedy_that_was_not_run_says_so(tmp_path: Path) -> None:
+    found = played(tmp_path).windows[-1]
+    ended = found.model_copy(update={"remedy": "research", "not_run": "the replay ended"})
+    assert action(ended) == "research: decided, not run: the replay ended"
+    assert action(found.model_copy(update={"remedy": "research"})) == "research: decided, not run"
+    assert action(found.model_copy(update={"remedy": "alert"})) == "alert"
 
 
 def test_the_headline_pools_the_rows_of_its_period(tmp_path: Path) -> None:
@@ -125,6 +163,14 @@ def test_the_table_and_the_picture_show_it(tmp_path: Path) -> None:
     assert lines[2].endswith("ok")
     picture = draw(found, tmp_path / "deep" / "picture.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_step_of_a_champion_that_follows_is_no_promotion(tmp_path: Path) -> None:
+    week = played(tmp_path).windows[0]
+    learnt = week.model_copy(update={"outcome": "", "by": "", "stepped": True, "promoted": False, "champion": "3"})
+    assert action(learnt) == "version 3 has learnt on"
+    assert action(learnt.model_copy(update={"by": "research", "outcome": "hold"})) == "research: hold"
+    assert action(week.model_copy(update={"by": "follow", "outcome": "rollback"})) == "follow: version 2 is back"
 
 
 def test_a_period_without_rows_is_refused(tmp_path: Path) -> None:

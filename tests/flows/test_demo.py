@@ -87,6 +87,7 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
         remedy="research",
         outcome="promote",
         champion="2",
+        promoted=True,
     )
     pooled = Pooled(begin=week.begin, end=week.end, rows=100, served=0.74, frozen=0.7, gain=0.04)
     comparison = Comparison(

@@ -21,17 +21,19 @@ from flows.following import (
     _verdict,
     following,
     keep_following,
+    stepped,
     thin_out,
 )
 from flows.improve import complete
 from flows.offline import Offline
 from flows.rollout import ASKED
+from flows.second_look import _act as act_on
 from flows.second_look import look_again
 from flows.watch import observe
 from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
 from registry.bundle import ModelBundle
-from registry.decisions import Remedy
+from registry.decisions import Outcome, Remedy, Verdict
 from registry.errors import NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
@@ -112,7 +114,9 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert not steps(place)  # no label has come since
     for day in (5, 6):
         moment = live(place, day)
+        assert not stepped(place, moment)
         assert keep_following(place, moment) is None
+        assert stepped(place, moment)
         assert keep_following(place, moment) is None
     assert champion_of(place) == "4"
     assert [(one.version, one.outcome, one.details["anchor"]) for one in steps(place)] == [
@@ -277,6 +281,56 @@ def test_what_was_held_is_proven_later(place: Workplace) -> None:
     assert (look["outcome"], champion_of(place)) == ("promote", "2")
     keep_following(place, moment)
     assert champion_of(place) == "3"  # it learns at once what has come since it was made
+
+
+def hold_rival(place: Workplace, champion: str, at: datetime) -> None:
+    """What an improvement leaves behind whose challenger, here as good as the champion, was held."""
+    rival = place.versions.publish(place.versions.fetch("handmade", champion))
+    place.versions.set("handmade", "challenger", rival)
+    follows = {"anchor": None, "begun": BEGIN.isoformat(), "judged": at.isoformat()}
+    made = Entry(task="handmade", kind="remedy", at=at, version=rival, outcome="registered")
+    place.ledger.write(made.model_copy(update={"details": {"remedy": "fine_tune", "follows": follows}}))
+    judged = Entry(task="handmade", kind="gate", at=at, version=rival, outcome="hold", details={"rows": DAY})
+    place.ledger.write(judged)
+    told = Entry(task="handmade", kind="improvement", at=at, version=rival, outcome="hold")
+    place.ledger.write(told.model_copy(update={"details": {"champion": champion}}))
+
+
+def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(place: Workplace) -> None:
+    prove(place)
+    keep_following(place, live(place, 5))
+    hold_rival(place, "3", moment := live(place, 6))
+    keep_following(place, moment)
+    assert look_again(place, moment) is None  # no label has come since
+    moment = live(place, *range(7, 10))
+    keep_following(place, moment)
+    look = look_again(place, moment)
+    assert look is not None
+    assert (look["version"], look["champion"]) == ("4", "6")
+    (entry,) = place.ledger.read(kinds={"second_look"})
+    known = place.versions.fetch("handmade", "4").manifest.lineage.known_until
+    served = place.log.frame(start=known, end=moment, labels_by=moment, labelled_only=True, columns=[])
+    assert 0 < entry.details["rows"] <= served["__version__"].isin(["2", "3", "5"]).sum()
+    better = Verdict(outcome=Outcome.PROMOTE, reasons=("better",), checks=())
+    act_on(place, "4", "6", better, moment)
+    now = following(place)
+    assert now is not None
+    assert (now.anchor, now.versions) == ("4", ("4",))
+    keep_following(place, moment)
+    assert champion_of(place) == "7"  # it goes on with all labels since it was made
+
+
+def test_where_nothing_is_done_a_champion_that_followed_is_tried_at_its_dates(place: Workplace) -> None:
+    prove(place)
+    policy = {"kind": "performance", "refresh": 2}
+    seen = []
+    for mode in ("auto", "observe"):
+        task = place.task.model_validate({**place.task.model_dump(), "policy": policy, "mode": mode})
+        mine = place.__class__(**{**vars(place), "task": task})
+        start = 5 + 3 * len(seen)
+        seen.append(observe(mine, live(mine, start, start + 1, start + 2, watched=True)).decision.remedy)
+    assert seen[0] is Remedy.NONE
+    assert seen[1] in (Remedy.RECALIBRATE, Remedy.FINE_TUNE)
 
 
 def test_windows_of_a_champion_that_follows_are_judged_with_their_labels(place: Workplace) -> None:

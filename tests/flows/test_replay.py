@@ -20,12 +20,15 @@ from click.testing import CliRunner
 
 from flows.bake import bake, rolled_back
 from flows.cli import main
-from flows.replay import Judged, Pace, Progress, _Run, _served, replay, told
+from flows.offline import Offline
+from flows.replay import Judged, Pace, Progress, _Run, _served, flow_judge, replay, told
 from flows.results import gather
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
+from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.ledger import Entry
+from registry.settings import Settings
 from tests.flows.house import House, open_house
 from tests.handmade import make_bundle, make_frame, make_task
 
@@ -71,6 +74,40 @@ def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_pat
     assert progress.requests.failed == progress.background.failed == progress.requests.retried == 0
     assert progress.labels_sent == 500
     assert progress.background.sent > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "whole"),
+    [
+        ((504, {"kind": "time", "every": "7d"}), True),
+        ((100, {"kind": "rows", "rows": 40}), False),
+    ],
+)
+def test_a_last_window_is_judged_where_the_rows_end_with_it_and_not_where_they_cut_it_off(
+    rows: tuple[int, dict[str, Any]], whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path))
+    source = {"kind": "file", "path": str(tmp_path / "history.csv")}
+    task = make_task(source=source, monitor={"windows": rows[1], "min_labels": 30})
+    register_task(Settings(), task)
+    place = Workplace.open(Settings(), task)
+    place.versions.publish(make_bundle(tmp_path / "bundle"))
+    place.versions.promote(task.name, "1")
+    stream = open_stream(make_frame(rows[0], every="1h", start="2024-03-04"), task, name="x")
+    done = replay(
+        stream,
+        task,
+        place.versions,
+        server=Offline(place),
+        checkpoint=tmp_path / "c.json",
+        judge=flow_judge(task.name),
+    )
+    judged = {one.details["window"]["index"] for one in place.ledger.read(kinds={"window"})}
+    assert judged == ({0, 1, 2} if whole else {0, 1})
+    last = done.steps[-1]
+    assert last.severity == ("ok" if whole else "")
+    assert last.not_run == ("" if whole else "cut off by the end of the rows, not judged")
+    assert all(step.severity == "ok" for step in done.steps[:-1])
 
 
 def test_a_sabotaged_champion_is_gone_within_its_bake_time_and_no_request_fails(house: House, tmp_path: Path) -> None:
@@ -244,6 +281,11 @@ def test_a_step_is_told_with_what_acted() -> None:
     assert told(look).endswith("second look: hold")
     swapped = step.model_copy(update={"remedy": "fine_tune", "by": "research", "outcome": "promote", "champion": "2"})
     assert told(swapped).endswith("research: promote  now serving version 2")
+    learnt = step.model_copy(update={"stepped": True, "champion": "2"})
+    assert told(learnt).endswith("a step of follow  now serving version 2")
+    held = learnt.model_copy(update={"by": "research", "outcome": "hold"})
+    assert [one.promoted for one in (step, look, swapped, learnt, held)] == [False, False, True, False, False]
+    assert swapped.model_copy(update={"stepped": True}).promoted
 
 
 def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, tmp_path: Path) -> None:

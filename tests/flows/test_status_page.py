@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from flows.chart import Mark, Point, line_chart, ticks
-from flows.status_page import create_app
+from flows.chart import NARROW, WIDTH, Mark, Point, line_chart, ticks
+from flows.status_page import create_app, meant
 from flows.workplace import Workplace, register_task
 from registry.ledger import Entry
+from tests.handmade import make_task
 
 START = datetime(2024, 3, 1)
 
@@ -155,6 +156,29 @@ def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:
     assert len(svg.findall("line[@class='reference']")) == 1
 
 
+def test_a_narrow_chart_has_everything_within_its_width_and_fewer_days() -> None:
+    year = [replace(one, at=one.at + timedelta(days=200)) for one in points(*[0.7] * 30)]
+    for width, days in ((WIDTH, 8), (NARROW, 3)):
+        svg = ElementTree.fromstring(line_chart(year, [], metric="auc", width=width))
+        assert svg.attrib["viewBox"] == f"0 0 {width} 300"
+        assert all(0 <= float(one.attrib["cx"]) <= width for one in svg.findall("circle"))
+        assert all(0 <= float(one.attrib["x2"]) <= width for one in svg.findall("line"))
+        said = [one.text or "" for one in svg.findall("text[@text-anchor='middle']")]
+        assert len(said) <= days
+        assert said[0] == "17 Sep 2024"
+        assert sum("2025" in one for one in said) == 1, "the year is said where it begins"
+
+
+def test_a_metric_says_its_unit_and_which_way_is_better(place: Workplace) -> None:
+    assert meant(place.task) == "higher is better"
+    assert meant(make_task("regression")) == "in units of late, lower is better"
+
+
+def test_of_many_reasons_the_first_is_seen(client: Client, place: Workplace) -> None:
+    place.ledger.write(Entry(task="handmade", kind="gate", at=START, reasons=("a < b", "c", "d")))
+    assert "<td><details><summary>a &lt; b</summary>c; d</details></td>" in client.get("/").text
+
+
 def test_windows_whose_labels_are_to_come_are_hollow_and_not_joined() -> None:
     *known, last = points(0.74, 0.7, 0.72)
     svg = ElementTree.fromstring(line_chart([*known, replace(last, expected=True)], [], metric="auc"))
@@ -173,7 +197,7 @@ def test_what_is_expected_without_labels_is_drawn_after_what_came_true(client: C
         window(place, number, 0.7, estimate, gap)
     window(place, 5, None, estimate)
     said = re.findall(r"auc (0\.\d+) \([^)]*\), expected", client.get("/").text)
-    assert len(said) == 1
+    assert len(said) == 2, "in the broad chart and the narrow one"
     assert float(said[0]) == pytest.approx(0.7, abs=0.02)
 
 

@@ -115,7 +115,12 @@ def test_a_last_window_is_whole_where_rows_come_up_to_its_end(rows: int, every: 
     times = open_stream(make_frame(rows, start="2024-03-04", every=every), make_task(), name="one").times
     weeks = TimeWindows(every="7d")
     assert is_whole(times, steps(times, weeks)[-1], weeks) is whole
-    assert is_whole(times, steps(times, RowWindows(rows=40))[-1], RowWindows(rows=40))
+
+
+@pytest.mark.parametrize(("rows", "whole"), [(80, True), (95, False)])
+def test_a_last_window_by_rows_is_whole_when_it_is_full(rows: int, whole: bool) -> None:
+    times, windows = stream_of(rows).times, RowWindows(rows=40)
+    assert is_whole(times, steps(times, windows)[-1], windows) is whole
 
 
 def test_row_windows_hold_so_many_rows() -> None:

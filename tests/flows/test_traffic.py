@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from flows.traffic import Counts, Endpoint, background
 from registry.errors import InputError, OutsideError
+from tests.certificates import make_certificate
 
 
 class Moody(ThreadingHTTPServer):
@@ -116,3 +119,21 @@ def test_background_traffic_without_rows_is_none(server: Moody) -> None:
         pass
     assert counts == Counts()
     assert server.bodies == []
+
+
+def test_the_wrong_scheme_is_told_with_the_right_one(server: Moody, tmp_path: Path) -> None:
+    with pytest.raises(OutsideError, match=rf"it does not speak HTTPS: ask {server.url}"):
+        Endpoint(server.url.replace("http", "https")).model(patient=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*make_certificate(tmp_path / "own"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(OutsideError, match=rf"it speaks HTTPS: ask {server.url.replace('http', 'https')}"):
+        Endpoint(server.url).model(patient=False)
+    with pytest.raises(OutsideError, match="EVERFIT_TLS_CERT as the endpoint has it, and without --url"):
+        Endpoint(server.url.replace("http", "https")).model(patient=False)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "ftp://localhost"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match=rf"such as http://127.0.0.1:8000, got '{url}'"):
+        Endpoint(url)

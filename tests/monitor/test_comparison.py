@@ -9,6 +9,7 @@ import pytest
 
 from monitor.comparison import EXPECTED, SURE, Level, compare, pool, tolerated_loss, trails, worst_segments
 from monitor.measurements import Measurement
+from registry.plurals import counted
 from tests.monitor.records import performance, record, weeks
 
 
@@ -42,7 +43,7 @@ def test_its_own_past_finds_an_abrupt_fall_where_the_test_rows_were_hard() -> No
     test, past = trails(weeks([0.74, 0.75, 0.74, 0.66], reference=0.65), 0.02, 100)
     assert past[0] is None
     assert [one is not None and one.against for one in past[1:]] == [
-        f"its test rows and {n} windows before" for n in (1, 2, 3)
+        f"its test rows and {counted(n, 'window')} before" for n in (1, 2, 3)
     ]
     assert past[3] is not None
     assert test[3] is not None

@@ -105,13 +105,17 @@ def test_shifts_are_named_falsely_once_in_so_many_windows_at_most() -> None:
     assert rang / (60 * windows) <= 1 / windows
 
 
-def test_the_costliest_comes_first_and_what_costs_nothing_is_said_to() -> None:
+def test_the_costliest_comes_first_and_of_the_others_only_what_is_known_is_said() -> None:
     free = shift(0.6, 1e-20, "a").model_copy(update={"cost": 0.001, "cost_error": 0.002})
+    nil = shift(0.6, 1e-20, "d").model_copy(update={"cost": 3.5e-15, "cost_error": 7.0})
+    assert shifts([record(0, nil)], WINDOWS)[0].sentence.endswith("what it costs is not shown (+0 +/- 7)")
+    good = shift(0.6, 1e-20, "c").model_copy(update={"cost": -0.03, "cost_error": 0.002})
     dear = shift(0.2, 1e-20, "b").model_copy(update={"cost": 0.03, "cost_error": 0.004})
-    found = shifts([record(0, free, dear)], WINDOWS)
-    assert [one.subject for one in found] == ["b", "a"]
+    found = shifts([record(0, free, dear, good)], WINDOWS)
+    assert [one.subject for one in found] == ["b", "a", "c"]
     assert found[0].sentence.endswith("estimated to cost (+0.03 +/- 0.004)")
-    assert found[1].sentence.endswith("costs the model nothing (+0.001 +/- 0.002)")
+    assert found[1].sentence.endswith("what it costs is not shown (+0.001 +/- 0.002)")
+    assert found[2].sentence.endswith("estimated to cost the model nothing (-0.03 +/- 0.002)")
 
 
 def lagged(index: int, p_value: float, rows: int = 900) -> WindowRecord:

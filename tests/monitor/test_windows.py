@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from monitor.measurements import Window
-from monitor.windows import Span, due, spans
+from monitor.windows import Span, due, seen, spans
 from registry.bundle import ModelBundle
 from registry.inference_log import InferenceLog
 from registry.task import RowWindows, TimeWindows
@@ -31,6 +31,17 @@ def test_a_window_is_due_once_its_end_has_passed_and_not_before(bundle: ModelBun
     write_rows(log, bundle, make_frame(300, start="2024-03-04", every="1h"))
     assert due(WEEK, log, [], datetime(2024, 3, 10, 23, 59)) == []
     assert [one.index for one in due(WEEK, log, [], datetime(2024, 3, 11))] == [0]
+
+
+@pytest.mark.parametrize(("rows", "windows"), [(504, WEEK), (120, RowWindows(rows=40))])
+def test_a_history_that_ends_with_a_window_has_it_judged_and_one_that_is_cut_off_has_not(
+    rows: int, windows: TimeWindows | RowWindows, bundle: ModelBundle, log: InferenceLog
+) -> None:
+    frame = make_frame(rows + 1, start="2024-03-04", every="1h")
+    write_rows(log, bundle, frame.head(rows - 20))
+    assert [one.index for one in due(windows, log, [], seen(windows, frame["when"].iloc[rows - 21]))] == [0, 1]
+    write_rows(log, bundle, frame.head(rows))
+    assert [one.index for one in due(windows, log, [], seen(windows, frame["when"].iloc[rows - 1]))] == [0, 1, 2]
 
 
 def test_known_windows_are_not_due_and_numbers_go_on(bundle: ModelBundle, log: InferenceLog) -> None:

@@ -48,6 +48,7 @@ def test_a_task_survives_yaml(tmp_path: Path) -> None:
         ({"policy": {"kind": "performance", "ladder": True}}, r"policy.ladder: expected a list .*, got true"),
         ({"policy": {"kind": "performance", "ladder": "folow"}}, r"unknown remedy 'folow'.*did you mean 'follow'"),
         ({"policy": {"kind": "performnce"}}, r"policy: unknown kind: expected one of 'performance', 'never'"),
+        ({"policy": {"kind": "performnce"}}, r"\(did you mean 'performance'\?\)"),
         ({"policy": "never"}, "policy: expected .*, got 'never'"),
         ({"metric": "acuracy"}, r"'acuracy' does not fit a binary problem.*did you mean 'accuracy'"),
         ({"target": "when"}, "target and time are the same column, 'when'"),
@@ -57,6 +58,15 @@ def test_a_task_survives_yaml(tmp_path: Path) -> None:
 def test_a_mistake_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         load(write(tmp_path, **changes))
+
+
+def test_what_came_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(TaskError) as wrong:
+        load(write(tmp_path, monitor={"windows": {"kind": "time", "every": "1 week"}}, search={"trials": "many"}))
+    trials, durations = str(wrong.value).splitlines()[1:]
+    assert durations.endswith("expected a number and a unit (s, m, h, d, w) such as 7d, got '1 week'")
+    assert durations.count("got") == 1
+    assert trials.endswith("search.trials: expected a whole number, got 'many'")
 
 
 def test_a_mistake_has_its_line(tmp_path: Path) -> None:

@@ -406,3 +406,28 @@ def test_a_version_whose_files_are_let_go_still_tells_what_it_was(three: Version
     assert [one.version for one in three.list(TASK)] == ["1", "2", "3"]
     left = [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name in ("bundle.json", "model.onnx")]
     assert left.count("bundle.json") > left.count("model.onnx")
+
+
+def test_files_that_a_kill_left_are_found_and_deleted(three: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first file and the last one the version answers no more, and says why."""
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository as Store
+
+    delete, gone = Store.delete_artifacts, list[str]()
+
+    def killed(self: Store, artifact_path: str | None = None) -> None:
+        if gone:
+            raise KeyboardInterrupt
+        gone.append(str(artifact_path))
+        delete(self, artifact_path)
+
+    monkeypatch.setattr(Store, "delete_artifacts", killed)
+    with pytest.raises(KeyboardInterrupt):
+        three.thin(TASK, "2")
+    monkeypatch.undo()
+    assert three.half_gone(TASK) == ["2"]
+    with pytest.raises(NoModelError, match="were let go"):
+        three.promote(TASK, "2")
+    three.thin(TASK, "2")
+    assert gone
+    assert three.half_gone(TASK) == []
+    assert three.manifest(TASK, "2").task.name == TASK

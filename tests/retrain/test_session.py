@@ -22,7 +22,7 @@ from retrain.search.asking import FINISHES, ORIGIN
 from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
 from retrain.search.material import gather, hash_frame
-from retrain.search.progress import Progress, silent
+from retrain.search.progress import Progress, beginning, silent
 from retrain.search.session import SPENT, Budget, Session, fingerprint, read_spent, search, write_spent
 from retrain.search.shelf import PAUSED, take
 from retrain.search.tally import recover
@@ -52,6 +52,9 @@ def test_a_search_ends_in_a_bundle_that_works(tmp_path: Path) -> None:
         parent_version="7", progress=seen.append,
     )  # fmt: skip
     _check_bundle(bundle, frame, task)
+    begun = [one for one in seen if one.stage == "search" and not one.finished]
+    assert begun, "a search that has only begun is told of"
+    assert all(one.message in {"workers are starting", beginning(1), beginning(2)} for one in begun)
     assert list(dict.fromkeys(one.stage for one in seen))[:2] == ["preparation", "search"]
     assert (max(one.finished for one in seen), seen[-1].metric) == (3, task.metric)
     results = plans.read_results(only(tmp_path / "study"))

@@ -1,0 +1,65 @@
+"""What was done for a model, and what it took: challengers, looks and steps are told apart."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flows.following import Following
+from flows.overview import following_lines, version_lines
+from flows.spending import Spending, spending
+from registry.ledger import Entry
+from registry.thinning import GONE, THIN
+from registry.versions import VersionInfo
+
+AT = datetime(2024, 1, 2)
+
+
+def told(kind: str, outcome: str, version: str | None, cpu: float | None) -> Entry:
+    """An entry that costs so much."""
+    details = {} if cpu is None else {"cpu": cpu}
+    return Entry(task="a", kind=kind, at=AT, version=version, outcome=outcome, details=details)
+
+
+def test_a_training_is_told_by_what_it_was() -> None:
+    entries = [
+        told("remedy", "registered", "2", 5.0),
+        told("gate", "hold", "2", 1.0),
+        told("remedy", "refused", None, 0.5),
+        told("second_look", "hold", "2", 0.25),
+        told("proof", "hold", None, 2.0),
+        told("remedy", "registered", "3", None),  # what a look has proven
+        told("proof", "promote", "3", 3.0),
+        told("follow", "continued", "4", 1.0),
+        told("follow", "stopped", "4", 0.5),
+        told("window", "", "4", None),
+    ]
+    found = spending(entries)
+    assert found == Spending(challengers=1, steps=1, looks=2, challenging=6.75, stepping=1.5, looking=5.0)
+    assert found.cpu == 13.25
+    assert str(found) == (
+        "1 challengers (7 CPU-s with their gates), 2 looks whether it pays to follow (5), "
+        "1 steps of a champion that followed (2)"
+    )
+    assert str(spending([])) == "0 challengers (0 CPU-s with their gates)"
+
+
+def test_steps_whose_files_were_let_go_take_one_line() -> None:
+    def info(version: str, aliases: tuple[str, ...] = (), **tags: str) -> VersionInfo:
+        return VersionInfo(version, AT, aliases, tags, {"auc": 0.7})
+
+    gone = {THIN: GONE}
+    versions = [info("1"), info("2", **gone), info("3", **gone), info("4", ("champion",)), info("5", **gone)]
+    head, first, both, champion, one = version_lines(versions, {"1": 5, "2": 1_000, "3": 500, "4": 7}, "auc")
+    assert [line.split()[-1] for line in (head, first, both, champion, one)] == ["served", "5", "1,500", "7", "0"]
+    assert both.startswith("  2 to 3: steps of a champion that followed, files let go")
+    assert one.startswith("  5: steps")
+    assert len({len(line) for line in (head, first, both, champion, one)}) == 1
+
+
+def test_it_is_said_that_the_champion_follows() -> None:
+    step = Entry(task="a", kind="follow", at=AT, version="4", outcome="continued", reasons=("gain +0.01",))
+    line, reason = following_lines(Following("1", AT, ("2", "3", "4"), AT), [step])
+    assert line == "  the champion follows version 1: 2 steps, it knows the labels of 2024-01-02 00:00"
+    assert reason.strip() == "gain +0.01"
+    assert following_lines(Following("1", AT, ("2",), AT), [step])[1:] == []  # a step of a chain before
+    assert following_lines(None, [step]) == []
