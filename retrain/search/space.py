@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,13 +19,11 @@ from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
+from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
 from retrain.search.workshop import Workshop
 from retrain.training import Recipe
-
-if TYPE_CHECKING:
-    from retrain.search.experience import Experience
 
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"

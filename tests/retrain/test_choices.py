@@ -17,10 +17,11 @@ from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES
 from retrain.families.parameters import Option, Real, Whole
 from retrain.search.asking import propose
+from retrain.search.defaults import DEFAULTS
 from retrain.search.inputs import Layout
 from retrain.search.narrowing import described, narrowed
 from retrain.search.plan import Plan
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.portfolio import portfolio
 from retrain.search.session import fingerprint, require_means, search, weighted_draws
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
