@@ -29,10 +29,11 @@ from benchmarks.nas_search import task_on
 from benchmarks.streams_data import TARGET, read
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
+from retrain.search.budget import Budget
 from retrain.search.experience import Experience, Facts, Former, scores_of_ranks
 from retrain.search.material import gather
 from retrain.search.progress import silent
-from retrain.search.session import Budget, Session
+from retrain.search.session import Session
 from retrain.search.space import SearchSpace
 from retrain.search.worker import Worker
 

@@ -35,11 +35,12 @@ from registry.metrics import metrics_for
 from registry.task import FileSource, TaskSpec
 from retrain.export import member_outputs
 from retrain.search import plan as plans
+from retrain.search.budget import Budget
 from retrain.search.closing import assemble, calibrate, standing
 from retrain.search.heritage import Elders
 from retrain.search.material import gather
 from retrain.search.progress import silent
-from retrain.search.session import Budget, Session
+from retrain.search.session import Session
 from retrain.search.worker import Worker
 
 TABLES = ("covtype", "elec2", "bike_sharing")

@@ -42,7 +42,7 @@ class Finish:
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
     `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
-    `pictures` the card has none.
+    `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before.
     """
 
     data_hash: str
@@ -57,6 +57,7 @@ class Finish:
     cpu: Callable[[], float] | None = None
     parent: Manifest | None = None
     pictures: bool = True
+    boosted: Callable[[], Boosted | None] | None = None
 
 
 def seal(
@@ -66,7 +67,7 @@ def seal(
     finish.tell("export", f"one graph of {len(members)} networks, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
-    boosted = _boosted(material, finish.seed, out) if finish.parent is None else None
+    boosted = _boosted(material, finish, out) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
     _present(material, manifest, answers, boosted, finish, out)
     return ModelBundle.seal(out, manifest)
@@ -99,13 +100,16 @@ def _write(
     return answers
 
 
-def _boosted(material: Material, seed: int, out: Path) -> Boosted:
-    """The boosted reference. Of images it reads the numbers that the graph gives, as monitoring's does."""
+def _boosted(material: Material, finish: Finish, out: Path) -> Boosted:
+    """The boosted reference, made by now or not. Of images it reads the numbers that the graph gives, as monitoring's
+    does."""
+    if finish.boosted is not None and (made := finish.boosted()) is not None:
+        return made
     task, frame, schema = material.task, material.frame, material.schema
     if schema.image is not None:
         answers = Graph.open(out / MODEL, schema, material.target.problem).predict(frame)
         frame = watched_rows(frame.assign(**{REPRESENTATION: answers.columns()[REPRESENTATION]}), schema)
-    return fit_boosted(frame, watched(schema), material.target, task.target, material.parts, seed=seed)
+    return fit_boosted(frame, watched(schema), material.target, task.target, material.parts, seed=finish.seed)
 
 
 def _manifest(
