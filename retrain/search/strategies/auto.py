@@ -21,8 +21,9 @@ larger one."""
 
 
 class Auto(GaussianGuided):
-    """Screens candidates without training and trains the best and its neighbours; then a Gaussian process chooses among
-    all neighbours of the best, children of the good ones and strangers."""
+    """Ranks candidates without training and trains the first of them, in a search without defaults the neighbours of
+    the first; from ten trials on a Gaussian process of what was seen chooses among all neighbours of the best, children
+    of the good ones and strangers the one that promises most."""
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"
