@@ -27,6 +27,7 @@ from retrain.training import Recipe
 
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"
+SCREEN_SHARE = 0.1
 SIZES = tuple(2**power for power in range(4, 13))
 """Batch sizes that a user may ask for."""
 
@@ -168,6 +169,11 @@ class SearchSpace(Space):
     def screened(self) -> int:
         """Networks are built and run for it, in some hundredths of a second each."""
         return 48
+
+    @property
+    def seconds_to_screen(self) -> float:
+        """A share of what is left: networks of tables take a second together, those of large images a minute."""
+        return math.inf if self.workshop is None else SCREEN_SHARE * self.workshop.seconds()
 
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""

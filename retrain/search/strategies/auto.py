@@ -38,6 +38,11 @@ class Auto(GaussianGuided):
         """Made when it is first needed: networks are built for it."""
         return Screen.of(self.space, self.rng)
 
+    def prepare(self) -> None:
+        """Rank the candidates: no other worker has to wait for it."""
+        if len(self.seen) < STARTUP:
+            _ = self.screen
+
     def ask(self) -> Proposal:
         """The neighbours of the start, where there is one. It is the best of the screen, in a search that begins with
         nothing: what differs from a good candidate in one choice alone tells the model what each choice is worth. After
