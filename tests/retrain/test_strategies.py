@@ -156,6 +156,20 @@ def test_screens_without_training() -> None:
     assert "elu" not in {one.text("activation") for one in drawn}
 
 
+@pytest.mark.parametrize("name", ["gp", "auto"])
+def test_what_breaks_a_constraint_is_avoided(name: str) -> None:
+    """Deep networks are better and too slow: later trials are seldom deep."""
+    study = optuna.create_study(direction="maximize", sampler=strategy_named(name).sampler(SPACE, 0))
+    deep = []
+    for _ in range(45):
+        trial, candidate = propose(study, SPACE, ())
+        trial.set_constraint("latency_ms", candidate.count("depth") - 2.5)
+        deep.append(candidate.count("depth") > 2)
+        study.tell(trial, float(candidate.count("depth")))
+    assert np.mean(deep[25:]) < np.mean(deep[:10])
+    assert np.mean(deep[25:]) < 0.35
+
+
 class Hurried(Measured):
     """A space without time to look at it."""
 
