@@ -202,7 +202,7 @@ COMMENTS = {
     "splits.spread": "Validation and calibration as short runs over a stretch so many times as long, with\n"
     "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
-    "search.strategy": "How the next network is chosen; `everfit search --list` names the strategies.",
+    "search.strategy": "How the next network is chosen; auto is Everfit's own, `everfit search --list` names them all.",
     "search.stopping": "How weak networks are stopped early: asha, hyperband, median, halving or screen (they pause,\n"
     "and the best go on), curve (extrapolation) or none; see everfit search --list.",
     "search.families": "Kinds of networks tried.",

@@ -113,7 +113,7 @@ def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
     yield f"{expected:.4f} was to be expected. That is the expected best of {count} draws with replacement from the"
     yield f"scores of {draws.which} (expected validation performance, Dodge et al. 2019)."
     if searched.strategy != "random":
-        yield "The strategy may have chosen some of these itself, which makes the reference harder to beat."
+        yield "The strategy may have chosen these itself, which makes the reference harder to beat."
     if count > len(draws.scores):
         yield f"Beyond {len(draws.scores)} draws (dotted) it is too low: it cannot exceed the best score drawn."
 

@@ -117,12 +117,13 @@ def test_strategies_begin_by_weight(name: str) -> None:
     assert np.mean([one.text("optimizer") == "sgd" for one in drawn]) > 0.75
 
 
-def test_tpe_is_given_draws_by_weight_after_the_portfolio() -> None:
+@pytest.mark.parametrize("name", ["tpe", "auto"])
+def test_those_that_hardly_draw_are_given_draws_by_weight_after_the_portfolio(name: str) -> None:
     space = space_of({"activation": {"weights": {"elu": 30}}})
-    given = weighted_draws(space, strategy_named("tpe"), 0)
+    given = weighted_draws(space, strategy_named(name), 0)
     assert len(given) == 10
     assert sum(one.text("activation") == "elu" for one in given) > 7
-    assert weighted_draws(space_of({}), strategy_named("tpe"), 0) == []
+    assert weighted_draws(space_of({}), strategy_named(name), 0) == []
     assert weighted_draws(space, strategy_named("evolution"), 0) == []
 
 

@@ -65,7 +65,7 @@ def test_the_reference_says_how_it_was_estimated(told: tuple[Manifest, Story]) -
     manifest, story = told
     text = card(manifest, story)
     assert "the first 10 trials outside the portfolio (expected validation performance, Dodge et al. 2019)" in text
-    assert "The strategy may have chosen some of these itself" in text
+    assert "The strategy may have chosen these itself" in text
     assert "Beyond 10 draws (dotted) it is too low" in text
     uniform = card(manifest, replace(story, searched=made(40, "random")))
     assert "all 32 random trials" in uniform

@@ -27,6 +27,7 @@ class Auto(GaussianGuided):
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"
+    drawn_by_weight: ClassVar[int] = STARTUP
 
     def __init__(self, space: Space, rng: np.random.Generator) -> None:
         super().__init__(space, rng)
