@@ -55,7 +55,7 @@ def _origins(searched: Searched) -> Iterator[str]:
     told = [f"{counts[origin]} {what}" for origin, what in ORIGINS.items() if counts[origin]]
     inherited = sum(one.inherited for one in first)
     weights = f"; {inherited} began with the weights of a network like theirs" if inherited else ""
-    yield f"Of the candidates with a result came {', '.join(told)}{weights}."
+    yield f"Candidates with a result: {', '.join(told)}{weights}."
 
 
 def _front(searched: Searched) -> Iterator[str]:

@@ -42,7 +42,7 @@ def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     assert "How it chooses." not in text
     chosen = replace(made(), how="How it chooses.", tried=(*made().tried, replace(made().tried[-1], inherited=True)))
     words = card(told[0], replace(told[1], searched=chosen))
-    assert "validation rows.\nHow it chooses.\nOf the candidates with a result came " in words
+    assert "validation rows.\nHow it chooses.\nCandidates with a result: " in words
     assert "from the strategy; 1 began with the weights of a network like theirs." in words
     for row in ("| candidates | 41", "of them trained to the end | 27", "stopped early | 13", "diverged | 1",
                 "wall-clock | 160 s", "CPU-time, all processes | 300 s", "a busy core | 1 Wh"):  # fmt: skip
