@@ -21,6 +21,7 @@ from registry.mistakes import explain
 from registry.policies import PolicySpec
 from registry.task import (
     IMAGE_FAMILIES,
+    IMAGE_STRATEGY,
     FileSource,
     Monitor,
     RowWindows,
@@ -66,7 +67,7 @@ def propose(
     }
     inputs = (name for name in known if name not in (target, time))
     if any(looks_like_images(frame[name]) for name in inputs):
-        raw["search"] = Search(families=IMAGE_FAMILIES)
+        raw["search"] = Search(families=IMAGE_FAMILIES, strategy=IMAGE_STRATEGY)
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:

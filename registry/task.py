@@ -96,6 +96,8 @@ class Splits(Frozen):
 
 IMAGE_FAMILIES = ("convnet",)
 """The networks of a task with a column of images that names none."""
+IMAGE_STRATEGY = "tpe"
+"""The strategy that is proposed for it: `auto` was judged on tables, and on images it took networks that are large."""
 
 
 class Search(Frozen):
