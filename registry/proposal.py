@@ -21,7 +21,6 @@ from registry.mistakes import explain
 from registry.policies import PolicySpec
 from registry.task import (
     IMAGE_FAMILIES,
-    IMAGE_STRATEGY,
     FileSource,
     Monitor,
     RowWindows,
@@ -67,7 +66,7 @@ def propose(
     }
     inputs = (name for name in known if name not in (target, time))
     if any(looks_like_images(frame[name]) for name in inputs):
-        raw["search"] = Search(families=IMAGE_FAMILIES, strategy=IMAGE_STRATEGY)
+        raw["search"] = Search(families=IMAGE_FAMILIES)
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:
@@ -203,7 +202,7 @@ COMMENTS = {
     "splits.spread": "Validation and calibration as short runs over a stretch so many times as long, with\n"
     "training rows between them; 1: the newest rows, strictly in time order.",
     "search": "The first search for a model; whichever of trials and seconds is reached first ends it.",
-    "search.strategy": "How the next network is chosen; auto is Everfit's own, `everfit search --list` names them all.",
+    "search.strategy": "How the next network is chosen; `everfit search --list` names the strategies.",
     "search.stopping": "How weak networks are stopped early: asha, hyperband, median, halving or screen (they pause,\n"
     "and the best go on), curve (extrapolation) or none; see everfit search --list.",
     "search.families": "Kinds of networks tried.",

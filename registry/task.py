@@ -96,14 +96,12 @@ class Splits(Frozen):
 
 IMAGE_FAMILIES = ("convnet",)
 """The networks of a task with a column of images that names none."""
-IMAGE_STRATEGY = "tpe"
-"""The strategy that is proposed for it: `auto` was judged on tables, and on images it took networks that are large."""
 
 
 class Search(Frozen):
     """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
 
-    strategy: str = "auto"
+    strategy: str = "tpe"
     stopping: str = "asha"
     families: tuple[str, ...] = ("mlp", "resnet")
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
