@@ -283,6 +283,11 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "nobody" in refused.output
     assert find_task(place.settings, "handmade").log.hash == ()
+    file.write_text(text.replace("stopping: asha", "stopping: ashes"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    line = 1 + file.read_text().splitlines().index("  stopping: ashes")
+    assert f"line {line}: search.stopping: unknown stopping policy 'ashes'" in refused.output
+    assert find_task(place.settings, "handmade").search.stopping == "asha"
     file.write_text(text.replace("metric: auc", "metric: accuracy"))
     refused = CliRunner().invoke(main, ["apply", str(file)])
     assert refused.exit_code == 2
