@@ -12,10 +12,10 @@ random candidates that the prediction likes best, of all random ones, of the por
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,16 @@ import optuna
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.nas_search import METRICS
+from benchmarks.kept import Kept
+from benchmarks.nas_search import task_on
 from benchmarks.streams_data import TARGET, read
-from registry.task import FileSource, TaskSpec
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
+from retrain.search.budget import Budget
 from retrain.search.experience import Experience, Facts, Former, scores_of_ranks
 from retrain.search.material import gather
 from retrain.search.progress import silent
-from retrain.search.session import Budget, Session
+from retrain.search.session import Session
 from retrain.search.space import SearchSpace
 from retrain.search.worker import Worker
 
@@ -45,13 +46,7 @@ def studied(table: str, rows: int, trials: int, seed: int) -> dict[str, Any]:
     stream = read(Path(os.environ["EVERFIT_DATA"]), table)
     frame = stream.inputs.assign(**{TARGET: stream.target})
     shown = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[:rows]].reset_index(drop=True)
-    kinds = {True: "regression", False: "binary" if shown[TARGET].nunique() == 2 else "multiclass"}
-    problem = kinds[stream.regression]
-    means = {"strategy": "random", "stopping": "none", "trials": trials, "workers": 1, "seed": seed}
-    task = TaskSpec(
-        name="table", source=FileSource(path="none"), target=TARGET, problem=problem, metric=METRICS[problem],
-        search=means,
-    )  # fmt: skip
+    task = task_on(stream, shown, strategy="random", stopping="none", trials=trials, workers=1, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         material = gather(task, shown)
         session = Session(task, Path(folder), Budget(time.monotonic(), trials, 1e6, seed), None, silent)
@@ -61,7 +56,7 @@ def studied(table: str, rows: int, trials: int, seed: int) -> dict[str, Any]:
         results = sorted(plans.read_results(session.folder), key=lambda one: -sign * one.score)
     facts = Facts.of(len(material.parts.train), material.schema, material.target)
     told = [[one.candidate.model_dump(), one.origin == "portfolio"] for one in results]
-    return {"facts": facts.model_dump(), "problem": problem, "told": told}
+    return {"facts": facts.model_dump(), "problem": task.problem, "told": told}
 
 
 def left_out(name: str, known: dict[str, dict[str, Any]]) -> tuple[float, ...]:
@@ -98,20 +93,17 @@ def main() -> None:
         return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
-    known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
+    kept = Kept(options.keep)
     for table in options.tables:
         name = f"{table} {options.rows} {options.seed}"
-        if name not in known:
-            known[name] = studied(table, options.rows, options.trials, options.seed)
-            if options.keep:
-                options.keep.write_text(json.dumps(known))
+        kept.run(name, partial(studied, table, options.rows, options.trials, options.seed))
     print(
         f"{'table':22}{'candidates':>11}{'rank corr.':>12}{'likeliest':>11}{'random':>8}{'portfolio':>11}{'first 8':>9}"
     )
-    for name in known:
-        numbers = left_out(name, known)
+    for name in kept.known:
+        numbers = left_out(name, kept.known)
         told = "{:12.2f}{:11.2f}{:8.2f}{:11.2f}{:9.2f}".format(*numbers)
-        print(f"{name:22}{len(known[name]['told']):11}{told}")
+        print(f"{name:22}{len(kept[name]['told']):11}{told}")
 
 
 if __name__ == "__main__":

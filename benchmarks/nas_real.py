@@ -18,7 +18,6 @@ not). `--keep` names a file in which searches that are over are kept: they are n
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -35,16 +34,18 @@ import numpy as np
 import optuna
 import torch
 
+from benchmarks.kept import Kept
 from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
 from retrain.families.cell import EDGES, OPERATIONS
 from retrain.families.cost import parameters
 from retrain.image_source import ImageInput
 from retrain.search.asking import PARENT, propose
+from retrain.search.defaults import DEFAULTS
 from retrain.search.footprint import single_row_ms
 from retrain.search.inputs import Layout
 from retrain.search.morphism import akin
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.stopping.base import Allowance
 from retrain.search.stopping.catalogue import stopping_named
@@ -275,19 +276,17 @@ def lines(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
 
 
 def _searches(jobs: Sequence[Job], seconds: float, pool: ProcessPoolExecutor, keep: Path | None) -> dict[Job, Told]:
-    known = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
+    kept = Kept(keep)
     names = {job: f"{seconds:g} {job}" for job in jobs}
-    missing = [job for job in jobs if names[job] not in known]
+    missing = [job for job in jobs if names[job] not in kept]
     running = {
         pool.submit(one, name, strategy, seconds, seed): (name, strategy, seed) for name, strategy, seed in missing
     }
     for over in as_completed(running):
         told = over.result()
-        known[names[running[over]]] = asdict(told) | {"candidate": told.candidate.model_dump(mode="json")}
-        if keep is not None:
-            keep.write_text(json.dumps(known))
-    kept = {job: known[names[job]] for job in jobs}
-    return {job: Told(**{**told, "candidate": Candidate(**told["candidate"])}) for job, told in kept.items()}
+        kept.put(names[running[over]], asdict(told) | {"candidate": told.candidate.model_dump(mode="json")})
+    found = {job: kept[names[job]] for job in jobs}
+    return {job: Told(**{**told, "candidate": Candidate(**told["candidate"])}) for job, told in found.items()}
 
 
 def _transfers(names: Sequence[str], found: dict[Job, Told], pool: ProcessPoolExecutor) -> Iterator[str]:

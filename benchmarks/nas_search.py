@@ -14,36 +14,47 @@ Searches that are in the file are not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import torch
 
-from benchmarks.streams_data import TARGET, read
+from benchmarks.kept import Kept
+from benchmarks.streams_data import TARGET, StreamData, read
 from registry.conforming import conform
 from registry.metrics import metrics_for
 from registry.task import FileSource, TaskSpec
 from retrain.export import member_outputs
 from retrain.search import plan as plans
+from retrain.search.budget import Budget
 from retrain.search.closing import assemble, calibrate, standing
 from retrain.search.heritage import Elders
 from retrain.search.material import gather
 from retrain.search.progress import silent
-from retrain.search.session import Budget, Session
+from retrain.search.session import Session
 from retrain.search.worker import Worker
 
 TABLES = ("covtype", "elec2", "bike_sharing")
 METRICS = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
 MOST_TEST = 10_000
 LONG = 1e6
+
+
+def task_on(stream: StreamData, shown: pd.DataFrame, **means: object) -> TaskSpec:
+    """A task on rows of a stream, searched for by these means."""
+    kinds = {True: "regression", False: "binary" if shown[TARGET].nunique() == 2 else "multiclass"}
+    problem = kinds[stream.regression]
+    asked = {"name": "table", "target": TARGET, "problem": problem, "metric": METRICS[problem], "search": means}
+    return TaskSpec.model_validate({**asked, "source": FileSource(path="none")})
 
 
 def searched(
@@ -55,13 +66,7 @@ def searched(
     drawn = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[: rows + MOST_TEST]].reset_index(drop=True)
     shown, other = drawn.iloc[:rows], drawn.iloc[rows:].reset_index(drop=True)
     other = other[other[TARGET].isin(shown[TARGET].unique()) | stream.regression]
-    kinds = {True: "regression", False: "binary" if shown[TARGET].nunique() == 2 else "multiclass"}
-    problem = kinds[stream.regression]
-    means = {"strategy": strategy, "stopping": stopping, "trials": trials, "workers": 1, "seed": seed}
-    task = TaskSpec(
-        name="table", source=FileSource(path="none"), target=TARGET, problem=problem, metric=METRICS[problem],
-        search=means,
-    )  # fmt: skip
+    task = task_on(stream, shown, strategy=strategy, stopping=stopping, trials=trials, workers=1, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         material = gather(task, shown)
         session = Session(task, Path(folder), Budget(time.monotonic(), trials, seconds, seed), None, silent)
@@ -76,7 +81,7 @@ def searched(
         outputs = member_outputs(members, conform(other, material.schema))
         weights = np.array([one.weight for one in members])
         said = np.asarray(calibration.scores(outputs, weights, material.target).scores, dtype=np.float64)
-        value = metrics_for(problem)[task.metric].value(material.target.encode(other[TARGET]), said)
+        value = metrics_for(task.problem)[task.metric].value(material.target.encode(other[TARGET]), said)
     ended = sum(one.state == "complete" for one in results)
     epochs: dict[int, int] = {}
     for one in results:  # what went on after a pause tells of its first epochs, too
@@ -107,18 +112,16 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     time.monotonic = time.process_time  # the clock of deadlines
-    known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
+    kept = Kept(options.keep)
     ways = list(product(options.strategies, options.stopping))
     for seed, table, (strategy, stopping) in product(range(options.seeds), options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
-        if name not in known:
-            known[name] = searched(table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
-            if options.keep:
-                options.keep.write_text(json.dumps(known))
+        asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
+        kept.run(name, partial(searched, *asked_for))
     print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}"
-        runs = [known[f"{name} {seed}"] for seed in range(options.seeds)]
+        runs = [kept[f"{name} {seed}"] for seed in range(options.seeds)]
         value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
         counts = [statistics.mean(run[one] for run in runs) for one in ("trials", "complete", "epochs")]
         told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task", required=False)
 @click.option("--trials", type=click.IntRange(min=1), help="Most trials; default: the task's.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds; default: the task's.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds, from data to card; default: the task's.")
 @click.option("--seed", type=int, help="Seed; default: the task's.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
 @click.option("--strategy", help="How candidates are chosen, this time; default: the task's.")
@@ -63,16 +64,21 @@ def search(
     from flows.stages import perform
     from flows.terminal import ProgressLine
     from flows.workplace import Workplace, find_task, register_task
+    from registry.mistakes import pointing
     from registry.sources import read
     from retrain.checks import require_columns
+    from retrain.search.session import require_means
 
     spec = find_task(settings, task)
     families = None if space is None else [name.strip() for name in space.split(",")]
     require_known(strategy, families)
-    if task != spec.name:
-        require_columns(read(spec.source, limit=1), spec)  # a task that cannot be searched is not registered
+    file = None if task == spec.name else Path(task)
+    if file is not None:
+        with pointing(file):  # a task that cannot be searched is not registered
+            require_means(spec)
+            require_columns(read(spec.source, limit=1), spec)
         register_task(settings, spec)
-    with ProgressLine() as shown, listening(shown):
+    with pointing(file), ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)

@@ -80,6 +80,8 @@ def apply(file: str) -> None:
       everfit apply flights.yaml
     """
     from flows.workplace import find_task, load_task, register_task, take_over_log
+    from registry.mistakes import pointing
+    from retrain.search.session import require_means
 
     settings = read_settings()
     new = load_task(Path(file))
@@ -87,6 +89,8 @@ def apply(file: str) -> None:
     made_for = ("target", "time", "problem", "metric", "coverage", "columns")
     if changed := [name for name in made_for if getattr(new, name) != getattr(old, name)]:
         raise InputError(f"{file}: {', '.join(changed)} changed: a model must be found for that: everfit search {file}")
+    with pointing(Path(file)):
+        require_means(new)  # what is wrong would end the next search, perhaps at night
     take_over_log(settings, new)  # first: it refuses columns that cannot be hidden
     register_task(settings, new)
     differing = [name for name in type(new).model_fields if getattr(new, name) != getattr(old, name)]

@@ -39,9 +39,10 @@ def tell(progress: Progress) -> None:
 
 
 def line(progress: Progress) -> str:
-    """A progress as one line. Of a stage without trials, which no budget bounds, it is what goes on."""
+    """A progress as one line. Of a stage without trials it is what goes on; it may take longer than the budget."""
     if progress.total is None:
-        return ": ".join([progress.stage, *([progress.message] if progress.message else [])])
+        parts = [": ".join([progress.stage, *([progress.message] if progress.message else [])])]
+        return ", ".join([*parts, *([f"{progress.seconds_left:.0f} s left"] if progress.seconds_left >= 0.5 else [])])
     parts = [progress.stage, f"{progress.finished}/{progress.total}"]
     if progress.best is not None:
         parts.append(f"best {progress.metric} {progress.best:.4f}")

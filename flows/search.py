@@ -51,14 +51,16 @@ def search(
     What is given takes the place of the task's own budget and means. It becomes the champion if there is none, else the
     challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
     begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
-    family that is not known, and for objectives or choices that do not fit them.
+    family that is not known, for objectives or choices that do not fit them, and for columns that are not there.
     """
+    from retrain.checks import require_columns
     from retrain.search.session import require_means
 
     require_known(strategy, families)
     means = {"strategy": strategy, "families": None if families is None else tuple(families)}
     place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
     require_means(place.task)
+    require_columns(read(place.task.source, limit=1), place.task)  # a mistake in the task is no search that failed
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
         return search_and_register(place, fresh=fresh)
 

@@ -55,7 +55,7 @@ def infer_kinds(frame: pd.DataFrame, columns: Columns, *, target: str, time: str
 
     Raises `TaskError` for a column in `columns` that the frame lacks, or the target or time column wrongly declared.
     """
-    _check_overrides(frame, columns, target, time)
+    require_overrides(frame, columns, target, time)
     kinds: dict[str, ColumnKind] = {}
     left_out: list[LeftOut] = []
     for name in (str(name) for name in frame.columns if name != target):
@@ -82,7 +82,9 @@ def _image_column(kinds: dict[str, ColumnKind], columns: Columns) -> str | None:
     return next((name for name, kind in [*columns.kinds.items(), *kinds.items()] if kind == "image"), None)
 
 
-def _check_overrides(frame: pd.DataFrame, columns: Columns, target: str, time: str | None) -> None:
+def require_overrides(frame: pd.DataFrame, columns: Columns, target: str, time: str | None) -> None:
+    """Raise `TaskError` for a column in `columns` that the frame lacks, or the target or time column wrongly declared:
+    one row is enough to see it."""
     known = [str(name) for name in frame.columns]
     for key, names in (("columns.kinds", tuple(columns.kinds)), ("columns.exclude", columns.exclude)):
         for name in names:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from registry.errors import did_you_mean
+from registry.errors import InputError, TaskError, did_you_mean
+
+_KEY = re.compile(r"^\s*(?P<first>[a-z_]+(?:\.\w+)*)(?=[:\s])|`(?P<named>[a-z_]+(?:\.\w+)*)` in the task")
+"""Where a sentence names a key: it begins with it, or says where to correct it."""
 
 _FEW = 8
 """Names that are listed where none is near."""
@@ -26,7 +32,7 @@ def _place(one: Any, root: yaml.Node | None) -> str:
 
 
 def line_of(root: yaml.Node, loc: Iterable[int | str]) -> int:
-    """The line, from 1, of the deepest key (or item) on the way to `loc` that is there.
+    """The line, from 1, of the deepest key (or item, by place or by value) on the way to `loc` that is there.
 
     >>> line_of(yaml.compose("a: 1\\nb:\\n  c: 2", Loader=yaml.SafeLoader), ("b", "c"))
     3
@@ -37,10 +43,60 @@ def line_of(root: yaml.Node, loc: Iterable[int | str]) -> int:
             found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
             if found is not None:
                 line, node = found[0].start_mark.line, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line
+        elif isinstance(node, yaml.SequenceNode):
+            item = part if isinstance(part, int) else _place_of(part, node)
+            if item is not None and item < len(node.value):
+                node = node.value[item]
+                line = node.start_mark.line
     return int(line) + 1
+
+
+def _place_of(value: str, node: yaml.SequenceNode) -> int | None:
+    return next((place for place, one in enumerate(node.value) if one.value == value), None)
+
+
+@contextmanager
+def pointing(path: Path | None) -> Iterator[None]:
+    """Mistakes in a task that only the data or the means of a search show are told with their lines in its file; where
+    there is no file, as they are."""
+    try:
+        yield
+    except InputError as error:
+        if path is None:
+            raise
+        raise type(error)(pointed(str(error), path.read_text(encoding="utf-8"))) from error
+
+
+@contextmanager
+def under(key: str) -> Iterator[None]:
+    """A `TaskError` raised inside is one of the value that stands under this key."""
+    try:
+        yield
+    except TaskError as error:
+        raise TaskError(f"{key}: {error}") from error
+
+
+def pointed(message: str, text: str) -> str:
+    """A message with the line of the key that each of its sentences names, where the YAML has that key; of a list or of
+    keys and values below it, the line of the one that is quoted.
+
+    >>> pointed("columns.exclude: no column 'b'", "columns:\\n  exclude:\\n    - a\\n    - b")
+    "line 4: columns.exclude: no column 'b'"
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    return "\n".join(_with_line(line, root) for line in message.split("\n"))
+
+
+def _with_line(sentence: str, root: yaml.Node | None) -> str:
+    known = {key.value for key, _ in root.value} if isinstance(root, yaml.MappingNode) else set()
+    paths = ((found["first"] or found["named"]).split(".") for found in _KEY.finditer(sentence))
+    path = next((one for one in paths if one[0] in known), None)
+    if root is None or path is None:
+        return sentence
+    quoted = re.findall(r"'([^']*)'", sentence)
+    line = max(line_of(root, [*path, *more]) for more in ([], *([one] for one in quoted)))
+    indent = len(sentence) - len(sentence.lstrip())
+    return f"{sentence[:indent]}line {line}: {sentence[indent:]}"
 
 
 def _finding(one: Any, model: type[BaseModel]) -> str:

@@ -18,7 +18,7 @@ from retrain.splits import Parts
 
 @dataclass(frozen=True)
 class Boosted:
-    """The reference on the test part: metrics by name, its scores (see `registry/metrics.py`), what it took."""
+    """The reference on the test part: metrics by name, its scores (see `registry/metrics.py`), CPU-seconds."""
 
     metrics: dict[str, float]
     scores: Array
@@ -33,7 +33,7 @@ def fit_boosted(frame: pd.DataFrame, schema: Schema, target: Target, name: str, 
     Trees split a calendar where the training rows end, and know nothing of what lies beyond: where there are moments, a
     second model goes without them, and the one that is better on the validation rows is the reference.
     """
-    start = time.perf_counter()
+    start = time.thread_time()
     rows, labels = conform(frame, schema), target.encode(frame[name])
     validation = rows.iloc[parts.validation], labels[parts.validation]
     schemas = [schema, lean(schema)] if schema.of("datetime") and lean(schema).columns else [schema]
@@ -46,7 +46,7 @@ def fit_boosted(frame: pd.DataFrame, schema: Schema, target: Target, name: str, 
     model = models[int(np.nanargmin(losses))] if np.isfinite(losses).any() else models[0]
     scores = model.scores(rows.iloc[parts.test])
     metrics = evaluate(labels[parts.test], scores, target.problem)
-    return Boosted(metrics, scores, model.rounds, time.perf_counter() - start)
+    return Boosted(metrics, scores, model.rounds, time.thread_time() - start)
 
 
 def evaluate(labels: Labels, scores: Array, problem: Problem) -> dict[str, float]:

@@ -144,7 +144,7 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
         yield "No boosted trees were fitted beside it: its parent's card has them."
         return
     yield "The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
-    yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} s, one thread, not tuned."
+    yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} CPU-seconds, one thread, not tuned."
     if manifest.data_schema.image is not None:
         yield "Of images they read the numbers that this model's graph gives, not the pixels."
 

@@ -15,7 +15,7 @@ import pandas as pd
 from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import conform_as, infer_kinds, nested, shown
+from registry.inference import conform_as, infer_kinds, nested, require_overrides, shown
 from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
@@ -92,8 +92,9 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
 
 def require_columns(frame: pd.DataFrame, task: TaskSpec) -> None:
     """Raise `DataError` where the data, of which one row is enough, lack a column that the task names or have no
-    rows."""
+    rows, `TaskError` where it says something of columns that cannot be."""
     require(list(_columns(frame, task)))
+    require_overrides(frame, task.columns, task.target, task.time)
 
 
 def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
@@ -102,10 +103,10 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         if name is not None and name not in known:
             message = f"the data have no such column{did_you_mean(name, known)}"
             yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
-    for name in task.log.names:
-        if name not in known:
+    for role, names in (("log", task.log.names), ("monitor.segments", task.monitor.segments)):
+        for name in (name for name in names if name not in known):
             message = f"the data have no such column{did_you_mean(name, known)}"
-            yield Finding(level="fatal", column=name, message=message, remedy="correct `log` in the task")
+            yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
     if len(frame) == 0:
         yield Finding(level="fatal", message="there are no rows", remedy="check the source")
 

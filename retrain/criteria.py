@@ -17,6 +17,7 @@ from registry.metrics import Metric, metrics_for
 from registry.plurals import counted
 from registry.scoring import TOLERANCE
 from retrain.export import PARITY, PARITY_ROWS
+from retrain.serving_builder import UNSERVED
 from retrain.story import Story, compare
 from retrain.trials import Searched, best_so_far, expected_best, random_draws, why_no_draws
 
@@ -114,6 +115,8 @@ def engineering_quality(manifest: Manifest, story: Story, searched: Searched) ->
     if parity := story.told.get(PARITY):
         rows = min(PARITY_ROWS, len(story.labels))
         equal = f"graph and torch differ by at most {max(parity.values()):.1e} on {rows:,} rows (allowed {TOLERANCE:g})"
+    if UNSERVED in story.told:
+        equal = f"{equal}; without the quicker graph for single rows, which differed: {story.told[UNSERVED]}"
     failed = f"{searched.diverged} of {searched.candidates} candidates diverged"
     checks = f"loading checks every file's SHA-256, serving {GOLDEN_ROWS} golden rows"
     return f"{equal}; {failed}; {checks}"

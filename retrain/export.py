@@ -32,11 +32,12 @@ from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
 from registry.schema import Schema
 from registry.scoring import OUTPUTS as ANSWERS
-from registry.scoring import REPRESENTATION, Graph, Scores, differences, feed, input_shape, outputs_of, require_small
-from registry.serving_graph import ServingGraph, scores_of
+from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target
 from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
+from retrain.families.base import OF_TRAINING
+from retrain.families.catalogue import FAMILIES
 from retrain.families.picture import PictureNet
 from retrain.mixture_graph import Mixture, add_answers, add_mixture
 from retrain.network_graph import (
@@ -54,7 +55,7 @@ from retrain.network_graph import (
 from retrain.preparation import Preparation, Prepared
 from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation, model_of
 from retrain.representation import ROWS, Representation, heaviest
-from retrain.serving_builder import ServingBuilder, layout_of
+from retrain.serving_builder import UNSERVED, ServingBuilder, layout_of, leave_out_unlike
 
 PARITY_ROWS = 1_000
 REFERENCE_ROWS = 2_000
@@ -106,8 +107,9 @@ def write_model(
     rows = conform(test, schema)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
+    left_out = None
     if schema.image is None:
-        _check_serving(folder, graph, target, calibration, rows.iloc[drawn[:PARITY_ROWS]])
+        left_out = leave_out_unlike(folder, graph, target, calibration.radius, rows.iloc[drawn[:PARITY_ROWS]])
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
@@ -115,6 +117,7 @@ def write_model(
     }
     save_file(state, folder / WEIGHTS)
     told = {**_candidates(members, study, calibration), PARITY: parity}
+    told |= {UNSERVED: left_out} if left_out else {}
     (folder / CANDIDATES).write_text(json.dumps(told, indent=1), encoding="utf-8")
     answers = graph.predict(rows)
     known = _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS])
@@ -166,9 +169,11 @@ def _mixed(
     builder: GraphBuilder, members: Sequence[Member], calibration: Calibration, target: Target
 ) -> tuple[list[Member], Mixture]:
     """The members, each with its graph, and their mixture, added to a graph."""
-    preparations, outputs, known = _distinct(members), [], []
+    preparations, outputs, known = _distinct(members), list[str](), list[Member]()
     arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
     for place, member in enumerate(members):
+        alike = next((one.graph for one in known if _architecture(one) == _architecture(member)), None)
+        member = member if member.graph is not None else replace(member, graph=alike)
         graph, found = _embedded(builder, member, arrays[preparations.index(member.preparation)])
         known.append(replace(member, graph=graph))
         builder.name(found[OUTPUTS], member_name(place))
@@ -211,6 +216,16 @@ def _embedded(
     if found is None:
         raise ValueError("the exporter left out some of the weights' names")
     return graph, found
+
+
+def _architecture(member: Member) -> object:
+    """What members share whose graphs differ in weights alone; of one of no known family, itself."""
+    family = next((one for one in FAMILIES if one.name == member.candidate.get("family")), None)
+    if family is None:
+        return member
+    names = {one.name for one in family.parameters_for("table" if member.preparation.image is None else "image")}
+    told = member.candidate.get("choices", {})
+    return family.name, {name: told.get(name) for name in names.difference(OF_TRAINING)}
 
 
 def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:
@@ -257,18 +272,6 @@ def check_parity(
     found = differences(graph.predict(conformed), expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
     return found
-
-
-def _check_serving(
-    folder: Path, graph: Graph, target: Target, calibration: Calibration, conformed: pd.DataFrame
-) -> None:
-    """Raise `BundleError` when the graph for serving answers otherwise than the bundle's own."""
-    serving = ServingGraph.open(folder / SERVING, graph.schema)
-    found = scores_of(serving.run(feed(conformed, graph.schema)), target.classes, calibration.radius)
-    require_small(
-        differences(found, graph.predict(conformed), radius=calibration.radius),
-        f"graph for serving on {len(conformed)} rows",
-    )
 
 
 def refuse_names(schema: Schema) -> None:

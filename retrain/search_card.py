@@ -15,6 +15,12 @@ from retrain.story import Story
 from retrain.trials import Importances, Searched, best_so_far, expected_best, random_draws, why_no_draws
 
 PARETO = "pareto.png"
+ORIGINS = {
+    "portfolio": "from the defaults that open a search",
+    "prior": "from the former model",
+    "fresh": "fresh beside those",
+    "sampled": "from the strategy",
+}
 SURE = 50
 """Fewer trials than this tell little of a dozen choices."""
 
@@ -27,6 +33,8 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield "## Search"
     yield ""
     yield f"Strategy `{searched.strategy}` on {_spaces(searched)}. All scores here are on validation rows."
+    yield from (searched.how,) if searched.how else ()
+    yield from _origins(searched)
     yield ""
     yield from _costs(manifest, searched)
     yield ""
@@ -38,6 +46,16 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
         yield from story.picture(PARETO, "The score of each trial against the cost of its network")
         yield ""
     yield from _importances(searched.importances, story)
+
+
+def _origins(searched: Searched) -> Iterator[str]:
+    """Where the candidates came from."""
+    first = [one for one in searched.tried if not one.again]
+    counts = {origin: sum(one.origin == origin for one in first) for origin in ORIGINS}
+    told = [f"{counts[origin]} {what}" for origin, what in ORIGINS.items() if counts[origin]]
+    inherited = sum(one.inherited for one in first)
+    weights = f"; {inherited} began with the weights of a network like theirs" if inherited else ""
+    yield f"Candidates with a result: {', '.join(told)}{weights}."
 
 
 def _front(searched: Searched) -> Iterator[str]:
@@ -95,7 +113,7 @@ def _against_random(manifest: Manifest, searched: Searched) -> Iterator[str]:
     yield f"{expected:.4f} was to be expected. That is the expected best of {count} draws with replacement from the"
     yield f"scores of {draws.which} (expected validation performance, Dodge et al. 2019)."
     if searched.strategy != "random":
-        yield "The strategy may have chosen some of these itself, which makes the reference harder to beat."
+        yield "The strategy may have chosen these itself, which makes the reference harder to beat."
     if count > len(draws.scores):
         yield f"Beyond {len(draws.scores)} draws (dotted) it is too low: it cannot exceed the best score drawn."
 

@@ -7,18 +7,28 @@ and `codes` here, and the answers are one matrix. What the matrices hold is in t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import onnx
+import pandas as pd
 from onnx import TensorProto, helper
 
+from registry.bundle import MODEL, SERVING
+from registry.errors import BundleError
 from registry.schema import Schema
-from registry.scoring import input_shape
-from registry.serving_graph import ANSWERS, CODES, LAYOUT, MOMENTS, NUMBERS, Coded, Layout
+from registry.scoring import Graph, differences, feed, input_shape, require_small
+from registry.serving_graph import ANSWERS, CODES, LAYOUT, MOMENTS, NUMBERS, Coded, Layout, ServingGraph, scores_of
 from registry.target import Target
 from retrain.mixture_graph import Mixture
 from retrain.preparation import CategoryColumn, Preparation
 from retrain.preparation_graph import GraphBuilder, model_of
+
+UNSERVED = "unserved"
+"""Key of `candidates.json` with the reason why there is no graph for serving; only where one was left out."""
+
+_LOG = logging.getLogger("everfit")
 
 
 def layout_of(preparations: Sequence[Preparation], schema: Schema) -> Layout:
@@ -64,6 +74,23 @@ class ServingBuilder(GraphBuilder):
         model = model_of(self, inputs, [info(ANSWERS, TensorProto.FLOAT, ["n", 2 + (len(target.classes) or 1)])])
         helper.set_model_props(model, {LAYOUT: layout.to_json()})
         return model
+
+
+def leave_out_unlike(folder: Path, graph: Graph, target: Target, radius: float, conformed: pd.DataFrame) -> str | None:
+    """Remove the graph for serving where it answers otherwise than the bundle's own on conformed rows, and say why;
+    None where it stays. It makes answers quicker, and serving does without it: that is no reason to end a search."""
+    try:
+        found = scores_of(
+            ServingGraph.open(folder / SERVING, graph.schema).run(feed(conformed, graph.schema)), target.classes, radius
+        )
+        require_small(
+            differences(found, graph.predict(conformed), radius=radius), f"graph for serving on {len(conformed)} rows"
+        )
+    except BundleError as error:
+        (folder / SERVING).unlink()
+        _LOG.warning("%s is left out, and %s answers, which takes longer: %s", SERVING, MODEL, error)
+        return str(error)
+    return None
 
 
 def starts(widths: Mapping[str, int]) -> dict[str, int]:

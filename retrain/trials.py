@@ -39,7 +39,7 @@ class Tried:
     "prior", "fresh" or "sampled", when it was first tried), whether it trained to the end, and whether it is in the
     ensemble. `cpu` are the CPU-seconds it took; `parameters` (0: not counted) and `latency_ms` (one row) are what its
     network costs. `again`: it goes on with a paused one. `allowed`: its network is quick enough for the
-    task's limit of latency."""
+    task's limit of latency. `inherited`: it began with the weights of a former model or of another trial."""
 
     number: int
     score: float
@@ -51,6 +51,7 @@ class Tried:
     latency_ms: float | None = None
     again: bool = False
     allowed: bool = True
+    inherited: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Searched:
     ran, `busy` the seconds of all trials added up. `architectures` counts the distinct ones tried, `novel` those of
     them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
     counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
-    be in the model; None where the task sets no such limit.
+    be in the model; None where the task sets no such limit. `how` says how the strategy chooses.
     """
 
     strategy: str
@@ -92,6 +93,7 @@ class Searched:
     objectives: tuple[Objective, ...] = ("quality",)
     refused: int | None = None
     slow: int | None = None
+    how: str = ""
 
     @property
     def ordered(self) -> tuple[Tried, ...]:

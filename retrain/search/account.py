@@ -15,6 +15,7 @@ from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
 from retrain.search.plan import Plan, Result
 from retrain.search.portfolio import portfolio
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import DIVERGED, RUN, first_origin
 from retrain.trials import Searched, Tried
 
@@ -29,6 +30,7 @@ def account(
     known = {architecture(candidate, plan.reads) for candidate in portfolio(plan.space)}
     return Searched(
         strategy=plan.strategy,
+        how=how_it_chooses(plan.strategy),
         families=plan.families,
         workers=plan.workers,
         tried=tuple(_tried(result, plan, trials, result.number in chosen) for result in results),
@@ -47,6 +49,17 @@ def account(
         if plan.limits.latency_ms is None
         else sum(not plan.limits.allows_latency(one.row_ms) for one in results),
     )
+
+
+def how_it_chooses(strategy: str) -> str:
+    """What a strategy says of itself, with its paper.
+
+    >>> how_it_chooses("evolution")
+    'Mutates the best of a few drawn from a population whose oldest member dies (Real et al. 2018).'
+    """
+    known = strategy_named(strategy)
+    said = " ".join((known.__doc__ or "").split()).removesuffix(".")
+    return f"{said} ({known.paper})." if known.paper else f"{said}."
 
 
 def architecture(candidate: Candidate, reads: Reads) -> str:
@@ -90,4 +103,5 @@ def _tried(result: Result, plan: Plan, trials: Sequence[FrozenTrial], chosen: bo
         latency_ms=result.latency_ms,
         again=result.origin == FINISH,
         allowed=plan.limits.allows_latency(result.row_ms),
+        inherited=result.inherited,
     )

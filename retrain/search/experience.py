@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,11 +17,8 @@ from registry.bundle import ModelBundle
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from retrain.families.base import Candidate, read_candidate
-from retrain.search.geometry import Encoding
-from retrain.search.portfolio import DEFAULTS
-
-if TYPE_CHECKING:
-    from retrain.search.space import SearchSpace
+from retrain.search.defaults import DEFAULTS
+from retrain.search.geometry import Encoding, Space
 
 FEWEST = 8
 """Candidates of a study that say something of their order."""
@@ -81,7 +77,7 @@ class Experience(Frozen):
         """What former studies teach a task of such data; None without any."""
         return cls(facts=Facts.of(rows, schema, target), formers=formers) if formers else None
 
-    def expect(self, space: SearchSpace, candidates: Sequence[Candidate]) -> Encoding:
+    def expect(self, space: Space, candidates: Sequence[Candidate]) -> Encoding:
         """How good candidates (n,) are expected to be, in spreads of a study's ranks; 0 without studies that fit the
         space."""
         places, ranks, weights = [np.empty((0, len(space.encode(candidates[0]))))], [np.empty(0)], [np.empty(0)]

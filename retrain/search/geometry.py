@@ -7,6 +7,7 @@ others there are.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -49,6 +50,11 @@ class Space(ABC):
     def screened(self) -> int:
         """How many candidates are worth a look without training before the first one is trained."""
         return 200
+
+    @property
+    def seconds_to_screen(self) -> float:
+        """How long that look may take."""
+        return math.inf
 
     def proxies(self, candidate: Candidate) -> Encoding:
         """What is known of a candidate without training it (p,), each the better the greater it is, by and large; none

@@ -27,8 +27,9 @@ from retrain.families.base import Candidate, read_candidate
 from retrain.members import level, read_members, told_of, trained_until
 from retrain.preparation import Preparation
 from retrain.search import plan as plans
+from retrain.search.defaults import DEFAULTS
 from retrain.search.material import Material, layout_of
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import PRIOR, PRIOR_WEIGHTS, REFUSED, enqueue, origin_of, quality_of
 from retrain.search.warm import Elder, PriorMembers, interleave

@@ -43,7 +43,7 @@ class Finish:
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
     `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
-    `pictures` the card has none.
+    `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before.
     """
 
     data_hash: str
@@ -58,6 +58,7 @@ class Finish:
     cpu: Callable[[], float] | None = None
     parent: Manifest | None = None
     pictures: bool = True
+    boosted: Callable[[], Boosted | None] | None = None
 
 
 def seal(
@@ -67,7 +68,7 @@ def seal(
     finish.tell("export", f"one graph of {counted(len(members), 'network')}, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
-    boosted = _boosted(material, finish.seed, out) if finish.parent is None else None
+    boosted = _boosted(material, finish, out) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
     _present(material, manifest, answers, boosted, finish, out)
     return ModelBundle.seal(out, manifest)
@@ -100,13 +101,16 @@ def _write(
     return answers
 
 
-def _boosted(material: Material, seed: int, out: Path) -> Boosted:
-    """The boosted reference. Of images it reads the numbers that the graph gives, as monitoring's does."""
+def _boosted(material: Material, finish: Finish, out: Path) -> Boosted:
+    """The boosted reference, made by now or not. Of images it reads the numbers that the graph gives, as monitoring's
+    does."""
+    if finish.boosted is not None and (made := finish.boosted()) is not None:
+        return made
     task, frame, schema = material.task, material.frame, material.schema
     if schema.image is not None:
         answers = Graph.open(out / MODEL, schema, material.target.problem).predict(frame)
         frame = watched_rows(frame.assign(**{REPRESENTATION: answers.columns()[REPRESENTATION]}), schema)
-    return fit_boosted(frame, watched(schema), material.target, task.target, material.parts, seed=seed)
+    return fit_boosted(frame, watched(schema), material.target, task.target, material.parts, seed=finish.seed)
 
 
 def _manifest(

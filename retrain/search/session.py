@@ -14,7 +14,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,15 @@ from registry.energy import cpu_seconds
 from registry.errors import TaskError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
+from registry.mistakes import under
 from registry.task import Constraints, Search, TaskSpec
 from retrain.checks import Finding, require
 from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import families_for
 from retrain.image_checks import image_name, load_images
 from retrain.search import plan as plans
+from retrain.search.ahead import Ahead
+from retrain.search.budget import Budget, closing_seconds, read_spent, write_spent
 from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
@@ -56,7 +58,6 @@ from retrain.search.tally import WORKING, best_of, enqueue, is_spent, quality_of
 _LOG = logging.getLogger("everfit")
 
 LOCK = "search.lock"
-SPENT = "spent"
 LOOK_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
 """How long after the deadline a worker that does not end is killed."""
@@ -80,11 +81,12 @@ def search(
 ) -> ModelBundle:
     """Search for a model of `task` on raw rows that hold its target and time, and seal it as a bundle in `out`.
 
-    `folder` keeps the study. The trials end after `trials` of them or `seconds` of wall-clock, preparation included;
-    ensemble, graph and card come after. `prior` is a former model whose candidates and weights begin the search;
-    `formers` are studies of other tasks, for strategies that learn from them. From `enough` trials on (0: never) no
-    more are begun once the networks found are surely better than the prior (`enough.py`). Raises `DataError` for fatal
-    findings, `BusyError` while another search holds the folder, `OutsideError` when workers keep dying.
+    `folder` keeps the study. The trials end after `trials` of them, or so long before `seconds` of wall-clock have gone
+    that ensemble, graph and card have theirs (`budget.py`). `prior` is a former model whose candidates and weights
+    begin the search; `formers` are studies of other tasks, for strategies that learn from them. From `enough` trials on
+    (0: never) no more are begun once the networks found are surely better than the prior (`enough.py`). Raises
+    `DataError` for fatal findings, `BusyError` while another search holds the folder, `OutsideError` when workers keep
+    dying.
     """
     begin, cpu = time.monotonic(), cpu_seconds()
     require_means(task)
@@ -97,7 +99,7 @@ def search(
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
             shutil.rmtree(home, ignore_errors=True)
-        budget = Budget(begin, trials, seconds, seed, enough)
+        budget = Budget(begin, trials, seconds, seed, enough, closing_seconds(seconds))
         session = Session(task, home, budget, prior, progress, formers)
         # of sessions that were killed: at least, as their interrupted trials are not counted
         earlier = session.spent_cpu + sum(one.cpu for one in plans.read_results(home))
@@ -111,6 +113,7 @@ def search(
             seconds=lambda: session.spent + time.monotonic() - begin,
             cpu=lambda: earlier + cpu_seconds() - cpu,
             tell=session.stage,
+            boosted=session.ahead.boosted,
         )
         return close(material, home, session.plan, study, out, finish, session.elders)
 
@@ -118,11 +121,17 @@ def search(
 def require_means(task: TaskSpec) -> None:
     """Raise `TaskError` for a strategy, objectives, a family or choices that do not fit; the rows play no part."""
     means = task.search
-    strategy = strategy_named(means.strategy)
-    stopping_named(means.stopping)
+    with under("search.strategy"):
+        strategy = strategy_named(means.strategy)
+    with under("search.stopping"):
+        stopping_named(means.stopping)
     require_fitting(strategy, means.objectives)
+    with under("search.families"):
+        names = SearchSpace.of(means.families, 1, means.max_epochs, task.problem).names
+    if "image" in task.columns.kinds.values():
+        families_for(means.families, "image")
     if not means.choices:
-        strategy.require(SearchSpace.of(means.families, 1, means.max_epochs, task.problem).names)
+        strategy.require(names)
         return
     refused: list[TaskError] = []
     kinds: tuple[Reads, ...] = ("table", "image")  # which of them the rows will tell
@@ -165,17 +174,6 @@ def _asked_beside(task: TaskSpec) -> str:
     return means.model_dump_json(include=asked) + limits if asked else ""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a search may spend, from `begin`, a reading of `time.monotonic`."""
-
-    begin: float
-    trials: int
-    seconds: float
-    seed: int
-    enough: int = 0
-
-
 class Session:
     """One run of a study: prepares it, or finds it prepared, and sees its workers through to the end."""
 
@@ -193,9 +191,11 @@ class Session:
         self.metric = metrics_for(task.problem)[task.metric]
         self.spent, self.spent_cpu = read_spent(folder)
         self._begin_cpu = time.process_time()
-        self.deadline = budget.begin + max(0.0, budget.seconds - self.spent)
+        self.end = budget.begin + max(0.0, budget.seconds - self.spent)
+        self.deadline = max(budget.begin, self.end - budget.closing)
         self.heritage: Heritage | None = None
         self.plan: Plan
+        self.ahead: Ahead
         self._goal: Enough | None = None
         self._looked = 0
 
@@ -209,9 +209,10 @@ class Session:
                 torn.unlink()
         crew = Crew(self.folder, self.task.search.workers)
         try:
-            self.stage("preparation", "checks, splits and preparation")
+            self.stage("preparation", f"checks, splits and preparation{self.budget.told}")
             material = gather(self.task, frame, found)
             study = self._ready(material)
+            self.ahead = Ahead(material, self.budget.seed)
             _ = self.elders  # made while the workers train
             self._goal = self._find_goal(material)
             self._see_through(crew, study)
@@ -223,7 +224,7 @@ class Session:
 
     def stage(self, stage: str, message: str = "") -> None:
         """Tell of a stage in which no trials run."""
-        left = max(0.0, self.deadline - time.monotonic())
+        left = max(0.0, self.end - time.monotonic())
         self.progress(Progress(stage, 0, None, None, self.metric.name, left, message))
 
     def heirlooms(self, study: optuna.Study) -> dict[str, Any]:
@@ -320,7 +321,7 @@ class Session:
             if found and self._goal.reached(self.folder, found):
                 (self.folder / plans.ENOUGH).touch()
                 self._goal = None
-        left = max(0.0, self.deadline - time.monotonic())
+        left = max(0.0, self.end - time.monotonic())
         going = "" if tried else beginning(sum(one.state is optuna.trial.TrialState.RUNNING for one in trials))
         self.progress(Progress("search", tried, self.budget.trials, best, self.metric.name, left, going))
 
@@ -329,20 +330,3 @@ def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> l
     """The candidates by a user's weights that a strategy begins with after the portfolio; none without weights."""
     rng = np.random.default_rng(seed)
     return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]
-
-
-def read_spent(folder: Path) -> tuple[float, float]:
-    """What former sessions of a study have used: seconds, and CPU-seconds of their own processes without the workers'.
-    The latter are 0 where they were not kept."""
-    path = folder / SPENT
-    if not path.is_file():
-        return 0.0, 0.0
-    seconds, cpu = [*map(float, path.read_text().split()), 0.0][:2]
-    return seconds, cpu
-
-
-def write_spent(folder: Path, seconds: float, cpu: float) -> None:
-    """Keep the seconds and the CPU-seconds used so far."""
-    partial = folder / f"{SPENT}.partial"
-    partial.write_text(f"{seconds:.2f} {cpu:.2f}")
-    partial.replace(folder / SPENT)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,16 +19,15 @@ from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
+from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
 from retrain.search.workshop import Workshop
 from retrain.training import Recipe
 
-if TYPE_CHECKING:
-    from retrain.search.experience import Experience
-
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"
+SCREEN_SHARE = 0.1
 SIZES = tuple(2**power for power in range(4, 13))
 """Batch sizes that a user may ask for."""
 
@@ -171,6 +169,11 @@ class SearchSpace(Space):
     def screened(self) -> int:
         """Networks are built and run for it, in some hundredths of a second each."""
         return 48
+
+    @property
+    def seconds_to_screen(self) -> float:
+        """A share of what is left: networks of tables take a second together, those of large images a minute."""
+        return math.inf if self.workshop is None else SCREEN_SHARE * self.workshop.seconds()
 
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""

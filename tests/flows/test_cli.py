@@ -141,6 +141,30 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
 
 
 @pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("columns: {exclude: [amount,\n    carier]}", "line 8: columns.exclude: the data have no column 'carier'"),
+        ("columns:\n  kinds:\n    amont: numeric", "line 9: columns.kinds: the data have no column 'amont' (did you"),
+        ("monitor: {segments: [carier]}", "line 7: column 'carier': the data have no such column (did you mean"),
+        ("search:\n  strategy: tpee", "line 8: search.strategy: unknown strategy 'tpee'"),
+        ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
+        ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
+        ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
+        ("search: {objectives: [quality, size]}", "line 7: search.objectives: 'tpe' looks for quality alone"),
+    ],
+)
+def test_what_the_data_or_the_means_show_is_told_with_its_line(home: Path, more: str, words: str) -> None:
+    """Nothing is registered, and the ledger has no search that failed."""
+    make_frame(300).to_csv(home / "rows.csv", index=False)
+    head = "name: right\nsource: {kind: file, path: rows.csv}\ntarget: late\ntime: when\nproblem: binary\nmetric: auc\n"
+    (home / "right.yaml").write_text(f"{head}{more}\n")
+    done = run("search", "right.yaml")
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert not (home / "home" / "tasks").exists()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("nonsense",),
@@ -260,6 +284,11 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "nobody" in refused.output
     assert find_task(place.settings, "handmade").log.hash == ()
+    file.write_text(text.replace("stopping: asha", "stopping: ashes"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    line = 1 + file.read_text().splitlines().index("  stopping: ashes")
+    assert f"line {line}: search.stopping: unknown stopping policy 'ashes'" in refused.output
+    assert find_task(place.settings, "handmade").search.stopping == "asha"
     file.write_text(text.replace("metric: auc", "metric: accuracy"))
     refused = CliRunner().invoke(main, ["apply", str(file)])
     assert refused.exit_code == 2

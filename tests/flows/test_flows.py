@@ -99,6 +99,7 @@ def test_only_what_fails_outside_is_tried_again(
 def test_progress_is_one_line() -> None:
     assert line(HALF) == "search, 3/6, best auc 0.7123, 12 s left"
     assert line(Progress("export", 0, None, None, "auc", 0.0, "one graph")) == "export: one graph"
+    assert line(Progress("export", 0, None, None, "auc", 4.2, "one graph")) == "export: one graph, 4 s left"
 
 
 def test_progress_goes_to_the_listener_or_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,13 @@ def test_a_task_that_changed_is_not_answered_with_the_old_search(place: Workplac
     assert len(place.versions.list("handmade")) == 1
 
 
+def test_a_mistake_in_the_task_is_no_search_that_failed(make_place: Callable[..., Workplace]) -> None:
+    place = make_place(columns={"exclude": ["carier"]})
+    with pytest.raises(TaskError, match=r"^columns\.exclude: the data have no column 'carier' .did you mean 'carrier'"):
+        search.fn("handmade")
+    assert list(place.ledger.read()) == []
+
+
 def test_strategy_and_families_of_one_run(make_place: Callable[..., Workplace]) -> None:
     place = make_place(search={**TINY_SEARCH, "trials": 1})
     version = search.fn("handmade", strategy="random", families=["resnet"])

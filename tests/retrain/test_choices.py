@@ -17,10 +17,11 @@ from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES
 from retrain.families.parameters import Option, Real, Whole
 from retrain.search.asking import propose
+from retrain.search.defaults import DEFAULTS
 from retrain.search.inputs import Layout
 from retrain.search.narrowing import described, narrowed
 from retrain.search.plan import Plan
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.portfolio import portfolio
 from retrain.search.session import fingerprint, require_means, search, weighted_draws
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
@@ -116,12 +117,13 @@ def test_strategies_begin_by_weight(name: str) -> None:
     assert np.mean([one.text("optimizer") == "sgd" for one in drawn]) > 0.75
 
 
-def test_tpe_is_given_draws_by_weight_after_the_portfolio() -> None:
+@pytest.mark.parametrize("name", ["tpe", "auto"])
+def test_those_that_hardly_draw_are_given_draws_by_weight_after_the_portfolio(name: str) -> None:
     space = space_of({"activation": {"weights": {"elu": 30}}})
-    given = weighted_draws(space, strategy_named("tpe"), 0)
+    given = weighted_draws(space, strategy_named(name), 0)
     assert len(given) == 10
     assert sum(one.text("activation") == "elu" for one in given) > 7
-    assert weighted_draws(space_of({}), strategy_named("tpe"), 0) == []
+    assert weighted_draws(space_of({}), strategy_named(name), 0) == []
     assert weighted_draws(space, strategy_named("evolution"), 0) == []
 
 

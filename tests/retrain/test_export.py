@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,8 +27,13 @@ from registry.scoring import Graph, Scorer, Scores, differences, require_small
 from registry.target import Target
 from retrain.calibration import Calibration, TargetScale
 from retrain.export import Member, check_parity, export, member_outputs, refuse_names, write_model
-from retrain.network_graph import extract
+from retrain.families.base import Candidate
+from retrain.families.catalogue import build
+from retrain.families.parameters import Choice
+from retrain.network_graph import exported, extract
 from retrain.preparation import Preparation, ScalingName
+from retrain.search.defaults import DEFAULTS
+from retrain.search.space import SearchSpace
 from tests.handmade import make_bundle, make_frame, make_schema
 
 SCHEMA = make_schema()
@@ -160,6 +166,35 @@ def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatc
     monkeypatch.setattr("retrain.export.exported", refuse)
     with pytest.raises(AssertionError, match="asked to export"):
         export([replace(renewed[0], module=other, weight=1.0)], made.calibration, SCHEMA, made.target, tmp_path / MODEL)
+
+
+def test_networks_alike_are_exported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one architecture, under other weights, another rate of learning and another scaling of the columns."""
+    conformed, asked = conform(history(300, "binary", 0), SCHEMA), []
+    target = Target(problem="binary", classes=("no", "yes"))
+    space, members = SearchSpace.of(("mlp",), 300, 9, "binary"), []
+    plans: tuple[tuple[ScalingName, dict[str, Choice]], ...] = (
+        ("robust", {"numeric_embedding": "piecewise"}),
+        ("quantile", {"numeric_embedding": "piecewise", "adamw_rate": 1e-3, "dropout": 0.4}),
+        ("robust", {"numeric_embedding": "piecewise", "activation": "elu"}),
+    )
+    for seed, (scaling, choices) in enumerate(plans):
+        candidate = space.fit(Candidate(family="mlp", choices={**choices, "scaling": scaling}), DEFAULTS)
+        assert candidate is not None
+        torch.manual_seed(seed)
+        preparation = Preparation.fit(conformed, SCHEMA, scaling)
+        module = build(candidate, preparation.d_numeric, preparation.cardinalities, 2)
+        members.append(Member(module, preparation, 1 / 3, candidate.model_dump()))
+
+    def counted(module: torch.nn.Module, *more: Any) -> onnx.GraphProto:
+        asked.append(module)
+        return exported(module, *more)
+
+    monkeypatch.setattr("retrain.export.exported", counted)
+    export(members, Calibration(radius=0.5), SCHEMA, target, tmp_path / MODEL)
+    assert asked == [members[0].module, members[2].module]
+    graph = Graph.open(tmp_path / MODEL, SCHEMA, "binary")
+    check_parity(graph, members, Calibration(radius=0.5), target, conformed)
 
 
 def test_one_row_is_answered_as_in_a_batch(made: Made) -> None:

@@ -15,7 +15,8 @@ from retrain.families.base import Candidate, Family, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.cost import flops, parameters
 from retrain.families.embeddings import CategoryEmbedding, InputEncoder, PiecewiseEmbedding
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.defaults import DEFAULTS
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 
 SHAPES = [(3, (4, 7)), (3, ()), (0, (4, 7))]

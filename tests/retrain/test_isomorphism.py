@@ -13,7 +13,7 @@ from retrain.families.base import Candidate
 from retrain.families.catalogue import family_named
 from retrain.families.cell import OPERATIONS, canonical_cell
 from retrain.families.parameters import Choice
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.defaults import DEFAULTS
 from retrain.search.space import SearchSpace
 
 

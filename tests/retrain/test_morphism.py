@@ -12,9 +12,9 @@ from retrain.families.base import Candidate
 from retrain.families.parameters import Choice
 from retrain.families.picture import PictureNet
 from retrain.image_source import ImageInput
+from retrain.search.defaults import DEFAULTS
 from retrain.search.inputs import Layout
 from retrain.search.morphism import akin, distance
-from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.search.warm import Elder, PriorMembers, inherit
 from tests.retrain.test_warm import OLD, build, candidate_of, grown

@@ -14,7 +14,7 @@ from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.drawing import Drawing
 from retrain.layout import crossings, depths, lay_out
 from retrain.network_figure import ENDS, FILLS, _colours, draw_networks, network
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.defaults import DEFAULTS
 
 CELL = Drawing(
     ("c(k-2)", "c(k-1)", "0", "1", "2", "3", "concat"),

@@ -16,7 +16,8 @@ from retrain.families.picture import PictureFamily, PictureNet
 from retrain.image_source import ImageInput
 from retrain.network_graph import FEATURES, IMAGES, OUTPUTS, embed, exported
 from retrain.preparation_graph import OPSET, GraphBuilder
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.defaults import DEFAULTS
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 
 PICTURES = [family for family in FAMILIES if "image" in family.reads]

@@ -39,6 +39,11 @@ def rows_of(text: str) -> dict[str, str]:
 def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     text = card(*told)
     assert "Strategy `tpe` on the space `mlp`. All scores here are on validation rows." in text
+    assert "How it chooses." not in text
+    chosen = replace(made(), how="How it chooses.", tried=(*made().tried, replace(made().tried[-1], inherited=True)))
+    words = card(told[0], replace(told[1], searched=chosen))
+    assert "validation rows.\nHow it chooses.\nCandidates with a result: " in words
+    assert "from the strategy; 1 began with the weights of a network like theirs." in words
     for row in ("| candidates | 41", "of them trained to the end | 27", "stopped early | 13", "diverged | 1",
                 "wall-clock | 160 s", "CPU-time, all processes | 300 s", "a busy core | 1 Wh"):  # fmt: skip
         assert f"{row} |" in text
@@ -60,7 +65,7 @@ def test_the_reference_says_how_it_was_estimated(told: tuple[Manifest, Story]) -
     manifest, story = told
     text = card(manifest, story)
     assert "the first 10 trials outside the portfolio (expected validation performance, Dodge et al. 2019)" in text
-    assert "The strategy may have chosen some of these itself" in text
+    assert "The strategy may have chosen these itself" in text
     assert "Beyond 10 draws (dotted) it is too low" in text
     uniform = card(manifest, replace(story, searched=made(40, "random")))
     assert "all 32 random trials" in uniform

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from onnx import helper, numpy_helper
 
-from registry.bundle import MODEL, SERVING, Manifest, ModelBundle
+from registry.bundle import CANDIDATES, MODEL, SERVING, Manifest, ModelBundle
 from registry.conforming import conform
 from registry.errors import BundleError
 from registry.schema import Schema, TextColumn
@@ -28,7 +28,7 @@ from registry.serving_graph import (
 from registry.target import Target
 from retrain.calibration import Calibration
 from retrain.export import export
-from retrain.serving_builder import layout_of
+from retrain.serving_builder import UNSERVED, layout_of, leave_out_unlike
 from serving.champion import Served
 from tests.handmade import make_bundle
 from tests.retrain.test_export import SCHEMA, Made, history, made, make_member, nasty
@@ -128,6 +128,24 @@ def test_one_that_answers_otherwise_is_not_used(
     with caplog.at_level("WARNING", "uvicorn.error"):
         Served.load(ModelBundle.load(folder), "7", ModelBundle.load(folder).manifest.task.name)
     assert f"version 7: {told[0]}" in caplog.messages
+
+
+def test_one_that_answers_otherwise_is_left_out_of_a_bundle(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With another radius than the bundle's own its sets and intervals are others: it goes, the reason is kept, and
+    what ends a search is a difference of the bundle's own graph alone."""
+    shutil.copytree(made.folder, tmp_path, dirs_exist_ok=True)
+    own, radius = Graph.open(tmp_path / MODEL, SCHEMA, made.problem), made.calibration.radius
+    conformed = conform(made.test.head(300), SCHEMA)
+    assert leave_out_unlike(tmp_path, own, made.target, radius, conformed) is None
+    assert UNSERVED not in json.loads((tmp_path / CANDIDATES).read_text())
+    with caplog.at_level("WARNING", "everfit"):
+        why = leave_out_unlike(tmp_path, own, made.target, 3 * radius + 1, conformed)
+    assert why is not None
+    assert "graph for serving on 300 rows" in why
+    assert caplog.messages == [f"serving.onnx is left out, and model.onnx answers, which takes longer: {why}"]
+    assert not (tmp_path / SERVING).exists()
 
 
 def test_a_bundle_without_one_is_served_by_its_own(tmp_path: Path) -> None:

@@ -17,13 +17,16 @@ from registry.errors import BusyError, DataError, OutsideError, TaskError
 from registry.metrics import Problem
 from registry.scoring import Scorer
 from registry.task import TaskSpec
+from retrain.boosted import fit_boosted
 from retrain.search import plan as plans
+from retrain.search.ahead import Ahead
 from retrain.search.asking import FINISHES, ORIGIN
+from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
 from retrain.search.material import gather, hash_frame
 from retrain.search.progress import Progress, beginning, silent
-from retrain.search.session import SPENT, Budget, Session, fingerprint, read_spent, search, write_spent
+from retrain.search.session import Session, fingerprint, search
 from retrain.search.shelf import PAUSED, take
 from retrain.search.tally import recover
 from retrain.search.worker import Worker
@@ -81,6 +84,30 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert all(f"](figures/{name})" in shown for name in pictures)
     assert "## The ten criteria" in shown
     Scorer.load(bundle).self_test()
+
+
+def test_the_end_of_a_search_is_inside_its_budget(tmp_path: Path) -> None:
+    """The trials' deadline is earlier than the end of what the user gave; both know what a killed session has used."""
+    seen: list[Progress] = []
+    tmp_path.joinpath(SPENT).write_text("10.00 3.00")
+    budget = Budget(time.monotonic(), 3, 60.0, 0, closing=closing_seconds(60.0))
+    session = Session(small_task(), tmp_path, budget, None, seen.append)
+    assert (session.end - budget.begin, session.deadline - budget.begin) == pytest.approx((50.0, 44.0))
+    session.stage("export", "one graph")
+    assert seen[0].seconds_left == pytest.approx(50.0, abs=1.0)
+    assert budget.told == "; the last 6 s are kept for ensemble, graph and card"
+    assert Budget(0.0, 3, 60.0, 0).told == ""
+    assert closing_seconds(10.0) == 2.0
+
+
+def test_what_is_made_ahead_is_what_the_end_would_make(tmp_path: Path) -> None:
+    """The boosted reference of a table, by a thread; images have to wait for the graph."""
+    task = small_task()
+    material = gather(task, make_frame(ROWS), ())
+    made = Ahead(material, seed=0).boosted()
+    own = fit_boosted(material.frame, material.schema, material.target, task.target, material.parts, seed=0)
+    assert made is not None
+    assert (made.metrics, made.rounds) == (own.metrics, own.rounds)
 
 
 def test_what_paused_ends_as_if_it_never_had_though_its_worker_dies(tmp_path: Path) -> None:

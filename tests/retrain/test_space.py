@@ -10,7 +10,8 @@ from registry.errors import TaskError
 from retrain.families.base import Candidate
 from retrain.families.cell import EDGES
 from retrain.families.parameters import Option, Real, Whole
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.defaults import DEFAULTS
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 
 

@@ -19,7 +19,7 @@ from retrain.families.spaces import ArchitectureSpace
 from retrain.families.stack import Body
 from retrain.families.table_operations import GROUPS, TABLE, GroupAttention, GroupMean
 from retrain.families.wiring import Edge, Wiring
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.defaults import DEFAULTS
 
 SPACES = [family for family in FAMILIES if isinstance(family, ArchitectureSpace)]
 every_space = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)

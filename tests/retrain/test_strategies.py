@@ -26,6 +26,7 @@ from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
 from retrain.search.strategies.darts import ONE_SKIP_IN, Differentiable
 from retrain.search.strategies.guided import Guided
 from retrain.search.strategies.one_shot import OneShot
+from retrain.search.strategies.screening import FEWEST, Screen, Screening
 from retrain.search.strategies.tpe import Tpe
 from retrain.search.strategies.weight_sharing import Shared, WeightSharing
 from retrain.search.workshop import Workshop
@@ -153,6 +154,41 @@ def test_screens_without_training() -> None:
     assert depths[0] == 5
     assert depths[-1] >= 4
     assert "elu" not in {one.text("activation") for one in drawn}
+
+
+@pytest.mark.parametrize("name", ["gp", "auto"])
+def test_what_breaks_a_constraint_is_avoided(name: str) -> None:
+    """Deep networks are better and too slow: later trials are seldom deep."""
+    study = optuna.create_study(direction="maximize", sampler=strategy_named(name).sampler(SPACE, 0))
+    deep = []
+    for _ in range(45):
+        trial, candidate = propose(study, SPACE, ())
+        trial.set_constraint("latency_ms", candidate.count("depth") - 2.5)
+        deep.append(candidate.count("depth") > 2)
+        study.tell(trial, float(candidate.count("depth")))
+    assert np.mean(deep[25:]) < np.mean(deep[:10])
+    assert np.mean(deep[25:]) < 0.35
+
+
+class Hurried(Measured):
+    """A space without time to look at it."""
+
+    @property
+    def seconds_to_screen(self) -> float:
+        return 0.0
+
+
+def test_a_screen_ends_with_its_time() -> None:
+    """Few candidates are looked at then, and no more than half of them trained before the next look."""
+    space = Hurried.of(("mlp",), 2_000, 9, "binary")
+    assert len(Screen.of(space, np.random.default_rng(0)).ranked) == FEWEST
+    assert len(Screen.of(Measured.of(("mlp",), 2_000, 9, "binary"), np.random.default_rng(0)).ranked) == space.screened
+    screening = Screening(space, np.random.default_rng(0))
+    for _ in range(FEWEST):
+        screening.ask()
+        assert len(screening._ranked) >= FEWEST // 2 - 1
+    assert replace(SPACE, workshop=a_workshop(50.0)).seconds_to_screen == pytest.approx(5.0)
+    assert SPACE.seconds_to_screen == math.inf
 
 
 def test_auto_looks_around_the_best_of_the_screen_where_a_search_begins_with_nothing() -> None:

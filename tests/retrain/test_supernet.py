@@ -20,7 +20,7 @@ from retrain.families.supernet import SHARED, shared_space, supernet
 from retrain.families.table_operations import TABLE
 from retrain.families.wiring import NONE
 from retrain.image_source import ImageInput
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.defaults import DEFAULTS
 
 SMALL: dict[str, Choice] = {"width": 16, **{f"width_{place}": 16 for place in range(1, 7)}, "dropout": 0.0}
 SIDE = 6

@@ -19,7 +19,7 @@ from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import family_named
 from retrain.losses import class_weights, regression_loss
 from retrain.pausing import Paused
-from retrain.search.portfolio import DEFAULTS
+from retrain.search.defaults import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.training import (
     DivergedError,

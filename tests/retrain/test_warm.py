@@ -20,10 +20,11 @@ from retrain.families.base import Candidate, TabularNet
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.parameters import Choice
 from retrain.preparation import Preparation
+from retrain.search.defaults import DEFAULTS
 from retrain.search.heritage import hand_down
 from retrain.search.inputs import Layout
 from retrain.search.material import Material, gather, layout_of
-from retrain.search.portfolio import DEFAULTS, portfolio
+from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.tally import ORIGIN, guard
 from retrain.search.warm import Elder, PriorMembers, guard_fires, inherit, interleave

@@ -28,11 +28,13 @@ TRIES = 16
 
 @dataclass(frozen=True)
 class Seen:
-    """A trial that ended. `value` is its score, greater being better; a stopped trial's is the last one it had."""
+    """A trial that ended. `value` is its score, greater being better; a stopped trial's is the last one it had.
+    `allowed`: it keeps to the task's constraints, as far as they were measured."""
 
     number: int
     candidate: Candidate
     value: float
+    allowed: bool = True
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def told(study: optuna.Study, space: Space, known: set[int]) -> Sequence[Seen]:
         known.add(trial.number)
         candidate, value = space.read(trial.params), _value(trial)
         if candidate is not None and value is not None:
-            out.append(Seen(trial.number, candidate, sign * value))
+            allowed = all(excess <= 0 for excess in trial.constraints.values())
+            out.append(Seen(trial.number, candidate, sign * value, allowed))
     return out
 
 

@@ -60,6 +60,6 @@ def require_fitting(strategy: type[Strategy], objectives: Sequence[Objective]) -
     if len(objectives) > 1 and not strategy.several:
         able = " or ".join(repr(one.name) for one in STRATEGIES if one.several)
         raise TaskError(
-            f"search.strategy {strategy.name!r} looks for quality alone, and search.objectives are "
+            f"search.objectives: {strategy.name!r} looks for quality alone, and they are "
             f"{', '.join(objectives)}: take {able}, or leave quality alone"
         )

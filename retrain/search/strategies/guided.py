@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,8 +31,8 @@ class Guided(AskTell):
         self._known: set[str] = set()
 
     def tell(self, seen: Seen) -> None:
-        """Remember it."""
-        self.seen.append(seen)
+        """Remember it; one that breaks a constraint is the worst of all: the like of it can be in no model."""
+        self.seen.append(seen if seen.allowed else replace(seen, value=-math.inf))
         self.places.append(self.place(seen.candidate))
         self._known.add(self.space.canonical(seen.candidate))
 

@@ -22,8 +22,8 @@ from retrain.families.spaces import MODALITIES
 from retrain.families.supernet import SHARED, shared_space
 from retrain.families.wiring import NONE
 from retrain.losses import make_loss
+from retrain.search.defaults import DEFAULTS
 from retrain.search.geometry import Space, levels
-from retrain.search.portfolio import DEFAULTS
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 from retrain.search.workshop import Workshop

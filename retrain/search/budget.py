@@ -1,0 +1,55 @@
+"""What a search may spend, and what former sessions of a study have spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPENT = "spent"
+CLOSING_SECONDS, CLOSING_SHARE = 6.0, 0.2
+"""What is kept of a budget for the time after the trials: what four networks of a table take, on a machine that has
+nothing else to do; of small budgets at most this share."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend, from `begin`, a reading of `time.monotonic`; the last `closing` of its seconds are kept
+    for what comes after the trials."""
+
+    begin: float
+    trials: int
+    seconds: float
+    seed: int
+    enough: int = 0
+    closing: float = 0.0
+
+    @property
+    def told(self) -> str:
+        """What a user is told of it beforehand."""
+        return f"; the last {self.closing:.0f} s are kept for ensemble, graph and card" if self.closing else ""
+
+
+def closing_seconds(seconds: float) -> float:
+    """How much of a budget is kept for ensemble, graph and card.
+
+    >>> closing_seconds(300.0), closing_seconds(10.0)
+    (6.0, 2.0)
+    """
+    return min(CLOSING_SECONDS, CLOSING_SHARE * seconds)
+
+
+def read_spent(folder: Path) -> tuple[float, float]:
+    """What former sessions of a study have used: seconds, and CPU-seconds of their own processes without the workers'.
+    The latter are 0 where they were not kept."""
+    path = folder / SPENT
+    if not path.is_file():
+        return 0.0, 0.0
+    seconds, cpu = [*map(float, path.read_text().split()), 0.0][:2]
+    return seconds, cpu
+
+
+def write_spent(folder: Path, seconds: float, cpu: float) -> None:
+    """Keep the seconds and the CPU-seconds used so far."""
+    partial = folder / f"{SPENT}.partial"
+    partial.write_text(f"{seconds:.2f} {cpu:.2f}")
+    partial.replace(folder / SPENT)
