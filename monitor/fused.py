@@ -32,7 +32,7 @@ from scipy.special import stdtrit
 
 from monitor.estimated import RANGES, Expected, estimate_of, expected, expected_of, experience_of
 from monitor.measurements import Measurement
-from monitor.performance import null_of, task_metric
+from monitor.performance import Null, null_of, task_metric
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, error_of_mean
 from registry.scoring import Scores
@@ -79,10 +79,10 @@ class Fused(Measure):
         metric, side = task_metric(view), view.window
         labels, rows = int(side.labelled.sum()), len(side.scores)
         found = fuse(metric, side, expected_of(view, metric) if rows else None)
-        null_error, _ = null_of(view, metric, rows)
+        null = null_of(view, metric, rows)
         if found is None:
             alone = estimate_of(view)
-            return [_renamed(alone, self.name, null_error, f"{labels} labels are too few: {alone.note}")]
+            return [_renamed(alone, self.name, null, f"{labels} labels are too few: {alone.note}")]
         known, (least, most) = experience_of(view, metric), RANGES.get(metric.name, (0.0, math.inf))
         half = float(stdtrit(labels - 1, 0.975)) * found.error
         return [
@@ -94,17 +94,18 @@ class Fused(Measure):
                 reference=known.realised,
                 reference_error=known.realised_error,
                 error=found.error,
-                null_error=null_error,
+                null_error=null.error,
+                freedom=null.freedom,
                 rows=rows,
                 note=f"{metric.name}; {labels:,} of {rows:,} labels, outputs count for {found.power:.2f}",
             )
         ]
 
 
-def _renamed(one: Measurement, name: str, null_error: float, note: str) -> Measurement:
+def _renamed(one: Measurement, name: str, null: Null, note: str) -> Measurement:
     """A measurement under another name; one without a value has no error either."""
-    null = null_error if one.value is not None else None
-    return Measurement.model_validate(one.model_dump() | {"name": name, "null_error": null, "note": note})
+    law = {"null_error": null.error, "freedom": null.freedom} if one.value is not None else {}
+    return Measurement.model_validate(one.model_dump() | law | {"name": name, "note": note})
 
 
 def fuse(metric: Metric, side: Side, whole: Expected | None = None) -> Fusion | None:

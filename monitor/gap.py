@@ -75,7 +75,7 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         return Measurement(name=name, rows=rows, note=f"{metric.name} is undefined on {rows} labels")
     known = experience_of(view, metric)
     value = metric.gain(awaited.value - (known.bias or 0.0), came)
-    noise, (_, skew) = known.dispersion * awaited.noise, null_of(view, metric, rows)
+    noise, skew = known.dispersion * awaited.noise, null_of(view, metric, rows).skew
     error, beyond = math.hypot(noise, known.bias_error), value - BIASED * known.bias_error
     return Measurement(
         name=name,
