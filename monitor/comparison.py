@@ -181,13 +181,13 @@ def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) ->
 
 
 def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
-    """The realised metric where all labels are there, the fused one where some are, else the estimated one."""
+    """The realised metric where all labels are there, else the fused one, which is the estimate where there are none.
+    It varies from window to window at least as the realised one does, so that it grows surer as labels arrive."""
     fused = next((one for one in record.named("fused") if one.value is not None and one.error is not None), None)
     arrived = max((one.rows for one in record.named("performance")), default=0)
-    if fused is None or not 0 < arrived < fused.rows:
+    if fused is None or arrived >= fused.rows:
         return labelled or estimated(record)
-    error = math.hypot(fused.error or 0.0, fused.null_error or 0.0)  # the fused error alone dwindles as labels arrive
-    freedom = fused.freedom or math.inf
+    error, freedom = max(fused.error or 0.0, fused.null_error or 0.0), fused.freedom or math.inf
     return Level(fused.value or 0.0, error, fused.rows, skew=0.0, freedom=freedom, labelled=labelled is not None)
 
 
