@@ -106,6 +106,10 @@ def _unknown(settings: Settings, name: str) -> str:
     return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
 
 
+_RECENT = 16
+"""Windows of the ledger that are looked at: one that was measured again is written anew."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """A task and all that its flows work with."""
@@ -130,13 +134,15 @@ class Workplace:
         return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
-        """The moment that watching stands at: the newest event logged, but never after the clock.
+        """The moment that watching stands at: the newest event logged, never after the clock, and not before the end of
+        a window that was measured.
 
         A window is over when an event from after it has been seen: rows that are logged late, or replayed from an
         older time, are never mistaken for a window with few rows.
         """
         span, clock = self.log.span(), utc_now()
-        return min(span[1], clock) if span else clock
+        ends = [entry.at for entry in self.ledger.read(kinds={"window"}, last=_RECENT)]
+        return min(max([span[1], *ends]), clock) if span else clock
 
     def moment(self, as_of: datetime | None) -> datetime:
         """`as_of` as event times are written, UTC without a zone; `now` where none is given."""

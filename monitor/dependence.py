@@ -49,31 +49,35 @@ class Dependence:
         """
         return self._luck(rows, stride, lasting).effect
 
-    def over_windows(self, rows: int, *, stride: float = 1.0) -> Luck:
+    def over_windows(self, rows: int, *, stride: float = 1.0, lasting: bool = False) -> Luck:
         """The effect with which windows of `rows` rows, one after another, can each be judged as if alone.
 
         Luck that outlasts a window is the next one's too, and the deviations of k windows add up to that of k `rows`
         rows. So the largest effect counts among stretches of one window, of two, of four, as long as the reference has
-        `LEAST_BLOCKS` of them: the variance in the long run. Longer stretches are fewer: what they show counts at its
-        face value, and as `effect` has it where the chi-squared law holds it for real at 1 %.
+        `LEAST_BLOCKS` of them: the variance in the long run. Longer stretches are fewer: they count where the
+        chi-squared law holds what they show for real at 1 %.
 
         Of the variance the excess alone is estimated, from B stretches. With the degrees of freedom of Satterthwaite
         (1946), (B - 1) (effect / excess)^2, a deviation follows Student's t about as well.
         """
-        found, most = [self._luck(rows, stride, lasting=False)], self._rows // LEAST_BLOCKS
+        found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS
         while (rows := 2 * rows) / stride <= most:
-            found.append(self._luck(rows, stride, lasting=False, further=True))
+            if self._shown(max(2, round(rows / stride))):
+                found.append(self._luck(rows, stride, lasting=False))
         return max(found)
 
-    def _luck(self, rows: int, stride: float, lasting: bool, *, further: bool = False) -> Luck:
+    def _luck(self, rows: int, stride: float, lasting: bool) -> Luck:
         block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
         if rows < 2 or block < 2:
             return Luck(1.0, math.inf)
-        excess, count = self._excess(block), self._rows // block
-        sure = not further or (1 + excess) * (count - 1) > float(chdtri(count - 1, _SHOWN))
-        reach = rows if lasting else min(rows, block * stride)
-        beyond = (unsure(count) if sure else 1.0) * excess * max(0.0, reach - 1) / (block - 1)
+        count, reach = self._rows // block, rows if lasting else min(rows, block * stride)
+        beyond = unsure(count) * self._excess(block) * max(0.0, reach - 1) / (block - 1)
         return Luck(1 + beyond, (count - 1) * (1 + 1 / beyond) ** 2 if beyond > 0 else math.inf)
+
+    def _shown(self, block: int) -> bool:
+        """Whether stretches of so many reference rows vary by more than independent rows may make them."""
+        count = self._rows // block
+        return (1 + self._excess(block)) * (count - 1) > float(chdtri(count - 1, _SHOWN))
 
     def _excess(self, block: int) -> float:
         """Of the effect over 1 in stretches of so many reference rows, as they show it."""
