@@ -91,7 +91,7 @@ class Comparison:
         skew, freedom = self.realised.skew, self.realised.freedom
         if skew is None:
             return float(stdtr(BLOCKS - 1, -self.deviation))
-        return max(tail(self.deviation, skew), float(stdtr(freedom, -self.deviation)))
+        return tail(self.deviation, skew, freedom)
 
     @cached_property
     def score(self) -> float:
@@ -232,7 +232,7 @@ def _with_expected(record: WindowRecord, now: Level | None, tolerate: float) -> 
         return None
     expected = now.value + BY_NAME[record.metric].gain(1.0, 0.0) * (gap.value or 0.0)
     bias_error = math.sqrt(max(0.0, (gap.error or 0.0) ** 2 - gap.null_error**2))
-    mine = Level(now.value, gap.null_error, gap.rows, gap.skew)
+    mine = Level(now.value, gap.null_error, gap.rows, gap.skew, gap.freedom or math.inf)
     return compare(record.metric, mine, Level(expected, bias_error, gap.rows), EXPECTED, tolerate, lasting=True)
 
 

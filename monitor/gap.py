@@ -85,7 +85,8 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         error=error,
         null_error=noise,
         skew=skew,
-        p_value=tail(beyond / noise, skew) if noise > 0 else None,
+        freedom=known.freedom,
+        p_value=tail(beyond / noise, skew, known.freedom) if noise > 0 else None,
         rows=rows,
         note=metric.name,
     )
