@@ -160,9 +160,9 @@ _NUMBERS: Mapping[str, Callable[[Array, Array], _Normal]] = {"rmse": _rmse, "mae
 @dataclass(frozen=True)
 class Experience:
     """What `rows` labelled reference rows say: the realised metric and its standard error; the bias of the estimate,
-    its standard error; and `dispersion`, how many times the calibrated noise the labels' noise on a window is, known with
-    so many degrees of `freedom`. With
-    fewer than `LEAST_LABELS` labels, or where the metric is undefined, `bias` is None."""
+    its standard error; and `dispersion`, how many times the calibrated noise the labels' noise on a window is, known
+    with so many degrees of `freedom`. With fewer than `LEAST_LABELS` labels, or where the metric is undefined, `bias`
+    is None."""
 
     rows: int
     realised: float = math.nan
