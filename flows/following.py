@@ -201,7 +201,7 @@ def _step(
 ) -> ModelBundle:
     """The next model."""
     from retrain.calibration import Calibration
-    from retrain.following import follow
+    from retrain.following import follow, pace_of
     from retrain.members import read_scale
     from retrain.renewal import Request
 
@@ -215,7 +215,7 @@ def _step(
     steps = [
         one for one, end in zip(found.lessons(), found.ends, strict=True) if end > known
     ]  # more than one after a gap
-    return follow(asked, steps, calibration=calibration).seal(pictures=False)
+    return follow(asked, steps, pace=pace_of(newest), calibration=calibration).seal(pictures=False)
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

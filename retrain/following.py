@@ -1,5 +1,10 @@
-"""The remedy `follow`: the champion's networks are trained on window by window, each time for one epoch on the labels
-that came in the last few windows, and every model answers the window after it before that window's labels are there.
+"""The remedy `follow`: the champion's networks are trained on window by window, each time for an epoch or some on the
+labels that came in the last few windows, and every model answers the window after it before its labels are there.
+
+How much a step learns is a matter of the world: where it turns quickly, much learning of what is a week old harms, and
+where it does not, little learning wastes it. So a proof takes the steps at several paces side by side, and each window
+is answered at the pace that has been the best until then, by the labels that had come (follow the leader: Hannan 1957).
+The model that is sealed keeps its pace for the steps to come.
 
 What is proven is the procedure: its answers, each given by a model that had not seen the label (prequential, or
 test-then-train: Dawid 1984; Gama, Sebastião & Rodrigues 2013), are compared with the champion's on the same rows. The
@@ -21,7 +26,7 @@ import torch
 
 from registry.bundle import ModelBundle
 from registry.errors import DataError
-from registry.metrics import Array
+from registry.metrics import Array, Metric, metrics_for
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS
 from retrain.batches import Rows, rows_of
@@ -38,15 +43,26 @@ from retrain.splits import Parts
 from retrain.splits import Rows as Places
 from retrain.training import Loop, Recipe
 
-FOLLOWED, BEGUN = "followed", "begun"
-"""Keys of a bundle's `heritage`: the version that a chain began with, and the newest moment that this one knew."""
+FOLLOWED, BEGUN, PACE = "followed", "begun", "pace"
+"""Keys of a bundle's `heritage`: the version that a chain began with, the newest moment that this one knew, and the
+chain's pace."""
 
-WINDOWS = 3
-"""Each label is learnt at so many steps: those that came since so many windows before."""
+
+@dataclass(frozen=True)
+class Pace:
+    """How much a step learns: the labels that came in so many of the newest windows, each so many times."""
+
+    windows: int
+    epochs: int
+
+
+PACES = (Pace(3, 1), Pace(5, 6))
+"""The first is taken while nothing tells them apart."""
+DEEPEST = max(pace.windows for pace in PACES)
 BATCHES, LEAST_BATCH = 16, 16
 """Fewest batches of a step, if rows allow, and the smallest batch."""
 MOST = 20_000
-"""Rows of a step at most, the newest."""
+"""Rows of a step at most, each counted as often as it is learnt, the newest."""
 
 HELD = 10
 LEAST_HELD = 5
@@ -57,10 +73,11 @@ NEWEST = 2_000
 
 @dataclass(frozen=True)
 class Lesson:
-    """One step: positions of the rows whose labels it may learn, and of those that the model then answers, whose labels
-    had not come."""
+    """One step: positions of the rows whose labels it may learn, how many windows ago each came, and positions of the
+    rows that the model then answers, whose labels had not come."""
 
     learn: Places
+    ago: npt.NDArray[np.int64]
     answer: Places
 
 
@@ -85,29 +102,53 @@ def lessons(
     [([0], [2, 3]), ([0, 1, 2], [4, 5]), ([0, 1, 2, 3, 4], [])]
     """
     out = []
+    came = np.searchsorted(np.array(ends), arrived)
     for place, moment in enumerate(ends):
         known = arrived <= moment
-        new = known if place < WINDOWS else known & (arrived > ends[place - WINDOWS])
-        out.append(Lesson(np.flatnonzero(new), np.flatnonzero((windows == place + 1) & ~known)))
+        learn = np.flatnonzero(known & (came > place - DEEPEST))
+        out.append(Lesson(learn, place - came[learn], np.flatnonzero((windows == place + 1) & ~known)))
     return out
 
 
-def follow(asked: Request, steps: Sequence[Lesson], *, calibration: Calibration | None = None) -> Followed:
-    """Take all steps from the champion on. `asked.frame` holds labelled rows in time order, none of which the champion
-    has seen; `steps` are positions in it. Without a `calibration` it is learnt from what the models answered.
+def follow(
+    asked: Request, steps: Sequence[Lesson], *, pace: Pace | None = None, calibration: Calibration | None = None
+) -> Followed:
+    """Take all steps from the champion on, at a pace or, without one, at that which leads. `asked.frame` holds labelled
+    rows in time order, none of which the champion has seen; `steps` are positions in it. Without a `calibration` it is
+    learnt from what the models answered.
 
     Raises `DataError` when the task has no times, the rows are too few, or no network of the champion can be read.
     """
     with one_thread():
-        chain = Chain(asked)
-        outputs = []
+        chains = [Chain(asked, one) for one in (PACES if pace is None else (pace,))]
+        known, answered = np.zeros(len(asked.frame), dtype=bool), list[Places]()
+        leader, answers, raced = 0, list[Array](), [list[Array]() for _ in chains]
         for step in steps:
-            chain.learn(step.learn)
-            outputs.append(chain.outputs(step.answer))
-        said, answered = np.concatenate(outputs, axis=1), np.concatenate([step.answer for step in steps])
-        answers = (calibration or chain.inherited()).scores(said, chain.weights, chain.material.target)
-        learnt = np.unique(np.concatenate([step.learn for step in steps]))
-        return Followed(chain, learnt, answered, answers, calibration or chain.calibrated(said, answered))
+            known[step.learn] = True
+            leader = _leader(chains, raced, answered, known)
+            for chain, outputs in zip(chains, raced, strict=True):
+                chain.learn(step)
+                outputs.append(chain.outputs(step.answer))
+            answered.append(step.answer)
+            answers.append(raced[leader][-1])
+        chain, said, rows = chains[leader], np.concatenate(answers, axis=1), np.concatenate(answered)
+        scores = (calibration or chain.inherited()).scores(said, chain.weights, chain.material.target)
+        return Followed(chain, np.flatnonzero(known), rows, scores, calibration or chain.calibrated(said, rows))
+
+
+def _leader(
+    chains: Sequence[Chain], raced: Sequence[Sequence[Array]], answered: Sequence[Places], known: npt.NDArray[np.bool_]
+) -> int:
+    """The chain with the best answers so far, by the task's metric on the rows whose labels have come; the first one
+    while that says nothing."""
+    if len(chains) == 1 or not answered:
+        return 0
+    rows = np.concatenate(answered)
+    told = np.flatnonzero(known[rows])
+    outputs = [np.concatenate(said, axis=1)[:, told] for said in raced]
+    values = [chain.value(said, rows[told]) for chain, said in zip(chains, outputs, strict=True)]
+    gains = [chains[0].metric.gain(value, values[0]) for value in values]
+    return int(np.argmax(gains)) if np.isfinite(gains).all() else 0
 
 
 @dataclass(frozen=True)
@@ -130,8 +171,8 @@ class Followed:
 class Chain:
     """A champion's networks on their way."""
 
-    def __init__(self, asked: Request) -> None:
-        self.asked, self.began = asked, time.monotonic()
+    def __init__(self, asked: Request, pace: Pace) -> None:
+        self.asked, self.pace, self.began = asked, pace, time.monotonic()
         if (name := asked.task.time) is None:
             raise DataError("without times nobody can tell which labels are new")
         manifest = asked.bundle.manifest
@@ -159,9 +200,23 @@ class Chain:
         """The members' (m,)."""
         return np.array([member.weight for member in self.members])
 
-    def learn(self, rows: Places) -> None:
-        """One epoch on these rows, less those held out and those of a class that the champion does not know."""
-        rows = rows[self._known(~self.held)[rows]][-MOST:]
+    @property
+    def metric(self) -> Metric:
+        """The task's."""
+        return metrics_for(self.asked.task.problem)[self.asked.task.metric]
+
+    def value(self, outputs: Array, rows: Places) -> float:
+        """The task's metric of outputs (m, n, d_out) for rows (n,), those of an unknown class left out."""
+        counted = self._known(np.ones(len(self.held), dtype=bool))[rows]
+        if not counted.any():
+            return float("nan")
+        said = self.inherited().scores(outputs[:, counted], self.weights, self.material.target)
+        return self.metric.value(self.material.labels[rows[counted]], said.scores)
+
+    def learn(self, step: Lesson) -> None:
+        """As much of a step as the pace says, less rows held out and those of a class the champion does not know."""
+        rows = step.learn[step.ago < self.pace.windows]
+        rows = rows[self._known(~self.held)[rows]][-MOST // self.pace.epochs :]
         if len(rows) < LEAST_BATCH:
             return
         reads: Reads = "table" if self.material.schema.image is None else "image"
@@ -203,7 +258,11 @@ class Chain:
             until=material.newest(train) if len(train) else begun,
             seconds=lambda: time.monotonic() - self.began,
             tell=self._tell,
-            heritage={FOLLOWED: asked.version, BEGUN: None if begun is None else begun.isoformat()},
+            heritage={
+                FOLLOWED: asked.version,
+                BEGUN: None if begun is None else begun.isoformat(),
+                PACE: [self.pace.windows, self.pace.epochs],
+            },
             study=asked.bundle.candidates.get("study", []),
             parent=asked.bundle.manifest,
             pictures=pictures,
@@ -220,10 +279,14 @@ class Chain:
         told = member.candidate
         candidate = Candidate(family=told["family"], choices=told["choices"])
         problem, seed = self.asked.task.problem, self.asked.seed
-        recipe = _recipe(SearchSpace.of((candidate.family,), len(rows), 1, problem, reads).recipe(candidate), len(rows))
+        own, epochs = (
+            SearchSpace.of((candidate.family,), len(rows), 1, problem, reads).recipe(candidate),
+            self.pace.epochs,
+        )
         network = copy.deepcopy(member.module)
         torch.manual_seed(seed)
-        _, finite = Loop(network, self._rows(member, rows), recipe, problem, seed).epoch()
+        loop = Loop(network, self._rows(member, rows), _recipe(own, len(rows), epochs), problem, seed)
+        finite = all(loop.epoch()[1] for _ in range(epochs))
         finite = finite and all(bool(value.isfinite().all()) for value in network.parameters())
         return replace(member, module=network.eval()) if finite else member
 
@@ -236,7 +299,12 @@ class Chain:
         self.asked.progress(Progress(stage, 0, None, None, self.asked.task.metric, 0.0, message))
 
 
-def _recipe(own: Recipe, rows: int) -> Recipe:
-    """A network's own recipe for one epoch at its full rate."""
+def pace_of(bundle: ModelBundle) -> Pace:
+    """The pace of the chain that a bundle comes from."""
+    return Pace(*bundle.candidates.get("heritage", {}).get(PACE, (PACES[0].windows, PACES[0].epochs)))
+
+
+def _recipe(own: Recipe, rows: int, epochs: int) -> Recipe:
+    """A network's own recipe for so many epochs at its full rate."""
     batch = min(own.batch_size, max(LEAST_BATCH, rows // BATCHES))
-    return replace(own, epochs=1, patience=1, batch_size=batch, schedule="constant")
+    return replace(own, epochs=epochs, patience=epochs, batch_size=batch, schedule="constant")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,29 +11,25 @@ from torch.nn import functional
 
 from registry.metrics import Problem
 
-if TYPE_CHECKING:
-    from retrain.training import Recipe
-
 LOG_SCALE = (-5.0, 5.0)
 """Bounds of a member's log-scale: training, calibration and the graph clip it alike."""
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_loss(problem: Problem, recipe: Recipe, labels: Tensor) -> Loss:
-    """The loss of (outputs (n, d_out), labels (n,)) for a problem.
+def make_loss(problem: Problem, labels: Tensor, *, label_smoothing: float, balanced: bool) -> Loss:
+    """The loss of (outputs (n, d_out), labels (n,)) for a problem; `balanced` lets all classes weigh alike.
 
     Under class weights 1 / prior, cross-entropy is least at the logits of p / prior. The prior is taken off the outputs
     before it, so that they themselves stay logits of p (King & Zeng 2001; Menon et al. 2021).
     """
     if problem == "regression":
         return regression_loss
-    smoothing = recipe.label_smoothing
-    if not recipe.balanced:
-        return lambda outputs, target: functional.cross_entropy(outputs, target, label_smoothing=smoothing)
+    if not balanced:
+        return lambda outputs, target: functional.cross_entropy(outputs, target, label_smoothing=label_smoothing)
     weight = class_weights(labels)
     return lambda outputs, target: functional.cross_entropy(
-        outputs + weight.log(), target, weight=weight, label_smoothing=smoothing
+        outputs + weight.log(), target, weight=weight, label_smoothing=label_smoothing
     )
 
 

@@ -141,7 +141,9 @@ class Loop:
         self.optimizer = make_optimizer(network, recipe)
         self.plain = network
         self.network, self.stepper = self.fabric.setup(network, self.optimizer)
-        self.loss = make_loss(problem, recipe, training.labels)
+        self.loss = make_loss(
+            problem, training.labels, label_smoothing=recipe.label_smoothing, balanced=recipe.balanced
+        )
         self.average = copy.deepcopy(network).eval()
         self._pairs = _tensors(self.average), _tensors(network)
         self.training, self.recipe = training, recipe

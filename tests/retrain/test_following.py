@@ -14,7 +14,7 @@ from registry.bundle import ModelBundle
 from registry.errors import DataError
 from registry.metrics import Problem, metrics_for
 from registry.scoring import Scorer
-from retrain.following import BEGUN, HELD, WINDOWS, Chain, Followed, follow, held, lessons
+from retrain.following import BEGUN, DEEPEST, HELD, PACES, Chain, Followed, Pace, follow, held, lessons, pace_of
 from retrain.gate import judge
 from retrain.members import read_members, trained_until
 from retrain.renewal import Request
@@ -37,12 +37,12 @@ def known(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.iloc[: -DAY // 2]
 
 
-def followed(champion: ModelBundle, frame: pd.DataFrame, out: Path) -> Followed:
+def followed(champion: ModelBundle, frame: pd.DataFrame, out: Path, pace: Pace | None = None) -> Followed:
     """Day by day, labels half a day late: the last half day's are not there yet."""
     ends = [np.datetime64("2024-01-15") + np.timedelta64(day, "D") for day in range(1, len(frame) // DAY + 1)]
     frame = known(frame)
     arrived = (frame["when"] + timedelta(hours=12)).to_numpy()
-    return follow(asked(champion, frame, out), lessons(np.arange(len(frame)) // DAY, arrived, ends))
+    return follow(asked(champion, frame, out), lessons(np.arange(len(frame)) // DAY, arrived, ends), pace=pace)
 
 
 def test_nobody_learns_what_he_answers_later_and_each_window_so_many_times() -> None:
@@ -53,7 +53,12 @@ def test_nobody_learns_what_he_answers_later_and_each_window_so_many_times() -> 
     for end, lesson in zip(ends, found, strict=True):
         assert (arrived[lesson.learn] <= end).all()
         assert (moments[lesson.answer] >= end).all()
-    assert np.bincount(np.concatenate([one.learn for one in found])).max() == WINDOWS
+        assert (arrived[lesson.learn] > end - 24 * (lesson.ago + 1)).all()
+        assert (arrived[lesson.learn] <= end - 24 * lesson.ago).all()
+    for pace in PACES:
+        learnt = np.bincount(np.concatenate([one.learn[one.ago < pace.windows] for one in found]))
+        assert learnt.max() == min(pace.windows, len(ends) - 1)
+    assert max(pace.windows for pace in PACES) == DEEPEST
     answered = np.concatenate([one.answer for one in found])
     assert answered.tolist() == list(range(24, 240))  # each row once, but those that nobody could follow yet
 
@@ -90,6 +95,27 @@ def test_labels_that_had_not_come_change_no_answer(champion: ModelBundle, tmp_pa
     assert not np.allclose(told.chain.outputs(rows), other.chain.outputs(rows))
 
 
+@pytest.mark.parametrize("champion", ["binary", "regression"], indirect=True)
+def test_each_window_is_answered_at_the_pace_that_has_been_the_best(champion: ModelBundle, tmp_path: Path) -> None:
+    """By the labels that had come: the first days have none, and the paces that are raced are those alone."""
+    task, frame = champion.manifest.task, turned(champion.manifest.task.problem)
+    metric, labels = metrics_for(task.problem)[task.metric], champion.manifest.target.encode(known(frame)["late"])
+    raced, alone = followed(champion, frame, tmp_path), [followed(champion, frame, tmp_path, pace) for pace in PACES]
+    scores = [one.answers.scores for one in alone]
+    taken = set()
+    for day in range(1, DAYS):
+        mine = raced.answered // DAY == day
+        told = raced.answered < day * DAY - DAY // 2  # half a day late
+        values = [metric.value(labels[raced.answered[told]], one[told]) if told.any() else 0.0 for one in scores]
+        best = int(np.argmax([metric.gain(value, values[0]) for value in values]))
+        assert np.allclose(raced.answers.scores[mine], scores[best][mine])
+        taken.add(best)
+    assert taken == {0, 1}
+    made = raced.seal(pictures=False)
+    assert pace_of(made) == raced.chain.pace
+    assert "trained on by a window" in (made.folder / "card.md").read_text()
+
+
 @pytest.mark.parametrize("champion", ["binary"], indirect=True)
 def test_reference_rows_are_never_learnt_from(champion: ModelBundle, tmp_path: Path) -> None:
     frame = turned("binary")
@@ -109,6 +135,6 @@ def test_reference_rows_are_never_learnt_from(champion: ModelBundle, tmp_path: P
 def test_what_cannot_be_followed_is_said(champion: ModelBundle, tmp_path: Path) -> None:
     one = asked(champion, turned("binary", 1).head(20), tmp_path)
     with pytest.raises(DataError, match="rows for reference among 20 new ones, 5 are needed"):
-        Chain(one)
+        Chain(one, PACES[0])
     with pytest.raises(DataError, match="without times"):
-        Chain(replace(one, task=one.task.model_copy(update={"time": None})))
+        Chain(replace(one, task=one.task.model_copy(update={"time": None})), PACES[0])

@@ -138,7 +138,9 @@ class Shared:
         self.network, self.mixture = workshop.supernet(template)
         self.network.train()  # and so it stays: paths have no statistics of their own but a batch's
         self.recipe = recipe_of(template)
-        self.loss = make_loss(workshop.problem, self.recipe, rows.labels)
+        self.loss = make_loss(
+            workshop.problem, rows.labels, label_smoothing=self.recipe.label_smoothing, balanced=self.recipe.balanced
+        )
         self.optimizer = make_optimizer(self.network, self.recipe)
         self.generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
 
