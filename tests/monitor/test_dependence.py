@@ -73,7 +73,7 @@ def test_false_alarms_stay_within_the_budget_on_rows_that_share_their_luck(kind:
 def test_independent_rows_pay_little() -> None:
     rng = np.random.default_rng(0)
     known = [Dependence(hits("independent", ROWS, rng)[:, None]) for _ in range(40)]
-    for size, most in ((35, 1.3), (500, 1.35)):
+    for size, most in ((35, 1.3), (500, 1.45)):
         effects, freedom = np.array([one.over_windows(size) for one in known]).T
         assert np.median(effects) < 1.15
         assert np.mean(effects) < most

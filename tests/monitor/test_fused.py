@@ -135,7 +135,7 @@ def test_it_is_surer_than_estimate_and_labels_and_true_to_it(
         surer.append(error <= number(alone.error))
         found.append(((value - realised(metric, whole)) / error, (value - usual) / number(one.null_error)))
     apart, luck = np.sqrt((np.array(found) ** 2).mean(axis=0))
-    assert 0.6 < apart < (1.45 if name == "rmse" else 1.25)  # few labels say little of their own spread
+    assert 0.6 < apart < (1.75 if name == "rmse" else 1.25)  # few labels say little of their own spread
     assert luck < 1.15
     assert np.mean(surer) > 0.85  # else the labels contradict the estimate, by chance
 
