@@ -137,7 +137,7 @@ def test_it_is_surer_than_estimate_and_labels_and_true_to_it(
     apart, luck = np.sqrt((np.array(found) ** 2).mean(axis=0))
     assert 0.6 < apart < (1.75 if name == "rmse" else 1.25)  # few labels say little of their own spread
     assert luck < 1.15
-    assert np.mean(surer) > 0.85  # else the labels contradict the estimate, by chance
+    assert np.mean(surer) > 0.8  # else the labels contradict the estimate, by chance
 
 
 @pytest.mark.parametrize(("problem", "name"), [("binary", "accuracy"), ("multiclass", "log_loss")])
