@@ -3,6 +3,7 @@ CPU-time a row of what the keeper does afterwards, into SQLite, for requests of 
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from time import perf_counter, process_time
@@ -14,10 +15,10 @@ from benchmarks.serving_load import ARROW
 from benchmarks.serving_rivals import Bench, arrow_body
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
+from serving.arrow import table_of
 from serving.champion import Served
 from serving.journal import Journal
 from serving.runs import Run
-from serving.tables import table_of
 
 REQUESTS = {"os": 20_000, "disk": 200}
 """How many are stored, by `EVERFIT_LOG_SYNC`."""
@@ -71,6 +72,7 @@ def keeper_cost(bench: Bench, served: Served, size: int, folder: Path) -> float:
         journal.append(served.version, served.record, b'{"received":%d,%b}' % (time.time_ns() // 1000, content), size)
     journal.close()
     run, log = Run(journal.folder), InferenceLog(open_engine(f"sqlite:///{folder}/everfit.db"), bench.home.task)
+    gc.freeze()  # as the keeper does
     started = process_time()
     while run.drain(log):
         pass

@@ -7,6 +7,7 @@
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
     reference.parquet    conformed rows no member was fitted to, with labels and the graph's own outputs
+    golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures
     bundle.json          the manifest: task, schema, metrics, calibration, lineage, and the SHA-256 of every other file
@@ -36,16 +37,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, ValidationError
 
 from registry.errors import BundleError
+from registry.golden import GOLDEN, Columns, Golden
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from registry.task import TaskSpec
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pandas as pd
 
 MANIFEST = "bundle.json"
@@ -58,8 +58,6 @@ REFERENCE = "reference.parquet"
 CARD = "card.md"
 FIGURES = "figures"
 REQUIRED = (MODEL, WEIGHTS, CANDIDATES, REFERENCE, CARD)
-
-GOLDEN_ROWS = 32
 """The first rows of the reference are the golden rows: a loaded graph must give their stored outputs again."""
 
 LABEL = "__label__"
@@ -138,6 +136,8 @@ class ModelBundle:
     @classmethod
     def seal(cls, folder: Path, manifest: Manifest) -> ModelBundle:
         """Write the manifest last, with the hashes of all files beside it: a folder without it is no bundle."""
+        if (folder / REFERENCE).is_file():
+            Golden.of(_columns(folder / REFERENCE)).write(folder)
         files = {str(path.relative_to(folder)): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         files.pop(MANIFEST, None)
         sealed = manifest.model_copy(update={"files": files})
@@ -164,11 +164,22 @@ class ModelBundle:
 
         return pd.read_parquet(self.folder / REFERENCE)
 
-    def reference_columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The same by columns, (n,) each, of objects where they hold text, lists or bytes: the endpoint reads them
-        so, which has no pandas."""
-        table = pq.read_table(self.folder / REFERENCE)
-        return {name: table.column(name).to_numpy() for name in table.column_names}
+    def golden(self) -> Golden:
+        """The golden rows, and the disagreement about all. Raises `BundleError`."""
+        if GOLDEN not in self.manifest.files:
+            return Golden.of(_columns(self.folder / REFERENCE))
+        try:
+            return Golden.read(self.folder)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BundleError(f"{self.folder / GOLDEN}: no golden rows: {error}") from error
+
+
+def _columns(path: Path) -> Columns:
+    """A reference by columns, for a process without pandas."""
+    import pyarrow.parquet as pq  # here: the endpoint does without it until somebody sends Arrow
+
+    table = pq.read_table(path)
+    return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 def digest(path: Path) -> str:

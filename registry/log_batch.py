@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any, Literal, TypeAlias
 
 from registry.errors import RowError
-from registry.privacy import Privacy, to_json
+from registry.privacy import Privacy, to_json, to_texts
 from registry.task import LogColumns
 
 Role: TypeAlias = Literal["champion", "shadow"]
@@ -107,12 +107,18 @@ class Batch:
             self.times,
             self.received,
             repeat(self.version),
-            map(to_json, self.features),
-            map(to_json, self.predictions),
-            map(to_json, self.scores),
-            repeat(None) if self.conformal is None else map(to_json, self.conformal),
+            to_texts(self.features),
+            _few(self.predictions) if self.conformal is not None else map(to_json, self.predictions),
+            to_texts(self.scores),
+            repeat(None) if self.conformal is None else to_texts(self.conformal),
             (None if one is None else one.model_dump_json() for one in rules),
             sealed,
             map(float, self.uncertainty),
             map(float, self.disagreement),
         )
+
+
+def _few(values: Sequence[Any]) -> Iterator[str]:
+    """Each of many values of which few differ, as `to_json` has it."""
+    known = {value: to_json(value) for value in set(values)}
+    return map(known.__getitem__, values)

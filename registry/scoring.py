@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from registry.bundle import GOLDEN_ROWS, ModelBundle
+from registry.bundle import ModelBundle
 from registry.errors import BundleError, RowError
 from registry.images import stack
 from registry.metrics import Array, Problem
@@ -48,7 +48,7 @@ CHUNK_BYTES = 2**21
 Feed: TypeAlias = dict[str, npt.NDArray[Any]]
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Columns: TypeAlias = "pd.DataFrame | Mapping[str, npt.NDArray[Any]]"
-"""Rows by columns: a frame, or what `ModelBundle.reference_columns` gives."""
+"""Rows by columns: a frame, or the rows of `ModelBundle.golden`."""
 
 GRAPH_ERRORS = (
     *(ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.InvalidProtobuf),
@@ -258,11 +258,9 @@ class Scorer(Graph):
         manifest = bundle.manifest
         return cls(bundle, _open(bundle.model, manifest.data_schema, manifest.target.problem, threads))
 
-    def self_test(self, reference: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-        """Raise `BundleError` when the golden rows' outputs differ from the stored ones by more than `TOLERANCE`.
-        `reference` are the bundle's own columns, where they were read already."""
-        known = self.bundle.reference_columns() if reference is None else reference
-        golden = {name: values[:GOLDEN_ROWS] for name, values in known.items()}
+    def self_test(self) -> None:
+        """Raise `BundleError` when the golden rows' outputs differ from the stored ones by more than `TOLERANCE`."""
+        golden = self.bundle.golden().rows
         if not all(map(len, golden.values())):
             raise BundleError(f"{self.bundle.folder}: the reference has no golden rows")
         try:

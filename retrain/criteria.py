@@ -10,8 +10,9 @@ from importlib.metadata import version
 
 import numpy as np
 
-from registry.bundle import GOLDEN_ROWS, Manifest
+from registry.bundle import Manifest
 from registry.energy import WATTS, watt_hours
+from registry.golden import GOLDEN_ROWS
 from registry.metrics import Metric, metrics_for
 from registry.scoring import TOLERANCE
 from retrain.export import PARITY, PARITY_ROWS

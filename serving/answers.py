@@ -19,7 +19,8 @@ import orjson
 from registry.errors import did_you_mean
 from registry.scoring import Scores
 from registry.target import Target
-from serving.rows import MisfitError, shorten
+from serving.quoting import shown
+from serving.rows import MisfitError
 
 STRANGE = "out_of_distribution"
 CLASS_FIELDS = ("id", "prediction", "probabilities", "set", "uncertainty", "disagreement", STRANGE)
@@ -91,7 +92,7 @@ class Answers:
         names = tuple(dict.fromkeys(name.strip() for name in fields.split(",") if name.strip()))
         if wrong := next((name for name in names if name not in self.fields), None):
             near = did_you_mean(wrong, self.fields)
-            message = f"fields: expected some of {', '.join(self.fields)}, got {shorten(wrong)!r}{near}"
+            message = f"fields: expected some of {', '.join(self.fields)}, got {shown(wrong)}{near}"
             raise MisfitError(message, column="fields", value=wrong)
         if not names:
             raise MisfitError(f"fields: expected some of {', '.join(self.fields)}, got none", column="fields")

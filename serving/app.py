@@ -33,13 +33,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import EverfitError
 from registry.settings import Settings
-from serving.body import AT_ONCE, send_problem
+from serving.body import AT_ONCE, VERDICT, send_problem
 from serving.catalogue import Sample
 from serving.champion import VersionSource
 from serving.context import SCOPE
 from serving.dialects import in_words_of
 from serving.docs import STATIC, add_docs
-from serving.guard import OPEN, Guard
+from serving.express import Express
+from serving.guard import OPEN, Guard, Verdict
 from serving.hosts import Hosts
 from serving.hot import FAULT
 from serving.metrics import CONTENT_TYPE, Exposition, Seen
@@ -113,6 +114,8 @@ class Endpoint(FastAPI):
         self._hosts = hosts
         self._guard, self._watch, self._most, self._inside = guard, watch, most, 0
         self._refused: Counter[str] = Counter(dict.fromkeys(_REASONS.values(), 0))
+        self.express = None if watch else Express(guard, lambda: hosts.singles, lambda: self.inside > most)
+        """The short way, for connections; who watches is told of requests that go the long way alone."""
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """What runs beside the answering, until the end."""
         self.draining = False
@@ -120,6 +123,11 @@ class Endpoint(FastAPI):
         for path in ("/predict", "/feedback", "/invocations"):
             for prefix in ("", "/models/{task}"):
                 self.router.routes.append(Route(prefix + path, self._unrouted, methods=["POST"]))
+
+    @property
+    def inside(self) -> int:
+        """How many requests are in work."""
+        return self._inside + (0 if self.express is None else self.express.inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -130,7 +138,7 @@ class Endpoint(FastAPI):
             await self._watch.over(self, scope, receive, send, self._guard.name_of(scope))
             return
         SCOPE.set(scope)
-        if (refusal := self._guard.refusal(scope) or self._crowd(scope)) is not None:
+        if (refusal := self._refusal(scope) or self._crowd(scope)) is not None:
             self._refused[_REASONS[refusal.status]] += 1
             await send_problem(receive, send, in_words_of(scope["path"], refusal))
         else:
@@ -141,9 +149,15 @@ class Endpoint(FastAPI):
             finally:
                 self._inside -= 1
 
+    def _refusal(self, scope: Scope) -> Problem | None:
+        """The answer to a request that may not pass."""
+        verdict: Verdict | None = scope.pop(VERDICT, None)
+        found = self._guard.refusal(scope) if verdict is None else verdict.refusal
+        return None if found is None else problem(found.status, found.detail, retry=found.retry)
+
     def samples(self) -> Iterator[Sample]:
         """The metrics that are not of one task."""
-        yield Sample("everfit_server_requests_in_progress", self._inside)
+        yield Sample("everfit_server_requests_in_progress", self.inside)
         yield Sample("everfit_server_requests_limit", self._most)
         yield Sample("everfit_build_info", 1, (version_of("everfit"),))
         yield Sample("everfit_access_log_dropped_total", self._watch.dropped)
@@ -152,9 +166,9 @@ class Endpoint(FastAPI):
 
     def _crowd(self, scope: Scope) -> Problem | None:
         """The answer to a request that would be one too many: at once, so that clients wait and not the server."""
-        if self._inside < self._most or scope["path"] in OPEN:
+        if self.inside < self._most or scope["path"] in OPEN:
             return None
-        return problem(503, f"{self._inside} requests are in work (EVERFIT_MAX_CONCURRENT): try again")
+        return problem(503, f"{self.inside} requests are in work (EVERFIT_MAX_CONCURRENT): try again")
 
     async def _quiet(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A route of FastAPI's. What it tells is for now and for who asked: nobody is to keep or to frame it."""

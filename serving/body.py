@@ -19,6 +19,9 @@ MOST_LEVELS = 64
 AT_ONCE = "everfit.at_once"
 """Where a request's connection says how to answer it as a whole: see `Connection`."""
 
+VERDICT = "everfit.verdict"
+"""Where it says what the guard has said of it, if it was asked already: see `Express`."""
+
 
 class GoneError(Exception):
     """The client closed the connection before its request was whole."""

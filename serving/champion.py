@@ -80,15 +80,14 @@ class Served:
         manifest = bundle.manifest
         if manifest.task.name != task:
             raise BundleError(f"{bundle.folder}: expected a model of task {task!r}, found {manifest.task.name!r}")
-        reference = bundle.reference_columns()
-        scorer = open_for_serving(bundle, reference, tell=lambda why: _LOG.warning("version %s: %s", version, why))
+        scorer = open_for_serving(bundle, tell=lambda why: _LOG.warning("version %s: %s", version, why))
         return cls(
             version=version,
             bundle=bundle,
             scorer=scorer,
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
-            novelty=Novelty(manifest.data_schema, Scores.read(reference)),
+            novelty=Novelty(manifest.data_schema, bundle.golden().disagreement),
             record=_record(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )

@@ -22,12 +22,16 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from serving.body import AT_ONCE, LINGER_SECONDS
+from serving.body import AT_ONCE, LINGER_SECONDS, VERDICT
 from serving.context import HEADER, given_id, make_id
+from serving.express import Express
+from serving.guard import Verdict
 from serving.problems import Problem, problem
 
 HEAD_BYTES = 65_536
 """The most of a head, beyond what one read of the socket brings."""
+
+_PASSED = Verdict(None)
 
 _JSON = b"content-type: application/json\r\ncontent-length: "
 
@@ -47,22 +51,101 @@ class Connection(HttpToolsProtocol):
     _refused = False
     _body_timer: asyncio.TimerHandle | None = None
 
+    _express: Express | None = None
+    _taken = b""  # a whole request that goes the short way
+    _behind = b""  # what came behind it
+    _held = b""  # a head that is known, whose body has not come
+    _begun = b""  # the read with which a message began that the parser reads
+    _verdict: Verdict | None = None
+    _answered = 0.0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        self._express = getattr(self.app, "express", None)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        if self._held:
+            self._let_go()
         self._disarm()
         self._body_is_due(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Answer a whole request with a known head the short way; have uvicorn read all else."""
+        if self._taken:
+            self._behind += data
+            self.flow.pause_reading()
+            return
+        if self._held:
+            data = self._let_go() + data
+            self._body_is_due(None)
+        if self._express is not None and self._is_between() and (head := self._express.find(data)) is not None:
+            self._express.inside += 1
+            if len(data) == head.size + head.length:
+                self._taken = data
+                self._express.take(self, data[head.size :], head)
+                return
+            if len(data) == head.size and not self._express.crowded():  # many clients send the body apart
+                self._held = data
+                self._body_is_due(self.body_seconds)
+                return
+            self._express.inside -= 1
+        self._slowly(data)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is connected."""
+        return len(self.connections) == 1
+
+    def answer(self, body: bytes) -> None:
+        """Answer the request that was taken, with status 200."""
+        assert self._express is not None
+        self._taken = b""
+        self._express.inside -= 1
+        if self.transport.is_closing():
+            return
+        self._write_whole(body, self.server_state.default_headers, b"connection: close\r\n" if self.draining else b"")
+        self.server_state.total_requests += 1
+        self._answered = self.loop.time()
+        if self.draining:
+            self.transport.close()
+        elif self._behind:
+            data, self._behind = self._behind, b""
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def give_back(self, verdict: Verdict | None = _PASSED) -> None:
+        """Have the request that was taken answered the long way. None: nobody has looked at its key."""
+        assert self._express is not None
+        data, self._taken, self._behind = self._taken + self._behind, b"", b""
+        self._express.inside -= 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._slowly(data, verdict)
+
+    def _let_go(self) -> bytes:
+        """The head that was held."""
+        assert self._express is not None
+        data, self._held = self._held, b""
+        self._express.inside -= bool(data)
+        return data
+
+    def _is_between(self) -> bool:
+        """Whether the last request is over and nothing of the next one was read."""
+        cycle, waits = self.cycle, self.timeout_keep_alive_task is not None and self._head == 0
+        over = cycle is None or (cycle.response_complete and not cycle.more_body)
+        return waits and over and not self._refused and not self.draining and not self.flow.write_paused
+
+    def _slowly(self, data: bytes, verdict: Verdict | None = None) -> None:
         """Read on; bound what is not whole yet."""
         if self._refused:
             return
+        self._begun, self._verdict = (data if self._is_between() else b""), verdict
         super().data_received(data)
+        self._begun, self._verdict = b"", None
         if self.timeout_keep_alive_task is not None:
             self._head += len(data)
             if self._head > HEAD_BYTES:
@@ -80,10 +163,15 @@ class Connection(HttpToolsProtocol):
         self._head = 0
         request = given_id(self.headers)
         super().on_headers_complete()
-        cast(Any, self.scope)[AT_ONCE] = partial(self._answer_at_once, self.cycle)
+        scope, (begun, self._begun) = cast(Any, self.scope), (self._begun, b"")
+        scope[AT_ONCE] = partial(self._answer_at_once, self.cycle)
+        if self._verdict is not None:
+            scope[VERDICT], self._verdict = self._verdict, None
+        elif begun and self._express is not None:
+            self._express.learn(begun, scope)
         if request is not None and self.cycle:
             self.cycle.default_headers = [*self.cycle.default_headers, (HEADER, request)]
-            cast(Any, self.scope).update(request_id=request.decode("ascii"), echoed=True)
+            scope.update(request_id=request.decode("ascii"), echoed=True)
         if self.draining and self.cycle:
             self.cycle.keep_alive = False
 
@@ -92,22 +180,38 @@ class Connection(HttpToolsProtocol):
         body; False, with nothing sent, where it is not as simple as that."""
         if cycle.response_started or cycle.disconnected or not cycle.keep_alive or cycle.flow.write_paused:
             return False
-        if self._head_of[0] is not cycle.default_headers:
-            lines = (name + b": " + value + b"\r\n" for name, value in cycle.default_headers)
-            self._head_of = cycle.default_headers, STATUS_LINE[200] + b"".join(lines) + _JSON
-        self.transport.write(b"%b%d\r\n\r\n%b" % (self._head_of[1], len(body), body))
+        self._write_whole(body, cycle.default_headers)
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         cycle.message_event.set()
         cycle.on_response()
         return True
 
+    def _write_whole(self, body: bytes, headers: list[tuple[bytes, bytes]], more: bytes = b"") -> None:
+        """Write an answer of status 200 in JSON."""
+        if self._head_of[0] is not headers:
+            lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+            self._head_of = headers, STATUS_LINE[200] + lines + _JSON
+        self.transport.write(b"%b%d\r\n%b\r\n%b" % (self._head_of[1], len(body), more, body))
+
     def timeout_keep_alive_handler(self) -> None:
-        """Close; at once where the client does not even read what it was sent, since that would be waited for."""
+        """Close; at once where the client does not even read what it was sent, since that would be waited for. Where
+        requests went the short way since the timer began, it begins anew: to do that for each would cost more."""
+        left = self._answered + self.timeout_keep_alive - self.loop.time()
+        if self._taken or self._held or left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(max(left, 1.0), self.timeout_keep_alive_handler)
+            return
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """End, once what was taken is answered."""
+        if self._taken:
+            self.draining = True
+        else:
+            super().shutdown()
 
     def drain(self) -> None:
         """Close the connection with its next answer."""
@@ -135,6 +239,9 @@ class Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         """The body did not come. The application is told that its client is gone."""
         self._body_timer = None
+        if self._held:
+            self._slowly(self._let_go())
+            self._body_is_due(None)
         if not self.cycle.more_body or self.cycle.response_complete or self.transport.is_closing():
             return
         if self.cycle.response_started or self.pipeline:

@@ -16,8 +16,11 @@ from serving.context import NOTES
 from serving.hot import HotRoute, Reply
 from serving.logbook import Label, Logbook
 from serving.metrics import Counts
-from serving.request import check_id
-from serving.rows import MisfitError, TooManyRowsError, micros, shorten
+from serving.quoting import shorten, shown
+from serving.request import check_id, check_keys
+from serving.rows import MisfitError, TooManyRowsError, micros
+
+_FIELDS = ("id", "label", "time")
 
 
 class TakeFeedback(HotRoute):
@@ -45,9 +48,13 @@ def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> l
 
     Raises `MisfitError` naming row, field and value, `TooManyRowsError` above `max_rows`.
     """
+    if isinstance(parsed, dict) and "labels" in parsed:
+        check_keys(parsed, ("labels",))
+    if isinstance(parsed, dict) and isinstance(parsed.get("label"), list) and "id" not in parsed:
+        raise MisfitError("expected a label, a list of labels or {'labels': [...]}, got a list of them under 'label'")
     found = parsed.get("labels", [parsed]) if isinstance(parsed, dict) else parsed
     if not isinstance(found, list):
-        raise MisfitError(f"expected a label, a list of labels or {{'labels': [...]}}, got {shorten(found)!r}")
+        raise MisfitError(f"expected a label, a list of labels or {{'labels': [...]}}, got {shown(found)}")
     if not found:
         raise MisfitError("labels: expected at least one, got none")
     if len(found) > max_rows:
@@ -58,6 +65,7 @@ def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> l
 def _label(row: int, one: Any, target: Target, now: int) -> Label:
     if not isinstance(one, dict) or not {"id", "label"} <= one.keys():
         raise MisfitError(f"row {row}: {_lacking(one)}", row=row)
+    check_keys(one, _FIELDS, row)
     try:
         label = target.canonical(one["label"])
     except RowError as error:
@@ -67,7 +75,7 @@ def _label(row: int, one: Any, target: Target, now: int) -> Label:
 
 def _lacking(one: object) -> str:
     """What was expected and what came; of an object, which fields are missing and which are none of a label's."""
-    said = f"expected an object with id and label, got {shorten(one)!r}"
+    said = f"expected an object with id and label, got {shown(one)}"
     if not isinstance(one, dict):
         return said
     missing = " and ".join(name for name in ("id", "label") if name not in one)
@@ -83,5 +91,5 @@ def _when(row: int, value: object, now: int) -> int:
     try:
         return micros(value) if isinstance(value, str) else micros("")
     except ValueError as error:
-        message = f"row {row}, time: expected an ISO 8601 date and time, got {shorten(value)!r}"
+        message = f"row {row}, time: expected an ISO 8601 date and time, got {shown(value)}"
         raise MisfitError(message, row=row, column="time", value=value) from error

@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from starlette.types import Scope as Request
 
 from registry.errors import EverfitError, InputError
 from registry.settings import Settings
 from serving.keys import SCOPES, Key, Scope, digest_of, read_keys
-from serving.problems import Problem, problem
+from serving.problems import RETRY_SECONDS
 from serving.rates import Rates
 from serving.webhook import PATH
 
@@ -68,6 +69,20 @@ class Pass:
         self.digest, self.rate = key.digest, key.rate
 
 
+class Refusal(NamedTuple):
+    """Why a request may not pass: the answer's status and words, and after how many seconds it may be tried again."""
+
+    status: int
+    detail: str
+    retry: int = RETRY_SECONDS
+
+
+class Verdict(NamedTuple):
+    """What the guard said of a request."""
+
+    refusal: Refusal | None
+
+
 class Guard:
     """Belongs to one event loop."""
 
@@ -91,8 +106,8 @@ class Guard:
                 "`everfit key add`, or set EVERFIT_API_KEY"
             )
 
-    def refusal(self, request: Request) -> Problem | None:
-        """The answer to a request that may not pass."""
+    def refusal(self, request: Request) -> Refusal | None:
+        """Why a request may not pass, if so. A key with a rate has one request less with each call."""
         now = monotonic()
         if now >= self._look_at:
             self._look(now)
@@ -106,14 +121,14 @@ class Guard:
                 break
         known = self._seen.get(given) or self._find(given)
         if known is None:
-            return problem(401, _NOBODY)
+            return Refusal(401, _NOBODY)
         if scope_of(request["method"], path) not in known.scopes:
-            return problem(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
+            return Refusal(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
         if known.task is not None and known.task != (task_of(path) or self._alone()):
-            return problem(403, f"the key {known.name!r} is for the task {known.task!r} alone")
+            return Refusal(403, f"the key {known.name!r} is for the task {known.task!r} alone")
         if known.rate is not None and (wait := self._rates.wait(known.digest, known.rate, now)):
             detail = f"the key {known.name!r} may send {known.rate:g} requests a second"
-            return problem(429, detail, retry=ceil(wait))
+            return Refusal(429, detail, ceil(wait))
         return None
 
     def name_of(self, request: Request) -> str | None:

@@ -24,6 +24,7 @@ from serving.logbook import Logbook, LogSettings
 from serving.metrics import Counts, Histogram, batch_histogram
 from serving.predict import Predict
 from serving.prediction import Predictor
+from serving.singles import Singles
 
 _LOG = logging.getLogger("uvicorn.error")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -51,6 +52,8 @@ class Host:
         self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
         bounds: dict[str, Any] = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
         self._predictor = Predictor(self.slot, self.logbook, self.counts)
+        batcher, ids = self._predictor.batcher, self._predictor.ids
+        self.singles = Singles(self.slot, self.logbook, self.counts, ids, batcher, settings.max_body_bytes)
         gate = asyncio.Semaphore(LARGE_AT_ONCE)
         self.predict = Predict(self.slot, self._predictor, self.counts, **bounds, gate=gate)
         self.infer = Infer(self.slot, self._predictor, self.counts, **bounds, gate=gate)
@@ -77,7 +80,8 @@ class Host:
     @property
     def inside(self) -> int:
         """How many requests are not answered yet."""
-        return sum(route.inside for route in (self.predict, self.infer, self.invocations, self.feedback))
+        routes = (self.predict, self.infer, self.invocations, self.feedback)
+        return self.singles.inside + sum(route.inside for route in routes)
 
     def readiness(self) -> dict[str, Any]:
         """Whether it can predict, and what ails it."""

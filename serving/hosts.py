@@ -12,10 +12,12 @@ from registry.settings import Settings
 from serving.champion import VersionSource
 from serving.host import Host
 from serving.problems import UnknownTaskError
+from serving.singles import Singles
 
 
 class Hosts:
-    """Belongs to one event loop. `routes` are the hot paths: a POST to one of them is answered without FastAPI."""
+    """Belongs to one event loop. `routes` are the hot paths: a POST to one of them is answered without FastAPI;
+    `singles` those on which single rows may be answered without ASGI."""
 
     def __init__(self, settings: Settings, tasks: Sequence[str], source: VersionSource) -> None:
         """Raises `TaskError` for a name that no task can have, and for one that comes twice."""
@@ -23,6 +25,7 @@ class Hosts:
         self._by_name: dict[str, Host] = {}
         self._changing = asyncio.Lock()
         self.routes: dict[str, ASGIApp] = {}
+        self.singles: dict[str, Singles] = {}
         for task in tasks:
             if task in self._by_name:
                 raise TaskError(f"task {task!r} is named twice")
@@ -90,13 +93,15 @@ class Hosts:
 
     def _arrange(self) -> None:
         routes: dict[str, ASGIApp] = {}
+        singles: dict[str, Singles] = {}
         for host in self:
             prefixes = [f"/models/{host.task}", *([""] if host is self.alone else [])]
             for prefix in prefixes:
                 routes |= {f"{prefix}/predict": host.predict, f"{prefix}/feedback": host.feedback}
                 routes[f"{prefix}/invocations"] = host.invocations
+                singles[f"{prefix}/predict"] = host.singles
             routes[f"/v2/models/{host.task}/infer"] = host.infer
-        self.routes = routes
+        self.routes, self.singles = routes, singles
 
     def _room(self, size: int) -> None:
         """Make room for a graph of so many bytes: versions that are only kept warm go. Raises `BundleError`."""

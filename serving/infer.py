@@ -18,8 +18,8 @@ from serving.encodings import header_of
 from serving.hot import PredictingRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import UnknownTaskError
+from serving.quoting import shown
 from serving.request import Request, check_ids
-from serving.rows import shorten
 from serving.signature import output_names
 from serving.tensor_rows import outputs_of, rows_of
 from serving.tensors import InferRequest, TensorError, read_request, write_answer
@@ -56,7 +56,7 @@ class Infer(PredictingRoute):
         if found is None:
             known = ", ".join(self._slot.versions) or "none"
             raise UnknownVersionError(
-                f"task {self._slot.task!r}: version {shorten(version)!r} is not loaded here; loaded: {known}"
+                f"task {self._slot.task!r}: version {shown(version)} is not loaded here; loaded: {known}"
             )
         return found
 
@@ -83,7 +83,7 @@ def _check_outputs(asked: InferRequest, manifest: Manifest) -> None:
     known = output_names(manifest)
     for name, _ in asked.outputs or ():
         if name not in known:
-            raise TensorError(f"outputs: expected some of {', '.join(known)}, got {shorten(name)!r}")
+            raise TensorError(f"outputs: expected some of {', '.join(known)}, got {shown(name)}")
 
 
 def _own_ids(asked: InferRequest, rows: int) -> list[str] | None:

@@ -26,8 +26,9 @@ from serving.encodings import header_of, parse_python
 from serving.hot import PredictingRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import BodyError, MediaTypeError
+from serving.quoting import shorten, shown
 from serving.request import Request
-from serving.rows import MisfitError, Row, TooManyRowsError, shorten
+from serving.rows import MisfitError, Row, TooManyRowsError
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 JSON, CSV = "application/json", "text/csv"
@@ -93,7 +94,7 @@ def read_json(body: bytes, schema: Schema, max_rows: int) -> list[Row]:
     if isinstance(parsed[name], dict) and name == "inputs":
         return _of_columns(parsed[name], max_rows)
     if not isinstance(parsed[name], list):
-        raise BodyError(f"{name}: expected a list of rows, got {shorten(parsed[name])!r}")
+        raise BodyError(f"{name}: expected a list of rows, got {shown(parsed[name])}")
     return parsed[name] if name == "dataframe_records" else _listed(parsed[name], list(schema.names), name)
 
 
@@ -146,11 +147,11 @@ def _reader(content_type: bytes | None) -> Callable[[bytes, Schema, int], list[R
 
 def _split(given: Any) -> list[Row]:
     if not isinstance(given, dict) or not isinstance(names := given.get("columns"), list):
-        raise BodyError(f"dataframe_split: expected an object with columns and data, got {shorten(given)!r}")
+        raise BodyError(f"dataframe_split: expected an object with columns and data, got {shown(given)}")
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise BodyError(f"dataframe_split: expected unique names of columns, got {shorten(names)}")
     if not isinstance(given.get("data"), list):
-        raise BodyError(f"dataframe_split: expected data as a list of rows, got {shorten(given.get('data'))!r}")
+        raise BodyError(f"dataframe_split: expected data as a list of rows, got {shown(given.get('data'))}")
     return _named(given["data"], names)
 
 
@@ -161,7 +162,7 @@ def _listed(given: list[Any], names: list[str], where: str) -> list[Row]:
     if given and not isinstance(given[0], list) and len(names) == 1:
         return [{names[0]: value} for value in given]
     if given and not isinstance(given[0], list):
-        raise BodyError(f"{where}: expected rows as objects or lists, got {shorten(given[0])!r}")
+        raise BodyError(f"{where}: expected rows as objects or lists, got {shown(given[0])}")
     return _named(given, names)
 
 

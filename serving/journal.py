@@ -36,7 +36,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -89,10 +89,16 @@ class Journal:
     def append(self, version: str, model: bytes, content: bytes, records: int) -> None:
         """Write one request's records, which the model of this `version` made; `model` describes it and is written
         when this segment does not have it yet. Raises `StoreError`, and then nothing was written."""
+        self._append(version, model, frame(PREDICTIONS + content, records), records)
+
+    def append_all(self, version: str, model: bytes, contents: Sequence[bytes]) -> None:
+        """The same for several requests of one record each, by one write: all of them, or none."""
+        self._append(version, model, b"".join([frame(PREDICTIONS + one, 1) for one in contents]), len(contents))
+
+    def _append(self, version: str, model: bytes, data: bytes, records: int) -> None:
         written = self._written
         if written.size - self._stored.size > self._max_bytes:
             raise StoreError(f"the store has not taken {self.waiting.records} predictions yet: no more are accepted")
-        data = frame(PREDICTIONS + content, records)
         if version not in self._announced:
             data = frame(MODEL + model, 0) + data
             self._announced.add(version)

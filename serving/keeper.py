@@ -17,6 +17,7 @@ ends. It never outlives a store that stays away: what is left then is the next k
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -137,6 +138,7 @@ class Keeper:
         if self._log is None:
             engine = open_engine(self._opening["store"], durable=self._opening["durable"])
             self._log = InferenceLog(engine, self._opening["task"])
+            gc.freeze()  # rows by the thousand set the collector off, which would walk all that was imported each time
         return self._log
 
     def _adopt(self, log: InferenceLog) -> None:

@@ -1,16 +1,15 @@
 """A process that answers without pandas: 80 MB less for each worker, and a start that is a third of a second shorter.
 
-Nothing on the path of a request has a frame. But pyarrow tries to import pandas when it first makes an array, and would
-do so in the middle of somebody's request. It tries once: when that fails, it does without for good.
+Nothing on the path of a request has a frame. But pyarrow, where it is loaded, tries to import pandas when it first
+makes an array, and would do so in the middle of somebody's request.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-
-import pyarrow as pa
 
 
 class _Hidden:
@@ -23,17 +22,12 @@ class _Hidden:
 
 
 def return_memory() -> None:
-    """Have Arrow take its memory from the system's allocator: its own keeps what large requests took, 18 MB of them."""
-    pa.set_memory_pool(pa.system_memory_pool())
+    """Have Arrow, which is not loaded yet, take its memory from the system's allocator: its own keeps what large
+    requests took, 18 MB of them."""
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
 
 def hide_pandas() -> None:
-    """Have pyarrow do without pandas in this process, unless it is loaded already; others may import it still."""
-    if "pandas" in sys.modules:
-        return
-    hidden = _Hidden()
-    sys.meta_path.insert(0, hidden)
-    try:
-        pa.array([])
-    finally:
-        sys.meta_path.remove(hidden)
+    """Have this process do without pandas from now on, unless it is loaded already."""
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _Hidden())

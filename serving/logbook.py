@@ -68,7 +68,7 @@ class Logbook:
         """Make this process's journal and start the keeper. Raises `StoreError` when the journal cannot be written."""
         settings = self._settings
         self.journal = Journal(settings.folder / settings.task, max_bytes=settings.max_bytes, synced=settings.synced)
-        self.append = self.journal.append
+        self.append, self.append_all = self.journal.append, self.journal.append_all
         self._closing = False
         self._minder = asyncio.create_task(self._mind())
 

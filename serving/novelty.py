@@ -20,9 +20,9 @@ FAMILIAR = 0.99
 class Novelty:
     """What is familiar to one version."""
 
-    def __init__(self, schema: Schema, reference: Scores) -> None:
-        """`reference` are the version's scores of the reference rows."""
-        self._most = float(np.quantile(np.asarray(reference.disagreement, np.float64), FAMILIAR))
+    def __init__(self, schema: Schema, disagreement: npt.NDArray[np.float64]) -> None:
+        """`disagreement` is that about each of the reference rows."""
+        self._most = float(np.quantile(disagreement, FAMILIAR))
         self._ranges = [
             (column.name, -np.inf if column.low is None else column.low, np.inf if column.high is None else column.high)
             for column in schema.columns

@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from serving.hot import PredictingRoute, Reply, aside
 from serving.replies import fields_of, reply_of
-from serving.request import Request, read_rows
+from serving.request import Request, arrow_is_loaded, read_rows
 from serving.tables import form_of
 
 
@@ -20,9 +20,10 @@ class Predict(PredictingRoute):
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """The answer in the form of the question, or in the one that is asked for."""
         # JSON is parsed under the interpreter's lock: a thread would only hold up others
-        request = (
-            self._read(body) if form_of(body) is None else await aside(self.is_large(scope, body), self._read, body)
-        )
+        if form_of(body) is None:
+            request = self._read(body)
+        else:
+            request = await aside(self.is_large(scope, body) or not arrow_is_loaded(), self._read, body)
         fields = fields_of(scope, self._slot.served().answers)
         answer = await self.predicted(scope, body, request, sent=body)
         return Reply(*await reply_of(scope, request, answer, fields))

@@ -86,7 +86,7 @@ class Predictor:
 
     def __init__(self, slot: Slot, logbook: Logbook, counts: Counts) -> None:
         self._slot, self._logbook, self._counts = slot, logbook, counts
-        self._ids = Ids()
+        self.ids = Ids()
         self.batcher = Batcher(THREAD_ROWS)
 
     async def answer(self, request: Request, sent: bytes, key: bytes, served: Served | None = None) -> Answer:
@@ -112,7 +112,7 @@ class Predictor:
 
     async def _answer(self, request: Request, sent: bytes, served: Served) -> Answer:
         received, rows = time.time_ns() // 1000, request.rows
-        ids = request.ids or self._ids.take(len(request))
+        ids = request.ids or self.ids.take(len(request))
         if len(rows) == 1:
             scored = await self._one(served, ids, rows[0])
         elif request.table is not None:
@@ -135,18 +135,11 @@ class Predictor:
         reader, image = served.reader, served.image
         values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
-        if not isinstance(outcome, Scores):
-            if not math.isfinite(outcome[-2]):
-                raise RowError(_NOT_FINITE.format(row=0))
-            body = served.answers.write_one(ids[0], outcome, served.scorer.conformal_radius, warnings)
+        warnings, body = written(served, ids[0], row, values, outcome)
+        if image is None or not isinstance(outcome, Scores):
             return _Scored(outcome, warnings, body)
-        _require_finite(outcome)
-        seen = None
-        if image is not None:
-            place = served.manifest.data_schema.names.index(image.name)
-            seen = sightings([row], [values[place]], image, outcome)
-        return _Scored(outcome, warnings, served.answers.write(ids, outcome, warnings), seen)
+        place = served.manifest.data_schema.names.index(image.name)
+        return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome))
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
         ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
@@ -155,6 +148,19 @@ class Predictor:
         self._counts.ignored_values += ignored
         if (notes := NOTES.get()) is not None:
             notes.version, notes.rows = served.version, len(request)
+
+
+def written(served: Served, name: str, row: Row, values: list[Any], outcome: Outcome) -> tuple[Sequence[str], bytes]:
+    """The warnings about a row, whose `values` were scored, and the body of the answer under this id. Raises `RowError`
+    for an answer that is no number."""
+    reader = served.reader
+    warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
+    if isinstance(outcome, Scores):
+        _require_finite(outcome)
+        return warnings, served.answers.write([name], outcome, warnings)
+    if not math.isfinite(outcome[-2]):
+        raise RowError(_NOT_FINITE.format(row=0))
+    return warnings, served.answers.write_one(name, outcome, served.scorer.conformal_radius, warnings)
 
 
 async def _apart(served: Served, work: Callable[..., _Scored], *args: Any, rows: int) -> _Scored:

@@ -10,21 +10,18 @@ answer in any case.
 from __future__ import annotations
 
 import asyncio
-import io
 from typing import Any
 from urllib.parse import parse_qs
 
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 from starlette.types import Scope
 
-from serving.answers import STRANGE, Answers, Columns
+from serving.answers import STRANGE, Answers
 from serving.columns import JSON
 from serving.prediction import THREAD_ROWS, Answer
 from serving.problems import Headers
-from serving.request import Request
-from serving.rows import MisfitError, shorten
+from serving.quoting import shorten, shown
+from serving.request import Request, arrow_is_loaded
+from serving.rows import MisfitError
 from serving.tables import FILE, PARQUET, STREAM
 
 MOST_PARAMETERS = 10
@@ -40,7 +37,7 @@ def fields_of(scope: Scope, answers: Answers) -> tuple[str, ...] | None:
     except ValueError as error:
         raise MisfitError(f"expected no parameter but fields: {error}") from error
     if wrong := next((name for name in given if name != "fields"), None):
-        raise MisfitError(f"expected no parameter but fields, got {shorten(wrong)!r}", column=str(shorten(wrong)))
+        raise MisfitError(f"expected no parameter but fields, got {shown(wrong)}", column=str(shorten(wrong)))
     return answers.asked(",".join(given["fields"])) if given else None
 
 
@@ -53,7 +50,7 @@ async def reply_of(
     form = JSON if request.table is None else _form(scope, request.table.form)
     if fields is None and form == JSON:
         return answer.body, None
-    if len(request) < THREAD_ROWS:
+    if len(request) < THREAD_ROWS and (form == JSON or arrow_is_loaded()):
         return _reply(request, answer, fields, form)
     return await asyncio.to_thread(_reply, request, answer, fields, form)
 
@@ -68,7 +65,9 @@ def _reply(request: Request, answer: Answer, fields: tuple[str, ...] | None, for
     if form == JSON:
         write = answers.write_rows if request.table is None else answers.write_columns
         return write(columns, answer.warnings), None
-    body = _packed(columns, {**answers.model, "warnings": list(answer.warnings)}, form)
+    from serving.arrow import packed
+
+    body = packed(columns, {**answers.model, "warnings": list(answer.warnings)}, form)
     return body, [(b"content-type", form.encode()), (b"content-length", b"%d" % len(body))]
 
 
@@ -83,23 +82,3 @@ def _strange(request: Request, answer: Answer) -> Any:
     reader = answer.served.reader
     feed = reader.many(request.rows) if request.table is None else reader.table(request.table)
     return answer.served.novelty.of(feed, answer.scores)
-
-
-def _packed(columns: Columns, told: dict[str, Any], form: str) -> bytes:
-    """Columns as Arrow or Parquet; what was told beside them is in the schema's metadata `everfit`, as JSON."""
-    arrays = {name: _array(values) for name, values in columns.items()}
-    table = pa.table(arrays).replace_schema_metadata({"everfit": orjson.dumps(told)})
-    sink = io.BytesIO()
-    if form == PARQUET:
-        pq.write_table(table, sink)
-    else:
-        make = pa.ipc.new_stream if form == STREAM else pa.ipc.new_file
-        with make(sink, table.schema) as writer:
-            writer.write_table(table)
-    return sink.getvalue()
-
-
-def _array(values: Any) -> pa.Array:
-    if isinstance(values, dict):
-        return pa.StructArray.from_arrays([pa.array(part) for part in values.values()], names=list(values))
-    return pa.array(values)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from registry.errors import did_you_mean
 from serving.body import parse
 from serving.columns import Kinds, Table
-from serving.rows import MisfitError, Row, TooManyRowsError, shorten
-from serving.tables import form_of, table_of, table_of_lists
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError, Row, TooManyRowsError
+from serving.tables import form_of, table_of_lists
 
 MAX_ID_LENGTH = 64
 _JSON_BEGINS = (b"{", b"[")
@@ -26,6 +30,11 @@ class Request:
         return len(self.rows) if self.table is None else self.table.rows
 
 
+def arrow_is_loaded() -> bool:
+    """Whether Arrow was read or written before: the first time takes a moment, and a thread."""
+    return "serving.arrow" in sys.modules
+
+
 def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Request:
     """The rows of a body: JSON as `read_request` takes it, Arrow IPC or Parquet; which of them, its first bytes say.
 
@@ -33,6 +42,8 @@ def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Re
     """
     if body[:1] in _JSON_BEGINS or (form := form_of(body)) is None:
         return read_request(parse(body), kinds, max_rows)
+    from serving.arrow import table_of
+
     table, ids = table_of(body, form, kinds, max_rows=max_rows, max_bytes=max_bytes)
     return Request([], None if ids is None else check_ids(ids, table.rows), table)
 
@@ -46,16 +57,33 @@ def read_request(parsed: object, kinds: Kinds, max_rows: int) -> Request:
     if isinstance(parsed, list):
         return _checked(parsed, None, max_rows)
     if not isinstance(parsed, dict):
-        raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shorten(parsed)!r}")
+        raise MisfitError(f"expected a row, a list of rows or {{'rows': [...]}}, got {shown(parsed)}")
     if isinstance(parsed.get("columns"), dict):
+        check_keys(parsed, ("columns", "ids"))
         table = table_of_lists(parsed["columns"], kinds, max_rows=max_rows)
         ids = parsed.get("ids")
         return Request([], None if ids is None else check_ids(ids, table.rows), table)
+    if len(parsed) <= 2 and kinds.keys().isdisjoint(parsed):  # no row of this task: a shape that is misspelt
+        for key in parsed:
+            if (near := did_you_mean(key, ("rows", "columns"))) and "rows" not in parsed:
+                raise MisfitError(
+                    f"expected a row, a list of rows or {{'rows': [...]}}, got the key {shown(key)}{near}"
+                )
     if "rows" not in parsed or ("rows" in kinds and not isinstance(parsed["rows"], list)):
         return Request([parsed])
     if not isinstance(parsed["rows"], list):
-        raise MisfitError(f"rows: expected a list of rows, got {shorten(parsed['rows'])!r}")
+        raise MisfitError(f"rows: expected a list of rows, got {shown(parsed['rows'])}")
+    check_keys(parsed, ("rows", "ids"))
     return _checked(parsed["rows"], parsed.get("ids"), max_rows)
+
+
+def check_keys(parsed: Mapping[str, Any], known: Sequence[str], row: int | None = None) -> None:
+    """A key that nobody reads may be one that is misspelt. Raises `MisfitError`."""
+    if (wrong := next((key for key in parsed if key not in known), None)) is not None:
+        near = did_you_mean(wrong, known)
+        where = "" if row is None else f"row {row}: "
+        message = f"{where}expected no keys but {', '.join(known)}, got {shown(wrong)}{near}"
+        raise MisfitError(message, row=row, column=str(shorten(wrong)))
 
 
 def _checked(rows: list[Any], ids: object, max_rows: int) -> Request:
@@ -82,6 +110,6 @@ def check_ids(ids: object, expected: int) -> list[str]:
 def check_id(one: object, row: int) -> str:
     """One prediction id. Raises `MisfitError`."""
     if not isinstance(one, str) or not 0 < len(one) <= MAX_ID_LENGTH or not one.isprintable():
-        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shorten(one)!r}"
+        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shown(one)}"
         raise MisfitError(message, row=row, column="id", value=one)
     return one

@@ -29,6 +29,7 @@ from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, NumericCol
 from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
 from serving.columns import Table, Values, plain
+from serving.quoting import shorten, shown
 
 MAX_WARNINGS = 20
 MAX_IMAGE_BYTES = 2**27
@@ -41,7 +42,6 @@ Row: TypeAlias = dict[str, Any]
 Convert: TypeAlias = Callable[[Any], Any]
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
-_SHOWN = 100
 
 
 class MisfitError(RowError):
@@ -158,7 +158,7 @@ class RowReader:
         """The first misfit in reading order; the quick paths only find out that there is one."""
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
-                return MisfitError(f"row {number}: expected an object of columns, got {shorten(row)!r}", row=number)
+                return MisfitError(f"row {number}: expected an object of columns, got {shown(row)}", row=number)
             if (found := self._misfit(number, row)) is not None:
                 return found
         raise AssertionError("a row that does not fit must be found again")
@@ -174,7 +174,7 @@ class RowReader:
             try:
                 convert(row[name])
             except _WrongTypeError as error:
-                message = f"{where}: expected {error}, got {shorten(row[name])!r}"
+                message = f"{where}: expected {error}, got {shown(row[name])}"
                 return MisfitError(message, row=number, column=name, value=row[name])
         return None
 
@@ -199,14 +199,6 @@ def micros(text: str) -> int:
     except OverflowError as error:
         raise ValueError(str(error)) from error
     return (moment - _EPOCH) // _MICROSECOND
-
-
-def shorten(value: object) -> object:
-    """A value fit to be quoted in an error: scalars as they are, text cut, anything else as cut text."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _number(value: Any) -> float:

@@ -1,33 +1,11 @@
-"""Bodies that hold columns: Arrow IPC (stream or file), Parquet, and `{"columns": {...}, "ids": [...]}` in JSON.
-
-A column `__id__` of an Arrow or Parquet body holds the client's ids. Columns that no model reads are not looked at.
-
-What comes from strangers stays small: compressed Arrow buffers and Parquet files that unpack to more than
-`MOST_TIMES` what a body may have are refused before they are unpacked, and what they hold is checked for buffers that
-are not there (`validate(full=True)`).
-"""
+"""Bodies that hold columns: which form they have, and those in JSON, `{"columns": {...}, "ids": [...]}`."""
 
 from __future__ import annotations
 
-import base64
-import io
-import struct
-from collections.abc import Sequence
-from typing import Any
+from serving.columns import Kinds, Table
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError, TooManyRowsError
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from registry.schema import canonical_category
-from serving.columns import Kinds, Table, Values
-from serving.problems import BodyError, TooLargeError
-from serving.rows import MisfitError, TooManyRowsError, shorten
-
-ID_COLUMN = "__id__"
-MOST_TIMES = 16
 STREAM, FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 _MAGIC = ((b"\xff\xff\xff\xff", STREAM), (b"ARROW1", FILE), (b"PAR1", PARQUET))
@@ -38,176 +16,27 @@ def form_of(body: bytes) -> str | None:
     return next((form for magic, form in _MAGIC if body.startswith(magic)), None)
 
 
-def table_of(body: bytes, form: str, kinds: Kinds, *, max_rows: int, max_bytes: int) -> tuple[Table, list[Any] | None]:
-    """The columns of an Arrow or Parquet body that `kinds` names, and the ids beside them, if any.
-
-    Raises `BodyError` for what cannot be read, `TooLargeError`, `TooManyRowsError`, `MisfitError`.
-    """
-    wanted = [*kinds, ID_COLUMN]
-    try:
-        if form == PARQUET:
-            found, others = _parquet(body, wanted, max_rows, max_bytes)
-        else:
-            found, others = _arrow(body, form, wanted, max_rows)
-        found.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
-        raise BodyError(f"the body is no {form} that can be read: {str(error)[:200]}") from error
-    _check_rows(found.num_rows, max_rows)
-    columns = {
-        name: _values(name, found.column(name), kinds[name], MOST_TIMES * max_bytes)
-        for name in found.column_names
-        if name != ID_COLUMN
-    }
-    ids = found.column(ID_COLUMN).to_pylist() if ID_COLUMN in found.column_names else None
-    return Table(columns, found.num_rows, form, others * found.num_rows), ids
-
-
 def table_of_lists(columns: object, kinds: Kinds, *, max_rows: int) -> Table:
     """The table of `{"columns": {...}}`: lists of JSON values by name. Raises `MisfitError`, `TooManyRowsError`."""
     if not isinstance(columns, dict) or not columns:
-        raise MisfitError(f"columns: expected an object of lists, got {shorten(columns)!r}")
+        raise MisfitError(f"columns: expected an object of lists, got {shown(columns)}")
     for name, values in columns.items():
         if not isinstance(values, list):
-            message = f"column {shorten(name)!r}: expected a list of values, got {shorten(values)!r}"
+            message = f"column {shown(name)}: expected a list of values, got {shown(values)}"
             raise MisfitError(message, column=str(shorten(name)))
     lengths = {name: len(values) for name, values in columns.items()}
     rows = lengths[next((name for name in kinds if name in lengths), next(iter(lengths)))]
     if odd := next((name for name, length in lengths.items() if length != rows), None):
-        message = f"column {shorten(odd)!r}: expected {rows} values, as many as the others have, got {lengths[odd]}"
+        message = f"column {shown(odd)}: expected {rows} values, as many as the others have, got {lengths[odd]}"
         raise MisfitError(message, column=str(shorten(odd)))
-    _check_rows(rows, max_rows)
+    check_rows(rows, max_rows)
     kept = {name: columns[name] for name in kinds if name in columns}
     return Table(kept, rows, ignored=rows * (len(columns) - len(kept)))
 
 
-def is_compressed(metadata: bytes) -> bool:
-    """Whether the metadata of an Arrow message are those of a record batch with compressed buffers (Message.fbs: the
-    header is the third field, a record batch its third kind; its compression is the fourth field)."""
-    message = _root(metadata)
-    kind_at, header_at = _field(metadata, message, 1), _field(metadata, message, 2)
-    if kind_at is None or header_at is None:
-        return False
-    kind = metadata[kind_at]
-    header = header_at + struct.unpack_from("<I", metadata, header_at)[0]
-    if kind == 2:  # a dictionary batch: its record batch is the second field
-        inner = _field(metadata, header, 1)
-        if inner is None:
-            return False
-        header = inner + struct.unpack_from("<I", metadata, inner)[0]
-    return kind in (2, 3) and _field(metadata, header, 3) is not None
-
-
-def _root(metadata: bytes) -> int:
-    return int(struct.unpack_from("<I", metadata, 0)[0])
-
-
-def _field(metadata: bytes, table: int, slot: int) -> int | None:
-    """Where a field of a flatbuffer's table lies; None where it is left out."""
-    vtable = table - struct.unpack_from("<i", metadata, table)[0]
-    if vtable < 0:
-        raise ValueError("a table of its metadata begins before them")
-    if 4 + 2 * slot >= struct.unpack_from("<H", metadata, vtable)[0]:
-        return None
-    offset = struct.unpack_from("<H", metadata, vtable + 4 + 2 * slot)[0]
-    return table + offset if offset else None
-
-
-def _arrow(body: bytes, form: str, wanted: Sequence[str], max_rows: int) -> tuple[pa.Table, int]:
-    stream = pa.py_buffer(body)
-    if form == FILE:
-        stream = stream.slice(8)  # a file is a stream between its magic and its footer
-    batches: list[pa.RecordBatch] = []
-    for message in pa.ipc.MessageReader.open_stream(stream):
-        if is_compressed(message.metadata.to_pybytes()):
-            raise ValueError("its buffers are compressed: send them as they are")
-    with pa.ipc.open_stream(stream) as reader:
-        rows = 0
-        for batch in reader:
-            rows += batch.num_rows
-            _check_rows(max(rows, 1), max_rows)
-            batches.append(batch)
-        table = pa.Table.from_batches(batches, reader.schema)
-    _check_names(table.column_names)
-    kept = table.select([name for name in wanted if name in table.column_names])
-    return kept, table.num_columns - kept.num_columns
-
-
-def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) -> tuple[pa.Table, int]:
-    file = pq.ParquetFile(io.BytesIO(body))
-    metadata = file.metadata
-    _check_rows(metadata.num_rows, max_rows)
-    size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    if size > MOST_TIMES * max_bytes:
-        raise TooLargeError(f"the body unpacks to {size} bytes: expected at most {MOST_TIMES * max_bytes}")
-    names = file.schema_arrow.names
-    _check_names(names)
-    kept = [name for name in wanted if name in names]
-    return file.read(kept, use_threads=False), len(names) - len(kept)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if len(set(names)) != len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise MisfitError(f"column {shorten(twice)!r} is there twice", column=str(shorten(twice)))
-
-
-def _check_rows(rows: int, max_rows: int) -> None:
+def check_rows(rows: int, max_rows: int) -> None:
+    """Raises `MisfitError` for no rows, `TooManyRowsError` above `max_rows`."""
     if rows == 0:
         raise MisfitError("expected at least one row, got none")
     if rows > max_rows:
         raise TooManyRowsError(f"expected at most {max_rows} rows in one request, got {rows}")
-
-
-def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> Values:
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if isinstance(array, pa.ChunkedArray):  # of several chunks that one array cannot hold
-        raise BodyError(f"column {name!r}: it is too long")
-    if _is_nested(array.type):
-        raise MisfitError(f"column {shorten(name)!r}: expected single values, got {array.type}", column=name)
-    if kind in ("numeric", "boolean") and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
-    if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
-        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
-    if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
-        return np.asarray(array.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False), "datetime64[us]")
-    if kind == "categorical":
-        return _categories(array)
-    _check_size(name, array, most_bytes)
-    values: list[Any] = array.to_pylist()
-    if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
-        return [None if one is None else str(one) for one in values]
-    return [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in values]
-
-
-def _is_nested(kind: pa.DataType) -> bool:
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_nested(inner) or pa.types.is_dictionary(inner) or isinstance(inner, pa.BaseExtensionType))
-
-
-def _categories(array: pa.Array) -> npt.NDArray[Any]:
-    """Canonical strings; each distinct value is looked at once."""
-    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    known = [_category(value) for value in coded.dictionary.to_pylist()]
-    codes = pc.fill_null(coded.indices, len(known)).to_numpy(zero_copy_only=False)
-    found: npt.NDArray[Any] = np.array([*known, ""], dtype=object)[codes]
-    return found
-
-
-def _category(value: Any) -> str:
-    if isinstance(value, bytes):
-        raise MisfitError("a category: expected text, a number or a boolean, got bytes")
-    missing = value is None or value != value
-    return "" if missing else canonical_category(value) or ""
-
-
-def _check_size(name: str, array: pa.Array, most_bytes: int) -> None:
-    """A dictionary of a few long values may stand for very many bytes."""
-    if not pa.types.is_dictionary(array.type) or not _has_lengths(array.dictionary.type):
-        return
-    lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
-    if (size := pc.sum(lengths).as_py() or 0) > most_bytes:
-        raise TooLargeError(f"column {name!r} unpacks to {size} bytes: expected at most {most_bytes}")
-
-
-def _has_lengths(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))

@@ -24,7 +24,8 @@ from typing import Any
 from registry.schema import Schema
 from registry.scoring import MISSING_TIME, Scores
 from registry.target import Target
-from serving.rows import MisfitError, Row, shorten
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError, Row
 from serving.tensors import BOOL, BYTES, FP64, INT64, Output, Tensor, TensorError
 
 _EPOCH = datetime(1970, 1, 1)
@@ -44,7 +45,7 @@ def rows_of(tensors: Sequence[Tensor], schema: Schema, time: str | None) -> list
     columns = [_column(tensor, kinds.get(tensor.name, "")) for tensor in tensors]
     if any(tensor.rows != first.rows for tensor in tensors):
         other = next(tensor for tensor in tensors if tensor.rows != first.rows)
-        lengths = f"{first.rows} in {shorten(first.name)!r}, {other.rows} in {shorten(other.name)!r}"
+        lengths = f"{first.rows} in {shown(first.name)}, {other.rows} in {shown(other.name)}"
         raise TensorError(f"inputs: expected as many rows in each tensor, got {lengths}")
     names = [tensor.name for tensor in tensors]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -70,7 +71,7 @@ def _matrix(tensor: Tensor, schema: Schema) -> list[Row]:
     names, width = schema.names, tensor.width
     if width != len(names):
         raise TensorError(
-            f"input {shorten(tensor.name)!r}: expected an input for each column, named as it, or one of "
+            f"input {shown(tensor.name)}: expected an input for each column, named as it, or one of "
             f"{len(names)} columns, {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}; got {width}"
         )
     columns = [
@@ -82,7 +83,7 @@ def _matrix(tensor: Tensor, schema: Schema) -> list[Row]:
 
 def _column(tensor: Tensor, kind: str) -> list[Any]:
     if tensor.width != 1:
-        raise TensorError(f"input {shorten(tensor.name)!r}: expected one column, got {tensor.width}")
+        raise TensorError(f"input {shown(tensor.name)}: expected one column, got {tensor.width}")
     return _values(tensor.values, tensor.datatype, kind, tensor.name)
 
 
@@ -93,7 +94,7 @@ def _values(values: list[Any], datatype: str, kind: str, name: str) -> list[Any]
         return values
     if datatype not in (INT64, FP64):
         raise TensorError(
-            f"input {shorten(name)!r}: expected BYTES of ISO 8601 dates and times, or INT64 microseconds since 1970 "
+            f"input {shown(name)}: expected BYTES of ISO 8601 dates and times, or INT64 microseconds since 1970 "
             f"UTC, got {datatype}"
         )
     return [_moment(value, row, name) for row, value in enumerate(values)]
@@ -107,7 +108,7 @@ def _text(value: bytes | str, kind: str, row: int, name: str) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        message = f"row {row}, column {shorten(name)!r}: expected UTF-8 text, got {shorten(value)}"
+        message = f"row {row}, column {shown(name)}: expected UTF-8 text, got {shorten(value)}"
         raise MisfitError(message, row=row, column=name) from error
 
 
@@ -117,5 +118,5 @@ def _moment(value: float | None, row: int, name: str) -> str | None:
     try:
         return (_EPOCH + timedelta(microseconds=value)).isoformat()
     except OverflowError as error:
-        message = f"row {row}, column {shorten(name)!r}: expected microseconds since 1970 UTC, got {value}"
+        message = f"row {row}, column {shown(name)}: expected microseconds since 1970 UTC, got {value}"
         raise MisfitError(message, row=row, column=name, value=value) from error

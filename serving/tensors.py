@@ -22,7 +22,8 @@ import orjson
 
 from registry.errors import InputError, did_you_mean
 from serving.encodings import parse_python
-from serving.rows import MisfitError, TooManyRowsError, shorten
+from serving.quoting import shorten, shown
+from serving.rows import MisfitError, TooManyRowsError
 
 BYTES, BOOL, FP64, INT64 = "BYTES", "BOOL", "FP64", "INT64"
 
@@ -105,10 +106,10 @@ def read_request(body: bytes, header: bytes | None, max_rows: int) -> InferReque
     size = _header_size(header, len(body))
     parsed = parse_python(body if size == len(body) else body[:size])
     if not isinstance(parsed, dict):
-        raise TensorError(f"expected an object with inputs, got {shorten(parsed)!r}")
+        raise TensorError(f"expected an object with inputs, got {shown(parsed)}")
     one = parsed.get("id")
     if one is not None and not isinstance(one, str):
-        raise TensorError(f"id: expected text, got {shorten(one)!r}")
+        raise TensorError(f"id: expected text, got {shown(one)}")
     parameters = _parameters(parsed, "the request")
     tensors = _tensors(parsed.get("inputs"), memoryview(body)[size:], max_rows)
     binary = parameters.get("binary_data_output", False) is True
@@ -145,11 +146,9 @@ def _parameters(of: dict[str, Any], whose: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise TensorError(f"parameters of {shorten(whose)!r}: expected an object, got {shorten(found)!r}")
+        raise TensorError(f"parameters of {shown(whose)}: expected an object, got {shown(found)}")
     if not _NOT_HERE.isdisjoint(found) and (name := next((one for one in _NOT_HERE if found.get(one)), None)):
-        raise TensorError(
-            f"parameters of {shorten(whose)!r}: {name!r} is of an extension that this server does not have"
-        )
+        raise TensorError(f"parameters of {shown(whose)}: {name!r} is of an extension that this server does not have")
     return found
 
 
@@ -157,24 +156,24 @@ def _wanted(outputs: object, binary: bool) -> list[tuple[str, bool]] | None:
     if outputs is None or outputs == []:
         return None
     if not isinstance(outputs, list):
-        raise TensorError(f"outputs: expected a list, got {shorten(outputs)!r}")
+        raise TensorError(f"outputs: expected a list, got {shown(outputs)}")
     found: dict[str, bool] = {}
     for output in outputs:
         if not isinstance(output, dict) or not isinstance(name := output.get("name"), str):
-            raise TensorError(f"outputs: expected objects with a name, got {shorten(output)!r}")
+            raise TensorError(f"outputs: expected objects with a name, got {shown(output)}")
         found[name] = _parameters(output, name).get("binary_data", binary) is True
     return list(found.items())
 
 
 def _tensors(inputs: object, rest: memoryview, max_rows: int) -> list[Tensor]:
     if not isinstance(inputs, list) or not inputs:
-        raise TensorError(f"inputs: expected a list of tensors, got {shorten(inputs)!r}")
+        raise TensorError(f"inputs: expected a list of tensors, got {shown(inputs)}")
     tensors, at = {}, 0
     for place, given in enumerate(inputs):
         tensor, taken = _tensor(given, place, rest[at:], max_rows)
         at += taken
         if tensor.name in tensors:
-            raise TensorError(f"inputs: expected each tensor once, got {shorten(tensor.name)!r} twice")
+            raise TensorError(f"inputs: expected each tensor once, got {shown(tensor.name)} twice")
         tensors[tensor.name] = tensor
     if at != len(rest):
         raise TensorError(f"inputs: {at} bytes of tensors are announced, {len(rest)} follow the JSON")
@@ -184,11 +183,11 @@ def _tensors(inputs: object, rest: memoryview, max_rows: int) -> list[Tensor]:
 def _tensor(given: Any, place: int, rest: memoryview, max_rows: int) -> tuple[Tensor, int]:
     """A tensor, and how many bytes of `rest` are its own."""
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str):
-        raise TensorError(f"inputs: expected tensors with a name, got {shorten(given)!r} at place {place}")
+        raise TensorError(f"inputs: expected tensors with a name, got {shown(given)} at place {place}")
     datatype = given.get("datatype")
     if not isinstance(datatype, str) or datatype not in _JSON_TYPES:
         near = did_you_mean(str(datatype)[:20], _JSON_TYPES)
-        raise TensorError(f"{_quoted(name)}: expected a datatype of the protocol, got {shorten(datatype)!r}{near}")
+        raise TensorError(f"{_quoted(name)}: expected a datatype of the protocol, got {shown(datatype)}{near}")
     rows, width = _shape(given.get("shape"), name, max_rows)
     size = _parameters(given, name).get("binary_data_size")
     if size is None:
@@ -201,7 +200,7 @@ def _tensor(given: Any, place: int, rest: memoryview, max_rows: int) -> tuple[Te
 
 def _shape(shape: object, name: str, max_rows: int) -> tuple[int, int]:
     if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(type(n) is int and n > 0 for n in shape):
-        raise TensorError(f"{_quoted(name)}: expected a shape [rows] or [rows, columns], got {shorten(shape)!r}")
+        raise TensorError(f"{_quoted(name)}: expected a shape [rows] or [rows, columns], got {shown(shape)}")
     if shape[0] > max_rows:
         raise TooManyRowsError(f"{_quoted(name)}: expected at most {max_rows} rows in one request, got {shape[0]}")
     return shape[0], shape[1] if len(shape) == 2 else 1
@@ -209,7 +208,7 @@ def _shape(shape: object, name: str, max_rows: int) -> tuple[int, int]:
 
 def _flat(data: Any, rows: int, width: int, name: str) -> list[Any]:
     if not isinstance(data, list) or not data:
-        raise TensorError(f"{_quoted(name)}: expected data, a list of {rows * width} values, got {shorten(data)!r}")
+        raise TensorError(f"{_quoted(name)}: expected data, a list of {rows * width} values, got {shown(data)}")
     flat: list[Any] = data
     if isinstance(data[0], list):
         if any(not isinstance(row, list) or len(row) != width for row in data):
@@ -224,7 +223,7 @@ def _checked(values: list[Any], datatype: str, width: int, name: str) -> list[An
     if set(map(type, values)) <= (allowed := _JSON_TYPES[datatype]):
         return values
     place, value = next((place, value) for place, value in enumerate(values) if type(value) not in allowed)
-    message = f"row {place // width}, {_quoted(name)}: expected {datatype}, got {shorten(value)!r}"
+    message = f"row {place // width}, {_quoted(name)}: expected {datatype}, got {shown(value)}"
     raise MisfitError(message, row=place // width, column=name, value=value)
 
 
@@ -268,4 +267,4 @@ def _strings(raw: memoryview, count: int, name: str) -> list[bytes]:
 
 
 def _quoted(name: str) -> str:
-    return f"input {shorten(name)!r}"
+    return f"input {shown(name)}"

@@ -25,7 +25,7 @@ from serving.body import GoneError, parse, read_body
 from serving.champion import Served
 from serving.host import Host
 from serving.hosts import Hosts
-from serving.rows import shorten
+from serving.quoting import shown
 from serving.signature import config, metadata
 from serving.tensors import TensorError
 
@@ -102,7 +102,7 @@ def _add_repository(router: APIRouter, hosts: Hosts) -> None:
     @router.post("/repository/models/{task}/load", summary="Serve a task too, or look at the registry now")
     async def load(task: str, request: Request) -> Response:
         if refused := (await _order(request)).get("parameters"):
-            raise TensorError(f"load: expected no parameters, got {shorten(refused)!r}; models come from the registry")
+            raise TensorError(f"load: expected no parameters, got {shown(refused)}; models come from the registry")
         await hosts.load(task)
         return _json({})
 
@@ -132,7 +132,7 @@ async def _order(request: Request) -> dict[str, Any]:
         raise TensorError("the client left before its request was whole") from error
     content = parse(body) if body.strip() else {}
     if not isinstance(content, dict):
-        raise TensorError(f"expected an object, got {shorten(content)!r}")
+        raise TensorError(f"expected an object, got {shown(content)}")
     return content
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.bundle import GOLDEN_ROWS, LABEL, REQUIRED, ModelBundle
+from registry.bundle import LABEL, REQUIRED, ModelBundle
 from registry.errors import BundleError
+from registry.golden import GOLDEN_ROWS
 from tests.handmade import make_bundle
 
 

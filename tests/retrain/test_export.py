@@ -16,9 +16,10 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from registry.bundle import CANDIDATES, GOLDEN_ROWS, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
+from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, WEIGHTS, Manifest, ModelBundle
 from registry.conforming import conform
 from registry.errors import BundleError, DataError
+from registry.golden import GOLDEN_ROWS
 from registry.metrics import Problem
 from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schema
 from registry.scoring import Graph, Scorer, Scores, differences, require_small

@@ -143,6 +143,26 @@ def test_bad_bodies_get_a_problem(client: httpx.Client, body: bytes, status: int
     assert client.post("/predict", json=ROW).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"row": ROW}, "{'rows': [...]}, got the key 'row' (did you mean 'rows'?)"),
+        ({"row": [ROW], "ids": ["a"]}, "got the key 'row' (did you mean 'rows'?)"),
+        ({"column": {"amount": [1.0]}}, "got the key 'column' (did you mean 'columns'?)"),
+        ({"rows": [ROW], "idz": ["a"]}, "expected no keys but rows, ids, got 'idz' (did you mean 'ids'?)"),
+        ({"columns": {"amount": [1.0]}, "id": ["a"]}, "no keys but columns, ids, got 'id' (did you mean 'ids'?)"),
+        ({"rows": None}, "rows: expected a list of rows, got null"),
+        (None, "got null"),
+        ([None], "row 0: expected an object of columns, got null"),
+        ({**ROW, "amount": True}, "column 'amount': expected a number, got true"),
+    ],
+)
+def test_what_is_misspelt_is_named_and_json_s_words_are_json_s(client: httpx.Client, body: Any, detail: str) -> None:
+    response = client.post("/predict", content=orjson.dumps(body))
+    assert response.status_code == 422
+    assert detail in response.json()["detail"]
+
+
 def test_ten_megabytes_are_refused_unread(client: httpx.Client) -> None:
     for content in (b"x" * 10_000_000, (b"x" * 100_000 for _ in range(100))):
         response = client.post("/predict", content=content)
@@ -196,6 +216,10 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
         ({"id": "a", "label": "no", "time": "soon"}, "row 0, time: expected an ISO 8601 date and time, got 'soon'"),
         ({"labels": []}, "labels: expected at least one, got none"),
         ({"labels": 3}, "expected a label, a list of labels"),
+        ({"labels": None}, "expected a label, a list of labels or {'labels': [...]}, got null"),
+        ({"label": [{"id": "a", "label": "no"}]}, "{'labels': [...]}, got a list of them under 'label'"),
+        ({"labels": [{"id": "a", "label": "no"}], "lables": []}, "got 'lables' (did you mean 'labels'?)"),
+        ({"id": "a", "label": "no", "tiem": "soon"}, "row 0: expected no keys but id, label, time, got 'tiem' (did"),
     ],
 )
 def test_bad_feedback_names_what_is_wrong(client: httpx.Client, body: Any, detail: str) -> None:

@@ -43,6 +43,13 @@ def test_reads_what_was_written_behind_its_model(journal: Journal) -> None:
     assert journal.waiting.records == 7
 
 
+def test_several_requests_by_one_write(journal: Journal) -> None:
+    journal.append_all("1", b"one", [b"%d" % number for number in range(3)])
+    journal.append_all("1", b"one", [b"3"])
+    assert payloads(journal) == [b"Mone", b"P0", b"P1", b"P2", b"P3"]
+    assert journal.waiting.records == 4
+
+
 def test_knows_what_waits(journal: Journal) -> None:
     journal.append("1", b"m", b"a", 2)
     first = journal.position

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,7 +196,7 @@ def test_a_rate_gives_429_with_retry_after(door: Door) -> None:
     assert status(client, "/predict", door.keys["predict"], ROW) == 200
 
 
-DIGESTS = [digest_of(bytes([number % 256, number // 256])) for number in range(600)]
+DIGESTS = [digest_of(bytes([number % 256, number // 256])) for number in range(1_000)]
 
 
 def test_a_bucket_gives_its_rate(tmp_path: Path) -> None:
@@ -219,10 +221,11 @@ def test_workers_share_a_rate_and_a_new_start_of_the_machine_fills_it(tmp_path: 
 
 def test_more_keys_than_places_put_out_those_that_waited_longest(tmp_path: Path) -> None:
     one, two = (Rates(tmp_path / "rates") for _ in range(2))
-    assert [two.wait(DIGESTS[0], 0.01, 1.0), two.wait(DIGESTS[-1], 0.01, 700.0)] == [0, 0]
-    assert all(one.wait(digest, 0.01, 2.0 + number) == 0 for number, digest in enumerate(DIGESTS[1:-1]))
-    assert two.wait(DIGESTS[0], 0.01, 600.0) == 0, "its place was another's"
-    assert two.wait(DIGESTS[-1], 0.01, 700.0) == pytest.approx(100)
+    rivals = [f"{512 * number:08x}{number:056x}" for number in range(1, 10)]  # all of them have the same eight places
+    assert [two.wait(rivals[0], 0.01, 1.0), two.wait(rivals[-1], 0.01, 700.0)] == [0, 0]
+    assert all(one.wait(digest, 0.01, 2.0 + number) == 0 for number, digest in enumerate(rivals[1:-1]))
+    assert two.wait(rivals[0], 0.01, 600.0) == 0, "its place was another's"
+    assert two.wait(rivals[-1], 0.01, 700.0) == pytest.approx(100)
     for rates in (one, two):
         rates.close()
 
@@ -279,6 +282,31 @@ def test_the_scheme_is_read_in_any_case_and_nothing_else_passes(tmp_path: Path, 
     assert passes(b"bearer  " + secret)
     for value in (secret, b"Basic " + secret, b"Bearer", b"", b"Bearer " + secret[:-1], b"\xff\xfe \xff"):
         assert not passes(value)
+
+
+def test_many_keys_with_rates_keep_their_buckets_and_cost_no_more(tmp_path: Path) -> None:
+    rates = Rates(tmp_path / "rates")
+    for one in DIGESTS:
+        assert rates.wait(one, 1, 1000.0) == 0
+    begun = time.process_time()
+    assert sum(rates.wait(one, 1, 1000.0) > 0 for one in DIGESTS) >= 995  # a few have found all their places taken
+    assert (time.process_time() - begun) / len(DIGESTS) < 100e-6
+    rates.close()
+
+
+def test_a_worker_that_stops_with_the_lock_stops_nobody(tmp_path: Path) -> None:
+    """A lock of `lockf` is the process's: it has to be another one that holds it."""
+    rates = Rates(tmp_path / "rates")
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "rates")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        begun = time.monotonic()
+        assert [rates.wait(DIGESTS[0], 2, 1000.0) for _ in range(3)] == [0, 0, 0.5]
+        assert time.monotonic() - begun < 1
+        other.communicate(b"\n")
+    rates.close()
 
 
 def test_a_look_costs_less_than_three_microseconds(tmp_path: Path, file: Path) -> None:
