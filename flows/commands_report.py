@@ -15,7 +15,7 @@ from registry.quiet import QUIET
 
 @click.command()
 @click.argument("task")
-@click.option("--window", type=click.IntRange(min=0), help="Number of the window; default: the newest measured one.")
+@click.option("--window", type=click.IntRange(min=0), help="Number of the window; default: the newest that has rows.")
 def report(task: str, window: int | None) -> None:
     """Make the report of a window, and print where it is.
 

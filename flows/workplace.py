@@ -106,6 +106,10 @@ def _unknown(settings: Settings, name: str) -> str:
     return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
 
 
+_RECENT = 16
+"""Windows of the ledger that are looked at: one that was measured again is written anew."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """A task and all that its flows work with."""
@@ -130,7 +134,8 @@ class Workplace:
         return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
-        """The moment that watching stands at: the newest event logged, but never after the clock.
+        """The moment that watching stands at: the newest event logged, never after the clock, and not before the end of
+        a window that was measured.
 
         A window is over when an event from after it, or close before its end, has been seen: rows that are logged late,
         or replayed from an older time, are never mistaken for a window with few rows.
@@ -138,7 +143,8 @@ class Workplace:
         from monitor.windows import seen
 
         span, clock = self.log.span(), utc_now()
-        return min(seen(self.task.monitor.windows, span[1]), clock) if span else clock
+        ends = [entry.at for entry in self.ledger.read(kinds={"window"}, last=_RECENT)]
+        return min(max([seen(self.task.monitor.windows, span[1]), *ends]), clock) if span else clock
 
     def moment(self, as_of: datetime | None) -> datetime:
         """`as_of` as event times are written, UTC without a zone; `now` where none is given."""

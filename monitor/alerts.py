@@ -9,6 +9,9 @@ one window and falls after as many quiet ones; a window below `least` is quiet, 
     ongoing     a reminder, or a level that fell without reaching quiet
     resolved    `resolve_after` quiet windows in a row
 
+A window that was judged `degraded` is no quiet one because it is looked at again: labels that come in between move a
+figure within its error. It takes labels of most of its rows, twice as many as then, or all of them.
+
 What is told follows from what was told last, not from what happened: an alert whose opening fell into the cooldown is
 told when that is over if it is still on, and its end is not told if its beginning was not. Within `cooldown` a severity
 is told once; an escalation and an end are told at once. All times are event time.
@@ -83,12 +86,21 @@ class News:
 
 
 class Judged(Frozen):
-    """What the newest decision on a window says."""
+    """What was decided about a window, by so many labels of so many rows that the version answered."""
 
     end: datetime
     severity: Severity
     reasons: tuple[str, ...]
     version: str | None = None
+    labels: int = 0
+    rows: int = 0
+
+    def overrules(self, former: Judged) -> bool:
+        """Whether it counts instead of a former decision on the same window."""
+        if former.severity != "degraded" or self.severity == "degraded" or self.version != former.version:
+            return True
+        whole = self.labels >= self.rows and self.labels > former.labels
+        return whole or (2 * self.labels >= self.rows and self.labels >= 2 * max(1, former.labels))
 
 
 def news(task: str, spec: Alerts, former: Sequence[News], windows: Sequence[Judged], as_of: datetime) -> News | None:
@@ -175,12 +187,15 @@ def _title(task: str, state: State, severity: Severity) -> str:
 
 
 def judged(decisions: Iterable[Entry], as_of: datetime) -> list[Judged]:
-    """The newest decision on each window as known at `as_of`, in time order. Decisions without a window say nothing."""
+    """The decision that counts on each window as known at `as_of`, in time order: the newest one, or the last that said
+    `degraded` where nothing much has come in since. Decisions without a window say nothing."""
     found: dict[datetime, Judged] = {}
     for entry in decisions:
         if entry.at <= as_of and (window := entry.details.get("window")):
-            one = Judged.model_validate({"end": window["end"], **entry.model_dump(include=_SAID)})
-            found[one.end] = one
+            known = {"end": window["end"], **entry.details.get("answered", {})}
+            one = Judged.model_validate({**known, **entry.model_dump(include=_SAID)})
+            if one.end not in found or one.overrules(found[one.end]):
+                found[one.end] = one
     return [found[end] for end in sorted(found)]
 
 

@@ -22,9 +22,10 @@ every one of them:
 
 The deviation is (loss - tolerated) / error. The error of a window is the larger of its own, over blocks of its rows,
 and the one that the reference's rows lead one to expect of a window of that size (`null_error`), with the skew of that
-law. Where the reference does not tell, or the window's own error is far larger, the law is Student's t with the blocks'
-degrees of freedom. Luck that lasts longer than a twentieth of a window, and that the reference is too short to show, is
-in neither.
+law, and for as many windows in a row as the reference shows (`dependence.py`): Student's t as far as few stretches
+tell it. Where the reference does not tell, or the window's own error is far larger, the law is Student's t with the
+blocks' degrees of freedom. Luck that lasts longer than a twentieth of a window, and that the reference is too short to
+show, is in neither.
 """
 
 from __future__ import annotations
@@ -61,12 +62,14 @@ BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 @dataclass(frozen=True)
 class Level:
     """A metric's value with its standard error, on so many rows. `skew` is that of its law while nothing changes,
-    towards the bad side; None where only blocks of its own rows tell the error. `labelled`: realised, not estimated."""
+    towards the bad side; None where only blocks of its own rows tell the error. `freedom` are the degrees of freedom
+    that the error is known with. `labelled`: realised, not estimated."""
 
     value: float
     error: float
     rows: int
     skew: float | None = None
+    freedom: float = math.inf
     labelled: bool = True
 
 
@@ -86,9 +89,10 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """Chance of such a deviation if the loss were exactly what is tolerated."""
-        if self.realised.skew is None:
+        skew, freedom = self.realised.skew, self.realised.freedom
+        if skew is None:
             return float(stdtr(BLOCKS - 1, -self.deviation))
-        return tail(self.deviation, self.realised.skew)
+        return tail(self.deviation, skew, freedom)
 
     @cached_property
     def score(self) -> float:
@@ -178,13 +182,14 @@ def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) ->
 
 
 def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
-    """The realised metric where all labels are there, the fused one where some are, else the estimated one."""
+    """The realised metric where all labels are there, else the fused one, which is the estimate where there are none.
+    It varies from window to window at least as the realised one does, so that it grows surer as labels arrive."""
     fused = next((one for one in record.named("fused") if one.value is not None and one.error is not None), None)
     arrived = max((one.rows for one in record.named("performance")), default=0)
-    if fused is None or not 0 < arrived < fused.rows:
+    if fused is None or arrived >= fused.rows:
         return labelled or estimated(record)
-    error = math.hypot(fused.error or 0.0, fused.null_error or 0.0)  # the fused error alone dwindles as labels arrive
-    return Level(fused.value or 0.0, error, fused.rows, skew=0.0, labelled=labelled is not None)
+    error, freedom = max(fused.error or 0.0, fused.null_error or 0.0), fused.freedom or math.inf
+    return Level(fused.value or 0.0, error, fused.rows, skew=0.0, freedom=freedom, labelled=labelled is not None)
 
 
 def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: float) -> Comparison | None:
@@ -228,7 +233,7 @@ def _with_expected(record: WindowRecord, now: Level | None, tolerate: float) -> 
         return None
     expected = now.value + BY_NAME[record.metric].gain(1.0, 0.0) * (gap.value or 0.0)
     bias_error = math.sqrt(max(0.0, (gap.error or 0.0) ** 2 - gap.null_error**2))
-    mine = Level(now.value, gap.null_error, gap.rows, gap.skew)
+    mine = Level(now.value, gap.null_error, gap.rows, gap.skew, gap.freedom or math.inf)
     return compare(record.metric, mine, Level(expected, bias_error, gap.rows), EXPECTED, tolerate, lasting=True)
 
 
@@ -253,8 +258,8 @@ def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level
 
 def _level(one: Measurement) -> Level:
     known = one.null_error is not None and (one.error or 0.0) <= UNRULY * one.null_error
-    skew = one.skew if known else None
-    return Level(one.value or 0.0, max(one.error or 0.0, one.null_error or 0.0), one.rows, skew)
+    skew, error = one.skew if known else None, max(one.error or 0.0, one.null_error or 0.0)
+    return Level(one.value or 0.0, error, one.rows, skew, one.freedom or math.inf)
 
 
 def _before(one: Measurement) -> Level:

@@ -6,7 +6,8 @@ grows with n (Kish 1965, ch. 5: 1 + (n - 1) rho). It is seen in the reference cu
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,15 @@ LEAST_BLOCKS = 8
 """Fewest stretches that show how they vary."""
 
 _SURE = 0.9
+_SHOWN = 0.01
 _TINY = 1e-12
+
+
+class Luck(NamedTuple):
+    """How luck that rows share weighs: the design effect, and the degrees of freedom with which it is known."""
+
+    effect: float
+    freedom: float
 
 
 class Dependence:
@@ -38,14 +47,40 @@ class Dependence:
         of independent ones. Few stretches tell it badly: the excess over 1 is the one that is exceeded with a
         probability of 10 % only, by the chi-squared law.
         """
+        return self._luck(rows, stride, lasting).effect
+
+    def over_windows(self, rows: int, *, stride: float = 1.0, lasting: bool = False) -> Luck:
+        """The effect with which windows of `rows` rows, one after another, can each be judged as if alone.
+
+        Luck that outlasts a window is the next one's too, and the deviations of k windows add up to that of k `rows`
+        rows. So the largest effect counts among stretches of one window, of two, of four, as long as the reference has
+        `LEAST_BLOCKS` of them: the variance in the long run. Longer stretches are fewer: they count where the
+        chi-squared law holds what they show for real at 1 %.
+
+        Of the variance the excess alone is estimated, from B stretches. With the degrees of freedom of Satterthwaite
+        (1946), (B - 1) (effect / excess)^2, a deviation follows Student's t about as well.
+        """
+        found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS
+        while (rows := 2 * rows) / stride <= most:
+            if self._shown(max(2, round(rows / stride))):
+                found.append(self._luck(rows, stride, lasting=False))
+        return max(found)
+
+    def _luck(self, rows: int, stride: float, lasting: bool) -> Luck:
         block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
         if rows < 2 or block < 2:
-            return 1.0
-        excess, reach = self._excess(block), rows if lasting else min(rows, block * stride)
-        return 1 + excess * max(0.0, reach - 1) / (block - 1)
+            return Luck(1.0, math.inf)
+        count, reach = self._rows // block, rows if lasting else min(rows, block * stride)
+        beyond = unsure(count) * self._excess(block) * max(0.0, reach - 1) / (block - 1)
+        return Luck(1 + beyond, (count - 1) * (1 + 1 / beyond) ** 2 if beyond > 0 else math.inf)
+
+    def _shown(self, block: int) -> bool:
+        """Whether stretches of so many reference rows vary by more than independent rows may make them."""
+        count = self._rows // block
+        return (1 + self._excess(block)) * (count - 1) > float(chdtri(count - 1, _SHOWN))
 
     def _excess(self, block: int) -> float:
-        """Of the effect over 1 in stretches of so many reference rows."""
+        """Of the effect over 1 in stretches of so many reference rows, as they show it."""
         if block not in self._known:
             self._known[block] = self._found(block)
         return self._known[block]
@@ -57,8 +92,7 @@ class Dependence:
         if not spread > _TINY * power:
             return 0.0
         means = np.diff(self._sums[: used + 1 : block], axis=0) / block
-        effect = block * float(means.var(axis=0, ddof=1).sum()) / spread
-        return max(0.0, effect - 1) * unsure(count)
+        return max(0.0, block * float(means.var(axis=0, ddof=1).sum()) / spread - 1)
 
 
 def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:

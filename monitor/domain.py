@@ -171,7 +171,9 @@ class _Half:
         alike *= inverse
         alike *= inverse[:, None]
         alike[np.diag_indices_from(alike)] += RIDGE
-        _, found, _ = dposv(alike, inverse * (mean - self._mean), lower=1, overwrite_a=1)  # the ridge makes it definite
+        _, found, failed = dposv(alike, inverse * (mean - self._mean), lower=1, overwrite_a=1)
+        if failed:  # the ridge makes it definite, but for numbers that are none: no direction tells them apart
+            return np.zeros_like(mean)
         return np.asarray(inverse * found, dtype=np.float64)
 
 

@@ -160,8 +160,9 @@ _NUMBERS: Mapping[str, Callable[[Array, Array], _Normal]] = {"rmse": _rmse, "mae
 @dataclass(frozen=True)
 class Experience:
     """What `rows` labelled reference rows say: the realised metric and its standard error; the bias of the estimate,
-    its standard error; and `dispersion`, how many times the calibrated noise the labels' noise on a window is. With
-    fewer than `LEAST_LABELS` labels, or where the metric is undefined, `bias` is None."""
+    its standard error; and `dispersion`, how many times the calibrated noise the labels' noise on a window is, known
+    with so many degrees of `freedom`. With fewer than `LEAST_LABELS` labels, or where the metric is undefined, `bias`
+    is None."""
 
     rows: int
     realised: float = math.nan
@@ -169,6 +170,7 @@ class Experience:
     bias: float | None = None
     bias_error: float = 0.0
     dispersion: float = 1.0
+    freedom: float = math.inf
 
 
 def experience(metric: Metric, side: Side, *, served: int) -> Experience:
@@ -178,7 +180,7 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     on a window is as many times that of independent calibrated labels as it is here. The luck that is shared, the
     excess over independent rows, weighs more the more rows share it: a reference that holds one of r rows of its time
     shows an r-th of it. Few blocks tell it badly, and a bad week may be in none of them: it is taken to be as large as
-    it is with a probability of 10 % only (chi-squared), as in `dependence.py`.
+    it is with a probability of 10 % only (chi-squared), and Student's law that of few blocks, as in `dependence.py`.
     """
     labels, scores = side.known
     if (n := len(labels)) < 2:
@@ -192,7 +194,8 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
     shared = max(1.0, served / len(side)) * (bias_error**2 - alone**2)
     shared *= unsure(BLOCKS) if shared > 0 else 1.0
     dispersion = math.sqrt(alone**2 + shared) / found.noise if found.noise > 0 else 1.0
-    return Experience(n, value, error, found.value - value, bias_error, dispersion)
+    freedom = (BLOCKS - 1) * (1 + alone**2 / shared) ** 2 if shared > 0 else math.inf
+    return Experience(n, value, error, found.value - value, bias_error, dispersion, freedom)
 
 
 def experience_of(view: View, metric: Metric) -> Experience:

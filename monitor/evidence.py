@@ -17,12 +17,13 @@ one window be independent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaincc, ndtr, ndtri
+from scipy.special import gammaincc, ndtr, ndtri, stdtr
 
 from registry.metrics import Array
 
@@ -52,17 +53,19 @@ def scores_of(p_values: Array) -> Array:
     return np.asarray(np.clip(-ndtri(p_values), -MOST, MOST), dtype=np.float64)
 
 
-def tail(deviation: float, skew: float = 0.0) -> float:
+def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> float:
     """Chance of a standardised mean beyond `deviation`: normal, or with a skew to the right, as few rare events have
-    it, that of a gamma (Pearson's type III).
+    it, that of a gamma (Pearson's type III); at least Student's where its error is known with so many degrees of
+    freedom.
 
-    >>> round(tail(3.7), 5), round(tail(3.7, skew=0.5), 4)
-    (0.00011, 0.0013)
+    >>> round(tail(3.7), 5), round(tail(3.7, skew=0.5), 4), round(tail(3.7, freedom=19), 4)
+    (0.00011, 0.0013, 0.0008)
     """
+    least = 0.0 if math.isinf(freedom) else float(stdtr(freedom, -deviation))
     if skew < _LEAST_SKEW:
-        return float(ndtr(-deviation))
+        return max(least, float(ndtr(-deviation)))
     shape = 4 / skew**2
-    return float(gammaincc(shape, max(0.0, shape + deviation * np.sqrt(shape))))
+    return max(least, float(gammaincc(shape, max(0.0, shape + deviation * np.sqrt(shape)))))
 
 
 def detect(scores: Array, *, cap: float = np.inf) -> Array:

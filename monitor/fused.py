@@ -16,6 +16,14 @@ With u = m - lambda v and n rows in all, the error about the realised metric of 
 
 which is 0 once all labels are there: then the value is the realised metric itself. With too few it is the estimate.
 
+With few labels this value F, error f, is far less sure than the estimate E of `estimated.py`, error e, which asks for
+more: that inputs and labels are related as they were. If so, their errors about the realised metric are uncorrelated:
+for lambda = 1 and a share s of labels, E has the noise of all rows, F that of the labelled ones times (1 - s) / s, less
+that of the others. Weights by precision, w = e^2 / (e^2 + f^2) for F, make the best of both: the labels that are there,
+the estimate for the others, never less sure than the surer one. Where F and E are further apart than 95 % allows, the
+relation has moved: what lies beyond is variance of E (as DerSimonian & Laird 1986 take it), and F counts. About the
+metric in the long run the value varies like the realised one, and by w^2 (f^2 + e^2) - e^2 more.
+
 It holds if arrival is as good as random among rows of a like score and time. What it cannot mend: arrival that depends
 on the label itself, or on anything that scores and time do not tell, among such rows.
 """
@@ -32,7 +40,7 @@ from scipy.special import stdtrit
 
 from monitor.estimated import RANGES, Expected, estimate_of, expected, expected_of, experience_of
 from monitor.measurements import Measurement
-from monitor.performance import null_of, task_metric
+from monitor.performance import Null, null_of, task_metric
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, error_of_mean
 from registry.scoring import Scores
@@ -54,6 +62,9 @@ LEAST_SHARE = 0.05
 
 MOST_REPEATED = 50_000
 
+_APART = 1.96**2
+"""Squared standard errors up to which labels do not contradict the estimate."""
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -64,12 +75,22 @@ class Fusion:
     power: float
 
 
+@dataclass(frozen=True)
+class Combined:
+    """Fused value and estimate as one: the value, its error about the realised metric of all rows, and the variance
+    that it has in the long run beyond the realised metric's own."""
+
+    value: float
+    error: float
+    beyond: float
+
+
 class Fused(Measure):
     """The task's metric on all rows that the champion answered, from all outputs and the labels that are there.
 
     `error`, `low` and `high` are about the realised metric of these very rows once all labels have come, and
-    `null_error` is how much that itself varies from window to window. `rows` are all rows; `reference` is the realised
-    metric on the reference's labelled rows.
+    `null_error` is how much the value varies from window to window while nothing has changed. `rows` are all rows;
+    `reference` is the realised metric on the reference's labelled rows.
     """
 
     name: ClassVar[str] = "fused"
@@ -79,32 +100,49 @@ class Fused(Measure):
         metric, side = task_metric(view), view.window
         labels, rows = int(side.labelled.sum()), len(side.scores)
         found = fuse(metric, side, expected_of(view, metric) if rows else None)
-        null_error, _ = null_of(view, metric, rows)
+        null = null_of(view, metric, rows)
         if found is None:
             alone = estimate_of(view)
-            return [_renamed(alone, self.name, null_error, f"{labels} labels are too few: {alone.note}")]
+            return [_renamed(alone, self.name, null, f"{labels} labels are too few: {alone.note}")]
         known, (least, most) = experience_of(view, metric), RANGES.get(metric.name, (0.0, math.inf))
-        half = float(stdtrit(labels - 1, 0.975)) * found.error
+        best = combined(found, estimate_of(view) if known.bias is not None else None)
+        half = float(stdtrit(labels - 1, 0.975)) * best.error
         return [
             Measurement(
                 name=self.name,
-                value=found.value if found.error == 0 else min(max(found.value, least), most),
-                low=min(max(found.value - half, least), most),
-                high=min(max(found.value + half, least), most),
+                value=best.value if best.error == 0 else min(max(best.value, least), most),
+                low=min(max(best.value - half, least), most),
+                high=min(max(best.value + half, least), most),
                 reference=known.realised,
                 reference_error=known.realised_error,
-                error=found.error,
-                null_error=null_error,
+                error=best.error,
+                null_error=math.sqrt(null.error**2 + max(0.0, best.beyond)),
+                freedom=null.freedom,
                 rows=rows,
                 note=f"{metric.name}; {labels:,} of {rows:,} labels, outputs count for {found.power:.2f}",
             )
         ]
 
 
-def _renamed(one: Measurement, name: str, null_error: float, note: str) -> Measurement:
+def _renamed(one: Measurement, name: str, null: Null, note: str) -> Measurement:
     """A measurement under another name; one without a value has no error either."""
-    null = null_error if one.value is not None else None
-    return Measurement.model_validate(one.model_dump() | {"name": name, "null_error": null, "note": note})
+    law = {"null_error": null.error, "freedom": null.freedom} if one.value is not None else {}
+    return Measurement.model_validate(one.model_dump() | law | {"name": name, "note": note})
+
+
+def combined(found: Fusion, alone: Measurement | None) -> Combined:
+    """The best of a fused value and the estimate, if there is one.
+
+    >>> combined(Fusion(0.8, 0.04, 1.0), Measurement(name="estimated", value=0.75, error=0.02)).error < 0.02
+    True
+    """
+    if alone is None or alone.value is None or alone.error is None or found.error == 0:
+        return Combined(found.value, found.error, found.error**2)
+    mine, other = found.error**2, alone.error**2
+    moved = max(0.0, (found.value - alone.value) ** 2 - _APART * (mine + other))
+    weight = (other + moved) / (other + moved + mine)
+    value = weight * found.value + (1 - weight) * alone.value
+    return Combined(value, math.sqrt(weight * mine), weight**2 * (mine + other) - other)
 
 
 def fuse(metric: Metric, side: Side, whole: Expected | None = None) -> Fusion | None:

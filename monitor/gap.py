@@ -75,7 +75,7 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         return Measurement(name=name, rows=rows, note=f"{metric.name} is undefined on {rows} labels")
     known = experience_of(view, metric)
     value = metric.gain(awaited.value - (known.bias or 0.0), came)
-    noise, (_, skew) = known.dispersion * awaited.noise, null_of(view, metric, rows)
+    noise, skew = known.dispersion * awaited.noise, null_of(view, metric, rows).skew
     error, beyond = math.hypot(noise, known.bias_error), value - BIASED * known.bias_error
     return Measurement(
         name=name,
@@ -85,7 +85,8 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
         error=error,
         null_error=noise,
         skew=skew,
-        p_value=tail(beyond / noise, skew) if noise > 0 else None,
+        freedom=known.freedom,
+        p_value=tail(beyond / noise, skew, known.freedom) if noise > 0 else None,
         rows=rows,
         note=metric.name,
     )

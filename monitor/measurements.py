@@ -38,7 +38,8 @@ class Measurement(Frozen):
     when nothing changed, for this window's and the reference's own sizes and dependence, uncorrected. `rows` is the
     number of rows behind the value. A value that cannot be had is None, and `note` says why; else `note` is an example
     or a detail. `null_error` is the standard error that a value of so many rows has while nothing has changed, as the
-    reference's rows show it, and `skew` that of its law, towards the bad side. `counts` are the rows by bin of the
+    reference's rows show it, and `skew` that of its law, towards the bad side; `freedom` are the degrees of
+    freedom that it is known with, None where these are no matter. `counts` are the rows by bin of the
     reference: they add up over windows. `cost` is by how much the metric is estimated to be worse for this alone.
     """
 
@@ -52,6 +53,7 @@ class Measurement(Frozen):
     error: Number = None
     null_error: Number = None
     skew: Number = None
+    freedom: Number = None
     p_value: Number = None
     counts: tuple[int, ...] = ()
     cost: Number = None

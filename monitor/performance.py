@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,15 +52,24 @@ def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.i
     return (pulls, rows) if len(pulls) and np.isfinite(pulls).all() else (np.empty(0), rows[:0])
 
 
-def null_of(view: View, metric: Metric, rows: int) -> tuple[float, float]:
-    """Standard error and skew, towards the bad side, of a metric on `rows` rows while nothing has changed, from the
-    labelled reference rows; NaN where these are too few, or it is undefined. What a window has that is longer than the
-    stretches of the reference, its own blocks tell."""
+class Null(NamedTuple):
+    """The law of a metric while nothing has changed: its standard error, its skew towards the bad side, and the degrees
+    of freedom that the error is known with."""
+
+    error: float
+    skew: float
+    freedom: float
+
+
+def null_of(view: View, metric: Metric, rows: int) -> Null:
+    """The law of a metric on `rows` rows while nothing has changed, from the labelled reference rows; NaN where these
+    are too few, or it is undefined. Luck that outlasts a window is in it (`Dependence.over_windows`); what a window has
+    that is longer than the stretches of the reference, its own blocks tell."""
     known = view.once(f"law of {metric.name}", lambda: _law(view, metric))
     if rows < 2 or known is None:
-        return float("nan"), float("nan")
-    effect = known.dependence.effect(rows, stride=view.stride, lasting=False)
-    return known.spread * math.sqrt(effect / rows), known.skew / math.sqrt(rows)
+        return Null(float("nan"), float("nan"), float("nan"))
+    luck = known.dependence.over_windows(rows, stride=view.stride)
+    return Null(known.spread * math.sqrt(luck.effect / rows), known.skew / math.sqrt(rows), luck.freedom)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Performance(Measure):
         metric, known = task_metric(view), view.manifest.reference
         value, error, n = realised(metric, view.window)
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
-        null_error, skew = null_of(view, metric, n)
+        null = null_of(view, metric, n)
         return [
             Measurement(
                 name=self.name,
@@ -102,8 +111,9 @@ class Performance(Measure):
                 reference=known.value,
                 reference_error=known.error,
                 error=error,
-                null_error=null_error,
-                skew=skew,
+                null_error=null.error,
+                skew=null.skew,
+                freedom=null.freedom,
                 rows=n,
                 note=note,
             )

@@ -209,13 +209,18 @@ def _extreme(present: Array | Codes) -> Marks:
 STILL = 0.9
 """Share of a window's rows from which a column stands still: a price may well rest for half a day."""
 
+LEAST_REST = 10
+"""Fewest of the reference's rows in a stretch of which stillness is no chance of few rows."""
+
 
 class Constant(Measure):
     """How far a column stands still: the share of the value that nearly all of the window's rows have (`STILL`), and
     what share it has in the reference; 0 where no value is so frequent. Moments are left out: time moves on.
 
     A month or a season stands still for weeks and is not broken. The chance is at least that of no change in so long a
-    window, exp(-changes), if changes come as often as between the reference's rows in time order (a Poisson process).
+    window, exp(-changes), if changes come as often as between the reference's rows in time order (a Poisson process),
+    and at least the share of the reference's stretches as long in which the column stands still: changes may come
+    together, as those of an hour's weather do.
     """
 
     name: ClassVar[str] = "constant"
@@ -240,7 +245,19 @@ class Constant(Measure):
         made = share(self.name, name, (count, rows), counted, f"at {most!s}"[:80])
         often = view.once(f"changes of {name}", known.changes)
         changes = often * times_as_long if math.isfinite(times_as_long) else math.inf
-        return made.model_copy(update={"p_value": max(made.p_value or 0.0, math.exp(-changes))})
+        length = round(rows / view.stride)
+        rests = view.once(f"rests of {name} for {length} rows", lambda: _resting(known.present, length))
+        return made.model_copy(update={"p_value": max(made.p_value or 0.0, math.exp(-changes), rests)})
+
+
+def _resting(present: Array | Codes, length: int) -> float:
+    """The share of stretches of so many values in time order of which one value has `STILL`; 0 where they are too short
+    to tell, or none is there. Such a value is the median."""
+    if length < LEAST_REST or not (count := len(present) // length):
+        return 0.0
+    stretches = np.asarray(present[: count * length]).reshape(count, length)
+    middle = np.partition(stretches, length // 2, axis=1)[:, length // 2, None]
+    return float(((stretches == middle).mean(axis=1) >= STILL).mean())
 
 
 def _times_as_long(view: View) -> float:

@@ -69,17 +69,23 @@ def _entry(subject: Subject, path: Path, task: str) -> Entry:
 
 
 def measured(ledger: Ledger, index: int | None = None) -> WindowRecord:
-    """The record of a window, by default of the newest. Raises `StateError` when none was measured yet, `InputError`
-    when this one was not."""
+    """The record of a window, by default of the newest that has rows its version answered, or of the newest. Raises
+    `StateError` when none was measured yet, `InputError` when this one was not."""
     entries = ledger.read(kinds={"window"})
     if not entries:
         raise StateError("no window was measured yet; `everfit monitor TASK` measures those that are over")
-    numbers = [entry.details["window"]["index"] for entry in entries]
-    found = max(numbers) if index is None else index
-    if found not in numbers:
-        raise InputError(f"no window {found} was measured: expected one from {min(numbers)} to {max(numbers)}")
-    newest = [entry for entry, number in zip(entries, numbers, strict=True) if number == found][-1]
-    return WindowRecord.model_validate(newest.details)
+    newest = {int(entry.details["window"]["index"]): entry for entry in entries}
+    if index is not None and index not in newest:
+        raise InputError(f"no window {index} was measured: expected one from {min(newest)} to {max(newest)}")
+    if index is not None:
+        return WindowRecord.model_validate(newest[index].details)
+    records = (WindowRecord.model_validate(newest[number].details) for number in sorted(newest, reverse=True))
+    return next((one for one in records if _answered(one)), WindowRecord.model_validate(newest[max(newest)].details))
+
+
+def _answered(record: WindowRecord) -> bool:
+    """Whether its version answered any row."""
+    return any(one.subject == "own" and one.value for one in record.named("volume"))
 
 
 def report_on_demand(

@@ -194,6 +194,7 @@ def _decide(
     details = {
         "seen": newest,
         "window": history[-1].window.model_dump(mode="json") if history else None,
+        "answered": _answered(history[-1]) if history else {},
         "then": list(decision.then),
         "diagnosis": None if told is None else told.model_dump(mode="json", exclude_defaults=True),
     }
@@ -210,6 +211,12 @@ def _decide(
         )
     )
     return decision
+
+
+def _answered(record: WindowRecord) -> dict[str, int]:
+    """How many rows the version answered, and how many of these have their label."""
+    had = {one.subject: int(one.value or 0) for one in record.named("volume")}
+    return {"rows": had.get("own", 0), "labels": had.get("labelled", 0)}
 
 
 def _acts(entries: Sequence[Entry]) -> list[Act]:

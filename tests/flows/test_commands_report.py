@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -93,6 +94,15 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert place.shelf.runs.is_dir()
+
+
+def test_where_the_newest_window_is_empty_the_one_before_is_shown(place: Workplace, tmp_path: Path) -> None:
+    fill(place.log, make_frame(1440, seed=3, start="2024-03-02"), tmp_path / "bundle")
+    watch.fn("handmade", as_of=datetime(2024, 4, 1))
+    assert place.ledger.read(kinds={"window"})[-1].details["window"]["rows"] == 0
+    done = run("report", "handmade")
+    assert done.exit_code == 0, done.output
+    assert Path(done.output.strip()).name == "window-20240311T000000-v1.html"
 
 
 def test_what_was_not_measured_cannot_be_shown(place: Workplace, tmp_path: Path) -> None:

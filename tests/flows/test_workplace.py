@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.watch import watch
 from flows.workplace import Workplace, enter, find_task, load_task, register_task, task_names
 from registry.database import utc_now
 from registry.errors import TaskError
@@ -67,6 +68,16 @@ def test_the_moment_is_the_newest_event_never_after_the_clock(place: Workplace, 
     assert place.now() == datetime(2024, 3, 2, 0, 20)
     fill(place.log, make_frame(1, start="2124-03-02"), tmp_path / "bundle")
     assert utc_now() - place.now() < timedelta(seconds=5)
+
+
+def test_a_pass_after_one_of_a_later_moment_says_the_same(place: Workplace, tmp_path: Path) -> None:
+    """The last row of a week comes before its end: a pass as of the end judges it, and so does the one after that."""
+    fill(place.log, make_frame(1440, seed=3, start="2024-03-01", flip=0.5), tmp_path / "bundle")
+    later = watch.fn("handmade", as_of=datetime(2024, 3, 11), repair=False)
+    assert later["windows"] == 2
+    assert place.now() == datetime(2024, 3, 11)
+    again = watch.fn("handmade", repair=False)
+    assert again == {**later, "windows": 0}
 
 
 def test_a_flow_enters_with_the_settings_of_the_environment(place: Workplace) -> None:

@@ -205,6 +205,41 @@ def test_the_newest_decision_on_a_window_counts() -> None:
     assert [one.severity for one in judged(entries, START + DAY)] == ["ok"]
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "severity"),
+    [
+        (0, 40, "degraded"),  # an estimate said so, and two fifths of the labels are few
+        (0, 50, "ok"),
+        (30, 50, "degraded"),  # not twice as many
+        (30, 60, "ok"),
+        (70, 99, "degraded"),
+        (70, 100, "ok"),
+        (100, 100, "degraded"),  # labels of another window came
+    ],
+)
+def test_a_window_looked_at_again_ends_an_alert_only_with_clearly_more_labels(
+    then: int, now: int, severity: str
+) -> None:
+    entries = [
+        one.model_copy(update={"details": one.details | {"answered": {"rows": 100, "labels": labels}}})
+        for one, labels in [(decision(1, "degraded"), then), (decision(1, "ok", at=START + 2 * DAY), now)]
+    ]
+    windows = judged(entries, START + 2 * DAY)
+    assert [one.severity for one in windows] == [severity]
+    spec = SPEC.model_copy(update={"resolve_after": 1})
+    told = [news("flights", spec, [], judged(entries, START + DAY), START + DAY)]
+    assert told[0] is not None
+    later = news("flights", spec, [one for one in told if one], windows, START + 2 * DAY)
+    assert (None if later is None else later.alert.state) == ("resolved" if severity == "ok" else None)
+    newer = judged([*entries, decision(2, "ok")], START + 2 * DAY)
+    assert [one.severity for one in newer] == [severity, "ok"]  # it ends with the window after
+
+
+def test_another_version_on_the_same_window_counts() -> None:
+    other = decision(1, "ok", at=START + 2 * DAY).model_copy(update={"version": "2"})
+    assert [one.severity for one in judged([decision(1, "degraded"), other], START + 2 * DAY)] == ["ok"]
+
+
 @pytest.fixture
 def engine(tmp_path: object) -> Engine:
     return open_engine(f"sqlite:///{tmp_path}/everfit.db")

@@ -86,15 +86,15 @@ def test_an_estimate_stands_in_for_labels_that_have_not_come() -> None:
     assert trails([record(0, performance(0.69), made)], 0.02, 100)[0][0].realised.labelled
 
 
-@pytest.mark.parametrize(("labels", "value", "labelled"), [(0, 0.6, False), (50, 0.64, False), (200, 0.64, True)])
-def test_where_labels_are_still_to_come_outputs_and_labels_are_fused(labels: int, value: float, labelled: bool) -> None:
+@pytest.mark.parametrize(("labels", "labelled"), [(0, False), (50, False), (200, True)])
+def test_where_labels_are_still_to_come_outputs_and_labels_are_fused(labels: int, labelled: bool) -> None:
     estimate = Measurement(name="estimated", value=0.6, error=0.02, rows=900)
     fused = Measurement(name="fused", value=0.64, error=0.03, null_error=0.04, rows=900)
     came = performance(0.7 if labels else None, rows=labels)
     found = trails([record(0, came, estimate, fused)], 0.02, 100)[0][0]
     assert found is not None
-    assert (found.realised.value, found.realised.labelled) == (value, labelled)
-    assert found.realised.error == (pytest.approx(0.05) if labels else 0.02)
+    assert (found.realised.value, found.realised.labelled) == (0.64, labelled)
+    assert found.realised.error == 0.04  # how much such windows vary, which is more than their figure is unsure
 
 
 def test_with_all_labels_the_realised_figure_counts() -> None:

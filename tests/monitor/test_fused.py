@@ -4,6 +4,7 @@ also where labels do not arrive at random."""
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -111,6 +112,63 @@ def test_it_is_nearer_than_the_labels_alone(problem: Problem, metric: Metric) ->
         found.append((naive(metric, part) - true, one.value - true))
     alone, fused = np.sqrt((np.array(found) ** 2).mean(axis=0))
     assert fused < 1.15 * alone
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize(("problem", "name"), SOME)
+def test_it_is_surer_than_estimate_and_labels_and_true_to_it(
+    view_of: ViewOf, problem: Problem, name: str, share: float
+) -> None:
+    """While inputs and labels are related as they were: about the realised metric, and about that in the long run."""
+    metric, rng, found, surer = metrics_for(problem)[name], np.random.default_rng(0), [], []
+    reference = draw(problem, 4_000, rng, served=2.0)
+    usual = realised(metric, draw(problem, 200_000, rng, served=2.0))
+    for _ in range(50):
+        whole = draw(problem, 600, rng, served=2.0)
+        view = view_of(problem, metric, whole, reference)
+        part = arrived(whole, share, "random", rng)
+        (one,) = Fused().measure(dataclasses.replace(view, window=part))
+        few, alone = fuse(metric, part), estimated(view)
+        assert few is not None
+        value, error = number(one.value), number(one.error)
+        assert error <= few.error
+        surer.append(error <= number(alone.error))
+        found.append(((value - realised(metric, whole)) / error, (value - usual) / number(one.null_error)))
+    apart, luck = np.sqrt((np.array(found) ** 2).mean(axis=0))
+    assert 0.6 < apart < (1.75 if name == "rmse" else 1.25)  # few labels say little of their own spread
+    assert luck < 1.15
+    assert np.mean(surer) > 0.8  # else the labels contradict the estimate, by chance
+
+
+@pytest.mark.parametrize(("problem", "name"), [("binary", "accuracy"), ("multiclass", "log_loss")])
+def test_labels_that_contradict_the_estimate_count(view_of: ViewOf, problem: Problem, name: str) -> None:
+    """Half of the labels are drawn anew: the estimate is off by ten of its errors and says nothing of it."""
+    metric, rng, found = metrics_for(problem)[name], np.random.default_rng(0), []
+    reference = draw(problem, 4_000, rng)
+    for _ in range(60):
+        whole = draw(problem, 1_500, rng)
+        moved = np.where(rng.random(len(whole)) < 0.5, rng.permutation(whole.labels), whole.labels)
+        whole = dataclasses.replace(whole, labels=moved)
+        view = view_of(problem, metric, whole, reference)
+        (one,) = Fused().measure(dataclasses.replace(view, window=arrived(whole, 0.4, "random", rng)))
+        true = realised(metric, whole)
+        found.append((abs(number(one.value) - true), number(one.error), abs(number(estimated(view).value) - true)))
+    gap, error, off = np.sqrt((np.array(found) ** 2).mean(axis=0))
+    assert gap < 0.3 * off
+    assert gap < 1.3 * error
+
+
+def test_the_more_labels_the_surer_of_the_metric_in_the_long_run(view_of: ViewOf) -> None:
+    """From none to all of one window's labels, which say what the estimate says: a verdict is no coin tossed anew."""
+    metric, rng = metrics_for("binary")["accuracy"], np.random.default_rng(3)
+    whole, reference = draw("binary", 800, rng), draw("binary", 3_000, rng)
+    view, order = view_of("binary", metric, whole, reference), rng.permutation(800)
+    errors = []
+    for labels in (0, 30, 80, 200, 400, 799):
+        part = dataclasses.replace(whole, labelled=order < labels)
+        (one,) = Fused().measure(dataclasses.replace(view, window=part))
+        errors.append(max(number(one.error), number(one.null_error)))
+    assert all(later <= 1.02 * before for before, later in pairwise(errors))
 
 
 @over_all

@@ -213,6 +213,21 @@ def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: Mode
     assert p_values[1] < 1e-9
 
 
+def test_a_column_whose_changes_come_together_may_stand_still(bundle: ModelBundle, log: InferenceLog) -> None:
+    """Both references change as often; in one a row in ten has its storm, in the other each change is one of many."""
+    reference, frame = reference_side(bundle), make_frame(40, start="2030-01-01")
+    frame["carrier"] = "AA"
+    window, rows = logged_side(bundle, log, frame), len(reference)
+    restless, p_values = np.resize(["BB", "CC"], rows), []
+    restful = np.where(np.arange(rows) % 80 < 40, "BB", np.where(np.arange(rows) % 2, "CC", "DD"))
+    for carriers in (restful, restless):
+        known = dataclasses.replace(reference, inputs=reference.inputs.assign(carrier=carriers))
+        p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
+    assert p_values[0] == pytest.approx(0.5, abs=0.1)
+    assert p_values[1] is not None
+    assert p_values[1] < 1e-6
+
+
 def test_repeated_rows_are_counted(bundle: ModelBundle, log: InferenceLog) -> None:
     frame = pd.concat([make_frame(50)] * 3, ignore_index=True)
     made = measure_all(view_of(bundle, logged_side(bundle, log, frame)))

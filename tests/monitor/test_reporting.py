@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.measurements import Window, WindowRecord
+from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.reporting import REPORT, measured, report_of_pass, report_on_demand, wanted
 from monitor.shelf import Shelf
 from monitor.views import View, reference_side, window_side
@@ -97,6 +97,18 @@ def test_the_newest_record_of_a_window_is_found(ledger: Ledger) -> None:
     assert measured(ledger, 0) == record_of(0, "2")
     with pytest.raises(InputError, match="no window 7 was measured: expected one from 0 to 1"):
         measured(ledger, 7)
+
+
+def test_an_empty_window_is_passed_over_unless_asked_for(ledger: Ledger) -> None:
+    rows = [200, 150, 0]
+    records = [
+        record_of(number).model_copy(update={"measurements": (Measurement(name="volume", subject="own", value=own),)})
+        for number, own in enumerate(rows)
+    ]
+    for one in records:
+        ledger.write(Entry(task="handmade", kind="window", at=START, details=one.model_dump(mode="json")))
+    assert measured(ledger) == records[1]
+    assert measured(ledger, 2) == records[2]
 
 
 def test_before_anything_is_measured_there_is_nothing_to_show(ledger: Ledger) -> None:

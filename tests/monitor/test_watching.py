@@ -131,6 +131,8 @@ def test_labels_of_tomorrow_do_not_exist_and_are_looked_for_again(room: Room) ->
     assert indices(room.watch("03-20")) == [1]
     decisions = [entry for entry in room.ledger.read() if entry.kind == "decision"]
     assert len(decisions) == 4
+    assert [one.details["answered"]["labels"] for one in decisions] == [4 * 24 * 6 + 1, 5 * 24 * 6 + 1, WEEK, 0]
+    assert [one.details["answered"]["rows"] for one in decisions] == [WEEK, WEEK, WEEK, 0]
 
 
 def test_a_window_without_any_label_waits_for_them(room: Room) -> None:
