@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4_000_000, ge=1_000, description="largest request body the endpoint reads, in bytes")
     max_rows: int = Field(10_000, ge=1, description="most rows in one prediction request")
     max_concurrent: int = Field(1_000, ge=1, description="most requests in work at once; others get a 503 at once")
-    body_seconds: float = Field(30.0, gt=0, description="how long a request's body may take to arrive; then a 408")
+    body_seconds: float = Field(
+        30.0, gt=0, description="how long a request's body may take to arrive (then a 408), or an answer not be read"
+    )
     idle_seconds: float = Field(
         60.0, gt=0, description="how long a connection may take until the head of its next request is whole"
     )

@@ -15,9 +15,10 @@ from registry.errors import EverfitError
 from registry.quiet import QUIET
 from registry.settings import Settings
 from serving.app import create_app
-from serving.connection import Server, connections
+from serving.connection import connections
 from serving.lean import hide_pandas, return_memory
 from serving.log_lines import arrange
+from serving.server import Server
 from serving.tls import check_tls
 from serving.tracing import traces_of
 from serving.watching import AccessLog, Watcher

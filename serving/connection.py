@@ -1,11 +1,12 @@
-"""Connections with bounds on time and size, and a server that ends without breaking one.
+"""Connections with bounds on time and size.
 
 Uvicorn bounds neither how long a client may take for the head of its request, nor for its body, nor how large a head
 may be; and its timers begin with the first answer. A connection here is closed
 
     after `idle` seconds without a whole head, counted from the beginning or from the last answer;
     after `body` seconds in which a begun body has not become whole: 408;
-    when its head is larger than `HEAD_BYTES`: 431.
+    when its head is larger than `HEAD_BYTES`: 431;
+    after `body` seconds in which a client has read nothing of an answer that is too large to be kept for it.
 
 A request whose body comes with its head, as nearly all do, pays for none of this: the timer of its body is never set.
 """
@@ -13,18 +14,14 @@ A request whose body comes with its head, as nearly all do, pays for none of thi
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving.body import AT_ONCE, LINGER_SECONDS, VERDICT
 from serving.context import HEADER, given_id, make_id
-from serving.express import Express
+from serving.express import Express, Head
 from serving.guard import Verdict
 from serving.problems import Problem, problem
 
@@ -34,10 +31,6 @@ HEAD_BYTES = 65_536
 _PASSED = Verdict(None)
 
 _JSON = b"content-type: application/json\r\ncontent-length: "
-
-LAST_SECONDS = 0.5
-"""How long a connection may be silent after the port is closed: closed at once, one whose request was on its way would
-be reset."""
 
 
 class Connection(HttpToolsProtocol):
@@ -50,11 +43,14 @@ class Connection(HttpToolsProtocol):
     _head = 0
     _refused = False
     _body_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
+    _in_work: RequestResponseCycle | None = None  # of several behind one another, the one that is answered now
+    _in_head = _in_body = False  # what of a message the parser has begun, and not seen the end of
 
     _express: Express | None = None
     _taken = b""  # a whole request that goes the short way
     _behind = b""  # what came behind it
-    _held = b""  # a head that is known, whose body has not come
+    _held = b""  # a head that is known and may pass, whose body has not come
     _begun = b""  # the read with which a message began that the parser reads
     _verdict: Verdict | None = None
     _answered = 0.0
@@ -71,7 +67,11 @@ class Connection(HttpToolsProtocol):
             self._let_go()
         self._disarm()
         self._body_is_due(None)
+        if self._in_work is not None and not self._in_work.response_complete:
+            self._in_work.disconnected = True  # uvicorn tells only the last one that came
+            self._in_work.message_event.set()
         super().connection_lost(exc)
+        self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Answer a whole request with a known head the short way; have uvicorn read all else."""
@@ -79,21 +79,32 @@ class Connection(HttpToolsProtocol):
             self._behind += data
             self.flow.pause_reading()
             return
+        verdict = None
         if self._held:
-            data = self._let_go() + data
+            data, verdict = self._let_go() + data, _PASSED
             self._body_is_due(None)
         if self._express is not None and self._is_between() and (head := self._express.find(data)) is not None:
-            self._express.inside += 1
-            if len(data) == head.size + head.length:
-                self._taken = data
-                self._express.take(self, data[head.size :], head)
-                return
-            if len(data) == head.size and not self._express.crowded():  # many clients send the body apart
-                self._held = data
-                self._body_is_due(self.body_seconds)
-                return
+            whole = len(data) == head.size + head.length
+            if whole or len(data) == head.size:  # many clients send the body apart
+                verdict = verdict or self._express.verdict(head)
+                if verdict.refusal is None and self._goes_shortly(data, head, whole):
+                    return
+        self._slowly(data, verdict)
+
+    def _goes_shortly(self, data: bytes, head: Head, whole: bool) -> bool:
+        """Take a request, or hold its head until the body comes; False where too many are inside."""
+        assert self._express is not None
+        self._express.inside += 1
+        if whole:
+            self._taken = data
+            self._express.take(self, data[head.size :], head)
+        elif self._express.crowded():
             self._express.inside -= 1
-        self._slowly(data)
+            return False
+        else:
+            self._held = data
+            self._body_is_due(self.body_seconds)
+        return True
 
     @property
     def alone(self) -> bool:
@@ -117,14 +128,14 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             self.data_received(data)
 
-    def give_back(self, verdict: Verdict | None = _PASSED) -> None:
-        """Have the request that was taken answered the long way. None: nobody has looked at its key."""
+    def give_back(self) -> None:
+        """Have the request that was taken answered the long way, but for its key."""
         assert self._express is not None
         data, self._taken, self._behind = self._taken + self._behind, b"", b""
         self._express.inside -= 1
         if not self.transport.is_closing():
             self.flow.resume_reading()
-            self._slowly(data, verdict)
+            self._slowly(data, _PASSED)
 
     def _let_go(self) -> bytes:
         """The head that was held."""
@@ -134,19 +145,20 @@ class Connection(HttpToolsProtocol):
         return data
 
     def _is_between(self) -> bool:
-        """Whether the last request is over and nothing of the next one was read."""
-        cycle, waits = self.cycle, self.timeout_keep_alive_task is not None and self._head == 0
-        over = cycle is None or (cycle.response_complete and not cycle.more_body)
-        return waits and over and not self._refused and not self.draining and not self.flow.write_paused
+        """Whether the last request is answered and the parser has read nothing of the next one, be it that the first
+        bytes of its head came with that last request."""
+        begun = self._in_head or self._in_body or self._head > 0
+        waits = self.timeout_keep_alive_task is not None and not begun
+        return waits and not (self._refused or self.draining or self.flow.write_paused)
 
     def _slowly(self, data: bytes, verdict: Verdict | None = None) -> None:
         """Read on; bound what is not whole yet."""
         if self._refused:
             return
-        self._begun, self._verdict = (data if self._is_between() else b""), verdict
+        self._begun, self._verdict, in_body = (data if self._is_between() else b""), verdict, self._in_body
         super().data_received(data)
         self._begun, self._verdict = b"", None
-        if self.timeout_keep_alive_task is not None:
+        if self.timeout_keep_alive_task is not None and not in_body:  # a body may be refused before it is whole
             self._head += len(data)
             if self._head > HEAD_BYTES:
                 request, detail = make_id(), f"the head of a request: expected at most {HEAD_BYTES} bytes, got more"
@@ -157,10 +169,24 @@ class Connection(HttpToolsProtocol):
         elif self._body_timer is not None:
             self._body_is_due(None)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._in_work = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """The last one."""
+        self._in_body = False
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._disarm()
-        self._head = 0
+        self._head, self._in_head, self._in_body = 0, False, True
         request = given_id(self.headers)
         super().on_headers_complete()
         scope, (begun, self._begun) = cast(Any, self.scope), (self._begun, b"")
@@ -207,10 +233,11 @@ class Connection(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
-        """End, once what was taken is answered."""
-        if self._taken:
-            self.draining = True
-        else:
+        """End, once what was begun is answered."""
+        self.draining = True
+        if self._held:
+            self._slowly(self._let_go(), _PASSED)
+        if not self._taken:
             super().shutdown()
 
     def drain(self) -> None:
@@ -240,7 +267,7 @@ class Connection(HttpToolsProtocol):
         """The body did not come. The application is told that its client is gone."""
         self._body_timer = None
         if self._held:
-            self._slowly(self._let_go())
+            self._slowly(self._let_go(), _PASSED)
             self._body_is_due(None)
         if not self.cycle.more_body or self.cycle.response_complete or self.transport.is_closing():
             return
@@ -253,6 +280,28 @@ class Connection(HttpToolsProtocol):
         self._refuse(problem(408, detail, request_id=request), request)
         self.cycle.disconnected = True
         self.cycle.message_event.set()
+
+    def pause_writing(self) -> None:
+        """More is to be read than is kept for a client."""
+        super().pause_writing()
+        self._unread_timer = self.loop.call_later(self.body_seconds, self._look_at_unread, self._unread)
+
+    def resume_writing(self) -> None:
+        """It has read most of it."""
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        super().resume_writing()
+
+    @property
+    def _unread(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def _look_at_unread(self, before: int) -> None:
+        """End where nothing of it was read since: whoever never reads would have its request inside for ever."""
+        if (now := self._unread) >= before:
+            self.transport.abort()
+        else:
+            self._unread_timer = self.loop.call_later(self.body_seconds, self._look_at_unread, now)
 
     def _refuse(self, answer: Problem, request: str) -> None:
         """Answer without the application, and close; a moment later, in which what the client still sends is thrown
@@ -277,49 +326,3 @@ class Connection(HttpToolsProtocol):
 def connections(body_seconds: float) -> type[Connection]:
     """The class of a server's connections."""
     return type("Connection", (Connection,), {"body_seconds": body_seconds})
-
-
-class Server(uvicorn.Server):
-    """Ends in two steps. For `drain_seconds` it still accepts connections and answers requests, each answer closing its
-    connection, so that clients and balancers, who see it no longer ready, go elsewhere with none broken. Then it closes
-    its port, lets those who came through it before say what they want, and waits for what is inside."""
-
-    def __init__(self, config: uvicorn.Config, drain_seconds: float = 0.0) -> None:
-        super().__init__(config)
-        self._drain_seconds = drain_seconds
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """End."""
-        kind = cast(type[Connection], self.config.http_protocol_class)
-        kind.draining = True
-        cast(Any, self.config.app).draining = True
-        for one in list(self.server_state.connections):
-            cast(Connection, one).drain()
-        await asyncio.sleep(self._drain_seconds)
-        await self._close_port(kind)
-        await asyncio.sleep(LAST_SECONDS)
-        await super().shutdown(sockets)
-
-    async def _close_port(self, kind: type[Connection]) -> None:
-        """Close the port once nobody waits behind it: whoever the system had let in and nobody accepted would be reset.
-        The event loop closes at its leisure, so it is a copy of the port that is emptied and closed in one go."""
-        copies = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(LAST_SECONDS / 10)
-        waiting = [one for copy in copies for one in _emptied(copy)]
-        loop, state = asyncio.get_running_loop(), self.lifespan.state
-        for one in waiting:
-            await loop.connect_accepted_socket(
-                lambda: kind(self.config, self.server_state, state, loop), one, ssl=self.config.ssl
-            )
-
-
-def _emptied(port: socket.socket) -> list[socket.socket]:
-    """Those who waited behind a port, which is closed."""
-    port.setblocking(False)
-    found = []
-    with port, suppress(BlockingIOError):
-        while True:
-            found.append(port.accept()[0])
-    return found

@@ -1,6 +1,6 @@
 """The short way of a request from its connection to its answer, past uvicorn, ASGI and tasks.
 
-    read of a socket -> a head that is known -> key and crowd -> `Singles` -> the connection's next write
+    read of a socket -> a head that is known -> key -> crowd -> `Singles` -> the connection's next write
 
 Requests that come in numbers are alike, each with the very head of the one before: what the parser has read once is
 known by its bytes, and not read again. What is not as simple as that goes the long way, as if nobody had looked at it,
@@ -11,7 +11,7 @@ told.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -26,13 +26,6 @@ _UNUSUAL = frozenset(
     (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"x-request-id", b"traceparent")
 )
 """Headers that ask for more than the short way has, or are other ones with each request."""
-
-
-class Taken(Waiting, Protocol):
-    """A connection whose request was taken from it."""
-
-    def give_back(self, verdict: Verdict | None = ...) -> None:
-        """Have it answered the long way. None: nobody has looked at its key."""
 
 
 class Head(NamedTuple):
@@ -68,14 +61,16 @@ class Express:
         """The head with which data begin, if it is known."""
         return self._heads.get(data[: data.find(_END) + len(_END)])
 
-    def take(self, connection: Taken, body: bytes, head: Head) -> None:
-        """Answer a whole request, now, later, or the long way."""
-        singles, verdict = self._singles().get(head.scope["path"]), None
-        if singles is not None and not self.crowded():
-            verdict = Verdict(self._guard.refusal(head.scope))
-            if verdict.refusal is None and singles.take(connection, body):
-                return
-        connection.give_back(verdict)
+    def verdict(self, head: Head) -> Verdict:
+        """What the guard says of a request with this head: asked before its body has come, as on the long way, so that
+        nobody without a key takes a place inside."""
+        return Verdict(self._guard.refusal(head.scope))
+
+    def take(self, connection: Waiting, body: bytes, head: Head) -> None:
+        """Answer a whole request that may pass, now, later, or the long way."""
+        singles = self._singles().get(head.scope["path"])
+        if singles is None or self.crowded() or not singles.take(connection, body):
+            connection.give_back()
 
 
 def _head_of(raw: bytes, scope: Scope) -> Head | None:

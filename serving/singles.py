@@ -6,13 +6,13 @@ All rows of a batch are logged by one write, and only then does the first of the
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
-from registry.errors import EverfitError
 from serving.batching import Batcher
 from serving.body import parse
 from serving.champion import Outcome, Served, Slot
@@ -22,6 +22,8 @@ from serving.metrics import Counts
 from serving.predict import Predict
 from serving.prediction import Ids, written
 from serving.rows import Row
+
+_LOG = logging.getLogger("uvicorn.error")
 
 
 class Waiting(Protocol):
@@ -73,7 +75,7 @@ class Singles:
             if type(row) is not dict or "rows" in row or "columns" in row:
                 return False  # more than a row, or a column of this name
             values = served.reader.values(row)
-        except EverfitError:
+        except Exception:  # noqa: BLE001 - the long way meets it again, and tells it
             return False
         self.inside += 1
         one = _Single(waiting, served, row, values, body, time.time_ns() // 1000, began)
@@ -96,10 +98,10 @@ class Singles:
             bodies = self._logged(scored)
         except Exception:  # noqa: BLE001 - the long way meets it again, one request after another, and tells it
             for one, _ in scored:
-                one.waiting.give_back()
+                _tell(one.waiting.give_back)
             return
         for (one, _), body in zip(scored, bodies, strict=True):
-            one.waiting.answer(body)
+            _tell(one.waiting.answer, body)
             self._counts.answered(Predict.name, perf_counter() - one.began)
 
     def _logged(self, scored: Sequence[tuple[_Single, Outcome | None]]) -> list[bytes]:
@@ -122,3 +124,11 @@ class Singles:
         self._counts.outside_range += outside
         self._counts.ignored_values += ignored
         return bodies
+
+
+def _tell(tell: Callable[..., None], *what: bytes) -> None:
+    """Tell one who waits; a fault of that connection is none of the others'."""
+    try:
+        tell(*what)
+    except Exception:  # noqa: BLE001 - logged
+        _LOG.exception("a request that went the short way could not be answered")

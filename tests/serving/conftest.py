@@ -20,7 +20,7 @@ from registry.errors import NoModelError, RegistryError
 from registry.settings import Settings
 from serving.__main__ import server_options
 from serving.app import create_app
-from serving.connection import Server
+from serving.server import Server
 from tests.handmade import make_bundle
 
 ROW = {"when": "2024-03-01T10:00:00", "amount": 0.5, "weight": 2.0, "member": True, "carrier": "AA"}

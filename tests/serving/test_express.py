@@ -263,7 +263,7 @@ def test_keys_and_their_rates_hold(bundles: dict[str, ModelBundle], tmp_path: Pa
         rows = (wrong, BODY, wrong, BODY, BODY)  # one that does not fit is asked for its key once
         known += [asked(one, head(len(row), f"authorization: Bearer {secret}") + row)[0] for row in rows]
         assert [told.split()[1] for told in known] == [b"422", b"200", b"422", b"200", b"422", b"429", b"429"]
-        assert len(line.taken) == 5
+        assert len(line.taken) == 3  # those that may pass
 
 
 def test_too_many_at_once_are_refused(bundles: dict[str, ModelBundle], tmp_path: Path) -> None:
