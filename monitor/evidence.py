@@ -56,16 +56,18 @@ def scores_of(p_values: Array) -> Array:
 def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> float:
     """Chance of a standardised mean beyond `deviation`: normal, or with a skew to the right, as few rare events have
     it, that of a gamma (Pearson's type III); at least Student's where its error is known with so many degrees of
-    freedom.
+    freedom. NaN where deviation or skew are.
 
     >>> round(tail(3.7), 5), round(tail(3.7, skew=0.5), 4), round(tail(3.7, freedom=19), 4)
     (0.00011, 0.0013, 0.0008)
     """
-    least = 0.0 if math.isinf(freedom) else float(stdtr(freedom, -deviation))
-    if skew < _LEAST_SKEW:
-        return max(least, float(ndtr(-deviation)))
-    shape = 4 / skew**2
-    return max(least, float(gammaincc(shape, max(0.0, shape + deviation * np.sqrt(shape)))))
+    found = float(ndtr(-deviation))
+    if not skew < _LEAST_SKEW:
+        shape = 4 / skew**2
+        found = float(gammaincc(shape, max(0.0, shape + deviation * math.sqrt(shape))))
+    if math.isinf(freedom) or math.isnan(found):
+        return found
+    return max(float(stdtr(freedom, -deviation)), found)
 
 
 def detect(scores: Array, *, cap: float = np.inf) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,3 +99,9 @@ def test_the_onset_of_a_step_lies_in_its_interval() -> None:
 
 def test_a_stream_of_one_window_began_there() -> None:
     assert onset([3.0]) == onset([float("nan")])
+
+
+@pytest.mark.parametrize("freedom", [math.inf, 19.0])
+def test_what_is_not_known_is_no_evidence(freedom: float) -> None:
+    assert math.isnan(tail(0.5, math.nan, freedom))
+    assert math.isnan(tail(math.nan, 0.0, freedom))

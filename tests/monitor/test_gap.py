@@ -94,3 +94,12 @@ def test_adjusted_answers_sum_to_one_and_follow_the_shares(bundle: ModelBundle) 
     assert adjust(scores, np.array([0.0, 2.0])).scores.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     side = side_of(reference_side(bundle), np.array([0.2, 0.8, 0.8, 0.9]), np.array([0, 1, 1, 1]))
     assert class_shares(side) == pytest.approx([0.25, 0.75])
+
+
+def test_a_reference_too_small_to_tell_the_law_makes_nothing_unlikely(bundle: ModelBundle) -> None:
+    p = np.random.default_rng(0).beta(2, 3, 800)
+    view = view_of(bundle, p, np.random.default_rng(1).random(800) < p, 0)
+    few = view.reference.labelled & (np.arange(4_000) < 60)
+    found = only(Gap().measure(dataclasses.replace(view, reference=dataclasses.replace(view.reference, labelled=few))))
+    assert found.value is not None
+    assert found.p_value is None
