@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -207,7 +208,7 @@ class Session:
             (self.folder / plans.ENOUGH).unlink(missing_ok=True)  # found out anew
             for torn in (self.folder / PAUSED).glob("*.partial"):
                 torn.unlink()
-        crew = Crew(self.folder, self.task.search.workers)
+        crew = Crew(self.folder, self.workers)
         try:
             self.stage("preparation", f"checks, splits and preparation{self.budget.told}")
             material = gather(self.task, frame, found)
@@ -232,6 +233,11 @@ class Session:
         return self.heritage.record(study) if self.heritage is not None else {}
 
     @property
+    def workers(self) -> int:
+        """How many train at a time: those beyond the cores would only take memory, and time from each other."""
+        return min(self.task.search.workers, max(2, os.cpu_count() or 1))
+
+    @property
     def elders(self) -> Elders:
         """The prior's members that stand for election to the ensemble; none without a prior."""
         return self.heritage.elders if self.heritage is not None else Elders()
@@ -248,7 +254,7 @@ class Session:
             rows=len(material.parts.train),
             max_epochs=self.task.search.max_epochs,
             trials=self.budget.trials,
-            workers=self.task.search.workers,
+            workers=self.workers,
             deadline=self.deadline,
             seed=self.budget.seed,
             stopping=self.task.search.stopping if strategy_named(self.task.search.strategy).stoppable else "none",
@@ -283,7 +289,7 @@ class Session:
     def _trial_seconds(self) -> float:
         """What all trials of the study together may take: those that have ended, and the workers' time that is left."""
         used = sum(one.seconds for one in plans.read_results(self.folder))
-        return used + max(0.0, self.deadline - time.monotonic()) * self.task.search.workers
+        return used + max(0.0, self.deadline - time.monotonic()) * self.workers
 
     def _find_goal(self, material: Material) -> Enough | None:
         if self.prior is None or not self.budget.enough:

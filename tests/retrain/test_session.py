@@ -100,6 +100,13 @@ def test_the_end_of_a_search_is_inside_its_budget(tmp_path: Path) -> None:
     assert closing_seconds(10.0) == 2.0
 
 
+def test_no_more_workers_than_cores(tmp_path: Path) -> None:
+    budget = Budget(time.monotonic(), 3, 60.0, 0)
+    cores = max(2, os.cpu_count() or 1)
+    for asked, started in ((1, 1), (2, 2), (10_000, cores)):
+        assert Session(small_task(workers=asked), tmp_path, budget, None, silent).workers == started
+
+
 def test_what_is_made_ahead_is_what_the_end_would_make(tmp_path: Path) -> None:
     """The boosted reference of a table, by a thread; images have to wait for the graph."""
     task = small_task()
