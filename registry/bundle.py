@@ -58,7 +58,6 @@ REFERENCE = "reference.parquet"
 CARD = "card.md"
 FIGURES = "figures"
 REQUIRED = (MODEL, WEIGHTS, CANDIDATES, REFERENCE, CARD)
-"""The first rows of the reference are the golden rows: a loaded graph must give their stored outputs again."""
 
 LABEL = "__label__"
 """Column of `reference.parquet` with the true label: a class name, or a number for regression."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 import socket
 import struct
 import threading
@@ -129,6 +131,52 @@ def test_the_rest_of_a_refused_body_is_no_head(line: Line) -> None:
         one.sendall(body[10:])
         time.sleep(0.05)
         assert asked(one, head() + BODY)[0].startswith(b"HTTP/1.1 200 ")
+
+
+def some_request(rng: random.Random) -> tuple[bytes, bytes, float | None]:
+    """A request, the status of its answer, and the amount of its row, if it is answered."""
+    amount = round(rng.random(), 2)
+    body, wrong = (orjson.dumps({**ROW, "amount": one}) for one in (amount, "x"))
+    inner = head() + BODY
+    chunked = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    kinds: list[tuple[bytes, bytes, float | None]] = [
+        (b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n", b"200", None),
+        (head(len(wrong)) + wrong, b"422", None),
+        (head(len(inner), path="/models/nobody/predict") + inner, b"404", None),
+        (head(len(body), "x-request-id: 7") + body, b"200", amount),
+        (chunked % (len(body), body), b"200", amount),
+    ]
+    return rng.choice([*kinds, *[(head(len(body)) + body, b"200", amount)] * len(kinds)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_requests_cut_anywhere_are_answered_each_and_in_turn(line: Line, seed: int) -> None:
+    rng, told = random.Random(seed), dict[float, float]()
+    line.taken.clear()
+    for _ in range(15):
+        requests = [some_request(rng) for _ in range(rng.randrange(1, 12))]
+        data, borders = b"", set[int]()
+        for request, _, _ in requests:
+            borders |= {len(data), len(data) + request.find(b"\r\n\r\n") + 4}
+            data += request
+        cuts = [cut for cut in borders if rng.random() < 0.5] + rng.choices(range(len(data)), k=rng.randrange(9))
+        places = sorted({0, len(data), *cuts})
+        with line.connect() as one, one.makefile("rb") as answers:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for begin, end in itertools.pairwise(places):
+                one.sendall(data[begin:end])
+                time.sleep(rng.choice([0, 0, 0.001]))
+            for _, status, amount in requests:
+                lines = list(iter(answers.readline, b"\r\n"))
+                assert lines[0].split()[1] == status
+                (length,) = (int(each[15:]) for each in lines if each.startswith(b"content-length:"))
+                body = answers.read(length)
+                if amount is not None:
+                    (found,) = orjson.loads(body)["predictions"]
+                    assert told.setdefault(amount, found["probabilities"]["yes"]) == pytest.approx(
+                        found["probabilities"]["yes"], abs=1e-6
+                    )
+    assert line.taken
 
 
 class Gone(Client):
