@@ -73,8 +73,8 @@ def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]
     if now is None:
         return []
     said = [f"    {reason}" for entry in newest if entry.version in now.versions for reason in entry.reasons]
-    steps, known = len(now.versions) - 1, f"{now.known:%Y-%m-%d %H:%M}"
-    return [f"  the champion follows version {now.anchor}: {steps} steps, it knows the labels of {known}", *said]
+    steps, known = counted(len(now.versions) - 1, "step"), f"{now.known:%Y-%m-%d %H:%M}"
+    return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}", *said]
 
 
 def waiting_lines(asked: Entry | None, task: str) -> list[str]:

@@ -10,6 +10,7 @@ from flows.following import CONTINUED
 from flows.following import KIND as STEP
 from flows.proving import KIND as LOOK
 from registry.ledger import Entry
+from registry.plurals import counted
 
 CHALLENGE = ("remedy", "gate", "second_look")
 KINDS = frozenset((*CHALLENGE, STEP, LOOK))
@@ -33,11 +34,11 @@ class Spending:
         return self.challenging + self.stepping + self.looking
 
     def __str__(self) -> str:
-        told = [f"{self.challengers:,} challengers ({self.challenging:,.0f} CPU-s with their gates)"]
+        told = [f"{counted(self.challengers, 'challenger')} ({self.challenging:,.0f} CPU-s with their gates)"]
         if self.looks:
-            told.append(f"{self.looks:,} looks whether it pays to follow ({self.looking:,.0f})")
+            told.append(f"{counted(self.looks, 'look')} whether it pays to follow ({self.looking:,.0f})")
         if self.steps:
-            told.append(f"{self.steps:,} steps of a champion that followed ({self.stepping:,.0f})")
+            told.append(f"{counted(self.steps, 'step')} of a champion that followed ({self.stepping:,.0f})")
         return ", ".join(told)
 
 

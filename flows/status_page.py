@@ -31,6 +31,7 @@ from registry.database import utc_now
 from registry.errors import EverfitError, InputError
 from registry.ledger import Entry
 from registry.metrics import metrics_for
+from registry.plurals import counted
 from registry.settings import Settings
 from registry.task import TaskSpec
 from serving.tls import trusted
@@ -203,7 +204,8 @@ def _alert_card(alert: Entry | None) -> str:
 
 
 def _spent_card(spent: Spending) -> str:
-    note = f"{spent.challengers:,} challengers, {spent.steps:,} steps, {spent.looks:,} looks whether steps would pay"
+    counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
+    note = f"{', '.join(counted(number, noun) for number, noun in counts)} whether steps would pay"
     return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 
 

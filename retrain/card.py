@@ -104,7 +104,7 @@ def _origin(manifest: Manifest, story: Story, members: int) -> Iterator[str]:
         yield f"{ensemble}, those of version {version}: no weight was trained. "
         yield f"They were brought to the level of newer labels, {took}:"
     elif pace := heritage.get("pace"):
-        yield f"A weighted ensemble of {members} networks, those of version {parent} trained on by a window, {took}: "
+        yield f"{ensemble}, those of version {parent} trained on by a window, {took}: "
         yield f"on the labels of the newest {pace[0]} windows, {'once' if pace[1] == 1 else f'{pace[1]} times'}:"
     elif "diet" in heritage:
         yield f"{ensemble}. Those of version {parent} were trained on, {took}, on "

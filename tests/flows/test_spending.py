@@ -37,8 +37,8 @@ def test_a_training_is_told_by_what_it_was() -> None:
     assert found == Spending(challengers=1, steps=1, looks=2, challenging=6.75, stepping=1.5, looking=5.0)
     assert found.cpu == 13.25
     assert str(found) == (
-        "1 challengers (7 CPU-s with their gates), 2 looks whether it pays to follow (5), "
-        "1 steps of a champion that followed (2)"
+        "1 challenger (7 CPU-s with their gates), 2 looks whether it pays to follow (5), "
+        "1 step of a champion that followed (2)"
     )
     assert str(spending([])) == "0 challengers (0 CPU-s with their gates)"
 
