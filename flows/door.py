@@ -70,13 +70,12 @@ def read_settings(**fixed: Any) -> Settings:
     variable that is wrong."""
     from pydantic import ValidationError
 
-    from registry.settings import Settings
+    from registry.settings import Settings, wrong_settings
 
     try:
         return Settings(**fixed)
     except ValidationError as error:
-        lines = [_setting_line(one) for one in error.errors()]
-        raise InputError("wrong settings:\n" + "\n".join(f"  {line}" for line in lines)) from error
+        raise InputError("wrong settings:\n" + "\n".join(f"  {line}" for line in wrong_settings(error))) from error
 
 
 def connect() -> Settings:
@@ -87,12 +86,6 @@ def connect() -> Settings:
     from flows.services import connected
 
     return connected(read_settings())
-
-
-def _setting_line(one: Any) -> str:
-    message = one["msg"].removeprefix("Value error, ")
-    came = "" if ", got " in message else f", got {one['input']!r}"
-    return f"EVERFIT_{str(one['loc'][0]).upper()}: {message}{came}" if one["loc"] else message
 
 
 def quiet_third_parties() -> None:

@@ -6,9 +6,9 @@ What belongs to a task (metric, budgets, policy) is in its YAML; what belongs to
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -157,3 +157,18 @@ class Settings(BaseSettings):
     def study(self, task: str) -> Path:
         """Folder of a task's searches: journals, trials, locks."""
         return self.folder / "studies" / task
+
+
+def wrong_settings(error: ValidationError) -> list[str]:
+    """What is wrong with `EVERFIT_*`, a line each; what a secret one was set to is not told."""
+    return [_told(one) for one in error.errors()]
+
+
+def _told(one: Any) -> str:
+    message: str = one["msg"].removeprefix("Value error, ")
+    if not one["loc"]:
+        return message
+    name = str(one["loc"][0])
+    field = Settings.model_fields.get(name)
+    hidden = ", got " in message or (field is not None and SecretStr in get_args(field.annotation))
+    return f"EVERFIT_{name.upper()}: {message}" + ("" if hidden else f", got {one['input']!r}")

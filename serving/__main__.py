@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from registry.errors import EverfitError
 from registry.quiet import QUIET
-from registry.settings import Settings
+from registry.settings import Settings, wrong_settings
 from serving.app import create_app
 from serving.connection import connections
 from serving.lean import hide_pandas, return_memory
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         with open_port(settings) if handles is None else worker_port(handles) as port:
             serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), port)
     except ValidationError as error:
-        print(f"settings: {error.errors()[0]['msg']}", file=sys.stderr)
+        print("wrong settings:", *wrong_settings(error), sep="\n  ", file=sys.stderr)
         return 2
     except EverfitError as error:
         print(error, file=sys.stderr)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from registry.errors import unknown
-from registry.settings import Settings
+from registry.settings import Settings, wrong_settings
 
 
 def test_beyond_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +34,15 @@ def test_reports_are_kept_for_a_day_at_least() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert unknown("strategy", "tp", ["random", "tpe"]).endswith("(did you mean 'tpe'?)")
+
+
+def test_a_secret_that_is_wrong_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERFIT_LOG_KEY", "too-short")
+    monkeypatch.setenv("EVERFIT_PORT", "none")
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+    port, key = sorted(wrong_settings(raised.value), reverse=True)
+    assert port.startswith("EVERFIT_PORT: ")
+    assert port.endswith("got 'none'")
+    assert key.startswith("EVERFIT_LOG_KEY: ")
+    assert "too-short" not in key
