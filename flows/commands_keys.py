@@ -37,7 +37,9 @@ def key() -> None:
     required=True,
     help="What it opens; may be given several times.",
 )
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Most requests a second, in each process.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Most requests a second, in all workers together."
+)
 @click.option("--task", help="The only task it is for; default: all.")
 def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None) -> None:
     """Make a key called NAME.

@@ -222,7 +222,7 @@ def _recommended(results: Sequence[Result], metric: Metric) -> tuple[str, str]:
     near = [one for one in results if one is best or np.nanmean(lost[one.name]) <= _error(lost[one.name])]
     chosen = min(near, key=lambda one: one.cpu)
     if chosen is best:
-        return best.name, f"{best.name}: it is best, and nothing cheaper comes within one standard error of it"
+        return best.name, f"{best.name}: none is better, and nothing cheaper comes within one standard error of it"
     worse = f"{np.nanmean(lost[chosen.name]):.4f} +/- {_error(lost[chosen.name]):.4f}"
     costs = f"{chosen.cpu:,.0f} CPU-seconds instead of {best.cpu:,.0f}"
     return chosen.name, f"{chosen.name}: worse than {best.name}, the best, by no more than {worse}, at {costs}"

@@ -149,7 +149,9 @@ def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
 
 
 def service_lines(services: Sequence[Running]) -> list[str]:
-    """The services that run."""
+    """The services that run, and that the endpoint does not, where others do."""
     if not services:
         return ["services: none running (start them with `everfit up TASK`)"]
-    return ["services:", *(f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}" for one in services)]
+    lines = [f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}" for one in services]
+    down = [] if any(one.name == "endpoint" for one in services) else ["  endpoint     not running: `everfit up TASK`"]
+    return ["services:", *lines, *down]

@@ -117,7 +117,7 @@ def _services(settings: Settings, tasks: Sequence[str], desk: Desk) -> Iterator[
         yield _mlflow(settings.model_copy(update={"tracking_url": ""}))
     yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page",))
     deployments = _python("flows.deployments", *task_names(settings))
-    yield Service("deployments", "the deployments", deployments, health=desk.ready("deployments"))
+    yield Service("deployments", "what is scheduled", deployments, health=desk.ready("deployments"))
     if tasks:
         yield _endpoint(settings, tasks)
 

@@ -41,6 +41,11 @@ _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = {"Content-Security-Policy": _POLICY}
 
+LOCKED, UNLOCKED = (
+    "needs a key",
+    "it answers; `everfit down`, then `everfit up` with EVERFIT_API_KEY, shows its version here",
+)
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -111,7 +116,7 @@ def _served(place: Workplace) -> str:
         url = f"{settings.endpoint_url}/models/{place.task.name}"
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
         if answer.status_code in (401, 403):
-            return "answering, to those with a key: set EVERFIT_API_KEY for this page"
+            return LOCKED
         return f"version {answer.raise_for_status().json()['version']}"
     except (httpx.HTTPError, InputError, ValueError, KeyError):
         return "not answering"
@@ -180,7 +185,7 @@ def _cards(snapshot: Snapshot) -> str:
     severity = decision.severity if decision and decision.severity else "no decision yet"
     judged = f"remedy {decision.outcome}, {decision.at:%Y-%m-%d}" if decision else "nothing was watched yet"
     cards = [
-        _card("Endpoint", snapshot.served, f"champion: {snapshot.champion}"),
+        _card("Endpoint", snapshot.served, UNLOCKED if snapshot.served == LOCKED else f"champion: {snapshot.champion}"),
         _card("Last decision", severity, judged, mood=severity),
         _alert_card(snapshot.alert),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),

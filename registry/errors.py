@@ -95,8 +95,18 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
     >>> did_you_mean("atuo", ["auto", "manual"])
     " (did you mean 'auto'?)"
     """
-    near = difflib.get_close_matches(got, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(got, known)
+    return f" (did you mean {near!r}?)" if near is not None else ""
+
+
+def nearest(got: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, in whatever case; None when nothing is near.
+
+    >>> nearest("AUC", ["accuracy", "auc"]), nearest("x", ["auc"])
+    ('auc', None)
+    """
+    folded = {one.casefold(): one for one in known}
+    return next((folded[one] for one in difflib.get_close_matches(got.casefold(), folded, n=1, cutoff=0.5)), None)
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> str:

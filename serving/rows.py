@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from registry.errors import RowError, did_you_mean
+from registry.errors import RowError, nearest
 from registry.images import ImageError, Pixels, decode_sent, stack
 from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
 from registry.scoring import MISSING_TIME, Feed, input_shape
@@ -168,8 +168,9 @@ class RowReader:
         for name, convert in [*checks, (self._time, _time)] if self._time in row else checks:
             where = f"row {number}, column {name!r}"
             if name not in row:
-                near = did_you_mean(str(name), row)
-                message = f"{where}: it is absent{near}; a missing value is written null"
+                near = nearest(str(name), row)
+                has = f" (the row has {near!r})" if near is not None else ""
+                message = f"{where}: it is absent{has}; a missing value is written null"
                 return MisfitError(message, row=number, column=name)
             try:
                 convert(row[name])

@@ -325,6 +325,17 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplac
     assert "unknown version '9': expected one of 1" in done.stderr
 
 
+def test_status_says_that_the_endpoint_is_down() -> None:
+    """Where others run: it was killed, or the task has no champion yet."""
+    from flows.overview import service_lines
+    from flows.services import Running
+
+    some = [Running(name, name, "", 7, started=False) for name in ("mlflow", "endpoint")]
+    assert "not running" not in "".join(service_lines(some))
+    assert service_lines(some[:1])[-1] == "  endpoint     not running: `everfit up TASK`"
+    assert service_lines([]) == ["services: none running (start them with `everfit up TASK`)"]
+
+
 def test_a_state_begins_with_how_the_champion_is_judged() -> None:
     from flows.overview import verdict
     from registry.ledger import Entry

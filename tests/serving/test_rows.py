@@ -103,7 +103,7 @@ def test_absent_column_is_named_with_the_nearest() -> None:
     row = {("amout" if name == "amount" else name): value for name, value in ROW.items()}
     for rows in ([row], [ROW, row]):
         reader = RowReader(SCHEMA)
-        with pytest.raises(MisfitError, match=r"column 'amount': it is absent \(did you mean 'amout'\?\)"):
+        with pytest.raises(MisfitError, match=r"column 'amount': it is absent \(the row has 'amout'\)"):
             reader.one(row) if len(rows) == 1 else reader.many(rows)
 
 
