@@ -90,19 +90,19 @@ def head(length: int = len(BODY), *more: str, path: str = "/predict") -> bytes:
 
 
 def one_answer(one: socket.socket) -> tuple[bytes, bytes]:
-    """The next answer's head and body."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        part = one.recv(65_536)
+    """The next answer's head and body, and nothing of what comes behind it."""
+    told, body = b"", b""
+    while not told.endswith(b"\r\n\r\n"):
+        part = one.recv(1)
         assert part, "the connection was closed"
-        data += part
-    told, _, body = data.partition(b"\r\n\r\n")
+        told += part
     found = re.search(rb"content-length: (\d+)", told)
     assert found is not None
-    while len(body) < int(found[1]):
-        body += one.recv(65_536)
-    assert len(body) == int(found[1])
-    return told, body
+    while missing := int(found[1]) - len(body):
+        part = one.recv(missing)
+        assert part, "the connection was closed"
+        body += part
+    return told.removesuffix(b"\r\n\r\n"), body
 
 
 def asked(one: socket.socket, data: bytes) -> tuple[bytes, bytes]:
