@@ -49,15 +49,19 @@ def init(
     frame, found = load_images(frame, task)
     require(found)
     findings = [*found, *examine(frame, task)]
-    require(findings)
+    fatal = [one for one in findings if one.level == "fatal"]
+    if any("`columns." not in one.remedy for one in fatal):
+        require(findings)
     path = output or Path(f"{task.name}.yaml")
     if query is None:
         task = task.model_copy(update={"source": FileSource(path=_seen_from(path, data))})
     write(task, path, kinds=infer_kinds(frame, task.columns, target=target, time=time_column))
     click.echo(f"{len(frame):,} rows, {task.problem} problem, metric {task.metric}")
     for finding in findings:
-        click.echo(f"warning: {finding}", err=True)
-    click.echo(f"wrote {path}; look at it, then: everfit search {path}")
+        if finding not in fatal:
+            click.echo(f"warning: {finding}", err=True)
+    click.echo(f"wrote {path}; {'correct' if fatal else 'look at'} it, then: everfit search {path}")
+    require(fatal)
 
 
 def _seen_from(path: Path, data: str) -> str:

@@ -80,6 +80,16 @@ def test_init_writes_a_task_that_reads_back(home: Path) -> None:
     assert (task.name, task.target, task.time, task.source.path) == ("rows", "late", "when", "rows.csv")
 
 
+def test_a_column_that_tells_the_target_can_be_left_out_in_the_file_that_init_writes(home: Path) -> None:
+    frame = make_frame(1200)
+    frame.assign(told=frame["late"].map({"no": 0.0, "yes": 1.0})).to_csv(home / "rows.csv", index=False)
+    done = run("init", "rows.csv", "--target", "late")
+    assert done.exit_code == 2
+    assert "wrote rows.yaml; correct it" in done.stdout
+    assert "column 'told': it predicts the target alone" in done.stderr
+    assert load(home / "rows.yaml").target == "late"
+
+
 def test_init_never_overwrites(home: Path) -> None:
     make_frame(1200).to_csv(home / "rows.csv", index=False)
     (home / "rows.yaml").write_text("mine\n")
