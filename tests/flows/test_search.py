@@ -36,7 +36,7 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert sum(found.details["ended"].values()) == 1
     assert found.details["cpu"] > 0
     trials, took = cost_lines(found.details)
-    assert trials == "1 candidates trained to the end, 0 stopped early"
+    assert trials == "1 candidate trained to the end, 0 stopped early"
     ended = {"complete": 3, "pruned": 1, "diverged": 2, "interrupted": 1}
     (said,) = cost_lines({"ended": ended})
     assert said == "3 candidates trained to the end, 1 stopped early, 2 diverged, 1 interrupted"
