@@ -2,7 +2,7 @@
 
 From the fourth window of a champion on, and whenever its labels have grown by `GROWTH` since, the steps that would have
 been taken are taken, and what those models answered before the labels came meets the champion's answers on the newest
-`NEWEST` windows. A look costs the steps alone, about a second: only what passes is sealed, judged by the whole gate,
+`NEWEST` windows. A look costs the steps alone: only what passes is sealed, judged by the whole gate,
 registered and promoted (or put to a person, or let begin as a canary). There are at most `LOOKS` of a champion, and
 each has that share of the error probability that the gate grants (Bonferroni).
 

@@ -22,7 +22,7 @@ from registry.scoring import Scores
 
 if TYPE_CHECKING:
     from monitor.views import Side
-    from retrain.following import Followed, Lesson
+    from retrain.following import Followed, Lesson, Pace
 
 RECENT = 16
 """Windows that a proof, and the comparison with the anchor, are about: the newest."""
@@ -103,8 +103,11 @@ def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDA
     return out
 
 
-def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path) -> tuple[Followed, Arrived]:
-    """The chain of models that would have followed a first one until now. Raises `DataError` for too few rows."""
+def retrace(
+    place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path, pace: Pace | None = None
+) -> tuple[Followed, Arrived]:
+    """The chain of models that would have followed a first one until now, at its pace where it has one already. Raises
+    `DataError` for too few rows."""
     from retrain.following import follow
     from retrain.renewal import Request
 
@@ -113,7 +116,7 @@ def retrace(place: Workplace, first: ModelBundle, version: str, as_of: datetime,
     rows = arrived(place, first.manifest.data_schema, begun, as_of)
     task = same_columns(place.task, first.manifest.data_schema)
     asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
-    return follow(asked, rows.lessons()), rows
+    return follow(asked, rows.lessons(), pace=pace), rows
 
 
 def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
@@ -127,8 +130,10 @@ def rival_again(
 ) -> Proof:
     """What the rival of a champion that follows would have answered had it gone on from the version that was
     registered, to the rows that a chain of versions has served since. `models`: champion and rival."""
+    from retrain.following import pace_of
+
     champion, rival = models
-    followed, rows = retrace(place, rival, version, as_of, place.study / "following")
+    followed, rows = retrace(place, rival, version, as_of, place.study / "following", pace_of(rival))
     known = rival.manifest.lineage.known_until
     return rows.proof(followed, champion, known or datetime.min, chain)
 

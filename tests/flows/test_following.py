@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import retrain.following
 from flows.approval import answer, ask, pending
 from flows.following import (
     CONTINUED,
@@ -38,6 +40,7 @@ from registry.errors import NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
 from registry.versions import Versions
+from retrain.following import Followed, pace_of
 from retrain.paired import Interval
 from tests.handmade import make_frame
 
@@ -296,7 +299,17 @@ def hold_rival(place: Workplace, champion: str, at: datetime) -> None:
     place.ledger.write(told.model_copy(update={"details": {"champion": champion}}))
 
 
-def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(place: Workplace) -> None:
+def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the pace that it would serve at, which is no race any more."""
+    real, paces = retrain.following.follow, []
+
+    def watched(*given: Any, **more: Any) -> Followed:
+        paces.append(more["pace"])
+        return real(*given, **more)
+
+    monkeypatch.setattr(retrain.following, "follow", watched)
     prove(place)
     keep_following(place, live(place, 5))
     hold_rival(place, "3", moment := live(place, 6))
@@ -306,6 +319,7 @@ def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(place: Work
     keep_following(place, moment)
     look = look_again(place, moment)
     assert look is not None
+    assert paces == [None, *[pace_of(place.versions.fetch("handmade", "4"))] * (len(paces) - 1)]
     assert (look["version"], look["champion"]) == ("4", "6")
     (entry,) = place.ledger.read(kinds={"second_look"})
     known = place.versions.fetch("handmade", "4").manifest.lineage.known_until
