@@ -132,8 +132,10 @@ class Batcher:
             answers = await asyncio.to_thread(batch.served.score, batch.rows)
         except BaseException as error:
             self._end(batch, started, [None] * len(batch.rows), error)
-            raise
-        self._end(batch, started, answers)
+            if not isinstance(error, Exception):  # the loop ends; all else is told to everybody who waits for it
+                raise
+        else:
+            self._end(batch, started, answers)
 
     def _end(
         self, batch: Batch, started: float, answers: Sequence[Outcome | None], error: BaseException | None = None
