@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -243,22 +242,14 @@ def everfit(stream: Stream, metric: str) -> dict[str, list[Said]]:
 
 
 def taught(records: Sequence[WindowRecord], first: int, late: int, since: bool) -> list[Said]:
-    """What is said of each window from `first` on, when the labels of the windows so much earlier have come."""
-    begin, out = 0 if since else first, []
-    for t in range(first, len(records)):
-        seen = [
-            *records[begin : max(begin, t + 1 - late)],
-            *map(_unlabelled, records[max(begin, t + 1 - late) : t + 1]),
-        ]
-        by_level = {level: outlook(seen, coverage=int(level) / 100)[-1] for level in NOMINAL}
-        bounds = {level: (_number(one.low), _number(one.high)) for level, one in by_level.items() if one}
-        one = by_level["95"] or Measurement(name="outlook")
-        out.append((_number(one.value), bounds or dict.fromkeys(NOMINAL, (math.nan, math.nan))))
+    """What is said of each window from `first` on, when the labels of the windows `late` before have come."""
+    seen, out = records if since else records[first:], []
+    by_level = {level: outlook(seen, coverage=int(level) / 100, late=late) for level in NOMINAL}
+    for place in range(len(seen) - len(records) + first, len(seen)):
+        ends = {level: each[place] or Measurement(name="outlook") for level, each in by_level.items()}
+        bounds = {level: (_number(one.low), _number(one.high)) for level, one in ends.items()}
+        out.append((_number(ends["95"].value), bounds))
     return out
-
-
-def _unlabelled(record: WindowRecord) -> WindowRecord:
-    return WindowRecord.model_validate(dict(record) | {"measurements": record.named("estimated")})
 
 
 def _number(value: float | None) -> float:

@@ -102,11 +102,13 @@ class _Forecasts:
     widths: Array
 
 
-def outlook(records: Sequence[WindowRecord], *, coverage: float = 0.95) -> tuple[Measurement | None, ...]:
+def outlook(
+    records: Sequence[WindowRecord], *, coverage: float = 0.95, late: int = 1
+) -> tuple[Measurement | None, ...]:
     """Of each window of a version, in time order, the metric that was to be expected after the newest labelled window
-    before it; None where nothing is estimated. `reference` is the estimate, `error` the standard deviation of the
-    model, `low` and `high` are to hold the realised metric with probability `coverage`; all are cut to the metric's
-    range."""
+    before it, or, where labels are `late` windows, so many before; None where nothing is estimated. `reference` is the
+    estimate, `error` the standard deviation of the model, `low` and `high` are to hold the realised metric with
+    probability `coverage`; all are cut to the metric's range."""
     told = [(place, one) for place, record in enumerate(records) if (one := _estimate(record)) is not None]
     out: list[Measurement | None] = [None] * len(records)
     if not told:
@@ -115,13 +117,13 @@ def outlook(records: Sequence[WindowRecord], *, coverage: float = 0.95) -> tuple
     for one in missed:
         states.append(grid.after(states[-1] if states else None, one))
     by_horizon: dict[int, _Forecasts] = {}
-    ahead = 1
+    ahead = late
     for t, (place, estimate) in enumerate(told):
         if ahead not in by_horizon:
             errors = np.array([one.error or 0.0 for _, one in told])
             by_horizon[ahead] = _forecasts(grid, states, missed, errors, ahead, coverage)
         out[place] = _measurement(records[place].metric, estimate, by_horizon[ahead], t)
-        ahead = 1 if missed[t] is not None else ahead + 1
+        ahead = late if t + 1 < late or missed[t + 1 - late] is not None else ahead + 1
     return tuple(out)
 
 

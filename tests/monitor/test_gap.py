@@ -8,10 +8,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from monitor.gap import Gap, PriorGap, adjust, class_shares
+from monitor.estimated import Estimated
+from monitor.gap import Gap, Missed, PriorGap, adjust, class_shares
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side
 from registry.bundle import ModelBundle
+from registry.metrics import METRICS
 from registry.scoring import Scores
 
 
@@ -80,10 +82,30 @@ def test_a_gap_counts_as_unlikely_only_when_it_is_worse(bundle: ModelBundle) -> 
     assert (sure.p_value or 0) > 0.99
 
 
+def test_what_the_estimate_missed_is_known_exactly_once_all_labels_are_there(bundle: ModelBundle) -> None:
+    """With moved inputs and answers that are too sure: what is taken off for such rows is in it, and no test."""
+    rng = np.random.default_rng(0)
+    p = rng.beta(4, 2, 800)
+    view = view_of(bundle, p, rng.random(800) < 0.2 + 0.5 * p, 0)
+    sure = dataclasses.replace(view, reference=side_of(view.reference, *_overconfident(rng)))
+    found, alone = only(Missed().measure(sure)), only(Estimated().measure(sure))
+    metric = next(one for one in METRICS if one.name == sure.manifest.task.metric)
+    realised = metric.value(sure.window.labels, sure.window.scores.scores)
+    assert found.value == pytest.approx(metric.gain(alone.value or 0.0, realised))
+    assert found.value != pytest.approx(only(Gap().measure(sure)).value, abs=1e-6)
+    assert found.error == only(Gap().measure(sure)).error
+    assert found.p_value is None
+
+
+def _overconfident(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    p = rng.beta(2, 3, 4_000)
+    return p, rng.random(4_000) < 0.3 + 0.4 * p
+
+
 def test_without_labels_there_is_none(bundle: ModelBundle) -> None:
     view = view_of(bundle, np.full(50, 0.3), np.zeros(50), 0)
     bare = dataclasses.replace(view.window, labelled=np.zeros(50, dtype=bool))
-    for measure in (Gap(), PriorGap()):
+    for measure in (Gap(), Missed(), PriorGap()):
         assert only(measure.measure(dataclasses.replace(view, window=bare))).value is None
 
 
