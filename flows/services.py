@@ -53,11 +53,11 @@ def up(
 ) -> tuple[Running, ...]:
     """Start the services that do not run, and wait until all answer.
 
-    The endpoint is of `tasks`; without them there is none. One that runs is asked to serve those of them too that it
-    was not begun with, while it answers the others. `only` names the services wanted, all by default. Raises `BusyError`
-    when another `up` or `down` is at work, `StateError` when a port is taken by somebody else, `InputError` for a
-    certificate that cannot serve and for what the endpoint refuses, `OutsideError` when a service does not come up or
-    the endpoint cannot serve a task.
+    The endpoint is of `tasks`; without them there is none. One that runs is asked to serve those of them too that
+    it was not begun with, while it answers the others. `only` names the services wanted, all by default. Raises
+    `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else,
+    `InputError` for a certificate that cannot serve and for what the endpoint refuses, `OutsideError` when a
+    service does not come up or the endpoint cannot serve a task.
     """
     if tasks:
         check_tls(settings)
