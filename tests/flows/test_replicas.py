@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +37,23 @@ def settings(settings: Settings, empty_postgres: str, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def replicas(place: Workplace, settings: Settings, tmp_path: Path) -> Iterator[tuple[Settings, Settings]]:
-    """Both, answering."""
+    """Both, answering; the second one's home knows nothing of the task."""
     (port,) = free_ports(1)
-    (tmp_path / "second").mkdir()
     second = settings.model_copy(update={"home": tmp_path / "second", "port": port, "tracking_url": settings.tracking})
-    both = settings, second
-    for one in both:
-        up(one, "handmade", only=["endpoint"], say=lambda _: None)
-    yield both
-    for one in both:
-        Desk(one.folder).stop("endpoint", grace=5.0)
+    up(settings, "handmade", only=["endpoint"], say=lambda _: None)
+    code = "import sys; from flows.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "serve", "handmade"]
+    with subprocess.Popen(command, env=os.environ | everfit_environment(second), stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: process.poll() is not None or ready(second))
+        yield settings, second
+        process.terminate()
+    Desk(settings.folder).stop("endpoint", grace=5.0)
+
+
+def ready(replica: Settings) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{replica.endpoint_url}/health/ready", trust_env=False, timeout=30).is_success
+    return False
 
 
 def ask(replica: Settings, path: str, body: dict[str, Any]) -> dict[str, Any]:
