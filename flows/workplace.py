@@ -106,6 +106,9 @@ def _unknown(settings: Settings, name: str) -> str:
     return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
 
 
+_FEW = 0.05
+"""Share of the newest rows up to which those that lie ahead are taken for mistakes."""
+
 _RECENT = 16
 """Windows of the ledger that are looked at: one that was measured again is written anew."""
 
@@ -149,13 +152,14 @@ class Workplace:
         return min(max([seen(self.task.monitor.windows, newest or span[1]), *ends]), clock) if span else clock
 
     def astray(self) -> str | None:
-        """What is said of rows that do not move the clock, None where there are none, or no others."""
+        """What is said of rows that do not move the clock, None where there are none, or no others. Where many lie
+        ahead, the task foretells, and nothing is said of them."""
         clock = utc_now()
         newest, found = self.log.newest(clock, timed=self.task.time is not None)
         said = []
         if found.untimed:
             said.append(f"without a moment in {self.task.time!r}, which count as of their arrival: {found.untimed:,}")
-        if found.furthest is not None:
+        if found.furthest is not None and found.ahead <= _FEW * found.rows:
             said.append(f"after the clock, up to {found.furthest:%Y-%m-%d %H:%M}: {found.ahead:,}")
         return f"rows that the task's time passes over: {'; '.join(said)}" if said and newest is not None else None
 

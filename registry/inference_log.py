@@ -77,9 +77,10 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Astray:
-    """Of the newest rows: how many lie after a moment, the furthest of them, and how many have no moment of their
+    """Of the newest `rows`: how many lie after a moment, the furthest of them, and how many have no moment of their
     own."""
 
+    rows: int
     ahead: int
     furthest: datetime | None
     untimed: int
@@ -251,6 +252,7 @@ class InferenceLog:
         ahead = newest.time > to_micros(by)
         untimed = (newest.time == newest.received) if timed else sa.false()
         asked = sa.select(
+            sa.func.count(),
             sa.func.max(newest.time).filter(~ahead & ~untimed),
             sa.func.max(newest.time).filter(~ahead),
             sa.func.count().filter(ahead),
@@ -258,8 +260,9 @@ class InferenceLog:
             sa.func.count().filter(~ahead & untimed),
         )
         with reading(self._engine) as connection:
-            timely, last, later, furthest, bare = connection.execute(asked).one()
-        found = Astray(later, None if furthest is None else from_micros(furthest), bare if timely is not None else 0)
+            rows, timely, last, later, furthest, bare = connection.execute(asked).one()
+        furthest, bare = None if furthest is None else from_micros(furthest), bare if timely is not None else 0
+        found = Astray(rows, later, furthest, bare)
         return None if last is None else from_micros(last if timely is None else timely), found
 
     def counts(
