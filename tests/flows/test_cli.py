@@ -16,10 +16,11 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence, found_lines
-from flows.workplace import Workplace, find_task
+from flows.workplace import Workplace, find_task, register_task
 from registry.proposal import write
-from registry.task import load
-from tests.handmade import make_bundle, make_frame
+from registry.settings import Settings
+from registry.task import FileSource, load
+from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
 
@@ -331,8 +332,17 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
     done = run("promote", "handmade", "9")
-    assert (done.exit_code, place.versions.get("handmade", "champion")) == (3, "1")
-    assert "unknown version '9': expected one of 1" in done.stderr
+    assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
+    assert "task 'handmade' has no version '9': expected one of 1; `everfit status handmade` lists" in done.stderr
+
+
+def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(home: Path) -> None:
+    """No version could be right there: a search comes first."""
+    settings = Settings(home=home / "home")
+    register_task(settings, make_task(source=FileSource(path=str(home / "rows.csv"))))
+    done = run("promote", "handmade", "1")
+    assert done.exit_code == 3
+    assert "has no version yet; run `everfit search` first" in done.stderr
 
 
 def test_status_says_that_the_endpoint_is_down() -> None:

@@ -228,9 +228,9 @@ def test_promote_and_rollback_by_hand_are_in_the_ledger_and_status_shows_them(ho
     ]
 
 
-def test_a_version_that_is_not_there_is_a_wrong_moment(house: House) -> None:
+def test_a_version_that_is_not_there_is_wrong_input(house: House) -> None:
     done = CliRunner().invoke(main, ["promote", "handmade", "77"], env=house.environment)
-    assert done.exit_code == 3
+    assert done.exit_code == 2
     assert "77" in done.stderr
 
 
