@@ -214,7 +214,7 @@ COMMENTS = {
     "one beats in all of them at once.",
     "search.trials": "Most networks tried.",
     "search.seconds": "Most wall-clock seconds, ensemble, graph and card included as far as can be foreseen.",
-    "search.workers": "Processes that train at a time, one thread each; no more than cores, or two, are started.",
+    "search.workers": "Processes that train at a time, one thread each; never more than it may use cores.",
     "search.max_epochs": "Most passes over the training rows for one network; weak ones stop early.",
     "search.ensemble": "Most networks in the served ensemble; after a re-search, most new ones and most old ones.",
     "search.seed": "Makes splits and search repeatable.",
