@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from retrain.search.asking import FINISHES
@@ -40,6 +39,8 @@ def importances(study: optuna.Study) -> Importances:
         return Importances(trials=len(ended), reason=reason)
     if len({quality_of(trial) for trial in complete}) == 1:
         return Importances(trials=len(ended), reason="all trials that trained to the end have the same score")
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # here: they load scikit-learn
+
     evaluator = PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(ended))  # Optuna rounds up
     found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
     shares = tuple((name, float(share)) for name, share in found.items() if share > 0)
