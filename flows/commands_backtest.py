@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.commands_data import DurationType
-from flows.door import connect
+from flows.door import connect, resumable
 
 if TYPE_CHECKING:
     from flows.replay import Judged
 
 MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
+
+_AGAIN = "run it again, and it goes on where it stopped"
 
 
 @click.command()
@@ -68,14 +70,15 @@ def backtest(
         click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
         click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
         click.echo("searching for the model that all begin with")
-        with ProgressLine() as line:
+        with resumable(_AGAIN), ProgressLine() as line:
             first_champion(place, plan, line)
     width = max(map(len, plan.policies))
 
     def tell(name: str, step: Judged) -> None:
         click.echo(f"{name:<{width}}  {step.index + 1:>{len(str(windows))}}/{windows}  {told(step)}")
 
-    run(place, plan, parallel=parallel, tell=tell)
+    with resumable(_AGAIN):
+        run(place, plan, parallel=parallel, tell=tell)
     found = gather(place, plan)
     (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")

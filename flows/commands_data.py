@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flows.door import connect
+from flows.door import connect, resumable
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -75,18 +75,19 @@ def replay(
     stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    progress = run(
-        stream,
-        place.task,
-        place.versions,
-        server=Endpoint(
-            url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
-        ),
-        checkpoint=folder / f"{place.task.name}-{name}.json",
-        judge=flow_judge(place.task.name, repair=not watch_only),
-        pace=Pace(delay=delay, batch=batch, rate=rate),
-        tell=lambda step: click.echo(told(step)),
-    )
+    with resumable("run it again, and it goes on where it stopped"):
+        progress = run(
+            stream,
+            place.task,
+            place.versions,
+            server=Endpoint(
+                url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
+            ),
+            checkpoint=folder / f"{place.task.name}-{name}.json",
+            judge=flow_judge(place.task.name, repair=not watch_only),
+            pace=Pace(delay=delay, batch=batch, rate=rate),
+            tell=lambda step: click.echo(told(step)),
+        )
     results = gather(stream, progress, place)
     picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.formatting import wrap_text
 
-from flows.door import connect
+from flows.door import connect, resumable
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -78,7 +78,8 @@ def search(
             require_means(spec)
             require_columns(read(spec.source, limit=1), spec)
         register_task(settings, spec)
-    with pointing(file), ProgressLine() as shown, listening(shown):
+    again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
+    with resumable(again), pointing(file), ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)

@@ -10,8 +10,11 @@ Only click and the errors are imported here: `everfit --help` must not wait for 
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,8 +37,11 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 class Door(click.Group):
     """A group of commands whose deliberate errors end in one message and the exit code of their class."""
 
+    interrupted: bool = False
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
+        atexit.register(self._leave)  # before a library registers anything: it runs after all of theirs
         try:
             return super().invoke(ctx)
         except EverfitError as error:
@@ -43,13 +49,30 @@ class Door(click.Group):
                 raise
             click.echo(f"everfit: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("everfit: interrupted", err=True)
+        except KeyboardInterrupt as error:
+            click.echo(": ".join(["everfit: interrupted", *map(str, error.args)]), err=True)
+            self.interrupted = True
             ctx.exit(INTERRUPTED)
+
+    def _leave(self) -> None:
+        """The last deed of a process that was interrupted: to take torch down would take seconds more."""
+        if self.interrupted:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which they are usually run."""
         return list(self.commands)
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """What is interrupted inside is told with how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
 
 
 def debugging() -> bool:

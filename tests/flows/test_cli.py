@@ -281,6 +281,23 @@ def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug
         assert "EVERFIT_DEBUG=1" in done.stderr
 
 
+def test_an_interrupted_command_says_how_to_go_on_and_ends_at_once(tmp_path: Path) -> None:
+    """Also where libraries take long to be taken down, as torch does: here an object that would take a minute."""
+    code = (
+        "import sys, time, flows.cli\n"
+        "from flows.door import resumable\n"
+        "class Slow:\n"
+        "    def __del__(self, sleep=time.sleep): sleep(60)\n"
+        "slow = Slow()\n"
+        "def broken():\n"
+        "    with resumable('run it again'): raise KeyboardInterrupt\n"
+        "flows.cli.main.commands['down'].callback = broken\n"
+        "sys.exit(flows.cli.main(['down']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    assert (done.returncode, done.stderr) == (130, "everfit: interrupted: run it again\n")
+
+
 def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path) -> None:
     """But for what a model is made for."""
     edited = place.task.model_copy(update={"gate": place.task.gate.model_copy(update={"bake": 1})})
