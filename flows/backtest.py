@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import ValidationError
 
-from flows.replay import Judged, Pace, Progress, flow_judge, replay
+from flows.judging import flow_judge
+from flows.replay import Judged, Pace, Progress, replay
 from flows.services import child_environment, everfit_environment
 from flows.stream import Stream, open_stream, steps
 from flows.workplace import Workplace, register_task

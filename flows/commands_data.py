@@ -60,11 +60,13 @@ def replay(
       everfit replay later.parquet --task flights --delay 1d
     """
     settings = connect()
-    from flows.replay import Pace, flow_judge, told
+    from flows.judging import flow_judge
+    from flows.replay import Pace, told
     from flows.replay import replay as run
     from flows.results import describe, gather, write
     from flows.stream import open_stream
     from flows.traffic import Endpoint
+    from flows.turns import replaying
     from flows.workplace import Workplace, find_task
     from registry.sources import read
     from registry.task import FileSource
@@ -75,7 +77,7 @@ def replay(
     stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    with resumable("run it again, and it goes on where it stopped"):
+    with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
             stream,
             place.task,
