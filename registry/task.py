@@ -247,8 +247,8 @@ class TaskSpec(Frozen):
         if self.target == self.time:
             raise ValueError(f"target and time are the same column, {self.target!r}")
         if self.metric not in (known := metrics_for(self.problem)):
-            near = did_you_mean(self.metric, known)
-            raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {', '.join(known)}{near}")
+            fitting = f"expected one of {', '.join(known)}{did_you_mean(self.metric, known)}"
+            raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {fitting}")
         return self
 
     @model_validator(mode="after")
