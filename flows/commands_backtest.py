@@ -24,6 +24,7 @@ _AGAIN = "run it again, and it goes on where it stopped"
 @click.option("--policy", "policies", multiple=True, help="Such as never, periodic:every=8, task; may be repeated.")
 @click.option("--start", type=click.DateTime(MOMENTS), help="The rows before teach. Default: two fifths of them.")
 @click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Of the first model's search. Default: the task's.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Policies at a time.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where it is kept. Default: in EVERFIT_HOME.")
 @click.option(
@@ -34,6 +35,7 @@ def backtest(
     policies: tuple[str, ...],
     start: datetime | None,
     delay: timedelta,
+    seconds: float | None,
     parallel: int,
     folder: Path | None,
     write: Path | None,
@@ -50,7 +52,7 @@ def backtest(
       everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
     """
     settings = connect()
-    from flows.backtest import first_champion, policies_of, prepare, refusable, run, stream_of
+    from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
     from flows.frontier import describe, gather
     from flows.frontier_picture import draw
     from flows.replay import told
@@ -69,9 +71,11 @@ def backtest(
         windows = len(steps(stream.times, plan.task.monitor.windows))
         click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
         click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
-        click.echo("searching for the model that all begin with")
+        if not has_first(place):
+            most = seconds or plan.task.search.seconds
+            click.echo(f"searching for the model that all begin with: {most:,.0f} s at most (--seconds)")
         with resumable(_AGAIN), ProgressLine() as line:
-            first_champion(place, plan, line)
+            first_champion(place, plan, line, seconds=seconds)
     width = max(map(len, plan.policies))
 
     def tell(name: str, step: Judged) -> None:
