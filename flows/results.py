@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.comparison import Comparison, compare, logged_parts, table
 from flows.traffic import Counts
+from registry.plurals import counted
 from registry.schema import Frozen
 
 if TYPE_CHECKING:
@@ -88,4 +89,4 @@ def describe(results: Results) -> str:
 
 
 def _steps(steps: int) -> str:
-    return f"  and {steps:,} steps of a champion that follows" if steps else ""
+    return f"  and {counted(steps, 'step')} of a champion that follows" if steps else ""

@@ -33,10 +33,11 @@ from registry.task import (
 )
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
-DURATIONS = ("1h", "6h", "1d", "7d", "4w")
+DURATIONS = ("1h", "6h", "1d", "7d", "2w", "4w")
 WINDOWS = 45
 """Windows wanted over the span of the data: enough to see a trend, few enough for each to hold labels."""
-MIN_WINDOW_ROWS = 200
+MIN_WINDOW_ROWS = 150
+"""A week of hourly rows is 168."""
 
 
 def propose(

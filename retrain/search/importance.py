@@ -12,6 +12,7 @@ import math
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from registry.plurals import counted
 from retrain.search.asking import FINISHES
 from retrain.search.tally import quality_of
 from retrain.trials import Importances
@@ -33,9 +34,11 @@ def importances(study: optuna.Study) -> Importances:
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     best = max(LEAST_BEST, math.ceil(BEST * len(ended)))
     if len(ended) < LEAST_TRIALS:
-        return Importances(trials=len(ended), reason=f"{len(ended)} trials ended, at least {LEAST_TRIALS} are needed")
+        return Importances(
+            trials=len(ended), reason=f"{counted(len(ended), 'trial')} ended, at least {LEAST_TRIALS} are needed"
+        )
     if len(complete) < best:
-        reason = f"{len(complete)} of {len(ended)} trials trained to the end, at least {best} are needed"
+        reason = f"{len(complete)} of {counted(len(ended), 'trial')} trained to the end, at least {best} are needed"
         return Importances(trials=len(ended), reason=reason)
     if len({quality_of(trial) for trial in complete}) == 1:
         return Importances(trials=len(ended), reason="all trials that trained to the end have the same score")
