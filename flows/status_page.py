@@ -212,7 +212,8 @@ def _alert_card(alert: Entry | None) -> str:
 
 def _spent_card(spent: Spending) -> str:
     counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
-    note = f"{', '.join(counted(number, noun) for number, noun in counts)} whether steps would pay"
+    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger yet"
+    note += " whether steps would pay" if spent.looks else ""
     return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 
 
