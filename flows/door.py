@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 DEGRADED = 10
 INTERRUPTED = 130
+_GRACE_SECONDS = 2.0
+"""How long what is interrupted may take to end in good order."""
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 """A moment of event time, UTC."""
@@ -68,11 +72,39 @@ class Door(click.Group):
 
 @contextmanager
 def resumable(how: str) -> Iterator[None]:
-    """What is interrupted inside is told with how to go on."""
+    """What is interrupted inside (Ctrl-C) is told with how to go on, and ends soon.
+
+    A `KeyboardInterrupt` may come out of a library as something else, or not at all: Prefect's engines catch it where
+    they set a task up. So whatever comes out after the signal is the interruption, and where nothing does the process
+    ends: what may be gone on with may be killed.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    asked, done = threading.Event(), threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    def end() -> None:
+        asked.wait()
+        if not done.wait(_GRACE_SECONDS):
+            click.echo(f"everfit: interrupted: {how}", err=True)
+            os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    threading.Thread(target=end, name="interruption", daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how) from None
+    except BaseException:
+        if asked.is_set():
+            raise KeyboardInterrupt(how) from None
+        raise
+    finally:
+        done.set()
+        asked.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def debugging() -> bool:

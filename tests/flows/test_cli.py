@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -281,8 +282,10 @@ def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug
         assert "EVERFIT_DEBUG=1" in done.stderr
 
 
-def test_an_interrupted_command_says_how_to_go_on_and_ends_at_once(tmp_path: Path) -> None:
-    """Also where libraries take long to be taken down, as torch does: here an object that would take a minute."""
+@pytest.mark.parametrize("meanwhile", ["raise", "raise ValueError('Task run is not set')", "time.sleep(60)"])
+def test_an_interrupted_command_says_how_to_go_on_and_ends_soon(meanwhile: str, tmp_path: Path) -> None:
+    """Also where libraries take long to be taken down, as torch does (here an object that would take a minute), make
+    another error of the interruption, or swallow it."""
     code = (
         "import sys, time, flows.cli\n"
         "from flows.door import resumable\n"
@@ -290,12 +293,19 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_at_once(tmp_path: Pat
         "    def __del__(self, sleep=time.sleep): sleep(60)\n"
         "slow = Slow()\n"
         "def broken():\n"
-        "    with resumable('run it again'): raise KeyboardInterrupt\n"
+        "    with resumable('run it again'):\n"
+        "        try: print('on', flush=True), time.sleep(60)\n"
+        f"        except KeyboardInterrupt: {meanwhile}\n"
         "flows.cli.main.commands['down'].callback = broken\n"
         "sys.exit(flows.cli.main(['down']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=50)
-    assert (done.returncode, done.stderr) == (130, "everfit: interrupted: run it again\n")
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=50)
+    assert (process.returncode, told) == (130, "everfit: interrupted: run it again\n")
 
 
 def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path) -> None:
