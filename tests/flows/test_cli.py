@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.commands_search import first_sentence, found_lines
+from flows.commands_search import first_sentence, found_lines, useless
 from flows.workplace import Workplace, find_task, register_task
 from registry.proposal import write
 from registry.settings import Settings
@@ -355,6 +355,14 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
     assert Path(card.removeprefix("card: ")).is_file()
     second = place.versions.publish(make_bundle(tmp_path / "second"))
     assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
+
+
+def test_a_model_that_is_worth_nothing_is_told() -> None:
+    """Worse than the mean is no rare thing on the newest rows of a series whose level moves."""
+    (said,) = useless({"rmse": 5.4, "mae": 4.6, "r2": -2.2})
+    assert said == "r2 -2.20 on the test rows is no better than to answer their mean always"
+    assert not list(useless({"rmse": 5.4, "r2": 0.3}))
+    assert not list(useless({}))
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
