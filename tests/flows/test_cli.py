@@ -380,6 +380,13 @@ def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(home: Path) -
     assert "has no version yet; run `everfit search` first" in done.stderr
 
 
+def test_up_starts_nothing_for_a_task_without_a_champion(settings: Settings) -> None:
+    register_task(settings, make_task(source={"kind": "file", "path": "/nowhere.parquet"}))
+    done = run("up", "handmade")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "handmade has no champion yet; begin with: everfit search handmade" in done.stderr
+
+
 def test_status_says_that_the_endpoint_is_down() -> None:
     """Where others run: it was killed, or the task has no champion yet."""
     from flows.overview import service_lines
