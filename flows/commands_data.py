@@ -61,7 +61,7 @@ def replay(
     """
     settings = connect()
     from flows.judging import flow_judge
-    from flows.replay import Pace, told
+    from flows.replay import Pace, known_before, told
     from flows.replay import replay as run
     from flows.results import describe, gather, write
     from flows.stream import open_stream
@@ -76,6 +76,9 @@ def replay(
     name = name or Path(file).stem.replace("*", "all")
     stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
+    checkpoint = folder / f"{place.task.name}-{name}.json"
+    if (before := known_before(checkpoint)) is not None:
+        click.echo(before)
     key = settings.api_key.get_secret_value() if settings.api_key else None
     with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
@@ -85,7 +88,7 @@ def replay(
             server=Endpoint(
                 url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
             ),
-            checkpoint=folder / f"{place.task.name}-{name}.json",
+            checkpoint=checkpoint,
             judge=flow_judge(place.task.name, repair=not watch_only),
             pace=Pace(delay=delay, batch=batch, rate=rate),
             tell=lambda step: click.echo(told(step)),

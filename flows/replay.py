@@ -145,6 +145,17 @@ def replay(
         server.close()
 
 
+def known_before(checkpoint: Path) -> str | None:
+    """How far a replay had come when it was last run, in words; None for a new one."""
+    if not checkpoint.is_file():
+        return None
+    progress = Progress.model_validate_json(checkpoint.read_bytes())
+    windows = counted(len(progress.steps), "window")
+    if progress.finished:
+        return f"all {windows} were replayed before; another --name sends the same rows anew"
+    return f"it goes on where it stopped: {counted(progress.rows, 'row')} were sent, {windows} judged"
+
+
 def _served(server: Server, task: str, patience: float) -> str:
     """The version served at the start. An endpoint that is not there is no reason to wait, one that loads its model
     is: `patience` seconds."""

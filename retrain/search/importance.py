@@ -8,6 +8,7 @@ dimension is distributed among the best trials with how it is among all of the s
 from __future__ import annotations
 
 import math
+import warnings
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -45,7 +46,10 @@ def importances(study: optuna.Study) -> Importances:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # here: they load scikit-learn
 
     evaluator = PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(ended))  # Optuna rounds up
-    found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
+    with warnings.catch_warnings():
+        # That a dimension was met by few trials: the card says how many there were, and what that means.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter", category=UserWarning)
+        found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
     shares = tuple((name, float(share)) for name, share in found.items() if share > 0)
     return Importances(shares, len(ended), best)
 
