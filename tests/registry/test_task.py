@@ -126,6 +126,11 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"gone\.yaml: cannot be read"):
         load(tmp_path / "gone.yaml")
+    (tmp_path / "keystroke.yaml").touch()
+    with pytest.raises(TaskError, match=r"\(did you mean 'keystroke\.yaml'\?\)"):
+        load(tmp_path / "keystrok.yaml")
+    with pytest.raises(TaskError, match="cannot be read"):
+        load(tmp_path / "no" / "folder.yaml")
 
 
 @given(st.integers(1, 10**7))
