@@ -81,7 +81,7 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
     with turn(place):
-        now = following(place)
+        now, astray = following(place), place.astray()
         report = measure(
             place.task,
             bundle,
@@ -92,6 +92,7 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
             until=until,
             shelf=place.shelf,
             followed=() if now is None else now.versions,
+            noted=() if astray is None else (astray,),
         )
     show(place, report)
     return report
