@@ -34,6 +34,7 @@ from serving.answers import Answers
 from serving.columns import Kinds
 from serving.novelty import Novelty
 from serving.rows import RowReader
+from serving.tabled import Logged
 
 CHAMPION = "champion"
 FIRST_BACKOFF = 5.0
@@ -122,6 +123,11 @@ class Served:
         """What it reads of a row, and the time column, which the log reads."""
         time, read = self.manifest.task.time, {one.name: one.kind for one in self.manifest.data_schema.columns}
         return read if time is None else {time: "datetime", **read}
+
+    @cached_property
+    def logged(self) -> Logged:
+        """What of its rows is logged."""
+        return Logged(self.manifest.data_schema.names, _time_of(self.manifest))
 
     @cached_property
     def image(self) -> ImageColumn | None:
@@ -330,16 +336,21 @@ class Follower:
             self._report(logging.WARNING, f"task {self._slot.task!r}: {self._slot.last_error}")
 
 
+def _time_of(manifest: Manifest) -> str | None:
+    """The column that says when a row happened, if one does."""
+    kinds = {column.name: column.kind for column in manifest.data_schema.columns}
+    return manifest.task.time if kinds.get(manifest.task.time or "", "datetime") == "datetime" else None
+
+
 def _record(version: str, manifest: Manifest) -> bytes:
-    schema, target, time_column = manifest.data_schema, manifest.target, manifest.task.time
-    kinds = {column.name: column.kind for column in schema.columns}
+    schema, target = manifest.data_schema, manifest.target
     image = schema.image
     pictures = {} if image is None else {"image": image.model_dump(), "keep": manifest.task.monitor.keep_images}
     return orjson.dumps(
         {
             "version": version,
             "columns": schema.names,
-            "time": time_column if kinds.get(time_column or "", "datetime") == "datetime" else None,
+            "time": _time_of(manifest),
             "labels": [target.decode(name) for name in target.classes],
             "classes": target.classes,
             "log": manifest.task.log.model_dump(),

@@ -1,0 +1,149 @@
+"""Which logged rows a reader asks for: found batch by batch, in the order of event time, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from registry.database import to_micros
+from registry.log_batch import Role
+from registry.log_order import AT_ONCE, Block, Light, block_of, joined, ordered
+from registry.log_tables import BATCHES, FEEDBACK, labelled_of
+
+ROLES: tuple[Role, ...] = ("champion", "shadow")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows of a task with `start <= time < end`, and the labels that count."""
+
+    task: str
+    start: datetime | None = None
+    end: datetime | None = None
+    version: str | None = None
+    role: Role | None = "champion"
+    labels_by: datetime | None = None
+
+    @cached_property
+    def begin(self) -> int | None:
+        """`start` in microseconds."""
+        return None if self.start is None else to_micros(self.start)
+
+    @cached_property
+    def stop(self) -> int | None:
+        """`end` in microseconds."""
+        return None if self.end is None else to_micros(self.end)
+
+    def labels(self) -> sa.ColumnElement[bool]:
+        """Condition on feedback: this task's, known by the moment asked for."""
+        mine = FEEDBACK.c.task == self.task
+        return mine if self.labels_by is None else mine & (FEEDBACK.c.time <= to_micros(self.labels_by))
+
+    def batches(self) -> sa.ColumnElement[bool]:
+        """Condition on batches: those that may hold such rows."""
+        c = BATCHES.c
+        mine = (c.task == self.task) & c.role.in_([self.role] if self.role else ROLES)
+        longest = sa.select(sa.func.coalesce(sa.func.max(c.span), 0)).where(mine).scalar_subquery()
+        found = mine if self.version is None else mine & (c.version == self.version)
+        if self.stop is not None:
+            found &= c.earliest < self.stop
+        if self.begin is None:
+            return found
+        return found & (c.latest >= self.begin) & (c.earliest >= self.begin - longest)
+
+    def light(self, connection: Connection, *orders: sa.ColumnElement[int]) -> Iterator[Light]:
+        """Those batches, as they are read; none of them need fit into memory beside another."""
+        c = BATCHES.c
+        rows = sa.select(c.number, c.size, c.earliest, c.latest, c.ids, c.moments).where(self.batches())
+        found = connection.execute(rows.order_by(*orders), execution_options={"yield_per": 100})
+        return (Light(*row) for row in found)
+
+    def number(self, connection: Connection) -> int:
+        """How many rows there are."""
+        c = BATCHES.c
+        inside: sa.ColumnElement[bool] = sa.true()
+        if self.begin is not None:
+            inside &= c.earliest >= self.begin
+        if self.stop is not None:
+            inside &= c.latest < self.stop
+        whole = sa.select(sa.func.coalesce(sa.func.sum(c.size), 0)).where(self.batches(), inside)
+        rows = sa.select(c.number, c.size, c.earliest, c.latest, c.ids, c.moments).where(self.batches(), ~inside)
+        number = int(connection.execute(whole).scalar_one())
+        if self.begin is None and self.stop is None:
+            return number
+        return number + sum(len(self._rows(Light(*one))) for one in connection.execute(rows))
+
+    def ids(self, connection: Connection) -> Iterator[list[str]]:
+        """The ids of the rows, in no order, some at a time."""
+        found: list[str] = []
+        for one in self.light(connection):
+            found += self._rows(one).ids.tolist()
+            if len(found) >= AT_ONCE:
+                yield found
+                found = []
+        if found:
+            yield found
+
+    def _rows(self, one: Light) -> Block:
+        return block_of(one, self.begin, self.stop)
+
+    def blocks(self, connection: Connection, *, newest: bool = False) -> Iterator[Block]:
+        """The rows by (time, id), or the other way round, in blocks."""
+        c = BATCHES.c
+        orders = (c.latest.desc(), c.earliest.desc()) if newest else (c.earliest, c.latest)
+        return ordered(self.light(connection, *orders), self.begin, self.stop, newest=newest)
+
+
+def picked(
+    connection: Connection,
+    asked: Asked,
+    *,
+    labelled_only: bool = False,
+    offset: int = 0,
+    limit: int | None = None,
+    newest: int | None = None,
+    step: int = 1,
+) -> Block:
+    """Rows by (time, id), as `InferenceLog.frame` says which."""
+    backwards = newest is not None and step == 1
+    blocks: Iterable[Block] = asked.blocks(connection, newest=backwards)
+    if labelled_only:
+        blocks = _labelled(connection, asked, blocks)
+    if step > 1:
+        blocks = _one_in(blocks, step)
+    if newest is None:
+        return joined(list(_cut(blocks, offset, limit)))
+    if not backwards:
+        whole = joined(list(blocks))
+        return whole.at(slice(max(0, len(whole) - offset - newest), max(0, len(whole) - offset)))
+    return joined(list(_cut(blocks, offset, newest))).at(slice(None, None, -1))
+
+
+def _labelled(connection: Connection, asked: Asked, blocks: Iterable[Block]) -> Iterator[Block]:
+    for block in blocks:
+        known = labelled_of(connection, asked.labels(), block.ids.tolist())
+        yield block.at(np.array([one in known for one in block.ids.tolist()], dtype=bool))
+
+
+def _one_in(blocks: Iterable[Block], step: int) -> Iterator[Block]:
+    rows = 0
+    for block in blocks:
+        yield block.at(slice(-rows % step, None, step))
+        rows += len(block)
+
+
+def _cut(blocks: Iterable[Block], offset: int, limit: int | None) -> Iterator[Block]:
+    """`limit` rows after the first `offset` ones."""
+    for block in blocks:
+        if limit is not None and limit <= 0:
+            return
+        some = block.at(slice(offset, None if limit is None else offset + limit))
+        offset = max(0, offset - len(block))
+        limit = None if limit is None else limit - len(some)
+        yield some
