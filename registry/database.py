@@ -177,7 +177,7 @@ def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[An
 
 
 def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """The condition that a column is one of many texts, which go to the database in one piece, whatever their number."""
+    """The condition that a column is one of many texts, which reach the database in one piece, however many."""
     if connection.dialect.name == "postgresql":
         return column == sa.any_(sa.cast(sa.literal(list(values), ARRAY(sa.Text)), ARRAY(sa.Text)))
     listed = sa.func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")

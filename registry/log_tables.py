@@ -48,6 +48,7 @@ FEEDBACK = sa.Table(
     sa.Column("label", sa.Text),
 )
 
+_TAKEN = ["role", "version", "size", "earliest", "latest", "moments", "private", "outputs", "features", "sealed"]
 _ASKED = {
     "sqlite": "(SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS start, "
     "json_extract(value, '$[2]') AS size FROM json_each(?))",
@@ -73,21 +74,7 @@ def _store(connection: Connection, task: str, packed: Packed) -> int:
         packed = _new_of(connection, task, packed)
     if not packed.size:
         return 0
-    values = {
-        name: getattr(packed, name)
-        for name in [
-            "role",
-            "version",
-            "size",
-            "earliest",
-            "latest",
-            "moments",
-            "private",
-            "outputs",
-            "features",
-            "sealed",
-        ]
-    }
+    values = {name: getattr(packed, name) for name in _TAKEN}
     values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
     number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
     insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
