@@ -8,6 +8,7 @@ Held in memory are ids and moments of the batches that overlap, however long the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from registry.log_ids import ids_of
 from registry.log_packed import moments_of
 
 AT_ONCE = 20_000
-"""Rows in a block, about."""
+"""Rows in a block, about; fewer where fewer are wanted."""
 
 
 class Light(NamedTuple):
@@ -57,41 +58,66 @@ def joined(blocks: Sequence[Block]) -> Block:
     return Block(*map(np.concatenate, zip(*blocks, strict=True))) if blocks else EMPTY
 
 
-def block_of(one: Light, start: int | None, end: int | None) -> Block:
-    """The rows of a batch between two moments."""
-    received, times = moments_of(one.moments)
-    ids = np.array(ids_of(orjson.loads(one.ids)), dtype=object)
-    place = np.arange(len(ids))
-    whole = np.array(times, np.int64), np.array(received, np.int64), ids, np.full(len(ids), one.number), place
-    found = Block(*whole)
-    if (start is None or one.earliest >= start) and (end is None or one.latest < end):
-        return found
-    inside = np.ones(len(ids), dtype=bool)
-    if start is not None:
-        inside &= found.times >= start
-    if end is not None:
-        inside &= found.times < end
-    return found.at(inside)
+class Rows(NamedTuple):
+    """The rows of a batch, as lists."""
+
+    times: list[int]
+    received: list[int]
+    ids: list[str]
+    place: Sequence[int]
+
+    @classmethod
+    def of(cls, one: Light, start: int | None, end: int | None) -> Rows:
+        """Those between two moments."""
+        received, times = moments_of(one.moments)
+        found = cls(times, received, ids_of(orjson.loads(one.ids)), range(one.size))
+        if (start is None or one.earliest >= start) and (end is None or one.latest < end):
+            return found
+        inside = [(start is None or time >= start) and (end is None or time < end) for time in times]
+        return cls(*(list(compress(values, inside)) for values in found))
 
 
-def ordered(batches: Iterable[Light], start: int | None, end: int | None, *, newest: bool = False) -> Iterator[Block]:
-    """The rows between two moments by (time, id), in blocks. Batches come by `earliest`; for the newest rows first, by
-    `latest`, the last one first, and each block is in descending order."""
-    held: list[Block] = []
-    rows, enough = 0, AT_ONCE
+class _Held:
+    """Rows that are not given out yet. As lists: a batch may be of one row, of which arrays would be most of the
+    work."""
+
+    def __init__(self) -> None:
+        self._lists: tuple[list[Any], ...] = ([], [], [], [], [])
+
+    def __len__(self) -> int:
+        return len(self._lists[0])
+
+    def add(self, number: int, rows: Rows) -> None:
+        """The rows of a batch."""
+        times, received, ids, batch, place = self._lists
+        times += rows.times
+        received += rows.received
+        ids += rows.ids
+        batch += [number] * len(rows.ids)
+        place += rows.place
+
+    def take(self, moment: int | None, newest: bool) -> Block:
+        """The rows before a moment, or after it, are given out; all of them for None."""
+        block = Block(*(np.array(one, dtype=kind.dtype) for one, kind in zip(self._lists, EMPTY, strict=True)))
+        if moment is None:
+            return block
+        ready = block.times > moment if newest else block.times < moment
+        self._lists = tuple(one.tolist() for one in block.at(~ready))
+        return block.at(ready)
+
+
+def ordered(
+    batches: Iterable[Light], start: int | None, end: int | None, *, newest: bool = False, at_once: int = AT_ONCE
+) -> Iterator[Block]:
+    """The rows between two moments by (time, id), in blocks of some `at_once`. Batches come by `earliest`; for the
+    newest rows first, by `latest`, the last one first, and each block is in descending order."""
+    held, enough = _Held(), at_once
     for one in batches:
-        if rows >= enough:
-            block = joined(held)
-            ready = block.times > one.latest if newest else block.times < one.earliest
-            if ready.any():
-                yield _sorted(block.at(ready), newest)
-            held = [block.at(~ready)]
-            rows = len(held[0])
-            enough = max(AT_ONCE, 2 * rows)
-        held.append(block_of(one, start, end))
-        rows += len(held[-1])
-    if rows:
-        yield _sorted(joined(held), newest)
+        if len(held) >= enough:
+            yield _sorted(held.take(one.latest if newest else one.earliest, newest), newest)
+            enough = max(at_once, 2 * len(held))
+        held.add(one.number, Rows.of(one, start, end))
+    yield _sorted(held.take(None, newest), newest)
 
 
 def _sorted(block: Block, newest: bool) -> Block:

@@ -13,8 +13,11 @@ from sqlalchemy.engine import Connection
 
 from registry.database import to_micros
 from registry.log_batch import Role
-from registry.log_order import AT_ONCE, Block, Light, block_of, joined, ordered
+from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
 from registry.log_tables import BATCHES, FEEDBACK, labelled_of
+
+LEAST = 500
+"""Rows of a block at least."""
 
 ROLES: tuple[Role, ...] = ("champion", "shadow")
 
@@ -77,27 +80,28 @@ class Asked:
         number = int(connection.execute(whole).scalar_one())
         if self.begin is None and self.stop is None:
             return number
-        return number + sum(len(self._rows(Light(*one))) for one in connection.execute(rows))
+        return number + sum(len(self._rows(Light(*one)).ids) for one in connection.execute(rows))
 
     def ids(self, connection: Connection) -> Iterator[list[str]]:
         """The ids of the rows, in no order, some at a time."""
         found: list[str] = []
         for one in self.light(connection):
-            found += self._rows(one).ids.tolist()
+            found += self._rows(one).ids
             if len(found) >= AT_ONCE:
                 yield found
                 found = []
         if found:
             yield found
 
-    def _rows(self, one: Light) -> Block:
-        return block_of(one, self.begin, self.stop)
+    def _rows(self, one: Light) -> Rows:
+        return Rows.of(one, self.begin, self.stop)
 
-    def blocks(self, connection: Connection, *, newest: bool = False) -> Iterator[Block]:
-        """The rows by (time, id), or the other way round, in blocks."""
+    def blocks(self, connection: Connection, *, newest: bool = False, wanted: int | None = None) -> Iterator[Block]:
+        """The rows by (time, id), or the other way round, in blocks, of which as many as are `wanted` may do."""
         c = BATCHES.c
         orders = (c.latest.desc(), c.earliest.desc()) if newest else (c.earliest, c.latest)
-        return ordered(self.light(connection, *orders), self.begin, self.stop, newest=newest)
+        at_once = AT_ONCE if wanted is None else min(AT_ONCE, max(LEAST, wanted))
+        return ordered(self.light(connection, *orders), self.begin, self.stop, newest=newest, at_once=at_once)
 
 
 def picked(
@@ -112,7 +116,10 @@ def picked(
 ) -> Block:
     """Rows by (time, id), as `InferenceLog.frame` says which."""
     backwards = newest is not None and step == 1
-    blocks: Iterable[Block] = asked.blocks(connection, newest=backwards)
+    wanted = newest if backwards else limit
+    blocks: Iterable[Block] = asked.blocks(
+        connection, newest=backwards, wanted=None if wanted is None else offset + wanted
+    )
     if labelled_only:
         blocks = _labelled(connection, asked, blocks)
     if step > 1:
