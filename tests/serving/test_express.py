@@ -227,7 +227,7 @@ def test_a_request_may_be_called_otherwise_each_time(line: Line) -> None:
 
 
 def test_an_odd_name_of_a_request_goes_the_long_way(line: Line) -> None:
-    """Named twice, folded, not visible, or too long: the parser says what becomes of such, and no head is cut wrongly."""
+    """Named twice, folded, not visible, too long: what becomes of such the parser says, and no head is cut wrongly."""
     odd = (
         ["X-Request-Id: a", "X-Request-Id: b"],
         ["X-Request-Id: two words"],

@@ -356,7 +356,7 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, file: Path) -> None
     listed = run(tmp_path, "list").output
     assert secret not in listed
     assert listed.split()[:4] == ["shop", "predict", "-", "100/s"]
-    assert run(tmp_path, "add", "other").exit_code == 0
+    assert run(tmp_path, "add", "other", "--scope", "read").exit_code == 0
     assert "no key is left" not in run(tmp_path, "revoke", "other").output
     assert "no key is left: the endpoint answers 401 to everybody" in run(tmp_path, "revoke", "shop").output
     assert "revoked" in run(tmp_path, "list").output
