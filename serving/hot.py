@@ -30,9 +30,9 @@ THREAD_BYTES = 32_768
 """From so many bytes on a body is read in a thread: about a millisecond of work. A compressed one always is: nobody
 knows how large it is before."""
 
-LARGE_AT_ONCE = 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-"""So many large bodies of a task are read and answered at once: as many as there are cores, and one that may wait for
-the disk. More would not be answered sooner, but all of them be in memory as objects."""
+LARGE_AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""So many large bodies of a task are read and answered at once: as many as there are cores; one more where each waits
+for the disk. More would not be answered sooner, but all of them be in memory, 12 to 22 MB each."""
 
 FAULT = "the endpoint failed; its log has the details"
 
