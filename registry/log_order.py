@@ -74,7 +74,12 @@ class Rows(NamedTuple):
         if (start is None or one.earliest >= start) and (end is None or one.latest < end):
             return found
         inside = [(start is None or time >= start) and (end is None or time < end) for time in times]
-        return cls(*(list(compress(values, inside)) for values in found))
+        return cls(
+            list(compress(times, inside)),
+            list(compress(received, inside)),
+            list(compress(found.ids, inside)),
+            list(compress(found.place, inside)),
+        )
 
 
 class _Held:

@@ -33,6 +33,7 @@ from registry.serving_graph import ServingScorer, open_for_serving, scores_of
 from serving.answers import Answers
 from serving.columns import Kinds
 from serving.novelty import Novelty
+from serving.records import described, time_of
 from serving.rows import RowReader
 from serving.tabled import Logged
 
@@ -89,7 +90,7 @@ class Served:
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
             novelty=Novelty(manifest.data_schema, bundle.golden().disagreement),
-            record=_record(version, manifest),
+            record=described(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )
 
@@ -127,7 +128,7 @@ class Served:
     @cached_property
     def logged(self) -> Logged:
         """What of its rows is logged."""
-        return Logged(self.manifest.data_schema.names, _time_of(self.manifest))
+        return Logged(self.manifest.data_schema.names, time_of(self.manifest))
 
     @cached_property
     def image(self) -> ImageColumn | None:
@@ -334,26 +335,3 @@ class Follower:
         self._slot.last_error = f"version {version} is the champion but cannot be served: {words_of(error)}"
         if not known:
             self._report(logging.WARNING, f"task {self._slot.task!r}: {self._slot.last_error}")
-
-
-def _time_of(manifest: Manifest) -> str | None:
-    """The column that says when a row happened, if one does."""
-    kinds = {column.name: column.kind for column in manifest.data_schema.columns}
-    return manifest.task.time if kinds.get(manifest.task.time or "", "datetime") == "datetime" else None
-
-
-def _record(version: str, manifest: Manifest) -> bytes:
-    schema, target = manifest.data_schema, manifest.target
-    image = schema.image
-    pictures = {} if image is None else {"image": image.model_dump(), "keep": manifest.task.monitor.keep_images}
-    return orjson.dumps(
-        {
-            "version": version,
-            "columns": schema.names,
-            "time": _time_of(manifest),
-            "labels": [target.decode(name) for name in target.classes],
-            "classes": target.classes,
-            "log": manifest.task.log.model_dump(),
-            **pictures,
-        }
-    )
