@@ -27,7 +27,7 @@ _COLUMNS = (
 def move(connection: Connection) -> None:
     """Make batches of the rows of `predictions`, in the order of time."""
     rows = sa.text(f"SELECT {_COLUMNS} FROM predictions ORDER BY task, role, time, id")
-    for some in connection.execute(rows, execution_options={"yield_per": ROWS}).partitions():
+    for some in connection.execute(rows, execution_options={"yield_per": ROWS}).partitions(ROWS):
         for (task, *_), batch in _batches(some):
             store(connection, task, [pack(batch)])
 

@@ -266,6 +266,7 @@ def test_an_old_log_opens(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert (other["__prediction__"].tolist(), other["__scores__"].tolist()) == ([2.5], [[1.0, 4.0]])
     assert np.isnan(other["__uncertainty__"].iloc[0])
     assert log.append_batches([batch(["id05", "new"], [0, 1])]) == 1
+    assert rows_in(engine, "batches") < 12
     assert "predictions" not in sa.inspect(engine).get_table_names()
     engine.dispose()
 
