@@ -34,7 +34,7 @@ from registry.log_batch import Batch, Role, about
 from registry.log_ids import run_of
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
-from registry.log_tables import BATCHES, FEEDBACK, known, labelled_of, labels_of, store
+from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
 from registry.privacy import Privacy, to_json
 
 if TYPE_CHECKING:
@@ -196,12 +196,8 @@ class InferenceLog:
     ) -> Counts:
         """How many rows `frame` would give, and how many with a label."""
         asked = Asked(self._task, start, end, version, role, labels_by)
-        predictions = labelled = 0
         with reading(self._engine) as connection:
-            for ids in asked.ids(connection):
-                known = labelled_of(connection, asked.labels(), ids)
-                predictions, labelled = predictions + len(ids), labelled + sum(one in known for one in ids)
-        return Counts(predictions, labelled)
+            return Counts(*asked.counts(connection))
 
     def versions(self, *, role: Role | None = "champion") -> dict[str, int]:
         """How many rows each version answered, in the order in which they first did."""

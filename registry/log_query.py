@@ -8,13 +8,17 @@ from datetime import datetime
 from functools import cached_property
 
 import numpy as np
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from registry.database import to_micros
 from registry.log_batch import Role
 from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
-from registry.log_tables import BATCHES, FEEDBACK, labelled_of
+from registry.log_tables import BATCHES, FEEDBACK, labelled_in, labelled_of
+
+FEW = 20
+"""So many rows a run make it quicker to ask for the labels of a run than for those of its rows."""
 
 LEAST = 500
 """Rows of a block at least."""
@@ -82,16 +86,27 @@ class Asked:
             return number
         return number + sum(len(self._rows(Light(*one)).ids) for one in connection.execute(rows))
 
-    def ids(self, connection: Connection) -> Iterator[list[str]]:
-        """The ids of the rows, in no order, some at a time."""
-        found: list[str] = []
+    def counts(self, connection: Connection) -> tuple[int, int]:
+        """How many rows there are, and how many of them have a label."""
+        rows, labelled, ids = 0, 0, list[str]()
         for one in self.light(connection):
-            found += self._rows(one).ids
-            if len(found) >= AT_ONCE:
-                yield found
-                found = []
-        if found:
-            yield found
+            runs = orjson.loads(one.ids)
+            if self._holds(one) and len(runs) * FEW <= one.size:
+                rows += one.size
+                labelled += sum(labelled_in(connection, self.labels(), run) for run in runs)
+                continue
+            ids += self._rows(one).ids
+            if len(ids) >= AT_ONCE:
+                rows, labelled, ids = rows + len(ids), labelled + self._labelled(connection, ids), []
+        return rows + len(ids), labelled + self._labelled(connection, ids)
+
+    def _labelled(self, connection: Connection, ids: list[str]) -> int:
+        known = labelled_of(connection, self.labels(), ids) if ids else set()
+        return sum(one in known for one in ids)
+
+    def _holds(self, one: Light) -> bool:
+        """Whether all rows of a batch are asked for."""
+        return (self.begin is None or one.earliest >= self.begin) and (self.stop is None or one.latest < self.stop)
 
     def _rows(self, one: Light) -> Rows:
         return Rows.of(one, self.begin, self.stop)

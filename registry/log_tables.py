@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from registry.database import among, insert_rows, lock_until_commit
 from registry.log_batch import Role
-from registry.log_ids import Run, id_of, ids_of, run_of
+from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
 from registry.log_packed import Packed, pack, unpack
 
 _METADATA = sa.MetaData()
@@ -123,3 +123,14 @@ def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequ
     """Those of the ids that have a label."""
     rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, ids))
     return set(connection.execute(rows).scalars())
+
+
+def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run) -> int:
+    """How many ids of a run have a label. In the order of text they stand between its first and its last one, with
+    those that others made meanwhile, and whatever else a client calls its rows."""
+    name, start, size = run
+    if start == NAMED:
+        return len(labelled_of(connection, where, [name]))
+    between = FEEDBACK.c.id.between(id_of(start, name), id_of(start + size - 1, name))
+    rows = sa.select(FEEDBACK.c.id).where(where, between).distinct()
+    return sum(run_of(one)[0] == name for one in connection.execute(rows).scalars())

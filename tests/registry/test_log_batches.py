@@ -93,6 +93,12 @@ def test_each_row_of_a_batch_takes_its_own_label(log: InferenceLog) -> None:
     assert (counts.stored, counts.unknown) == (9, 4)
     assert log.frame(labelled_only=True)["__id__"].tolist() == made([100, 150, 199, 200, 202])
     assert log.counts() == (102, 5)
+    odd = [f"{100:013x}g{OWN}", id_of(150, "aaaaaaaaaa"), f"{150:014x}", id_of(150, OWN) + "f"]  # all between
+    assert log.add_feedback([Feedback(one, "yes", when, when) for one in odd]).unknown == 4
+    log.add_feedback([Feedback(made([150])[0], "no", from_micros(START + 9), from_micros(START + 9))])
+    assert log.counts() == (102, 5)
+    assert log.counts(labels_by=from_micros(START)) == (102, 0)
+    assert log.counts(start=from_micros(START + 50), end=from_micros(START + 100)) == (50, 2)
 
 
 @pytest.mark.parametrize("again", [range(100), range(50, 150), range(20, 30), [99, 100], [100, 5, 5, 101, 100]])
