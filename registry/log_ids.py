@@ -2,7 +2,7 @@
 are one run; an id of a client's own is a run of one, under its own name. A run is found by name and number.
 
 >>> runs_of(["0660d8c4ce0cdb73e9f0759f", "0660d8c4ce0cdc73e9f0759f", "UA1545"])
-[('73e9f0759f', 1794843218021595, 2), ('UA1545', -1, 1)]
+[('73e9f0759f', 1795333991304411, 2), ('UA1545', -1, 1)]
 >>> ids_of(_)
 ['0660d8c4ce0cdb73e9f0759f', '0660d8c4ce0cdc73e9f0759f', 'UA1545']
 """
