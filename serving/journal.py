@@ -10,8 +10,9 @@ requests that wait at that moment). They reach the inference log exactly once: a
 commit, and the log knows ids it has. Feedback is answered after its commit, with the predictions before it committed.
 
 **What it costs.** A record is the answer's bytes and the request's bytes, or of a request by columns these as the log
-stores them, behind a header of 12 bytes: nothing is serialised twice, and nothing of the database runs in the serving process, whose interpreter lock a busy drainer would
-take for milliseconds at a time. `benchmarks/serving.py` prints the cost.
+stores them, behind a header of 12 bytes: nothing is serialised twice, and nothing of the database runs in the serving
+process, whose interpreter lock a busy drainer would take for milliseconds at a time. `benchmarks/serving.py` prints the
+cost.
 
 **How it is laid out.** `home/journal/TASK/RUN/` belongs to one serving process; `lock` in it is held by that process
 and its keeper. `00000001.log`, ... are segments of frames: length, number of records, CRC-32, payload. A payload is
