@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 100
 """Batches whose features are read by one statement."""
 
+_NEWEST = 100_000
+"""Rows that are looked at for the newest event."""
+
 
 @dataclass(frozen=True)
 class Feedback:
@@ -54,6 +59,17 @@ class Feedback:
     label: str | float
     time: datetime
     received: datetime
+
+
+@dataclass(frozen=True)
+class Astray:
+    """Of the newest `rows`: how many lie after a moment, the furthest of them, and how many have no moment of their
+    own."""
+
+    rows: int
+    ahead: int
+    furthest: datetime | None
+    untimed: int
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,10 @@ class Counts(NamedTuple):
 
     predictions: int
     labelled: int
+
+
+def _latest(times: npt.NDArray[np.int64]) -> datetime | None:
+    return from_micros(int(times.max())) if len(times) else None
 
 
 def _kind(one: Feedback, known: tuple[str, int] | None) -> Literal["stored", "repeated", "corrected"]:
@@ -184,6 +204,19 @@ class InferenceLog:
         """How many rows `frame` would give: `counts` without a look at labels."""
         with reading(self._engine) as connection:
             return Asked(self._task, start, end, version, role).number(connection)
+
+    def newest(self, by: datetime, *, timed: bool) -> tuple[datetime | None, Astray]:
+        """The last event time of the champion's rows up to `by`, None without any; and which of the newest rows do not
+        say it: those that lie after it, and, where rows are `timed`, those without a moment of their own, which lie at
+        their arrival. The latter count where there are no others."""
+        with reading(self._engine) as connection:
+            found = picked(connection, Asked(self._task), newest=_NEWEST)
+        times, ahead = found.times, found.times > to_micros(by)
+        untimed = (times == found.received) & timed & ~ahead
+        last, timely = _latest(times[~ahead]), _latest(times[~ahead & ~untimed])
+        bare = 0 if timely is None else int(untimed.sum())
+        astray = Astray(len(found), int(ahead.sum()), _latest(times[ahead]), bare)
+        return last if timely is None else timely, astray
 
     def counts(
         self,
