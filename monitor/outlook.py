@@ -145,7 +145,7 @@ def _forecasts(
     coverage: float,
 ) -> _Forecasts:
     expected, spread, scores = np.zeros(len(states)), np.full(len(states), math.nan), np.full(len(states), math.nan)
-    for t, state in enumerate(states[: len(states) - ahead], start=ahead):
+    for t, state in enumerate(states[: max(0, len(states) - ahead)], start=ahead):
         if state is None:
             continue
         expected[t], variance = grid.foretell(state, ahead)

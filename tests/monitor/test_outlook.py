@@ -131,3 +131,13 @@ def test_labels_that_are_late_are_not_used_before_they_came() -> None:
 def test_a_window_without_an_estimate_has_none() -> None:
     bare = record(0, Measurement(name="estimated", note="no rows of this version"))
     assert outlook([bare]) == (None,)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize("late", [1, 4, 9])
+def test_labels_later_than_there_are_windows(number: int, late: int) -> None:
+    """Nothing is known of any window yet: each has the estimate's interval."""
+    early = outlook(windows(np.full(number, 0.1), labelled=number), late=late)
+    bare = outlook(windows(np.full(number, 0.1), labelled=0))
+    assert [one and one.value for one in early[:late]] == [one and one.value for one in bare[:late]]
+    assert len(early) == number
