@@ -160,7 +160,7 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
     if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
-        return np.asarray(array.cast(pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False), "datetime64[us]")
+        return np.asarray(_moments(name, array).to_numpy(zero_copy_only=False), "datetime64[us]")
     if kind == "categorical":
         return _categories(array)
     _check_size(name, array, most_bytes)
@@ -168,6 +168,16 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
     if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
         return [None if one is None else str(one) for one in values]
     return [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in values]
+
+
+def _moments(name: str, array: pa.Array) -> pa.Array:
+    """Moments in microseconds: what is finer is cut off, what does not fit is refused and not wrapped around."""
+    try:
+        return array.cast(options=pc.CastOptions(pa.timestamp("us"), allow_time_truncate=True))
+    except pa.ArrowInvalid as error:
+        raise MisfitError(
+            f"column {shown(name)}: expected moments of the years 1 to 9999, got one far from them", column=name
+        ) from error
 
 
 def _is_nested(kind: pa.DataType) -> bool:

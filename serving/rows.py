@@ -42,6 +42,7 @@ Row: TypeAlias = dict[str, Any]
 Convert: TypeAlias = Callable[[Any], Any]
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+_YEARS = np.datetime64("0001-01-01", "us"), np.datetime64("10000-01-01", "us")
 
 
 class MisfitError(RowError):
@@ -310,6 +311,7 @@ def _whole(values: Values, convert: Convert, dtype: Any, shape: tuple[int, ...])
     if dtype is object and values.dtype == object:
         return values[:, None]
     if dtype is np.int64 and values.dtype.kind == "M":
+        _moments(values)
         return values.astype("datetime64[us]").view(np.int64)[:, None]
     if convert is _truth and (values.dtype == bool or _are_truths(values)):
         return values.astype(np.float64)[:, None]
@@ -323,9 +325,12 @@ def _are_truths(values: npt.NDArray[Any]) -> bool:
 
 
 def _moments(values: Values) -> None:
+    """Raise unless they are moments that ISO 8601 and the log can write: Arrow's may lie in any year."""
     if isinstance(values, list) or values.dtype.kind != "M":
         for value in plain(values):
             _time(value)
+    elif ((values < _YEARS[0]) | (values >= _YEARS[1])).any():
+        raise _WrongTypeError("a moment of the years 1 to 9999")
 
 
 def _bounds(column: Column) -> tuple[str, float, float] | None:

@@ -122,6 +122,29 @@ def test_what_is_logged_is_what_rows_would_be(client: httpx.Client, home: Path, 
     pd.testing.assert_frame_equal(mine, theirs, check_exact=False, rtol=1e-6, check_dtype=False)
 
 
+@pytest.mark.parametrize("form", ["stream", "parquet"])
+@pytest.mark.parametrize(("moments", "row"), [(["2024-05-01", "10000-01-01"], 1), (["-0001-01-01"], 0)])
+def test_moments_that_nobody_can_write_are_refused(
+    client: httpx.Client, form: str, moments: list[str], row: int
+) -> None:
+    """Arrow has years that ISO 8601 and the log have not."""
+    columns = {name: [value] * len(moments) for name, value in ROW.items()}
+    found = np.array(moments, dtype="datetime64[us]")
+    answer = asked(client, FORMS[form](pa.table(columns | {"when": pa.array(found)})))
+    assert answer.status_code == 422
+    told = answer.json()
+    assert (told["row"], told["column"]) == (row, "when")
+
+
+def test_moments_that_do_not_fit_are_not_wrapped_around(client: httpx.Client) -> None:
+    """Seconds since 1970 of so many digits are no microseconds; nanoseconds are, cut off."""
+    far = pa.array([2**60]).cast(pa.timestamp("s"), safe=False)
+    answer = asked(client, stream(pa.table({name: [value] for name, value in ROW.items()} | {"when": far})))
+    assert (answer.status_code, answer.json()["column"]) == (422, "when")
+    fine = pa.array([1_714_521_600_000_000_001]).cast(pa.timestamp("ns"))
+    assert asked(client, stream(pa.table({name: [value] for name, value in ROW.items()} | {"when": fine}))).is_success
+
+
 @pytest.mark.parametrize(("form", "accept"), [("stream", ""), ("file", ""), ("parquet", ""), ("lists", STREAM)])
 def test_the_answer_has_the_form_of_the_question_or_the_one_asked_for(
     client: httpx.Client, frame: pd.DataFrame, form: str, accept: str
