@@ -12,6 +12,7 @@ import orjson
 
 from registry.inference_log import InferenceLog
 from registry.log_batch import Batch
+from registry.log_ids import ids_of
 from registry.log_packed import Packed
 from registry.task import LogColumns
 from serving.discretion import Discretion, write_private
@@ -39,6 +40,40 @@ class Request(NamedTuple):
     payload: bytes
     record: Record | Tabled
     model: Served
+
+
+def _lots(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    """The requests in lots that have no id twice: a lot is stored by who answered and how, not in the order of writing,
+    and whatever comes under an id that was there before, the first row is the one that counts."""
+    if len({(one.model.told["version"], _form(one.record)) for one in requests}) < 2:
+        yield requests
+        return
+    lot, seen = list[Request](), set[str]()
+    for one in requests:
+        ids = _ids(one.record)
+        if not seen.isdisjoint(ids):
+            yield lot
+            lot, seen = [], set()
+        lot.append(one)
+        seen.update(ids)
+    yield lot
+
+
+def _form(record: Record | Tabled) -> str:
+    if isinstance(record, Tabled):
+        return "table"
+    return "columns" if "columns" in record["answer"] else "rows"
+
+
+def _ids(record: Record | Tabled) -> Sequence[str]:
+    """The ids of a request; none where it is no such record, which is found out later."""
+    if isinstance(record, Tabled):
+        return ids_of(record.packed.runs)
+    try:
+        answer = record["answer"]
+        return answer["columns"]["id"] if "columns" in answer else [one["id"] for one in answer["predictions"]]
+    except (LookupError, TypeError):
+        return ()
 
 
 class Group(NamedTuple):
@@ -126,7 +161,7 @@ class Run:
 
     def _store(self, requests: Sequence[Request], end: Position, records: int, log: InferenceLog) -> None:
         """Store what was read up to there."""
-        groups = list(self._groups(requests))
+        groups = [group for lot in _lots(requests) for group in self._groups(lot)]
         log.append_batches([self._hidden(one.read, one.model.log) for one in groups])
         if self._images is not None:
             self._images.keep([picture for one in groups for picture in self._shown(one)])

@@ -171,6 +171,30 @@ def test_a_table_is_hidden_shadowed_and_stored_once_as_rows_are(
     hidden.close()
 
 
+@pytest.mark.parametrize("order", ["rows first", "table first", "versions"])
+def test_of_an_id_that_comes_twice_the_first_row_is_logged(
+    served: Served, bundles: dict[str, ModelBundle], tmp_path: Path, log: InferenceLog, order: str
+) -> None:
+    """Within what the keeper stores at once too, whatever the form of the two requests and whoever answered them."""
+    other = Served.load(bundles["good"], "8", "handmade")
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    if order == "rows first":
+        write(journal, served, ["a"])
+        write_table(journal, other, ["b", "a"])
+    elif order == "table first":
+        write_table(journal, served, ["a"])
+        write(journal, other, ["b", "a"])
+    else:
+        write(journal, other, ["b"])
+        write(journal, served, ["a"])
+        write(journal, other, ["a"])
+    write(journal, other, ["c"])
+    Run(journal.folder).drain(log, alive=True)
+    frame = log.frame(columns=())
+    assert dict(zip(frame["__id__"], frame["__version__"], strict=True)) == {"a": "7", "b": "8", "c": "8"}
+    journal.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}\n{}", b"{}\n{}\n{}\n{}\n{}", b"[1]\n\n\n\n", b"\xff\n\n\n\n"])
 def test_a_table_that_cannot_be_read_is_set_aside(
     served: Served, tmp_path: Path, log: InferenceLog, content: bytes
