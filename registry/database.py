@@ -30,8 +30,8 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from registry.errors import InputError, StoreError
 
-LOCK_SECONDS = 10
-"""How long a statement waits for another process's lock on SQLite before it fails."""
+LOCK_SECONDS, MOVE_SECONDS = 10, 600
+"""How long a statement waits for another process's lock on SQLite, and an opening for one that moves an older log."""
 
 _CACHE_KILOBYTES, _CHECKPOINT_PAGES = 8_000, 4_000
 """SQLite's own, a quarter of these, make it write pages of one batch of predictions twice."""
@@ -39,6 +39,7 @@ _CACHE_KILOBYTES, _CHECKPOINT_PAGES = 8_000, 4_000
 _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _MIGRATION_LOCK = 0x65766572  # key of PostgreSQL's advisory lock
+_NEWEST = "SELECT max(number) FROM migrations"
 
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
@@ -262,6 +263,18 @@ def _postgresql(url: URL) -> Engine:
 def _migrate(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         _write_ahead(str(engine.url.database))
+    deadline, older = time.monotonic() + MOVE_SECONDS, False
+    while True:
+        try:
+            return _migrate_now(engine)
+        except StoreError as error:  # a large log is moved by one process, and the others wait for it
+            with suppress(StoreError), reading(engine) as connection:
+                older = connection.exec_driver_sql(_NEWEST).scalar_one() < MIGRATIONS[-1].number
+            if "is locked" not in str(error) or time.monotonic() > deadline or not older:
+                raise
+
+
+def _migrate_now(engine: Engine) -> None:
     with writing(engine) as connection:
         if engine.dialect.name == "postgresql":
             lock_until_commit(connection, _MIGRATION_LOCK)

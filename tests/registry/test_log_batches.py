@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -296,10 +297,25 @@ def test_a_log_that_cannot_be_moved_stays_as_it_was(empty_url: str, monkeypatch:
     engine.dispose()
 
 
+def test_an_opening_waits_for_the_one_that_moves_the_log(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than for any other lock: a large log takes minutes. One that is held otherwise is told as ever."""
+    url = f"sqlite:///{tmp_path}/old.db"
+    monkeypatch.setattr("registry.database.LOCK_SECONDS", 0.1)
+    old = old_log(url, monkeypatch)
+    with ThreadPoolExecutor(1) as pool:
+        with writing(old):
+            opening = pool.submit(open_engine, url)
+            with pytest.raises(TimeoutError):
+                opening.result(timeout=0.5)
+        engine = opening.result(timeout=10)
+    with writing(engine), pytest.raises(StoreError, match="database is locked"):
+        open_engine(url)
+    engine.dispose()
+    old.dispose()
+
+
 def test_two_writers_of_one_id(engine: Engine) -> None:
     """Keepers of several workers: an id is stored once, whoever comes first, and each is told the truth."""
-    from concurrent.futures import ThreadPoolExecutor
-
     logs = [InferenceLog(engine, "flights") for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         new = list(pool.map(lambda log: log.append_batches([batch(made(range(300)), range(300))]), logs))
