@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from registry.log_frame import Heavy
 
-_AT_ONCE = 100
-"""Batches whose features are read by one statement."""
+_AT_ONCE, _ROWS_AT_ONCE = 100, 5_000
+"""Batches whose features are read by one statement, and about how many rows they have."""
 
 _NEWEST = 100_000
 """Rows that are looked at for the newest event."""
@@ -277,13 +277,28 @@ class InferenceLog:
 
 
 def _heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> Iterator[Heavy]:
-    """Batches by their numbers, in that order, some at a time."""
+    """Batches by their numbers, in that order, some at a time: of large ones few."""
     from registry.log_frame import Heavy
 
     c = BATCHES.c
     columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
     for first in range(0, len(numbers), _AT_ONCE):
         some = numbers[first : first + _AT_ONCE]
-        rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(some))
-        found = {row[0]: row for row in connection.execute(rows)}
-        yield from (Heavy(*found[number]) for number in some)
+        sizes = dict(connection.execute(sa.select(c.number, c.size).where(c.number.in_(some))).tuples().all())
+        for part in _parts([(one, sizes[one]) for one in some]):
+            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(part))
+            found = {row[0]: row for row in connection.execute(rows)}
+            yield from (Heavy(*found.pop(number)) for number in part)
+
+
+def _parts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """Numbers, each with its rows, in parts that end with the row at which there are `_ROWS_AT_ONCE`."""
+    part, rows = list[int](), 0
+    for number, size in sizes:
+        part.append(number)
+        rows += size
+        if rows >= _ROWS_AT_ONCE:
+            yield part
+            part, rows = [], 0
+    if part:
+        yield part

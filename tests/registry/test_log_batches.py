@@ -193,6 +193,22 @@ def test_little_of_a_long_log_is_in_memory(tmp_path: Any) -> None:
     assert peak < 20e6
 
 
+def test_little_of_large_batches_is_in_memory_when_few_of_their_rows_are_asked_for(tmp_path: Any) -> None:
+    """A window that is thinned touches each of its batches: they are read a few at a time."""
+    log = InferenceLog(open_engine(f"sqlite:///{tmp_path}/large.db"), "flights")
+    text = "a" * 1_000
+    for number in range(20):
+        rows = range(2_000 * number, 2_000 * (number + 1))
+        log.append_batches([batch(made(rows), rows, features=[{"name": text}] * 2_000)])
+    log.frame(limit=1)
+    tracemalloc.start()
+    frame = log.frame(step=1_000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert frame["__id__"].tolist() == made(range(0, 40_000, 1_000))
+    assert most < 45e6  # all at once: 68 MB
+
+
 def test_what_is_packed_is_what_was_given() -> None:
     """Rows of different columns and rules, numbers of numpy's, moments that differ."""
     private = [None, LogColumns(drop=("secret",)), LogColumns(drop=("secret",)), None]
