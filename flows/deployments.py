@@ -14,13 +14,11 @@ import os
 from datetime import timedelta
 from typing import Any
 
-import httpx
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
-from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.schedules import Interval
 from prefect.types.entrypoint import EntrypointType
@@ -95,13 +93,16 @@ class Watches:
                 self._known.add(task)
 
     async def follow(self) -> None:
-        """Add what comes, until cancelled. What fails is tried again."""
+        """Add what comes, until cancelled. What fails is told once, and tried again."""
+        told = ""
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
             try:
                 await self.add()
-            except (httpx.HTTPError, PrefectException) as error:
-                _LOG.warning("a new task is not watched yet: %s", error)
+                told = ""
+            except Exception as error:  # noqa: BLE001 - whatever it is, no other task may stay unwatched for it
+                if told != (told := f"{type(error).__name__}: {error}"):
+                    _LOG.warning("a new task is not watched yet: %s", told)
 
 
 async def serve(settings: Settings) -> None:
