@@ -62,7 +62,7 @@ class Dependence:
         (1946), (B - 1) (effect / excess)^2, a deviation follows Student's t about as well.
         """
         found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS
-        while (rows := 2 * rows) / stride <= most:
+        while 0 < (rows := 2 * rows) / stride <= most:
             if self._shown(max(2, round(rows / stride))):
                 found.append(self._luck(rows, stride, lasting=False, cautious=cautious))
         return max(found)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy.signal import lfilter
 
+from monitor.dependence import Dependence
 from monitor.evidence import detect, part_of, score_of, scores_of
 from monitor.quality import MissingShare, OutOfRange
 from monitor.shift import ColumnShift
@@ -105,3 +106,8 @@ def test_parts_of_a_row_add_up_to_the_whole() -> None:
     assert sum(parts) / math.sqrt(10) == pytest.approx(whole)
     assert part_of(0.01, 1.0) == part_of(0.01, 40.0) == 0.01
     assert part_of(1.0, 0.01) > 0.5
+
+
+def test_no_rows_are_no_luck() -> None:
+    """And no search without an end for longer stretches of them."""
+    assert Dependence(np.zeros((100, 1))).over_windows(0) == (1.0, math.inf)
