@@ -23,10 +23,13 @@ _LARGE = 1_000_000
 _PLAIN: dict[str, Choice] = {"depth": 1, "width": 256, "normalisation": "none"}
 _SMALL: dict[str, Choice] = {"width": 64, "numeric_embedding": "piecewise", "dropout": 0.3}
 _OF_IMAGES: dict[str, Choice] = {
-    **{"cells": 1, "width": 16, "kind_1": "residual", "kind_2": "residual"},
+    "cells": 1,
+    "width": 16,
+    "kind_1": "residual",
+    "kind_2": "residual",
     **{f"width_{place}": 16 for place in range(1, 7)},
 }
-"""What the entries of architectures have for images, where a width that is small for columns is the largest there is."""
+"""What the entries of architectures have for images: a width that is small for columns is their largest."""
 
 _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 2, "width": 128, "numeric_embedding": "piecewise", "dropout": 0.5}),
