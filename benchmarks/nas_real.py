@@ -130,13 +130,13 @@ class Search:
 
     def __init__(self, parts: Parts, families: Sequence[str], seconds: float, seed: int) -> None:
         self.parts, self.end, self.seed = parts, time.process_time() + seconds, seed
-        self.begun, self.at_most = (time.monotonic(), time.process_time()), MOST_SHARE * seconds
+        self.at_most = MOST_SHARE * seconds
         self.workshop = Workshop(
             problem="multiclass",
             layout=parts.layout,
             d_out=10,
             rows=lambda _: parts.training,
-            seconds=lambda: self.clock(self.left()),
+            seconds=self.left,
             seed=seed,
             at_most=self.at_most,
         )
@@ -150,11 +150,6 @@ class Search:
     def left(self) -> float:
         """CPU-seconds that are left."""
         return self.end - time.process_time()
-
-    def clock(self, seconds: float) -> float:
-        """CPU-seconds as the clock's, at the pace so far: other programs may want the core, too."""
-        clock, cpu = (now - then for now, then in zip((time.monotonic(), time.process_time()), self.begun, strict=True))
-        return seconds * max(1.0, clock / cpu) if cpu > 1 and math.isfinite(seconds) else seconds
 
     def run(self, strategy: str) -> Told:
         """Trial after trial."""
@@ -210,7 +205,7 @@ class Search:
                 score=lambda outputs: float((outputs.argmax(axis=1) == validation.labels.numpy()).mean()),
                 greater_is_better=True,
                 seed=self.seed,
-                deadline=time.monotonic() + self.clock(min(self.at_most if trial else math.inf, self.left())),
+                deadline=time.monotonic() + min(self.at_most if trial else math.inf, self.left()),
                 report=report,
             )
         except DivergedError:
@@ -263,6 +258,7 @@ def transferred(name: str, cell: dict[str, str], seed: int) -> float:
 
 
 def _quiet() -> None:
+    time.monotonic = time.process_time  # the clock of deadlines: other programs may want the core, too
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
 
