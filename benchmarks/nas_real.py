@@ -1,7 +1,7 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
     EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
-                                                         [--strategies one-shot evolution pnas auto] [--alone]
+                                                         [--strategies one-shot gdas evolution pnas auto random] [--alone]
                                                          [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
@@ -57,7 +57,7 @@ from retrain.search.worker import MOST_SHARE
 from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Trained, evaluate, load_state, train
 
-STRATEGIES = ("one-shot", "evolution", "pnas", "auto")
+STRATEGIES = ("one-shot", "gdas", "evolution", "pnas", "auto", "random")
 EPOCHS = 27
 HANDMADE = "resnet by hand"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
