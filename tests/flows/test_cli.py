@@ -16,10 +16,11 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence, found_lines
-from flows.workplace import Workplace, find_task
+from flows.workplace import Workplace, find_task, register_task
 from registry.proposal import write
+from registry.settings import Settings
 from registry.task import load
-from tests.handmade import make_bundle, make_frame
+from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
 
@@ -333,6 +334,13 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplac
     done = run("promote", "handmade", "9")
     assert (done.exit_code, place.versions.get("handmade", "champion")) == (3, "1")
     assert "unknown version '9': expected one of 1" in done.stderr
+
+
+def test_up_starts_nothing_for_a_task_without_a_champion(settings: Settings) -> None:
+    register_task(settings, make_task(source={"kind": "file", "path": "/nowhere.parquet"}))
+    done = run("up", "handmade")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "handmade has no champion yet; begin with: everfit search handmade" in done.stderr
 
 
 def test_status_says_that_the_endpoint_is_down() -> None:
