@@ -184,6 +184,7 @@ class Search:
     def train(self, candidate: Candidate, trial: optuna.Trial | None) -> Trained | None:
         """Train a candidate, from its parent's weights where it has an akin one; None when it diverges."""
         network = self._network(candidate, trial)
+        most = max(self.at_most, self.space.short_seconds(candidate)) if trial else math.inf
 
         def report(epoch: int, score: float) -> bool:
             if self.left() <= 0:
@@ -204,7 +205,7 @@ class Search:
                 score=lambda outputs: float((outputs.argmax(axis=1) == validation.labels.numpy()).mean()),
                 greater_is_better=True,
                 seed=self.seed,
-                deadline=time.monotonic() + min(self.at_most if trial else math.inf, self.left()),
+                deadline=time.monotonic() + min(most, self.left()),
                 report=report,
             )
         except DivergedError:

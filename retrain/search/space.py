@@ -184,12 +184,17 @@ class SearchSpace(Space):
     def affordable(self, candidate: Candidate) -> Candidate:
         """Of networks for images, which differ a hundredfold in what they cost: the largest of a few sizes of which the
         short training takes no more than a trial may, or the smallest."""
-        shop = self.workshop
-        if self.reads != "image" or shop is None or math.isinf(shop.at_most):
+        at_most = math.inf if self.workshop is None else self.workshop.at_most
+        if self.reads != "image" or math.isinf(at_most):
             return candidate
         made = (candidate if not share else self.smaller(candidate, share) for share in SHRUNK)
-        epochs, at_most = lengths(self.max_epochs)[0], shop.at_most
-        return next((one for one in made if epochs * shop.epoch_seconds(one) <= at_most), self.smaller(candidate, 1.0))
+        return next((one for one in made if self.short_seconds(one) <= at_most), self.smaller(candidate, 1.0))
+
+    def short_seconds(self, candidate: Candidate) -> float:
+        """About how many CPU-seconds the short training of a network for images takes; 0 where that is not known."""
+        if self.reads != "image" or self.workshop is None:
+            return 0.0
+        return lengths(self.max_epochs)[0] * self.workshop.epoch_seconds(candidate)
 
     def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
         """By the studies that the task's search was given."""

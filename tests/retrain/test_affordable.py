@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from registry.choices import Preference
 from retrain.batches import Rows
 from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES
+from retrain.image_checks import load_images
 from retrain.image_source import ImageInput
 from retrain.search.asking import ORIGIN, PARENT, SKIPPED, propose
+from retrain.search.budget import Budget
 from retrain.search.inputs import Layout
+from retrain.search.material import gather
 from retrain.search.portfolio import portfolio
+from retrain.search.progress import silent
+from retrain.search.session import Session
 from retrain.search.space import SHRUNK, SearchSpace, lengths
 from retrain.search.strategies.base import Seen
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.strategies.one_shot import OneShot
 from retrain.search.strategies.screening import Screen
+from retrain.search.worker import Worker
 from retrain.search.workshop import Workshop
+from tests.pictures import digit_pixels, encoded, make_task
 
 EPOCHS = 9
 IMAGES = ImageInput(size=8, channels=1, mean=(100.0,), std=(50.0,))
@@ -97,6 +108,36 @@ def test_networks_for_tables_are_as_they_were() -> None:
     table = replace(table, workshop=Workshop("binary", layout, 2, images, lambda: 1.0, at_most=1e-9))
     drawn = table.sample(np.random.default_rng(0))
     assert table.affordable(drawn) == drawn
+
+
+def test_what_the_short_training_of_an_image_takes_is_told_and_of_a_table_nothing() -> None:
+    space = space_of(("cell",), 1e-9)
+    assert space.workshop is not None
+    least = space.affordable(large(space))
+    assert space.short_seconds(least) == lengths(EPOCHS)[0] * space.workshop.epoch_seconds(least) > 0
+    assert SearchSpace.of(("mlp",), 1_000, EPOCHS, "binary").short_seconds(least) == 0
+
+
+def test_a_worker_gives_the_smallest_network_the_time_that_it_needs(tmp_path: Path) -> None:
+    """And no other: what it asks for has a size for which its share is enough, or the least."""
+    frame = pd.DataFrame({"photo": [encoded(Image.fromarray(one)) for one in digit_pixels()[:300]]})
+    task = make_task(search={"workers": 1, "max_epochs": 27, "families": ["cell"], "strategy": "random"})
+    frame, _ = load_images(frame.assign(even=["yes", "no"] * 150), task)
+    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 40, 60.0, 0), None, silent)
+    session.folder.mkdir()
+    session._ready(gather(task, frame, ()))
+    worker = Worker(session.folder, 0)
+    worker.workshop = replace(worker.workshop, at_most=0.05)
+    worker.space = replace(worker.plan.space, workshop=worker.workshop)
+    for _ in range(3):
+        asked = worker._ask()
+        assert asked is not None
+        assert is_least(asked[1])
+        share = worker.share * (worker.deadline - worker.begin)
+        assert worker.limit(asked[1]) - time.monotonic() == pytest.approx(share, abs=0.1)
+    needed = 3 * (worker.deadline - worker.begin) / 4
+    worker.workshop._paces[asked[1].key] = needed / 9
+    assert worker.limit(asked[1]) - time.monotonic() == pytest.approx(needed, abs=0.1)
 
 
 def is_least(candidate: Candidate) -> bool:
