@@ -182,8 +182,8 @@ class SearchSpace(Space):
         return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)
 
     def affordable(self, candidate: Candidate) -> Candidate:
-        """Of networks for images, which differ a hundredfold in what they cost: the largest of a few sizes of which the
-        short training takes no more than a trial may, or the smallest."""
+        """Of networks for images, some of which take dozens of times as long as others: the largest of a few sizes of
+        which the short training takes no more than a trial may, or the smallest."""
         at_most = math.inf if self.workshop is None else self.workshop.at_most
         if self.reads != "image" or math.isinf(at_most):
             return candidate
