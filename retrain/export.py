@@ -20,8 +20,6 @@ import onnx
 import pandas as pd
 import torch
 from onnx import TensorProto, helper
-from onnxscript.optimizer import optimize
-from onnxscript.rewriter import rewrite
 from safetensors.torch import save_file
 from torch import nn
 
@@ -185,6 +183,9 @@ def _mixed(
 
 
 def _save_lean(model: onnx.ModelProto, path: Path) -> None:
+    from onnxscript.optimizer import optimize  # here: a search imports this file before its first trial
+    from onnxscript.rewriter import rewrite
+
     lean = rewrite(optimize(model))
     onnx.checker.check_model(lean)
     onnx.save(lean, path)
