@@ -15,10 +15,13 @@ from benchmarks.serving_load import ARROW
 from benchmarks.serving_rivals import Bench, arrow_body
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
+from registry.log_ids import runs_of
 from serving.arrow import table_of
 from serving.champion import Served
-from serving.journal import Journal
+from serving.journal import TABLE, Journal
+from serving.prediction import Ids
 from serving.runs import Run
+from serving.tabled import payload
 
 REQUESTS = {"os": 20_000, "disk": 200}
 """How many are stored, by `EVERFIT_LOG_SYNC`."""
@@ -65,11 +68,16 @@ def journal_cost(folder: Path, served: Served, row: dict[str, Any], *, synced: b
 def keeper_cost(bench: Bench, served: Served, size: int, folder: Path) -> float:
     """Microseconds of CPU-time a row from the journal into an empty inference log, for requests of `size` rows."""
     journal = Journal(folder / "journal", max_bytes=10**12)
+    made = Ids()
     rows = [bench.rows[place % len(bench.rows)] for place in range(KEPT if size > 1 else KEPT // 4)]
     for start in range(0, len(rows), size):
-        some, ids = rows[start : start + size], [f"{place:024d}" for place in range(start, start + size)]
-        content = _by_columns(bench, served, some, ids) if size > MANY else _by_rows(served, some, ids)
-        journal.append(served.version, served.record, b'{"received":%d,%b}' % (time.time_ns() // 1000, content), size)
+        some, ids, received = rows[start : start + size], made.take(size), time.time_ns() // 1000
+        if size > MANY:
+            content = _by_columns(bench, served, some, ids, received)
+            journal.append(served.version, served.record, content, size, TABLE)
+        else:
+            content = b'{"received":%d,%b}' % (received, _by_rows(served, some, ids))
+            journal.append(served.version, served.record, content, size)
     journal.close()
     run, log = Run(journal.folder), InferenceLog(open_engine(f"sqlite:///{folder}/everfit.db"), bench.home.task)
     gc.freeze()  # as the keeper does
@@ -84,8 +92,7 @@ def _by_rows(served: Served, rows: list[dict[str, Any]], ids: list[str]) -> byte
     return b'"answer":%b,"sent":%b' % (answer, orjson.dumps(rows if len(rows) > 1 else rows[0]))
 
 
-def _by_columns(bench: Bench, served: Served, rows: list[dict[str, Any]], ids: list[str]) -> bytes:
-    kinds = {column.name: column.kind for column in served.manifest.data_schema.columns}
-    table, _ = table_of(arrow_body(bench.bundle)(rows), ARROW, kinds, max_rows=len(rows), max_bytes=10**9)
-    columns = served.answers.columns(ids, served.scorer.run(served.reader.table(table)))
-    return b'"answer":%b,"sent":%b' % (served.answers.write_columns(columns), table.to_json())
+def _by_columns(bench: Bench, served: Served, rows: list[dict[str, Any]], ids: list[str], received: int) -> bytes:
+    table, _ = table_of(arrow_body(bench.bundle)(rows), ARROW, served.kinds, max_rows=len(rows), max_bytes=10**9)
+    scores = served.scorer.run(served.reader.table(table))
+    return payload(served.version, served.logged, runs_of(ids), table, scores, received)

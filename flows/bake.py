@@ -115,7 +115,7 @@ def _spans(windows: Iterable[Entry]) -> set[Span]:
 
 
 def _answered(place: Workplace, begun: Entry, span: Span) -> bool:
-    return place.log.counts(start=span[0], end=span[1], version=begun.version).predictions > 0
+    return place.log.number(start=span[0], end=span[1], version=begun.version) > 0
 
 
 def compared(

@@ -85,10 +85,14 @@ def revoke(name: str) -> None:
     Example:
       everfit key revoke shop
     """
-    from serving.keys import revoke_key
+    from serving.keys import read_keys, revoke_key
 
-    revoke_key(_local().key_file, name)
+    settings = _local()
+    revoke_key(settings.key_file, name)
     click.echo(f"{name}: revoked; endpoints that run refuse it within a second")
+    if not any(one.live for one in read_keys(settings.key_file)):
+        rest = "opens only to EVERFIT_API_KEY" if settings.api_key is not None else "answers 401 to everybody"
+        click.echo(f"  no key is left: the endpoint {rest} until there is another: everfit key add NAME")
 
 
 def _local() -> Settings:

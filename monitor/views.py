@@ -214,7 +214,7 @@ def read_window(
     """The rows of a window with the labels known at `as_of`. Of more than `monitor.most_rows` one in so many, evenly
     spaced, so that no window is too large for memory; and how many there are, where the side has not all of them."""
     inside: dict[str, Any] = {"start": start, "end": end, "labels_by": as_of}
-    rows, most = log.counts(start=start, end=end).predictions, manifest.task.monitor.most_rows
+    rows, most = log.number(start=start, end=end), manifest.task.monitor.most_rows
     frame = log.frame(step=max(1, -(-rows // most)), **inside)
     unwatched = lost(frame, manifest.data_schema.names)
     manifest = without(manifest, unwatched)

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from registry.errors import InputError, StoreError
@@ -45,11 +47,20 @@ Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 class Migration:
     """One change of the tables, applied once, in order of number. Never edited after a release: a later one follows.
 
-    `{text}` becomes text that sorts by code point, `{key}` an integer key that the database numbers.
+    `{text}` becomes text that sorts by code point, `{key}` an integer key that the database numbers, `{keyed}` makes a
+    table that lies in its key. `move` carries rows over that no statement can, before `last` ones.
     """
 
     number: int
     statements: tuple[str, ...]
+    move: Callable[[Connection], None] | None = None
+    last: tuple[str, ...] = ()
+
+
+def _into_batches(connection: Connection) -> None:
+    from registry.log_moved import move  # which itself writes into this database
+
+    move(connection)
 
 
 MIGRATIONS = (
@@ -75,11 +86,34 @@ MIGRATIONS = (
         ),
     ),
     Migration(2, tuple(f"ALTER TABLE predictions ADD COLUMN {name} TEXT" for name in ("private", "sealed"))),
+    Migration(
+        3,
+        (
+            """CREATE TABLE batches (
+                number {key}, task {text} NOT NULL, role {text} NOT NULL, version {text} NOT NULL,
+                size BIGINT NOT NULL, earliest BIGINT NOT NULL, latest BIGINT NOT NULL, span BIGINT NOT NULL,
+                ids TEXT NOT NULL, moments TEXT NOT NULL, private TEXT, outputs TEXT NOT NULL,
+                features TEXT NOT NULL, sealed TEXT)""",
+            "CREATE INDEX batches_by_earliest ON batches (task, role, earliest, latest)",
+            "CREATE INDEX batches_by_latest ON batches (task, role, latest, earliest)",
+            "CREATE INDEX batches_by_span ON batches (task, role, span)",
+            """CREATE TABLE places (
+                task {text} NOT NULL, role {text} NOT NULL, name {text} NOT NULL, start BIGINT NOT NULL,
+                size BIGINT NOT NULL, batch BIGINT NOT NULL,
+                PRIMARY KEY (task, role, name, start)){keyed}""",
+        ),
+        _into_batches,
+        ("DROP TABLE predictions",),
+    ),
 )
 
 _WORDS = {
-    "sqlite": {"text": "TEXT", "key": "INTEGER PRIMARY KEY AUTOINCREMENT"},
-    "postgresql": {"text": 'TEXT COLLATE "C"', "key": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+    "sqlite": {"text": "TEXT", "key": "INTEGER PRIMARY KEY AUTOINCREMENT", "keyed": " WITHOUT ROWID"},
+    "postgresql": {
+        "text": 'TEXT COLLATE "C"',
+        "key": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "keyed": "",
+    },
 }
 
 _REMEDIES = {
@@ -128,18 +162,26 @@ def insert(engine: Engine, table: sa.Table) -> Insert:
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def insert_new(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Insert rows whose key is not there yet, each with its values in the order of the table's columns; how many were
-    new. The driver takes them as they are: SQLAlchemy's own statements cost several times as much a row."""
-    names = ", ".join(column.name for column in table.columns)
-    into, unless = f"INSERT INTO {table.name} ({names})", "ON CONFLICT DO NOTHING"
+def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, each with its values in the order of the table's columns. The driver takes them as they are:
+    SQLAlchemy's own statements cost several times as much a row."""
+    into = f"INSERT INTO {table.name} ({', '.join(column.name for column in table.columns)})"
     if connection.dialect.name == "postgresql":
         kinds = (column.type.compile(connection.dialect) for column in table.columns)
         lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
         columns = tuple(map(list, zip(*rows, strict=True)))
-        return connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists}) {unless}", columns).rowcount
-    marks = ", ".join("?" * len(table.columns))
-    return connection.exec_driver_sql(f"{into} VALUES ({marks}) {unless}", list(rows)).rowcount
+        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists})", columns)
+    else:
+        marks = ", ".join("?" * len(table.columns))
+        connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
+
+
+def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """The condition that a column is one of many texts, which reach the database in one piece, however many."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.cast(sa.literal(list(values), ARRAY(sa.Text)), ARRAY(sa.Text)))
+    listed = sa.func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
 
 
 def to_micros(moment: datetime) -> int:
@@ -245,6 +287,10 @@ def lock_until_commit(connection: Connection, key: int) -> None:
 def _apply(connection: Connection, migration: Migration) -> None:
     for statement in migration.statements:
         connection.exec_driver_sql(statement.format(**_WORDS[connection.dialect.name]))
+    if migration.move is not None:
+        migration.move(connection)
+    for statement in migration.last:
+        connection.exec_driver_sql(statement)
     connection.execute(
         sa.text("INSERT INTO migrations (number, applied) VALUES (:number, :applied)"),
         {"number": migration.number, "applied": to_micros(utc_now())},

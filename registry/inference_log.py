@@ -1,7 +1,8 @@
 """Every prediction served and every label that came back, by task: what monitoring and retraining read.
 
-Features are stored as they were sent, one JSON object a row: a changed schema needs no migration. Labels are kept
-with all their corrections: a reader who asks for the labels known by a moment sees those of that moment.
+Predictions are stored by the batch (`log_tables`, `log_packed`), features as they were sent, in JSON: a changed schema
+needs no migration. Labels are kept with all their corrections: a reader who asks for the labels known by a moment sees
+those of that moment.
 
     >>> from tempfile import mkdtemp
     >>> from registry.database import open_engine
@@ -25,41 +26,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from registry.database import from_micros, insert, insert_new, reading, to_micros, writing
-from registry.log_batch import READ, STORED, Batch, Role, about, checked
+from registry.database import among, from_micros, insert, reading, to_micros, writing
+from registry.log_batch import Batch, Role, about
+from registry.log_ids import run_of
+from registry.log_packed import Packed, pack, unpack
+from registry.log_query import ROLES, Asked, picked
+from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
 from registry.privacy import Privacy, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ROLES: tuple[Role, ...] = ("champion", "shadow")
-_CHUNK = 500  # ids in one IN list
-_METADATA = sa.MetaData()
-_TYPES: dict[str, type[sa.BigInteger] | type[sa.Double[float]]] = {
-    **dict.fromkeys(("time", "received"), sa.BigInteger),
-    **dict.fromkeys(("uncertainty", "disagreement"), sa.Double),
-}
-_PREDICTIONS = sa.Table(
-    "predictions",
-    _METADATA,
-    *(sa.Column(name, _TYPES.get(name, sa.Text), primary_key=name in ("task", "role", "id")) for name in STORED),
-)
-_FEEDBACK = sa.Table(
-    "feedback",
-    _METADATA,
-    *(sa.Column(name, sa.Text, primary_key=True) for name in ("task", "id")),
-    sa.Column("received", sa.BigInteger, primary_key=True),
-    sa.Column("time", sa.BigInteger),
-    sa.Column("label", sa.Text),
-)
+    from registry.log_frame import Heavy
 
-_READ = tuple(_PREDICTIONS.c[name] for name in READ)
-_OUTPUTS = tuple(sa.null() if name in ("features", "sealed") else _PREDICTIONS.c[name] for name in READ)
-"""The same without the features, which are most of a row."""
-
+_AT_ONCE = 100
+"""Batches whose features are read by one statement."""
 
 _NEWEST = 100_000
 """Rows that are looked at for the newest event."""
@@ -107,38 +93,8 @@ class Counts(NamedTuple):
     labelled: int
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Which predictions a reader asks for; the SQL of it."""
-
-    task: str
-    start: datetime | None = None
-    end: datetime | None = None
-    version: str | None = None
-    role: Role | None = "champion"
-    labels_by: datetime | None = None
-
-    def labels(self) -> sa.ColumnElement[bool]:
-        """Condition on feedback: this task's, known by the moment asked for."""
-        mine = _FEEDBACK.c.task == self.task
-        return mine if self.labels_by is None else mine & (_FEEDBACK.c.time <= to_micros(self.labels_by))
-
-    def where(self, *, labelled_only: bool = False) -> sa.ColumnElement[bool]:
-        """Condition on predictions."""
-        c = _PREDICTIONS.c
-        found = (c.task == self.task) & c.role.in_([self.role] if self.role else _ROLES)
-        if self.start is not None:
-            found &= c.time >= to_micros(self.start)
-        if self.end is not None:
-            found &= c.time < to_micros(self.end)
-        if self.version is not None:
-            found &= c.version == self.version
-        return found & sa.exists().where(_FEEDBACK.c.id == c.id, self.labels()) if labelled_only else found
-
-
-def _chunks(names: Collection[str]) -> Iterator[list[str]]:
-    every = list(names)
-    return (every[first : first + _CHUNK] for first in range(0, len(every), _CHUNK))
+def _latest(times: npt.NDArray[np.int64]) -> datetime | None:
+    return from_micros(int(times.max())) if len(times) else None
 
 
 def _kind(one: Feedback, known: tuple[str, int] | None) -> Literal["stored", "repeated", "corrected"]:
@@ -159,18 +115,17 @@ class InferenceLog:
         """`privacy` says what of the rows that are appended is hidden, and holds the key to what was encrypted."""
         self._engine, self._task, self._privacy = engine, task, privacy
 
-    def append_batches(self, batches: Iterable[Batch]) -> int:
+    def append_batches(self, batches: Iterable[Batch | Packed]) -> int:
         """Store predictions, all or none; those whose id (and role) is known already are passed over.
 
         Returns how many were new. Raises `RowError` for an id that no database keeps (empty, or with a NUL),
         `InputError` for a key that cannot be used.
         """
-        hidden = (one.hidden(self._task, self._privacy) for one in batches)
-        rows = [row for one in hidden for row in one.rows(self._task)]
-        if not rows:
+        packed = [one for one in map(self._packed, batches) if len(one)]
+        if not packed:
             return 0
         with writing(self._engine) as connection:
-            return insert_new(connection, _PREDICTIONS, rows)
+            return store(connection, self._task, packed)
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another one is a correction.
@@ -178,12 +133,12 @@ class InferenceLog:
         The label received last wins, so an old message delivered again never undoes a correction. Of several labels
         for one id in one call the last counts, the others are repetitions.
         """
-        newest = {checked(one.id): one for one in feedback}
+        newest = {one.id: one for one in feedback if run_of(one.id)}
         if not newest:
             return FeedbackCounts(0, 0, 0, 0)
         with writing(self._engine) as connection:
-            known = self._newest_labels(connection, newest)
-            kinds = {name: _kind(one, known.get(name)) for name, one in newest.items()}
+            before = self._newest_labels(connection, newest)
+            kinds = {name: _kind(one, before.get(name)) for name, one in newest.items()}
             self._write_labels(connection, [newest[name] for name, kind in kinds.items() if kind != "repeated"])
             unknown = len(newest.keys() - self._predicted(connection, newest))
         number = Counter(kinds.values())
@@ -217,53 +172,51 @@ class InferenceLog:
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
         None reads champion's and shadow's rows.
         """
-        from registry.log_frame import frame_of  # pandas, which the keeper does without
+        from registry.log_frame import Assembly  # pandas, which the keeper does without
 
-        asked = _Rows(self._task, start, end, version, role, labels_by)
-        c, where = _PREDICTIONS.c, asked.where(labelled_only=labelled_only)
-        order = (c.time, c.id) if newest is None else (c.time.desc(), c.id.desc())
-        if step > 1:
-            number = sa.func.row_number().over(order_by=(c.time, c.id)).label("number")
-            every = sa.select(c.id, number).where(where).subquery()
-            where = asked.where() & c.id.in_(sa.select(every.c.id).where((every.c.number - 1) % step == 0))
-        read = _READ if columns is None or columns else _OUTPUTS
-        rows = sa.select(*read).where(where).order_by(*order).offset(offset).limit(limit if newest is None else newest)
-        ids = rows.with_only_columns(c.id)
-        f = _FEEDBACK.c
-        labels = sa.select(f.id, f.label, f.time).where(asked.labels(), f.id.in_(ids)).order_by(f.received)
+        asked = Asked(self._task, start, end, version, role, labels_by)
         with reading(self._engine) as connection:
-            found = connection.execute(rows).all()
-            known = {name: (label, time) for name, label, time in connection.execute(labels)}
-        return frame_of(found if newest is None else found[::-1], known, columns, self._unsealed)
+            rows = picked(
+                connection, asked, labelled_only=labelled_only, offset=offset, limit=limit, newest=newest, step=step
+            )
+            found = Assembly(rows, columns, self._unsealed)
+            for one in _heavy(connection, list(found.places), features=columns is None or bool(columns)):
+                found.add(one)
+            labels = labels_of(connection, asked.labels(), rows.ids.tolist())
+            return found.frame({name: (label, time) for name, label, time in labels})
 
     def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
         """The first and the last event time, or None when nothing is logged."""
-        time, where = _PREDICTIONS.c.time, _Rows(self._task, role=role).where()
+        c, where = BATCHES.c, Asked(self._task, role=role).batches()
+        ends = sa.select(sa.func.min(c.earliest), sa.func.max(c.latest)).where(where)
         with reading(self._engine) as connection:
-            low, high = connection.execute(sa.select(sa.func.min(time), sa.func.max(time)).where(where)).one()
+            low, high = connection.execute(ends).one()
         return None if low is None else (from_micros(low), from_micros(high))
+
+    def number(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        version: str | None = None,
+        role: Role | None = "champion",
+    ) -> int:
+        """How many rows `frame` would give: `counts` without a look at labels."""
+        with reading(self._engine) as connection:
+            return Asked(self._task, start, end, version, role).number(connection)
 
     def newest(self, by: datetime, *, timed: bool) -> tuple[datetime | None, Astray]:
         """The last event time of the champion's rows up to `by`, None without any; and which of the newest rows do not
         say it: those that lie after it, and, where rows are `timed`, those without a moment of their own, which lie at
         their arrival. The latter count where there are no others."""
-        c, mine = _PREDICTIONS.c, _Rows(self._task).where()
-        newest = sa.select(c.time, c.received).where(mine).order_by(c.time.desc()).limit(_NEWEST).subquery().c
-        ahead = newest.time > to_micros(by)
-        untimed = (newest.time == newest.received) if timed else sa.false()
-        asked = sa.select(
-            sa.func.count(),
-            sa.func.max(newest.time).filter(~ahead & ~untimed),
-            sa.func.max(newest.time).filter(~ahead),
-            sa.func.count().filter(ahead),
-            sa.func.max(newest.time).filter(ahead),
-            sa.func.count().filter(~ahead & untimed),
-        )
         with reading(self._engine) as connection:
-            rows, timely, last, later, furthest, bare = connection.execute(asked).one()
-        furthest, bare = None if furthest is None else from_micros(furthest), bare if timely is not None else 0
-        found = Astray(rows, later, furthest, bare)
-        return None if last is None else from_micros(last if timely is None else timely), found
+            found = picked(connection, Asked(self._task), newest=_NEWEST)
+        times, ahead = found.times, found.times > to_micros(by)
+        untimed = (times == found.received) & timed & ~ahead
+        last, timely = _latest(times[~ahead]), _latest(times[~ahead & ~untimed])
+        bare = 0 if timely is None else int(untimed.sum())
+        astray = Astray(len(found), int(ahead.sum()), _latest(times[ahead]), bare)
+        return last if timely is None else timely, astray
 
     def counts(
         self,
@@ -275,30 +228,35 @@ class InferenceLog:
         labels_by: datetime | None = None,
     ) -> Counts:
         """How many rows `frame` would give, and how many with a label."""
-        asked = _Rows(self._task, start, end, version, role, labels_by)
-        rows = sa.select(sa.func.count()).select_from(_PREDICTIONS)
+        asked = Asked(self._task, start, end, version, role, labels_by)
         with reading(self._engine) as connection:
-            every = connection.execute(rows.where(asked.where())).scalar_one()
-            return Counts(every, connection.execute(rows.where(asked.where(labelled_only=True))).scalar_one())
+            return Counts(*asked.counts(connection))
 
     def versions(self, *, role: Role | None = "champion") -> dict[str, int]:
         """How many rows each version answered, in the order in which they first did."""
-        c = _PREDICTIONS.c
-        rows = sa.select(c.version, sa.func.count()).where(_Rows(self._task, role=role).where()).group_by(c.version)
+        c, where = BATCHES.c, Asked(self._task, role=role).batches()
+        rows = sa.select(c.version, sa.func.sum(c.size)).where(where).group_by(c.version)
         with reading(self._engine) as connection:
-            found = connection.execute(rows.order_by(sa.func.min(c.time), c.version)).all()
-        return {row[0]: row[1] for row in found}
+            found = connection.execute(rows.order_by(sa.func.min(c.earliest), c.version)).all()
+        return {row[0]: int(row[1]) for row in found}
+
+    def _packed(self, one: Batch | Packed) -> Packed:
+        """What is stored of predictions, with what the task hides taken out."""
+        if isinstance(one, Packed):
+            if one.private is not None or not self._privacy.columns.names:
+                return one
+            one = unpack(one)
+        return pack(one.hidden(self._task, self._privacy))
 
     def _unsealed(self, sealed: str, name: str, column: str) -> dict[str, Any]:
         return self._privacy.vault.unseal(sealed, about(self._task, name), column)
 
     def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
         """The label received last, in JSON, and when it was received, by id."""
-        f, found = _FEEDBACK.c, dict[str, tuple[str, int]]()
-        for some in _chunks(ids):
-            rows = sa.select(f.id, f.label, f.received).where(f.task == self._task, f.id.in_(some)).order_by(f.received)
-            found |= {name: (label, received) for name, label, received in connection.execute(rows)}
-        return found
+        mine = FEEDBACK.c.task == self._task, among(connection, FEEDBACK.c.id, list(ids))
+        rows = sa.select(FEEDBACK.c.id, FEEDBACK.c.label, FEEDBACK.c.received).where(*mine)
+        found = connection.execute(rows.order_by(FEEDBACK.c.received))
+        return {name: (label, received) for name, label, received in found}
 
     def _write_labels(self, connection: Connection, feedback: Sequence[Feedback]) -> None:
         if not feedback:
@@ -308,13 +266,24 @@ class InferenceLog:
             {"task": self._task, "id": one.id, "label": to_json(one.label), **moments}
             for one, moments in zip(feedback, times, strict=True)
         ]
-        statement = insert(self._engine, _FEEDBACK)
+        statement = insert(self._engine, FEEDBACK)
         changed = {name: statement.excluded[name] for name in ("label", "time")}
         keys = ["task", "id", "received"]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
     def _predicted(self, connection: Connection, ids: Collection[str]) -> set[str]:
         """Those of the ids that have a prediction."""
-        where, c = _Rows(self._task, role=None).where(), _PREDICTIONS.c
-        chunks = (connection.execute(sa.select(c.id).where(where, c.id.in_(some))) for some in _chunks(ids))
-        return {name for chunk in chunks for name in chunk.scalars()}
+        return {one for role in ROLES for one in known(connection, self._task, role, list(ids))}
+
+
+def _heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> Iterator[Heavy]:
+    """Batches by their numbers, in that order, some at a time."""
+    from registry.log_frame import Heavy
+
+    c = BATCHES.c
+    columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
+    for first in range(0, len(numbers), _AT_ONCE):
+        some = numbers[first : first + _AT_ONCE]
+        rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(some))
+        found = {row[0]: row for row in connection.execute(rows)}
+        yield from (Heavy(*found[number]) for number in some)

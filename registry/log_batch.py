@@ -1,53 +1,20 @@
 """Predictions by columns: how many rows of one request reach the inference log without an object each.
 
 >>> batch = Batch("3", "champion", ["a1"], [0], [0], [{"delay": 4}], ["no"], [[0.9, 0.1]], [[0]], [0.33], [0.01])
->>> dict(zip(STORED, next(batch.rows("flights")), strict=True))["features"]
-'{"delay":4}'
+>>> len(batch), batch.take([0]) == batch
+(1, True)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any, Literal, TypeAlias
 
-from registry.errors import RowError
-from registry.privacy import Privacy, to_json, to_texts
+from registry.privacy import Privacy
 from registry.task import LogColumns
 
 Role: TypeAlias = Literal["champion", "shadow"]
-
-STORED = (
-    "task",
-    "role",
-    "id",
-    "time",
-    "received",
-    "version",
-    "features",
-    "prediction",
-    "scores",
-    "conformal",
-    "private",
-    "sealed",
-    "uncertainty",
-    "disagreement",
-)
-"""The columns of the table, in the order of a stored row."""
-
-READ = STORED[2:]
-"""The columns of the table that make a frame, in order."""
-
-Stored: TypeAlias = tuple[Any, ...]
-"""A row of the table, as the database's driver takes it."""
-
-
-def checked(name: str) -> str:
-    """An id, if databases keep it. Raises `RowError`."""
-    if not name or "\0" in name:
-        raise RowError(f"id: expected text without NUL, got {name!r}")
-    return name
 
 
 def about(task: str, name: str) -> str:
@@ -97,28 +64,11 @@ class Batch:
         features, private, sealed = zip(*found, strict=True) if found else ((), (), ())
         return replace(self, features=features, private=private, sealed=sealed)
 
-    def rows(self, task: str) -> Iterator[Stored]:
-        """The rows of the table. Raises `RowError` for an id that no database keeps."""
-        rules, sealed = self.private or repeat(None), self.sealed or repeat(None)
-        return zip(
-            repeat(task),
-            repeat(self.role),
-            map(checked, self.ids),
-            self.times,
-            self.received,
-            repeat(self.version),
-            to_texts(self.features),
-            _few(self.predictions) if self.conformal is not None else map(to_json, self.predictions),
-            to_texts(self.scores),
-            repeat(None) if self.conformal is None else to_texts(self.conformal),
-            (None if one is None else one.model_dump_json() for one in rules),
-            sealed,
-            map(float, self.uncertainty),
-            map(float, self.disagreement),
-        )
-
-
-def _few(values: Sequence[Any]) -> Iterator[str]:
-    """Each of many values of which few differ, as `to_json` has it."""
-    known = {value: to_json(value) for value in set(values)}
-    return map(known.__getitem__, values)
+    def take(self, places: Sequence[int]) -> Batch:
+        """The predictions at these places."""
+        columns: dict[str, Any] = {
+            name: [values[place] for place in places]
+            for name, values in vars(self).items()
+            if name not in ("version", "role") and values is not None
+        }
+        return replace(self, **columns)

@@ -1,57 +1,128 @@
-"""Logged rows as a frame: tuples and JSON texts from the database in, columns out."""
+"""Logged rows as a frame: rows in an order and JSON texts from the database in, columns out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache
-from itertools import chain
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pandas as pd
 
-from registry.log_batch import READ
+from registry.log_order import Block
+from registry.log_packed import private_of
 from registry.task import LogColumns
 
 Unseal: TypeAlias = Callable[[str, str, str], dict[str, Any]]
 """Encrypted values, the row's id and one of its encrypted columns in; the values out."""
 
+_NAT = np.iinfo(np.int64).min  # numpy's NaT
+_OUTPUTS = ("prediction", "scores", "set", "uncertainty", "disagreement")
 
-def frame_of(
-    rows: Sequence[Sequence[Any]],
-    labels: Mapping[str, tuple[str, int]],
-    columns: Sequence[str] | None,
-    unseal: Unseal,
-) -> pd.DataFrame:
-    """The frame of rows selected as `READ`, with the label (JSON) and its time (microseconds) by id."""
-    ids, times, received, versions, features, predictions, scores, sets, rules, sealed, uncertainty, disagreement = (
-        zip(*rows, strict=True) if rows else [()] * len(READ)
-    )
-    private = [None if text is None else _rules(text) for text in rules]
-    known = [labels.get(name, (None, None)) for name in ids]
-    outputs = {
-        "__id__": pd.Series(ids, dtype="object"),
-        "__time__": _moments(times),
-        "__received__": _moments(received),
-        "__version__": pd.Series(versions, dtype="object"),
-        "__prediction__": _values(_parse_all(predictions)),
-        "__scores__": pd.Series(_parse_all(scores), dtype="object"),
-        "__set__": pd.Series(_parse_all(sets), dtype="object"),
-        "__uncertainty__": pd.Series(uncertainty, dtype="float64"),
-        "__disagreement__": pd.Series(disagreement, dtype="float64"),
-        "__private__": pd.Series(private, dtype="object"),
-        "__label__": pd.Series(_parse_all([label for label, _ in known]), dtype="object"),
-        "__label_time__": _moments([time for _, time in known]),
-    }
-    if columns is not None and not columns:
-        return pd.DataFrame(outputs)
-    found = _parse_all(features)
-    for row, (one, hidden) in enumerate(zip(private, sealed, strict=True)):
-        wanted = () if one is None else one.encrypt if columns is None else set(one.encrypt) & set(columns)
-        if wanted:
-            found[row] |= unseal(hidden, ids[row], min(wanted))
-    return pd.DataFrame({**outputs, **_features(found, columns)})
+
+class Heavy(NamedTuple):
+    """A batch's outputs and features, as the database has them; `features` and `sealed` None where nobody asked."""
+
+    number: int
+    version: str
+    private: str | None
+    outputs: str
+    features: str | None
+    sealed: str | None
+
+
+class Places(NamedTuple):
+    """The rows of a block that stand in one batch: which rows, and where in the batch."""
+
+    rows: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
+
+
+def places_of(rows: Block) -> dict[int, Places]:
+    """Where rows stand, by batch, in the order in which batches first appear."""
+    numbers, firsts, which = np.unique(rows.batch, return_index=True, return_inverse=True)
+    by_batch = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which, minlength=len(numbers)))[:-1])
+    return {int(numbers[one]): Places(by_batch[one], rows.place[by_batch[one]]) for one in np.argsort(firsts)}
+
+
+class Assembly:
+    """Columns of rows that come batch by batch."""
+
+    def __init__(self, rows: Block, columns: Sequence[str] | None, unseal: Unseal) -> None:
+        """`columns` are the features that are wanted, None all."""
+        self._rows, self._columns, self._unseal = rows, columns, unseal
+        self.places = places_of(rows)
+        self._order: list[npt.NDArray[np.int64]] = []
+        self._outputs: dict[str, list[Any]] = {name: [] for name in (*_OUTPUTS, "version", "private")}
+        self._features: dict[str, list[Any]] = {} if columns is None else {name: [] for name in columns}
+        self._rows_so_far = 0
+
+    def add(self, one: Heavy) -> None:
+        """A batch; each once, in the order of `places`."""
+        rows, places = self.places[one.number]
+        outputs = orjson.loads(one.outputs)
+        private = [None] * len(outputs["prediction"]) if one.private is None else private_of(one.private)
+        whole = len(places) == len(private) and bool((np.diff(places) == 1).all())
+        at = None if whole else places.tolist()
+        for name in _OUTPUTS:
+            self._outputs[name] += _taken(outputs[name], at, len(rows))
+        rules = _taken(private, at, len(rows))
+        self._outputs["version"] += [one.version] * len(rows)
+        self._outputs["private"] += rules
+        self._order.append(rows)
+        if one.features is not None:
+            found = {name: _taken(values, at, len(rows)) for name, values in orjson.loads(one.features).items()}
+            if one.sealed is not None:
+                self._open(found, rules, _taken(orjson.loads(one.sealed), at, len(rows)), rows)
+            self._extend(found, len(rows))
+        self._rows_so_far += len(rows)
+
+    def _open(
+        self, found: dict[str, list[Any]], rules: Sequence[LogColumns | None], sealed: Sequence[Any], rows: Any
+    ) -> None:
+        """Put encrypted values back, if one of them is wanted."""
+        for row, (one, text) in enumerate(zip(rules, sealed, strict=True)):
+            names = () if one is None else one.encrypt
+            wanted = names if self._columns is None else set(names) & set(self._columns)
+            if wanted:
+                for name, value in self._unseal(text, str(self._rows.ids[rows[row]]), min(wanted)).items():
+                    found.setdefault(name, [None] * len(rules))[row] = value
+
+    def _extend(self, found: Mapping[str, list[Any]], rows: int) -> None:
+        if self._columns is None:
+            for name in found:
+                if name not in self._features:
+                    self._features[name] = [None] * self._rows_so_far
+        for name, values in self._features.items():
+            values += found[name] if name in found else [None] * rows
+
+    def frame(self, labels: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
+        """The frame of all rows, with the label (JSON) and its time (microseconds) by id."""
+        rows = self._rows
+        order = np.concatenate(self._order) if self._order else np.array([], np.int64)
+        back = None if (np.diff(order) == 1).all() else np.argsort(order, kind="stable").tolist()
+        outputs = {name: _taken(values, back, len(rows)) for name, values in self._outputs.items()}
+        known = [labels.get(name, (None, _NAT)) for name in rows.ids.tolist()]
+        frame = {
+            "__id__": pd.Series(rows.ids, dtype="object"),
+            "__time__": _moments(rows.times),
+            "__received__": _moments(rows.received),
+            "__version__": pd.Series(outputs["version"], dtype="object"),
+            "__prediction__": _values(outputs["prediction"]),
+            "__scores__": pd.Series(outputs["scores"], dtype="object"),
+            "__set__": pd.Series(outputs["set"], dtype="object"),
+            "__uncertainty__": pd.Series(outputs["uncertainty"], dtype="float64"),
+            "__disagreement__": pd.Series(outputs["disagreement"], dtype="float64"),
+            "__private__": pd.Series(outputs["private"], dtype="object"),
+            "__label__": pd.Series(_parsed([label for label, _ in known]), dtype="object"),
+            "__label_time__": _moments(np.array([time for _, time in known], dtype=np.int64)),
+        }
+        dtype = None if len(rows) else "object"
+        features = {
+            name: pd.Series(_taken(values, back, len(rows)), dtype=dtype) for name, values in self._features.items()
+        }
+        return pd.DataFrame({**frame, **features})
 
 
 def lost(frame: pd.DataFrame, names: Collection[str]) -> dict[str, str]:
@@ -79,27 +150,23 @@ def _kinds(frame: pd.DataFrame) -> list[LogColumns]:
     return list(frame["__private__"].dropna().unique())
 
 
-@lru_cache
-def _rules(text: str) -> LogColumns:
-    return LogColumns.model_validate_json(text)
+def _taken(values: list[Any] | None, places: Iterable[int] | None, rows: int) -> list[Any]:
+    """The values at places, all of them for None; None for each row where there are none."""
+    if values is None:
+        return [None] * rows
+    return values if places is None else [values[place] for place in places]
 
 
-def _parse_all(texts: Sequence[str | None]) -> list[Any]:
-    return [None if text is None else orjson.loads(text) for text in texts]
+def _parsed(texts: Sequence[str | None]) -> list[Any]:
+    known = {text: None if text is None else orjson.loads(text) for text in set(texts)}
+    return [known[text] for text in texts]
 
 
-def _moments(micros: Sequence[int | None]) -> pd.Series[Any]:
-    missing = np.iinfo(np.int64).min  # numpy's NaT
-    return pd.Series(np.array([missing if one is None else one for one in micros], dtype=np.int64).view("M8[us]"))
+def _moments(micros: npt.NDArray[np.int64]) -> pd.Series[Any]:
+    return pd.Series(micros.view("M8[us]"))
 
 
 def _values(values: list[Any]) -> pd.Series[Any]:
     """Numbers as float64, anything else as it is."""
     numbers = bool(values) and all(isinstance(value, float) for value in values)
     return pd.Series(values, dtype="float64" if numbers else "object")
-
-
-def _features(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None) -> dict[str, pd.Series[Any]]:
-    """The columns of many rows; a key that a row lacks is None there."""
-    names = columns if columns is not None else dict.fromkeys(chain.from_iterable(rows))
-    return {name: pd.Series([row.get(name) for row in rows], dtype=None if rows else "object") for name in names}

@@ -111,7 +111,7 @@ def _finding(one: Any, model: type[BaseModel]) -> str:
         return f"{where}: unknown key{_nearest(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
     if one["type"] == "missing":
         return f"{where}: required key is missing"
-    said = _expected(one, model)
+    said = expected(one, model)
     complete = isinstance(one["input"], Mapping) or ", got " in said  # our own validators say what came
     return f"{where}: {said}" if complete else f"{where}: {said}, got {_shown(one['input'])}"
 
@@ -121,7 +121,7 @@ def _nearest(got: str, known: list[str]) -> str:
     return did_you_mean(got, known) or (f": expected one of {', '.join(known)}" if 0 < len(known) <= _FEW else "")
 
 
-def _expected(one: Any, model: type[BaseModel]) -> str:
+def expected(one: Any, model: type[BaseModel]) -> str:
     """What should stand there."""
     known = one.get("ctx", {})
     match one["type"]:

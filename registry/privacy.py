@@ -22,7 +22,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -47,23 +47,6 @@ _NONCE = 12
 def to_json(value: Any) -> str:
     """A value as the log writes it: numpy's as Python's, what JSON lacks as text."""
     return orjson.dumps(value, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-
-
-def to_texts(values: Sequence[Any]) -> list[str]:
-    """Each of n objects, or of n lists, as `to_json` has it, for a third of its time: all of them are written at once,
-    and cut where one ends and the next begins. Where what lies there is found in a value too, as it may be in a text,
-    each is written alone.
-
-    >>> to_texts([{"a": 1}, {"a": "},{"}]), to_texts([[1, 2], []])
-    (['{"a":1}', '{"a":"},{"}'], ['[1,2]', '[]'])
-    """
-    whole = to_json(list(values))
-    first, last = whole[1:2], whole[-2:-1]
-    if first + last in ("{}", "[]"):
-        found = whole[2:-2].split(f"{last},{first}")
-        if len(found) == len(values):
-            return [f"{first}{one}{last}" for one in found]
-    return [to_json(one) for one in values]
 
 
 class _Keys:

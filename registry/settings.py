@@ -165,7 +165,9 @@ def wrong_settings(error: ValidationError) -> list[str]:
 
 
 def _told(one: Any) -> str:
-    message: str = one["msg"].removeprefix("Value error, ")
+    from registry.mistakes import expected
+
+    message = expected(one, Settings)
     if not one["loc"]:
         return message
     name = str(one["loc"][0])

@@ -33,7 +33,9 @@ from registry.serving_graph import ServingScorer, open_for_serving, scores_of
 from serving.answers import Answers
 from serving.columns import Kinds
 from serving.novelty import Novelty
+from serving.records import described, time_of
 from serving.rows import RowReader
+from serving.tabled import Logged
 
 CHAMPION = "champion"
 FIRST_BACKOFF = 5.0
@@ -88,7 +90,7 @@ class Served:
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
             novelty=Novelty(manifest.data_schema, bundle.golden().disagreement),
-            record=_record(version, manifest),
+            record=described(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )
 
@@ -122,6 +124,11 @@ class Served:
         """What it reads of a row, and the time column, which the log reads."""
         time, read = self.manifest.task.time, {one.name: one.kind for one in self.manifest.data_schema.columns}
         return read if time is None else {time: "datetime", **read}
+
+    @cached_property
+    def logged(self) -> Logged:
+        """What of its rows is logged."""
+        return Logged(self.manifest.data_schema.names, time_of(self.manifest))
 
     @cached_property
     def image(self) -> ImageColumn | None:
@@ -328,21 +335,3 @@ class Follower:
         self._slot.last_error = f"version {version} is the champion but cannot be served: {words_of(error)}"
         if not known:
             self._report(logging.WARNING, f"task {self._slot.task!r}: {self._slot.last_error}")
-
-
-def _record(version: str, manifest: Manifest) -> bytes:
-    schema, target, time_column = manifest.data_schema, manifest.target, manifest.task.time
-    kinds = {column.name: column.kind for column in schema.columns}
-    image = schema.image
-    pictures = {} if image is None else {"image": image.model_dump(), "keep": manifest.task.monitor.keep_images}
-    return orjson.dumps(
-        {
-            "version": version,
-            "columns": schema.names,
-            "time": time_column if kinds.get(time_column or "", "datetime") == "datetime" else None,
-            "labels": [target.decode(name) for name in target.classes],
-            "classes": target.classes,
-            "log": manifest.task.log.model_dump(),
-            **pictures,
-        }
-    )

@@ -41,9 +41,8 @@ class Table:
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
     def to_json(self) -> bytes:
-        """`{"columns": {...}}`, as the journal holds it."""
-        quick = {name: _quick(values) for name, values in self.columns.items()}
-        return orjson.dumps({"columns": quick}, option=orjson.OPT_SERIALIZE_NUMPY)
+        """`{"columns": {...}}`, as the journal holds a request with images."""
+        return b'{"columns":%b}' % written(self.columns)
 
 
 def plain(values: Values) -> list[Any]:
@@ -56,6 +55,12 @@ def plain(values: Values) -> list[Any]:
         gaps = np.isnat(values).tolist()
         return [None if gap else one for gap, one in zip(gaps, np.datetime_as_string(values).tolist(), strict=True)]
     return values.tolist() if values.dtype == bool else [one or None for one in values.tolist()]
+
+
+def written(columns: Mapping[str, Values]) -> bytes:
+    """Columns as JSON, None where missing."""
+    quick = {name: _quick(values) for name, values in columns.items()}
+    return orjson.dumps(quick, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _quick(values: Values) -> Values:

@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
 
     _express: Express | None = None
     _taken = b""  # a whole request that goes the short way
+    _called: bytes | None = None  # what its client calls it
     _behind = b""  # what came behind it
     _held = b""  # a head that is known and may pass, whose body has not come
     _begun = b""  # the read with which a message began that the parser reads
@@ -96,7 +97,7 @@ class Connection(HttpToolsProtocol):
         assert self._express is not None
         self._express.inside += 1
         if whole:
-            self._taken = data
+            self._taken, self._called = data, head.request
             self._express.take(self, data[head.size :], head)
         elif self._express.crowded():
             self._express.inside -= 1
@@ -118,7 +119,10 @@ class Connection(HttpToolsProtocol):
         self._express.inside -= 1
         if self.transport.is_closing():
             return
-        self._write_whole(body, self.server_state.default_headers, b"connection: close\r\n" if self.draining else b"")
+        more = b"" if self._called is None else b"%b: %b\r\n" % (HEADER, self._called)
+        if self.draining:
+            more += b"connection: close\r\n"
+        self._write_whole(body, self.server_state.default_headers, more)
         self.server_state.total_requests += 1
         self._answered = self.loop.time()
         if self.draining:

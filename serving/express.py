@@ -2,30 +2,37 @@
 
     read of a socket -> a head that is known -> key -> crowd -> `Singles` -> the connection's next write
 
-Requests that come in numbers are alike, each with the very head of the one before: what the parser has read once is
-known by its bytes, and not read again. What is not as simple as that goes the long way, as if nobody had looked at it,
-but for its key, whose rate a second look would take from twice: every refusal and every error has one place where it is
-told.
+Requests that come in numbers are alike, each with the very head of the one before, but for what it is called: what the
+parser has read once is known by its bytes, and not read again. What is not as simple as that goes the long way, as if
+nobody had looked at it, but for its key, whose rate a second look would take from twice: every refusal and every error
+has one place where it is told.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from starlette.types import Scope
 
+from serving.context import HEADER, given_id
 from serving.guard import Guard, Verdict
+from serving.media import is_rows
 from serving.singles import Singles, Waiting
 
 KNOWN_HEADS, HEAD_BYTES = 1_024, 2_048
 """So many heads are known at once, of so many bytes at most."""
 
 _END = b"\r\n\r\n"
-_UNUSUAL = frozenset(
-    (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"x-request-id", b"traceparent")
-)
-"""Headers that ask for more than the short way has, or are other ones with each request."""
+_UNUSUAL = frozenset((b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
+"""Headers that ask for more than the short way has."""
+
+_OTHERS = frozenset((HEADER, b"traceparent", b"tracestate"))
+"""Headers that are other ones with each request, and say nothing of how it is answered."""
+
+_LINE = re.compile(rb"\r\n(x-request-id|traceparent|tracestate):[ \t]*([^\r\n]*)(?=\r\n[^ \t])", re.IGNORECASE)
+_SOUND = re.compile(rb"[!-~]{1,512}").fullmatch
 
 
 class Head(NamedTuple):
@@ -35,6 +42,8 @@ class Head(NamedTuple):
     length: int
     scope: Scope
     """Path, method and headers."""
+    request: bytes | None = None
+    """The id that the client gave this request, if it did."""
 
 
 class Express:
@@ -55,11 +64,19 @@ class Express:
         if len(_END) <= len(raw) <= HEAD_BYTES and (head := _head_of(raw, scope)) is not None:
             if len(self._heads) >= KNOWN_HEADS:
                 self._heads.clear()
-            self._heads[raw] = head
+            self._heads[_without_others(raw)[0]] = head
 
     def find(self, data: bytes) -> Head | None:
-        """The head with which data begin, if it is known."""
-        return self._heads.get(data[: data.find(_END) + len(_END)])
+        """The head with which data begin, if it is known, be it that the client calls this request otherwise."""
+        raw = data[: data.find(_END) + len(_END)]
+        if (head := self._heads.get(raw)) is not None or len(raw) > HEAD_BYTES:
+            return head
+        rest, others = _without_others(raw)
+        if not others or (head := self._heads.get(rest)) is None:
+            return None
+        if len(dict(others)) != len(others) or not all(_SOUND(value) for _, value in others):
+            return None  # the long way says what becomes of such
+        return head._replace(size=len(raw), request=given_id(others))
 
     def verdict(self, head: Head) -> Verdict:
         """What the guard says of a request with this head: asked before its body has come, as on the long way, so that
@@ -85,8 +102,18 @@ def _head_of(raw: bytes, scope: Scope) -> Head | None:
         and found.keys().isdisjoint(_UNUSUAL)
         and found.get(b"connection", b"keep-alive").lower() == b"keep-alive"
         and found.get(b"content-length", b"").isdigit()
+        and is_rows(found.get(b"content-type"))
+        and b"\r\n " not in raw
+        and b"\r\n\t" not in raw
     )
     if not usual:
         return None
-    kept = {name: scope[name] for name in ("type", "method", "path", "headers")}
-    return Head(len(raw), int(found[b"content-length"]), kept)
+    kept = {name: scope[name] for name in ("type", "method", "path")}
+    kept["headers"] = [(name, value) for name, value in scope["headers"] if name not in _OTHERS]
+    return Head(len(_without_others(raw)[0]), int(found[b"content-length"]), kept)
+
+
+def _without_others(raw: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """A head without the headers that are other ones with each request; and these."""
+    others = [(name.lower(), value.rstrip(b" \t")) for name, value in _LINE.findall(raw)]
+    return (_LINE.sub(b"", raw) if others else raw), others

@@ -15,6 +15,7 @@ from serving.champion import Slot
 from serving.context import NOTES
 from serving.hot import HotRoute, Reply
 from serving.logbook import Label, Logbook
+from serving.media import require_rows
 from serving.metrics import Counts
 from serving.quoting import shorten, shown
 from serving.request import check_id, check_keys
@@ -34,6 +35,7 @@ class TakeFeedback(HotRoute):
 
     async def reply(self, scope: Scope, body: bytes) -> Reply:
         """What became of the labels."""
+        require_rows(scope)
         target = self._slot.served().manifest.target
         labels = read_labels(parse(body), target, self._max_rows, now=time.time_ns() // 1000)
         if (notes := NOTES.get()) is not None:

@@ -105,6 +105,7 @@ class Guard:
                 f"EVERFIT_HOST={settings.host!r} listens beyond this machine, and every key is revoked: make one with "
                 "`everfit key add`, or set EVERFIT_API_KEY"
             )
+        self._tell_if_shut()
 
     def refusal(self, request: Request) -> Refusal | None:
         """Why a request may not pass, if so. A key with a rate has one request less with each call."""
@@ -155,6 +156,7 @@ class Guard:
         self._stamp = stamp
         try:
             self._read()
+            self._tell_if_shut()
         except EverfitError as error:
             _LOG.error("the keys stay as they were: %s", error)
 
@@ -163,6 +165,10 @@ class Guard:
         live = {key.digest: Pass(key) for key in read_keys(self._file) if key.live}
         self._passes, self._seen = {**self._own, **live}, {}
         self.closed = self.closed or self._stamp is not None
+
+    def _tell_if_shut(self) -> None:
+        if self.closed and not self._passes:
+            _LOG.warning("every key is revoked: all requests are answered 401 until there is one: everfit key add")
 
 
 def _own(secret: str) -> Key:

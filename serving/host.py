@@ -54,7 +54,7 @@ class Host:
         self._predictor = Predictor(self.slot, self.logbook, self.counts)
         batcher, ids = self._predictor.batcher, self._predictor.ids
         self.singles = Singles(self.slot, self.logbook, self.counts, ids, batcher, settings.max_body_bytes)
-        gate = asyncio.Semaphore(LARGE_AT_ONCE)
+        gate = asyncio.Semaphore(LARGE_AT_ONCE + self.logbook.synced)
         self.predict = Predict(self.slot, self._predictor, self.counts, **bounds, gate=gate)
         self.infer = Infer(self.slot, self._predictor, self.counts, **bounds, gate=gate)
         self.invocations = Invocations(self.slot, self._predictor, self.counts, **bounds, gate=gate)

@@ -6,7 +6,6 @@ A small body is read on the event loop: handing it to a thread would cost more. 
 from __future__ import annotations
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from time import perf_counter
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from registry.cores import cores
 from registry.errors import EverfitError
 from serving.body import AT_ONCE, GoneError, read_body, send_json, send_problem
 from serving.champion import Served, Slot
@@ -30,9 +30,9 @@ THREAD_BYTES = 32_768
 """From so many bytes on a body is read in a thread: about a millisecond of work. A compressed one always is: nobody
 knows how large it is before."""
 
-LARGE_AT_ONCE = 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-"""So many large bodies of a task are read and answered at once: as many as there are cores, and one that may wait for
-the disk. More would not be answered sooner, but all of them be in memory as objects."""
+LARGE_AT_ONCE = cores()
+"""So many large bodies of a task are read and answered at once: as many as there are cores; one more where each waits
+for the disk. More would not be answered sooner, but all of them be in memory, 12 to 22 MB each."""
 
 FAULT = "the endpoint failed; its log has the details"
 

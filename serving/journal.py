@@ -9,13 +9,15 @@
 requests that wait at that moment). They reach the inference log exactly once: a segment is deleted only after the
 commit, and the log knows ids it has. Feedback is answered after its commit, with the predictions before it committed.
 
-**What it costs.** A record is the answer's bytes and the request's bytes behind a header of 12 bytes: nothing is
-serialised twice, and nothing of the database runs in the serving process, whose interpreter lock a busy drainer would
-take for milliseconds at a time. `benchmarks/serving.py` prints the cost.
+**What it costs.** A record is the answer's bytes and the request's bytes, or of a request by columns these as the log
+stores them, behind a header of 12 bytes: nothing is serialised twice, and nothing of the database runs in the serving
+process, whose interpreter lock a busy drainer would take for milliseconds at a time. `benchmarks/serving.py` prints the
+cost.
 
 **How it is laid out.** `home/journal/TASK/RUN/` belongs to one serving process; `lock` in it is held by that process
 and its keeper. `00000001.log`, ... are segments of frames: length, number of records, CRC-32, payload. A payload is
-`M` and JSON (the served model: what is needed to read its records) or `P` and JSON (one request and its answer).
+`M` and JSON (the served model: what is needed to read its records), `P` and JSON (one request and its answer), or `T`
+and columns (one request by columns, as the log stores it: `tabled.py`).
 A keeper also empties folders whose lock nobody holds: those of killed processes.
 
 **When things fail.** A write that fails (disk full) is cut off again and its request answered 503 without ids. A store
@@ -44,7 +46,7 @@ from typing import NamedTuple
 from registry.errors import StoreError
 
 SEGMENT_BYTES = 16_000_000
-MODEL, PREDICTIONS = b"M", b"P"
+MODEL, PREDICTIONS, TABLE = b"M", b"P", b"T"
 
 _HEAD = struct.Struct("<III")  # payload bytes, records in it, CRC-32 of it
 _LOCK = "lock"
@@ -86,10 +88,11 @@ class Journal:
         except OSError as error:
             raise StoreError(f"{folder}: the journal cannot be written ({error.strerror})") from error
 
-    def append(self, version: str, model: bytes, content: bytes, records: int) -> None:
+    def append(self, version: str, model: bytes, content: bytes, records: int, kind: bytes = PREDICTIONS) -> None:
         """Write one request's records, which the model of this `version` made; `model` describes it and is written
-        when this segment does not have it yet. Raises `StoreError`, and then nothing was written."""
-        self._append(version, model, frame(PREDICTIONS + content, records), records)
+        when this segment does not have it yet. `kind` is that of the content: see above. Raises `StoreError`, and then
+        nothing was written."""
+        self._append(version, model, frame(kind + content, records), records)
 
     def append_all(self, version: str, model: bytes, contents: Sequence[bytes]) -> None:
         """The same for several requests of one record each, by one write: all of them, or none."""

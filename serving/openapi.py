@@ -34,6 +34,7 @@ _PROBLEM: JsonSchema = {
 _PREDICT_ERRORS = {
     400: "The body is not JSON",
     413: "The body or the number of rows is too large",
+    415: "The Content-Type is none of those that are read here",
     422: "A row does not fit the schema: row, column and value are named",
     503: "There is no model yet, or predictions cannot be stored now",
 }

@@ -18,17 +18,20 @@ from typing import Any, NamedTuple
 import orjson
 
 from registry.errors import EverfitError, RowError
+from registry.log_ids import Run, ids_of, run_of, runs_of
 from registry.scoring import Feed, Scores
 from serving.batching import Batcher
 from serving.challenger import chosen
 from serving.champion import Outcome, Served, Slot
 from serving.columns import Table, plain
 from serving.context import NOTES
+from serving.journal import TABLE
 from serving.logbook import Logbook
 from serving.metrics import Counts
 from serving.request import Request
 from serving.rows import Row
 from serving.sightings import Sighting, sightings
+from serving.tabled import payload
 
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
@@ -47,7 +50,7 @@ class Answer(NamedTuple):
     outcome: Outcome
     warnings: Sequence[str]
     body: bytes
-    """The whole answer, as it is logged: by rows, or of a table by columns."""
+    """The whole answer by rows in JSON; nothing where it is wanted by columns."""
 
     @property
     def scores(self) -> Scores:
@@ -56,14 +59,15 @@ class Answer(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """Scores, the columns with values outside their range, the answer, what was seen of images, if any, and what is
-    logged instead of what was sent."""
+    """Scores, the columns with values outside their range, the answer unless it is a table's, what was seen of images,
+    if any, and what is logged instead of what was sent, or of all."""
 
     outcome: Outcome
     warnings: Sequence[str]
-    body: bytes
+    body: bytes = b""
     seen: list[Sighting] | None = None
     sent: bytes | None = None
+    record: bytes | None = None
 
 
 class Ids:
@@ -78,7 +82,7 @@ class Ids:
         """The next ids."""
         first = max(time.time_ns() // 1000, self._last + 1)
         self._last = first + count - 1
-        return [f"{number:014x}{self._own}" for number in range(first, first + count)]
+        return ids_of([(self._own, first, count)])
 
 
 class Predictor:
@@ -115,17 +119,23 @@ class Predictor:
         ids = request.ids or self.ids.take(len(request))
         if len(rows) == 1:
             scored = await self._one(served, ids, rows[0])
-        elif request.table is not None:
-            scored = await _apart(served, _table, ids, request.table, rows=len(request))
-        else:
+        elif request.table is None:
             scored = await _apart(served, _many, ids, rows, rows=len(rows))
-        seen = b"" if scored.seen is None else b'"seen":%b,' % orjson.dumps(scored.seen)
-        self._logbook.append(
-            served.version,
-            served.record,
-            b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, scored.body, seen, scored.sent or sent),
-            len(request),
-        )
+        elif served.image is None:
+            runs = [run_of(ids[0], len(ids))] if request.ids is None else runs_of(ids)
+            scored = await _apart(served, _table, runs, request.table, received, rows=len(request))
+        else:
+            scored = await _apart(served, _table_of_images, ids, request.table, rows=len(request))
+        if scored.record is not None:
+            self._logbook.append(served.version, served.record, scored.record, len(request), TABLE)
+        else:
+            seen = b"" if scored.seen is None else b'"seen":%b,' % orjson.dumps(scored.seen)
+            self._logbook.append(
+                served.version,
+                served.record,
+                b'{"received":%d,"answer":%b,%b"sent":%b}' % (received, scored.body, seen, scored.sent or sent),
+                len(request),
+            )
         if self._logbook.synced:
             await self._logbook.settle()
         self._count(served, request, len(scored.warnings))
@@ -178,14 +188,20 @@ def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:
     return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
 
 
-def _table(served: Served, ids: list[str], table: Table) -> _Scored:
+def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> _Scored:
+    feed = served.reader.table(table)
+    scores = _scores(served, feed)
+    record = payload(served.version, served.logged, runs, table, scores, received)
+    return _Scored(scores, served.reader.warnings(feed), record=record)
+
+
+def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     feed = served.reader.table(table)
     scores = _scores(served, feed)
     image, warnings = served.image, served.reader.warnings(feed)
-    seen = None
-    if image is not None:
-        rows = [{image.name: value} for value in plain(table.columns[image.name])]
-        seen = sightings(rows, feed[image.name], image, scores)
+    assert image is not None
+    rows = [{image.name: value} for value in plain(table.columns[image.name])]
+    seen = sightings(rows, feed[image.name], image, scores)
     body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)
     return _Scored(scores, warnings, body, seen, table.to_json())
 

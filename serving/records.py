@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import orjson
+
+from registry.bundle import Manifest
 from registry.log_batch import Batch
 from registry.watched import logged_features
 from serving.rows import Row, micros
@@ -36,6 +39,30 @@ class Read(NamedTuple):
     def seen(self) -> list[Sighting]:
         """What their model saw of the rows' images."""
         return [one for record in self.records for one in record["seen"]]
+
+
+def time_of(manifest: Manifest) -> str | None:
+    """The column that says when a row happened, if one does."""
+    kinds = {column.name: column.kind for column in manifest.data_schema.columns}
+    return manifest.task.time if kinds.get(manifest.task.time or "", "datetime") == "datetime" else None
+
+
+def described(version: str, manifest: Manifest) -> bytes:
+    """A served version as the journal describes it."""
+    schema, target = manifest.data_schema, manifest.target
+    image = schema.image
+    pictures = {} if image is None else {"image": image.model_dump(), "keep": manifest.task.monitor.keep_images}
+    return orjson.dumps(
+        {
+            "version": version,
+            "columns": schema.names,
+            "time": time_of(manifest),
+            "labels": [target.decode(name) for name in target.classes],
+            "classes": target.classes,
+            "log": manifest.task.log.model_dump(),
+            **pictures,
+        }
+    )
 
 
 def read(records: Sequence[Record], model: Model) -> list[Read]:

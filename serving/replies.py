@@ -48,8 +48,6 @@ async def reply_of(
     if fields is None and request.table is None:
         return answer.body, None  # the quick way, of rows in JSON
     form = JSON if request.table is None else _form(scope, request.table.form)
-    if fields is None and form == JSON:
-        return answer.body, None
     if len(request) < THREAD_ROWS and (form == JSON or arrow_is_loaded()):
         return _reply(request, answer, fields, form)
     return await asyncio.to_thread(_reply, request, answer, fields, form)

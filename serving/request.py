@@ -15,7 +15,7 @@ from serving.rows import MisfitError, Row, TooManyRowsError
 from serving.tables import form_of, table_of_lists
 
 MAX_ID_LENGTH = 64
-_JSON_BEGINS = (b"{", b"[")
+JSON_BEGINS = (b"{", b"[")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_rows(body: bytes, kinds: Kinds, *, max_rows: int, max_bytes: int) -> Re
 
     Raises `BodyError`, `TooLargeError`, `MisfitError`, `TooManyRowsError`.
     """
-    if body[:1] in _JSON_BEGINS or (form := form_of(body)) is None:
+    if body[:1] in JSON_BEGINS or (form := form_of(body)) is None:
         return read_request(parse(body), kinds, max_rows)
     from serving.arrow import table_of
 

@@ -12,12 +12,14 @@ import orjson
 
 from registry.inference_log import InferenceLog
 from registry.log_batch import Batch
+from registry.log_packed import Packed
 from registry.task import LogColumns
 from serving.discretion import Discretion, write_private
-from serving.journal import MODEL, DamagedError, Position, read_frames, segment_path, segments
+from serving.journal import MODEL, TABLE, DamagedError, Position, read_frames, segment_path, segments
 from serving.records import Model, Read, Record, read
 from serving.shadow import Shadow
 from serving.sightings import Album, Picture, pictures
+from serving.tabled import Tabled, tabled
 
 BATCH_ROWS = 5_000
 """About so many are stored together, and held in memory."""
@@ -35,7 +37,7 @@ class Request(NamedTuple):
 
     place: Position
     payload: bytes
-    record: Record
+    record: Record | Tabled
     model: Served
 
 
@@ -44,7 +46,7 @@ class Group(NamedTuple):
 
     model: Served
     shadowed: bool
-    read: Read
+    read: Read | Tabled
 
 
 class Run:
@@ -109,6 +111,10 @@ class Run:
     def _decode(self, payload: bytes, end: Position) -> Iterator[Request]:
         """The request in a frame, if there is one."""
         try:
+            if payload[:1] == TABLE:
+                table = tabled(memoryview(payload)[1:])
+                yield Request(end, payload, table, self._models[table.packed.version])
+                return
             content = orjson.loads(memoryview(payload)[1:])
             if payload[:1] == MODEL:
                 log = LogColumns.model_validate(content.get("log") or {})
@@ -121,14 +127,14 @@ class Run:
     def _store(self, requests: Sequence[Request], end: Position, records: int, log: InferenceLog) -> None:
         """Store what was read up to there."""
         groups = list(self._groups(requests))
-        log.append_batches([self._hidden(one.read.made, one.model.log) for one in groups])
+        log.append_batches([self._hidden(one.read, one.model.log) for one in groups])
         if self._images is not None:
             self._images.keep([picture for one in groups for picture in self._shown(one)])
         self.at, self.records = end, self.records + records
         if self.shadow is not None:
             shadow, _ = self.shadow
             made = [batch for one in groups if one.shadowed for batch in shadow.beside(one.read.rows, one.read.made)]
-            log.append_batches([self._hidden(batch, shadow.made_for) for batch in made])
+            log.append_batches([self._hidden_batch(batch, shadow.made_for) for batch in made])
 
     def _groups(self, requests: Sequence[Request]) -> Iterator[Group]:
         """The requests by who answered them; each alone where another version predicts their rows too, since what that
@@ -137,15 +143,19 @@ class Run:
         for one in requests:
             version = one.model.told["version"]
             shadowed = self.shadow is not None and one.place > self.shadow[1] and version != self.shadow[0].version
-            groups.setdefault((version, one.place if shadowed else None), []).append(one)
+            if isinstance(one.record, Tabled):
+                yield Group(one.model, shadowed, one.record)
+            else:
+                groups.setdefault((version, one.place if shadowed else None), []).append(one)
         for (_, place), some in groups.items():
             for found in self._understood(some):
                 yield Group(some[0].model, place is not None, found)
 
     def _understood(self, requests: Sequence[Request]) -> list[Read]:
-        """What one version's requests say. One that cannot be understood is set aside."""
+        """What one version's requests by rows say. One that cannot be understood is set aside."""
         try:
-            return read([one.record for one in requests], requests[0].model.told)
+            records = [one.record for one in requests if not isinstance(one.record, Tabled)]
+            return read(records, requests[0].model.told)
         except (ValueError, LookupError, TypeError):
             if len(requests) > 1:
                 return [found for one in requests for found in self._understood([one])]
@@ -157,15 +167,20 @@ class Run:
         name = f"{self.folder.name}-{end.segment:08d}-{end.offset}.damaged"
         write_private(self.folder.parent / name, payload)
 
-    def _hidden(self, made: Batch, made_for: LogColumns) -> Batch:
+    def _hidden(self, found: Read | Tabled, made_for: LogColumns) -> Batch | Packed:
         """Predictions as they may be logged, of a model that was made for such a task."""
+        if isinstance(found, Tabled) and (self._discretion is None or not self._discretion.columns(made_for).names):
+            return found.packed
+        return self._hidden_batch(found.made, made_for)
+
+    def _hidden_batch(self, made: Batch, made_for: LogColumns) -> Batch:
         return made if self._discretion is None else self._discretion.hidden(made, made_for)
 
     def _shown(self, group: Group) -> Sequence[Picture]:
         """The images of rows that are to be kept: never those of a column that is hidden."""
         told, made_for = group.model
-        if not told.get("keep"):
-            return ()
+        if not told.get("keep") or isinstance(group.read, Tabled):
+            return ()  # a request with images is kept by rows
         hidden = () if self._discretion is None else self._discretion.columns(made_for).names
         return () if told["image"]["name"] in hidden else pictures(group.read.rows, group.read.seen, told["image"])
 

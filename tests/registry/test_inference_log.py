@@ -307,15 +307,17 @@ def test_more_ids_than_one_statement_takes(log: InferenceLog) -> None:
 def test_a_broken_database_is_a_store_error(engine: Engine, log: InferenceLog) -> None:
     """Every method says so, and the log works again when it is mended."""
     with writing(engine) as connection:
-        connection.exec_driver_sql("ALTER TABLE predictions RENAME TO elsewhere")
+        connection.exec_driver_sql("ALTER TABLE batches RENAME TO elsewhere")
+        connection.exec_driver_sql("ALTER TABLE places RENAME TO away")
     writes = (lambda: log.append_batches([_batch(range(1))]),)
     for call in (*writes, log.frame, log.span, log.counts, log.versions):
-        with pytest.raises(StoreError, match="predictions"):
+        with pytest.raises(StoreError, match=r"batches|places"):
             call()
-    with pytest.raises(StoreError, match="predictions"):
+    with pytest.raises(StoreError, match=r"batches|places"):
         log.add_feedback([_label(0, "yes", 1)])
     with writing(engine) as connection:
-        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO predictions")
+        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO batches")
+        connection.exec_driver_sql("ALTER TABLE away RENAME TO places")
     assert append(log, [_prediction(0)]) == 1
     assert _labels(log.frame()) == [None]
 

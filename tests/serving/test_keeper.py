@@ -6,6 +6,7 @@ import base64
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,26 @@ import pandas as pd
 import pytest
 
 from registry.bundle import ModelBundle
-from registry.database import open_engine
+from registry.database import open_engine, reading
 from registry.errors import StoreError
 from registry.image_store import ImageStore
 from registry.images import decode_sent, digest_of
 from registry.inference_log import InferenceLog
+from registry.log_ids import runs_of
+from registry.privacy import Privacy, Vault
 from registry.schema import ImageColumn
 from serving.champion import Served
-from serving.journal import Journal, Position, segment_path, segments
+from serving.discretion import Discretion
+from serving.journal import TABLE, Journal, Position, segment_path, segments
 from serving.keeper import Keeper
+from serving.prediction import Ids
 from serving.records import read
 from serving.rows import micros
 from serving.runs import Run, count_records
 from serving.shadow import Shadow
 from serving.sightings import Album
+from serving.tabled import payload
+from serving.tables import table_of_lists
 from tests.pictures import encoded, painted
 from tests.serving.conftest import ROW
 
@@ -91,7 +98,8 @@ def test_regression_has_an_interval_and_no_set(bundles: dict[str, ModelBundle]) 
 def test_requests_by_columns_and_by_rows_are_logged_alike(
     bundles: dict[str, ModelBundle], tmp_path: Path, kind: str
 ) -> None:
-    """Several requests by rows, which are read together, and one by columns, with the same rows."""
+    """Several requests by rows, which are read together, and one by columns, with the same rows: as a request with
+    images is kept, and as all others are, which the keeper does not read."""
     served = Served.load(bundles[kind], "7", "handmade")
     rows = [{**ROW, "amount": number / 3, "carrier": carrier} for number, carrier in enumerate(("AA", None, "Zé"))]
     rows[1]["when"] = None
@@ -101,18 +109,80 @@ def test_requests_by_columns_and_by_rows_are_logged_alike(
     parts = [slice(0, 1), slice(1, 3)]
     by_rows = [(served.answers.write(ids[part], scores.take(part)), rows[part]) for part in parts]
     by_columns = [(served.answers.write_columns(served.answers.columns(ids, scores)), sent)]
-    for number, requests in enumerate((by_rows, by_columns)):
+    table = table_of_lists(sent["columns"], served.kinds, max_rows=3)
+    for number, requests in enumerate((by_rows, by_columns, [])):
         journal = Journal(tmp_path / f"journal{number}", max_bytes=10**6)
         for answer, body in requests:
             content = b'{"received":%d,"answer":%b,"sent":%b}' % (NOW, answer, orjson.dumps(body))
             journal.append(served.version, served.record, content, 1)
+        if not requests:
+            record = payload(served.version, served.logged, runs_of(ids), table, scores, NOW)
+            journal.append(served.version, served.record, record, 3, TABLE)
         log = InferenceLog(open_engine(f"sqlite:///{tmp_path}/{number}.db"), "handmade")
         Run(journal.folder).drain(log, alive=True)
         frames.append(log.frame())
         journal.close()
-    pd.testing.assert_frame_equal(*frames)
+    pd.testing.assert_frame_equal(frames[0], frames[1])
+    pd.testing.assert_frame_equal(frames[0], frames[2])
     assert frames[0]["__time__"].tolist() == [datetime(2024, 3, 1, 10)] * 2 + [datetime(2024, 6, 1)]
     assert frames[0].set_index("__id__")["amount"].to_dict() == {"a": 0, "b": 1 / 3, "c": 2 / 3}
+
+
+def write_table(journal: Journal, served: Served, ids: list[str]) -> None:
+    columns = {name: [value] * len(ids) for name, value in ROW.items()}
+    table = table_of_lists({**columns, "more": [1] * len(ids)}, {**served.kinds, "more": "numeric"}, max_rows=len(ids))
+    scores = served.scorer.run(served.reader.table(table))
+    record = payload(served.version, served.logged, runs_of(ids), table, scores, NOW)
+    journal.append(served.version, served.record, record, len(ids), TABLE)
+
+
+def test_a_table_is_hidden_shadowed_and_stored_once_as_rows_are(
+    served: Served, bundles: dict[str, ModelBundle], tmp_path: Path, log: InferenceLog
+) -> None:
+    """What the keeper moves unread is read where it has to be; a commit whose answer was lost doubles nothing."""
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    write_table(journal, served, Ids().take(5))
+    write_table(journal, served, ["a", "b"])
+    run = Run(journal.folder, discretion=Discretion("handmade", Vault("x" * 32)))
+    run.shadow = Shadow("8", bundles["good"].folder), Position(0, 0)
+    run.drain(log, alive=True)
+    assert (run.at, run.records) == (journal.position, 7)
+    again = Run(journal.folder)
+    again.drain(log, alive=True)
+    assert log.counts(role=None).predictions == 14
+    assert run.shadow[0].report()["agreed"] == 7
+    assert set(log.frame().columns) >= set(served.logged.names)
+    assert "more" not in log.frame().columns
+    pd.testing.assert_frame_equal(
+        log.frame().drop(columns="__version__"), log.frame(role="shadow").drop(columns="__version__")
+    )
+    told = orjson.loads(served.record) | {"log": {"drop": ["carrier"], "encrypt": ["amount"]}}
+    journal.close()
+    hidden = Journal(tmp_path / "hidden", max_bytes=10**6)
+    write_table(hidden, replace(served, record=orjson.dumps(told)), ["c", "d"])
+    other = InferenceLog(open_engine(f"sqlite:///{tmp_path}/other.db"), "handmade", Privacy(vault=Vault("x" * 32)))
+    Run(hidden.folder, discretion=Discretion("handmade", Vault("x" * 32))).drain(other, alive=True)
+    frame = other.frame()
+    assert "carrier" not in frame.columns
+    assert frame["amount"].tolist() == [ROW["amount"]] * 2
+    with reading(open_engine(f"sqlite:///{tmp_path}/other.db")) as connection:
+        (features,) = connection.exec_driver_sql("SELECT features FROM batches").scalars()
+    assert set(orjson.loads(features)) == set(served.logged.names) - {"amount", "carrier"}
+    hidden.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n{}", b"{}\n{}\n{}\n{}\n{}", b"[1]\n\n\n\n", b"\xff\n\n\n\n"])
+def test_a_table_that_cannot_be_read_is_set_aside(
+    served: Served, tmp_path: Path, log: InferenceLog, content: bytes
+) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    write_table(journal, served, ["before"])
+    journal.append(served.version, served.record, content, 1, TABLE)
+    write_table(journal, served, ["after"])
+    Run(journal.folder).drain(log, alive=True)
+    assert sorted(log.frame()["__id__"]) == ["after", "before"]
+    assert len(list((tmp_path / "journal").glob("*.damaged"))) == 1
+    journal.close()
 
 
 def test_what_is_stored_before_the_store_fails_is_not_stored_again(

@@ -326,7 +326,9 @@ def test_a_look_costs_less_than_three_microseconds(tmp_path: Path, file: Path) -
     assert best < 6e-6, f"{best * 1e6:.2f} us"
 
 
-def test_beyond_loopback_a_live_key_is_there_at_the_start(tmp_path: Path, file: Path) -> None:
+def test_beyond_loopback_a_live_key_is_there_at_the_start(
+    tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ValueError, match="everfit key add"):
         Settings(home=tmp_path, host="0.0.0.0")
     secret = add_key(file, "one", ["read"])
@@ -336,6 +338,8 @@ def test_beyond_loopback_a_live_key_is_there_at_the_start(tmp_path: Path, file: 
     revoke_key(file, "one")
     with pytest.raises(InputError, match="every key is revoked"):
         Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda: None)
+    Guard(Settings(home=tmp_path), lambda: None)
+    assert "every key is revoked: all requests are answered 401" in caplog.text
     Guard(Settings.model_validate({"home": tmp_path, "host": "0.0.0.0", "api_key": "s"}), lambda: None)
 
 
@@ -352,7 +356,9 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, file: Path) -> None
     listed = run(tmp_path, "list").output
     assert secret not in listed
     assert listed.split()[:4] == ["shop", "predict", "-", "100/s"]
-    assert run(tmp_path, "revoke", "shop").exit_code == 0
+    assert run(tmp_path, "add", "other", "--scope", "read").exit_code == 0
+    assert "no key is left" not in run(tmp_path, "revoke", "other").output
+    assert "no key is left: the endpoint answers 401 to everybody" in run(tmp_path, "revoke", "shop").output
     assert "revoked" in run(tmp_path, "list").output
     assert run(tmp_path, "revoke", "shop").exit_code == 2
     assert run(tmp_path, "add", "shop").exit_code == 2

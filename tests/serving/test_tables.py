@@ -255,3 +255,32 @@ def test_damaged_bodies_never_break_the_endpoint(client: httpx.Client, frame: pd
             damaged[places] = rng.integers(0, 256, size=len(places))
             assert asked(client, damaged.tobytes()).status_code < 500
     assert client.post("/predict", json=ROW).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["application/xml", "text/csv; charset=utf-8", "multipart/form-data; boundary=x", "a"])
+def test_a_body_that_says_it_is_something_else(client: httpx.Client, kind: str) -> None:
+    """Whatever it holds; on both routes."""
+    for path, body in (("/predict", ROW), ("/feedback", {"id": "a", "label": "yes"})):
+        for _ in range(2):  # the second one by its known head, were it known
+            answer = client.post(path, content=orjson.dumps(body), headers={"content-type": kind})
+            assert answer.status_code == 415
+            assert answer.json()["detail"] == (
+                "Content-Type: expected one of application/json, application/vnd.apache.arrow.stream, "
+                "application/vnd.apache.arrow.file, application/vnd.apache.parquet, "
+                f"got '{kind.partition(';')[0]}'"
+            )
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "application/x-www-form-urlencoded", "application/vnd.api+json; charset=utf-8", "TEXT/PLAIN"]
+)
+def test_a_body_that_does_not_quite_say_what_it_is(client: httpx.Client, kind: str | None) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    assert client.post("/predict", content=orjson.dumps(ROW), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("form", [STREAM, FILE, PARQUET])
+def test_what_is_called_a_table_and_is_none(client: httpx.Client, form: str) -> None:
+    answer = client.post("/predict", content=b"no such thing", headers={"content-type": form})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == f"the body is no {form} that can be read: it does not begin as one"

@@ -1,0 +1,136 @@
+"""The log's tables, and the questions about them that are the same for all who ask.
+
+    batches    a row for many predictions, their columns as JSON (`log_packed`)
+    places     a row for each run of ids: in which batch they are. An id is found by one look into this key.
+    feedback   a row for each label
+
+A batch knows between which event times it lies, and the log how long the longest is: what a window may hold is found
+by an index, however many batches there are.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from registry.database import among, insert_rows, lock_until_commit
+from registry.log_batch import Role
+from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
+from registry.log_packed import Packed, pack, unpack
+
+_METADATA = sa.MetaData()
+_LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks
+_NUMBERS = dict.fromkeys(("number", "size", "earliest", "latest", "span", "start", "batch"), sa.BigInteger)
+
+
+def _table(name: str, keys: Sequence[str], others: str) -> sa.Table:
+    kinds = {one: _NUMBERS.get(one, sa.Text) for one in (*keys, *others.split())}
+    return sa.Table(name, _METADATA, *(sa.Column(one, kind, primary_key=one in keys) for one, kind in kinds.items()))
+
+
+BATCHES = _table(
+    "batches",
+    ["number"],
+    "task role version size earliest latest span ids moments private outputs features sealed",
+)
+PLACES = _table("places", ["task", "role", "name", "start"], "size batch")
+FEEDBACK = sa.Table(
+    "feedback",
+    _METADATA,
+    *(sa.Column(name, sa.Text, primary_key=True) for name in ("task", "id")),
+    sa.Column("received", sa.BigInteger, primary_key=True),
+    sa.Column("time", sa.BigInteger),
+    sa.Column("label", sa.Text),
+)
+
+_TAKEN = ["role", "version", "size", "earliest", "latest", "moments", "private", "outputs", "features", "sealed"]
+_ASKED = {
+    "sqlite": "(SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS start, "
+    "json_extract(value, '$[2]') AS size FROM json_each(?))",
+    "postgresql": "unnest(%s::text[], %s::bigint[], %s::bigint[])",
+}
+_OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS asked{names} WHERE (
+    SELECT places.start + places.size FROM places
+    WHERE places.task = {mark} AND places.role = {mark} AND places.name = asked.name
+        AND places.start < asked.start + asked.size
+    ORDER BY places.start DESC LIMIT 1) > asked.start"""
+
+
+def store(connection: Connection, task: str, batches: Sequence[Packed]) -> int:
+    """Store batches but for the ids that are known; how many predictions were new."""
+    lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))  # two writers may have one id
+    return sum(_store(connection, task, one) for one in batches)
+
+
+def _store(connection: Connection, task: str, packed: Packed) -> int:
+    ordered = pairwise(sorted(packed.runs))
+    twice = any(one == other and start + size > later for (one, start, size), (other, later, _) in ordered)
+    if twice or overlapping(connection, task, packed.role, packed.runs):
+        packed = _new_of(connection, task, packed)
+    if not packed.size:
+        return 0
+    values = {name: getattr(packed, name) for name in _TAKEN}
+    values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
+    number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
+    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
+    return packed.size
+
+
+def _new_of(connection: Connection, task: str, packed: Packed) -> Packed:
+    """What of a batch is not known yet, each id once."""
+    ids = ids_of(packed.runs)
+    seen = known(connection, task, packed.role, ids)
+    places = []
+    for place, one in enumerate(ids):
+        if one not in seen:
+            seen.add(one)
+            places.append(place)
+    return packed if len(places) == len(ids) else pack(unpack(packed).take(places))
+
+
+def overlapping(connection: Connection, task: str, role: Role, runs: Collection[Run]) -> list[Run]:
+    """Those of the runs of which some id is known."""
+    dialect = connection.dialect.name
+    mark, names = ("?", "") if dialect == "sqlite" else ("%s", "(name, start, size)")
+    text = _OVERLAPPING.format(asked=_ASKED[dialect], names=names, mark=mark)
+    asked = (orjson.dumps(list(runs)).decode(),) if dialect == "sqlite" else tuple(map(list, zip(*runs, strict=True)))
+    if not runs:
+        return []
+    return [(name, start, size) for name, start, size in connection.exec_driver_sql(text, (*asked, task, role))]
+
+
+def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that a version in this role has answered."""
+    found = overlapping(connection, task, role, [run_of(one) for one in ids])
+    return {name if start < 0 else id_of(start, name) for name, start, _ in found}
+
+
+def labels_of(
+    connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]
+) -> Iterator[tuple[str, str, int]]:
+    """Id, label in JSON and its time, in the order in which labels were received; `where` says which of them count."""
+    f = FEEDBACK.c
+    rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, ids)).order_by(f.received)
+    return (row._tuple() for row in connection.execute(rows))
+
+
+def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> set[str]:
+    """Those of the ids that have a label."""
+    rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, ids))
+    return set(connection.execute(rows).scalars())
+
+
+def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run) -> int:
+    """How many ids of a run have a label. In the order of text they stand between its first and its last one, with
+    those that others made meanwhile, and whatever else a client calls its rows."""
+    name, start, size = run
+    if start == NAMED:
+        return len(labelled_of(connection, where, [name]))
+    between = FEEDBACK.c.id.between(id_of(start, name), id_of(start + size - 1, name))
+    rows = sa.select(FEEDBACK.c.id).where(where, between).distinct()
+    return sum(run_of(one)[0] == name for one in connection.execute(rows).scalars())
