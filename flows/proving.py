@@ -141,7 +141,7 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
 
 def taught(arrived: Arrived) -> int:
     """The place of the end of a window after which labels enough are learnt: whoever answers before is the champion."""
-    from retrain.following import LEAST_BATCH
+    from retrain.learners import LEAST_BATCH
 
     return next((place for place, one in enumerate(arrived.lessons()) if len(one.learn) >= LEAST_BATCH), -1)
 
