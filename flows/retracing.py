@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from monitor.views import Side
     from retrain.following import Followed
     from retrain.learners import Lesson
-    from retrain.race import Standing
 
 RECENT = 16
 """Windows that a proof, and the comparison with the anchor, are about: the newest."""
 MOST_ROWS = 50_000
 """Labelled rows that are read of them at most, the newest."""
-PENDING = 2
-"""The newest windows of a proof of which rows without labels are answered too: for the race that goes on."""
+CHAMPIONS = "champion"
+"""The name of the trail that a champion's proofs go on from, look by look."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,12 @@ def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) 
 
 def with_unlabelled(place: Workplace, found: Arrived, schema: Schema, since: datetime, as_of: datetime) -> Arrived:
     """The same with the rows later than `since` whose labels have not come yet: what they are answered counts later."""
-    asked: dict[str, Any] = {"start": since, "end": as_of, "labels_by": as_of, "newest": MOST_ROWS}
-    logged = place.log.frame(**asked, columns=schema.names)
+    asked: dict[str, Any] = {"end": as_of, "labels_by": as_of, "newest": MOST_ROWS}
+    told = place.log.frame(start=since, **asked, columns=[])
+    waiting = told["__time__"][told["__label__"].isna()]
+    if not len(waiting):
+        return found
+    logged = place.log.frame(start=waiting.min().to_pydatetime(), **asked, columns=schema.names)
     logged = whole(place, logged[logged["__label__"].isna()].reset_index(drop=True), schema)
     logged = logged[~_faulty(place, logged["__time__"], as_of)].reset_index(drop=True)
     if not len(logged):
@@ -135,28 +138,38 @@ def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDA
 
 
 def retrace(
-    place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path, standing: Standing | None = None
+    place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path, trail: str | None = None
 ) -> tuple[Followed, Arrived]:
-    """The models that would have followed a first one until now, from where its race stands if it has one. Raises
-    `DataError` for too few rows."""
-    from retrain.following import follow
-    from retrain.race import keys_of
+    """The models that would have followed a first one until now, from where its race stands if it has one. Under the
+    name of a `trail` they go on from where they were when they were asked for last. Raises `DataError` for too few
+    rows."""
+    from retrain.following import Trail, follow
+    from retrain.race import RACE, Standing, keys_of
     from retrain.renewal import Request
 
     if (begun := first.manifest.lineage.known_until) is None:
         raise StateError("without times nobody can tell which labels are new")
     schema = first.manifest.data_schema
     rows = arrived(place, schema, begun, as_of)
-    since = pd.Timestamp(rows.ends[-PENDING - 1 :][0]).to_pydatetime()
+    path = place.study / "trails" / f"{trail}.safetensors"
+    before = None if trail is None else Trail.load(path, first)
+    if before is not None and not rows.ends[0] <= np.datetime64(before.moment, "us") <= np.datetime64(as_of, "us"):
+        before = None  # of another time, or so long ago that windows between are not read any more
+    since = max(begun + timedelta(microseconds=1), pd.Timestamp(rows.ends[0]).to_pydatetime())
     rows = with_unlabelled(place, rows, schema, since, as_of)
     task = same_columns(place.task, schema)
     asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
-    return follow(asked, rows.lessons(), standing=standing, keys=keys_of(rows.logged["__id__"])), rows
+    steps = rows.lessons() if before is None else rows.since(np.datetime64(before.moment, "us"))
+    standing = Standing.of(first) if RACE in first.manifest.files else None
+    found = follow(asked, steps, standing=standing, before=before, keys=keys_of(rows.logged["__id__"]))
+    if trail is not None:
+        found.keep(path, first, as_of)
+    return found, rows
 
 
 def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
     """What the models following a champion until now would have answered to the rows later than `after`."""
-    chain, rows = retrace(place, champion, version, as_of, place.study / "following")
+    chain, rows = retrace(place, champion, version, as_of, place.study / "following", CHAMPIONS)
     return rows.proof(chain, champion, after)
 
 
@@ -165,10 +178,8 @@ def rival_again(
 ) -> Proof:
     """What the rival of a champion that follows would have answered had it gone on from the version that was
     registered, to the rows that a chain of versions has served since. `models`: champion and rival."""
-    from retrain.race import Standing
-
     champion, rival = models
-    followed, rows = retrace(place, rival, version, as_of, place.study / "following", Standing.of(rival))
+    followed, rows = retrace(place, rival, version, as_of, place.study / "following", "rival")
     known = rival.manifest.lineage.known_until
     return rows.proof(followed, champion, known or datetime.min, chain)
 

@@ -10,19 +10,28 @@ newest model of the pace that leads, which has learnt all labels, is what is sea
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
 
 from registry.bundle import ModelBundle
+from registry.metrics import Array
 from registry.scoring import Scores
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
-from retrain.race import Race, Standing
+from retrain.members import read_members
+from retrain.race import RACE, Race, Standing
 from retrain.renewal import Request
 from retrain.search.material import hash_frame
 from retrain.search.progress import Progress
@@ -62,40 +71,50 @@ def follow(
     *,
     paces: Sequence[Pace] = PACES,
     standing: Standing | None = None,
+    before: Trail | None = None,
     keys: npt.NDArray[np.int64] | None = None,
     calibration: Calibration | None = None,
 ) -> Followed:
-    """Take all steps from the champion on, at these paces side by side, or from where its race stands. `asked.frame`
-    holds rows in time order, none of which the champion has seen, `keys` (n,) what the record of the race knows them by
-    (their places, where it is not to go on); `steps` are positions in it. Without a `calibration` it is learnt from
-    what the models answered.
+    """Take all steps from the champion on, at these paces side by side, or from where its race stands, or from `before`
+    on, where former steps have led. `asked.frame` holds rows in time order, none of which the champion has seen, `keys`
+    (n,) what the record of the race knows them by (their places, where it is not to go on); `steps` are positions in
+    it. Without a `calibration` it is learnt from what the models answered.
 
     Raises `DataError` when the task has no times, the rows are too few, or no network of the champion can be read.
     """
     with one_thread():
         began, ground = time.monotonic(), Ground(asked)
         keys = np.arange(len(asked.frame)) if keys is None else keys
+        standing = before.standing if before is not None else standing
         race = Race(ground, paces, keys) if standing is None else Race.going_on(ground, standing, keys)
-        learnt, outputs = np.zeros(len(asked.frame), dtype=bool), []
+        learnt, outputs = np.zeros(len(asked.frame), dtype=bool), list[Array]()
+        answered = list[Places]()
+        if before is not None:
+            learnt = np.isin(keys, before.learnt)
+            places = before.places(keys)
+            outputs.append(before.outputs[:, places >= 0].astype(np.float64))
+            answered.append(places[places >= 0])
         for step in steps:
             learnt[step.learn] = True
             race.hear(step.learn)
             race.learn(step)
             outputs.append(race.answer(step.answer))
-        said, rows = np.concatenate(outputs, axis=1), np.concatenate([step.answer for step in steps])
+            answered.append(step.answer)
+        said, rows = np.concatenate(outputs, axis=1), np.concatenate(answered)
         answers = (calibration or ground.inherited).scores(said, ground.weights, ground.material.target)
         calibration = calibration or ground.calibrated(said, rows)
-        return Followed(race, np.flatnonzero(learnt), rows, answers, calibration, began)
+        return Followed(race, np.flatnonzero(learnt), rows, said, answers, calibration, began)
 
 
 @dataclass(frozen=True)
 class Followed:
-    """A race after its steps: positions of the rows it has learnt, and of those that its models answered, with what
-    they answered; and the calibration of the newest model."""
+    """A race after its steps: positions of the rows it has learnt, and of those that its models answered, with their
+    outputs (m, n, d_out), and what they answered; and the calibration of the newest model."""
 
     race: Race
     learnt: Places
     answered: Places
+    outputs: Array
     answers: Scores
     calibration: Calibration
     began: float
@@ -129,6 +148,63 @@ class Followed:
         with one_thread():
             return seal(material, self.race.first.members, self.calibration, asked.out, finish)
 
+    def keep(self, path: Path, bundle: ModelBundle, moment: datetime) -> None:
+        """Write down where it has led from a bundle until a moment, for `Trail.load`."""
+        race = self.race
+        tensors = race.tensors(range(len(race.learners))) | {
+            "trail.learnt": torch.from_numpy(race.keys[self.learnt]),
+            "trail.answered": torch.from_numpy(race.keys[self.answered]),
+            "trail.outputs": torch.from_numpy(self.outputs.astype(np.float32)),
+        }
+        paces = [[one.pace.windows, one.pace.epochs] for one in race.learners]
+        told = {"of": _of(bundle), "moment": moment.isoformat(), "leader": race.leader, "paces": paces}
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        safetensors.torch.save_file(tensors, partial, metadata={"trail": json.dumps(told)})
+        partial.replace(path)
+
     def _tell(self, stage: str, message: str) -> None:
         asked = self.race.ground.asked
         asked.progress(Progress(stage, 0, None, None, asked.task.metric, 0.0, message))
+
+
+@dataclass(frozen=True)
+class Trail:
+    """Where a race from a bundle's networks has led by a moment: the race, and the keys of the rows that it has learnt,
+    and of those that were answered, with their outputs (m, n, d_out)."""
+
+    moment: datetime
+    standing: Standing
+    learnt: npt.NDArray[np.int64]
+    answered: npt.NDArray[np.int64]
+    outputs: npt.NDArray[np.float32]
+
+    @classmethod
+    def load(cls, path: Path, bundle: ModelBundle) -> Trail | None:
+        """What was kept of this bundle, if it was, at the paces of now."""
+        if not path.is_file():
+            return None
+        with safetensors.safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["trail"])
+        paces = tuple(Pace(*one) for one in told["paces"])
+        if told["of"] != _of(bundle) or paces != (
+            Standing.of(bundle).paces if RACE in bundle.manifest.files else PACES
+        ):
+            return None
+        tensors = safetensors.torch.load_file(path)
+        standing = Standing.read(tensors, tuple(read_members(bundle)), paces, told["leader"])
+        rest = (tensors[f"trail.{name}"].numpy() for name in ("learnt", "answered", "outputs"))
+        return cls(datetime.fromisoformat(told["moment"]), standing, *rest)
+
+    def places(self, keys: npt.NDArray[np.int64]) -> Places:
+        """Of each answered row its place among these keys, -1 for one that is not there any more."""
+        order = np.argsort(keys, kind="stable")
+        if not len(keys):
+            return np.full(len(self.answered), -1)
+        found = order[np.minimum(np.searchsorted(keys, self.answered, sorter=order), len(keys) - 1)]
+        return np.where(keys[found] == self.answered, found, -1)
+
+
+def _of(bundle: ModelBundle) -> str:
+    """What tells a bundle from all others."""
+    return hashlib.sha256(json.dumps(bundle.manifest.files, sort_keys=True).encode()).hexdigest()

@@ -100,11 +100,18 @@ class Standing:
         paces = tuple(Pace(*one) for one in heritage.get(RACED, ()))
         if RACE not in bundle.manifest.files or served not in paces:
             return cls((served,), (own,), Record())
-        weights = safetensors.torch.load_file(bundle.folder / RACE)
-        found = tuple(own if one == served else _members(own, weights, place) for place, one in enumerate(paces))
-        arrays = {name: weights[name].numpy() for name in ("keys", "labels", "age")}
-        scores = tuple(weights[_name(place, "scores")].numpy() for place in range(len(paces)))
-        return cls(paces, found, Record(**arrays, scores=scores), paces.index(served))
+        tensors = safetensors.torch.load_file(bundle.folder / RACE)
+        return cls.read(tensors, own, paces, paces.index(served))
+
+    @classmethod
+    def read(
+        cls, tensors: Mapping[str, torch.Tensor], own: tuple[Member, ...], paces: tuple[Pace, ...], leader: int
+    ) -> Standing:
+        """From what `Race.tensors` gives; networks that are not in it are the bundle's own."""
+        arrays = {name: tensors[name].numpy() for name in ("keys", "labels", "age")}
+        scores = tuple(tensors[_name(place, "scores")].numpy() for place in range(len(paces)))
+        members = tuple(_members(own, tensors, place) for place in range(len(paces)))
+        return cls(paces, members, Record(**arrays, scores=scores), leader)
 
 
 class Race:
@@ -166,13 +173,17 @@ class Race:
         """Write what the leader's bundle does not hold; nothing where nobody races."""
         if len(self.learners) == 1:
             return
+        others = [place for place in range(len(self.learners)) if place != self.leader]
+        safetensors.torch.save_file(self.tensors(others), folder / RACE)
+
+    def tensors(self, places: Iterable[int]) -> dict[str, torch.Tensor]:
+        """The record, and the networks of the learners at these places."""
         record = self.record
-        tensors = {name: torch.from_numpy(getattr(record, name)) for name in ("keys", "labels", "age")}
-        tensors |= {_name(place, "scores"): torch.from_numpy(one) for place, one in enumerate(record.scores)}
-        for place, learner in enumerate(self.learners):
-            if place != self.leader:
-                tensors |= _weights(learner.members, place)
-        safetensors.torch.save_file({name: one.contiguous() for name, one in tensors.items()}, folder / RACE)
+        found = {name: torch.from_numpy(getattr(record, name)) for name in ("keys", "labels", "age")}
+        found |= {_name(place, "scores"): torch.from_numpy(one) for place, one in enumerate(record.scores)}
+        for place in places:
+            found |= _weights(self.learners[place].members, place)
+        return {name: one.contiguous() for name, one in found.items()}
 
 
 def _name(place: int, rest: str) -> str:
@@ -189,10 +200,10 @@ def _weights(members: Sequence[Member], place: int) -> dict[str, torch.Tensor]:
 
 
 def _members(own: Sequence[Member], weights: Mapping[str, torch.Tensor], place: int) -> tuple[Member, ...]:
-    """The networks of a pace, built as those that the bundle serves."""
+    """The networks of a pace, built as those that the bundle serves; these where it has no own."""
     out = []
     for number, member in enumerate(own):
         prefix = _name(place, f"member{number}.")
         state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        out.append(replace(member, module=load_state(copy.deepcopy(member.module), state)))
+        out.append(replace(member, module=load_state(copy.deepcopy(member.module), state)) if state else member)
     return tuple(out)

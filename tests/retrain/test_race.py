@@ -56,7 +56,7 @@ def test_a_race_that_is_sealed_goes_on_as_if_it_had_never_been_broken_off(
     first = raced(champion, early, arrived[: len(early)], BROKEN, tmp_path / "first").seal(pictures=False)
     standing = Standing.of(first)
     assert standing.paces == PACES
-    later = [one for one in steps_until(frame, arrived, DAYS - 1)[BROKEN + 1 :]]
+    later = list(steps_until(frame, arrived, DAYS - 1)[BROKEN + 1 :])
     again = follow(
         Request(champion.manifest.task, first, "2", frame, tmp_path / "again"),
         later,
