@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from onnx import TensorProto, helper
 from onnxscript.optimizer import optimize
-from onnxscript.rewriter import rewrite
 from safetensors.torch import save_file
 from torch import nn
 
@@ -185,7 +184,7 @@ def _mixed(
 
 
 def _save_lean(model: onnx.ModelProto, path: Path) -> None:
-    lean = rewrite(optimize(model))
+    lean = optimize(model)
     onnx.checker.check_model(lean)
     onnx.save(lean, path)
 

@@ -181,11 +181,12 @@ class Trail:
 
     @classmethod
     def load(cls, path: Path, bundle: ModelBundle) -> Trail | None:
-        """What was kept of this bundle, if it was, at the paces of now."""
-        if not path.is_file():
+        """What was kept of this bundle, if it was and can be read, at the paces of now."""
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                told = json.loads(file.metadata()["trail"])
+        except (OSError, safetensors.SafetensorError):
             return None
-        with safetensors.safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["trail"])
         paces = tuple(Pace(*one) for one in told["paces"])
         if told["of"] != _of(bundle) or paces != (
             Standing.of(bundle).paces if RACE in bundle.manifest.files else PACES

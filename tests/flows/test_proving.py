@@ -103,6 +103,8 @@ def test_looks_go_on_from_where_the_last_one_was(place: Workplace, monkeypatch: 
     other = place.versions.publish(chain.seal(pictures=False))
     assert Trail.load(kept, place.versions.fetch("handmade", other)) is None
     assert Trail.load(kept, bundle) is not None
+    kept.write_bytes(kept.read_bytes()[:1_000])
+    assert Trail.load(kept, bundle) is None
 
 
 def test_what_a_kill_cut_short_is_completed_and_nobody_is_overruled(place: Workplace) -> None:
