@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -232,9 +233,10 @@ class Loop:
         torch._foreach_lerp_(self._pairs[0], self._pairs[1], 1 - decay)
 
 
+@cache
 def make_fabric() -> Fabric:
-    """Lightning's Fabric on one CPU. The first call imports it, which takes seconds: a worker makes one before it has a
-    trial, and a process that does not train never does."""
+    """Lightning's Fabric on one CPU, the same one for all networks of a process. The first call imports it, which takes
+    seconds: a worker makes one before it has a trial, and a process that does not train never does."""
     with _absent("torchmetrics"):
         from lightning_fabric import Fabric
 
