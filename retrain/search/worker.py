@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from optuna.trial import TrialState
 
+from retrain.fabric import make_fabric
 from retrain.families.base import Candidate, Network
 from retrain.families.cost import parameters
 from retrain.levels import levelled
@@ -54,7 +55,7 @@ from retrain.search.tally import (
 )
 from retrain.search.warm import PriorMembers, inherit
 from retrain.search.workshop import Workshop
-from retrain.training import DivergedError, Outputs, Trained, make_fabric, train
+from retrain.training import DivergedError, Outputs, Trained, train
 from retrain.trials import values_of
 
 LOOK_SECONDS = 0.5
