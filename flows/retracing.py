@@ -22,12 +22,15 @@ from registry.scoring import Scores
 
 if TYPE_CHECKING:
     from monitor.views import Side
-    from retrain.following import Followed, Lesson, Pace
+    from retrain.following import Followed
+    from retrain.learners import Lesson
 
 RECENT = 16
 """Windows that a proof, and the comparison with the anchor, are about: the newest."""
 MOST_ROWS = 50_000
 """Labelled rows that are read of them at most, the newest."""
+CHAMPIONS = "champion"
+"""The name of the trail that a champion's proofs go on from, look by look."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class Arrived:
 
         return lessons(self.windows, self.arrived, self.ends)
 
+    def since(self, known: np.datetime64) -> list[Lesson]:
+        """The steps later than one that was taken at a moment, more than one after a gap; before them, what the models
+        of then have answered."""
+        from retrain.learners import Lesson
+
+        steps = [one for one, end in zip(self.lessons(), self.ends, strict=True) if end > known]
+        until = next((end for end in self.ends if end > known), known)
+        times, none = self.logged["__time__"].to_numpy(), np.empty(0, dtype=np.int64)
+        answered = np.flatnonzero((times >= known) & (times < until) & ~(self.arrived <= known))
+        return [Lesson(none, none, answered), *steps]
+
     def served(self, bundle: ModelBundle, rows: npt.NDArray[np.int64]) -> Side:
         """These rows, with what was answered to them by versions of the same target as a bundle's."""
         from monitor.views import window_side
@@ -62,7 +76,7 @@ class Arrived:
     ) -> Proof:
         """What a chain has answered of the rows later than `after`, beside what was served by `versions`, where the
         champion follows itself. Raises `DataError` when nothing is."""
-        mine = (self.logged["__time__"] > after).to_numpy()
+        mine = ((self.logged["__time__"] > after) & self.logged["__label__"].notna()).to_numpy()
         if versions is not None:
             mine = mine & self.logged["__version__"].isin(versions).to_numpy()
         if not mine[chain.answered].any():
@@ -86,6 +100,26 @@ def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) 
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
 
 
+def with_unlabelled(place: Workplace, found: Arrived, schema: Schema, since: datetime, as_of: datetime) -> Arrived:
+    """The same with the rows later than `since` whose labels have not come yet: what they are answered counts later."""
+    asked: dict[str, Any] = {"end": as_of, "labels_by": as_of, "newest": MOST_ROWS}
+    told = place.log.frame(start=since, **asked, columns=[])
+    waiting = told["__time__"][told["__label__"].isna()]
+    if not len(waiting):
+        return found
+    logged = place.log.frame(start=waiting.min().to_pydatetime(), **asked, columns=schema.names)
+    logged = whole(place, logged[logged["__label__"].isna()].reset_index(drop=True), schema)
+    logged = logged[~_faulty(place, logged["__time__"], as_of)].reset_index(drop=True)
+    if not len(logged):
+        return found
+    both = pd.concat([found.logged, logged], ignore_index=True)
+    order = np.lexsort((both["__id__"].to_numpy().astype(str), both["__time__"].to_numpy()))
+    rows = pd.concat([found.rows, from_log(logged, place.task, schema)], ignore_index=True)
+    both, rows = (one.iloc[order].reset_index(drop=True) for one in (both, rows))
+    windows = np.searchsorted(np.array(found.ends), both["__time__"].to_numpy(), side="right")
+    return Arrived(rows, both, windows, found.ends)
+
+
 def ends_of(place: Workplace, begun: datetime, as_of: datetime) -> list[datetime]:
     """The ends of the newest `RECENT` windows later than `begun`, the last one as of now, after the moment before."""
     entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
@@ -104,24 +138,38 @@ def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDA
 
 
 def retrace(
-    place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path, pace: Pace | None = None
+    place: Workplace, first: ModelBundle, version: str, as_of: datetime, out: Path, trail: str | None = None
 ) -> tuple[Followed, Arrived]:
-    """The chain of models that would have followed a first one until now, at its pace where it has one already. Raises
-    `DataError` for too few rows."""
-    from retrain.following import follow
+    """The models that would have followed a first one until now, from where its race stands if it has one. Under the
+    name of a `trail` they go on from where they were when they were asked for last. Raises `DataError` for too few
+    rows."""
+    from retrain.following import Trail, follow
+    from retrain.race import RACE, Standing, keys_of
     from retrain.renewal import Request
 
     if (begun := first.manifest.lineage.known_until) is None:
         raise StateError("without times nobody can tell which labels are new")
-    rows = arrived(place, first.manifest.data_schema, begun, as_of)
-    task = same_columns(place.task, first.manifest.data_schema)
+    schema = first.manifest.data_schema
+    rows = arrived(place, schema, begun, as_of)
+    path = place.study / "trails" / f"{trail}.safetensors"
+    before = None if trail is None else Trail.load(path, first)
+    if before is not None and not rows.ends[0] <= np.datetime64(before.moment, "us") <= np.datetime64(as_of, "us"):
+        before = None  # of another time, or so long ago that windows between are not read any more
+    since = max(begun + timedelta(microseconds=1), pd.Timestamp(rows.ends[0]).to_pydatetime())
+    rows = with_unlabelled(place, rows, schema, since, as_of)
+    task = same_columns(place.task, schema)
     asked = Request(task, first, version, rows.rows, out, seed=task.search.seed)
-    return follow(asked, rows.lessons(), pace=pace), rows
+    steps = rows.lessons() if before is None else rows.since(np.datetime64(before.moment, "us"))
+    standing = Standing.of(first) if RACE in first.manifest.files else None
+    found = follow(asked, steps, standing=standing, before=before, keys=keys_of(rows.logged["__id__"]))
+    if trail is not None:
+        found.keep(path, first, as_of)
+    return found, rows
 
 
 def proof_again(place: Workplace, champion: ModelBundle, version: str, after: datetime, as_of: datetime) -> Proof:
     """What the models following a champion until now would have answered to the rows later than `after`."""
-    chain, rows = retrace(place, champion, version, as_of, place.study / "following")
+    chain, rows = retrace(place, champion, version, as_of, place.study / "following", CHAMPIONS)
     return rows.proof(chain, champion, after)
 
 
@@ -130,10 +178,8 @@ def rival_again(
 ) -> Proof:
     """What the rival of a champion that follows would have answered had it gone on from the version that was
     registered, to the rows that a chain of versions has served since. `models`: champion and rival."""
-    from retrain.following import pace_of
-
     champion, rival = models
-    followed, rows = retrace(place, rival, version, as_of, place.study / "following", pace_of(rival))
+    followed, rows = retrace(place, rival, version, as_of, place.study / "following", "rival")
     known = rival.manifest.lineage.known_until
     return rows.proof(followed, champion, known or datetime.min, chain)
 

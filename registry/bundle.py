@@ -10,6 +10,8 @@
     golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures
+    race.safetensors     of a champion that follows: learners beside those that serve, and what all have answered
+                         (`retrain/race.py`)
     bundle.json          the manifest: task, schema, metrics, calibration, lineage, and the SHA-256 of every other file
 
 Graph inputs, one per schema column under its name, all of shape (n, 1):

@@ -88,12 +88,16 @@ def fit_temperature(outputs: Array, weights: Array, labels: Labels) -> float:
 
     It is fitted together with a bias of each class (bias-corrected temperature scaling, Alexandari et al. 2020), which
     is then dropped: a week in which one class is unusually frequent would else be taken for a lack of confidence and be
-    carried into everything served later. 1 unless the gain is more than `SURE` of its standard errors.
+    carried into everything served later. 1 unless the gain is more than `SURE` of its standard errors, and there is one
+    without the biases too, as it will be served: what sharpens or softens outputs moves their level as well, and a rare
+    class's away from the truth.
     """
     temperature = _minimum(outputs, weights, labels)[0]
     index, shares = (np.arange(len(labels)), labels.astype(np.int64)), class_shares(labels, outputs.shape[2])
     old, new = (np.log(_levelled(outputs / one, weights, shares)[0][index] + TINY) for one in (1.0, temperature))
-    return temperature if (new - old).mean() > SURE * error_of_mean(new - old) else 1.0
+    plain = [np.log(_mixture(outputs, weights, one)[0][index] + TINY).mean() for one in (1.0, temperature)]
+    sure = (new - old).mean() > SURE * error_of_mean(new - old)
+    return temperature if sure and plain[1] > plain[0] else 1.0
 
 
 def fit_level(outputs: Array, labels: Labels) -> tuple[float, Array]:

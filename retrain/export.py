@@ -184,9 +184,8 @@ def _mixed(
 
 def _save_lean(model: onnx.ModelProto, path: Path) -> None:
     from onnxscript.optimizer import optimize  # here: a search imports this file before its first trial
-    from onnxscript.rewriter import rewrite
 
-    lean = rewrite(optimize(model))
+    lean = optimize(model)
     onnx.checker.check_model(lean)
     onnx.save(lean, path)
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +27,9 @@ from retrain.augmentation import Augmentation
 from retrain.batches import Rows as Rows
 from retrain.batches import batches as batches
 from retrain.batches import count_batches
+from retrain.fabric import make_fabric
 from retrain.losses import make_loss
 from retrain.pausing import Facts, Paused, State, named, optimizer_state, restore_optimizer
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 Outputs: TypeAlias = npt.NDArray[np.float32]
 Ending: TypeAlias = Literal["finished", "patience", "deadline", "stopped", "diverged"]
@@ -230,32 +226,6 @@ class Loop:
         """Move the average towards the network; over few steps at first, so that the beginning is forgotten."""
         decay = min(AVERAGE, self.step / (self.step + 10))
         torch._foreach_lerp_(self._pairs[0], self._pairs[1], 1 - decay)
-
-
-def make_fabric() -> Fabric:
-    """Lightning's Fabric on one CPU. The first call imports it, which takes seconds: a worker makes one before it has a
-    trial, and a process that does not train never does."""
-    with _absent("torchmetrics"):
-        from lightning_fabric import Fabric
-
-    return Fabric(accelerator="cpu", devices=1)
-
-
-@contextmanager
-def _absent(name: str) -> Iterator[None]:
-    """A library that is not loaded yet passes for one that is not installed.
-
-    Fabric imports torchmetrics, with SciPy's statistics and matplotlib, to compare its version for a monitor of loss
-    spikes that is not used here: half of the time and a fifth of the memory that a worker of a search takes to start.
-    """
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # what `import` takes for "there is none"
-    try:
-        yield
-    finally:
-        del sys.modules[name]
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

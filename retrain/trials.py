@@ -139,7 +139,7 @@ class Searched:
     @property
     def hurried(self) -> bool:
         """Whether time ended the search with hardly a network trained to the end."""
-        return self.complete <= HARDLY and self.candidates < self.planned
+        return self.complete <= HARDLY and self.candidates < min(self.planned, 3 * HARDLY)
 
     @property
     def chosen(self) -> tuple[Tried, ...]:

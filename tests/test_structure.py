@@ -20,7 +20,7 @@ HOMES = {
     },
     "evidently": {"monitor/report.py"},
     "optuna": {"retrain/search/"},
-    "lightning_fabric": {"retrain/training.py"},
+    "lightning_fabric": {"retrain/fabric.py"},
     "pytorch_lightning": {"retrain/training.py"},
     "fastapi": {"serving/", "flows/status_page.py"},
     "prefect": {"flows/"},

@@ -12,7 +12,7 @@ from retrain.search.strategies.base import AskTellSampler
 
 ATTEMPTS = 8
 SKIPPED = "skipped"
-ORIGIN = "origin"
+ORIGIN, PRIOR = "origin", "prior"
 FINISH, FINISHES = "finish", "finishes"
 """The origin of a trial that goes on with a paused one, and the number of the trial that its candidate began with."""
 PARENT = "parent"
@@ -24,7 +24,8 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
 
     `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
     fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
-    exhausted. Enqueued repetitions are passed over without counting.
+    exhausted. Enqueued repetitions are passed over without counting. One that there is no time to train comes again in
+    a size that there is, after what is queued; but for a prior's, whose weights have their size.
     """
     sampler = study.sampler
     if isinstance(sampler, AskTellSampler):
@@ -33,6 +34,12 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
     while True:
         trial = study.ask()
         candidate = space.suggest(trial)
+        made = candidate if trial.user_attrs.get(ORIGIN) == PRIOR else space.affordable(candidate)
+        if made != candidate:
+            study.enqueue_trial(space.params(made), user_attrs=trial.user_attrs)
+            trial.set_user_attr(SKIPPED, "dear")
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
         if space.canonical(candidate) not in taken or attempts >= ATTEMPTS:
             break
         attempts += ORIGIN not in trial.user_attrs

@@ -65,6 +65,11 @@ class Space(ABC):
         """How good candidates (n,) are by what former studies of other tasks teach; None where there are none."""
         return None
 
+    def affordable(self, candidate: Candidate) -> Candidate:
+        """The candidate in a size that there is time to train; itself where that is not known. The same at every call,
+        and of what it gives."""
+        return candidate
+
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """The candidate that Optuna's sampler chooses."""
         return self._certain(lambda label, parameter: _suggest(trial, label, parameter))
@@ -148,6 +153,20 @@ class Space(ABC):
         label, parameter = open_ones[int(rng.integers(len(open_ones)))]
         others = [value for value in levels(parameter) if value != self.params(candidate)[label]]
         return self.vary(candidate, label, drawn(parameter, others, rng), rng)
+
+    def smaller(self, candidate: Candidate, share: float) -> Candidate:
+        """The candidate with the whole numbers of its architecture brought to their least by so much of the way: widths
+        and depths, whatever they are called."""
+        own = self.params(candidate)
+
+        def choose(label: str, parameter: Parameter) -> Choice | None:
+            known = levels(parameter)
+            if "." not in label or any(type(one) is not int for one in known):
+                return own.get(label)
+            least = float(min(known, key=float))
+            return least + (1 - share) * (float(own.get(label, least)) - least)
+
+        return self._walk(choose) or candidate
 
     def neighbours(self, candidate: Candidate, rng: np.random.Generator) -> Iterator[Candidate]:
         """All candidates that differ in one choice, numbers by one step, in random order."""

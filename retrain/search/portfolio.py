@@ -22,6 +22,14 @@ _LONG = 1_000_000
 _LARGE = 1_000_000
 _PLAIN: dict[str, Choice] = {"depth": 1, "width": 256, "normalisation": "none"}
 _SMALL: dict[str, Choice] = {"width": 64, "numeric_embedding": "piecewise", "dropout": 0.3}
+_OF_IMAGES: dict[str, Choice] = {
+    "cells": 1,
+    "width": 16,
+    "kind_1": "residual",
+    "kind_2": "residual",
+    **{f"width_{place}": 16 for place in range(1, 7)},
+}
+"""What the entries of architectures have for images: a width that is small for columns is their largest."""
 
 _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
     ("mlp", {"depth": 2, "width": 128, "numeric_embedding": "piecewise", "dropout": 0.5}),
@@ -48,5 +56,6 @@ _VARIATIONS: tuple[tuple[str, dict[str, Choice]], ...] = (
 def portfolio(space: SearchSpace) -> list[Candidate]:
     """The defaults that fit a space, in the order to try them. What the user's choices rule out of one is replaced;
     defaults that become alike by it are one."""
-    fitted = (space.adapt(Candidate(family=family, choices=own), DEFAULTS) for family, own in _VARIATIONS)
+    small = _OF_IMAGES if space.reads == "image" else {}
+    fitted = (space.adapt(Candidate(family=family, choices={**own, **small}), DEFAULTS) for family, own in _VARIATIONS)
     return list({candidate.key: candidate for candidate in fitted if candidate is not None}.values())

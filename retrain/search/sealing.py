@@ -43,7 +43,8 @@ class Finish:
     `until` is the newest event time of a row that weights were fitted to, `study` the candidates worth trying again.
     `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
-    `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before.
+    `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before. `beside` writes
+    into the bundle's folder what else is to be sealed with it.
     """
 
     data_hash: str
@@ -59,6 +60,7 @@ class Finish:
     parent: Manifest | None = None
     pictures: bool = True
     boosted: Callable[[], Boosted | None] | None = None
+    beside: Callable[[Path], None] | None = None
 
 
 def seal(
@@ -71,6 +73,8 @@ def seal(
     boosted = _boosted(material, finish, out) if finish.parent is None else None
     manifest = _manifest(material, calibration, answers, boosted, finish)
     _present(material, manifest, answers, boosted, finish, out)
+    if finish.beside is not None:
+        finish.beside(out)
     return ModelBundle.seal(out, manifest)
 
 

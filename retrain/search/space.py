@@ -28,6 +28,8 @@ from retrain.training import Recipe
 SCALINGS = ("robust", "quantile")
 BATCH = "batch_size"
 SCREEN_SHARE = 0.1
+SHRUNK = (0.0, 0.25, 0.5, 0.75)
+"""By how much of the way to their least the sizes of what takes too long are brought down, before all of it."""
 SIZES = tuple(2**power for power in range(4, 13))
 """Batch sizes that a user may ask for."""
 
@@ -178,6 +180,21 @@ class SearchSpace(Space):
     def proxies(self, candidate: Candidate) -> Encoding:
         """What its untrained network tells, where there are rows to show it."""
         return np.empty(0) if self.workshop is None else self.workshop.proxies(candidate)
+
+    def affordable(self, candidate: Candidate) -> Candidate:
+        """Of networks for images, some of which take dozens of times as long as others: the largest of a few sizes of
+        which the short training takes no more than a trial may, or the smallest."""
+        at_most = math.inf if self.workshop is None else self.workshop.at_most
+        if self.reads != "image" or math.isinf(at_most):
+            return candidate
+        made = (candidate if not share else self.smaller(candidate, share) for share in SHRUNK)
+        return next((one for one in made if self.short_seconds(one) <= at_most), self.smaller(candidate, 1.0))
+
+    def short_seconds(self, candidate: Candidate) -> float:
+        """About how many CPU-seconds the short training of a network for images takes; 0 where that is not known."""
+        if self.reads != "image" or self.workshop is None:
+            return 0.0
+        return lengths(self.max_epochs)[0] * self.workshop.epoch_seconds(candidate)
 
     def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
         """By the studies that the task's search was given."""

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from optuna.trial import TrialState
 
+from retrain.fabric import make_fabric
 from retrain.families.base import Candidate, Network
 from retrain.families.cost import parameters
 from retrain.levels import levelled
@@ -54,7 +55,7 @@ from retrain.search.tally import (
 )
 from retrain.search.warm import PriorMembers, inherit
 from retrain.search.workshop import Workshop
-from retrain.training import DivergedError, Outputs, Trained, make_fabric, train
+from retrain.training import DivergedError, Outputs, Trained, train
 from retrain.trials import values_of
 
 LOOK_SECONDS = 0.5
@@ -81,6 +82,7 @@ class Worker:
             rows=lambda scaling: self.arrays.of(scaling)[0],
             seconds=lambda: self.deadline - time.monotonic(),
             seed=self.plan.seed * 10 + number,
+            at_most=self.share * (self.deadline - self.begin),
         )
         self.space = replace(self.plan.space, workshop=self.workshop)
         self.elders = prior_members(folder)
@@ -95,10 +97,15 @@ class Worker:
         )
 
     @property
-    def limit(self) -> float:
-        """When the trial that starts now must end: none may use up more than its share of the time."""
-        now, share = time.monotonic(), max(MOST_SHARE, min(1.0, self.plan.workers / self.plan.trials))
-        return min(self.deadline, now + max(LEAST_SECONDS, share * (self.deadline - self.begin)))
+    def share(self) -> float:
+        """The share of this worker's time that a trial may take."""
+        return max(MOST_SHARE, min(1.0, self.plan.workers / self.plan.trials))
+
+    def limit(self, candidate: Candidate) -> float:
+        """When the trial that starts now must end: none may use up more than its share of the time, but what the short
+        training of an image's smallest network takes: one that has learnt is worth more than some that have not."""
+        share = self.share * (self.deadline - self.begin)
+        return min(self.deadline, time.monotonic() + max(LEAST_SECONDS, share, self.space.short_seconds(candidate)))
 
     def run(self) -> None:
         """Trial after trial, until the budget is spent."""
@@ -241,7 +248,7 @@ class Worker:
             score=score,
             greater_is_better=self.plan.greater_is_better,
             seed=seed,
-            deadline=self.limit,
+            deadline=self.limit(candidate),
             report=report,
             pausing=self.stopping.pauses,
             paused=paused,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from registry.metrics import Problem
-from retrain.batches import Rows
+from retrain.batches import Rows, count_batches
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build
 from retrain.families.cost import flops, parameters
@@ -22,11 +23,14 @@ from retrain.search.proxies import naswot, synflow
 
 LOOKED_AT = 32
 """Training rows that an untrained network is shown."""
+FEW, MORE = 2, 6
+"""Rows whose passes tell how long an epoch takes: so few that even a network that is much too large is soon known."""
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """A task's training rows and what networks on them look like. `seconds` tells how much time is left."""
+    """A task's training rows and what networks on them look like. `seconds` tells how much time is left, `at_most` how
+    long one training may take."""
 
     problem: Problem
     layout: Layout
@@ -34,7 +38,9 @@ class Workshop:
     rows: Callable[[str], Rows]
     seconds: Callable[[], float]
     seed: int = 0
+    at_most: float = math.inf
     _known: dict[str, Encoding] = field(default_factory=dict)
+    _paces: dict[str, float] = field(default_factory=dict)
 
     def network(self, candidate: Candidate, seed: int | None = None) -> Network:
         """The untrained network of a candidate, the same at every call with this seed."""
@@ -53,6 +59,21 @@ class Workshop:
             self._known[candidate.key] = self._look(candidate)
         return self._known[candidate.key]
 
+    def epoch_seconds(self, candidate: Candidate) -> float:
+        """About how many CPU-seconds an epoch of a candidate's training takes; the same at every call."""
+        if candidate.key not in self._paces:
+            self._paces[candidate.key] = self._pace(candidate)
+        return self._paces[candidate.key]
+
+    def _pace(self, candidate: Candidate) -> float:
+        """By passes forth and back over few rows and over more: what a step takes is linear in its rows."""
+        rows, batch = self.rows(candidate.text("scaling")), candidate.count("batch_size")
+        network = self.network(candidate).train()
+        counts = (FEW, FEW, min(MORE, len(rows)))  # the first pass is longer than others, and not looked at
+        _, few, more = (_seconds(network, rows.take(torch.arange(count))) for count in counts)
+        each = max((more - few) / (MORE - FEW), 0.0)
+        return count_batches(len(rows), batch) * max(more, more + each * (min(batch, len(rows)) - MORE))
+
     def _look(self, candidate: Candidate) -> Encoding:
         rows = self.rows(candidate.text("scaling"))
         shown = rows.take(torch.arange(min(LOOKED_AT, len(rows)))).inputs
@@ -62,3 +83,9 @@ class Workshop:
         network = self.network(candidate)
         sizes = (parameters(network), flops(network, *(one[:1] for one in shown)))
         return np.asarray([*map(math.log, sizes), synflow(network, *ones), naswot(network, *shown)])
+
+
+def _seconds(network: Network, rows: Rows) -> float:
+    begun = time.process_time()
+    network(*rows.inputs).square().mean().backward()
+    return time.process_time() - begun

@@ -40,8 +40,10 @@ from registry.errors import NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
 from registry.versions import Versions
-from retrain.following import Followed, pace_of
+from retrain.following import Followed
+from retrain.learners import PACES
 from retrain.paired import Interval
+from retrain.race import RACE, Standing
 from tests.handmade import make_frame
 
 DAY, BEGIN = 144, datetime(2024, 1, 15)
@@ -135,6 +137,28 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert champion_of(place) == "5"
     assert keep_following(place.__class__(**{**vars(place), "task": observed(place)}), live(place, 8)) is None
     assert len(steps(place)) == 3
+
+
+def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
+    """Each version brings all learners and what they have answered; the labels that come tell who leads."""
+    prove(place)
+    first = Standing.of(place.versions.fetch("handmade", "2"))
+    assert first.paces == PACES
+    pending = ~np.isfinite(first.record.labels)
+    assert 0 < pending.sum() <= DAY // 2  # the newest half day, whose labels have not come
+    for day in (5, 6):
+        keep_following(place, live(place, day))
+    third = Standing.of(place.versions.fetch("handmade", "4"))
+    known = third.record.labels[: len(first.record.keys)]
+    assert np.array_equal(third.record.keys[: len(first.record.keys)], first.record.keys)
+    assert np.isfinite(known[pending]).all()
+    assert len(third.record.keys) == len(first.record.keys) + 2 * DAY  # each row once
+    values = [
+        (one.argmax(axis=1) == third.record.labels)[np.isfinite(third.record.labels)] for one in third.record.scores
+    ]
+    gone = place.versions.manifest("handmade", "3")
+    assert RACE in gone.files
+    assert all(value.mean() > 0.5 for value in values)
 
 
 def observed(place: Workplace) -> object:
@@ -302,11 +326,11 @@ def hold_rival(place: Workplace, champion: str, at: datetime) -> None:
 def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the pace that it would serve at, which is no race any more."""
-    real, paces = retrain.following.follow, []
+    """By the race that would go on were it promoted."""
+    real, standings = retrain.following.follow, list[Standing | None]()
 
     def watched(*given: Any, **more: Any) -> Followed:
-        paces.append(more["pace"])
+        standings.append(more["standing"])
         return real(*given, **more)
 
     monkeypatch.setattr(retrain.following, "follow", watched)
@@ -319,7 +343,8 @@ def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(
     keep_following(place, moment)
     look = look_again(place, moment)
     assert look is not None
-    assert paces == [None, *[pace_of(place.versions.fetch("handmade", "4"))] * (len(paces) - 1)]
+    assert standings[0] is None  # the rung's proof
+    assert [one.paces for one in standings[1:] if one] == [PACES] * (len(standings) - 1)
     assert (look["version"], look["champion"]) == ("4", "6")
     (entry,) = place.ledger.read(kinds={"second_look"})
     known = place.versions.fetch("handmade", "4").manifest.lineage.known_until

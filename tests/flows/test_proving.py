@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+import numpy as np
 import pytest
 
+import retrain.following
 from flows.approval import answer, pending
 from flows.following import following, keep_following
 from flows.proving import GROWTH, KIND, LOOKS, prove
+from flows.retracing import CHAMPIONS, retrace
 from flows.workplace import Workplace
 from registry.ledger import Entry
 from registry.task import TaskSpec
-from tests.flows.test_following import champion_of, live, observed, place, steps
+from retrain.following import Followed, Trail
+from retrain.learners import Lesson
+from retrain.renewal import Request
+from tests.flows.test_following import BEGIN, champion_of, live, observed, place, steps
 
 __all__ = ["place"]
 pytestmark = pytest.mark.parametrize("champion", ["binary"], indirect=True)
@@ -69,6 +76,35 @@ def test_looks_are_few_and_leave_nothing_behind(place: Workplace) -> None:
     assert prove(mine, live(mine, *range(8, 11))) is None
     assert len(looks(mine)) == LOOKS
     assert moment < datetime(2024, 2, 1)
+
+
+def test_looks_go_on_from_where_the_last_one_was(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later look takes the steps since then alone, and finds what it would have found had it taken all."""
+    version, taken = str(champion_of(place)), list[int]()
+    bundle, real = place.versions.fetch("handmade", version), retrain.following.follow
+
+    def watched(asked: Request, steps: list[Lesson], **more: Any) -> Followed:
+        taken.append(sum(len(one.learn) > 0 for one in steps))
+        return real(asked, steps, **more)
+
+    monkeypatch.setattr(retrain.following, "follow", watched)
+    retrace(place, bundle, version, live(place, *range(5)), place.study / "made", CHAMPIONS)
+    moment = live(place, 5, 6)
+    chain, rows = retrace(place, bundle, version, moment, place.study / "made", CHAMPIONS)
+    whole, same = retrace(place, bundle, version, moment, place.study / "made")
+    assert taken == [5, 2, 7]
+    old, new = (one.proof(two, bundle, BEGIN) for one, two in ((rows, chain), (same, whole)))
+    assert old.rows.equals(new.rows)
+    assert np.allclose(old.new.scores, new.new.scores, atol=1e-5)
+    assert np.array_equal(chain.learnt, whole.learnt)
+    again, _ = retrace(place, bundle, version, moment, place.study / "made", CHAMPIONS)  # after a kill
+    assert np.allclose(again.answers.scores, chain.answers.scores, atol=1e-6)
+    (kept,) = (place.study / "trails").iterdir()
+    other = place.versions.publish(chain.seal(pictures=False))
+    assert Trail.load(kept, place.versions.fetch("handmade", other)) is None
+    assert Trail.load(kept, bundle) is not None
+    kept.write_bytes(kept.read_bytes()[:1_000])
+    assert Trail.load(kept, bundle) is None
 
 
 def test_what_a_kill_cut_short_is_completed_and_nobody_is_overruled(place: Workplace) -> None:

@@ -14,9 +14,11 @@ from registry.bundle import ModelBundle
 from registry.errors import DataError
 from registry.metrics import Problem, metrics_for
 from registry.scoring import Scorer
-from retrain.following import BEGUN, DEEPEST, HELD, PACES, Chain, Followed, Pace, follow, held, lessons, pace_of
+from retrain.following import BEGUN, Followed, follow, lessons
 from retrain.gate import judge
+from retrain.learners import DEEPEST, HELD, PACES, Ground, Pace, held
 from retrain.members import read_members, trained_until
+from retrain.race import Standing
 from retrain.renewal import Request
 from tests.handmade import make_frame
 
@@ -42,7 +44,8 @@ def followed(champion: ModelBundle, frame: pd.DataFrame, out: Path, pace: Pace |
     ends = [np.datetime64("2024-01-15") + np.timedelta64(day, "D") for day in range(1, len(frame) // DAY + 1)]
     frame = known(frame)
     arrived = (frame["when"] + timedelta(hours=12)).to_numpy()
-    return follow(asked(champion, frame, out), lessons(np.arange(len(frame)) // DAY, arrived, ends), pace=pace)
+    steps = lessons(np.arange(len(frame)) // DAY, arrived, ends)
+    return follow(asked(champion, frame, out), steps, paces=PACES if pace is None else (pace,))
 
 
 def test_nobody_learns_what_he_answers_later_and_each_window_so_many_times() -> None:
@@ -92,7 +95,7 @@ def test_labels_that_had_not_come_change_no_answer(champion: ModelBundle, tmp_pa
     told, other = (followed(champion, one, tmp_path) for one in (frame, lied))
     assert np.array_equal(told.answers.scores, other.answers.scores)
     rows = np.arange(len(known(frame)))
-    assert not np.allclose(told.chain.outputs(rows), other.chain.outputs(rows))
+    assert not np.allclose(told.race.first.outputs(rows), other.race.first.outputs(rows))
 
 
 @pytest.mark.parametrize("champion", ["binary", "regression"], indirect=True)
@@ -112,7 +115,8 @@ def test_each_window_is_answered_at_the_pace_that_has_been_the_best(champion: Mo
         taken.add(best)
     assert taken == {0, 1}
     made = raced.seal(pictures=False)
-    assert pace_of(made) == raced.chain.pace
+    standing = Standing.of(made)
+    assert standing.paces[standing.leader] == raced.race.first.pace
     assert "trained on by a window" in (made.folder / "card.md").read_text()
 
 
@@ -124,7 +128,7 @@ def test_reference_rows_are_never_learnt_from(champion: ModelBundle, tmp_path: P
     lied = frame.assign(late=frame["late"].where(~out, "yes"))
     told, other = (followed(champion, one, tmp_path / name) for one, name in ((frame, "a"), (lied, "b")))
     rows = np.arange(len(known(frame)))
-    assert np.array_equal(told.chain.outputs(rows), other.chain.outputs(rows))
+    assert np.array_equal(told.race.first.outputs(rows), other.race.first.outputs(rows))
     made = told.seal(pictures=False)
     assert len(made.reference()) == made.manifest.lineage.rows["test"] == out[rows].sum()
     assert not list(made.folder.rglob("*.png"))
@@ -135,6 +139,6 @@ def test_reference_rows_are_never_learnt_from(champion: ModelBundle, tmp_path: P
 def test_what_cannot_be_followed_is_said(champion: ModelBundle, tmp_path: Path) -> None:
     one = asked(champion, turned("binary", 1).head(20), tmp_path)
     with pytest.raises(DataError, match="rows for reference among 20 new ones, 5 are needed"):
-        Chain(one, PACES[0])
+        Ground(one)
     with pytest.raises(DataError, match="without times"):
-        Chain(replace(one, task=one.task.model_copy(update={"time": None})), PACES[0])
+        Ground(replace(one, task=one.task.model_copy(update={"time": None})))

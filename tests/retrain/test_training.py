@@ -233,7 +233,7 @@ def test_a_worker_starts_without_libraries_that_it_does_not_use() -> None:
     code = (
         "import sys, importlib.util\n"
         "import retrain.search.worker\n"
-        "from retrain.training import make_fabric\n"
+        "from retrain.fabric import make_fabric\n"
         "make_fabric()\n"
         "heavy = {'torchmetrics', 'scipy.stats', 'scipy.signal', 'matplotlib', 'sklearn', 'mlflow', 'prefect'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,6 +95,10 @@ class AskTell(Strategy):
     def tell(self, seen: Seen) -> None:
         """Take note of a trial that ended."""
 
+    def pass_over(self, candidate: Candidate) -> None:
+        """Take note of a candidate that it proposed and that need not be tried, as it is known already, or would be in
+        the size that there is time for. Of use to those that would propose it again."""
+
     @abstractmethod
     def ask(self) -> Proposal:
         """The next candidate. Asked again when the candidate was tried before."""
@@ -122,9 +126,11 @@ class AskTellSampler(optuna.samplers.BaseSampler):
             return
         space = self.strategy.space
         for _ in range(TRIES):
-            self.proposal = self.strategy.ask()
+            asked = self.strategy.ask()
+            self.proposal = replace(asked, candidate=space.affordable(asked.candidate))
             if space.canonical(self.proposal.candidate) not in self.taken:
                 break
+            self.strategy.pass_over(asked.candidate)
         assert self.proposal is not None
         self._params = dict(space.params(self.proposal.candidate))
 

@@ -36,6 +36,10 @@ class Guided(AskTell):
         self.places.append(self.place(seen.candidate))
         self._known.add(self.space.canonical(seen.candidate))
 
+    def pass_over(self, candidate: Candidate) -> None:
+        """It is in no pool any more."""
+        self._known.add(self.space.canonical(candidate))
+
     def ask(self) -> Proposal:
         """A candidate at random at first, then the most promising of a pool."""
         if len(self.seen) < STARTUP:

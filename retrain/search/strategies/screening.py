@@ -58,7 +58,7 @@ class Screen:
         stay in the order they were drawn where nothing is known without training."""
         end, drawn, proxies = time.monotonic() + space.seconds_to_screen, list[Candidate](), list[Encoding]()
         while len(drawn) < space.screened and (len(drawn) < FEWEST or time.monotonic() < end):
-            drawn.append(space.sample(rng))
+            drawn.append(space.affordable(space.sample(rng)))
             proxies.append(space.proxies(drawn[-1]))
         return cls(space, drawn, proxies)
 

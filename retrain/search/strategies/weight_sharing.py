@@ -64,6 +64,7 @@ class WeightSharing(AskTell):
         self.template, self.small = (_fitted(space, self.family, own) for own in ({}, SMALL))
         self._ranked: list[Path] | None = None
         self._best: Seen | None = None
+        self._dressed_at_random = False
 
     def prepare(self) -> None:
         """Train the supernet, for its share of the time left, and rank architectures in it."""
@@ -78,11 +79,14 @@ class WeightSharing(AskTell):
             self._best = seen
 
     def ask(self) -> Proposal:
-        """The next one of the ranking, trained on its own: first as the defaults have it, then in other ways."""
+        """The next one of the ranking, trained on its own: as the best so far was, or the defaults have it, and every
+        other one in ways at random: of these alone a first epoch tells more than of the architecture."""
         if self._ranked is None:
             self.prepare()
         while self._ranked:
-            dressed = self._dressed(self._ranked.pop(0), self.template if self._best is None else self._drawn())
+            best = self.template if self._best is None else self._best.candidate
+            dressed = self._dressed(self._ranked.pop(0), self._drawn() if self._dressed_at_random else best)
+            self._dressed_at_random = not self._dressed_at_random
             if dressed is not None:
                 return Proposal(dressed)
         if self._best is None:

@@ -1,0 +1,218 @@
+"""Learners at several paces side by side, what each has answered before the labels came, and who leads by those that
+have come since (follow the leader: Hannan 1957).
+
+How much a step should learn is a matter of the world: where it turns quickly, much learning of what is a week old
+harms, and where it does not, little learning wastes it; and the world may change its ways. So the race goes on for as
+long as a champion follows: the leader's networks are what a bundle serves, and `race.safetensors` beside them holds the
+others' weights with the record of what all have answered, by which the leader is chosen at the next step. The record
+knows rows by a hash of their id, and nothing else of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+
+from registry.bundle import ModelBundle
+from registry.metrics import Array
+from registry.scoring import Floats
+from retrain.export import Member
+from retrain.learners import PACES, Ground, Learner, Lesson, Pace
+from retrain.members import read_members
+from retrain.splits import Rows as Places
+from retrain.training import load_state
+
+RACE, PACE, RACED = "race.safetensors", "pace", "paces"
+"""The file of a bundle with the race, and the keys of its heritage: the pace that is served, and all in their order."""
+
+REMEMBERED = 50_000
+"""Answers that are remembered at most, the newest."""
+PATIENCE = 16
+"""Steps after which an answer whose label has not come is forgotten."""
+
+
+def keys_of(ids: Iterable[str]) -> npt.NDArray[np.int64]:
+    """What a record knows rows by: 8 bytes of a hash of each id (n,)."""
+    digests = b"".join(hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids)
+    return np.frombuffer(digests, dtype=np.int64)
+
+
+def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> Places:
+    """The place of each of the wanted (m,) among keys (n,); -1 where it is not among them.
+
+    >>> places_among(np.array([7, 3, 5]), np.array([5, 4, 7])).tolist()
+    [2, -1, 0]
+    """
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys, kind="stable")
+    found = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return np.where(keys[found] == wanted, found, -1)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was answered: n rows by their `keys`, with their `labels` (NaN: not come), how many steps ago they were
+    answered, and each pace's scores, (n, k) probabilities or (n,) numbers."""
+
+    keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    labels: Array = field(default_factory=lambda: np.empty(0))
+    age: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    scores: tuple[Floats, ...] = ()
+
+    def grown(self, keys: npt.NDArray[np.int64], scores: Sequence[Array]) -> Record:
+        """A step later: with rows that were answered, and without those that are forgotten."""
+        count, age = len(keys), self.age + 1
+        kept = np.isfinite(self.labels) | (age < PATIENCE)
+        kept[: max(0, len(kept) + count - REMEMBERED)] = False
+        old = self.scores or tuple(one[:0] for one in scores)
+        return Record(
+            np.concatenate([self.keys[kept], keys])[-REMEMBERED:],
+            np.concatenate([self.labels[kept], np.full(count, np.nan)])[-REMEMBERED:],
+            np.concatenate([age[kept], np.zeros(count, dtype=np.int64)])[-REMEMBERED:],
+            tuple(
+                np.concatenate([a[kept] if self.scores else a, b.astype(np.float32)])[-REMEMBERED:]
+                for a, b in zip(old, scores, strict=True)
+            ),
+        )
+
+    def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:
+        """With the labels (m,) of the rows of these keys, if they are among its own."""
+        found = places_among(keys, self.keys)
+        return replace(self, labels=np.where(found >= 0, labels[found], self.labels) if len(labels) else self.labels)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a race stands that a bundle has: its paces, each one's networks, the record, and the place of the one that
+    is served."""
+
+    paces: tuple[Pace, ...]
+    members: tuple[tuple[Member, ...], ...]
+    record: Record
+    leader: int = 0
+
+    @classmethod
+    def of(cls, bundle: ModelBundle) -> Standing:
+        """The race of a bundle that is to go on. One without goes on at its pace alone, at the first if it has none."""
+        heritage, own = bundle.candidates.get("heritage", {}), tuple(read_members(bundle))
+        served = Pace(*heritage.get(PACE, (PACES[0].windows, PACES[0].epochs)))
+        paces = tuple(Pace(*one) for one in heritage.get(RACED, ()))
+        if RACE not in bundle.manifest.files or served not in paces:
+            return cls((served,), (own,), Record())
+        tensors = safetensors.torch.load_file(bundle.folder / RACE)
+        return cls.read(tensors, own, paces, paces.index(served))
+
+    @classmethod
+    def read(
+        cls, tensors: Mapping[str, torch.Tensor], own: tuple[Member, ...], paces: tuple[Pace, ...], leader: int
+    ) -> Standing:
+        """From what `Race.tensors` gives; networks that are not in it are the bundle's own."""
+        arrays = {name: tensors[name].numpy() for name in ("keys", "labels", "age")}
+        scores = tuple(tensors[_name(place, "scores")].numpy() for place in range(len(paces)))
+        members = tuple(_members(own, tensors, place) for place in range(len(paces)))
+        return cls(paces, members, Record(**arrays, scores=scores), leader)
+
+
+class Race:
+    """The learners of a champion, or of a race that goes on, over the rows of a `Ground`; `keys` (n,) are the rows'."""
+
+    def __init__(self, ground: Ground, paces: Sequence[Pace], keys: npt.NDArray[np.int64]) -> None:
+        self.ground, self.keys = ground, keys
+        self.learners, self.record, self.leader = [Learner(ground, one) for one in paces], Record(), 0
+
+    @classmethod
+    def going_on(cls, ground: Ground, standing: Standing, keys: npt.NDArray[np.int64]) -> Race:
+        """From where it stands."""
+        race = cls(ground, standing.paces, keys)
+        for learner, members in zip(race.learners, standing.members, strict=True):
+            learner.members = members
+        race.record, race.leader = standing.record, standing.leader
+        return race
+
+    @property
+    def first(self) -> Learner:
+        """The one that leads."""
+        return self.learners[self.leader]
+
+    def hear(self, rows: Places) -> None:
+        """The labels of these rows have come: who leads by all that have? The same as before while they say nothing."""
+        rows = rows[self.ground.known[rows]]
+        self.record = self.record.told(self.keys[rows], self.ground.material.labels[rows].astype(np.float64))
+        self.leader = self._leader()
+
+    def learn(self, step: Lesson) -> None:
+        """Everybody takes the step."""
+        for learner in self.learners:
+            learner.learn(step)
+
+    def answer(self, rows: Places) -> Array:
+        """What the leader answers to these rows, (m, n, d_out); everybody's answers are remembered."""
+        outputs = [learner.outputs(rows) for learner in self.learners]
+        scores = [self.ground.scores(one).scores for one in outputs]
+        self.record = self.record.grown(self.keys[rows], scores)
+        return outputs[self.leader]
+
+    def _leader(self) -> int:
+        told = np.isfinite(self.record.labels)
+        if len(self.learners) == 1 or not told.any():
+            return self.leader
+        metric, labels = self.ground.metric, self.record.labels[told]
+        if self.ground.material.scale is None:
+            labels = labels.astype(self.ground.material.labels.dtype)
+        values = [metric.value(labels, one[told].astype(np.float64)) for one in self.record.scores]
+        gains = [metric.gain(value, values[0]) for value in values]
+        return int(np.argmax(gains)) if np.isfinite(gains).all() else self.leader
+
+    def heritage(self) -> dict[str, Any]:
+        """What `candidates.json` tells of it."""
+        paces = [[one.pace.windows, one.pace.epochs] for one in self.learners]
+        return {PACE: paces[self.leader], RACED: paces}
+
+    def save(self, folder: Path) -> None:
+        """Write what the leader's bundle does not hold; nothing where nobody races."""
+        if len(self.learners) == 1:
+            return
+        others = [place for place in range(len(self.learners)) if place != self.leader]
+        safetensors.torch.save_file(self.tensors(others), folder / RACE)
+
+    def tensors(self, places: Iterable[int]) -> dict[str, torch.Tensor]:
+        """The record, and the networks of the learners at these places."""
+        record = self.record
+        found = {name: torch.from_numpy(getattr(record, name)) for name in ("keys", "labels", "age")}
+        found |= {_name(place, "scores"): torch.from_numpy(one) for place, one in enumerate(record.scores)}
+        for place in places:
+            found |= _weights(self.learners[place].members, place)
+        return {name: one.contiguous() for name, one in found.items()}
+
+
+def _name(place: int, rest: str) -> str:
+    return f"pace{place}.{rest}"
+
+
+def _weights(members: Sequence[Member], place: int) -> dict[str, torch.Tensor]:
+    """Networks' weights under their names in the file."""
+    return {
+        _name(place, f"member{number}.{name}"): value.detach().clone()
+        for number, member in enumerate(members)
+        for name, value in member.module.state_dict().items()
+    }
+
+
+def _members(own: Sequence[Member], weights: Mapping[str, torch.Tensor], place: int) -> tuple[Member, ...]:
+    """The networks of a pace, built as those that the bundle serves; these where it has no own."""
+    out = []
+    for number, member in enumerate(own):
+        prefix = _name(place, f"member{number}.")
+        state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        out.append(replace(member, module=load_state(copy.deepcopy(member.module), state)) if state else member)
+    return tuple(out)

@@ -1,0 +1,141 @@
+"""A race that goes on from a bundle is the race that was never broken off, and who leads may change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from registry.bundle import WEIGHTS, ModelBundle
+from registry.errors import BundleError
+from registry.scoring import Scorer
+from retrain.calibration import Calibration
+from retrain.following import Followed, follow, lessons
+from retrain.learners import PACES, Lesson
+from retrain.members import read_scale
+from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
+from retrain.renewal import Request
+from tests.handmade import make_frame
+
+DAY, DAYS, BROKEN = 144, 6, 3
+BEGIN = np.datetime64("2024-01-15", "us")
+
+
+def world(champion: ModelBundle) -> tuple[pd.DataFrame, np.ndarray]:
+    """Days whose relation to the target is reversed, and when their labels come: half a day late."""
+    frame = make_frame(DAYS * DAY, seed=4, problem=champion.manifest.task.problem, start="2024-01-15", flip=1.0)
+    return frame, (frame["when"] + timedelta(hours=12)).to_numpy()
+
+
+def steps_until(frame: pd.DataFrame, arrived: np.ndarray, last: int) -> list[Lesson]:
+    """The steps at the ends of all days until this one, the first of them where the champion alone is known."""
+    ends = [BEGIN + np.timedelta64(day, "D") for day in range(last + 1)]
+    return lessons(np.arange(len(frame)) // DAY + 1, arrived, ends)
+
+
+def raced(champion: ModelBundle, frame: pd.DataFrame, arrived: np.ndarray, last: int, out: Path) -> Followed:
+    asked = Request(champion.manifest.task, champion, "1", frame, out)
+    manifest = champion.manifest
+    calibration = Calibration(
+        temperature=manifest.temperature, radius=manifest.conformal_radius, scale=read_scale(champion)
+    )
+    steps = steps_until(frame, arrived, last)
+    return follow(asked, steps, keys=keys_of(map(str, range(len(frame)))), calibration=calibration)
+
+
+@pytest.mark.parametrize("champion", ["binary", "regression"], indirect=True)
+def test_a_race_that_is_sealed_goes_on_as_if_it_had_never_been_broken_off(
+    champion: ModelBundle, tmp_path: Path
+) -> None:
+    frame, arrived = world(champion)
+    whole = raced(champion, frame, arrived, DAYS - 1, tmp_path / "whole")
+    early = frame.iloc[: (BROKEN + 1) * DAY]
+    first = raced(champion, early, arrived[: len(early)], BROKEN, tmp_path / "first").seal(pictures=False)
+    standing = Standing.of(first)
+    assert standing.paces == PACES
+    later = list(steps_until(frame, arrived, DAYS - 1)[BROKEN + 1 :])
+    again = follow(
+        Request(champion.manifest.task, first, "2", frame, tmp_path / "again"),
+        later,
+        standing=standing,
+        keys=keys_of(map(str, range(len(frame)))),
+    )
+    rows = np.arange(len(frame))
+    assert again.race.leader == whole.race.leader
+    for one, other in zip(again.race.learners, whole.race.learners, strict=True):
+        assert np.allclose(one.outputs(rows), other.outputs(rows), atol=1e-5)
+    assert np.array_equal(again.race.record.keys, whole.race.record.keys)
+    assert np.allclose(again.race.record.labels, whole.race.record.labels, equal_nan=True)
+    for one, other in zip(again.race.record.scores, whole.race.record.scores, strict=True):
+        assert np.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_the_others_are_sealed_beside_the_one_that_is_served(champion: ModelBundle, tmp_path: Path) -> None:
+    frame, arrived = world(champion)
+    found = raced(champion, frame, arrived, DAYS - 1, tmp_path / "made")
+    made, rows = found.seal(pictures=False), np.arange(len(frame))
+    assert RACE in made.manifest.files
+    assert (made.folder / RACE).stat().st_size < 2 * (made.folder / WEIGHTS).stat().st_size + 200 * len(frame)
+    for learner, members in zip(found.race.learners, Standing.of(made).members, strict=True):
+        again = replace_members(found, members)
+        assert np.allclose(again, learner.outputs(rows), atol=1e-6)
+    with (made.folder / RACE).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    with pytest.raises(BundleError, match=RACE):
+        ModelBundle.load(made.folder)
+
+
+def replace_members(found: Followed, members: tuple[object, ...]) -> np.ndarray:
+    """What these networks answer to all rows."""
+    learner = found.race.learners[0]
+    learner.members, before = members, learner.members  # type: ignore[assignment]
+    said = learner.outputs(np.arange(len(found.race.keys)))
+    learner.members = before
+    return said
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_another_may_come_to_lead_by_the_labels_that_come(champion: ModelBundle, tmp_path: Path) -> None:
+    frame, arrived = world(champion)
+    found = raced(champion, frame, arrived, DAYS - 1, tmp_path / "made")
+    race, rows = found.race, np.arange(len(frame))
+    right = np.eye(2, dtype=np.float32)[race.ground.material.labels[places_among(race.keys, race.record.keys)]]
+    for leader, scores in enumerate(((right, 1 - right), (1 - right, right))):
+        race.record = replace(race.record, scores=scores)
+        race.hear(rows)
+        assert race.leader == leader
+        made = found.seal(pictures=False)
+        assert Standing.of(made).leader == leader
+        said, wanted = Scorer.load(made).predict(frame), race.learners[leader].outputs(rows)
+        wanted = found.calibration.scores(wanted, race.ground.weights, race.ground.material.target)
+        assert np.allclose(said.scores, wanted.scores, atol=1e-4)
+    race.record = Record()
+    race.hear(rows)
+    assert race.leader == 1  # nothing says that it should not be
+
+
+def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
+    record, scores = Record(), [np.full((10, 2), 0.5), np.full((10, 2), 0.25)]
+    for step in range(PATIENCE + 3):
+        keys = np.arange(10) + 10 * step
+        record = record.grown(keys, scores).told(keys[:5], np.arange(5.0))
+    assert len(record.keys) == 5 * 3 + 10 * PATIENCE
+    assert np.isfinite(record.labels).sum() == 5 * (PATIENCE + 3)
+    assert record.labels[np.searchsorted(record.keys, 3)] == 3.0
+    many = np.arange(REMEMBERED) + 10_000
+    grown = record.grown(many, [np.zeros((REMEMBERED, 2))] * 2)
+    assert np.array_equal(grown.keys, many)
+    assert all(len(one) == REMEMBERED for one in (grown.labels, grown.age, *grown.scores))
+    assert len(set(keys_of(["a", "b", "a"]))) == 2
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_a_bundle_without_a_race_goes_on_alone(champion: ModelBundle) -> None:
+    found = Standing.of(champion)
+    assert (found.paces, len(found.members), len(found.record.keys)) == (PACES[:1], 1, 0)
