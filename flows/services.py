@@ -71,6 +71,8 @@ def up(
         found = (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
         if any(one.name == "endpoint" and not one.started for one in found):
             _serve_too(settings, tasks, desk, say)
+        elif len(tasks) > 1 and any(one.name == "endpoint" for one in found):
+            say("endpoint: begun with several tasks: each answers at /models/TASK/..., and /predict is nobody's")
         return found
 
 
@@ -202,8 +204,7 @@ def _serve_too(settings: Settings, tasks: Sequence[str], desk: Desk, say: Callab
             try:
                 endpoint.post(f"/v2/repository/models/{task}/load", {})
             except InputError as error:
-                hint = "" if key else " (EVERFIT_API_KEY is what Everfit's own programs send)"
-                raise InputError(f"the endpoint that runs does not take on {task}: {error}{hint}") from error
+                raise InputError(f"the endpoint that runs does not take on {task}: {error}") from error
         say(f"endpoint: serves {task} too")
 
 

@@ -126,7 +126,8 @@ class Endpoint:
         where = f"{self._client.base_url}, {what}"
         if response is None:
             raise OutsideError(f"{where}: no answer ({problem}){_advice(self._client.base_url, problem)}")
-        said = f"{where}: {response.status_code} {_words(response)}"
+        hint = " (Everfit's own programs send EVERFIT_API_KEY)" if response.status_code in (401, 403) else ""
+        said = f"{where}: {response.status_code} {_words(response)}{hint}"
         raise OutsideError(said) if response.status_code >= 500 else InputError(said)
 
 

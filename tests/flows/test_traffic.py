@@ -96,6 +96,12 @@ def test_a_refusal_is_not_tried_again_and_says_why(server: Moody, endpoint: Endp
     assert len(server.bodies) == 1
 
 
+def test_who_has_no_key_is_told_which_one_is_sent(server: Moody, endpoint: Endpoint) -> None:
+    server.moods = [401]
+    with pytest.raises(InputError, match="401 .*EVERFIT_API_KEY"):
+        endpoint.post("/predict", {})
+
+
 def test_a_server_that_stays_away_is_outside() -> None:
     endpoint = Endpoint("http://127.0.0.1:9", retries=1)
     with pytest.raises(OutsideError, match="no answer"):
