@@ -287,8 +287,9 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_soon(meanwhile: str, 
     """Also where libraries take long to be taken down, as torch does (here an object that would take a minute), make
     another error of the interruption, or swallow it."""
     code = (
-        "import sys, time, flows.cli\n"
+        "import signal, sys, time, flows.cli\n"
         "from flows.door import resumable\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "class Slow:\n"
         "    def __del__(self, sleep=time.sleep): sleep(60)\n"
         "slow = Slow()\n"
