@@ -98,7 +98,7 @@ def test_a_refusal_is_not_tried_again_and_says_why(server: Moody, endpoint: Endp
 
 def test_who_has_no_key_is_told_which_one_is_sent(server: Moody, endpoint: Endpoint) -> None:
     server.moods = [401]
-    with pytest.raises(InputError, match="401 .*EVERFIT_API_KEY"):
+    with pytest.raises(InputError, match=r"401 .*EVERFIT_API_KEY"):
         endpoint.post("/predict", {})
 
 
