@@ -73,7 +73,8 @@ def test_the_plans_task_is_what_is_proposed_with_the_plans_changes(tmp_path: Pat
     assert task.monitor.windows == TimeWindows(every=timedelta(days=7))
 
 
-def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
+def made_comparison() -> Comparison:
+    """One week, of which a period's figures are told."""
     week = WindowScore(
         index=0,
         begin=datetime(2013, 5, 6),
@@ -90,7 +91,7 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
         promoted=True,
     )
     pooled = Pooled(begin=week.begin, end=week.end, rows=100, served=0.74, frozen=0.7, gain=0.04)
-    comparison = Comparison(
+    return Comparison(
         task="flights",
         metric="auc",
         greater_is_better=True,
@@ -101,8 +102,11 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
         pooled=pooled,
         by_window=ByWindow(windows=17, served=0.71, frozen=0.7, gain=0.01, ahead=14),
     )
+
+
+def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
     results = Results(
-        comparison=comparison,
+        comparison=made_comparison(),
         rows=100,
         predictions=100,
         labels_sent=99,
