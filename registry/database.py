@@ -106,6 +106,15 @@ MIGRATIONS = (
         _into_batches,
         ("DROP TABLE predictions",),
     ),
+    Migration(
+        4,
+        (
+            "DROP INDEX batches_by_span",
+            "CREATE INDEX batches_narrow ON batches (task, role, span) WHERE span <= 86400000000",
+            "CREATE INDEX batches_wide ON batches (task, role, latest, earliest) WHERE span > 86400000000",
+            "CREATE INDEX batches_small ON batches (task, role, version, earliest) WHERE size < 500",
+        ),
+    ),
 )
 
 _WORDS = {
@@ -147,8 +156,11 @@ def open_engine(url: str, *, durable: bool = False) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection for reading, with one view of the data. Database faults become `StoreError`."""
-    with _faults(engine), engine.begin() as connection:
-        yield connection
+    with _faults(engine), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
@@ -163,18 +175,18 @@ def insert(engine: Engine, table: sa.Table) -> Insert:
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, each with its values in the order of the table's columns. The driver takes them as they are:
-    SQLAlchemy's own statements cost several times as much a row."""
+def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], then: str = "") -> None:
+    """Insert rows, each with its values in the order of the table's columns; `then` is what follows in the statement.
+    The driver takes them as they are: SQLAlchemy's own statements cost several times as much a row."""
     into = f"INSERT INTO {table.name} ({', '.join(column.name for column in table.columns)})"
     if connection.dialect.name == "postgresql":
         kinds = (column.type.compile(connection.dialect) for column in table.columns)
         lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
         columns = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists})", columns)
+        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists}) {then}", columns)
     else:
         marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
+        connection.exec_driver_sql(f"{into} VALUES ({marks}) {then}", list(rows))
 
 
 def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:

@@ -34,6 +34,7 @@ from sqlalchemy.engine import Connection, Engine
 from registry.database import among, from_micros, insert, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
 from registry.log_ids import run_of
+from registry.log_joined import join
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
 from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
@@ -126,6 +127,11 @@ class InferenceLog:
             return 0
         with writing(self._engine) as connection:
             return store(connection, self._task, packed)
+
+    def join(self) -> bool:
+        """Make large batches of small ones, some at a time; True if there may be more. Rows stay what they are."""
+        with writing(self._engine) as connection:
+            return join(connection, self._task)
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another one is a correction.

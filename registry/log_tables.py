@@ -4,8 +4,9 @@
     places     a row for each run of ids: in which batch they are. An id is found by one look into this key.
     feedback   a row for each label
 
-A batch knows between which event times it lies, and the log how long the longest is: what a window may hold is found
-by an index, however many batches there are.
+A batch knows between which event times it lies, and the log how long the longest is that is not wide: what a window may
+hold is found by an index, however many batches there are. Wide ones, such as those with one row of 1970, are few, and
+have an index of their own. Small ones are joined later (`log_joined`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ def _table(name: str, keys: Sequence[str], others: str) -> sa.Table:
     return sa.Table(name, _METADATA, *(sa.Column(one, kind, primary_key=one in keys) for one, kind in kinds.items()))
 
 
+WIDE = 86_400_000_000
+"""A batch is wide when its rows lie further apart than a day, in microseconds. The indexes say so too."""
+
+SMALL = 500
+"""A batch is small with fewer rows; an index says so too."""
+
 BATCHES = _table(
     "batches",
     ["number"],
@@ -54,6 +61,7 @@ _ASKED = {
     "json_extract(value, '$[2]') AS size FROM json_each(?))",
     "postgresql": "unnest(%s::text[], %s::bigint[], %s::bigint[])",
 }
+_MOVED = "ON CONFLICT (task, role, name, start) DO UPDATE SET batch = excluded.batch"
 _OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS asked{names} WHERE (
     SELECT places.start + places.size FROM places
     WHERE places.task = {mark} AND places.role = {mark} AND places.name = asked.name
@@ -61,9 +69,29 @@ _OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS ask
     ORDER BY places.start DESC LIMIT 1) > asked.start"""
 
 
+def is_wide() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.span > sa.literal_column(str(WIDE))
+
+
+def is_narrow() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.span <= sa.literal_column(str(WIDE))
+
+
+def is_small() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.size < sa.literal_column(str(SMALL))
+
+
+def lock(connection: Connection, task: str) -> None:
+    """Have no other writer of a task until the transaction ends."""
+    lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))
+
+
 def store(connection: Connection, task: str, batches: Sequence[Packed]) -> int:
     """Store batches but for the ids that are known; how many predictions were new."""
-    lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))  # two writers may have one id
+    lock(connection, task)  # two writers may have one id
     return sum(_store(connection, task, one) for one in batches)
 
 
@@ -74,11 +102,16 @@ def _store(connection: Connection, task: str, packed: Packed) -> int:
         packed = _new_of(connection, task, packed)
     if not packed.size:
         return 0
+    add(connection, task, packed, packed.runs)
+    return packed.size
+
+
+def add(connection: Connection, task: str, packed: Packed, runs: Sequence[Run]) -> None:
+    """Add a batch, whose ids are these runs: from now on they are in this one, wherever they were."""
     values = {name: getattr(packed, name) for name in _TAKEN}
     values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
     number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
-    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
-    return packed.size
+    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in runs], _MOVED)
 
 
 def _new_of(connection: Connection, task: str, packed: Packed) -> Packed:
