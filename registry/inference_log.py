@@ -189,7 +189,7 @@ class InferenceLog:
             for one in _heavy(connection, list(found.places), features=columns is None or bool(columns)):
                 found.add(one)
             labels = labels_of(connection, asked.labels(), rows.ids.tolist())
-            return found.frame({name: (label, time) for name, label, time in labels})
+            return found.frame(list(labels))
 
     def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
         """The first and the last event time, or None when nothing is logged."""

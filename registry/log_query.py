@@ -114,8 +114,7 @@ class Asked:
         return rows + len(ids), labelled + self._labelled(connection, ids)
 
     def _labelled(self, connection: Connection, ids: list[str]) -> int:
-        known = labelled_of(connection, self.labels(), ids) if ids else set()
-        return sum(one in known for one in ids)
+        return sum(labelled_of(connection, self.labels(), ids))
 
     def _holds(self, one: Light) -> bool:
         """Whether all rows of a batch are asked for."""
@@ -162,8 +161,7 @@ def picked(
 
 def _labelled(connection: Connection, asked: Asked, blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
-        known = labelled_of(connection, asked.labels(), block.ids.tolist())
-        yield block.at(np.array([one in known for one in block.ids.tolist()], dtype=bool))
+        yield block.at(np.array(labelled_of(connection, asked.labels(), block.ids.tolist()), dtype=bool))
 
 
 def _one_in(blocks: Iterable[Block], step: int) -> Iterator[Block]:

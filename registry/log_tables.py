@@ -40,6 +40,8 @@ WIDE = 86_400_000_000
 SMALL = 500
 """A batch is small with fewer rows; an index says so too."""
 
+_IDS_AT_ONCE = 5_000
+
 BATCHES = _table(
     "batches",
     ["number"],
@@ -145,17 +147,26 @@ def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> 
 
 def labels_of(
     connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]
-) -> Iterator[tuple[str, str, int]]:
-    """Id, label in JSON and its time, in the order in which labels were received; `where` says which of them count."""
+) -> Iterator[tuple[str, int] | None]:
+    """Of each id, in their order, the label in JSON that was received last, and its time; `where` says which of them
+    count. Ids may be a client's own, long ones: they are asked for some at a time."""
     f = FEEDBACK.c
-    rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, ids)).order_by(f.received)
-    return (row._tuple() for row in connection.execute(rows))
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[first : first + _IDS_AT_ONCE]
+        rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, some)).order_by(f.received)
+        known = {name: (label, time) for name, label, time in connection.execute(rows)}
+        yield from map(known.get, some)
 
 
-def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> set[str]:
-    """Those of the ids that have a label."""
-    rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, ids))
-    return set(connection.execute(rows).scalars())
+def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> list[bool]:
+    """Which of the ids have a label."""
+    found: list[bool] = []
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[first : first + _IDS_AT_ONCE]
+        rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, some))
+        known = set(connection.execute(rows).scalars())
+        found += [one in known for one in some]
+    return found
 
 
 def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run) -> int:
@@ -163,7 +174,7 @@ def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run)
     those that others made meanwhile, and whatever else a client calls its rows."""
     name, start, size = run
     if start == NAMED:
-        return len(labelled_of(connection, where, [name]))
+        return sum(labelled_of(connection, where, [name]))
     between = FEEDBACK.c.id.between(id_of(start, name), id_of(start + size - 1, name))
     rows = sa.select(FEEDBACK.c.id).where(where, between).distinct()
     return sum(run_of(one)[0] == name for one in connection.execute(rows).scalars())

@@ -176,6 +176,7 @@ def test_rows_are_read_as_if_each_were_alone(
         patch.setattr("registry.log_joined.FEW", 2)
         while joins and log.join():
             pass
+        patch.setattr("registry.log_tables._IDS_AT_ONCE", at_once)
         patch.setattr("registry.log_query.AT_ONCE", at_once)
         patch.setattr("registry.log_query.LEAST", 1)
         assert log.frame()["__id__"].tolist() == every["id"].tolist()
