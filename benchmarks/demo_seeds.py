@@ -36,6 +36,7 @@ def figures(found: dict[str, Any]) -> dict[str, float]:
         "served": pooled["served"],
         "frozen": pooled["frozen"],
         "gain": pooled["gain"],
+        "by window": results["comparison"]["by_window"]["gain"],
         "promotions": results["promotions"],
         "requests": results["requests"]["sent"] + results["background"]["sent"],
         "failed": results["requests"]["failed"] + results["background"]["failed"],

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.door import read_settings
-from registry.errors import InputError, SourceError
+from registry.errors import InputError, SourceError, TaskError
+
+if TYPE_CHECKING:
+    from registry.settings import Settings
 
 
 @click.command()
@@ -107,7 +111,8 @@ def serve(tasks: tuple[str, ...]) -> None:
     """Serve the champions of one TASK or of several over HTTP until interrupted.
 
     The endpoint follows each champion: a promotion is swapped in between two requests. Several tasks are answered under
-    /models/TASK/. Where TASK is a file, its `log` takes the place of the registered one.
+    /models/TASK/. Where TASK is a file, its `log` takes the place of the registered one. A task that this home does not
+    know is served if the registry of EVERFIT_TRACKING_URL has a champion of it: so are replicas.
 
     \b
     Example:
@@ -115,17 +120,29 @@ def serve(tasks: tuple[str, ...]) -> None:
       curl -s localhost:8000/model
     """
     from flows.services import child_environment, running
-    from flows.workplace import find_task, take_over_log
 
     settings = read_settings()
-    specs = {task: find_task(settings, task) for task in tasks}
-    for task, spec in specs.items():
-        if task != spec.name:
-            take_over_log(settings, spec)
-    names = [spec.name for spec in specs.values()]
+    names = [_served_name(settings, task) for task in tasks]
     environment = child_environment(settings, {one.name for one in running(settings)})
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.tls_cert is None else "https"
     click.echo(f"serving {', '.join(names)}: {scheme}://{host}:{settings.port}/docs (Ctrl+C ends it)", err=True)
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "serving", *names], environment)
+
+
+def _served_name(settings: Settings, task: str) -> str:
+    """The name under which a task is served; a file's `log` is taken over."""
+    from flows.workplace import find_task, open_versions, take_over_log
+    from registry.moves import CHAMPION
+
+    try:
+        spec = find_task(settings, task)
+    except TaskError:
+        elsewhere = settings.tracking_url and os.sep not in task and not Path(task).suffix
+        if not elsewhere or open_versions(settings).get(task, CHAMPION) is None:
+            raise
+        return task
+    if task != spec.name:
+        take_over_log(settings, spec)
+    return spec.name

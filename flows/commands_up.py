@@ -19,7 +19,7 @@ def up(tasks: tuple[str, ...]) -> None:
     """Start the services of this machine.
 
     Prefect, MLflow, the deployments, the status page, and one endpoint of all TASKs. What runs already is left as it
-    is. Without TASK, the endpoint is of every registered task that has a champion.
+    is; an endpoint that runs serves new TASKs too. Without TASK, it is of every registered task that has a champion.
 
     \b
     Example:

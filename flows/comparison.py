@@ -69,6 +69,17 @@ class Pooled(Frozen):
     gain: float
 
 
+class ByWindow(Frozen):
+    """The metric of each window alone, on average over the `windows` that begin in the period; `ahead`: those with a
+    gain. Unlike pooled, a metric of ranks does not compare the scores of one version with those of another here."""
+
+    windows: int
+    served: float
+    frozen: float
+    gain: float
+    ahead: int
+
+
 class Comparison(Frozen):
     """The whole replay, by window and pooled. `references` is each version's own reference, by version; `tolerate` what
     the task's policy tolerates."""
@@ -81,6 +92,7 @@ class Comparison(Frozen):
     tolerate: float | None
     windows: tuple[WindowScore, ...]
     pooled: Pooled
+    by_window: ByWindow | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +157,18 @@ def compare(
             frozen=frozen,
             gain=metric.gain(served, frozen),
         ),
+        by_window=_means([one for one in windows if period[0] <= one.begin < period[1]]),
     )
+
+
+def _means(windows: Sequence[WindowScore]) -> ByWindow | None:
+    """Of windows where the metric is defined; None without any."""
+    known = [one for one in windows if np.isfinite(one.gain)]
+    if not known:
+        return None
+    served, frozen, gain = np.mean([(one.served, one.frozen, one.gain) for one in known], axis=0).tolist()
+    ahead = sum(one.gain > 0 for one in known)
+    return ByWindow(windows=len(known), served=served, frozen=frozen, gain=gain, ahead=ahead)
 
 
 class _Manifests(dict[str, "Manifest"]):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from flows.comparison import Comparison, WindowScore
 from registry.decisions import ROLLBACK
+from registry.plurals import counted
 
 _SERVED, _FROZEN, _GAIN, _BAD, _GOOD = "#1b5e9e", "#8a8a8a", "#cfe3f5", "#c0392b", "#2e7d32"
 
@@ -103,6 +104,8 @@ def _finish(axes: Axes, comparison: Comparison, title: str) -> None:
         f"{pooled.rows:,} rows pooled: "
         f"{comparison.metric} {pooled.served:.3f} served, {pooled.frozen:.3f} frozen"
     )
+    if (each := comparison.by_window) is not None:
+        said += f"; mean of {counted(each.windows, 'window')} {each.served:.3f}, {each.frozen:.3f}"
     axes.text(0, 1.025, said, transform=axes.transAxes, fontsize=10, color="#444444")
     better = "higher" if comparison.greater_is_better else "lower"
     axes.set_ylabel(f"{comparison.metric} of the window ({better} is better)")

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.comparison import Comparison, compare, logged_parts, table
+from flows.comparison import ByWindow, Comparison, compare, logged_parts, table
 from flows.traffic import Counts
+from registry.plurals import counted
 from registry.schema import Frozen
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def write(results: Results, folder: Path, *, title: str | None = None) -> Path:
 
 def describe(results: Results) -> str:
     """The results in words: the table, the headline and the counts."""
-    pooled, metric = results.comparison.pooled, results.comparison.metric
+    pooled, each, metric = results.comparison.pooled, results.comparison.by_window, results.comparison.metric
     requests, background = results.requests, results.background
     lines = [
         table(results.comparison),
@@ -77,6 +78,7 @@ def describe(results: Results) -> str:
         f"{metric} and frozen are of each window alone; judged pools a window with those before it",
         f"{pooled.begin:%Y-%m-%d} to {pooled.end:%Y-%m-%d}, {pooled.rows:,} rows pooled: "
         f"{metric} {pooled.served:.4f} served, {pooled.frozen:.4f} frozen, gain {pooled.gain:+.4f}",
+        *([] if each is None else [_means(each, metric)]),
         f"promotions          {results.promotions:>9,}{_steps(results.steps)}",
         f"requests sent       {requests.sent + background.sent:>9,}  "
         f"({background.sent:,} of them while windows were judged and versions swapped)",
@@ -85,6 +87,13 @@ def describe(results: Results) -> str:
         f"labels joined       {results.labelled:>9,}  of {results.labels_sent:,} sent",
     ]
     return "\n".join(lines)
+
+
+def _means(each: ByWindow, metric: str) -> str:
+    return (
+        f"mean of {counted(each.windows, 'window')}, {each.ahead:,} of them ahead: "
+        f"{metric} {each.served:.4f} served, {each.frozen:.4f} frozen, gain {each.gain:+.4f}"
+    )
 
 
 def _steps(steps: int) -> str:

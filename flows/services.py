@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import psutil
 from pydantic import SecretStr
 
 from flows.processes import Desk, Service, is_ready, require_free
-from flows.workplace import task_names
+from flows.traffic import Endpoint
 from registry.errors import StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
@@ -27,6 +28,8 @@ from serving.tls import check_tls, trusted
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
 """The services in the order in which they are started."""
 
+_TASKS = 3
+"""Where the tasks begin in the command of the endpoint, `python -m serving TASK ...`."""
 _FIRST = ("prefect", "mlflow", "status")
 _GRACE_SECONDS = 10.0
 
@@ -50,10 +53,11 @@ def up(
 ) -> tuple[Running, ...]:
     """Start the services that do not run, and wait until all answer.
 
-    The endpoint is of `tasks`; without them there is none. `only` names the services wanted, all by default. Raises
-    `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else or the
-    endpoint serves other tasks, `InputError` for a certificate that cannot serve, `OutsideError` when a service does
-    not come up.
+    The endpoint is of `tasks`; without them there is none. One that runs is asked to serve those of them too that
+    it was not begun with, while it answers the others. `only` names the services wanted, all by default. Raises
+    `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else,
+    `InputError` for a certificate that cannot serve and for what the endpoint refuses, `OutsideError` when a
+    service does not come up or the endpoint cannot serve a task.
     """
     if tasks:
         check_tls(settings)
@@ -64,7 +68,10 @@ def up(
         environment = child_environment(settings, there)
         first = [one for one in wanted if one.name in _FIRST]
         rest = [one for one in wanted if one.name not in _FIRST]
-        return (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
+        found = (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
+        if any(one.name == "endpoint" and not one.started for one in found):
+            _serve_too(settings, tasks, desk, say)
+        return found
 
 
 def down(settings: Settings, *, say: Callable[[str], None] = print) -> tuple[str, ...]:
@@ -116,7 +123,7 @@ def _services(settings: Settings, tasks: Sequence[str], desk: Desk) -> Iterator[
     if settings.tracking_url in ("", _mlflow_url(settings)):
         yield _mlflow(settings.model_copy(update={"tracking_url": ""}))
     yield _local("status", "the status page", settings.status_port, "status_port", ("flows.status_page",))
-    deployments = _python("flows.deployments", *task_names(settings))
+    deployments = _python("flows.deployments")
     yield Service("deployments", "what is scheduled", deployments, health=desk.ready("deployments"))
     if tasks:
         yield _endpoint(settings, tasks)
@@ -185,12 +192,21 @@ def _found_or_started(
     return desk.start(service, environment), True
 
 
+def _serve_too(settings: Settings, tasks: Sequence[str], desk: Desk, say: Callable[[str], None]) -> None:
+    """Have the endpoint that runs serve the tasks that it was not begun with; one that it has loaded since stays."""
+    process = desk.find("endpoint")
+    begun = [] if process is None else process.cmdline()[_TASKS:]
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    for task in (task for task in tasks if task not in begun):
+        with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
+            endpoint.post(f"/v2/repository/models/{task}/load", {})
+        say(f"endpoint: serves {task} too")
+
+
 def _require_same(service: Service, command: list[str]) -> None:
-    if command[1:] == list(service.command[1:]):
+    words = slice(1, _TASKS) if service.name == "endpoint" else slice(1, None)
+    if command[words] == list(service.command[words]):
         return
-    if service.name in ("endpoint", "deployments") and command[1:3] == list(service.command[1:3]):
-        has, wanted = (", ".join(words[3:]) or "no task" for words in (command, service.command))
-        raise StateError(f"the {service.name} that runs is of {has}, wanted {wanted}; run `everfit down` first")
     raise StateError(
         f"{service.what}: runs with other settings (`{' '.join(command[1:])}`, wanted "
         f"`{' '.join(service.command[1:])}`); run `everfit down` first"

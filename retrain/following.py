@@ -31,7 +31,7 @@ from registry.scoring import Scores
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
 from retrain.members import read_members
-from retrain.race import RACE, Race, Standing
+from retrain.race import RACE, Race, Standing, places_among
 from retrain.renewal import Request
 from retrain.search.material import hash_frame
 from retrain.search.progress import Progress
@@ -91,7 +91,7 @@ def follow(
         answered = list[Places]()
         if before is not None:
             learnt = np.isin(keys, before.learnt)
-            places = before.places(keys)
+            places = places_among(keys, before.answered)
             outputs.append(before.outputs[:, places >= 0].astype(np.float64))
             answered.append(places[places >= 0])
         for step in steps:
@@ -196,14 +196,6 @@ class Trail:
         standing = Standing.read(tensors, tuple(read_members(bundle)), paces, told["leader"])
         rest = (tensors[f"trail.{name}"].numpy() for name in ("learnt", "answered", "outputs"))
         return cls(datetime.fromisoformat(told["moment"]), standing, *rest)
-
-    def places(self, keys: npt.NDArray[np.int64]) -> Places:
-        """Of each answered row its place among these keys, -1 for one that is not there any more."""
-        order = np.argsort(keys, kind="stable")
-        if not len(keys):
-            return np.full(len(self.answered), -1)
-        found = order[np.minimum(np.searchsorted(keys, self.answered, sorter=order), len(keys) - 1)]
-        return np.where(keys[found] == self.answered, found, -1)
 
 
 def _of(bundle: ModelBundle) -> str:

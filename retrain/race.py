@@ -46,6 +46,19 @@ def keys_of(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.frombuffer(digests, dtype=np.int64)
 
 
+def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> Places:
+    """The place of each of the wanted (m,) among keys (n,); -1 where it is not among them.
+
+    >>> places_among(np.array([7, 3, 5]), np.array([5, 4, 7])).tolist()
+    [2, -1, 0]
+    """
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys, kind="stable")
+    found = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return np.where(keys[found] == wanted, found, -1)
+
+
 @dataclass(frozen=True)
 class Record:
     """What was answered: n rows by their `keys`, with their `labels` (NaN: not come), how many steps ago they were
@@ -74,12 +87,8 @@ class Record:
 
     def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:
         """With the labels (m,) of the rows of these keys, if they are among its own."""
-        order = np.argsort(keys, kind="stable")
-        places = np.minimum(np.searchsorted(keys, self.keys, sorter=order), max(0, len(keys) - 1))
-        if not len(keys) or not len(self.keys):
-            return self
-        found = order[places]
-        return replace(self, labels=np.where(keys[found] == self.keys, labels[found], self.labels))
+        found = places_among(keys, self.keys)
+        return replace(self, labels=np.where(found >= 0, labels[found], self.labels) if len(labels) else self.labels)
 
 
 @dataclass(frozen=True)

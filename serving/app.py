@@ -1,7 +1,7 @@
 """The server of one task or of several: its parts put together at the door, and the routes that are not hot.
 
     POST /models/TASK/predict    POST /models/TASK/feedback    GET /models/TASK    GET /models
-    POST /predict                POST /feedback                GET /model          where one task is served
+    POST /predict                POST /feedback                GET /model          of the only task
     POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
     GET /health/live             GET /health/ready             GET /metrics        GET /docs
 
@@ -49,6 +49,7 @@ from serving.monitored import Monitored
 from serving.openapi import describe
 from serving.problems import Problem, problem, problem_of
 from serving.rates import Rates
+from serving.roster import Roster, workers_folder
 from serving.scout import Scout
 from serving.siblings import Siblings
 from serving.v2 import add_v2
@@ -72,15 +73,17 @@ def create_app(
     """
     scout = Scout(settings)
     hosts = Hosts(settings, tasks, scout if versions is None else versions)
-    together = settings.folder / "served" / "workers" / str(settings.port) if settings.workers > 1 else None
+    together = workers_folder(settings) if settings.workers > 1 else None
     rates = None if together is None else _shared(together)
-    guard = Guard(settings, lambda: None if hosts.alone is None else hosts.alone.task, rates)
+    guard = Guard(settings, lambda: None if hosts.short is None else hosts.short.task, rates)
     monitored = Monitored(settings.store, settings.ledger_seconds, lambda: [host.task for host in hosts])
     app = Endpoint(hosts, guard, monitored, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
     _add_metrics(app, hosts, monitored, together)
-    add_v2(app, hosts, max_rows=settings.max_rows)
+    roster = Roster(together, hosts, settings.poll_seconds)
+    app.beside.append(roster.follow)
+    add_v2(app, hosts, roster, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
     if settings.webhook_secret is not None:
         add_webhook(app, hosts, settings.webhook_secret.get_secret_value())
@@ -108,7 +111,7 @@ class Endpoint(FastAPI):
     ) -> None:
         """`guard` stands before every route; `most` requests are in work at once; who is in `watch` sees them all;
         `after` is called at the end."""
-        title = "Everfit" if hosts.alone is None else f"Everfit: {hosts.alone.task}"
+        title = "Everfit" if hosts.short is None else f"Everfit: {hosts.short.task}"
         super().__init__(title=title, lifespan=_lifespan(hosts, monitored, watch, after), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
@@ -188,13 +191,14 @@ class Endpoint(FastAPI):
         slots = {host.task: host.slot.current for host in self._hosts}
         served = {task: None if current is None else current.manifest for task, current in slots.items()}
         secured = self._guard.closed
-        document["paths"] = describe(document["paths"], served, secured=secured)
+        short = None if self._hosts.short is None else self._hosts.short.task
+        document["paths"] = describe(document["paths"], served, short=short, secured=secured)
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         return document
 
     async def _unrouted(self, request: Request) -> Response:
-        """A hot path that is not one now: its task is not served, or it is a short form beside several tasks."""
+        """A hot path that is not one now: its task is not served, or it is a short form that is nobody's."""
         self._hosts.named(request.path_params.get("task", ""))
         raise HTTPException(404)  # it began to be served between two instructions of ours
 
@@ -225,7 +229,7 @@ def _add_health(app: Endpoint, hosts: Hosts) -> None:
     async def ready() -> Response:
         found = {host.task: host.readiness() for host in hosts}
         good = all(one["ready"] for one in found.values()) and not app.draining
-        content = {"tasks": found} if hosts.alone is None else found[hosts.alone.task]
+        content = next(iter(found.values())) if len(found) == 1 else {"tasks": found}
         return _json({**content, "ready": good}, 200 if good else 503)
 
 
@@ -238,9 +242,9 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
     async def model_of(task: str) -> Response:
         return _json(hosts.named(task).state())
 
-    @app.get("/model", summary="The same of the only task")
+    @app.get("/model", summary="The same of the task with the short forms")
     async def model() -> Response:
-        return _json((hosts.alone or hosts.named("")).state())
+        return _json((hosts.short or hosts.named("")).state())
 
 
 def _add_metrics(app: Endpoint, hosts: Hosts, monitored: Monitored, together: Path | None) -> None:

@@ -86,11 +86,11 @@ class Verdict(NamedTuple):
 class Guard:
     """Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, alone: Callable[[], str | None], rates: Rates | None = None) -> None:
-        """`alone` gives the only task that is served, if there is but one; `rates` are those that other workers share.
+    def __init__(self, settings: Settings, short: Callable[[], str | None], rates: Rates | None = None) -> None:
+        """`short` gives the task whose the routes' short forms are, if any; `rates` are those that other workers share.
         Raises `InputError` for a file of keys that is not sound, and when the endpoint would be open to other machines
         and no key is there."""
-        self._file, self._alone, self._rates = settings.key_file, alone, rates or Rates()
+        self._file, self._short, self._rates = settings.key_file, short, rates or Rates()
         key = settings.api_key
         self._own = {} if key is None else {one.digest: Pass(one) for one in (_own(key.get_secret_value()),)}
         self._seen: dict[bytes, Pass] = {}
@@ -124,7 +124,7 @@ class Guard:
             return Refusal(401, _NOBODY)
         if scope_of(request["method"], path) not in known.scopes:
             return Refusal(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
-        if known.task is not None and known.task != (task_of(path) or self._alone()):
+        if known.task is not None and known.task != (task_of(path) or self._short()):
             return Refusal(403, f"the key {known.name!r} is for the task {known.task!r} alone")
         if known.rate is not None and (wait := self._rates.wait(known.digest, known.rate, now)):
             detail = f"the key {known.name!r} may send {known.rate:g} requests a second"

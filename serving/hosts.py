@@ -30,14 +30,21 @@ class Hosts:
             if task in self._by_name:
                 raise TaskError(f"task {task!r} is named twice")
             self._by_name[task] = self._make(task)
+        self._first = tasks[0] if len(tasks) == 1 else None
         self._arrange()
 
     def __iter__(self) -> Iterator[Host]:
         return iter(list(self._by_name.values()))
 
+    def __len__(self) -> int:
+        return len(self._by_name)
+
     @property
-    def alone(self) -> Host | None:
-        """The only task, if there is but one: the short forms of the routes are its own."""
+    def short(self) -> Host | None:
+        """Whose the short forms of the routes are: the task's that the server began with, if it was one, as long as it
+        is served, so that its clients are answered whatever is loaded beside it; else the only one's."""
+        if self._first in self._by_name:
+            return self._by_name[self._first]
         return next(iter(self._by_name.values())) if len(self._by_name) == 1 else None
 
     def named(self, task: str) -> Host:
@@ -95,7 +102,7 @@ class Hosts:
         routes: dict[str, ASGIApp] = {}
         singles: dict[str, Singles] = {}
         for host in self:
-            prefixes = [f"/models/{host.task}", *([""] if host is self.alone else [])]
+            prefixes = [f"/models/{host.task}", *([""] if host is self.short else [])]
             for prefix in prefixes:
                 routes |= {f"{prefix}/predict": host.predict, f"{prefix}/feedback": host.feedback}
                 routes[f"{prefix}/invocations"] = host.invocations

@@ -39,9 +39,11 @@ _PREDICT_ERRORS = {
 }
 
 
-def describe(paths: dict[str, Any], served: Mapping[str, Manifest | None], *, secured: bool) -> dict[str, Any]:
+def describe(
+    paths: dict[str, Any], served: Mapping[str, Manifest | None], *, short: str | None, secured: bool
+) -> dict[str, Any]:
     """`paths` of an OpenAPI document with the hot routes of each task added; general ones while it has no model. The
-    short forms are there where there is one task."""
+    short forms are those of the task `short`."""
     added: dict[str, Any] = {}
     for task, manifest in served.items():
         suffix = f"_{task.replace('-', '_')}"
@@ -49,7 +51,7 @@ def describe(paths: dict[str, Any], served: Mapping[str, Manifest | None], *, se
         inferred = infer(task, manifest, row)
         inferred["operationId"] += suffix
         added |= _hot(f"/models/{task}", manifest, suffix) | {f"/v2/models/{task}/infer": {"post": inferred}}
-        if len(served) == 1:
+        if task == short:
             added = _hot("", manifest, "") | added
     described = added | paths
     if secured:

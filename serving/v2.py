@@ -26,6 +26,7 @@ from serving.champion import Served
 from serving.host import Host
 from serving.hosts import Hosts
 from serving.quoting import shown
+from serving.roster import Roster
 from serving.signature import config, metadata
 from serving.tensors import TensorError
 
@@ -34,12 +35,12 @@ MAX_ORDER_BYTES = 65_536
 """Largest body of a request about the repository."""
 
 
-def add_v2(app: FastAPI, hosts: Hosts, *, max_rows: int) -> None:
+def add_v2(app: FastAPI, hosts: Hosts, roster: Roster, *, max_rows: int) -> None:
     """The routes of the protocol that are not hot, and the hot one where its path names a version."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol (V2)"])
     _add_server(router, hosts)
     _add_models(router, hosts, max_rows)
-    _add_repository(router, hosts)
+    _add_repository(router, hosts, roster)
     app.include_router(router)
     versioned = _Versioned(hosts)
     for path in ("/v2/models/{task}/infer", "/v2/models/{task}/versions/{version}/infer"):
@@ -92,7 +93,7 @@ def _add_models(router: APIRouter, hosts: Hosts, max_rows: int) -> None:
             return _json(config(task, _served(hosts.named(task), version), max_rows))
 
 
-def _add_repository(router: APIRouter, hosts: Hosts) -> None:
+def _add_repository(router: APIRouter, hosts: Hosts, roster: Roster) -> None:
     @router.post("/repository/index", summary="The tasks and their versions that are loaded")
     async def index(request: Request) -> Response:
         only_ready = (await _order(request)).get("ready") is True
@@ -103,13 +104,13 @@ def _add_repository(router: APIRouter, hosts: Hosts) -> None:
     async def load(task: str, request: Request) -> Response:
         if refused := (await _order(request)).get("parameters"):
             raise TensorError(f"load: expected no parameters, got {shown(refused)}; models come from the registry")
-        await hosts.load(task)
+        await roster.load(task)
         return _json({})
 
     @router.post("/repository/models/{task}/unload", summary="Serve a task no more")
     async def unload(task: str, request: Request) -> Response:
         await _order(request)
-        await hosts.unload(task)
+        await roster.unload(task)
         return _json({})
 
 

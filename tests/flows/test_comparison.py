@@ -147,6 +147,19 @@ def test_the_headline_pools_the_rows_of_its_period(tmp_path: Path) -> None:
     assert found.pooled.served == pytest.approx(binary_auc(truth, scores[:, 1]), abs=1e-9)
 
 
+def test_windows_of_the_period_count_alike(tmp_path: Path) -> None:
+    found = played(tmp_path)
+    _, *last = found.windows
+    each = found.by_window
+    assert each is not None
+    assert (each.windows, each.ahead) == (2, 2)
+    assert each.served == pytest.approx(np.mean([one.served for one in last]))
+    assert each.frozen == pytest.approx(np.mean([one.frozen for one in last]))
+    assert each.gain == pytest.approx(each.served - each.frozen)
+    day = (LAST_WEEKS[0] + timedelta(days=1), LAST_WEEKS[0] + timedelta(days=2))
+    assert played(tmp_path / "day", period=day).by_window is None  # no window begins in it
+
+
 def test_regression_gains_are_positive_when_the_error_falls(tmp_path: Path) -> None:
     found = played(tmp_path, problem="regression", qualities=(0.2, 1.0))
     assert found.metric == "rmse"

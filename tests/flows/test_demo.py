@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.comparison import Comparison, Pooled, WindowScore
+from flows.comparison import ByWindow, Comparison, Pooled, WindowScore
 from flows.demo import MARKER, DemoResult, Plan, flights_plan, run, summary
 from flows.results import Results
 from flows.traffic import Counts
@@ -99,6 +99,7 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
         tolerate=0.02,
         windows=(week,),
         pooled=pooled,
+        by_window=ByWindow(windows=17, served=0.71, frozen=0.7, gain=0.01, ahead=14),
     )
     results = Results(
         comparison=comparison,
@@ -124,6 +125,7 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
     for words in (
         "research: version 2 promoted",
         "auc 0.7400 served, 0.7000 frozen, gain +0.0400",
+        "mean of 17 windows, 14 of them ahead: auc 0.7100 served, 0.7000 frozen, gain +0.0100",
         "requests sent              12",
         "requests failed             0",
         "predictions logged        100  of 100 rows",

@@ -21,7 +21,7 @@ from flows.approval import ask
 from flows.processes import Desk
 from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
 from flows.traffic import Endpoint
-from flows.workplace import Workplace
+from flows.workplace import Workplace, register_task
 from registry.errors import BusyError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
@@ -114,11 +114,19 @@ def test_an_unknown_service(settings: Settings) -> None:
         up(settings, "handmade", only=["endpiont"])
 
 
-def test_another_task_is_another_command(place: Workplace, stopped: Settings) -> None:
-    up(stopped, "handmade", only=["endpoint"], say=lambda _: None)
-    said = "the endpoint that runs is of handmade, wanted handmade, flights; run `everfit down` first"
-    with pytest.raises(StateError, match=said):
-        up(stopped, "handmade", "flights", only=["endpoint"])
+def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped: Settings, tmp_path: Path) -> None:
+    said: list[str] = []
+    (began,) = up(stopped, "handmade", only=["endpoint"], say=said.append)
+    place.versions.publish(make_bundle(tmp_path / "other", rows=100, name="other"))
+    with pytest.raises(OutsideError, match="other"):
+        up(stopped, "handmade", "other", only=["endpoint"], say=said.append)  # it has no champion yet
+    place.versions.set("other", "champion", "1")
+    (again,) = up(stopped, "other", only=["endpoint"], say=said.append)
+    assert again.pid == began.pid
+    assert said[-1] == "endpoint: serves other too"
+    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
+        assert other.model()["task"] == "other"
+        assert short.model()["task"] == "handmade"
 
 
 def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +198,21 @@ def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
 
     with httpx.Client(base_url=f"{server.url}/api", trust_env=False, timeout=30) as client:
         watched = until(lambda: runs("watch"))
+        other = place.task.model_copy(update={"name": "other"})
+        register_task(stopped, other)  # of which the process that runs the deployments is not told
+        found = until(lambda: deployed(client, "watch/other"))
+        assert (found["parameters"], found["schedules"][0]["active"]) == ({"task": "other"}, True)
         assert watched[0]["auto_scheduled"]
         assert watched[0]["name"] == "watch handmade"
         (improved,) = until(lambda: runs("improve"))
         _it_was_refused(place, improved)
         _a_person_answers(place, client, tmp_path)
+
+
+def deployed(client: httpx.Client, name: str) -> Any:
+    """A deployment, or None."""
+    answer = client.get(f"/deployments/name/{name}")
+    return answer.json() if answer.is_success else None
 
 
 def _it_was_refused(place: Workplace, improved: dict[str, Any]) -> None:

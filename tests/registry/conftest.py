@@ -7,32 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from registry.database import open_engine
 from registry.versions import Versions
-from tests.registry import postgres
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """The URL of a real server's own database; skips where there is no server to start."""
-    if (programs := postgres.binaries()) is None:
-        pytest.skip("no PostgreSQL server in /usr/lib/postgresql: apt-get install postgresql")
-    with postgres.server(programs) as url:
-        yield url
-
-
-@pytest.fixture
-def empty_postgres(postgres_url: str) -> str:
-    """The URL of a real server's database, without tables."""
-    engine = sa.create_engine(postgres_url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-        connection.exec_driver_sql("CREATE SCHEMA public")
-    engine.dispose()
-    return postgres_url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -12,11 +12,12 @@ import pytest
 
 from registry.bundle import WEIGHTS, ModelBundle
 from registry.errors import BundleError
+from registry.scoring import Scorer
 from retrain.calibration import Calibration
 from retrain.following import Followed, follow, lessons
 from retrain.learners import PACES, Lesson
 from retrain.members import read_scale
-from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of
+from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
 from retrain.renewal import Request
 from tests.handmade import make_frame
 
@@ -103,20 +104,19 @@ def replace_members(found: Followed, members: tuple[object, ...]) -> np.ndarray:
 def test_another_may_come_to_lead_by_the_labels_that_come(champion: ModelBundle, tmp_path: Path) -> None:
     frame, arrived = world(champion)
     found = raced(champion, frame, arrived, DAYS - 1, tmp_path / "made")
-    race, truth = found.race, np.eye(2)[found.race.ground.material.labels]
-    race.record = replace(race.record, scores=(truth[: len(race.record.keys)].astype(np.float32),) * 2)
-    for leader in (1, 0):
-        right, wrong = race.record.scores[0], 1 - race.record.scores[0]
-        rows = np.searchsorted(np.sort(race.keys), race.record.keys)
-        places = np.argsort(race.keys)[rows]
-        right = truth[places].astype(np.float32)
-        wrong = 1 - right
-        race.record = replace(race.record, scores=(wrong, right) if leader else (right, wrong))
-        race.hear(np.arange(len(frame)))
+    race, rows = found.race, np.arange(len(frame))
+    right = np.eye(2, dtype=np.float32)[race.ground.material.labels[places_among(race.keys, race.record.keys)]]
+    for leader, scores in enumerate(((right, 1 - right), (1 - right, right))):
+        race.record = replace(race.record, scores=scores)
+        race.hear(rows)
         assert race.leader == leader
+        made = found.seal(pictures=False)
+        assert Standing.of(made).leader == leader
+        said, wanted = Scorer.load(made).predict(frame), race.learners[leader].outputs(rows)
+        wanted = found.calibration.scores(wanted, race.ground.weights, race.ground.material.target)
+        assert np.allclose(said.scores, wanted.scores, atol=1e-4)
     race.record = Record()
-    race.leader = 1
-    race.hear(np.arange(len(frame)))
+    race.hear(rows)
     assert race.leader == 1  # nothing says that it should not be
 
 

@@ -124,15 +124,15 @@ def test_a_task_is_loaded_and_unloaded(tmp_path: Path, registry: TwoTasks) -> No
     async def run() -> None:
         hosts = Hosts(Settings(home=tmp_path), ["handmade"], registry)
         await hosts.open()
-        assert hosts.alone is not None
+        assert hosts.short is hosts.named("handmade")
         assert {"/predict", "/models/handmade/predict"} <= set(hosts.routes)
         await hosts.load("other")
         assert {"/models/other/predict", "/models/handmade/predict"} <= set(hosts.routes)
-        assert "/predict" not in hosts.routes
+        assert hosts.routes["/predict"] == hosts.named("handmade").predict  # its clients know nothing of the other one
         with pytest.raises(NoModelError, match="third"):
             await hosts.load("third")
         await hosts.unload("handmade")
-        assert hosts.alone is hosts.named("other")
+        assert hosts.short is hosts.named("other")
         with pytest.raises(UnknownTaskError, match="'handmade' is served here"):
             await hosts.unload("handmade")
         await hosts.close()

@@ -22,6 +22,7 @@ import pytest
 from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.inference_log import InferenceLog
+from tests.handmade import make_bundle
 from tests.serving.conftest import ROW, wait_for
 
 
@@ -53,6 +54,17 @@ class Together:
         with suppress(httpx.TransportError):
             return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", trust_env=False).status_code == 200
         return False
+
+    def call(self, method: str, path: str) -> httpx.Response:
+        return httpx.request(method, f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=30)
+
+    def answering(self, task: str) -> set[int]:
+        """How a task's questions are answered, on so many connections that either worker has had some."""
+        found: set[int] = set()
+        for _ in range(16):
+            with suppress(httpx.TransportError):
+                found.add(self.call("GET", f"/models/{task}").status_code)
+        return found
 
     def predict(self, count: int) -> list[str]:
         """The ids of requests that were acknowledged, each on a connection of its own."""
@@ -130,3 +142,15 @@ def test_workers_answer_without_pandas_and_end_with_their_parent(together: Toget
     together.process.wait()
     gone, alive = psutil.wait_procs(workers, timeout=40)
     assert (len(gone), alive) == (2, [])
+
+
+def test_what_one_worker_loads_or_unloads_the_others_do_too(together: Together, tmp_path: Path) -> None:
+    other = make_bundle(tmp_path / "other", rows=100, name="other")
+    (tmp_path / "served" / "other.json").write_bytes(orjson.dumps({"version": "4", "folder": str(other.folder)}))
+    together.call("POST", "/v2/repository/models/other/load")
+    wait_for(lambda: together.answering("other") == {200})
+    together.workers()[0].send_signal(signal.SIGKILL)  # another one takes its place, and follows
+    wait_for(lambda: len(together.workers()) == 2 and together.answering("other") == {200})
+    together.call("POST", "/v2/repository/models/other/unload")
+    wait_for(lambda: together.answering("other") == {404})
+    assert together.answering("handmade") == {200}
