@@ -9,9 +9,11 @@ are of 1 % of the rows, at least 100, for flights calendar months; `test` takes 
 on which all choices were made, those between 35 % and 60 %. Everybody gets the same reference, windows, outputs and,
 NannyML's defaults apart, nothing else; NannyML runs in an interpreter of its own (`estimation_rivals.py`).
 
-What is reported, over windows and model seeds: the mean absolute error of the estimate against the realised metric, and
-how often the realised metric was in the interval; a second line of Everfit's knows the labels of the windows before, as
-they come in practice (`outlook.py`). Everfit's is of 95 %, shortened by 1.645 / 1.96 also of 90 %;
+What is reported, over windows and model seeds: the mean absolute error of the estimate against the realised metric,
+how often the realised metric was in the interval, and half of the mean width of the latter. The first line of Everfit's
+knows no label after the reference, as NannyML's; the others those of the windows before, one or five windows late, as
+they come in practice (`outlook.py`): from the first window that counts, or since the reference ended, which for `test`
+is 25 % of the rows earlier. Without labels Everfit's interval is of 95 %, shortened by 1.645 / 1.96 also of 90 %;
 NannyML's is what it calls the sampling error's, 3 standard errors either way, shortened in the same way.
 """
 
@@ -23,7 +25,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -38,7 +40,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from monitor.estimated import Estimated
-from monitor.gap import Gap
+from monitor.gap import Missed
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.outlook import outlook
 from monitor.views import Side, View
@@ -51,10 +53,17 @@ from registry.task import TaskSpec
 
 Array = npt.NDArray[np.float64]
 
+_ENDS = ("low", "high")
+
 FITTED, KNOWN, CHOSEN = 0.20, 0.35, 0.60
 LEAST_WINDOW = 100
 NOMINAL = {"90": 1.645, "95": 1.96}
-TAUGHT = "Everfit, labels a window late"
+TAUGHT = {
+    "Everfit, labels 1 window late, from here on": (1, False),
+    "Everfit, labels 1 window late": (1, True),
+    "Everfit, labels 5 windows late": (5, True),
+}
+"""By how many windows labels are late, and whether windows are watched since the reference ended."""
 METRICS_OF = {"binary": ("accuracy", "auc"), "multiclass": ("accuracy", "auc"), "regression": ("mae", "rmse")}
 
 
@@ -80,7 +89,8 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows behind a fitted model: inputs as numbers (n, d), labels (n,), outputs; which are reference, and windows."""
+    """Rows behind a fitted model: inputs as numbers (n, d), labels (n,), outputs; which are reference, and windows,
+    those that count and those `before` them."""
 
     problem: str
     inputs: pd.DataFrame
@@ -89,6 +99,7 @@ class Stream:
     spread: Array
     reference: npt.NDArray[np.int64]
     windows: list[npt.NDArray[np.int64]]
+    before: list[npt.NDArray[np.int64]]
 
     def side(self, rows: npt.NDArray[np.int64]) -> Side:
         """These rows as monitoring sees them."""
@@ -116,12 +127,16 @@ def read(folder: Path, recipe: Recipe, seed: int, part: str) -> Stream:
     model = _numeric if recipe.problem == "regression" else _classes
     outputs, spread = model(inputs.to_numpy(), labels, fitted, seed)
     begin, end = (first, chosen) if part == "development" else (chosen, n)
-    if recipe.by:
-        windows = _by_value(raw[recipe.by].to_numpy(), begin, end)
-    else:
-        size = max(LEAST_WINDOW, n // 100)
-        windows = [np.arange(start, start + size) for start in range(begin, end - size + 1, size)]
-    return Stream(recipe.problem, inputs, labels, outputs, spread, np.arange(fitted, first), windows)
+    by = raw[recipe.by].to_numpy() if recipe.by else None
+    windows, before = _windows(begin, end, by, n), _windows(first, begin, by, n)
+    return Stream(recipe.problem, inputs, labels, outputs, spread, np.arange(fitted, first), windows, before)
+
+
+def _windows(begin: int, end: int, by: npt.NDArray[Any] | None, n: int) -> list[npt.NDArray[np.int64]]:
+    if by is not None:
+        return _by_value(by, begin, end)
+    size = max(LEAST_WINDOW, n // 100)
+    return [np.arange(start, start + size) for start in range(begin, end - size + 1, size)]
 
 
 def _numbers(values: pd.Series[Any]) -> Array:
@@ -195,34 +210,53 @@ def manifest_of(stream: Stream, metric: str) -> Manifest:
     )
 
 
-def everfit(stream: Stream, metric: str) -> list[tuple[float, float, float]]:
-    """Estimate and the bounds of 95 % of every window, without its labels."""
-    reference, manifest = stream.side(stream.reference), manifest_of(stream, metric)
-    memory: dict[str, Any] = {}
-    views = (View(stream.side(rows), reference, manifest, memory=memory) for rows in stream.windows)
-    found = (Estimated().measure(view)[0] for view in views)
-    return [(_number(one.value), _number(one.low), _number(one.high)) for one in found]
+Said = tuple[float, Mapping[str, tuple[float, float]]]
+"""An estimate, and its bounds by their nominal coverage."""
 
 
-def taught(stream: Stream, metric: str) -> list[tuple[float, float, float]]:
-    """The same after the gaps of the windows before, whose labels are all there."""
+def said(value: float | None, low: float | None, high: float | None) -> Said:
+    """An estimate of which the bounds of 95 % are known."""
+    known, *bounds = (_number(one) for one in (value, low, high))
+    return known, {level: _pair(known + (end - known) * z / 1.96 for end in bounds) for level, z in NOMINAL.items()}
+
+
+def _pair(ends: Iterable[float]) -> tuple[float, float]:
+    low, high = ends
+    return low, high
+
+
+def everfit(stream: Stream, metric: str) -> dict[str, list[Said]]:
+    """What is said of every window: without any label, and after those of the windows before."""
     reference, manifest = stream.side(stream.reference), manifest_of(stream, metric)
     memory: dict[str, Any] = {}
     records = []
-    for index, rows in enumerate(stream.windows):
+    for index, rows in enumerate([*stream.before, *stream.windows]):
         view = View(stream.side(rows), reference, manifest, memory=memory)
-        found = (*Estimated().measure(view), *Gap().measure(view))
+        found = (*Estimated().measure(view), *Missed().measure(view))
         place = Window(index=index, start=datetime(2024, 1, 1), end=datetime(2024, 1, 2), rows=len(rows))
         records.append(WindowRecord(window=place, version="1", metric=metric, measurements=found))
-    made = (one or Measurement(name="outlook") for one in outlook(records))
-    return [(_number(one.value), _number(one.low), _number(one.high)) for one in made]
+    first = len(stream.before)
+    alone = [record.measurements[0] for record in records[first:]]
+    made = {"Everfit": [said(one.value, one.low, one.high) for one in alone]}
+    return made | {who: taught(records, first, late, since) for who, (late, since) in TAUGHT.items()}
+
+
+def taught(records: Sequence[WindowRecord], first: int, late: int, since: bool) -> list[Said]:
+    """What is said of each window from `first` on, when the labels of the windows `late` before have come."""
+    seen, out = records if since else records[first:], []
+    by_level = {level: outlook(seen, coverage=int(level) / 100, late=late) for level in NOMINAL}
+    for place in range(len(seen) - len(records) + first, len(seen)):
+        ends = {level: each[place] or Measurement(name="outlook") for level, each in by_level.items()}
+        bounds = {level: (_number(one.low), _number(one.high)) for level, one in ends.items()}
+        out.append((_number(ends["95"].value), bounds))
+    return out
 
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def rivals(python: str, stream: Stream) -> dict[str, list[tuple[float, float, float]]]:
+def rivals(python: str, stream: Stream) -> dict[str, list[Said]]:
     """NannyML's estimates and bounds, by metric."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -239,7 +273,7 @@ def rivals(python: str, stream: Stream) -> dict[str, list[tuple[float, float, fl
         script = Path(__file__).with_name("estimation_rivals.py")
         subprocess.run([python, str(script), str(folder)], check=True, stdout=sys.stderr, env=quiet)
         found: dict[str, list[tuple[float, float, float]]] = json.loads((folder / "estimates.json").read_text())
-        return found
+        return {metric: [said(*one) for one in each] for metric, each in found.items()}
 
 
 def rows_of(name: str, stream: Stream, seed: int, python: str | None) -> Iterator[dict[str, Any]]:
@@ -247,37 +281,41 @@ def rows_of(name: str, stream: Stream, seed: int, python: str | None) -> Iterato
     by_name = {metric.name: metric for metric in METRICS}
     others = rivals(python, stream) if python else {}
     for metric in METRICS_OF[stream.problem]:
-        contenders = {"Everfit": everfit(stream, metric), TAUGHT: taught(stream, metric)}
+        contenders = everfit(stream, metric)
         if metric in others:
             contenders["NannyML"] = others[metric]
         for who, made in contenders.items():
-            for index, (rows, (value, low, high)) in enumerate(zip(stream.windows, made, strict=True)):
+            for index, (rows, (value, bounds)) in enumerate(zip(stream.windows, made, strict=True)):
                 true = by_name[metric].value(stream.labels[rows], stream.outputs[rows])
-                said = {"true": true, "value": value, "low": low, "high": high}
-                yield {"stream": name, "seed": seed, "metric": metric, "who": who, "window": index} | said
+                ends = {
+                    f"{end}{level}": one for level, both in bounds.items() for end, one in zip(_ENDS, both, strict=True)
+                }
+                place = {"stream": name, "seed": seed, "metric": metric, "who": who, "window": index}
+                yield place | {"true": true, "value": value} | ends
 
 
 def table(frame: pd.DataFrame) -> str:
     """Mean absolute error and coverage by stream, metric and contender, as Markdown."""
     lines = [
-        "| stream | metric | windows | who | mean absolute error | of seeds | in 90 % | in 95 % |",
-        "|" + "---|" * 8,
+        "| stream | metric | windows | who | mean absolute error | of seeds | in 90 % | in 95 % | half width of 90 % |",
+        "|" + "---|" * 9,
     ]
     for (name, metric, who), part in frame.groupby(["stream", "metric", "who"], sort=False):
         known = part[np.isfinite(part["true"] + part["value"])]
         gap = (known["value"] - known["true"]).abs()
         seeds = gap.groupby(known["seed"]).mean()
-        inside = {level: covered(known, z) for level, z in NOMINAL.items()}
+        inside = {level: covered(known, level) for level in NOMINAL}
+        half = (known["high90"] - known["low90"]).mean() / 2
         count = f"{part['window'].nunique()} x {part['seed'].nunique()}"
-        said = f"{gap.mean():.4g} | {seeds.min():.4g} to {seeds.max():.4g}"
-        lines.append(f"| {name} | {metric} | {count} | {who} | {said} | {inside['90']:.0%} | {inside['95']:.0%} |")
+        far = f"{gap.mean():.4g} | {seeds.min():.4g} to {seeds.max():.4g}"
+        share = f"{inside['90']:.0%} | {inside['95']:.0%} | {half:.4g}"
+        lines.append(f"| {name} | {metric} | {count} | {who} | {far} | {share} |")
     return "\n".join(lines)
 
 
-def covered(frame: pd.DataFrame, z: float) -> float:
-    """How often the truth was within z standard errors, the bounds given being those of 1.96."""
-    low, high = (frame["value"] + (frame[end] - frame["value"]) * z / 1.96 for end in ("low", "high"))
-    return float(((low <= frame["true"]) & (frame["true"] <= high)).mean())
+def covered(frame: pd.DataFrame, level: str) -> float:
+    """How often the truth was within the bounds of this nominal coverage."""
+    return float(((frame[f"low{level}"] <= frame["true"]) & (frame["true"] <= frame[f"high{level}"])).mean())
 
 
 def main() -> None:

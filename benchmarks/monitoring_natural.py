@@ -1,7 +1,7 @@
 """Alarms on real streams as they happened, against the degradation that came true: precision, recall and delay.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.monitoring_natural [--rivals-python PATH] [--streams elec2 ...] [--seeds 3]
-                                                                [--delay 1] [--out FILE]
+                                                                [--delay 1] [--out FILE] [--merge FILE ...]
 
 Each stream is in time order and has two classes (more are made two: the most frequent among the training rows against
 the rest); columns that are constant in training are left out. A boosted model is fitted to the first 20 % of the rows,
@@ -18,6 +18,9 @@ Precision: the share of the windows in which an alarm is on that are harmed. Rec
 which it is on, and of episodes in which it is on at least once; delay: windows from an episode's beginning to that, the
 labels' own included: who waits for labels misses an episode's first windows. A detector that fires once and begins anew
 cannot have a high recall of windows: look at episodes.
+
+Runs can be made in parts: --out adds each to a file, --merge reads such files, of which a later line about the same
+replaces an earlier one; with `--seeds 0` nothing new is run.
 """
 
 from __future__ import annotations
@@ -161,6 +164,12 @@ def verdicts(natural: Natural, seed: int, delay: int, rivals: Rivals | None) -> 
         yield Watched(natural.name, seed, name, trace.letters, harmed)
 
 
+def read_runs(path: Path) -> list[Watched]:
+    """What --out wrote."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Watched(**line | {"harmed": tuple(line["harmed"])}) for line in lines]
+
+
 def by_stream(found: Sequence[Watched]) -> str:
     """A table: a line a verdict, a column a stream with precision, recall of windows and delay, mean over seeds."""
     names = list(dict.fromkeys(one.stream for one in found))
@@ -244,24 +253,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", nargs="+", default=list(FILES), choices=list(FILES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--delay", type=int, default=1, help="of labels, in windows")
     parser.add_argument("--rivals-python", type=Path, help="an interpreter that has NannyML, river and frouros")
     parser.add_argument("--out", type=Path, help="adds a line of JSON for each verdict on each stream")
+    parser.add_argument("--merge", type=Path, nargs="*", default=[], help="such files: their lines are counted as well")
     options = parser.parse_args(arguments)
     folder = Path(os.environ.get("EVERFIT_DATA", "../shared/data"))
     rivals = Rivals(options.rivals_python) if options.rivals_python else None
-    found: list[Watched] = []
+    found = [one for path in options.merge for one in read_runs(path)]
     for name in options.streams:
         if not (folder / "streams" / f"{FILES[name]}.parquet").is_file():
             _say(f"{name} is skipped: {FILES[name]}.parquet is not below EVERFIT_DATA")
             continue
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             made: list[Any] = list(verdicts(read(folder, name, seed), seed, options.delay, rivals))
             found += made
             _say(f"{name}, seed {seed}: {np.mean(made[0].harmed):.2f} of {len(made[0].harmed)} windows harmed")
             if options.out is not None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps(asdict(one)) + "\n" for one in made)
+    found = list({(one.stream, one.seed, one.verdict): one for one in found}.values())
     if not found:
         _say("no stream was found: nothing is measured")
         return 1

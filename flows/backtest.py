@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import ValidationError
 
-from flows.replay import Judged, Pace, Progress, flow_judge, replay
+from flows.judging import flow_judge
+from flows.replay import Judged, Pace, Progress, replay
 from flows.services import child_environment, everfit_environment
 from flows.stream import Stream, open_stream, steps
 from flows.workplace import Workplace, register_task
@@ -157,8 +158,17 @@ def stream_of(folder: Path, task: TaskSpec) -> Stream:
     return stream
 
 
-def first_champion(folder: Path, plan: Plan, progress: Callable[[SearchProgress], None]) -> ModelBundle:
-    """The model that all policies begin with; searched once."""
+def has_first(folder: Path) -> bool:
+    """Whether the model that all policies begin with is there."""
+    from flows.publishing import finished
+
+    return finished(folder / _FIRST / "bundle") is not None
+
+
+def first_champion(
+    folder: Path, plan: Plan, progress: Callable[[SearchProgress], None], *, seconds: float | None = None
+) -> ModelBundle:
+    """The model that all policies begin with; searched once, in the task's own seconds or those given."""
     from flows.publishing import finished
     from retrain.search.session import search
 
@@ -171,7 +181,7 @@ def first_champion(folder: Path, plan: Plan, progress: Callable[[SearchProgress]
         folder=home / "study",
         out=home / "bundle",
         trials=budget.trials,
-        seconds=budget.seconds,
+        seconds=seconds or budget.seconds,
         seed=budget.seed,
         progress=progress,
     )

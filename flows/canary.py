@@ -24,6 +24,7 @@ from registry.decisions import Outcome
 from registry.errors import BusyError
 from registry.ledger import Entry
 from registry.locks import exclusive
+from registry.plurals import counted
 
 
 def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
@@ -58,7 +59,8 @@ def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any
     began, version, former = time.monotonic(), str(begun.version), str(begun.details["previous"])
     cut_short = alias_of(place, "champion") == version
     passed = own_windows(place, begun)
-    said = f"version {version} answers a share since {begun.at}: {len(passed)} of {begun.details['windows']} windows"
+    of = counted(begun.details["windows"], "window")
+    said = f"version {version} answers a share since {begun.at}: {len(passed)} of {of}"
     if len(passed) < begun.details["windows"] and not cut_short:
         return _answer(Outcome.HOLD, version, former, said)
     if not cut_short and (broken := _broken(place)) is not None:

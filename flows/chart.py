@@ -8,16 +8,20 @@ dark.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from itertools import groupby
+
+import numpy as np
 
 WIDTH, NARROW, HEIGHT = 960, 340, 300
 """In pixels: of a page, of a telephone's (letters that shrink with the picture cannot be read), and of both."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 36, 26, 30
+_PAUSE = 4
+_LABEL = 26  # pixels that the label of a mark takes
 _LETTERS = 110  # pixels that a day with its year takes, and room beside it
 
 
@@ -34,6 +38,11 @@ class Point:
     version: str
     expected: bool = False
 
+    def within(self, least: float, most: float) -> Point:
+        """The same with its interval cut to what the metric can be."""
+        low, high = (None if one is None else min(max(one, least), most) for one in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -45,16 +54,17 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Scale:
-    """From event time and value to pixels."""
+    """From event time and value to pixels. `times` are moments in seconds, `places` where they lie from 0 to 1; what
+    lies before the first or after the last is drawn there."""
 
-    start: float
-    end: float
+    times: tuple[float, ...]
+    places: tuple[float, ...]
     low: float
     high: float
     width: int
 
     def x(self, at: datetime) -> float:
-        share = (at.timestamp() - self.start) / max(self.end - self.start, 1.0)
+        share = float(np.interp(at.timestamp(), self.times, self.places))
         return round(_LEFT + share * (self.width - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
@@ -112,8 +122,20 @@ def _fit(points: Sequence[Point], marks: Sequence[Mark], width: int) -> _Scale:
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
-    times = [point.at.timestamp() for point in points] + [mark.at.timestamp() for mark in marks]
-    return _Scale(min(times), max(times), low - margin, high + margin, width)
+    return _Scale(*_axis(points, marks), low - margin, high + margin, width)
+
+
+def _axis(points: Sequence[Point], marks: Sequence[Mark]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The windows' moments and their places from 0 to 1: by time, but a pause takes no more than `_PAUSE` usual steps
+    from window to window, so that windows of other years are no heap at the edge. What was done after the last window,
+    such as a promotion by hand of today beside data of last year, is a step after it."""
+    times = [point.at.timestamp() for point in points]
+    steps = np.diff(times)
+    usual = float(np.median(steps)) if len(steps) else 1.0
+    if any(mark.at > points[-1].at for mark in marks):
+        times, steps = [*times, times[-1] + usual], np.append(steps, usual)
+    along = np.r_[0.0, np.cumsum(np.minimum(steps, _PAUSE * usual))]
+    return tuple(times), tuple(along / max(along[-1], 1e-9))
 
 
 def _grid(scale: _Scale) -> list[str]:
@@ -159,13 +181,15 @@ def _references(points: Sequence[Point], scale: _Scale) -> list[str]:
     return lines
 
 
-def _marks(marks: Sequence[Mark], scale: _Scale) -> list[str]:
-    bottom = HEIGHT - _BOTTOM
-    return [
-        f'<line class="mark" x1="{scale.x(mark.at)}" x2="{scale.x(mark.at)}" y1="{_TOP - 8}" y2="{bottom}"/>'
-        f'<text class="mark" x="{scale.x(mark.at)}" y="{_TOP - 12}" text-anchor="middle">{escape(mark.label)}</text>'
-        for mark in marks
-    ]
+def _marks(marks: Sequence[Mark], scale: _Scale) -> Iterator[str]:
+    """A line where something was done. Of labels that would lie on one another the later one is written, which is what
+    holds."""
+    lines, free = {scale.x(mark.at): mark.label for mark in marks}, math.inf
+    for x in sorted(lines, reverse=True):
+        yield f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{HEIGHT - _BOTTOM}"/>'
+        if free - x >= _LABEL:
+            yield f'<text class="mark" x="{x}" y="{_TOP - 12}" text-anchor="middle">{escape(lines[x])}</text>'
+            free = x
 
 
 def _path(points: Sequence[Point], scale: _Scale) -> str:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.commands_data import DurationType
-from flows.door import connect
+from flows.door import connect, resumable
 
 if TYPE_CHECKING:
     from flows.replay import Judged
 
 MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
+
+_AGAIN = "run it again, and it goes on where it stopped"
 
 
 @click.command()
@@ -22,6 +24,7 @@ MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
 @click.option("--policy", "policies", multiple=True, help="Such as never, periodic:every=8, task; may be repeated.")
 @click.option("--start", type=click.DateTime(MOMENTS), help="The rows before teach. Default: two fifths of them.")
 @click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="Of the first model's search. Default: the task's.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Policies at a time.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where it is kept. Default: in EVERFIT_HOME.")
 @click.option(
@@ -32,6 +35,7 @@ def backtest(
     policies: tuple[str, ...],
     start: datetime | None,
     delay: timedelta,
+    seconds: float | None,
     parallel: int,
     folder: Path | None,
     write: Path | None,
@@ -48,7 +52,7 @@ def backtest(
       everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
     """
     settings = connect()
-    from flows.backtest import first_champion, policies_of, prepare, refusable, run, stream_of
+    from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
     from flows.frontier import describe, gather
     from flows.frontier_picture import draw
     from flows.replay import told
@@ -67,15 +71,18 @@ def backtest(
         windows = len(steps(stream.times, plan.task.monitor.windows))
         click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
         click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
-        click.echo("searching for the model that all begin with")
-        with ProgressLine() as line:
-            first_champion(place, plan, line)
+        if not has_first(place):
+            most = seconds or plan.task.search.seconds
+            click.echo(f"searching for the model that all begin with: {most:,.0f} s at most (--seconds)")
+        with resumable(_AGAIN), ProgressLine() as line:
+            first_champion(place, plan, line, seconds=seconds)
     width = max(map(len, plan.policies))
 
     def tell(name: str, step: Judged) -> None:
         click.echo(f"{name:<{width}}  {step.index + 1:>{len(str(windows))}}/{windows}  {told(step)}")
 
-    run(place, plan, parallel=parallel, tell=tell)
+    with resumable(_AGAIN):
+        run(place, plan, parallel=parallel, tell=tell)
     found = gather(place, plan)
     (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
     (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flows.door import connect
+from flows.door import connect, resumable
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -60,11 +60,13 @@ def replay(
       everfit replay later.parquet --task flights --delay 1d
     """
     settings = connect()
-    from flows.replay import Pace, flow_judge, told
+    from flows.judging import flow_judge
+    from flows.replay import Pace, known_before, told
     from flows.replay import replay as run
     from flows.results import describe, gather, write
     from flows.stream import open_stream
     from flows.traffic import Endpoint
+    from flows.turns import replaying
     from flows.workplace import Workplace, find_task
     from registry.sources import read
     from registry.task import FileSource
@@ -74,19 +76,23 @@ def replay(
     name = name or Path(file).stem.replace("*", "all")
     stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
+    checkpoint = folder / f"{place.task.name}-{name}.json"
+    if (before := known_before(checkpoint)) is not None:
+        click.echo(before)
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    progress = run(
-        stream,
-        place.task,
-        place.versions,
-        server=Endpoint(
-            url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
-        ),
-        checkpoint=folder / f"{place.task.name}-{name}.json",
-        judge=flow_judge(place.task.name, repair=not watch_only),
-        pace=Pace(delay=delay, batch=batch, rate=rate),
-        tell=lambda step: click.echo(told(step)),
-    )
+    with replaying(place), resumable("run it again, and it goes on where it stopped"):
+        progress = run(
+            stream,
+            place.task,
+            place.versions,
+            server=Endpoint(
+                url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
+            ),
+            checkpoint=checkpoint,
+            judge=flow_judge(place.task.name, repair=not watch_only),
+            pace=Pace(delay=delay, batch=batch, rate=rate),
+            tell=lambda step: click.echo(told(step)),
+        )
     results = gather(stream, progress, place)
     picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")

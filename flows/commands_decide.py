@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.door import MOMENT, connect
-from registry.errors import StateError, unknown
+from registry.errors import InputError, NoModelError, StateError
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
     from registry.versions import Promotion
+
+_FEW = 20
+"""Versions that are named one by one."""
 
 
 @click.command()
@@ -30,11 +33,20 @@ def promote(task: str, version: str) -> None:
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    if version not in (known := [one.version for one in place.versions.list(place.task.name)]):
-        raise StateError(unknown("version", version, known))
+    _require_version(place, version)
     done = place.versions.promote(place.task.name, version)
     _record(place, "promotion", "promoted", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+
+
+def _require_version(place: Workplace, version: str) -> None:
+    """Raise `InputError` for a version that is not there, `NoModelError` where there is none at all yet."""
+    name, known = place.task.name, [one.version for one in place.versions.list(place.task.name)]
+    if not known:
+        raise NoModelError(f"task {name!r} has no version yet; run `everfit search` first")
+    if version not in known:
+        few = f"expected one of {', '.join(known)}" if len(known) <= _FEW else f"the newest is {known[-1]}"
+        raise InputError(f"task {name!r} has no version {version!r}: {few}; `everfit status {name}` lists them")
 
 
 @click.command()

@@ -28,7 +28,7 @@ def report(task: str, window: int | None) -> None:
     """
     settings = connect()
     from flows.publishing import fetch
-    from flows.watch import turn
+    from flows.turns import turn
     from flows.workplace import Workplace, find_task
     from monitor.reporting import measured, report_on_demand
 

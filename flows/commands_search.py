@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.formatting import wrap_text
 
-from flows.door import connect
+from flows.door import connect, resumable
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -58,6 +59,8 @@ def search(
     if task is None:
         raise click.UsageError("Missing argument 'TASK' (or --list).")
     settings = connect()
+    if sys.stderr.isatty():
+        click.echo("loading the libraries\r", nl=False, err=True)  # seconds, on a busy machine many
     from flows.progress import listening
     from flows.search import require_known
     from flows.search import search as flow
@@ -78,7 +81,8 @@ def search(
             require_means(spec)
             require_columns(read(spec.source, limit=1), spec)
         register_task(settings, spec)
-    with pointing(file), ProgressLine() as shown, listening(shown):
+    again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
+    with resumable(again), pointing(file), ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)
@@ -95,9 +99,22 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     values = {"": tables.get("champion", {}).get(metric), "boosted trees ": tables.get("boosted", {}).get(metric)}
     known = ", ".join(f"{who}{value:.4f}" for who, value in values.items() if value is not None)
     yield f"{metric} on the test rows: {known or 'not known'}"
+    yield from useless(tables.get("champion", {}))
     serves = place.versions.get(name, "champion") == version
     yield "it is the champion" if serves else f"to serve it: everfit promote {name} {version}"
     yield f"card: {bundle.folder / CARD}"
+
+
+def useless(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Why a model is worth nothing on the test rows, where it is not: what one that knows nothing would reach there.
+
+    >>> list(useless({"auc": 0.7})), list(useless({"auc": 0.48}))
+    ([], ['auc 0.48 on the test rows is no better than chance'])
+    """
+    if metrics.get("r2", 1.0) <= 0:
+        yield f"r2 {metrics['r2']:.2f} on the test rows is no better than to answer their mean always"
+    if metrics.get("auc", 1.0) <= 0.5:
+        yield f"auc {metrics['auc']:.2f} on the test rows is no better than chance"
 
 
 def _costs(place: Workplace, version: str) -> Iterator[str]:

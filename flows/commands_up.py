@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from flows.door import read_settings
+from registry.errors import NoModelError, RegistryError
 
 if TYPE_CHECKING:
     from registry.settings import Settings
@@ -29,23 +31,36 @@ def up(tasks: tuple[str, ...]) -> None:
     from flows.workplace import find_task, task_names
 
     settings = read_settings()
-    names = [find_task(settings, task).name for task in tasks] or _with_champion(settings, task_names(settings))
+    if tasks:
+        names = [find_task(settings, task).name for task in tasks]
+        _require_champions(settings, names)
+    else:
+        names = _with_champion(settings, task_names(settings))
     for one in start(settings, *dict.fromkeys(names), say=click.echo):
         click.echo(f"{one.name:<12} {one.url or 'running'}  (pid {one.pid})")
 
 
+def _require_champions(settings: Settings, tasks: Sequence[str]) -> None:
+    """Raise `NoModelError` for a task that cannot be served. Where the registry is away, what was served last is."""
+    with suppress(RegistryError):
+        for task in _without_champion(settings, tasks):
+            raise NoModelError(f"{task} has no champion yet; begin with: everfit search {task}")
+
+
 def _with_champion(settings: Settings, tasks: Sequence[str]) -> list[str]:
     """Those that can be served; who cannot is told of."""
-    if not tasks:
-        return []
+    without = _without_champion(settings, tasks) if tasks else []
+    for task in without:
+        click.echo(f"{task}: has no champion yet, and is not served; begin with: everfit search {task}")
+    return [task for task in tasks if task not in without]
+
+
+def _without_champion(settings: Settings, tasks: Sequence[str]) -> list[str]:
     from flows.workplace import open_versions
     from registry.moves import CHAMPION
 
     versions = open_versions(settings)
-    champions = {task: versions.get(task, CHAMPION) for task in tasks}
-    for task in (task for task, version in champions.items() if version is None):
-        click.echo(f"{task}: has no champion yet, and is not served; begin with: everfit search {task}")
-    return [task for task, version in champions.items() if version is not None]
+    return [task for task in tasks if versions.get(task, CHAMPION) is None]
 
 
 @click.command()

@@ -14,6 +14,7 @@ from flows.publishing import alias_of, fetch
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.ledger import Entry
+from registry.plurals import counted
 
 KIND = "radius"
 """The ledger's kind for a change; `details` has the radius and the one before."""
@@ -39,6 +40,9 @@ def keep_coverage(place: Workplace, as_of: datetime) -> Entry | None:
     if found is None or (math.isfinite(before) and abs(found - before) <= MATERIAL * before):
         return None
     place.versions.set_radius(task.name, version, found)
-    say(f"conformal radius of version {version}: {before:.4g} -> {found:.4g}, by {len(scores):,} labels")
+    reason = f"conformal radius {before:.4g} -> {found:.4g}, by {counted(len(scores), 'label')}"
+    say(f"version {version}: {reason}")
     details = {"radius": found, "before": before, "rows": len(scores)}
-    return place.ledger.write(Entry(task=task.name, kind=KIND, at=as_of, version=version, details=details))
+    return place.ledger.write(
+        Entry(task=task.name, kind=KIND, at=as_of, version=version, reasons=(reason,), details=details)
+    )

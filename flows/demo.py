@@ -193,7 +193,8 @@ def _search(task: TaskSpec, say: Say) -> None:
 
 
 def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path, say: Say) -> Results:
-    from flows.replay import Pace, flow_judge, replay, told
+    from flows.judging import flow_judge
+    from flows.replay import Pace, replay, told
     from flows.stream import open_stream
     from flows.traffic import Endpoint
     from flows.workplace import Workplace

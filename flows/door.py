@@ -10,8 +10,13 @@ Only click and the errors are imported here: `everfit --help` must not wait for 
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 
 DEGRADED = 10
 INTERRUPTED = 130
+_GRACE_SECONDS = 2.0
+"""How long what is interrupted may take to end in good order."""
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 """A moment of event time, UTC."""
@@ -34,8 +41,11 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 class Door(click.Group):
     """A group of commands whose deliberate errors end in one message and the exit code of their class."""
 
+    interrupted: bool = False
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
+        atexit.register(self._leave)  # before a library registers anything: it runs after all of theirs
         try:
             return super().invoke(ctx)
         except EverfitError as error:
@@ -43,13 +53,58 @@ class Door(click.Group):
                 raise
             click.echo(f"everfit: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("everfit: interrupted", err=True)
+        except KeyboardInterrupt as error:
+            click.echo(": ".join(["everfit: interrupted", *map(str, error.args)]), err=True)
+            self.interrupted = True
             ctx.exit(INTERRUPTED)
+
+    def _leave(self) -> None:
+        """The last deed of a process that was interrupted: to take torch down would take seconds more."""
+        if self.interrupted:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which they are usually run."""
         return list(self.commands)
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """What is interrupted inside (Ctrl-C) is told with how to go on, and ends soon.
+
+    A `KeyboardInterrupt` may come out of a library as something else, or not at all: Prefect's engines catch it where
+    they set a task up. So whatever comes out after the signal is the interruption, and where nothing does the process
+    ends: what may be gone on with may be killed.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    asked, done = threading.Event(), threading.Event()
+
+    def interrupt(_number: int, _frame: object) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    def end() -> None:
+        asked.wait()
+        if not done.wait(_GRACE_SECONDS):
+            click.echo(f"everfit: interrupted: {how}", err=True)
+            os._exit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    threading.Thread(target=end, name="interruption", daemon=True).start()
+    try:
+        yield
+    except BaseException:
+        if asked.is_set():
+            raise KeyboardInterrupt(how) from None
+        raise
+    finally:
+        done.set()
+        asked.set()
+        signal.signal(signal.SIGINT, before)
 
 
 def debugging() -> bool:

@@ -16,6 +16,7 @@ from flows.improve import improve
 from flows.proving import prove
 from flows.second_look import look_again, promoted
 from flows.stages import perform
+from flows.turns import require_no_replay
 from flows.watch import observe, summary
 from flows.wishes import wished
 from flows.workplace import enter
@@ -27,9 +28,11 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
 
     Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
     look at a canary, or a second look at a held challenger, or None; and with `stepped`, whether a champion that
-    follows has learnt this window's labels.
+    follows has learnt this window's labels. Raises `BusyError` where it is to judge "now" beside a replay.
     """
     place = enter(task)
+    if as_of is None:
+        require_no_replay(place)
     moment = place.moment(as_of)
     report = observe(place, moment)
     alert(place, moment)

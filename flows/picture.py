@@ -68,8 +68,10 @@ def _bound(comparison: Comparison, one: WindowScore) -> float:
 
 
 def _decisions(axes: Axes, windows: Sequence[WindowScore]) -> None:
-    bad = [one for one in windows if one.severity == "degraded"]
-    axes.plot(_middles(bad), [one.served for one in bad], "o", color=_BAD, ms=6.5, label="judged degraded", zorder=5)
+    if bad := [one for one in windows if one.severity == "degraded"]:
+        axes.plot(
+            _middles(bad), [one.served for one in bad], "o", color=_BAD, ms=6.5, label="judged degraded", zorder=5
+        )
     refused = [one for one in windows if one.outcome in ("hold", "reject")]
     if refused:
         x, y = _middles(refused), [one.served for one in refused]

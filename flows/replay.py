@@ -91,7 +91,8 @@ def undone(remedy: str, why: str) -> str:
 
 
 class Progress(BaseModel):
-    """How far a replay is: the content of its checkpoint. `rows` and `labels` are positions in the stream."""
+    """How far a replay is: the content of its checkpoint. `rows` and `labels` are positions in the stream; `judging` is
+    the version that served the window that is judged right now: should that be cut off, another one may serve then."""
 
     key: str
     task: str
@@ -103,6 +104,7 @@ class Progress(BaseModel):
     requests: Counts = Counts()
     background: Counts = Counts()
     seconds: float = 0.0
+    judging: str = ""
     finished: bool = False
 
 
@@ -143,6 +145,17 @@ def replay(
         server.close()
 
 
+def known_before(checkpoint: Path) -> str | None:
+    """How far a replay had come when it was last run, in words; None for a new one."""
+    if not checkpoint.is_file():
+        return None
+    progress = Progress.model_validate_json(checkpoint.read_bytes())
+    windows = counted(len(progress.steps), "window")
+    if progress.finished:
+        return f"all {windows} were replayed before; another --name sends the same rows anew"
+    return f"it goes on where it stopped: {counted(progress.rows, 'row')} were sent, {windows} judged"
+
+
 def _served(server: Server, task: str, patience: float) -> str:
     """The version served at the start. An endpoint that is not there is no reason to wait, one that loads its model
     is: `patience` seconds."""
@@ -165,22 +178,6 @@ def _resume(checkpoint: Path, stream: Stream, task: str, version: str) -> Progre
     if progress.key != stream.key:
         raise StateError(f"{checkpoint} belongs to other rows: remove it, or give this replay another name")
     return progress
-
-
-def flow_judge(task: str, *, repair: bool = True) -> Judge:
-    """Judges by the flows: `lifecycle`, or `watch` where nothing is to be repaired or no rows follow a repair; it says
-    then why what it decides is `not_run`."""
-    from flows.lifecycle import lifecycle
-    from flows.stages import perform
-    from flows.watch import watch
-
-    def judge(as_of: datetime, until: datetime | None) -> Mapping[str, Any]:
-        if repair and until is None:
-            return perform(lifecycle, task, as_of=as_of)
-        found = perform(watch, task, as_of=as_of, repair=False, until=until)
-        return {**found, "not_run": "the replay ended" if repair else "only watched"}
-
-    return judge
 
 
 @dataclass
@@ -215,7 +212,8 @@ class _Run:
         whole = not final or is_whole(self.stream.times, step, self.task.monitor.windows)
         self._send_labels(as_of, whole=True)
         self._drain()
-        version = str(self.server.model()["version"])
+        version = self.progress.judging = self.progress.judging or str(self.server.model()["version"])
+        self._save()
         began, cpu = time.monotonic(), cpu_seconds()
         with self.server.meanwhile(self._asked_before(step)) as counts:
             decided = self.judge(as_of, (step.end if whole else step.begin) if final else None)
@@ -242,6 +240,7 @@ class _Run:
             stepped=decided.get("stepped", False),
         )
         self.progress.steps.append(judged)
+        self.progress.judging = ""
         self._save()
         return judged
 

@@ -97,4 +97,4 @@ def _means(each: ByWindow, metric: str) -> str:
 
 
 def _steps(steps: int) -> str:
-    return f"  and {steps:,} steps of a champion that follows" if steps else ""
+    return f"  and {counted(steps, 'step')} of a champion that follows" if steps else ""

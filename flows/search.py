@@ -121,6 +121,10 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
         trained = counted(ended.get("complete", 0), "candidate")
         told = [f"{trained} trained to the end", f"{ended.get('pruned', 0)} stopped early"]
         yield ", ".join([*told, *(f"{ended[name]} {what}" for name, what in FAILURES.items() if ended.get(name))])
+    if ended.get("unbegun"):
+        from retrain.trials import hardly_any
+
+        yield f"{hardly_any(ended.get('complete', 0))} More seconds (--seconds, or search.seconds) find a better model."
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"
     if "cpu" in details:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from flows.processes import Desk, Service, is_ready, require_free
 from flows.traffic import Endpoint
-from registry.errors import StateError, unknown
+from registry.errors import InputError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
@@ -176,7 +176,7 @@ def _start_all(
     for service, process, started in begun:
         desk.wait(service, process)
         ready.append(_running(service, process.pid, started))
-        say(f"{service.name}: {service.what} {'is up' if started else 'was running'} {service.url}".rstrip())
+        say(f"{service.name}: {f'{service.what} is up' if started else 'was running'} {service.url}".rstrip())
     return tuple(ready)
 
 
@@ -199,7 +199,11 @@ def _serve_too(settings: Settings, tasks: Sequence[str], desk: Desk, say: Callab
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     for task in (task for task in tasks if task not in begun):
         with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
-            endpoint.post(f"/v2/repository/models/{task}/load", {})
+            try:
+                endpoint.post(f"/v2/repository/models/{task}/load", {})
+            except InputError as error:
+                hint = "" if key else " (EVERFIT_API_KEY is what Everfit's own programs send)"
+                raise InputError(f"the endpoint that runs does not take on {task}: {error}{hint}") from error
         say(f"endpoint: serves {task} too")
 
 

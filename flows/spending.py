@@ -34,6 +34,8 @@ class Spending:
         return self.challenging + self.stepping + self.looking
 
     def __str__(self) -> str:
+        if self == Spending():
+            return "no challenger"
         told = [f"{counted(self.challengers, 'challenger')} ({self.challenging:,.0f} CPU-s with their gates)"]
         if self.looks:
             told.append(f"{counted(self.looks, 'look')} whether it pays to follow ({self.looking:,.0f})")

@@ -54,6 +54,7 @@ class Snapshot:
     task: str
     metric: str
     meant: str
+    bounds: tuple[float, float]
     served: str
     champion: str
     predictions: int
@@ -83,6 +84,7 @@ def read(place: Workplace) -> Snapshot:
         task=place.task.name,
         metric=place.task.metric,
         meant=meant(place.task),
+        bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
         served=_served(place),
         champion=_champion(entries),
         predictions=counts.predictions,
@@ -210,7 +212,8 @@ def _alert_card(alert: Entry | None) -> str:
 
 def _spent_card(spent: Spending) -> str:
     counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
-    note = f"{', '.join(counted(number, noun) for number, noun in counts)} whether steps would pay"
+    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger yet"
+    note += " whether steps would pay" if spent.looks else ""
     return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 
 
@@ -235,8 +238,11 @@ def _chart(snapshot: Snapshot) -> str:
     marks = [
         Mark(entry.at, f"v{entry.version}") for entry in snapshot.entries if entry.kind in ("promotion", "rollback")
     ]
+    bounds = snapshot.bounds
     points = [
-        one for _, records in groupby(snapshot.records, lambda record: record.version) for one in _points(records)
+        one.within(*bounds)
+        for _, records in groupby(snapshot.records, lambda record: record.version)
+        for one in _points(records)
     ]
     drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
     if not points:

@@ -22,7 +22,7 @@ h2 small { color: var(--soft); font-size: 13px; font-weight: 400; margin-left: 8
 h3 { font-size: 13px; margin: 0; color: var(--soft); font-weight: 500; }
 p { margin: 0; }
 header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
-.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); margin: 0 0 12px; }
+.cards { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); margin: 0 0 12px; }
 .card, section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; }
 .card { border-top: 3px solid var(--line); }
 .card p.big { font-size: 24px; line-height: 1.35; color: var(--ink); font-variant-numeric: tabular-nums; }

@@ -159,7 +159,10 @@ def _words(response: httpx.Response) -> str:
         problem = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         return response.text[:300]
-    return str(problem.get("detail") or problem.get("title") or problem)[:600] if isinstance(problem, dict) else ""
+    if not isinstance(problem, dict):
+        return ""
+    told = (problem[name] for name in ("detail", "title", "error") if problem.get(name))  # the last one is V2's
+    return str(next(told, problem))[:600]
 
 
 @contextmanager

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +17,16 @@ from flows.proving import prove
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
+from flows.turns import left_alone, turn
 from flows.wishes import Wish, wished
 from flows.workplace import Workplace, enter
-from registry.errors import BusyError, NoModelError
-from registry.locks import exclusive
+from registry.errors import NoModelError
 
 if TYPE_CHECKING:
     from monitor.watching import WatchReport
 
 EVENT = "everfit.degraded"
 """The event that starts `improve`; its resource is `everfit.task.NAME`."""
-
-WAIT_SECONDS = 60.0
-"""How long a pass waits for another one of the same task."""
 
 
 @flow(name="watch", flow_run_name="watch {task}", persist_result=False)
@@ -45,9 +39,12 @@ def watch(
     looked at again, and promoted if it is shown to be better by now; a canary whose windows are over is promoted or let
     go; when a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted.
     Windows that end after `until` are not measured: rows are known to be missing there, as at the end of a replay.
-    Raises `NoModelError` without a champion, `BusyError` when another pass takes too long, `OutsideError`.
+    While a replay judges the task, a scheduled pass leaves it alone (`flows/turns.py`). Raises `NoModelError` without a
+    champion, `BusyError` when another pass takes too long, or asked by hand beside a replay, `OutsideError`.
     """
     place = enter(task)
+    if as_of is None and (why := left_alone(place)) is not None:
+        return {"severity": "", "remedy": "none", "windows": 0, "reasons": [why]}
     moment = place.moment(as_of)
     report = observe(place, moment, until)
     alert(place, moment)
@@ -84,7 +81,7 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
         raise NoModelError(f"task {place.task.name!r} has no champion to watch; run `everfit search` first")
     bundle = fetch(place, version)
     with turn(place):
-        now = following(place)
+        now, astray = following(place), place.astray()
         report = measure(
             place.task,
             bundle,
@@ -95,25 +92,10 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
             until=until,
             shelf=place.shelf,
             followed=() if now is None else now.versions,
+            noted=() if astray is None else (astray,),
         )
     show(place, report)
     return report
-
-
-@contextmanager
-def turn(place: Workplace) -> Iterator[None]:
-    """Watch one at a time a task: two passes at once would measure the same windows."""
-    lock, deadline = place.lock.with_name(f"watch-{place.task.name}.lock"), time.monotonic() + WAIT_SECONDS
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(exclusive(lock, f"a watch pass over task {place.task.name}"))
-                break
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-        yield
 
 
 def show(place: Workplace, report: WatchReport) -> None:

@@ -106,6 +106,9 @@ def _unknown(settings: Settings, name: str) -> str:
     return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
 
 
+_FEW = 0.05
+"""Share of the newest rows up to which those that lie ahead are taken for mistakes."""
+
 _RECENT = 16
 """Windows of the ledger that are looked at: one that was measured again is written anew."""
 
@@ -134,17 +137,31 @@ class Workplace:
         return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
-        """The moment that watching stands at: the newest event logged, never after the clock, and not before the end of
-        a window that was measured.
+        """The moment that watching stands at: the newest event logged, and not before the end of a window that was
+        measured. Rows that lie after the clock, or have no moment, where the task has a time column, are passed over
+        (`astray`) unless there are no others.
 
         A window is over when an event from after it, or close before its end, has been seen: rows that are logged late,
         or replayed from an older time, are never mistaken for a window with few rows.
         """
         from monitor.windows import seen
 
-        span, clock = self.log.span(), utc_now()
+        clock = utc_now()
+        span, (newest, _) = self.log.span(), self.log.newest(clock, timed=self.task.time is not None)
         ends = [entry.at for entry in self.ledger.read(kinds={"window"}, last=_RECENT)]
-        return min(max([seen(self.task.monitor.windows, span[1]), *ends]), clock) if span else clock
+        return min(max([seen(self.task.monitor.windows, newest or span[1]), *ends]), clock) if span else clock
+
+    def astray(self) -> str | None:
+        """What is said of rows that do not move the clock, None where there are none, or no others. Where many lie
+        ahead, the task foretells, and nothing is said of them."""
+        clock = utc_now()
+        newest, found = self.log.newest(clock, timed=self.task.time is not None)
+        said = []
+        if found.untimed:
+            said.append(f"without a moment in {self.task.time!r}, which count as of their arrival: {found.untimed:,}")
+        if found.furthest is not None and found.ahead <= _FEW * found.rows:
+            said.append(f"after the clock, up to {found.furthest:%Y-%m-%d %H:%M}: {found.ahead:,}")
+        return f"rows that the task's time passes over: {'; '.join(said)}" if said and newest is not None else None
 
     def moment(self, as_of: datetime | None) -> datetime:
         """`as_of` as event times are written, UTC without a zone; `now` where none is given."""

@@ -49,13 +49,14 @@ class Dependence:
         """
         return self._luck(rows, stride, lasting).effect
 
-    def over_windows(self, rows: int, *, stride: float = 1.0, lasting: bool = False) -> Luck:
+    def over_windows(self, rows: int, *, stride: float = 1.0, lasting: bool = False, cautious: bool = True) -> Luck:
         """The effect with which windows of `rows` rows, one after another, can each be judged as if alone.
 
         Luck that outlasts a window is the next one's too, and the deviations of k windows add up to that of k `rows`
         rows. So the largest effect counts among stretches of one window, of two, of four, as long as the reference has
         `LEAST_BLOCKS` of them: the variance in the long run. Longer stretches are fewer: they count where the
-        chi-squared law holds what they show for real at 1 %.
+        chi-squared law holds what they show for real at 1 %; unless `cautious`, without the allowance for few
+        stretches, where tests are careful enough themselves.
 
         Of the variance the excess alone is estimated, from B stretches. With the degrees of freedom of Satterthwaite
         (1946), (B - 1) (effect / excess)^2, a deviation follows Student's t about as well.
@@ -63,15 +64,16 @@ class Dependence:
         found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS
         while (rows := 2 * rows) / stride <= most:
             if self._shown(max(2, round(rows / stride))):
-                found.append(self._luck(rows, stride, lasting=False))
+                found.append(self._luck(rows, stride, lasting=False, cautious=cautious))
         return max(found)
 
-    def _luck(self, rows: int, stride: float, lasting: bool) -> Luck:
+    def _luck(self, rows: int, stride: float, lasting: bool, *, cautious: bool = True) -> Luck:
         block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
         if rows < 2 or block < 2:
             return Luck(1.0, math.inf)
         count, reach = self._rows // block, rows if lasting else min(rows, block * stride)
-        beyond = unsure(count) * self._excess(block) * max(0.0, reach - 1) / (block - 1)
+        allowed = unsure(count) if cautious else 1.0
+        beyond = allowed * self._excess(block) * max(0.0, reach - 1) / (block - 1)
         return Luck(1 + beyond, (count - 1) * (1 + 1 / beyond) ** 2 if beyond > 0 else math.inf)
 
     def _shown(self, block: int) -> bool:

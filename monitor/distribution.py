@@ -14,6 +14,7 @@ import pandas as pd
 
 from monitor.borders import Borders
 from monitor.dependence import Dependence
+from monitor.evidence import part_of
 from monitor.significance import homogeneity, jensen_shannon, smirnov_p
 from monitor.values import Codes, Names, Numbers, Values, places_of
 from registry.metrics import Array
@@ -77,17 +78,21 @@ class Distribution:
         rows, known = int(counts.sum()), int(self.counts.sum())
         if not rows or not known:
             return None
-        worth = 1 / self.effect(rows, stride)
+        units = rows / self.effect(rows, stride)
+        worth = max(1.0, units)
         if self.edges is None:
-            chance = homogeneity(worth * counts.astype(np.float64), self.counts.astype(np.float64))
-            return Distance(jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64)), chance)
+            chance = homogeneity(worth / rows * counts.astype(np.float64), self.counts.astype(np.float64))
+            value = jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64))
+            return Distance(value, part_of(chance, units))
         gap = float(np.abs(counts.cumsum() / rows - self.counts.cumsum() / known).max())
-        return Distance(gap, smirnov_p(gap, rows * worth, known))
+        return Distance(gap, part_of(smirnov_p(gap, worth, known), units))
 
     def effect(self, rows: int, stride: float) -> float:
-        """The design effect of so many consecutive rows."""
+        """The design effect of so many consecutive rows, luck that outlasts them included."""
         if (rows, stride) not in self._effects:
-            self._effects[rows, stride] = self._dependence.effect(rows, stride=stride)
+            self._effects[rows, stride] = self._dependence.over_windows(
+                rows, stride=stride, lasting=True, cautious=False
+            ).effect
         return self._effects[rows, stride]
 
     def middle(self, counts: Codes) -> tuple[float, float]:

@@ -53,6 +53,16 @@ def scores_of(p_values: Array) -> Array:
     return np.asarray(np.clip(-ndtri(p_values), -MOST, MOST), dtype=np.float64)
 
 
+def part_of(p_value: float, units: float) -> float:
+    """The p-value of a look at less than one independent row: its standard score is that of a whole one times the root
+    of the part, so that looks at all the parts add up to the whole one's score.
+
+    >>> round(part_of(0.025, 0.25), 3), part_of(0.025, 3.0)
+    (0.164, 0.025)
+    """
+    return p_value if units >= 1 else float(ndtr(-math.sqrt(units) * score_of(p_value)))
+
+
 def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> float:
     """Chance of a standardised mean beyond `deviation`: normal, or with a skew to the right, as few rare events have
     it, that of a gamma (Pearson's type III); at least Student's where its error is known with so many degrees of

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from monitor.estimated import expected, expected_of, experience_of
+from monitor.estimated import estimate_of, expected, expected_of, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
 from monitor.performance import null_of, task_metric
@@ -41,7 +41,23 @@ class Gap(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        return [gap(self.name, view, task_metric(view), view.window)]
+        return [_gap_of(view)]
+
+
+class Missed(Measure):
+    """By how much the metric is worse on the labelled rows than `estimated` has it, what is taken off that for rows of
+    the window's kind included; positive is worse. It is no test: it teaches what to expect next (`outlook.py`)."""
+
+    name: ClassVar[str] = "missed"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement; without a value where there is no gap."""
+        found, alone, metric = _gap_of(view), estimate_of(view), task_metric(view)
+        if found.value is None or alone.value is None:
+            return [Measurement(name=self.name, rows=found.rows, note=found.note)]
+        usual = expected_of(view, metric).value - (experience_of(view, metric).bias or 0.0)
+        value = found.value + metric.gain(alone.value, usual)
+        return [Measurement(name=self.name, value=value, error=found.error, rows=found.rows, note=metric.name)]
 
 
 class PriorGap(Measure):
@@ -58,6 +74,10 @@ class PriorGap(Measure):
             return [Measurement(name=self.name, note="no labels to know the classes' shares from")]
         adjusted = replace(view.window, scores=adjust(view.window.scores, shares / np.where(known > 0, known, 1.0)))
         return [gap(self.name, view, metric, adjusted)]
+
+
+def _gap_of(view: View) -> Measurement:
+    return view.here(Gap.name, lambda: gap(Gap.name, view, task_metric(view), view.window))
 
 
 def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from scipy.special import ndtr
 
 from monitor.dependence import Dependence
+from monitor.evidence import part_of, score_of
 from monitor.measurements import Measurement
 from monitor.shift import counts_of
 from monitor.significance import share_above
@@ -32,16 +34,28 @@ def share(
     """A share of rows beside the reference's, each given as (hits, rows), and the chance of one so much larger, where
     `effect` rows are worth one independent one."""
     (hits, rows), (known_hits, known_rows) = window, reference
-    worth = [round(count / effect) for count in (hits, rows, known_hits, known_rows)]
     return Measurement(
         name=name,
         subject=subject,
         value=hits / rows if rows else None,
         reference=known_hits / known_rows if known_rows else None,
-        p_value=share_above(*worth) if rows else None,
+        p_value=_chance(window, reference, effect) if rows else None,
         rows=rows,
         note=note,
     )
+
+
+def _chance(window: tuple[int, int], reference: tuple[int, int], effect: float) -> float:
+    """Of so large a share. Rows that are worth less than an independent one are a part of one that is a hit so far: by
+    the score of a hit, so that the mean is 0, and by the part (`part_of`)."""
+    (hits, rows), (known_hits, known_rows) = window, reference
+    known = round(known_hits / effect), round(known_rows / effect)
+    if rows >= effect:
+        return share_above(round(hits / effect), round(rows / effect), *known)
+    if (usual := share_above(1, 1, *known)) == 1:
+        return 1.0
+    score = score_of(usual) * (hits / rows - usual) / (1 - usual)
+    return part_of(float(ndtr(-score)), rows / effect)
 
 
 class ColumnShare(Measure):
@@ -76,12 +90,15 @@ class ColumnShare(Measure):
         hits, rows = self.count(view.window, column)
         known = view.once(f"{self.name} {column.name}, counted", lambda: self.count(view.reference, column))
         note = self.example(view.window, column) if hits else ""
-        effect = self._dependence(view, column).effect(rows, stride=view.stride) if hits else 1.0
+        effect = self._effect(view, column, rows) if hits else 1.0
         return share(self.name, column.name, (hits, rows), known, note, effect=effect)
 
-    def _dependence(self, view: View, column: Column) -> Dependence:
+    def _effect(self, view: View, column: Column, rows: int) -> float:
+        """How many rows are worth an independent one, luck that outlasts a window included: hours without a value, or
+        days of heat, are those of several small windows."""
         key = f"dependence of {self.name} {column.name}"
-        return view.once(key, lambda: Dependence(self.kin(view, column)[:, None]))
+        dependence = view.once(key, lambda: Dependence(self.kin(view, column)[:, None]))
+        return dependence.over_windows(rows, stride=view.stride, lasting=True).effect
 
     def _known(self, view: View, column: Column) -> Marks:
         return view.once(f"{self.name} {column.name}", lambda: self.mark(view.reference, column))

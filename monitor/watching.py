@@ -62,14 +62,15 @@ def watch(
     until: datetime | None = None,
     shelf: Shelf | None = None,
     followed: Collection[str] = (),
+    noted: Sequence[str] = (),
 ) -> WatchReport:
     """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
 
     A window is complete at its end, unless that is after `until`: from then on rows are known to be missing.
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
     window goes, None for none; one that cannot be made breaks no pass. `followed` are the versions of a champion that
-    learns each window's labels: their windows count as its own. Raises `StoreError` when log or ledger fail;
-    what was written until then is not redone.
+    learns each window's labels: their windows count as its own. `noted` is what else is said among the reasons. Raises
+    `StoreError` when log or ledger fail; what was written until then is not redone.
     """
     began = time.perf_counter()
     windows, recent = _remembered(ledger, as_of)
@@ -84,7 +85,7 @@ def watch(
         ledger.write(_window_entry(task, record))
     history = {_place(record.window): record for record in (*recent, *records)}
     told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
-    decision = _decide(task, version, told, ledger, as_of, follows=bool(followed))
+    decision = _decide(task, version, told, ledger, as_of, noted, follows=bool(followed))
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
@@ -179,13 +180,21 @@ def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:
 
 
 def _decide(
-    task: TaskSpec, version: str, history: Sequence[WindowRecord], ledger: Ledger, as_of: datetime, *, follows: bool
+    task: TaskSpec,
+    version: str,
+    history: Sequence[WindowRecord],
+    ledger: Ledger,
+    as_of: datetime,
+    noted: Sequence[str],
+    *,
+    follows: bool,
 ) -> Decision:
     """The decision on this history; written down unless the newest one is about the same."""
     entries = ledger.read(kinds=_ACTS, last=HISTORY)
     acts = _acts([entry for entry in entries if entry.at <= as_of])
     least = task.monitor.min_labels
     decision = decide(task.policy, history, acts, version=version, min_labels=least, follows=follows)
+    decision = decision.model_copy(update={"reasons": (*decision.reasons, *noted)})
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
     before = ledger.read(kinds={DECISION}, last=1)
     if before and before[-1].version == version and before[-1].details.get("seen") == newest:

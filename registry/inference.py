@@ -110,11 +110,11 @@ def useless(values: pd.Series[Any]) -> str | None:
         return f"values of type {type(values.dropna().iloc[0]).__name__} are not supported"
     distinct, known = int(values.nunique()), int(values.count())
     if distinct == 1 and known == len(values):
-        return f"constant: every value is {shown(values.iloc[0])}"
+        return f"constant: every value is {printed(values.iloc[0])}"
     return _identifier(values, distinct, known)
 
 
-def shown(value: object) -> str:
+def printed(value: object) -> str:
     """A value as messages print it, short and without numpy's type around it."""
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -238,7 +238,7 @@ def _learn(values: pd.Series[Any], name: str, kind: ColumnKind) -> Column | str:
     if known.empty:
         return "all values are missing in the training part"
     if missing == 0 and known.nunique() == 1:
-        return f"constant in the training part: every value is {shown(values.iloc[0])}"
+        return f"constant in the training part: every value is {printed(values.iloc[0])}"
     if kind == "numeric":
         low, high = float(known.min()), float(known.max())
         return NumericColumn(name=name, missing=missing, low=low, high=high, integer=bool((known % 1 == 0).all()))
@@ -272,7 +272,7 @@ def image_column(known: pd.Series[Any], name: str) -> ImageColumn:
     try:
         size, channels = common_form(known.to_list())
     except ImageError as error:
-        raise RowError(f"column {name!r}: expected {error}, such as {shown(known.iloc[0])}") from error
+        raise RowError(f"column {name!r}: expected {error}, such as {printed(known.iloc[0])}") from error
     return ImageColumn.model_validate({"name": name, "size": size, "channels": channels, "fill": [127] * channels})
 
 

@@ -61,6 +61,10 @@ _OUTPUTS = tuple(sa.null() if name in ("features", "sealed") else _PREDICTIONS.c
 """The same without the features, which are most of a row."""
 
 
+_NEWEST = 100_000
+"""Rows that are looked at for the newest event."""
+
+
 @dataclass(frozen=True)
 class Feedback:
     """The true label of a prediction, in canonical form. `time` is the moment it became known in event time."""
@@ -69,6 +73,17 @@ class Feedback:
     label: str | float
     time: datetime
     received: datetime
+
+
+@dataclass(frozen=True)
+class Astray:
+    """Of the newest `rows`: how many lie after a moment, the furthest of them, and how many have no moment of their
+    own."""
+
+    rows: int
+    ahead: int
+    furthest: datetime | None
+    untimed: int
 
 
 @dataclass(frozen=True)
@@ -227,6 +242,28 @@ class InferenceLog:
         with reading(self._engine) as connection:
             low, high = connection.execute(sa.select(sa.func.min(time), sa.func.max(time)).where(where)).one()
         return None if low is None else (from_micros(low), from_micros(high))
+
+    def newest(self, by: datetime, *, timed: bool) -> tuple[datetime | None, Astray]:
+        """The last event time of the champion's rows up to `by`, None without any; and which of the newest rows do not
+        say it: those that lie after it, and, where rows are `timed`, those without a moment of their own, which lie at
+        their arrival. The latter count where there are no others."""
+        c, mine = _PREDICTIONS.c, _Rows(self._task).where()
+        newest = sa.select(c.time, c.received).where(mine).order_by(c.time.desc()).limit(_NEWEST).subquery().c
+        ahead = newest.time > to_micros(by)
+        untimed = (newest.time == newest.received) if timed else sa.false()
+        asked = sa.select(
+            sa.func.count(),
+            sa.func.max(newest.time).filter(~ahead & ~untimed),
+            sa.func.max(newest.time).filter(~ahead),
+            sa.func.count().filter(ahead),
+            sa.func.max(newest.time).filter(ahead),
+            sa.func.count().filter(~ahead & untimed),
+        )
+        with reading(self._engine) as connection:
+            rows, timely, last, later, furthest, bare = connection.execute(asked).one()
+        furthest, bare = None if furthest is None else from_micros(furthest), bare if timely is not None else 0
+        found = Astray(rows, later, furthest, bare)
+        return None if last is None else from_micros(last if timely is None else timely), found
 
     def counts(
         self,

@@ -15,23 +15,30 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from registry.errors import BusyError, StoreError
 
+_LOOK_SECONDS = 0.1
+
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of a file for the length of a block. `what` is what is done under it, as messages say it.
 
-    Raises `BusyError` at once, naming the process that holds it, if another process or thread does; `StoreError` if the
-    file cannot be written. The file stays behind, unlocked: it may be deleted when nothing runs.
+    Raises `BusyError`, naming the process that holds it, if another process or thread does, and still does after
+    `patience` seconds; `StoreError` if the file cannot be written. The file stays behind, unlocked: it may be deleted
+    when nothing runs.
     """
-    file = _open(path)
+    file, end = _open(path), time.monotonic() + patience
     try:
-        _take(file, path, what)
+        while not _taken(file):
+            if time.monotonic() >= end:
+                raise BusyError(f"{what} is already running ({_holder(file)}); its lock is {path}")
+            time.sleep(_LOOK_SECONDS)
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n{what}\n".encode(), 0)
         yield
@@ -47,11 +54,24 @@ def _open(path: Path) -> int:
         raise StoreError(f"{path}: the lock cannot be opened ({error.strerror})") from error
 
 
-def _take(file: int, path: Path, what: str) -> None:
+def holder(path: Path) -> str | None:
+    """Who holds the lock of a file now, and what for; None where nobody does. To look, the lock is held for a moment:
+    who takes one that is looked at should have some patience."""
+    if not path.is_file():
+        return None
+    file = _open(path)
+    try:
+        return None if _taken(file) else _holder(file)
+    finally:
+        os.close(file)
+
+
+def _taken(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyError(f"{what} is already running ({_holder(file)}); its lock is {path}") from error
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(file: int) -> str:

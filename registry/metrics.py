@@ -230,6 +230,11 @@ class Metric:
         """How much better `new` is than `old`: positive is better, whatever the direction."""
         return new - old if self.greater_is_better else old - new
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that it can be: an interval around a value does not know them."""
+        return _BOUNDS.get(self.name, (0.0, np.inf))
+
     def influence(self, labels: Labels, scores: Array) -> Array:
         """How far each row pulls the metric away from its value, (n,) with mean 0 (Hampel 1974): the metric less its
         true value is close to the mean of these. Exact for means, DeLong's components for AUC (unweighted over the
@@ -268,6 +273,7 @@ def error_of_mean(values: Array) -> float:
     return max(alone, float(np.sqrt((sums**2).sum() * BLOCKS / (BLOCKS - 1)) / n))
 
 
+_BOUNDS = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "brier": (0.0, 2.0), "r2": (-np.inf, 1.0)}
 _CLASSES = ("binary", "multiclass")
 METRICS = (
     Metric("auc", True, _CLASSES, auc, _auc_influence, _auc_by_block),

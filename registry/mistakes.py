@@ -16,6 +16,7 @@ from registry.errors import InputError, TaskError, did_you_mean
 _KEY = re.compile(r"^\s*(?P<first>[a-z_]+(?:\.\w+)*)(?=[:\s])|`(?P<named>[a-z_]+(?:\.\w+)*)` in the task")
 """Where a sentence names a key: it begins with it, or says where to correct it."""
 
+_WHOLE = "task"
 _FEW = 8
 """Names that are listed where none is near."""
 
@@ -23,12 +24,16 @@ _FEW = 8
 def explain(error: ValidationError, model: type[BaseModel], text: str | None = None) -> str:
     """A validation error of a model as one line a finding; with the line of the key where the YAML's text is given."""
     root = None if text is None else yaml.compose(text, Loader=yaml.SafeLoader)
-    return "\n".join(f"  {_place(one, root)}{_finding(one, model)}" for one in error.errors())
+    return "\n".join(f"  {_placed(one, _finding(one, model), root)}" for one in error.errors())
 
 
-def _place(one: Any, root: yaml.Node | None) -> str:
-    line = None if root is None or not one["loc"] else line_of(root, one["loc"])
-    return "" if line is None else f"line {line}: "
+def _placed(one: Any, finding: str, root: yaml.Node | None) -> str:
+    """A finding with its line. One of the whole task is of keys that do not go together: it begins with one of them."""
+    if root is None:
+        return finding
+    if not one["loc"]:
+        return _with_line(finding.removeprefix(f"{_WHOLE}: "), root)
+    return f"line {line_of(root, one['loc'])}: {finding}"
 
 
 def line_of(root: yaml.Node, loc: Iterable[int | str]) -> int:
@@ -101,7 +106,7 @@ def _with_line(sentence: str, root: yaml.Node | None) -> str:
 
 def _finding(one: Any, model: type[BaseModel]) -> str:
     tags = {_tag(each) for each in _all_models(model)} - {None}
-    where = ".".join(str(part) for part in one["loc"] if part not in tags) or "task"
+    where = ".".join(str(part) for part in one["loc"] if part not in tags) or _WHOLE
     if one["type"] == "extra_forbidden":
         return f"{where}: unknown key{_nearest(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
     if one["type"] == "missing":

@@ -33,10 +33,11 @@ from registry.task import (
 )
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
-DURATIONS = ("1h", "6h", "1d", "7d", "4w")
+DURATIONS = ("1h", "6h", "1d", "7d", "2w", "4w")
 WINDOWS = 45
 """Windows wanted over the span of the data: enough to see a trend, few enough for each to hold labels."""
-MIN_WINDOW_ROWS = 200
+MIN_WINDOW_ROWS = 150
+"""A week of hourly rows is 168."""
 
 
 def propose(
@@ -214,7 +215,7 @@ COMMENTS = {
     "one beats in all of them at once.",
     "search.trials": "Most networks tried.",
     "search.seconds": "Most wall-clock seconds, ensemble, graph and card included as far as can be foreseen.",
-    "search.workers": "Processes that train at a time, one thread each; no more than cores, or two, are started.",
+    "search.workers": "Processes that train at a time, one thread each; never more than it may use cores.",
     "search.max_epochs": "Most passes over the training rows for one network; weak ones stop early.",
     "search.ensemble": "Most networks in the served ensemble; after a re-search, most new ones and most old ones.",
     "search.seed": "Makes splits and search repeatable.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,12 +57,12 @@ class Target(Frozen):
         """
         if self.problem == "regression":
             if isinstance(label, bool) or not isinstance(label, (int, float)) or not np.isfinite(label):
-                raise RowError(f"label: expected a finite number, got {label!r}")
+                raise RowError(f"label: expected a finite number, got {_quoted(label)}")
             return float(label)
         text = canonical_category(label) if isinstance(label, (str, int, float)) else None
         if text not in self.classes:
-            shown = ", ".join(self.classes[:20])
-            raise RowError(f"label: expected one of {shown}, got {label!r}")
+            known = ", ".join(self.classes[:20])
+            raise RowError(f"label: expected one of {known}, got {_quoted(label)}")
         return text
 
     def decode(self, name: str) -> str | int | bool:
@@ -69,6 +70,15 @@ class Target(Frozen):
         if self.label_type == "integer":
             return int(name)
         return name == "true" if self.label_type == "boolean" else name
+
+
+def _quoted(label: object) -> str:
+    """A label as JSON writes it, in which it came: null and true, not None and True.
+
+    >>> _quoted(None), _quoted(True), _quoted("maybe"), _quoted(2.5)
+    ('null', 'true', "'maybe'", '2.5')
+    """
+    return json.dumps(label) if label is None or isinstance(label, bool) else repr(label)
 
 
 def _label_type(names: Any) -> LabelType:

@@ -247,8 +247,8 @@ class TaskSpec(Frozen):
         if self.target == self.time:
             raise ValueError(f"target and time are the same column, {self.target!r}")
         if self.metric not in (known := metrics_for(self.problem)):
-            near = did_you_mean(self.metric, known)
-            raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {', '.join(known)}{near}")
+            fitting = f"expected one of {', '.join(known)}{did_you_mean(self.metric, known)}"
+            raise ValueError(f"metric {self.metric!r} does not fit a {self.problem} problem: {fitting}")
         return self
 
     @model_validator(mode="after")
@@ -271,7 +271,8 @@ def load(path: Path) -> TaskSpec:
         text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)
     except OSError as error:
-        raise TaskError(f"{path}: cannot be read ({error.strerror})") from error
+        near = did_you_mean(path.name, [one.name for one in path.parent.glob("*.y*ml")])
+        raise TaskError(f"{path}: cannot be read ({error.strerror}){near}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: not valid YAML: {str(error).replace('<unicode string>', path.name)}") from error
     if not isinstance(raw, dict):

@@ -34,7 +34,7 @@ def _task(manifest: Manifest, story: Story) -> Iterator[str]:
     yield f"# {task.name}"
     yield ""
     what = f"one of {len(target.classes)} classes ({_some(target.classes)})" if target.classes else "a number"
-    yield f"Predicts `{task.target}`, {what}, from {len(manifest.data_schema.columns)} columns. "
+    yield f"Predicts `{task.target}`, {what}, from {counted(len(manifest.data_schema.columns), 'column')}. "
     yield f"Made by Everfit {manifest.lineage.code_version}; chosen by {task.metric}."
 
 
@@ -111,7 +111,7 @@ def _origin(manifest: Manifest, story: Story, members: int) -> Iterator[str]:
         yield f"'{heritage['diet']}'; of its own {heritage.get('kept', 0)} are kept:"
     else:
         yield f"{ensemble}, chosen greedily on validation out of "
-        yield f"{manifest.lineage.trials} trials {took}:"
+        yield f"{counted(manifest.lineage.trials, 'trial')} {took}:"
 
 
 def _choice(value: object) -> str:
@@ -126,7 +126,7 @@ def _warm_start(manifest: Manifest, story: Story) -> Iterator[str]:
     parent = manifest.lineage.parent_version
     source = f"version {parent}" if parent else "a former model"
     handed, tried = heritage.get("handed", 0), heritage.get("tried", 0)
-    yield f"Warm start from {source}: {handed} candidates handed down, {tried} tried."
+    yield f"Warm start from {source}: {counted(handed, 'candidate')} handed down, {tried} tried."
     yield f"Weights: {heritage.get('weights', 'not inherited')}."
     if elders := heritage.get("elders", 0):
         yield f"{elders} of the prior's networks stood for election to the ensemble beside the new ones."
@@ -139,12 +139,13 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     yield from _alone(manifest) if story.boosted is None else _beside(manifest, story, story.boosted)
     estimate = manifest.reference
-    yield f"Monitoring's reference: {manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}."
+    known = f"{manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}"
+    yield f"Monitoring holds the model against its own figure here: {known}."
     if story.boosted is None:
         yield "No boosted trees were fitted beside it: its parent's card has them."
         return
     yield "The boosted trees are scikit-learn's HistGradientBoosting on the same parts, "
-    yield f"{story.boosted.rounds} rounds, {story.boosted.seconds:.1f} CPU-seconds, one thread, not tuned."
+    yield f"{counted(story.boosted.rounds, 'round')}, {story.boosted.seconds:.1f} CPU-seconds, one thread, not tuned."
     if manifest.data_schema.image is not None:
         yield "Of images they read the numbers that this model's graph gives, not the pixels."
 

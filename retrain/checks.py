@@ -15,7 +15,7 @@ import pandas as pd
 from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import conform_as, infer_kinds, nested, require_overrides, shown
+from registry.inference import conform_as, infer_kinds, nested, printed, require_overrides
 from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
@@ -118,12 +118,12 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     remedy = "write times as ISO 8601 (2024-01-31T12:00:00), in UTC or with an offset"
     if values.dtype.kind in "iufb":
         yield Finding(
-            level="fatal", column=name, message=f"times are numbers, such as {shown(values.iloc[0])}", remedy=remedy
+            level="fatal", column=name, message=f"times are numbers, such as {printed(values.iloc[0])}", remedy=remedy
         )
         return
     bad = _unparsable(values, name)
     if len(bad):
-        message = f"{len(bad):,} of {len(values):,} values are no times, such as {shown(values[bad[0]])}"
+        message = f"{len(bad):,} of {len(values):,} values are no times, such as {printed(values[bad[0]])}"
         yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(bad))
     missing = int(values.isna().sum())
     if missing == len(values):
@@ -167,11 +167,11 @@ def _target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
 def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     wrong = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
     if len(wrong):
-        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {shown(wrong.iloc[0])}"
+        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {printed(wrong.iloc[0])}"
         remedy = "clean them, or set `problem` to multiclass"
         yield Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=len(wrong))
     elif values.nunique() == 1:
-        message = f"every target is {shown(values.dropna().iloc[0])}"
+        message = f"every target is {printed(values.dropna().iloc[0])}"
         yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
 
 
@@ -213,7 +213,7 @@ def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     held = task.splits.validation + task.splits.calibration + task.splits.test
     oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
     if as_strings(oldest[task.target]).nunique() == 1:
-        message = f"the oldest {len(oldest):,} rows, which train, are all {shown(oldest[task.target].iloc[0])}"
+        message = f"the oldest {len(oldest):,} rows, which train, are all {printed(oldest[task.target].iloc[0])}"
         yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
 
 
@@ -264,7 +264,7 @@ def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Findin
     texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
     if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
         return
-    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {shown(counts.index[~number][0])}"
+    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {printed(counts.index[~number][0])}"
     remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
     yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
 

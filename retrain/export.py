@@ -20,7 +20,6 @@ import onnx
 import pandas as pd
 import torch
 from onnx import TensorProto, helper
-from onnxscript.optimizer import optimize
 from safetensors.torch import save_file
 from torch import nn
 
@@ -184,6 +183,8 @@ def _mixed(
 
 
 def _save_lean(model: onnx.ModelProto, path: Path) -> None:
+    from onnxscript.optimizer import optimize  # here: a search imports this file before its first trial
+
     lean = optimize(model)
     onnx.checker.check_model(lean)
     onnx.save(lean, path)

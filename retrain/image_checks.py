@@ -13,7 +13,7 @@ import pandas as pd
 
 from registry.errors import RowError, TaskError
 from registry.images import ImageError, channels_of, decode, looks_like_images, to_pnm, unpacked
-from registry.inference import image_column, shown
+from registry.inference import image_column, printed
 from registry.schema import ImageColumn
 from registry.task import TaskSpec
 from retrain.checks import Finding
@@ -72,7 +72,7 @@ class _Looked:
             pixels = decode(value, self.column.size, self.column.channels)
             self.converted += self._is_converted(value, pixels)
         except ImageError as error:
-            self.example = self.example or f"{shown(unpacked(value))} in row {row}: expected {error}"
+            self.example = self.example or f"{printed(unpacked(value))} in row {row}: expected {error}"
             self.readable[row] = False
             return None
         return to_pnm(pixels)

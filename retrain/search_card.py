@@ -12,7 +12,15 @@ from registry.energy import WATTS, watt_hours
 from registry.metrics import metrics_for
 from retrain.search_figures import SHOWN
 from retrain.story import Story
-from retrain.trials import Importances, Searched, best_so_far, expected_best, random_draws, why_no_draws
+from retrain.trials import (
+    Importances,
+    Searched,
+    best_so_far,
+    expected_best,
+    hardly_any,
+    random_draws,
+    why_no_draws,
+)
 
 PARETO = "pareto.png"
 ORIGINS = {
@@ -38,6 +46,10 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     yield from _costs(manifest, searched)
     yield ""
+    if searched.hurried:
+        yield f"{hardly_any(searched.complete)} Another search with more `search.seconds` is likely to find a better"
+        yield "model."
+        yield ""
     yield from _against_random(manifest, searched)
     yield from story.picture("search.png", "The score of each trial, the best so far, and random search")
     yield ""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.metrics import Array, Metric
+from registry.plurals import counted
 from registry.task import Objective
 from retrain import canvas
 from retrain.canvas import BLUE, GREEN, GREY, ORANGE
@@ -71,7 +72,7 @@ def history(searched: Searched, metric: Metric) -> Figure:
     panels[0].locator_params(axis="x", integer=True)
     if len(panels) > 1:
         panels[1].set(xlabel="CPU-seconds of the trials so far", xlim=(0, 1.04 * spent[-1]))
-    figure.suptitle(f"Search: {searched.candidates} candidates, best {best[-1]:.4f}", fontsize=11)
+    figure.suptitle(f"Search: {counted(searched.candidates, 'candidate')}, best {best[-1]:.4f}", fontsize=11)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=4)
     return figure
 

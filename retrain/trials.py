@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.metrics import Array
+from registry.plurals import counted
 from registry.task import Objective
 
 LEAST_DRAWS = 5
@@ -18,6 +19,15 @@ LEAST_DRAWS = 5
 FIRST = 10
 """So many trials outside the portfolio stand for random ones where the strategy is another: model-based strategies
 draw their first ones at random."""
+
+HARDLY = 2
+"""So few networks that were trained to the end are no choice."""
+
+
+def hardly_any(complete: int) -> str:
+    """A sentence for a search that had time for hardly a network."""
+    was = "were" if complete != 1 else "was"
+    return f"Only {counted(complete, 'network')} {was} trained to the end in the time there was."
 
 
 class Costed(Protocol):
@@ -74,7 +84,8 @@ class Searched:
     ran, `busy` the seconds of all trials added up. `architectures` counts the distinct ones tried, `novel` those of
     them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
     counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
-    be in the model; None where the task sets no such limit. `how` says how the strategy chooses.
+    be in the model; None where the task sets no such limit. `how` says how the strategy chooses, `planned` how many
+    candidates there might have been.
     """
 
     strategy: str
@@ -94,6 +105,7 @@ class Searched:
     refused: int | None = None
     slow: int | None = None
     how: str = ""
+    planned: int = 0
 
     @property
     def ordered(self) -> tuple[Tried, ...]:
@@ -117,11 +129,17 @@ class Searched:
 
     def counts(self) -> dict[str, int]:
         """How the candidates ended, JSON-able, and the trainings that were interrupted; where the task sets limits,
-        also how many candidates broke them."""
+        also how many candidates broke them; where hardly any was trained, how many more were allowed."""
         limits = {"refused": self.refused, "slow": self.slow}
         broken = {name: count for name, count in limits.items() if count is not None}
         ended = {"complete": self.complete, "pruned": self.candidates - self.complete - self.diverged}
-        return {**ended, "diverged": self.diverged, "interrupted": self.interrupted, **broken}
+        hurried = {"unbegun": self.planned - self.candidates} if self.hurried else {}
+        return {**ended, "diverged": self.diverged, "interrupted": self.interrupted, **broken, **hurried}
+
+    @property
+    def hurried(self) -> bool:
+        """Whether time ended the search with hardly a network trained to the end."""
+        return self.complete <= HARDLY and self.candidates < self.planned
 
     @property
     def chosen(self) -> tuple[Tried, ...]:

@@ -21,9 +21,16 @@ from retrain.trials import Searched, Tried
 
 
 def account(
-    study: optuna.Study, plan: Plan, results: Sequence[Result], chosen: Collection[int], validation: float | None
+    study: optuna.Study,
+    plan: Plan,
+    results: Sequence[Result],
+    chosen: Collection[int],
+    validation: float | None,
+    *,
+    sufficed: bool = False,
 ) -> Searched:
-    """A study's account. `chosen` are the numbers of the trials in the ensemble, `validation` is its metric there."""
+    """A study's account. `chosen` are the numbers of the trials in the ensemble, `validation` is its metric there.
+    `sufficed`: it ended before its budget, since what was found was good enough."""
     trials = study.get_trials(deepcopy=False)
     spans = [span for one in results if (span := span_of(one, trials[one.number])) is not None]
     tried = {architecture(result.candidate, plan.reads) for result in results}
@@ -33,6 +40,7 @@ def account(
         how=how_it_chooses(plan.strategy),
         families=plan.families,
         workers=plan.workers,
+        planned=0 if sufficed else plan.trials,
         tried=tuple(_tried(result, plan, trials, result.number in chosen) for result in results),
         diverged=sum(DIVERGED in one.user_attrs for one in trials),
         relapsed=sum(DIVERGED in one.user_attrs and FINISHES in one.user_attrs for one in trials),

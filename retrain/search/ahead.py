@@ -3,8 +3,9 @@ to do after them."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from importlib import import_module
+from threading import Thread
 
 from registry.watched import watched
 from retrain.boosted import Boosted, fit_boosted
@@ -16,18 +17,26 @@ MODULES = ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_ag
 
 class Ahead:
     """The boosted reference of a table, and the libraries. That of images reads what the finished graph says of them,
-    and has to wait for it."""
+    and has to wait for it. A search that is interrupted does not wait for the thread: what it makes is made again."""
 
     def __init__(self, material: Material, seed: int) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._pool.submit(_import)
-        self._boosted: Future[Boosted] | None = None
-        if material.schema.image is None:
-            self._boosted = self._pool.submit(_fit, material, seed)
+        self._boosted: Future[Boosted] | None = None if material.schema.image is not None else Future()
+        Thread(target=_work, args=(material, seed, self._boosted), name="ahead", daemon=True).start()
 
     def boosted(self) -> Boosted | None:
         """The reference, when it is there; None where it is not made ahead. Raises what its fit raised."""
         return None if self._boosted is None else self._boosted.result()
+
+
+def _work(material: Material, seed: int, boosted: Future[Boosted] | None) -> None:
+    try:
+        _import()
+        if boosted is not None:
+            boosted.set_result(_fit(material, seed))
+    except BaseException as error:
+        if boosted is None:
+            raise
+        boosted.set_exception(error)  # to whoever waits for it
 
 
 def _fit(material: Material, seed: int) -> Boosted:

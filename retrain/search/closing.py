@@ -56,7 +56,7 @@ def close(
         told = replace(
             finish,
             study=[_told(result) for result in promising(tried, plan)[:KEPT]],
-            searched=account(study, plan, tried, chosen, validation),
+            searched=account(study, plan, tried, chosen, validation, sufficed=(folder / plans.ENOUGH).exists()),
         )
         return seal(material, members, calibration, out, told)
 

@@ -8,11 +8,12 @@ dimension is distributed among the best trials with how it is among all of the s
 from __future__ import annotations
 
 import math
+import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from registry.plurals import counted
 from retrain.search.asking import FINISHES
 from retrain.search.tally import quality_of
 from retrain.trials import Importances
@@ -34,14 +35,21 @@ def importances(study: optuna.Study) -> Importances:
     complete = [trial for trial in ended if trial.state == TrialState.COMPLETE]
     best = max(LEAST_BEST, math.ceil(BEST * len(ended)))
     if len(ended) < LEAST_TRIALS:
-        return Importances(trials=len(ended), reason=f"{len(ended)} trials ended, at least {LEAST_TRIALS} are needed")
+        return Importances(
+            trials=len(ended), reason=f"{counted(len(ended), 'trial')} ended, at least {LEAST_TRIALS} are needed"
+        )
     if len(complete) < best:
-        reason = f"{len(complete)} of {len(ended)} trials trained to the end, at least {best} are needed"
+        reason = f"{len(complete)} of {counted(len(ended), 'trial')} trained to the end, at least {best} are needed"
         return Importances(trials=len(ended), reason=reason)
     if len({quality_of(trial) for trial in complete}) == 1:
         return Importances(trials=len(ended), reason="all trials that trained to the end have the same score")
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # here: they load scikit-learn
+
     evaluator = PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(ended))  # Optuna rounds up
-    found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
+    with warnings.catch_warnings():
+        # That a dimension was met by few trials: the card says how many there were, and what that means.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter", category=UserWarning)
+        found = get_param_importances(_by_rank(study, ended), evaluator=evaluator)
     shares = tuple((name, float(share)) for name, share in found.items() if share > 0)
     return Importances(shares, len(ended), best)
 

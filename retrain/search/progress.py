@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.plurals import counted
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -27,7 +25,9 @@ def silent(progress: Progress) -> None:
 def beginning(running: int) -> str:
     """What a search's workers do before its first trial has ended, by how many trials run.
 
-    >>> beginning(0), beginning(2)
-    ('workers are starting', 'training the first 2 networks')
+    >>> beginning(0), beginning(1), beginning(2)
+    ('workers are starting', 'training the first network', 'training the first 2 networks')
     """
-    return "workers are starting" if not running else f"training the first {counted(running, 'network')}"
+    if not running:
+        return "workers are starting"
+    return "training the first network" if running == 1 else f"training the first {running} networks"

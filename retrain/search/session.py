@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import optuna
 import pandas as pd
 
 from registry.bundle import ModelBundle
+from registry.cores import cores
 from registry.energy import cpu_seconds
 from registry.errors import TaskError
 from registry.locks import exclusive
@@ -235,7 +235,7 @@ class Session:
     @property
     def workers(self) -> int:
         """How many train at a time: those beyond the cores would only take memory, and time from each other."""
-        return min(self.task.search.workers, max(2, os.cpu_count() or 1))
+        return min(self.task.search.workers, cores())
 
     @property
     def elders(self) -> Elders:

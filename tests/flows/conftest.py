@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +97,10 @@ def fill(
     *,
     delay: timedelta = timedelta(hours=1),
     version: str = "1",
+    received: datetime | None = None,
 ) -> None:
-    """Log the predictions of the bundle, a version, on the rows of `make_frame`, and their labels `delay` later."""
+    """Log the predictions of the bundle, a version, on the rows of `make_frame`, and their labels `delay` later. Rows
+    are received in their own moment, or all in this one."""
     from registry.bundle import ModelBundle
 
     scores = Scorer.load(ModelBundle.load(bundle_folder)).predict(frame)
@@ -111,7 +113,7 @@ def fill(
             Prediction(
                 id=f"{times[row]:%Y%m%d%H%M}",
                 time=times[row],
-                received=times[row],
+                received=received or times[row],
                 version=version,
                 role="champion",
                 features=features[row],

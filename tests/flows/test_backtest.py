@@ -247,6 +247,7 @@ def test_the_cheapest_within_one_standard_error_is_recommended() -> None:
         (["--start", "2030-01-01"], 4000, "no rows after"),
         (["--start", "2024-03-09"], 4000, "only 1 window after the first rows, 4 are needed"),
         (["--start", "2024-02-12T03:00:00"], 6000, "too few rows in all classes"),
+        (["--start", "2024-02-12T03:00:00", "--seconds", "7"], 6000, "that all begin with: 7 s at most (--seconds)"),
     ],
 )
 def test_a_back_test_that_is_refused_leaves_nothing(
@@ -307,6 +308,7 @@ def test_the_command_plays_prints_draws_and_writes(
         "4/4",
     ]
     assert f"kept in {folder}" in done.output
+    assert "searching" not in done.output, "the first model is there"
     assert "Recommended: never" in done.output
     assert {"backtest.json", "backtest.txt", "backtest.png"} <= {path.name for path in folder.iterdir()}
     text = sheet.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.commands_search import first_sentence, found_lines
-from flows.workplace import Workplace, find_task
+from flows.commands_search import first_sentence, found_lines, useless
+from flows.workplace import Workplace, find_task, register_task
 from registry.proposal import write
-from registry.task import load
-from tests.handmade import make_bundle, make_frame
+from registry.settings import Settings
+from registry.task import FileSource, load
+from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
 
@@ -280,6 +282,32 @@ def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug
         assert "EVERFIT_DEBUG=1" in done.stderr
 
 
+@pytest.mark.parametrize("meanwhile", ["raise", "raise ValueError('Task run is not set')", "time.sleep(60)"])
+def test_an_interrupted_command_says_how_to_go_on_and_ends_soon(meanwhile: str, tmp_path: Path) -> None:
+    """Also where libraries take long to be taken down, as torch does (here an object that would take a minute), make
+    another error of the interruption, or swallow it."""
+    code = (
+        "import sys, time, flows.cli\n"
+        "from flows.door import resumable\n"
+        "class Slow:\n"
+        "    def __del__(self, sleep=time.sleep): sleep(60)\n"
+        "slow = Slow()\n"
+        "def broken():\n"
+        "    with resumable('run it again'):\n"
+        "        try: print('on', flush=True), time.sleep(60)\n"
+        f"        except KeyboardInterrupt: {meanwhile}\n"
+        "flows.cli.main.commands['down'].callback = broken\n"
+        "sys.exit(flows.cli.main(['down']))\n"
+    )
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=50)
+    assert (process.returncode, told) == (130, "everfit: interrupted: run it again\n")
+
+
 def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path) -> None:
     """But for what a model is made for."""
     edited = place.task.model_copy(update={"gate": place.task.gate.model_copy(update={"bake": 1})})
@@ -329,10 +357,34 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
     assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
 
 
+def test_a_model_that_is_worth_nothing_is_told() -> None:
+    """Worse than the mean is no rare thing on the newest rows of a series whose level moves."""
+    (said,) = useless({"rmse": 5.4, "mae": 4.6, "r2": -2.2})
+    assert said == "r2 -2.20 on the test rows is no better than to answer their mean always"
+    assert not list(useless({"rmse": 5.4, "r2": 0.3}))
+    assert not list(useless({}))
+
+
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
     done = run("promote", "handmade", "9")
-    assert (done.exit_code, place.versions.get("handmade", "champion")) == (3, "1")
-    assert "unknown version '9': expected one of 1" in done.stderr
+    assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
+    assert "task 'handmade' has no version '9': expected one of 1; `everfit status handmade` lists" in done.stderr
+
+
+def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(home: Path) -> None:
+    """No version could be right there: a search comes first."""
+    settings = Settings(home=home / "home")
+    register_task(settings, make_task(source=FileSource(path=str(home / "rows.csv"))))
+    done = run("promote", "handmade", "1")
+    assert done.exit_code == 3
+    assert "has no version yet; run `everfit search` first" in done.stderr
+
+
+def test_up_starts_nothing_for_a_task_without_a_champion(settings: Settings) -> None:
+    register_task(settings, make_task(source={"kind": "file", "path": "/nowhere.parquet"}))
+    done = run("up", "handmade")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "handmade has no champion yet; begin with: everfit search handmade" in done.stderr
 
 
 def test_status_says_that_the_endpoint_is_down() -> None:

@@ -32,6 +32,9 @@ def test_a_champion_that_covers_too_little_gets_a_wider_radius(place: Workplace)
     assert found is not None
     assert found.details["before"] == 0.8
     assert found.details["radius"] > 0.85
+    assert found.reasons == (
+        f"conformal radius 0.8 -> {found.details['radius']:.4g}, by {found.details['rows']:,} labels",
+    )
     assert place.versions.radius("handmade", "1") == found.details["radius"]
     assert keep_coverage(place, AS_OF) is None
     assert len(place.ledger.read(kinds={KIND})) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,13 @@ from prefect.events.worker import EventsWorker
 
 from flows import stages
 from flows.alerting import alert
+from flows.lifecycle import lifecycle
 from flows.progress import Reporter, line, listening, reported
 from flows.stages import in_run, perform, stage
+from flows.turns import replaying
 from flows.watch import watch
 from flows.workplace import Workplace
-from registry.errors import DataError, NoModelError, RegistryError
+from registry.errors import BusyError, DataError, NoModelError, RegistryError
 from retrain.search.progress import Progress
 from tests.flows.conftest import fill
 from tests.flows.test_alerting import decide
@@ -69,6 +72,24 @@ def test_watch_as_a_flow_leaves_its_artifacts(watched: Workplace) -> None:
         artifacts = {one.key: one.type for one in client.read_artifacts(artifact_filter=ours)}
     assert run.parameters == {"task": "handmade", "as_of": None, "repair": True, "until": None}
     assert artifacts == {"handmade-measurements": "table", "handmade-decision": "markdown"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_scheduled_pass_leaves_a_task_alone_that_a_replay_judges(
+    watched: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes again by itself; whoever asks by hand is refused, and a moment that is named is judged."""
+    with replaying(watched):
+        with pytest.raises(BusyError, match="a replay judges task handmade"):
+            watch.fn("handmade")
+        with pytest.raises(BusyError, match="a replay judges task handmade"):
+            lifecycle.fn("handmade")
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid.uuid4()))
+        found = watch("handmade")
+        assert (found["severity"], found["windows"]) == ("", 0)
+        assert "a replay judges task handmade" in found["reasons"][0]
+        assert not watched.ledger.read()
+        assert watch.fn("handmade", as_of=datetime(2024, 3, 16))["windows"] == 2
 
 
 @pytest.mark.usefixtures("prefect_server")

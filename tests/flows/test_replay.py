@@ -20,14 +20,18 @@ from click.testing import CliRunner
 
 from flows.bake import bake, rolled_back
 from flows.cli import main
+from flows.judging import flow_judge
 from flows.offline import Offline
-from flows.replay import Judged, Pace, Progress, _Run, _served, flow_judge, replay, told
+from flows.replay import Judge, Judged, Pace, Progress, _Run, _served, replay, told
 from flows.results import gather
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
+from flows.turns import replaying
 from flows.workplace import Workplace, register_task
 from registry.errors import InputError, OutsideError, StateError
 from registry.ledger import Entry
+from registry.locks import holder
+from registry.plurals import counted
 from registry.settings import Settings
 from tests.flows.house import House, open_house
 from tests.handmade import make_bundle, make_frame, make_task
@@ -108,6 +112,61 @@ def test_a_last_window_is_judged_where_the_rows_end_with_it_and_not_where_they_c
     assert last.severity == ("ok" if whole else "")
     assert last.not_run == ("" if whole else "cut off by the end of the rows, not judged")
     assert all(step.severity == "ok" for step in done.steps[:-1])
+
+
+def test_what_was_decided_before_a_break_is_told_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay is killed when all is done about its first window, and nothing of that is in its checkpoint yet."""
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path))
+    source = {"kind": "file", "path": str(tmp_path / "history.csv")}
+    task = make_task(source=source, monitor={"windows": {"kind": "time", "every": "7d"}, "min_labels": 30})
+    register_task(Settings(), task)
+    place = Workplace.open(Settings(), task)
+    for name in ("first", "second"):
+        place.versions.publish(make_bundle(tmp_path / name))
+    place.versions.promote(task.name, "1")
+    stream = open_stream(make_frame(504, every="1h", start="2024-03-04"), task, name="x")
+
+    def go_on(judge: Judge) -> Progress:
+        return replay(stream, task, place.versions, server=Offline(place), checkpoint=tmp_path / "c.json", judge=judge)
+
+    def killed(as_of: datetime, until: datetime | None) -> Mapping[str, Any]:
+        place.versions.promote(task.name, "2")
+        done = {"tried": [{"remedy": "fine_tune", "version": "2"}], "champion": "1", "intent": "i"}
+        for kind, version, outcome, details in (
+            ("decision", "1", "fine_tune", {"seen": -1}),
+            ("promotion", "2", "promoted", {"previous": "1", "intent": "i"}),
+            ("improvement", "2", "promote", done),
+        ):
+            place.ledger.write(
+                Entry(
+                    task=task.name,
+                    kind=kind,
+                    at=as_of,
+                    version=version,
+                    severity="degraded" if kind == "decision" else None,
+                    outcome=outcome,
+                    details=details,
+                )
+            )
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(killed)
+    first, second, *_ = go_on(flow_judge(task.name)).steps
+    assert (first.version, first.champion, first.severity) == ("1", "2", "degraded")
+    assert told(first).endswith("fine_tune: promote  now serving version 2")
+    assert (second.version, second.outcome) == ("2", "")
+
+
+def test_while_a_replay_judges_nobody_else_does(house: House) -> None:
+    """A second replay and a pass by hand are told who does."""
+    place, rows = house.place, str(Path(house.place.task.source.path))
+    with replaying(place):
+        for arguments in (["monitor", "handmade"], ["replay", rows, "--task", "handmade"]):
+            done = CliRunner().invoke(main, arguments, env=house.environment)
+            assert done.exit_code == 3
+            assert f"process {os.getpid()}: a replay for task handmade" in done.stderr
+    assert holder(place.lock.with_name("replay-handmade.lock")) is None
 
 
 def test_a_sabotaged_champion_is_gone_within_its_bake_time_and_no_request_fails(house: House, tmp_path: Path) -> None:
@@ -199,6 +258,10 @@ def test_a_killed_replay_goes_on_without_loss_or_repetition(house: House, tmp_pa
     logged = house.logged(stream)
     assert sorted(logged["__id__"]) == sorted(stream.ids(0, 600))
     assert logged["__label__"].notna().all()
+    windows = counted(len(stopped.steps), "window")
+    assert done.output.startswith(f"it goes on where it stopped: {stopped.rows} rows were sent, {windows} judged\n")
+    again = CliRunner().invoke(main, arguments, env=house.environment)
+    assert again.output.startswith("all 4 windows were replayed before; another --name sends the same rows anew\n")
     assert "requests failed             0" in done.output
     assert (tmp_path / "replay.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "replay.json").read_text())["labels_sent"] >= 600
@@ -228,9 +291,9 @@ def test_promote_and_rollback_by_hand_are_in_the_ledger_and_status_shows_them(ho
     ]
 
 
-def test_a_version_that_is_not_there_is_a_wrong_moment(house: House) -> None:
+def test_a_version_that_is_not_there_is_wrong_input(house: House) -> None:
     done = CliRunner().invoke(main, ["promote", "handmade", "77"], env=house.environment)
-    assert done.exit_code == 3
+    assert done.exit_code == 2
     assert "77" in done.stderr
 
 

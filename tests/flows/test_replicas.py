@@ -40,14 +40,17 @@ def replicas(place: Workplace, settings: Settings, tmp_path: Path) -> Iterator[t
     """Both, answering; the second one's home knows nothing of the task."""
     (port,) = free_ports(1)
     second = settings.model_copy(update={"home": tmp_path / "second", "port": port, "tracking_url": settings.tracking})
-    up(settings, "handmade", only=["endpoint"], say=lambda _: None)
     code = "import sys; from flows.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "serve", "handmade"]
-    with subprocess.Popen(command, env=os.environ | everfit_environment(second), stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: process.poll() is not None or ready(second))
+    process = subprocess.Popen(command, env=os.environ | everfit_environment(second), stderr=subprocess.DEVNULL)
+    try:
+        up(settings, "handmade", only=["endpoint"], say=lambda _: None)
+        wait_for(lambda: process.poll() is not None or ready(second), 90)
         yield settings, second
+    finally:
         process.terminate()
-    Desk(settings.folder).stop("endpoint", grace=5.0)
+        process.wait(timeout=30)
+        Desk(settings.folder).stop("endpoint", grace=5.0)
 
 
 def ready(replica: Settings) -> bool:
@@ -86,9 +89,9 @@ def test_two_replicas_keep_one_log_and_one_champion(
     os.kill(pid, signal.SIGKILL)
     psutil.Process(pid).wait(timeout=10)
     up(first, "handmade", only=["endpoint"], say=lambda _: None)
-    wait_for(lambda: len(place.log.frame()) == len(rows))
+    wait_for(lambda: len(place.log.frame()) == len(rows), 60)
     logged = place.log.frame(columns=())
     assert sorted(logged["__id__"]) == sorted(wanted)
     assert logged["__label__"].notna().all()
     place.versions.promote("handmade", place.versions.publish(make_bundle(tmp_path / "next", quality=-1.0)))
-    wait_for(lambda: {version_of(one) for one in replicas} == {"2"})
+    wait_for(lambda: {version_of(one) for one in replicas} == {"2"}, 60)

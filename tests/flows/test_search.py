@@ -42,6 +42,11 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert said == "3 candidates trained to the end, 1 stopped early, 2 diverged, 1 interrupted"
     assert re.fullmatch(r"\d+ s, \d+ CPU-seconds in all processes, about 0\.\d+ Wh \(estimated at 12 W a core\)", took)
     assert list(cost_lines({"trials": 3})) == []
+    hurried = {"ended": {"complete": 1, "pruned": 2, "unbegun": 37}}
+    assert list(cost_lines(hurried))[1] == (
+        "Only 1 network was trained to the end in the time there was. "
+        "More seconds (--seconds, or search.seconds) find a better model."
+    )
     limited = {"ended": {"complete": 3, "pruned": 0, "failed": 0, "refused": 7, "slow": 1}}
     assert list(cost_lines(limited))[1] == "by the task's constraints 7 too large and 1 too slow for the model"
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -62,6 +63,7 @@ def test_an_empty_home_has_a_page(client: Client) -> None:
         "not answering",
         "no decision yet",
         "no window measured yet",
+        "no challenger yet",
         "No window has been measured",
         "Nothing has been",
     ):
@@ -154,6 +156,34 @@ def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:
     assert [one.text for one in svg.findall("text[@class='mark']")] == ["v<2>"]
     assert all(0 <= float(one.attrib["x1"]) <= 960 for one in svg.findall("line"))
     assert len(svg.findall("line[@class='reference']")) == 1
+
+
+def test_a_chart_is_not_squeezed_by_a_promotion_of_today_or_by_a_pause() -> None:
+    """Data of other years keep their room, whatever is done today and however long nothing came in between."""
+    days = points(*[0.7] * 10)
+    later = [replace(one, at=one.at + timedelta(days=4000)) for one in days]
+    today = Mark(START + timedelta(days=9000), "v2")
+    svg = ElementTree.fromstring(line_chart([*days, *later], [today], metric="auc"))
+    places = [float(one.attrib["cx"]) for one in svg.findall("circle")]
+    steps = [after - before for before, after in pairwise(places)]
+    assert steps[9] == pytest.approx(4 * steps[0], abs=0.2), "the pause"
+    assert all(step == pytest.approx(steps[0], abs=0.2) for step in steps[:9] + steps[10:])
+    assert float(svg.find("line[@class='mark']").attrib["x1"]) == pytest.approx(places[-1] + steps[0], abs=0.2)
+
+
+def test_labels_of_promotions_do_not_lie_on_one_another() -> None:
+    """Three within an hour have lines of their own and the label of the last."""
+    marks = [Mark(START + timedelta(days=10, minutes=20 * number), f"v{number}") for number in range(2, 5)]
+    svg = ElementTree.fromstring(line_chart(points(*[0.7] * 30), marks, metric="auc"))
+    assert [one.text for one in svg.findall("text[@class='mark']")] == ["v4"]
+    assert 1 <= len(svg.findall("line[@class='mark']")) <= 3
+
+
+def test_an_interval_ends_where_the_metric_does(client: Client, place: Workplace) -> None:
+    """No area under a curve is above 1."""
+    window(place, 0, 0.99)
+    window(place, 1, 0.999)
+    assert re.findall(r"auc 0\.9990 \((0\.\d+) to (\d\.\d+)\)", client.get("/").text)[0][1] == "1.000"
 
 
 def test_a_narrow_chart_has_everything_within_its_width_and_fewer_days() -> None:

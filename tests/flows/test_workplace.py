@@ -6,6 +6,7 @@ import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -62,12 +63,33 @@ def test_an_unknown_name_tells_the_known_ones(settings: Settings) -> None:
         find_task(settings, "hand-made")
 
 
-def test_the_moment_is_the_newest_event_never_after_the_clock(place: Workplace, tmp_path: Path) -> None:
+def test_the_moment_is_the_newest_event_that_is_not_after_the_clock(place: Workplace, tmp_path: Path) -> None:
     assert utc_now() - place.now() < timedelta(seconds=5)
+    fill(place.log, make_frame(1, start="2124-03-02"), tmp_path / "bundle")
+    assert utc_now() - place.now() < timedelta(seconds=5)  # nothing else says what time it is
     fill(place.log, make_frame(3, start="2024-03-02"), tmp_path / "bundle")
     assert place.now() == datetime(2024, 3, 2, 0, 20)
-    fill(place.log, make_frame(1, start="2124-03-02"), tmp_path / "bundle")
-    assert utc_now() - place.now() < timedelta(seconds=5)
+
+
+def test_a_row_of_no_moment_or_of_the_future_does_not_move_the_clock(place: Workplace, tmp_path: Path) -> None:
+    """A history of 2024, logged now: one row without a moment lies at its arrival, one a century ahead."""
+    rows = make_frame(1440, seed=3, start="2024-03-01", flip=0.5)
+    fill(place.log, rows, tmp_path / "bundle", received=utc_now())
+    before = watch.fn("handmade", repair=False)
+    assert (before["windows"], place.now(), place.astray()) == (2, datetime(2024, 3, 11), None)
+    stray = make_frame(2, start="2024-03-09").assign(when=[pd.Timestamp(utc_now()), pd.Timestamp("2124-03-02")])
+    fill(place.log, stray.iloc[:1], tmp_path / "bundle", received=stray["when"][0].to_pydatetime())
+    fill(place.log, stray.iloc[1:], tmp_path / "bundle", received=utc_now())
+    assert place.now() == datetime(2024, 3, 11)
+    assert watch.fn("handmade", repair=False)["windows"] == 0
+    fill(place.log, make_frame(144, start="2024-03-12"), tmp_path / "bundle", received=utc_now())
+    fill(place.log, make_frame(1, start="2024-03-18 12:00"), tmp_path / "bundle", received=utc_now())
+    after = watch.fn("handmade", repair=False)
+    assert after["windows"] == 2  # the new one, and the one whose last labels have come
+    assert after["reasons"][-1] == (
+        "rows that the task's time passes over: without a moment in 'when', which count as of their arrival: 1; "
+        "after the clock, up to 2124-03-02 00:00: 1"
+    )
 
 
 def test_a_pass_after_one_of_a_later_moment_says_the_same(place: Workplace, tmp_path: Path) -> None:

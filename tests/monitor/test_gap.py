@@ -6,12 +6,16 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from monitor.gap import Gap, PriorGap, adjust, class_shares
+from monitor.estimated import Estimated
+from monitor.gap import Gap, Missed, PriorGap, adjust, class_shares
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side
 from registry.bundle import ModelBundle
+from registry.metrics import METRICS
+from registry.schema import Schema
 from registry.scoring import Scores
 
 
@@ -78,6 +82,23 @@ def test_a_gap_counts_as_unlikely_only_when_it_is_worse(bundle: ModelBundle) -> 
     assert sure.value is not None
     assert sure.value < 0
     assert (sure.p_value or 0) > 0.99
+
+
+def test_what_the_estimate_missed_is_known_exactly_once_all_labels_are_there(bundle: ModelBundle) -> None:
+    """With moved inputs and answers that are too sure: what is taken off for such rows is in it, and no test."""
+    rng, made = np.random.default_rng(0), []
+    for p in (rng.beta(4, 2, 800), rng.beta(2, 3, 4_000)):
+        side = side_of(reference_side(bundle), p, rng.random(len(p)) < 0.3 + 0.4 * p)
+        made.append(dataclasses.replace(side, inputs=pd.DataFrame(index=range(len(p)))))
+    window, reference = made
+    manifest = bundle.manifest.model_copy(update={"data_schema": Schema(columns=())})
+    view = View(window, reference, manifest)
+    found, alone, gap = (only(measure.measure(view)) for measure in (Missed(), Estimated(), Gap()))
+    metric = next(one for one in METRICS if one.name == manifest.task.metric)
+    realised = metric.value(window.labels, window.scores.scores)
+    assert found.value == pytest.approx(metric.gain(alone.value or 0.0, realised))
+    assert abs((found.value or 0.0) - (gap.value or 0.0)) > 0.005
+    assert (found.error, found.p_value) == (gap.error, None)
 
 
 def test_without_labels_there_is_none(bundle: ModelBundle) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from registry.conforming import conform
 from registry.database import to_micros, writing
 from registry.errors import RowError, StoreError
-from registry.inference_log import Feedback, FeedbackCounts, InferenceLog
+from registry.inference_log import Astray, Feedback, FeedbackCounts, InferenceLog
 from registry.log_batch import Batch
 from tests.handmade import make_frame, make_schema
 from tests.logged_rows import Prediction, append
@@ -318,3 +318,15 @@ def test_a_broken_database_is_a_store_error(engine: Engine, log: InferenceLog) -
         connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO predictions")
     assert append(log, [_prediction(0)]) == 1
     assert _labels(log.frame()) == [None]
+
+
+def test_the_newest_event_passes_over_rows_that_lie_ahead_or_at_their_arrival(log: InferenceLog) -> None:
+    arrival = datetime(2026, 1, 1)
+    assert log.newest(arrival, timed=True) == (None, Astray(0, 0, None, 0))
+    append(log, [_prediction(0, time=arrival, received=arrival)])
+    assert log.newest(arrival, timed=True) == (arrival, Astray(1, 0, None, 0))  # there is no other
+    append(log, [_prediction(3, received=arrival)])
+    append(log, [_prediction(4, time=datetime(2124, 1, 1), received=arrival)])
+    found = log.newest(arrival, timed=True)
+    assert found == (_hour(3), Astray(3, 1, datetime(2124, 1, 1), 1))
+    assert log.newest(arrival, timed=False) == (arrival, Astray(3, 1, datetime(2124, 1, 1), 0))

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from registry.errors import BusyError, StoreError
-from registry.locks import exclusive
+from registry.locks import exclusive, holder
 
 HOLD = """
 import sys, time
@@ -21,6 +22,26 @@ with exclusive(Path(sys.argv[1]), "a search of task flights"):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_lock_is_waited_for_and_looked_at(tmp_path: Path) -> None:
+    """Whoever looks takes nothing away from whoever waits."""
+    path = tmp_path / "replay.lock"
+    assert holder(path) is None
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(path, "a replay"):
+            assert holder(path) == f"process {os.getpid()}: a replay"
+            waits = pool.submit(_held, path, patience=30.0)
+            with pytest.raises(BusyError):
+                _held(path, patience=0.2)
+            assert not waits.done()
+        assert waits.result(30)
+    assert holder(path) is None
+
+
+def _held(path: Path, *, patience: float) -> bool:
+    with exclusive(path, "a replay", patience=patience):
+        return True
 
 
 def test_a_lock_is_held_once_and_free_again(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_problem_and_metric_follow_the_target(problem: Any, metric: str) -> None
         ("2min", 60_000, "1d"),  # 83 days
         ("10min", 60_000, "1w"),  # 417 days
         ("1h", 60_000, "4w"),  # 7 years
-        ("1h", 2_000, "4w"),  # 12 weeks; smaller windows would hold too few rows
+        ("1h", 8_760, "1w"),  # a year
+        ("2h", 8_760, "2w"),  # 2 years; a week would hold too few rows
+        ("4h", 8_760, "4w"),  # 4 years
         ("1ms", 60_000, "1300 rows"),  # a minute
         ("1D", 250, "200 rows"),
     ],

@@ -39,9 +39,10 @@ def test_regression_keeps_numbers() -> None:
     assert target.canonical(3) == 3.0
 
 
-@pytest.mark.parametrize("label", ["maybe", None, [1], 3])
-def test_a_label_of_no_class_is_refused(label: object) -> None:
-    with pytest.raises(RowError, match="expected one of no, yes, got"):
+@pytest.mark.parametrize(("label", "quoted"), [("maybe", "'maybe'"), (None, "null"), (True, "true"), (3, "3")])
+def test_a_label_of_no_class_is_refused(label: object, quoted: str) -> None:
+    """In the words of JSON, in which it came."""
+    with pytest.raises(RowError, match=f"expected one of no, yes, got {quoted}$"):
         Target(problem="binary", classes=("no", "yes")).canonical(label)
 
 

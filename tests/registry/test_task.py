@@ -85,6 +85,22 @@ def test_a_mistake_has_its_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ("target: a\nproblem: regression\nmetric: auc\n", "line 5: metric 'auc' does not fit a regression problem: "),
+        ("target: when\nproblem: binary\nmetric: auc\ntime: when\n", "line 3: target and time are the same column"),
+        ("target: a\nproblem: binary\nmetric: auc\nlog: {drop: [b, a]}\n", "line 6: log: 'a' is the target column"),
+    ],
+)
+def test_keys_that_do_not_go_together_have_the_line_of_one(tmp_path: Path, changes: str, said: str) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(f"name: a\nsource: {{path: rows.csv, kind: file}}\n{changes}")
+    with pytest.raises(TaskError) as wrong:
+        load(path)
+    assert str(wrong.value).splitlines()[1].strip().startswith(said)
+
+
 def test_broken_yaml_is_said_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
     path.write_text("name: a\n  target: b\n")
@@ -110,6 +126,11 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"gone\.yaml: cannot be read"):
         load(tmp_path / "gone.yaml")
+    (tmp_path / "keystroke.yaml").touch()
+    with pytest.raises(TaskError, match=r"\(did you mean 'keystroke\.yaml'\?\)"):
+        load(tmp_path / "keystrok.yaml")
+    with pytest.raises(TaskError, match="cannot be read"):
+        load(tmp_path / "no" / "folder.yaml")
 
 
 @given(st.integers(1, 10**7))

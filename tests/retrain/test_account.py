@@ -135,9 +135,10 @@ def test_a_candidate_that_goes_on_after_a_pause_counts_once() -> None:
     lost = go_on(study, 1)
     lost.set_user_attr(DIVERGED, True)
     study.tell(lost, state=TrialState.FAIL)
-    found = account(study, PLAN, results, (), None)
+    found = account(study, PLAN, results, (), None, sufficed=True)
     assert found.candidates == 4
     assert found.counts() == {"complete": 1, "pruned": 1, "diverged": 2, "interrupted": 0}
+    assert account(study, PLAN, results, (), None).hurried, "one complete of 40 that were allowed"
     assert found.importances.trials == 3
 
 

@@ -174,7 +174,9 @@ def test_what_reads_a_study_copes_with_several_objectives(tmp_path: Path) -> Non
     assert [quality_of(one) for one in trials] == [number / 20 for number in range(12)]
     assert trials[11].values == [0.55, 1.0]
     assert guard(trials, greater_is_better=True) is False
-    assert importances(study).trials == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert importances(study).trials == 12
     assert importances(study).shares
 
 

@@ -53,6 +53,18 @@ def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     assert "nan" not in text
 
 
+def test_a_search_that_had_time_for_hardly_a_network_says_so(told: tuple[Manifest, Story]) -> None:
+    """Not one that was asked for no more, nor one that found enough (`planned` is 0 then)."""
+    manifest, story = told
+    few = replace(made(), tried=made().tried[:1], diverged=0)
+    for planned, said in ((40, True), (1, False), (0, False)):
+        searched = replace(few, planned=planned)
+        text = card(manifest, replace(story, searched=searched))
+        assert ("Only 1 network was trained to the end in the time there was. Another search" in text) is said
+        assert searched.counts().get("unbegun") == (39 if said else None)
+    assert not replace(made(), planned=100).hurried
+
+
 def test_networks_above_the_limit_of_latency_are_told_from_the_front(told: tuple[Manifest, Story]) -> None:
     manifest, story = told
     slow = replace(made().tried[0], allowed=False)

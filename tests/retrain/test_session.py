@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from registry.bundle import ModelBundle
+from registry.cores import cores
 from registry.errors import BusyError, DataError, OutsideError, TaskError
 from registry.metrics import Problem
 from registry.scoring import Scorer
@@ -102,9 +105,19 @@ def test_the_end_of_a_search_is_inside_its_budget(tmp_path: Path) -> None:
 
 def test_no_more_workers_than_cores(tmp_path: Path) -> None:
     budget = Budget(time.monotonic(), 3, 60.0, 0)
-    cores = max(2, os.cpu_count() or 1)
-    for asked, started in ((1, 1), (2, 2), (10_000, cores)):
+    for asked, started in ((1, 1), (10_000, cores())):
         assert Session(small_task(workers=asked), tmp_path, budget, None, silent).workers == started
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+def test_no_more_workers_than_cores_that_the_process_is_held_to(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        session = Session(small_task(workers=2), tmp_path, Budget(time.monotonic(), 3, 60.0, 0), None, silent)
+        assert session.workers == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_what_is_made_ahead_is_what_the_end_would_make(tmp_path: Path) -> None:
@@ -115,6 +128,15 @@ def test_what_is_made_ahead_is_what_the_end_would_make(tmp_path: Path) -> None:
     own = fit_boosted(material.frame, material.schema, material.target, task.target, material.parts, seed=0)
     assert made is not None
     assert (made.metrics, made.rounds) == (own.metrics, own.rounds)
+
+
+def test_a_search_that_is_interrupted_does_not_wait_for_what_is_made_ahead() -> None:
+    """And what goes wrong there is raised where it is asked for."""
+    material = gather(small_task(), make_frame(ROWS), ())
+    ahead = Ahead(replace(material, frame=material.frame.drop(columns=material.task.target)), seed=0)
+    assert all(one.daemon for one in threading.enumerate() if one.name == "ahead")
+    with pytest.raises(KeyError, match=material.task.target):
+        ahead.boosted()
 
 
 def test_what_paused_ends_as_if_it_never_had_though_its_worker_dies(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,3 +226,17 @@ def test_the_scale_learns_from_the_residual_and_not_the_mean() -> None:
     regression_loss(outputs, torch.tensor([2.0])).backward()
     assert outputs.grad is not None
     assert outputs.grad[0].tolist() == pytest.approx([-4.0, 1.0 - 4.0])
+
+
+def test_a_worker_starts_without_libraries_that_it_does_not_use() -> None:
+    """Fabric would load torchmetrics, and with it SciPy's statistics and matplotlib, to compare a version."""
+    code = (
+        "import sys, importlib.util\n"
+        "import retrain.search.worker\n"
+        "from retrain.training import make_fabric\n"
+        "make_fabric()\n"
+        "heavy = {'torchmetrics', 'scipy.stats', 'scipy.signal', 'matplotlib', 'sklearn', 'mlflow', 'prefect'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert importlib.util.find_spec('torchmetrics')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
