@@ -74,7 +74,7 @@ class PerformancePolicy(Frozen):
     refresh: int | None = Field(
         None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
     )
-    ladder: tuple[Rung, ...] = ("recalibrate", "fine_tune", "research")
+    ladder: tuple[Rung, ...] = ("recalibrate", "follow", "fine_tune", "research")
     worth: float | None = Field(
         None, gt=0, description="CPU-seconds that one percent of the metric, for one window, is worth; none: any number"
     )
