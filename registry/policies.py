@@ -99,6 +99,11 @@ class PerformancePolicy(Frozen):
             raise ValueError(f"expected each rung once, cheapest first ({', '.join(get_args(Rung))})")
         return ladder
 
+    def timeless(self) -> PerformancePolicy:
+        """The same for rows without times, of which nobody can tell which labels are new: none follows."""
+        ladder = tuple(rung for rung in self.ladder if rung != "follow")
+        return self.model_copy(update={"ladder": ladder}) if ladder else self
+
 
 class NeverPolicy(Frozen):
     """Watches and writes the ledger, and never acts."""
