@@ -43,7 +43,9 @@ METRICS: dict[str, Described] = {
     ),
     "everfit_request_duration_seconds": Described("time of those answered with 200", ("task", "route")),
     "everfit_predictions_total": Described("rows predicted and logged", ("task", "version")),
-    "everfit_feedback_total": Described("labels received, by what became of them", ("task", "outcome")),
+    "everfit_feedback_total": Described(
+        "labels received, by what became of them: each counts once", ("task", "outcome")
+    ),
     "everfit_requests_in_progress": Described("requests to predict that are not answered yet"),
     "everfit_batch_rows": Described("single rows that one call of the graph took together"),
     "everfit_batch_wait_seconds_total": Described("time in which such calls waited for further rows"),
