@@ -278,24 +278,16 @@ class InferenceLog:
         """Write labels; those that correct a time take the place of the label whose time was wrong."""
         if not news:
             return
-        rows = [
-            {
-                "task": self._task,
-                "id": one.id,
-                "label": to_json(one.label),
-                "time": to_micros(one.time),
-                "received": to_micros(one.received),
-            }
-            for one in news
-        ]
-        wrong = [
-            {"of": row["id"], "at": known.received}
-            for row in rows
-            if (known := before.get(row["id"])) is not None and known.label == row["label"]
-        ]
+        rows, wrong = [], []
+        for one in news:
+            said = _Known(to_json(one.label), to_micros(one.time), to_micros(one.received))
+            rows.append({"task": self._task, "id": one.id, **said._asdict()})
+            if (known := before.get(one.id)) is not None and known.label == said.label:
+                wrong.append({"of": one.id, "at": known.received})
         if wrong:
-            f, (name, at) = FEEDBACK.c, (sa.bindparam("of"), sa.bindparam("at"))
-            connection.execute(sa.delete(FEEDBACK).where(f.task == self._task, f.id == name, f.received == at), wrong)
+            f = FEEDBACK.c
+            which = f.task == self._task, f.id == sa.bindparam("of"), f.received == sa.bindparam("at")
+            connection.execute(sa.delete(FEEDBACK).where(*which), wrong)
         statement = insert(self._engine, FEEDBACK)
         changed = {name: statement.excluded[name] for name in ("label", "time")}
         keys = ["task", "id", "received"]
