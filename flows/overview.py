@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def task_lines(place: Workplace) -> list[str]:
 
     name, logged = place.task.name, place.log.counts()
     versions = place.versions.list(name)
-    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
+    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True)
     champion = next((one.version for one in versions if "champion" in one.aliases), None)
     return [
         f"{name}: {verdict(champion, windows[-1] if windows else None)}",
@@ -48,7 +49,7 @@ def task_lines(place: Workplace) -> list[str]:
 
 
 def verdict(champion: str | None, decision: Entry | None) -> str:
-    """Which version serves, and how it was judged last.
+    """Which version serves, and how it was judged in the newest window.
 
     >>> verdict("3", None)
     'version 3 is the champion, nothing was judged yet'
@@ -56,8 +57,16 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
     who = "no champion yet" if champion is None else f"version {champion} is the champion"
     if decision is None:
         return f"{who}, nothing was judged yet"
-    of = f" (version {decision.version})" if decision.version != champion else ""
-    return f"{who}, {decision.severity} as of {decision.at:%Y-%m-%d %H:%M}{of}, remedy: {decision.outcome}"
+    of = f"version {decision.version}, " if decision.version != champion else ""
+    begun = window_from(decision)
+    where = "" if begun is None else f" in the window from {begun:%Y-%m-%d %H:%M}"
+    return f"{who}, {decision.severity}{where} ({of}as of {decision.at:%Y-%m-%d %H:%M}), remedy: {decision.outcome}"
+
+
+def window_from(decision: Entry) -> datetime | None:
+    """Where the newest window of a decision begins, which is what windows are called by; None of one without."""
+    window = decision.details.get("window")
+    return None if window is None else datetime.fromisoformat(window["start"])
 
 
 def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
@@ -115,15 +124,17 @@ def _version_line(one: VersionInfo, served: int, metric: str) -> str:
 
 
 def decision_lines(decisions: Sequence[Entry]) -> list[str]:
-    """A table of decisions, newest last; nothing without any."""
+    """A table of decisions by the windows they are of, newest last; nothing without any."""
     if not decisions:
         return []
-    lines = [f"  {'judged as of':<17} {'version':<8} {'severity':<9} remedy"]
-    lines += [
-        f"  {one.at:%Y-%m-%d %H:%M}  {one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
-        for one in decisions
-    ]
-    return lines
+    head = f"  {'window from':<17} {'judged as of':<17} {'version':<8} {'severity':<9} remedy"
+    return [head, *map(_decision_line, decisions)]
+
+
+def _decision_line(one: Entry) -> str:
+    begun = "-" if (at := window_from(one)) is None else f"{at:%Y-%m-%d %H:%M}"
+    seen = f"{one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
+    return f"  {begun:<17} {one.at:%Y-%m-%d %H:%M}  {seen}"
 
 
 def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:

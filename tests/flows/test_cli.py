@@ -406,6 +406,9 @@ def test_a_state_begins_with_how_the_champion_is_judged() -> None:
     last = Entry(
         task="flights", kind="decision", at=datetime(2013, 9, 3), version="3", severity="degraded", outcome="none"
     )
-    assert verdict("3", last) == "version 3 is the champion, degraded as of 2013-09-03 00:00, remedy: none"
-    assert "as of 2013-09-03 00:00 (version 3), remedy" in verdict("4", last)
+    assert verdict("3", last) == "version 3 is the champion, degraded (as of 2013-09-03 00:00), remedy: none"
+    window = {"index": 25, "start": "2013-08-26T00:00:00", "end": "2013-09-02T00:00:00"}
+    known = last.model_copy(update={"details": {"window": window}})
+    where = "degraded in the window from 2013-08-26 00:00 (version 3, as of 2013-09-03 00:00), remedy: none"
+    assert verdict("4", known) == f"version 4 is the champion, {where}"
     assert verdict(None, None) == "no champion yet, nothing was judged yet"
