@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.door import MOMENT, connect
+from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
 
 if TYPE_CHECKING:
@@ -151,12 +152,17 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     Example:
       everfit improve flights --reason "new aircraft" --remedies fine_tune,research
     """
-    settings = connect()
-    from flows.improve import improve as flow
-    from flows.stages import perform
-    from flows.workplace import find_task
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.improve import improve as flow
+        from flows.progress import listening
+        from flows.stages import perform
+        from flows.terminal import ProgressLine
+        from flows.workplace import find_task
 
-    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason, remedies=remedies)
+        name = find_task(settings, task).name
+    with ProgressLine() as shown, listening(shown):
+        done = perform(flow, name, as_of=as_of, reason=reason, remedies=remedies)
     click.echo(outcome_line(task, done))
     for line in tried_lines(done):
         click.echo(f"  {line}")

@@ -9,6 +9,7 @@ import sys
 import click
 
 from flows.door import connect, read_settings
+from flows.waiting import waiting
 from registry.errors import StateError
 from registry.quiet import QUIET
 
@@ -26,17 +27,19 @@ def report(task: str, window: int | None) -> None:
     Example:
       everfit report flights --window 12
     """
-    settings = connect()
-    from flows.publishing import fetch
-    from flows.turns import turn
-    from flows.workplace import Workplace, find_task
-    from monitor.reporting import measured, report_on_demand
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.publishing import fetch
+        from flows.turns import turn
+        from flows.workplace import Workplace, find_task
+        from monitor.reporting import measured, report_on_demand
 
-    place = Workplace.open(settings, find_task(settings, task))
-    record = measured(place.ledger, window)
-    bundle = fetch(place, record.version)
-    with turn(place):
-        path = report_on_demand(record, bundle, place.log, place.ledger, place.shelf, as_of=place.now())
+        place = Workplace.open(settings, find_task(settings, task))
+        record = measured(place.ledger, window)
+    with waiting("making the report, with Evidently"):
+        bundle = fetch(place, record.version)
+        with turn(place):
+            path = report_on_demand(record, bundle, place.log, place.ledger, place.shelf, as_of=place.now())
     click.echo(path)
 
 

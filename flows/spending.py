@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from flows.following import CONTINUED
 from flows.following import KIND as STEP
-from flows.proving import KIND as LOOK
 from registry.ledger import Entry
 from registry.plurals import counted
+
+LOOK = "proof"
+"""The kind of the entry of a look whether following pays (`proving`)."""
 
 CHALLENGE = ("remedy", "gate", "second_look")
 KINDS = frozenset((*CHALLENGE, STEP, LOOK))
