@@ -11,6 +11,7 @@ import click
 from flows.door import MOMENT, connect
 from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
+from registry.moves import CHAMPION
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -24,7 +25,9 @@ _FEW = 20
 @click.argument("task")
 @click.argument("version")
 def promote(task: str, version: str) -> None:
-    """Make VERSION the champion of TASK without a gate. The former champion becomes `previous`.
+    """Make VERSION the champion of TASK without a gate.
+
+    The former champion becomes `previous`. Where VERSION is the champion already, nothing changes.
 
     \b
     Example:
@@ -34,10 +37,14 @@ def promote(task: str, version: str) -> None:
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    _require_version(place, version)
-    done = place.versions.promote(place.task.name, version)
-    _record(place, "promotion", "promoted", done)
-    click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+    with waiting("asking the registry"):
+        _require_version(place, version)
+        already = place.versions.get(place.task.name, CHAMPION) == version
+        done = place.versions.promote(place.task.name, version)  # also what completes a promotion that was cut short
+        if not already:
+            _record(place, "promotion", "promoted", done)
+    said = "is the champion already, nothing changed" if already else "is the champion"
+    click.echo(f"{place.task.name}: version {done.version} {said} (previous: {done.previous or 'none'})")
 
 
 def _require_version(place: Workplace, version: str) -> None:
@@ -92,8 +99,9 @@ def rollback(task: str) -> None:
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    done = place.versions.rollback(place.task.name)
-    _record(place, "rollback", "rolled back", done)
+    with waiting("asking the registry"):
+        done = place.versions.rollback(place.task.name)
+        _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
     click.echo(f"  a second roll-back leads back to {done.previous}; any other version: everfit promote {task} VERSION")
 

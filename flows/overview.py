@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.moves import CHALLENGER
 from registry.plurals import counted
 from registry.thinning import THIN
 
@@ -39,7 +40,7 @@ def task_lines(place: Workplace) -> list[str]:
         f"{name}: {verdict(champion, windows[-1] if windows else None)}",
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *open_lines(written(place.ledger)[0], name),
-        *waiting_lines(pending(place), name),
+        *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *decision_lines(windows),
         *version_lines(versions, place.log.versions(), place.task.metric),
         *following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1)),
@@ -86,10 +87,25 @@ def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]
     return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}", *said]
 
 
-def waiting_lines(asked: Entry | None, task: str) -> list[str]:
-    """The question that waits for an answer, and how it is answered."""
-    if asked is None:
+def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[str]:
+    """Which version is the challenger, what has made it, and how it stands."""
+    version = next((one.version for one in versions if CHALLENGER in one.aliases), None)
+    if version is None:
         return []
+    from flows.spending import CHALLENGE
+
+    told = {one.kind: one for one in place.ledger.read(kinds={*CHALLENGE, "search"}) if one.version == version}
+    made = f"made by {told['remedy'].details.get('remedy')}" if "remedy" in told else "found by a search"
+    gate = told.get("second_look") or told.get("gate")
+    judged = "no gate has judged it" if gate is None else f"the gate said {gate.outcome}"
+    name, share = place.task.name, place.versions.canary(place.task.name, version)
+    answers = f"it answers {share:.0%} of the requests" if share else "it answers no request"
+    lead = f"  version {version} is the challenger, {made}: {judged}, {answers}"
+    return [f"{lead}; to have it as champion: everfit promote {name} {version}"]
+
+
+def waiting_lines(asked: Entry, task: str) -> list[str]:
+    """The question that waits for an answer, and how it is answered."""
     reasons = "; ".join(asked.reasons)
     return [
         f"  version {asked.version} waits for a person since {asked.at:%Y-%m-%d %H:%M}: everfit approve {task}",

@@ -37,7 +37,7 @@ class Spending:
 
     def __str__(self) -> str:
         if self == Spending():
-            return "no challenger"
+            return "no remedy has made a challenger"
         told = [f"{counted(self.challengers, 'challenger')} ({self.challenging:,.0f} CPU-s with their gates)"]
         if self.looks:
             told.append(f"{counted(self.looks, 'look')} whether it pays to follow ({self.looking:,.0f})")

@@ -215,7 +215,7 @@ def _alert_card(alert: Entry | None) -> str:
 
 def _spent_card(spent: Spending) -> str:
     counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
-    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger yet"
+    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger made by a remedy"
     note += " whether steps would pay" if spent.looks else ""
     return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 

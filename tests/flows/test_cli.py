@@ -97,7 +97,7 @@ def test_init_never_overwrites(home: Path) -> None:
     (home / "rows.yaml").write_text("mine\n")
     done = run("init", "rows.csv", "--target", "late")
     assert done.exit_code == 2
-    assert "already exists" in done.stderr
+    assert "rows.yaml: already exists; name another file (--output), or delete it first" in done.stderr
     assert (home / "rows.yaml").read_text() == "mine\n"
 
 
@@ -377,6 +377,16 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplac
     done = run("promote", "handmade", "9")
     assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
     assert "task 'handmade' has no version '9': expected one of 1; `everfit status handmade` lists" in done.stderr
+
+
+def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> None:
+    """The ledger, from which policies count their warm-up, has one of it only when something changed."""
+    second = place.versions.publish(place.versions.fetch("handmade", "1"))
+    assert run("promote", "handmade", second).stdout == "handmade: version 2 is the champion (previous: 1)\n"
+    for _ in range(2):
+        done = run("promote", "handmade", second)
+        assert done.stdout == "handmade: version 2 is the champion already, nothing changed (previous: 1)\n"
+    assert [one.version for one in place.ledger.read(kinds={"promotion"})] == ["2"]
 
 
 def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(home: Path) -> None:

@@ -63,7 +63,7 @@ def test_an_empty_home_has_a_page(client: Client) -> None:
         "not answering",
         "no decision yet",
         "no window measured yet",
-        "no challenger yet",
+        "no challenger made by a remedy",
         "No window has been measured",
         "Nothing has been",
     ):
