@@ -11,7 +11,6 @@ import click
 from flows.door import MOMENT, connect
 from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
-from registry.moves import CHAMPION
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -35,6 +34,7 @@ def promote(task: str, version: str) -> None:
     """
     settings = connect()
     from flows.workplace import Workplace, find_task
+    from registry.moves import CHAMPION
 
     place = Workplace.open(settings, find_task(settings, task))
     with waiting("asking the registry"):
