@@ -11,8 +11,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
-from prefect.events import emit_event
-
 from flows.channels import Channel, Message, channels
 from flows.stages import in_run, say, stage
 from flows.workplace import Workplace
@@ -53,6 +51,8 @@ class Events:
 
     def send(self, message: Message) -> str | None:
         """Prefect sends it in its own time and keeps quiet about failures."""
+        from prefect.events import emit_event
+
         payload = message.model_dump(mode="json")
         resource = {"prefect.resource.id": f"everfit.task.{message.task}", "task": message.task}
         emit_event(event=EVENT, resource=resource, payload=payload, id=uuid5(NAMESPACE_URL, f"everfit:{message.id}"))

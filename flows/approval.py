@@ -11,16 +11,13 @@ from datetime import datetime
 from uuid import UUID
 
 import httpx
-from prefect.exceptions import PrefectException
-from prefect.flow_runs import resume_flow_run, suspend_flow_run
-from prefect.input import RunInput
-from prefect.runtime import deployment, flow_run
+from pydantic import BaseModel
 
 from flows.following import following
 from flows.publishing import alias_of
 from flows.rollout import ASKED, roll_out, write
 from flows.services import prefect_api
-from flows.stages import in_run, say
+from flows.stages import deployed, run_id, say
 from flows.workplace import Workplace
 from registry.errors import StateError
 from registry.ledger import Entry
@@ -32,7 +29,7 @@ PATIENCE_SECONDS = 14 * 86_400
 """How long a flow run waits in Prefect's UI. The question itself does not end."""
 
 
-class Answer(RunInput):
+class Answer(BaseModel):
     """What a person says in Prefect's UI."""
 
     promote: bool = True
@@ -43,8 +40,7 @@ def ask(place: Workplace, version: str, champion: str, reasons: Sequence[str], a
     waits = pending(place)
     if waits is not None and waits.version == version:
         return
-    run = str(flow_run.id) if in_run() and flow_run.id else None
-    write(place, KIND, ASKED, version, reasons, at, {"champion": champion, "run": run})
+    write(place, KIND, ASKED, version, reasons, at, {"champion": champion, "run": run_id()})
     say(f"version {version} is proved, and waits for a person: everfit approve {place.task.name}")
 
 
@@ -81,8 +77,10 @@ def answer(place: Workplace, *, promote: bool, at: datetime, by: str) -> Entry:
 def await_answer(place: Workplace, at: datetime) -> None:
     """Inside a deployment's flow run: suspend it until somebody answers in Prefect's UI, and do what was said. Called
     again when the run is resumed."""
-    if not in_run() or deployment.id is None or (asked := pending(place)) is None:
+    if not deployed() or (asked := pending(place)) is None:
         return
+    from prefect.flow_runs import suspend_flow_run
+
     said = suspend_flow_run(wait_for_input=Answer, timeout=PATIENCE_SECONDS, key=f"approve-{asked.version}")
     if pending(place) is not None:
         answer(place, promote=said.promote, at=at, by="answered in Prefect's UI")
@@ -93,6 +91,9 @@ def release(asked: Entry, *, promote: bool) -> None:
     run = asked.details.get("run")
     if run is None or prefect_api() is None:
         return
+    from prefect.exceptions import PrefectException
+    from prefect.flow_runs import resume_flow_run
+
     try:
         resume_flow_run(UUID(run), run_input={"promote": promote})
     except (PrefectException, httpx.HTTPError) as error:  # the answer is given all the same

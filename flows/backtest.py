@@ -39,6 +39,7 @@ from registry.schema import Frozen
 from registry.settings import Settings
 from registry.sources import read
 from registry.task import FileSource, TaskSpec
+from serving.workers import end_with
 
 if TYPE_CHECKING:
     from registry.bundle import ModelBundle
@@ -266,7 +267,9 @@ def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
     log = settings.folder / "log.txt"
     with (
         log.open("ab") as errors,
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
     ):
         try:
             for line in process.stdout or ():
@@ -279,7 +282,8 @@ def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The process of one policy: a line of JSON for each window that is over."""
+    """The process of one policy: a line of JSON for each window that is over. It ends with whoever holds its stdin."""
+    end_with(sys.stdin.fileno())
     folder, number = Path(arguments[0]), int(arguments[1])
     out = os.fdopen(os.dup(1), "w", buffering=1)  # its own: whatever a library prints goes elsewhere
     os.dup2(2, 1)

@@ -10,6 +10,7 @@ import click
 
 from flows.commands_data import DurationType
 from flows.door import connect, resumable
+from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from flows.replay import Judged
@@ -51,23 +52,25 @@ def backtest(
     Example:
       everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
     """
-    settings = connect()
-    from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
-    from flows.frontier import describe, gather
-    from flows.frontier_picture import draw
-    from flows.replay import told
-    from flows.stream import steps
-    from flows.terminal import ProgressLine
-    from flows.workplace import find_task
-    from registry.plurals import counted
-    from registry.proposal import replace_policy
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
+        from flows.frontier import describe, gather
+        from flows.frontier_picture import draw
+        from flows.replay import told
+        from flows.stream import steps
+        from flows.terminal import ProgressLine
+        from flows.workplace import find_task
+        from registry.plurals import counted
+        from registry.proposal import replace_policy
 
     spec = find_task(settings, task)
     place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
     chosen = policies_of(policies, spec)
     with refusable(place):
-        plan = prepare(place, spec, chosen, start=start, delay=delay)
-        stream = stream_of(place, plan.task)
+        with waiting("reading the history"):
+            plan = prepare(place, spec, chosen, start=start, delay=delay)
+            stream = stream_of(place, plan.task)
         windows = len(steps(stream.times, plan.task.monitor.windows))
         click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
         click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from flows.door import connect, resumable
+from flows.waiting import waiting
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -59,26 +60,28 @@ def replay(
       everfit serve flights &
       everfit replay later.parquet --task flights --delay 1d
     """
-    settings = connect()
-    from flows.judging import flow_judge
-    from flows.replay import Pace, known_before, told
-    from flows.replay import replay as run
-    from flows.results import describe, gather, write
-    from flows.stream import open_stream
-    from flows.traffic import Endpoint
-    from flows.turns import replaying
-    from flows.workplace import Workplace, find_task
-    from registry.sources import read
-    from registry.task import FileSource
-    from serving.tls import trusted
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.judging import flow_judge
+        from flows.replay import Pace, known_before, told
+        from flows.replay import replay as run
+        from flows.results import describe, gather, write
+        from flows.stream import announced, open_stream
+        from flows.traffic import Endpoint
+        from flows.turns import replaying
+        from flows.workplace import Workplace, find_task
+        from registry.sources import read
+        from registry.task import FileSource
+        from serving.tls import trusted
 
-    place = Workplace.open(settings, find_task(settings, task))
-    name = name or Path(file).stem.replace("*", "all")
-    stream = open_stream(read(FileSource(path=file)), place.task, name=name)
+        judge = flow_judge(find_task(settings, task).name, repair=not watch_only)
+    with waiting(f"reading {file}"):
+        place = Workplace.open(settings, find_task(settings, task))
+        name = name or Path(file).stem.replace("*", "all")
+        stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
     checkpoint = folder / f"{place.task.name}-{name}.json"
-    if (before := known_before(checkpoint)) is not None:
-        click.echo(before)
+    click.echo(known_before(checkpoint) or announced(stream, place.task, delay))
     key = settings.api_key.get_secret_value() if settings.api_key else None
     with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
@@ -89,12 +92,13 @@ def replay(
                 url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
             ),
             checkpoint=checkpoint,
-            judge=flow_judge(place.task.name, repair=not watch_only),
+            judge=judge,
             pace=Pace(delay=delay, batch=batch, rate=rate),
             tell=lambda step: click.echo(told(step)),
         )
-    results = gather(stream, progress, place)
-    picture = write(results, output or folder / f"{place.task.name}-{name}")
+    with waiting("comparing with the first champion, frozen"):
+        results = gather(stream, progress, place)
+        picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
 
 
@@ -112,7 +116,8 @@ def demo(seed: int, folder: Path) -> None:
     Example:
       everfit demo --seed 1
     """
-    from flows.demo import flights_plan, run
+    with waiting("loading the libraries"):
+        from flows.demo import flights_plan, run
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, its services are stopped
     run(flights_plan(seed), folder, say=click.echo)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.door import MOMENT, connect
+from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _FEW = 20
 @click.argument("task")
 @click.argument("version")
 def promote(task: str, version: str) -> None:
-    """Make VERSION the champion of TASK without a gate. The former champion becomes `previous`.
+    """Make VERSION the champion of TASK without a gate.
+
+    The former champion becomes `previous`. Where VERSION is the champion already, nothing changes.
 
     \b
     Example:
@@ -31,12 +34,17 @@ def promote(task: str, version: str) -> None:
     """
     settings = connect()
     from flows.workplace import Workplace, find_task
+    from registry.moves import CHAMPION
 
     place = Workplace.open(settings, find_task(settings, task))
-    _require_version(place, version)
-    done = place.versions.promote(place.task.name, version)
-    _record(place, "promotion", "promoted", done)
-    click.echo(f"{place.task.name}: version {done.version} is the champion (previous: {done.previous or 'none'})")
+    with waiting("asking the registry"):
+        _require_version(place, version)
+        already = place.versions.get(place.task.name, CHAMPION) == version
+        done = place.versions.promote(place.task.name, version)  # also what completes a promotion that was cut short
+        if not already:
+            _record(place, "promotion", "promoted", done)
+    said = "is the champion already, nothing changed" if already else "is the champion"
+    click.echo(f"{place.task.name}: version {done.version} {said} (previous: {done.previous or 'none'})")
 
 
 def _require_version(place: Workplace, version: str) -> None:
@@ -91,8 +99,9 @@ def rollback(task: str) -> None:
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    done = place.versions.rollback(place.task.name)
-    _record(place, "rollback", "rolled back", done)
+    with waiting("asking the registry"):
+        done = place.versions.rollback(place.task.name)
+        _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
     click.echo(f"  a second roll-back leads back to {done.previous}; any other version: everfit promote {task} VERSION")
 
@@ -151,12 +160,17 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     Example:
       everfit improve flights --reason "new aircraft" --remedies fine_tune,research
     """
-    settings = connect()
-    from flows.improve import improve as flow
-    from flows.stages import perform
-    from flows.workplace import find_task
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.improve import improve as flow
+        from flows.progress import listening
+        from flows.stages import perform
+        from flows.terminal import ProgressLine
+        from flows.workplace import find_task
 
-    done = perform(flow, find_task(settings, task).name, as_of=as_of, reason=reason, remedies=remedies)
+        name = find_task(settings, task).name
+    with ProgressLine() as shown, listening(shown):
+        done = perform(flow, name, as_of=as_of, reason=reason, remedies=remedies)
     click.echo(outcome_line(task, done))
     for line in tried_lines(done):
         click.echo(f"  {line}")

@@ -9,6 +9,7 @@ import sys
 import click
 
 from flows.door import connect, read_settings
+from flows.waiting import waiting
 from registry.errors import StateError
 from registry.quiet import QUIET
 
@@ -26,40 +27,46 @@ def report(task: str, window: int | None) -> None:
     Example:
       everfit report flights --window 12
     """
-    settings = connect()
-    from flows.publishing import fetch
-    from flows.turns import turn
-    from flows.workplace import Workplace, find_task
-    from monitor.reporting import measured, report_on_demand
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.publishing import fetch
+        from flows.turns import turn
+        from flows.workplace import Workplace, find_task
+        from monitor.reporting import measured, report_on_demand
 
-    place = Workplace.open(settings, find_task(settings, task))
-    record = measured(place.ledger, window)
-    bundle = fetch(place, record.version)
-    with turn(place):
-        path = report_on_demand(record, bundle, place.log, place.ledger, place.shelf, as_of=place.now())
+        place = Workplace.open(settings, find_task(settings, task))
+        record = measured(place.ledger, window)
+    with waiting("making the report, with Evidently"):
+        bundle = fetch(place, record.version)
+        with turn(place):
+            path = report_on_demand(record, bundle, place.log, place.ledger, place.shelf, as_of=place.now())
     click.echo(path)
 
 
 @click.command()
+@click.argument("task", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=8010, show_default=True, help="Port on loopback.")
-def reports(port: int) -> None:
-    """Show the reports of all tasks in Evidently's own pages until interrupted.
+def reports(task: str | None, port: int) -> None:
+    """Show the reports in Evidently's own pages until interrupted.
 
-    The pages are read-only.
+    They are of all tasks and read-only; of TASK, where one is named, the address is told.
 
     \b
     Example:
-      everfit reports --port 8011
+      everfit reports flights --port 8011
     """
     from flows.processes import Service, require_free
-    from monitor.shelf import pages_command
+    from flows.workplace import find_task
+    from monitor.shelf import pages_command, project_of
 
-    workspace = read_settings().workspace
-    if not any(workspace.glob("*/snapshots/*.json")):
-        raise StateError(f"no report is in {workspace}; `everfit report TASK` makes one")
+    settings = read_settings()
+    workspace, name = settings.workspace, None if task is None else find_task(settings, task).name
+    project = "*" if name is None else str(project_of(name))
+    if not any(workspace.glob(f"{project}/snapshots/*.json")):
+        raise StateError(f"no report{f' of {name}' * bool(name)} is in {workspace}; `everfit report TASK` makes one")
     command, url = pages_command(workspace, port), f"http://127.0.0.1:{port}"
     require_free(Service("reports", "Evidently's pages", command, url, url, port, "--port"))
-    click.echo(f"reports: {url} (Ctrl-C ends it)")
+    click.echo(f"reports: {url}{f'/projects/{project}' * bool(name)} (Ctrl-C ends it)")
     sys.stdout.flush()
     # Without a secret every page that a browser on this machine has open could change what is stored.
     environment = {**os.environ, **QUIET, "EVIDENTLY_SECRET": secrets.token_urlsafe()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from click.formatting import wrap_text
 
 from flows.door import connect, resumable
+from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
@@ -58,19 +58,18 @@ def search(
         return
     if task is None:
         raise click.UsageError("Missing argument 'TASK' (or --list).")
-    settings = connect()
-    if sys.stderr.isatty():
-        click.echo("loading the libraries\r", nl=False, err=True)  # seconds, on a busy machine many
-    from flows.progress import listening
-    from flows.search import require_known
-    from flows.search import search as flow
-    from flows.stages import perform
-    from flows.terminal import ProgressLine
-    from flows.workplace import Workplace, find_task, register_task
-    from registry.mistakes import pointing
-    from registry.sources import read
-    from retrain.checks import require_columns
-    from retrain.search.session import require_means
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.progress import listening
+        from flows.search import require_known
+        from flows.search import search as flow
+        from flows.stages import perform
+        from flows.terminal import ProgressLine
+        from flows.workplace import Workplace, find_task, register_task
+        from registry.mistakes import pointing
+        from registry.sources import read
+        from retrain.checks import require_columns
+        from retrain.search.session import require_means
 
     spec = find_task(settings, task)
     families = None if space is None else [name.strip() for name in space.split(",")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.door import read_settings
+from flows.waiting import waiting
 from registry.errors import InputError, SourceError, TaskError
 
 if TYPE_CHECKING:
@@ -38,21 +39,24 @@ def init(
       everfit init scans --target label
       everfit init postgresql://me@db/shop --query "select * from orders" --target returned
     """
-    from registry.inference import infer_kinds
-    from registry.proposal import propose, write
-    from registry.sources import read
-    from registry.task import FileSource, SqlSource
-    from retrain.checks import examine, require
-    from retrain.image_checks import load_images
-
     if query is None and "://" in data:
         raise SourceError("a database URL needs --query with the SQL that gives the rows")
-    source = FileSource(path=data) if query is None else SqlSource(url=data, query=query)
-    frame = read(source)
-    task = propose(frame, source, target=target, time=time_column, name=name)
-    frame, found = load_images(frame, task)
+    with waiting("loading the libraries"):
+        from registry.inference import infer_kinds
+        from registry.proposal import propose, write
+        from registry.sources import read
+        from registry.task import FileSource, SqlSource
+        from retrain.checks import examine, require
+        from retrain.image_checks import load_images
+
+        source = FileSource(path=data) if query is None else SqlSource(url=data, query=query)
+    with waiting("reading the rows" if query else f"reading {data}"):
+        frame = read(source)
+        task = propose(frame, source, target=target, time=time_column, name=name)
+        frame, found = load_images(frame, task)
     require(found)
-    findings = [*found, *examine(frame, task)]
+    with waiting(f"looking at {len(frame):,} rows"):
+        findings = [*found, *examine(frame, task)]
     fatal = [one for one in findings if one.level == "fatal"]
     if any("`columns." not in one.remedy for one in fatal):
         require(findings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.door import DEGRADED, MOMENT, connect
+from flows.waiting import waiting
 from registry.errors import InputError, OutsideError
 from registry.plurals import counted
 
@@ -29,12 +30,15 @@ def monitor(task: str, as_of: datetime | None) -> None:
     Example:
       everfit monitor flights || echo "needs a look"
     """
-    settings = connect()
-    from flows.stages import perform
-    from flows.watch import watch
-    from flows.workplace import find_task
+    with waiting("loading the libraries"):
+        settings = connect()
+        from flows.stages import perform
+        from flows.watch import watch
+        from flows.workplace import find_task
 
-    found = perform(watch, find_task(settings, task).name, as_of=as_of, repair=False)
+        name = find_task(settings, task).name
+    with waiting("measuring what is new"):
+        found = perform(watch, name, as_of=as_of, repair=False)
     click.echo(
         f"{task}: {found['severity']}, remedy: {found['remedy']}, {counted(found['windows'], 'window')} measured"
     )
@@ -64,7 +68,9 @@ def status(task: str | None) -> None:
     if not names:
         click.echo(f"no task yet in {settings.folder}; begin with: everfit init DATA --target COL")
     for name in names:
-        click.echo("\n".join(task_lines(Workplace.open(settings, find_task(settings, name)))))
+        with waiting(f"asking registry and log of {name}"):
+            lines = task_lines(Workplace.open(settings, find_task(settings, name)))
+        click.echo("\n".join(lines))
     click.echo("\n".join(service_lines(running(settings))))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.results import Results, describe, gather, write
+from flows.waiting import waiting
 from registry.errors import InputError
 from registry.schema import Frozen
 from registry.settings import Settings
@@ -154,7 +155,8 @@ def _play(plan: Plan, folder: Path, settings: Settings, clock: Clock) -> Results
     from flows.services import connected, up
 
     with clock.stage("data", f"writing the data of {plan.name!r} and a task that is proposed from them"):
-        history, stream = plan.data(folder / "data")
+        with waiting("making the data"):
+            history, stream = plan.data(folder / "data")
         task = _task(plan, history, settings, clock.say)
     with clock.stage("services", "starting Prefect's server"):
         up(settings, only={"prefect"}, say=clock.say)
@@ -182,10 +184,11 @@ def _task(plan: Plan, history: Path, settings: Settings, say: Say) -> TaskSpec:
 
 
 def _search(task: TaskSpec, say: Say) -> None:
-    from flows.progress import listening
-    from flows.search import search
-    from flows.stages import perform
-    from flows.terminal import ProgressLine
+    with waiting("loading the libraries"):
+        from flows.progress import listening
+        from flows.search import search
+        from flows.stages import perform
+        from flows.terminal import ProgressLine
 
     with ProgressLine() as line, listening(line):
         version = perform(search, task.name)
@@ -193,27 +196,31 @@ def _search(task: TaskSpec, say: Say) -> None:
 
 
 def _replay(plan: Plan, task: TaskSpec, settings: Settings, file: Path, say: Say) -> Results:
-    from flows.judging import flow_judge
-    from flows.replay import Pace, replay, told
-    from flows.stream import open_stream
-    from flows.traffic import Endpoint
-    from flows.workplace import Workplace
-    from registry.sources import read
-    from serving.tls import trusted
+    with waiting("reading the rows"):
+        from flows.judging import flow_judge
+        from flows.replay import Pace, replay, told
+        from flows.stream import announced, open_stream
+        from flows.traffic import Endpoint
+        from flows.workplace import Workplace
+        from registry.sources import read
+        from serving.tls import trusted
 
-    place = Workplace.open(settings, task)
-    stream = open_stream(read(FileSource(path=str(file))), task, name="demo")
+        place = Workplace.open(settings, task)
+        stream = open_stream(read(FileSource(path=str(file))), task, name="demo")
+        judge = flow_judge(task.name)
+    say(f"  {announced(stream, task, plan.delay)}")
     progress = replay(
         stream,
         task,
         place.versions,
         server=Endpoint(settings.endpoint_url, verify=trusted(settings)),
         checkpoint=settings.folder / "replays" / "demo.json",
-        judge=flow_judge(task.name),
+        judge=judge,
         pace=Pace(delay=plan.delay, batch=plan.batch),
         tell=lambda step: say(told(step)),
     )
-    return gather(stream, progress, place, period=plan.period)
+    with waiting("comparing with the first champion, frozen"):
+        return gather(stream, progress, place, period=plan.period)
 
 
 def _settings(folder: Path) -> Settings:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.moves import CHALLENGER
 from registry.plurals import counted
 from registry.thinning import THIN
 
@@ -32,13 +34,13 @@ def task_lines(place: Workplace) -> list[str]:
 
     name, logged = place.task.name, place.log.counts()
     versions = place.versions.list(name)
-    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS)
+    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True)
     champion = next((one.version for one in versions if "champion" in one.aliases), None)
     return [
         f"{name}: {verdict(champion, windows[-1] if windows else None)}",
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *open_lines(written(place.ledger)[0], name),
-        *waiting_lines(pending(place), name),
+        *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *decision_lines(windows),
         *version_lines(versions, place.log.versions(), place.task.metric),
         *following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1)),
@@ -48,7 +50,7 @@ def task_lines(place: Workplace) -> list[str]:
 
 
 def verdict(champion: str | None, decision: Entry | None) -> str:
-    """Which version serves, and how it was judged last.
+    """Which version serves, and how it was judged in the newest window.
 
     >>> verdict("3", None)
     'version 3 is the champion, nothing was judged yet'
@@ -56,8 +58,16 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
     who = "no champion yet" if champion is None else f"version {champion} is the champion"
     if decision is None:
         return f"{who}, nothing was judged yet"
-    of = f" (version {decision.version})" if decision.version != champion else ""
-    return f"{who}, {decision.severity} as of {decision.at:%Y-%m-%d %H:%M}{of}, remedy: {decision.outcome}"
+    of = f"version {decision.version}, " if decision.version != champion else ""
+    begun = window_from(decision)
+    where = "" if begun is None else f" in the window from {begun:%Y-%m-%d %H:%M}"
+    return f"{who}, {decision.severity}{where} ({of}as of {decision.at:%Y-%m-%d %H:%M}), remedy: {decision.outcome}"
+
+
+def window_from(decision: Entry) -> datetime | None:
+    """Where the newest window of a decision begins, which is what windows are called by; None of one without."""
+    window = decision.details.get("window")
+    return None if window is None else datetime.fromisoformat(window["start"])
 
 
 def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
@@ -77,10 +87,25 @@ def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]
     return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}", *said]
 
 
-def waiting_lines(asked: Entry | None, task: str) -> list[str]:
-    """The question that waits for an answer, and how it is answered."""
-    if asked is None:
+def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[str]:
+    """Which version is the challenger, what has made it, and how it stands."""
+    version = next((one.version for one in versions if CHALLENGER in one.aliases), None)
+    if version is None:
         return []
+    from flows.spending import CHALLENGE
+
+    told = {one.kind: one for one in place.ledger.read(kinds={*CHALLENGE, "search"}) if one.version == version}
+    made = f"made by {told['remedy'].details.get('remedy')}" if "remedy" in told else "found by a search"
+    gate = told.get("second_look") or told.get("gate")
+    judged = "no gate has judged it" if gate is None else f"the gate said {gate.outcome}"
+    name, share = place.task.name, place.versions.canary(place.task.name, version)
+    answers = f"it answers {share:.0%} of the requests" if share else "it answers no request"
+    lead = f"  version {version} is the challenger, {made}: {judged}, {answers}"
+    return [f"{lead}; to have it as champion: everfit promote {name} {version}"]
+
+
+def waiting_lines(asked: Entry, task: str) -> list[str]:
+    """The question that waits for an answer, and how it is answered."""
     reasons = "; ".join(asked.reasons)
     return [
         f"  version {asked.version} waits for a person since {asked.at:%Y-%m-%d %H:%M}: everfit approve {task}",
@@ -115,15 +140,17 @@ def _version_line(one: VersionInfo, served: int, metric: str) -> str:
 
 
 def decision_lines(decisions: Sequence[Entry]) -> list[str]:
-    """A table of decisions, newest last; nothing without any."""
+    """A table of decisions by the windows they are of, newest last; nothing without any."""
     if not decisions:
         return []
-    lines = [f"  {'judged as of':<17} {'version':<8} {'severity':<9} remedy"]
-    lines += [
-        f"  {one.at:%Y-%m-%d %H:%M}  {one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
-        for one in decisions
-    ]
-    return lines
+    head = f"  {'window from':<17} {'judged as of':<17} {'version':<8} {'severity':<9} remedy"
+    return [head, *map(_decision_line, decisions)]
+
+
+def _decision_line(one: Entry) -> str:
+    begun = "-" if (at := window_from(one)) is None else f"{at:%Y-%m-%d %H:%M}"
+    seen = f"{one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
+    return f"  {begun:<17} {one.at:%Y-%m-%d %H:%M}  {seen}"
 
 
 def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:

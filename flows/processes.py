@@ -71,13 +71,23 @@ class Desk:
 
     def find(self, name: str) -> psutil.Process | None:
         """The running process of a service, or None."""
-        try:
-            record = json.loads(self.record(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        if (record := self._read(name)) is None:
             return None
         named = _same(record)
         orphans = (one for one in self.marked(name) if _command(one) == record["command"])
         return named or next(orphans, None)
+
+    def command(self, name: str) -> tuple[str, ...]:
+        """How a service was started last; empty where it was not, or was stopped in good order since."""
+        record = self._read(name)
+        return () if record is None else tuple(record["command"])
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads(self.record(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return record
 
     def marked(self, *names: str) -> list[psutil.Process]:
         """Every process of these services and of their children, oldest first."""

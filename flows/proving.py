@@ -28,6 +28,7 @@ from flows.remedies import challenge
 from flows.retracing import CHAMPIONS, Arrived, Proof, ends_of, retrace
 from flows.rollout import KIND as CANARY
 from flows.rollout import canary_out, ends_as, roll_out, write
+from flows.spending import LOOK
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -40,7 +41,7 @@ from registry.policies import PerformancePolicy
 from registry.scoring import Scorer
 from registry.task import TaskSpec
 
-KIND = "proof"
+KIND = LOOK
 
 FIRST = 4
 """Windows since the champion's rows before the first look: one learns, one answers, one waits for its labels."""

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 
 from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
+from flows.waiting import waiting
 from registry.decisions import ROLLBACK, Outcome
 from registry.energy import cpu_seconds
 from registry.errors import NoModelError, OutsideError, StateError
@@ -137,7 +138,9 @@ def replay(
     """
     try:
         pace = pace or Pace()
-        progress = _resume(checkpoint, stream, task.name, _served(server, task.name, pace.patience))
+        with waiting("asking the endpoint which version it serves"):
+            served = _served(server, task.name, pace.patience)
+        progress = _resume(checkpoint, stream, task.name, served)
         run = _Run(stream, task, versions, server, checkpoint, judge, pace, progress)
         run.through(tell or (lambda judged: None))
         return run.progress
@@ -207,15 +210,18 @@ class _Run:
         self._save()
 
     def _step(self, step: Step, final: bool) -> Judged:
-        self._send_rows(step)
         as_of = step.end + self.pace.delay if final else step.end
         whole = not final or is_whole(self.stream.times, step, self.task.monitor.windows)
-        self._send_labels(as_of, whole=True)
-        self._drain()
+        rows = counted(step.stop - step.start, "row")
+        with waiting(f"{step.begin:%Y-%m-%d}: sending {rows} and the labels that have come"):
+            self._send_rows(step)
+            self._send_labels(as_of, whole=True)
+            self._drain()
         version = self.progress.judging = self.progress.judging or str(self.server.model()["version"])
         self._save()
         began, cpu = time.monotonic(), cpu_seconds()
-        with self.server.meanwhile(self._asked_before(step)) as counts:
+        judging = waiting(f"{step.begin:%Y-%m-%d}: the window is judged")
+        with judging, self.server.meanwhile(self._asked_before(step)) as counts:
             decided = self.judge(as_of, (step.end if whole else step.begin) if final else None)
             champion = self._champion()
             serving = self._await_version(champion)

@@ -54,24 +54,27 @@ def up(
     """Start the services that do not run, and wait until all answer.
 
     The endpoint is of `tasks`; without them there is none. One that runs is asked to serve those of them too that
-    it was not begun with, while it answers the others. `only` names the services wanted, all by default. Raises
+    it was not begun with, while it answers the others. One that crashed, begun with one task, is begun with that one
+    again, so that the short paths stay that task's. `only` names the services wanted, all by default. Raises
     `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else,
     `InputError` for a certificate that cannot serve and for what the endpoint refuses, `OutsideError` when a
     service does not come up or the endpoint cannot serve a task.
     """
     if tasks:
         check_tls(settings)
-    wanted = [one for one in services(settings, *tasks) if only is None or one.name in _checked(only)]
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
+        first_tasks = _begun_with(desk, tasks)
+        wanted = [one for one in services(settings, *first_tasks) if only is None or one.name in _checked(only)]
         there = {one.name for one in wanted} | {one.name for one in running(settings)}
         environment = child_environment(settings, there)
         first = [one for one in wanted if one.name in _FIRST]
         rest = [one for one in wanted if one.name not in _FIRST]
         found = (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
-        if any(one.name == "endpoint" and not one.started for one in found):
+        endpoint = next((one for one in found if one.name == "endpoint"), None)
+        if endpoint is not None and (not endpoint.started or first_tasks != tasks):
             _serve_too(settings, tasks, desk, say)
-        elif len(tasks) > 1 and any(one.name == "endpoint" for one in found):
+        elif endpoint is not None and len(tasks) > 1:
             say("endpoint: begun with several tasks: each answers at /models/TASK/..., and /predict is nobody's")
         return found
 
@@ -192,6 +195,12 @@ def _found_or_started(
     require_free(service)
     say(f"{service.name}: starting {service.what}")
     return desk.start(service, environment), True
+
+
+def _begun_with(desk: Desk, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks that an endpoint is to be begun with: of those wanted the one that it was begun with alone, if so."""
+    before = desk.command("endpoint")[_TASKS:]
+    return before if len(before) == 1 and before[0] in tasks else tasks
 
 
 def _serve_too(settings: Settings, tasks: Sequence[str], desk: Desk, say: Callable[[str], None]) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from flows.following import CONTINUED
 from flows.following import KIND as STEP
-from flows.proving import KIND as LOOK
 from registry.ledger import Entry
 from registry.plurals import counted
+
+LOOK = "proof"
+"""The kind of the entry of a look whether following pays (`proving`)."""
 
 CHALLENGE = ("remedy", "gate", "second_look")
 KINDS = frozenset((*CHALLENGE, STEP, LOOK))
@@ -35,7 +37,7 @@ class Spending:
 
     def __str__(self) -> str:
         if self == Spending():
-            return "no challenger"
+            return "no remedy has made a challenger"
         told = [f"{counted(self.challengers, 'challenger')} ({self.challenging:,.0f} CPU-s with their gates)"]
         if self.looks:
             told.append(f"{counted(self.looks, 'look')} whether it pays to follow ({self.looking:,.0f})")

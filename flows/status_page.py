@@ -19,6 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
 from flows.ledger_table import ledger_table
+from flows.overview import window_from
 from flows.services import Running, running
 from flows.spending import Spending, spending
 from flows.status_style import STYLE
@@ -66,8 +67,9 @@ class Snapshot:
 
     @property
     def decision(self) -> Entry | None:
-        """The last decision."""
-        return next((entry for entry in reversed(self.entries) if entry.kind == "decision"), None)
+        """The decision on the newest window."""
+        decisions = (entry for entry in self.entries if entry.kind == "decision")
+        return max(decisions, key=lambda entry: (entry.at, entry.id), default=None)
 
     @property
     def alert(self) -> Entry | None:
@@ -144,9 +146,8 @@ def page(snapshot: Snapshot) -> str:
 
 def overview(snapshots: Sequence[Snapshot]) -> str:
     """The page of several tasks: how each fares, and where there is more of it."""
-    if not snapshots:
-        return _html("", '<p class="quiet">No task yet; begin with: everfit init DATA --target COL</p>')
-    return _html("", "".join(_summary(one) for one in snapshots))
+    none = '<p class="quiet">No task yet; begin with: everfit init DATA --target COL</p>'
+    return _html("", "".join(_summary(one) for one in snapshots) or none)
 
 
 def not_found(what: str, tasks: Sequence[str]) -> str:
@@ -185,10 +186,12 @@ _LEGEND = (
 def _cards(snapshot: Snapshot) -> str:
     decision = snapshot.decision
     severity = decision.severity if decision and decision.severity else "no decision yet"
-    judged = f"remedy {decision.outcome}, {decision.at:%Y-%m-%d}" if decision else "nothing was watched yet"
+    begun = window_from(decision) if decision else None
+    where = f", window from {begun:%Y-%m-%d}" if begun else ""
+    judged = f"remedy {decision.outcome}{where}" if decision else "nothing was watched yet"
     cards = [
         _card("Endpoint", snapshot.served, UNLOCKED if snapshot.served == LOCKED else f"champion: {snapshot.champion}"),
-        _card("Last decision", severity, judged, mood=severity),
+        _card("Newest window", severity, judged, mood=severity),
         _alert_card(snapshot.alert),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
@@ -212,7 +215,7 @@ def _alert_card(alert: Entry | None) -> str:
 
 def _spent_card(spent: Spending) -> str:
     counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
-    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger yet"
+    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger made by a remedy"
     note += " whether steps would pay" if spent.looks else ""
     return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
 
@@ -231,7 +234,7 @@ def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
         return "unknown", "no labels yet" if records else "no window measured yet"
     record, found, value = judged[-1]
     reference = "unknown" if found.reference is None else figures(found.reference)
-    return figures(value), f"reference {reference}, {record.window.end:%Y-%m-%d}"
+    return figures(value), f"reference {reference}, window from {record.window.start:%Y-%m-%d}"
 
 
 def _chart(snapshot: Snapshot) -> str:

@@ -18,8 +18,10 @@ import pandas as pd
 
 from monitor.windows import REST, spans
 from registry.conforming import as_datetimes
+from registry.durations import format_duration
 from registry.errors import DataError, did_you_mean
 from registry.images import looks_like_images, to_base64
+from registry.plurals import counted
 from registry.task import RowWindows, TaskSpec, TimeWindows
 from retrain.checks import require
 from retrain.image_checks import image_name, load_images
@@ -150,6 +152,14 @@ def steps(times: Moments, windows: TimeWindows | RowWindows) -> list[Step]:
     if isinstance(windows, RowWindows):
         return list(_row_steps(times, windows.rows))
     return list(_time_steps(times, windows.every))
+
+
+def announced(stream: Stream, task: TaskSpec, delay: timedelta) -> str:
+    """What a replay is going to do, in a line."""
+    windows = steps(stream.times, task.monitor.windows)
+    span = f"{windows[0].begin:%Y-%m-%d} to {windows[-1].end:%Y-%m-%d}"
+    late = format_duration(delay)
+    return f"{counted(len(stream), 'row')} in {counted(len(windows), 'window')}, {span}, labels {late} late"
 
 
 def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> bool:

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from prefect.runtime import deployment
-
-from flows.stages import in_run, say
+from flows.stages import deployed, say
 from flows.workplace import Workplace
 from registry.errors import BusyError
 from registry.locks import exclusive, holder
@@ -53,7 +51,7 @@ def left_alone(place: Workplace) -> str | None:
     try:
         require_no_replay(place)
     except BusyError as busy:
-        if not in_run() or deployment.id is None:
+        if not deployed():
             raise
         say(f"nothing was looked at: {busy}")
         return str(busy)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from registry.database import utc_now
-from registry.errors import TaskError, unknown
+from registry.errors import TaskError, did_you_mean, unknown
 from registry.mistakes import explain
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
@@ -101,9 +101,14 @@ def _require_columns(settings: Settings, task: TaskSpec) -> None:
 
 
 def _unknown(settings: Settings, name: str) -> str:
-    if names := task_names(settings):
-        return unknown("task", name, names)
-    return f"unknown task {name!r}: no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
+    """What to say of a word that is neither a task's name nor, by its ending, a task's file."""
+    if Path(name).is_file():
+        return f"{name}: a task's file ends in .yaml; of data, `everfit init {name} --target COLUMN` proposes one"
+    names = task_names(settings)
+    none = f"no task is registered in {settings.folder} (run `everfit search TASK.yaml` first)"
+    known = f"expected one of {', '.join(names)}" if names else none
+    what = f"there is neither a file nor a task {name!r}" if Path(name).suffix else f"unknown task {name!r}"
+    return f"{what}: {known}{did_you_mean(name, [*names, *(one.name for one in Path().glob('*.y*ml'))])}"
 
 
 _FEW = 0.05

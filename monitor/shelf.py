@@ -41,8 +41,8 @@ class Shelf:
 
     @property
     def project(self) -> UUID:
-        """The task's project in the workspace: it follows from the name, so that no second one is ever made."""
-        return uuid5(NAMESPACE_URL, f"everfit:{self.task}")
+        """The task's project in the workspace."""
+        return project_of(self.task)
 
     @property
     def runs(self) -> Path:
@@ -65,6 +65,11 @@ class Shelf:
             for moment, path in made[:-1]:
                 if moment < oldest:
                     path.unlink()
+
+
+def project_of(task: str) -> UUID:
+    """A task's project in a workspace: it follows from the name, so that no second one is ever made."""
+    return uuid5(NAMESPACE_URL, f"everfit:{task}")
 
 
 def pages_command(workspace: Path, port: int) -> tuple[str, ...]:

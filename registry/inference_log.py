@@ -2,7 +2,7 @@
 
 Predictions are stored by the batch (`log_tables`, `log_packed`), features as they were sent, in JSON: a changed schema
 needs no migration. Labels are kept with all their corrections: a reader who asks for the labels known by a moment sees
-those of that moment.
+those of that moment. Only a label's time is not kept once it was corrected: that moment was never true.
 
     >>> from tempfile import mkdtemp
     >>> from registry.database import open_engine
@@ -20,11 +20,10 @@ those of that moment.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +53,8 @@ _NEWEST = 100_000
 
 @dataclass(frozen=True)
 class Feedback:
-    """The true label of a prediction, in canonical form. `time` is the moment it became known in event time."""
+    """The true label of a prediction, in canonical form. `time` is the moment it became known in event time; where it
+    is that of `received`, the label has none of its own: it is known by then."""
 
     id: str
     label: str | float
@@ -75,10 +75,10 @@ class Astray:
 
 @dataclass(frozen=True)
 class FeedbackCounts:
-    """What became of labels: `stored + repeated + corrected` is their number.
+    """What became of labels; the four add up to their number.
 
-    `unknown` says for how many of them there is no such prediction yet; those are kept all the same, and join when the
-    prediction arrives.
+    `stored`: the first of a prediction. `corrected`: another value than the newest, or another time. `repeated`: says
+    nothing new. `unknown`: there is no such prediction yet; it is kept all the same, and joins when that arrives.
     """
 
     stored: int
@@ -94,15 +94,28 @@ class Counts(NamedTuple):
     labelled: int
 
 
+class _Known(NamedTuple):
+    """The newest label of an id: its value in JSON, its time, and when it was received."""
+
+    label: str
+    time: int
+    received: int
+
+
 def _latest(times: npt.NDArray[np.int64]) -> datetime | None:
     return from_micros(int(times.max())) if len(times) else None
 
 
-def _kind(one: Feedback, known: tuple[str, int] | None) -> Literal["stored", "repeated", "corrected"]:
-    if known is None:
-        return "stored"
-    label, received = known
-    return "repeated" if label == to_json(one.label) or to_micros(one.received) < received else "corrected"
+def _is_news(one: Feedback, newest: _Known | None) -> bool:
+    """Whether a label says something that the newest one of its id, None without any, does not: another value, or the
+    same with another time. One without a time of its own says that it is known by now, which is news only of a label
+    of later."""
+    if newest is None:
+        return True
+    if to_micros(one.received) < newest.received or to_json(one.label) != newest.label:
+        return to_micros(one.received) >= newest.received
+    time = to_micros(one.time)
+    return time < newest.time if one.time == one.received else time != newest.time
 
 
 class InferenceLog:
@@ -134,7 +147,8 @@ class InferenceLog:
             return join(connection, self._task)
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
-        """Store labels. One that says what is known already changes nothing; another one is a correction.
+        """Store labels. One that says what is known already changes nothing; another value is a correction, known from
+        its own time on; the same value with another time corrects the time, as if it had been right at first.
 
         The label received last wins, so an old message delivered again never undoes a correction. Of several labels
         for one id in one call the last counts, the others are repetitions.
@@ -144,12 +158,13 @@ class InferenceLog:
             return FeedbackCounts(0, 0, 0, 0)
         with writing(self._engine) as connection:
             before = self._newest_labels(connection, newest)
-            kinds = {name: _kind(one, before.get(name)) for name, one in newest.items()}
-            self._write_labels(connection, [newest[name] for name, kind in kinds.items() if kind != "repeated"])
-            unknown = len(newest.keys() - self._predicted(connection, newest))
-        number = Counter(kinds.values())
-        repeated = number["repeated"] + len(feedback) - len(newest)
-        return FeedbackCounts(number["stored"], repeated, number["corrected"], unknown)
+            news = [one for name, one in newest.items() if _is_news(one, before.get(name))]
+            self._write_labels(connection, news, before)
+            predicted = self._predicted(connection, newest)
+        told = {one.id for one in news} & predicted
+        corrected = len(told & before.keys())
+        unknown, stored = len(newest.keys() - predicted), len(told) - corrected
+        return FeedbackCounts(stored, len(feedback) - unknown - stored - corrected, corrected, unknown)
 
     def frame(
         self,
@@ -257,21 +272,28 @@ class InferenceLog:
     def _unsealed(self, sealed: str, name: str, column: str) -> dict[str, Any]:
         return self._privacy.vault.unseal(sealed, about(self._task, name), column)
 
-    def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
-        """The label received last, in JSON, and when it was received, by id."""
-        mine = FEEDBACK.c.task == self._task, among(connection, FEEDBACK.c.id, list(ids))
-        rows = sa.select(FEEDBACK.c.id, FEEDBACK.c.label, FEEDBACK.c.received).where(*mine)
-        found = connection.execute(rows.order_by(FEEDBACK.c.received))
-        return {name: (label, received) for name, label, received in found}
+    def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, _Known]:
+        """The label received last, by id."""
+        f = FEEDBACK.c
+        rows = sa.select(f.id, f.label, f.time, f.received).where(
+            f.task == self._task, among(connection, f.id, list(ids))
+        )
+        return {name: _Known(*rest) for name, *rest in connection.execute(rows.order_by(f.received))}
 
-    def _write_labels(self, connection: Connection, feedback: Sequence[Feedback]) -> None:
-        if not feedback:
+    def _write_labels(self, connection: Connection, news: Sequence[Feedback], before: Mapping[str, _Known]) -> None:
+        """Write labels; those that correct a time take the place of the label whose time was wrong."""
+        if not news:
             return
-        times = [{"time": to_micros(one.time), "received": to_micros(one.received)} for one in feedback]
-        rows = [
-            {"task": self._task, "id": one.id, "label": to_json(one.label), **moments}
-            for one, moments in zip(feedback, times, strict=True)
-        ]
+        rows, wrong = [], []
+        for one in news:
+            said = _Known(to_json(one.label), to_micros(one.time), to_micros(one.received))
+            rows.append({"task": self._task, "id": one.id, **said._asdict()})
+            if (known := before.get(one.id)) is not None and known.label == said.label:
+                wrong.append({"of": one.id, "at": known.received})
+        if wrong:
+            f = FEEDBACK.c
+            which = f.task == self._task, f.id == sa.bindparam("of"), f.received == sa.bindparam("at")
+            connection.execute(sa.delete(FEEDBACK).where(*which), wrong)
         statement = insert(self._engine, FEEDBACK)
         changed = {name: statement.excluded[name] for name in ("label", "time")}
         keys = ["task", "id", "received"]

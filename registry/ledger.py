@@ -76,10 +76,14 @@ class Ledger:
             row = connection.execute(_ENTRIES.insert().values(_row(entry)).returning(*_ENTRIES.c)).one()
         return _entry(row)
 
-    def read(self, *, kinds: Collection[str] | None = None, since: int = 0, last: int | None = None) -> list[Entry]:
-        """The entries with an id above `since`, oldest first: all kinds or those named; only the newest `last`."""
+    def read(
+        self, *, kinds: Collection[str] | None = None, since: int = 0, last: int | None = None, timely: bool = False
+    ) -> list[Entry]:
+        """The entries with an id above `since`, oldest first: all kinds or those named; only the newest `last`. In the
+        order in which they were written, or `timely` by event time: a replay of an older time is written later."""
         c = _ENTRIES.c
-        rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(c.id.desc()).limit(last)
+        order = (c.at.desc(), c.id.desc()) if timely else (c.id.desc(),)
+        rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(*order).limit(last)
         if kinds is not None:
             rows = rows.where(c.kind.in_(sorted(kinds)))
         with reading(self._engine) as connection:

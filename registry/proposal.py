@@ -109,7 +109,7 @@ def write(task: TaskSpec, path: Path, *, kinds: Kinds | None = None) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise TaskError(f"{path}: already exists; delete it first, or write the task to another path") from error
+        raise TaskError(f"{path}: already exists; name another file (--output), or delete it first") from error
     except OSError as error:
         raise TaskError(f"{path}: cannot be written ({error.strerror})") from error
 

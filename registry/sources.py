@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from registry.errors import SourceError
+from registry.errors import SourceError, did_you_mean
 from registry.images import EXTENSIONS as IMAGES
 from registry.images import is_path
 from registry.task import FileSource, Source, SqlSource
@@ -68,7 +68,8 @@ def files_of(source: FileSource, *, base: Path | None = None) -> list[Path]:
         if not found:
             raise SourceError(f"{path}: no file matches this pattern")
         return found
-    raise SourceError(f"{path}: no such file or folder")
+    near = did_you_mean(path.name, [one.name for one in path.parent.glob("*")])
+    raise SourceError(f"{path}: no such file or folder{near}")
 
 
 def mask_url(url: str) -> str:

@@ -43,7 +43,9 @@ METRICS: dict[str, Described] = {
     ),
     "everfit_request_duration_seconds": Described("time of those answered with 200", ("task", "route")),
     "everfit_predictions_total": Described("rows predicted and logged", ("task", "version")),
-    "everfit_feedback_total": Described("labels received, by what became of them", ("task", "outcome")),
+    "everfit_feedback_total": Described(
+        "labels received, by what became of them: each counts once", ("task", "outcome")
+    ),
     "everfit_requests_in_progress": Described("requests to predict that are not answered yet"),
     "everfit_batch_rows": Described("single rows that one call of the graph took together"),
     "everfit_batch_wait_seconds_total": Described("time in which such calls waited for further rows"),
@@ -69,7 +71,7 @@ METRICS: dict[str, Described] = {
     "everfit_shadow_seconds_total": Described("time that took"),
     "everfit_monitoring_up": Described("whether the ledger could be read at the last look"),
     "everfit_monitoring_age_seconds": Described("since when the values below were read from the ledger"),
-    "everfit_severity": Described("1 for the severity of the last decision, 0 for the others", ("task", "severity")),
+    "everfit_severity": Described("1 for the severity of the newest window, 0 for the others", ("task", "severity")),
     "everfit_decision_timestamp_seconds": Described("when the last decision was written"),
     "everfit_window_age_seconds": Described("time since the newest window was measured"),
     "everfit_window_end_timestamp_seconds": Described("its end, in event time"),

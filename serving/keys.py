@@ -110,11 +110,14 @@ def add_key(file: Path, name: str, scopes: Sequence[str], *, rate: float | None 
 
 
 def revoke_key(file: Path, name: str) -> Key:
-    """Let a key open nothing any more. It stays in the list. Raises `InputError` for one that is not there."""
+    """Let a key open nothing any more. It stays in the list. Raises `InputError` for one that is not there, or was
+    revoked before."""
     with _changing(file):
         known = read_keys(file)
         found = next((key for key in known if key.name == name and key.live), None)
         if found is None:
+            if before := [key.revoked for key in known if key.name == name and key.revoked is not None]:
+                raise InputError(f"key {name!r} was revoked already, {max(before):%Y-%m-%d %H:%M} UTC; nothing changed")
             near = did_you_mean(name, [key.name for key in known if key.live])
             raise InputError(f"there is no key {name!r} to revoke{near}")
         ended = found.model_copy(update={"revoked": _now()})

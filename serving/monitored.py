@@ -57,7 +57,10 @@ class Findings:
     last: int = 0
     windows: dict[float, Window] = field(default_factory=dict)
     """By the end of the window, in event time."""
-    decision: tuple[float, str] | None = None
+    decision: Entry | None = None
+    """On the newest window; what a replay of an older time decides is none."""
+    decided: float = 0.0
+    """When the last decision was written."""
     read_at: float | None = None
     up: bool = False
 
@@ -66,7 +69,9 @@ class Findings:
         for entry in entries:
             written = _seconds(entry.written or entry.at)
             if entry.kind == "decision":
-                self.decision = written, entry.severity or ""
+                self.decided = written
+                if self.decision is None or entry.at >= self.decision.at:
+                    self.decision = entry
             else:
                 self.windows[_seconds(entry.at)] = _window(entry, written)
             self.last = max(self.last, entry.id or 0)
@@ -79,10 +84,9 @@ class Findings:
         if self.read_at is not None:
             yield Sample("everfit_monitoring_age_seconds", clock - self.read_at)
         if self.decision is not None:
-            written, severity = self.decision
-            yield Sample("everfit_decision_timestamp_seconds", written)
+            yield Sample("everfit_decision_timestamp_seconds", self.decided)
             for one in _SEVERITIES:
-                yield Sample("everfit_severity", one == severity, (one,))
+                yield Sample("everfit_severity", one == self.decision.severity, (one,))
         if not self.windows:
             return
         newest = max(self.windows)

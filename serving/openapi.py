@@ -31,6 +31,18 @@ _PROBLEM: JsonSchema = {
     },
     "required": ["type", "title", "status", "detail"],
 }
+_FEEDBACK = """Late, repeated and corrected labels are welcome; one of an unknown id waits for its row. `time` says when
+the label became known, now by default: monitoring of an earlier moment does not see it. Another value counts from its
+own time on; the same value with another time corrects the time. Of several labels for one id in a request the last
+counts. The four counts of the answer add up to the labels sent."""
+
+_COUNTS = {
+    "stored": "first labels of their predictions",
+    "repeated": "labels that say nothing new",
+    "corrected": "labels with another value, or another time, than was known",
+    "unknown": "labels of ids that have no prediction yet; they are kept, and join when it arrives",
+}
+
 _PREDICT_ERRORS = {
     400: "The body is not JSON",
     413: "The body or the number of rows is too large",
@@ -187,14 +199,14 @@ def _feedback(target: Target | None) -> dict[str, Any]:
     }
     many = {"type": "array", "items": one, "minItems": 1}
     envelope = {"type": "object", "properties": {"labels": many}, "required": ["labels"]}
-    counts = {name: {"type": "integer"} for name in ("stored", "repeated", "corrected", "unknown")}
+    counts = {name: {"type": "integer", "minimum": 0, "description": what} for name, what in _COUNTS.items()}
     examples = {"one": {"summary": "One label", "value": {"labels": [{"id": "a-1", "label": value}]}}}
     return {
         "summary": "Report true labels",
-        "description": "Late, repeated and corrected labels are welcome; one of an unknown id waits for its row.",
+        "description": _FEEDBACK,
         "operationId": "feedback",
         "requestBody": _body({"anyOf": [envelope, many, one]}, examples),
-        "responses": _responses({"type": "object", "properties": counts}, _PREDICT_ERRORS),
+        "responses": _responses({"type": "object", "properties": counts, "required": list(counts)}, _PREDICT_ERRORS),
     }
 
 

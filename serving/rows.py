@@ -169,9 +169,9 @@ class RowReader:
         for name, convert in [*checks, (self._time, _time)] if self._time in row else checks:
             where = f"row {number}, column {name!r}"
             if name not in row:
-                near = nearest(str(name), row)
-                has = f" (the row has {near!r})" if near is not None else ""
-                message = f"{where}: it is absent{has}; a missing value is written null"
+                near = nearest(str(name), (one for one in row if one not in self._known))
+                sent = f" ({near!r} was sent, which is no column of the model)" if near is not None else ""
+                message = f"{where}: the row lacks it{sent}; a missing value is written null"
                 return MisfitError(message, row=number, column=name)
             try:
                 convert(row[name])

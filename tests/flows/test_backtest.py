@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -317,6 +322,28 @@ def test_the_command_plays_prints_draws_and_writes(
         "policy:\n  # performance (act when it degrades), never, periodic (act every so many windows), or drift\n"
         "  # (act when inputs move). `everfit backtest` says what each would have done.\n  kind: never\n# the end\n"
     )
+
+
+def test_a_policy_s_process_ends_with_its_parent_whatever_it_does(tmp_path: Path, registry_template: Path) -> None:
+    """Killed alone (the system's memory killer spares its children), the parent takes them along, amid a window."""
+    sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
+    sheet.write_text(task_text(history(tmp_path)), encoding="utf-8")
+    make_bundle(folder / "first" / "bundle")
+    settings_of(folder, 0).folder.mkdir(parents=True)
+    shutil.copy(registry_template, settings_of(folder, 0).folder / "mlflow.db")
+    code = "import sys; from flows.cli import main; sys.exit(main())"
+    arguments = ["backtest", str(sheet), "--start", "2024-03-09", "--policy", "never", "--folder", str(folder)]
+    environment = {**os.environ, "EVERFIT_HOME": str(tmp_path / "home")}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as parent:
+        while not (children := psutil.Process(parent.pid).children()):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.kill()
+    assert not psutil.wait_procs(children, timeout=60)[1]
+    done = progress_of(folder, 0)
+    assert done is None or not done.steps
 
 
 def task_text(task: TaskSpec) -> str:

@@ -62,7 +62,7 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
     watch.fn("handmade")
     done = run("report", "handmade")
     assert done.exit_code == 0, done.output
-    page = Path(done.output.strip())
+    page = Path(done.stdout.strip())
     assert page == place.reports / "window-20240304T000000-v1.html"
     assert page.stat().st_size > 100_000
     (run_file,) = place.shelf.runs.iterdir()
@@ -71,7 +71,7 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
 
     (port,) = free_ports(1)
     code = "import sys; from flows.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "reports", "--port", str(port)]
+    command = [sys.executable, "-c", code, "reports", "handmade", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -85,6 +85,8 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
             "window-20240304T000000-v1",
         }
         assert httpx.delete(f"{url}/api/projects/{project['id']}", trust_env=False).status_code in (401, 403)
+        own = f"{url}/projects/{project['id']}"
+        assert httpx.get(own, trust_env=False).headers["content-type"].startswith("text/html")
         taken = run("reports", "--port", str(port))
         assert taken.exit_code == 3
         assert f"port {port} is taken" in taken.stderr
@@ -92,7 +94,7 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
         process.wait(30)
     finally:
         process.kill()
-        process.communicate()
+        assert f"reports: {own} (Ctrl-C ends it)" in process.communicate()[0]
     assert place.shelf.runs.is_dir()
 
 
@@ -102,7 +104,7 @@ def test_where_the_newest_window_is_empty_the_one_before_is_shown(place: Workpla
     assert place.ledger.read(kinds={"window"})[-1].details["window"]["rows"] == 0
     done = run("report", "handmade")
     assert done.exit_code == 0, done.output
-    assert Path(done.output.strip()).name == "window-20240311T000000-v1.html"
+    assert Path(done.stdout.strip()).name == "window-20240311T000000-v1.html"
 
 
 def test_what_was_not_measured_cannot_be_shown(place: Workplace, tmp_path: Path) -> None:
@@ -118,3 +120,5 @@ def test_without_reports_there_is_nothing_to_serve(place: Workplace) -> None:
     done = run("reports")
     assert done.exit_code == 3
     assert "`everfit report TASK` makes one" in done.stderr
+    assert "no report of handmade is in" in run("reports", "handmade").stderr
+    assert run("reports", "hnadmade").exit_code == 2

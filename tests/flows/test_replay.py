@@ -259,9 +259,9 @@ def test_a_killed_replay_goes_on_without_loss_or_repetition(house: House, tmp_pa
     assert sorted(logged["__id__"]) == sorted(stream.ids(0, 600))
     assert logged["__label__"].notna().all()
     windows = counted(len(stopped.steps), "window")
-    assert done.output.startswith(f"it goes on where it stopped: {stopped.rows} rows were sent, {windows} judged\n")
+    assert done.stdout.startswith(f"it goes on where it stopped: {stopped.rows} rows were sent, {windows} judged\n")
     again = CliRunner().invoke(main, arguments, env=house.environment)
-    assert again.output.startswith("all 4 windows were replayed before; another --name sends the same rows anew\n")
+    assert again.stdout.startswith("all 4 windows were replayed before; another --name sends the same rows anew\n")
     assert "requests failed             0" in done.output
     assert (tmp_path / "replay.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "replay.json").read_text())["labels_sent"] >= 600

@@ -127,6 +127,15 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
         assert other.model()["task"] == "other"
         assert short.model()["task"] == "handmade"
+    crashed = psutil.Process(began.pid)
+    crashed.kill()
+    crashed.wait(timeout=10)
+    (anew,) = up(stopped, "other", "handmade", only=["endpoint"], say=said.append)
+    assert (anew.started, said[-1]) == (True, "endpoint: serves other too")
+    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
+        assert (other.model()["task"], short.model()["task"]) == ("other", "handmade")
+    down(stopped, say=said.append)
+    assert Desk(stopped.folder).command("endpoint") == ()  # stopped in good order, nothing is to be restored
 
 
 def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

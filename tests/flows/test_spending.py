@@ -40,7 +40,7 @@ def test_a_training_is_told_by_what_it_was() -> None:
         "1 challenger (7 CPU-s with their gates), 2 looks whether it pays to follow (5), "
         "1 step of a champion that followed (2)"
     )
-    assert str(spending([])) == "no challenger"
+    assert str(spending([])) == "no remedy has made a challenger"
 
 
 def test_steps_whose_files_were_let_go_take_one_line() -> None:

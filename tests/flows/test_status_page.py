@@ -63,7 +63,7 @@ def test_an_empty_home_has_a_page(client: Client) -> None:
         "not answering",
         "no decision yet",
         "no window measured yet",
-        "no challenger yet",
+        "no challenger made by a remedy",
         "No window has been measured",
         "Nothing has been",
     ):
@@ -85,6 +85,22 @@ def test_the_page_shows_the_newest_of_each_window_and_escapes_what_it_shows(clie
     assert ">v2</text>" in text
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_the_page_begins_with_the_newest_window(client: Client, place: Workplace) -> None:
+    """By the data's time, called by where it begins: a replay of older rows is judged later."""
+    for start, severity in ((START + timedelta(days=7), "ok"), (START, "degraded")):
+        end = start + timedelta(days=7)
+        span = {"index": 0, "start": start.isoformat(), "end": end.isoformat()}
+        place.ledger.write(
+            Entry(task="handmade", kind="decision", at=end, severity=severity, outcome="none", details={"window": span})
+        )
+    window(place, 1, 0.7312)
+    text = client.get("/").text
+    assert 'class="card ok"' in text
+    assert 'class="card degraded"' not in text
+    assert text.count("window from <time>2024-03-08</time>") == 2
+    assert "2024-03-15</time>" not in text
 
 
 def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: Workplace) -> None:

@@ -187,13 +187,15 @@ def test_logged_rows_conform_to_the_schema(log: InferenceLog) -> None:
 
 
 def test_feedback_is_counted(log: InferenceLog) -> None:
-    """Stored, repeated, corrected; and how many know no prediction."""
+    """Stored, repeated, corrected, or without a prediction yet: each label counts once."""
     append(log, [_prediction(0), _prediction(1)])
     assert log.add_feedback([_label(0, "yes", 5), _label(1, "no", 5)]) == FeedbackCounts(2, 0, 0, 0)
     assert log.add_feedback([_label(0, "yes", 6), _label(1, "yes", 6)]) == FeedbackCounts(0, 1, 1, 0)
-    assert log.add_feedback([_label(7, "no", 6), _label(0, "yes", 6)]) == FeedbackCounts(1, 1, 0, 1)
+    assert log.add_feedback([_label(7, "no", 6), _label(0, "yes", 6)]) == FeedbackCounts(0, 1, 0, 1)
+    again = [_label(7, "no", 7), _label(8, "no", 7), _label(8, "yes", 7), _label(0, "no", 7), _label(1, "yes", 7)]
+    assert log.add_feedback(again) == FeedbackCounts(stored=0, repeated=2, corrected=1, unknown=2)
     assert log.add_feedback([]) == FeedbackCounts(0, 0, 0, 0)
-    assert _labels(log.frame()) == ["yes", "yes"]
+    assert _labels(log.frame()) == ["no", "yes"]
 
 
 def test_one_call_may_repeat_an_id(log: InferenceLog) -> None:
@@ -231,6 +233,50 @@ def test_labels_of_the_future_do_not_exist(log: InferenceLog) -> None:
     assert log.counts(labels_by=_hour(1)) == (1, 0)
     assert log.counts(labels_by=_hour(3)) == (1, 1)
     assert len(log.frame(labels_by=_hour(1), labelled_only=True)) == 0
+
+
+def _said(label: str, at: float, received: float) -> Feedback:
+    """A label with a time of its own, received at another."""
+    return replace(_label(0, label, at), received=_hour(received))
+
+
+def _seen(log: InferenceLog, *hours: float) -> list[object]:
+    return [label for hour in hours for label in _labels(log.frame(labels_by=_hour(hour)))]
+
+
+def test_a_label_s_time_is_corrected_alone(log: InferenceLog) -> None:
+    """The newest statement says from when it counts, be it later or earlier, once it is told and after a restart."""
+    append(log, [_prediction(0)])
+    log.add_feedback([_said("yes", 2, received=20)])
+    assert log.add_feedback([_said("yes", 8, received=21)]) == FeedbackCounts(0, 0, 1, 0)
+    assert _seen(log, 2, 7, 8) == [None, None, "yes"]
+    assert (log.counts(labels_by=_hour(7)).labelled, log.counts(labels_by=_hour(8)).labelled) == (0, 1)
+    assert log.frame()["__label_time__"].iloc[0] == pd.Timestamp(_hour(8))
+    assert log.add_feedback([_said("yes", 8, received=22)]) == FeedbackCounts(0, 1, 0, 0)
+    assert log.add_feedback([_said("yes", 2, received=20)]) == FeedbackCounts(0, 1, 0, 0)  # delivered again
+    assert log.add_feedback([_said("yes", 4, received=23)]) == FeedbackCounts(0, 0, 1, 0)
+    assert _seen(log, 3, 4) == [None, "yes"]
+
+
+def test_a_corrected_value_keeps_what_was_known_before_it(log: InferenceLog) -> None:
+    """Only the newest label's time is corrected: what was said before another value stays known until then."""
+    append(log, [_prediction(0)])
+    log.add_feedback([_said("no", 2, received=20)])
+    log.add_feedback([_said("yes", 4, received=21)])
+    assert log.add_feedback([_said("yes", 6, received=22)]) == FeedbackCounts(0, 0, 1, 0)
+    assert _seen(log, 1, 2, 4, 5, 6) == [None, "no", "no", "no", "yes"]
+    assert log.add_feedback([_said("no", 8, received=23)]) == FeedbackCounts(0, 0, 1, 0)
+    assert _seen(log, 2, 6, 7, 8) == ["no", "yes", "yes", "no"]
+
+
+def test_a_label_without_a_time_says_that_it_is_known_by_now(log: InferenceLog) -> None:
+    """So one sent again is no correction, but for one that was said to be of later."""
+    append(log, [_prediction(0)])
+    log.add_feedback([_said("yes", 900, received=20)])
+    assert _seen(log, 21) == [None]
+    assert log.add_feedback([_said("yes", 21, received=21)]) == FeedbackCounts(0, 0, 1, 0)
+    assert log.add_feedback([_said("yes", 22, received=22)]) == FeedbackCounts(0, 1, 0, 0)
+    assert _seen(log, 20, 21) == [None, "yes"]
 
 
 def test_labelled_rows_alone(log: InferenceLog) -> None:
@@ -300,7 +346,7 @@ def test_threads_append_and_read_at_once(log: InferenceLog) -> None:
 def test_more_ids_than_one_statement_takes(log: InferenceLog) -> None:
     """Databases bound the number of values in a statement; a call is not bounded by it."""
     append(log, [_prediction(number) for number in range(1_200)])
-    assert log.add_feedback([_label(number, "yes", 1) for number in range(1_300)]) == FeedbackCounts(1300, 0, 0, 100)
+    assert log.add_feedback([_label(number, "yes", 1) for number in range(1_300)]) == FeedbackCounts(1200, 0, 0, 100)
     assert log.counts() == (1200, 1200)
 
 

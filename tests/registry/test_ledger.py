@@ -59,6 +59,15 @@ def test_reading_selects_and_keeps_order(engine: Engine) -> None:
     assert len(other.read()) == 1
 
 
+def test_reading_by_the_time_of_the_data(engine: Engine) -> None:
+    """What is about a later moment is newer, whenever it was written; of one moment what was written last."""
+    ledger = Ledger(engine, "flights")
+    for day, version in ((8, "1"), (15, "1"), (1, "2"), (15, "2"), (2, "2")):
+        ledger.write(_entry(at=datetime(2024, 5, day), version=version))
+    assert [(one.at.day, one.version) for one in ledger.read(last=3, timely=True)] == [(8, "1"), (15, "1"), (15, "2")]
+    assert [one.at.day for one in ledger.read(last=3)] == [1, 15, 2]
+
+
 def test_only_new_entries_of_the_own_task_are_written(engine: Engine) -> None:
     """Writing an entry twice, or into another task's ledger, is a bug and says so."""
     ledger = Ledger(engine, "flights")

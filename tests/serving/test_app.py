@@ -197,11 +197,19 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
     assert client.post("/feedback", json=given).json() == zero | {"stored": 1}
     assert client.post("/feedback", json=[given]).json() == zero | {"repeated": 1}
     assert client.post("/feedback", json={"labels": [{**given, "label": "no"}]}).json() == zero | {"corrected": 1}
-    assert client.post("/feedback", json={"id": "not-yet", "label": "no"}).json() == zero | {"stored": 1, "unknown": 1}
+    later = {**given, "label": "no", "time": "2024-03-05T00:00:00Z"}
+    assert client.post("/feedback", json=later).json() == zero | {"corrected": 1}
+    assert client.post("/feedback", json={"id": one["id"], "label": "no"}).json() == zero | {"repeated": 1}
+    assert client.post("/feedback", json={"id": "not-yet", "label": "no"}).json() == zero | {"unknown": 1}
+    assert client.post("/feedback", json=[given, later, {"id": "x", "label": "no"}]).json() == zero | {
+        "repeated": 2,
+        "unknown": 1,
+    }
     client.post("/predict", json={"rows": [ROW], "ids": ["not-yet"]})
     wait_for(lambda: client.get("/model").json()["log_backlog"] == 0)
     frame = log_of(home).frame().set_index("__id__")
     assert list(frame.loc[[one["id"], "not-yet"], "__label__"]) == ["no", "no"]
+    assert frame.loc[one["id"], "__label_time__"] == datetime(2024, 3, 5)
 
 
 @pytest.mark.parametrize(

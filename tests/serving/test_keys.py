@@ -94,6 +94,9 @@ def test_a_name_is_taken_until_its_key_is_revoked(file: Path) -> None:
     assert [key.live for key in read_keys(file)] == [False, True]
     with pytest.raises(InputError, match="did you mean 'shop'"):
         revoke_key(file, "shp")
+    revoke_key(file, "shop")
+    with pytest.raises(InputError, match=r"key 'shop' was revoked already, \d{4}-.* UTC; nothing changed"):
+        revoke_key(file, "shop")
 
 
 @pytest.mark.parametrize(("name", "scopes"), [("Shop", ["predict"]), ("", ["predict"]), ("a", []), ("a", ["predct"])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -143,9 +143,15 @@ def test_what_monitoring_found_is_told(client: httpx.Client, home: Path) -> None
 def test_what_is_new_in_the_ledger_is_told(client: httpx.Client, home: Path) -> None:
     engine = open_engine(f"sqlite:///{home}/everfit.db")
     entry = Entry(task="handmade", kind="decision", at=datetime(2024, 3, 20), severity="degraded", outcome="research")
+    older = entry.model_copy(update={"at": datetime(2024, 1, 3), "severity": "faulty"})
     Ledger(engine, "handmade").write(entry)
-    engine.dispose()
     wait_for(lambda: metrics_of(client)[f'everfit_severity{{severity="degraded",{TASK}}}'] == 1)
+    replayed = Ledger(engine, "handmade").write(older).written
+    engine.dispose()
+    assert replayed is not None
+    at = replayed.replace(tzinfo=UTC).timestamp()
+    wait_for(lambda: metrics_of(client)[f"everfit_decision_timestamp_seconds{{{TASK}}}"] == pytest.approx(at, abs=1e-3))
+    assert metrics_of(client)[f'everfit_severity{{severity="degraded",{TASK}}}'] == 1
     assert metrics_of(client)[f'everfit_severity{{severity="ok",{TASK}}}'] == 0
 
 

@@ -99,12 +99,18 @@ def test_refuses_and_names_row_column_and_value(column: str, value: object, expe
     assert (caught.value.row, caught.value.column) == (2, column)
 
 
-def test_absent_column_is_named_with_the_nearest() -> None:
+def test_a_column_that_a_row_lacks_is_named_with_what_was_sent_in_its_place() -> None:
+    """Which is nothing that another column is called, however alike."""
     row = {("amout" if name == "amount" else name): value for name, value in ROW.items()}
     for rows in ([row], [ROW, row]):
         reader = RowReader(SCHEMA)
-        with pytest.raises(MisfitError, match=r"column 'amount': it is absent \(the row has 'amout'\)"):
+        with pytest.raises(MisfitError, match=r"'amount': the row lacks it \('amout' was sent, which is no col"):
             reader.one(row) if len(rows) == 1 else reader.many(rows)
+    alike = SCHEMA.model_copy(
+        update={"columns": [SCHEMA.columns[0].model_copy(update={"name": "amounts"}), *SCHEMA.columns]}
+    )
+    with pytest.raises(MisfitError, match="column 'amounts': the row lacks it; a missing value is written null"):
+        RowReader(alike).one(ROW)
 
 
 @pytest.mark.parametrize("row", [5, None, [], "text", [1]])

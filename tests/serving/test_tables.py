@@ -218,7 +218,7 @@ def wrong_bodies() -> dict[str, tuple[bytes, int, str]]:
         "compressed": (stream(good, compression="zstd"), 400, "compressed"),
         "no rows": (stream(good.slice(0, 0)), 422, "at least one row"),
         "too many rows": (stream(pa.concat_tables([good] * (MAX_ROWS + 1)).combine_chunks()), 413, "at most 500 rows"),
-        "a column is absent": (stream(good.drop_columns(["amount"])), 422, "column 'amount': it is absent"),
+        "a column is absent": (stream(good.drop_columns(["amount"])), 422, "column 'amount': the row lacks it"),
         "text for a number": (
             stream(good.set_column(good.column_names.index("amount"), "amount", [["a"]])),
             422,

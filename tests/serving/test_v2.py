@@ -236,7 +236,7 @@ def test_a_request_with_a_unique_id_may_come_twice(client: httpx.Client, home: P
         (b"{}", 400, "inputs: expected a list of tensors"),
         (orjson.dumps(asked(ROW | {"amount": "lots"})), 400, "row 0, input 'amount': expected FP64, got 'lots'"),
         (orjson.dumps(asked(ROW | {"when": "soon"})), 400, "row 0, column 'when': expected an ISO 8601 date and time"),
-        (orjson.dumps({"inputs": asked(ROW)["inputs"][:4]}), 400, "row 0, column 'carrier': it is absent"),
+        (orjson.dumps({"inputs": asked(ROW)["inputs"][:4]}), 400, "row 0, column 'carrier': the row lacks it"),
         (orjson.dumps(asked(ROW, outputs=[{"name": "odds"}])), 400, "outputs: expected some of id, prediction"),
         (orjson.dumps(asked(ROW | {"amount": 1e300})), 400, "expected a number between"),
         (orjson.dumps(asked(*[ROW] * 5001)), 413, "at most"),
