@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from monitor.comparison import SURE
 from monitor.dependence import Dependence
+from monitor.evidence import part_of_hit
 from monitor.measurements import Measurement
 from monitor.significance import means_differ, share_below, wilson
 from monitor.views import Measure, Side, View
@@ -99,13 +100,20 @@ class Coverage(Measure):
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
         dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
-        effect = dependence.effect(rows, stride=view.stride)
-        p_value = share_below(round(hits / effect), max(1, round(rows / effect)), min(promised, _kept(known, effect)))
+        effect = dependence.over_windows(rows, stride=view.stride, lasting=True).effect
+        p_value = _chance(hits, rows, min(promised, _kept(known, effect)), effect)
         return [
             Measurement(
                 name=self.name, value=hits / rows, low=low, high=high, reference=promised, p_value=p_value, rows=rows
             )
         ]
+
+
+def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
+    """Of so few hits where each row is one with the probability `kept`, and `effect` rows are worth an independent one."""
+    if rows >= effect:
+        return share_below(round(hits / effect), round(rows / effect), kept)
+    return part_of_hit(1 - hits / rows, 1 - kept, rows / effect)
 
 
 def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
