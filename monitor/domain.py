@@ -35,7 +35,7 @@ from monitor.comparison import SURE
 from monitor.dependence import Dependence, unsure
 from monitor.encoding import encoded, lean_schema, sampled
 from monitor.measurements import Measurement
-from monitor.values import Codes, spaced
+from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.bundle import Manifest
 from registry.metrics import Array, mid_ranks
@@ -128,42 +128,43 @@ class Known:
 def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
     """How surely so many rows of the stream are told from a reference of their kind, by stretches of it.
 
-    Few stretches tell it badly. The mean, whose error all windows share, is taken to be larger by SURE standard errors,
-    with what stretches have in common that are each tested against the others (Nadeau & Bengio 2003, 1 / J + n2 / n1);
-    the spread by as much as it is with a probability of 10 % only (chi-squared), of what it exceeds that of independent
-    rows by. Luck that outlasts a window is the next one's too: the spread is that of the long run
-    (`Dependence.over_windows`), where stretches that do not overlap are enough to show it.
+    Few stretches tell it badly. The mean is taken to be larger by its standard error, and the spread by as much as it
+    is with a probability of 10 % only (chi-squared), of what it exceeds that of independent rows by.
+
+    Luck that outlasts a window is the next one's too. Where `STRETCHES` that do not overlap show it, the spread is that
+    of the long run (`Dependence.over_windows`), and the mean, whose error all windows share, is larger by SURE standard
+    errors of values each of which is told from most of the others (Nadeau & Bengio 2003, 1 / J + n2 / n1).
     """
     length = min(round(rows / reference.spacing), len(reference) // 4)
     if length < LEAST_STRETCH:
         return Usual()
-    starts = _starts(len(reference), length)
-    scores = _told(reference, length, starts, categorical)
-    apart = (
-        Dependence(scores[:, None]).over_windows(1, cautious=False).effect
-        if len(starts) * length <= len(reference)
-        else 1.0
-    )
-    spread = float(np.std(scores, ddof=1)) * apart**0.5
-    error = spread * (1 / len(scores) + length / len(reference)) ** 0.5
+    if len(reference) // length < STRETCHES:
+        scores = _overlapping(reference, length, categorical)
+        spread = float(np.std(scores, ddof=1))
+        error = spread / len(scores) ** 0.5
+    else:
+        scores = _in_a_row(reference, length, categorical)
+        lasting = Dependence(scores[:, None]).over_windows(1, cautious=False).effect
+        spread = float(np.std(scores, ddof=1)) * lasting**0.5
+        error = SURE * spread * (2 / len(scores)) ** 0.5
     larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
-    return Usual(max(0.0, float(np.mean(scores)) + SURE * error), larger)
+    return Usual(max(0.0, float(np.mean(scores)) + error), larger)
 
 
-def _starts(rows: int, length: int) -> Codes:
-    """Where stretches of so many rows begin: all that do not overlap, or `STRETCHES` that do."""
-    count = rows // length
-    return np.arange(count) * length if count >= STRETCHES else spaced(rows - length + 1, STRETCHES)
+def _overlapping(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
+    """How surely each of `STRETCHES` stretches of so many rows is told from all other rows."""
+    starts = spaced(len(reference) - length + 1, STRETCHES)
+    parts = [reference.parted(int(start), int(start) + length) for start in starts]
+    return np.array([Known(others.thinned(), categorical).separate(mine.thinned()).score for mine, others in parts])
 
 
-def _told(reference: Sample, length: int, starts: Codes, categorical: Sequence[bool]) -> Array:
-    """How surely stretches of so many rows, in time order, are told from the rows around them, a few neighbours at once
-    from the same others. Nearby rows, up to a `STRETCHES`-th of all, are left out: they are of the same week (h-block
+def _in_a_row(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
+    """The same of all stretches there are that do not overlap, in time order: neighbours are told from the same rows,
+    those nearby, up to a `STRETCHES`-th of all, being left out, since they are of the same week (h-block
     cross-validation, Burman, Chow & Nolan 1994)."""
-    near, out = len(reference) // STRETCHES, []
+    starts, near, out = np.arange(len(reference) // length) * length, len(reference) // STRETCHES, []
     for group in np.array_split(starts, STRETCHES):
-        first, last = int(group[0]), int(group[-1]) + length
-        _, others = reference.parted(max(0, first - near), last + near)
+        _, others = reference.parted(max(0, int(group[0]) - near), int(group[-1]) + length + near)
         known = Known(others.thinned(), categorical)
         stretches = (reference.parted(int(start), int(start) + length)[0] for start in group)
         out += [known.separate(one.thinned()).score for one in stretches]
@@ -249,9 +250,11 @@ def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
     plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
     lagging = _lagging(view.manifest)
     known = sampled(view, plain, rows) if side is view.window else encoded(side, plain, rows)
-    inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
-    lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
-    return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
+    if lagging:
+        inputs = side.inputs[[str(time), *lagging]].iloc[rows]
+        lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
+        known = np.column_stack([known, *lags])
+    return Sample(known, spacing * len(side) / max(1, len(rows)))
 
 
 class OutputShift(Measure):

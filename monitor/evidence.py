@@ -98,11 +98,16 @@ def detect(scores: Array, *, cap: float = np.inf) -> Array:
     A NaN is no look: the stream stays as it is. `cap` is what one size of bet alone can bring the detector to: a bound
     costs only evidence for what has alarmed already, and lets that come down soon when the change is over.
     """
-    bets, unseen, most = _bets(np.nan_to_num(scores)), np.isnan(scores), len(BETS) * cap
-    state, out = np.zeros((len(BETS), scores.shape[1])), np.empty(bets.shape)
-    for t, blind in enumerate(np.asarray(unseen.any(axis=1)).tolist()):
-        grown = np.minimum((state + 1) * bets[t], most)
-        out[t] = state = np.where(unseen[t], state, grown) if blind else grown
+    unseen, most = np.isnan(scores), len(BETS) * cap
+    bets, out = _bets(np.nan_to_num(scores)), np.empty((len(scores), len(BETS), scores.shape[1]))
+    state = np.zeros(out.shape[1:])
+    for bet, grown, hidden, blind in zip(bets, out, unseen, np.asarray(unseen.any(axis=1)).tolist(), strict=True):
+        np.add(state, 1, out=grown)
+        np.multiply(grown, bet, out=grown)
+        np.minimum(grown, most, out=grown)
+        if blind:
+            np.copyto(grown, state, where=hidden)
+        state = grown
     return np.asarray(out.mean(axis=1), dtype=np.float64)
 
 

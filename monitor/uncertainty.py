@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from monitor.comparison import SURE
 from monitor.dependence import Dependence
-from monitor.evidence import part_of_hit
 from monitor.measurements import Measurement
 from monitor.significance import means_differ, share_below, wilson
 from monitor.views import Measure, Side, View
@@ -110,10 +111,12 @@ class Coverage(Measure):
 
 
 def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
-    """Of so few hits where each row is one with the probability `kept`, and `effect` rows are worth an independent one."""
-    if rows >= effect:
-        return share_below(round(hits / effect), round(rows / effect), kept)
-    return part_of_hit(1 - hits / rows, 1 - kept, rows / effect)
+    """Of so few hits if each row is one with the probability `kept`: binomial where rows are independent. Where
+    `effect` rows are worth one, the law of a mean of as many, with the skew of the misses (`tail`)."""
+    if effect == 1 or not 0 < kept < 1:
+        return share_below(hits, rows, kept)
+    error = math.sqrt(kept * (1 - kept) * effect / rows)
+    return float(ndtr((hits / rows - kept) / error))
 
 
 def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
