@@ -63,18 +63,6 @@ def part_of(p_value: float, units: float) -> float:
     return p_value if units >= 1 else float(ndtr(-math.sqrt(units) * score_of(p_value)))
 
 
-def part_of_hit(share: float, usual: float, units: float) -> float:
-    """The p-value of a share of rows that are worth less than an independent one: a part of one that is a hit so far.
-    Its score is that of a hit, weighted so that the mean is 0 where the share is as `usual`, by the part (`part_of`).
-
-    >>> round(part_of_hit(1.0, 0.1, 0.5), 3), round(part_of_hit(0.1, 0.1, 0.5), 3), part_of_hit(1.0, 1.0, 0.5)
-    (0.182, 0.5, 1.0)
-    """
-    if usual >= 1:
-        return 1.0
-    return part_of(float(ndtr(-score_of(usual) * (share - usual) / (1 - usual))), units)
-
-
 def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> float:
     """Chance of a standardised mean beyond `deviation`: normal, or with a skew to the right, as few rare events have
     it, that of a gamma (Pearson's type III); at least Student's where its error is known with so many degrees of

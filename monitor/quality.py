@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from scipy.special import ndtr
 
 from monitor.dependence import Dependence
-from monitor.evidence import part_of_hit
+from monitor.evidence import part_of, score_of
 from monitor.measurements import Measurement
 from monitor.shift import counts_of
 from monitor.significance import share_above
@@ -45,12 +46,16 @@ def share(
 
 
 def _chance(window: tuple[int, int], reference: tuple[int, int], effect: float) -> float:
-    """Of so large a share."""
+    """Of so large a share. Rows that are worth less than an independent one are a part of one that is a hit so far: by
+    the score of a hit, so that the mean is 0, and by the part (`part_of`)."""
     (hits, rows), (known_hits, known_rows) = window, reference
     known = round(known_hits / effect), round(known_rows / effect)
     if rows >= effect:
         return share_above(round(hits / effect), round(rows / effect), *known)
-    return part_of_hit(hits / rows, share_above(1, 1, *known), rows / effect)
+    if (usual := share_above(1, 1, *known)) == 1:
+        return 1.0
+    score = score_of(usual) * (hits / rows - usual) / (1 - usual)
+    return part_of(float(ndtr(-score)), rows / effect)
 
 
 class ColumnShare(Measure):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from monitor.domain import DomainShift, OutputShift
-from monitor.evidence import detect, part_of_hit, score_of, scores_of
+from monitor.evidence import detect, scores_of
 from monitor.uncertainty import Coverage
 from monitor.views import Measure, Side, View, reference_side
 from registry.bundle import ModelBundle
@@ -108,10 +108,3 @@ def test_what_lasts_is_found(
         on = alarms(bundle, measure, known, now, size)
         found.append(int(on.argmax()) if on.any() else len(on))
     assert np.median(found) <= most, found
-
-
-def test_a_part_of_a_hit_is_a_hit_in_the_end() -> None:
-    """Ten looks at a tenth of a row that is a hit say as much as the row; what is as usual says nothing."""
-    whole, part = score_of(0.1), score_of(part_of_hit(1.0, 0.1, 0.1))
-    assert 10 * part / np.sqrt(10) == pytest.approx(whole)
-    assert part_of_hit(0.1, 0.1, 0.3) == pytest.approx(0.5)
