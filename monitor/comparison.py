@@ -38,9 +38,9 @@ from functools import cached_property
 import numpy as np
 from scipy.special import stdtr
 
-from monitor.evidence import score_of, tail
+from monitor.evidence import score_of, scores_of, tails
 from monitor.measurements import Measurement, WindowRecord
-from registry.metrics import BLOCKS, METRICS, Metric
+from registry.metrics import BLOCKS, METRICS, Array, Metric
 from registry.plurals import counted
 
 SURE = 1.64
@@ -90,10 +90,7 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """Chance of such a deviation if the loss were exactly what is tolerated."""
-        skew, freedom = self.realised.skew, self.realised.freedom
-        if skew is None:
-            return float(stdtr(BLOCKS - 1, -self.deviation))
-        return tail(self.deviation, skew, freedom)
+        return float(_chances([self])[0])
 
     @cached_property
     def score(self) -> float:
@@ -101,8 +98,24 @@ class Comparison:
         return score_of(self.p_value)
 
 
+def _chances(compared: Sequence[Comparison]) -> Array:
+    """`p_value` of many. By blocks of their own rows where these alone tell the error, else by the law of `tails`."""
+    known = [(one.deviation, one.realised.skew, one.realised.freedom) for one in compared]
+    deviations, skews, freedoms = np.array(known, dtype=np.float64).reshape(-1, 3).T  # None becomes NaN
+    own = np.isnan(skews)
+    skews[own], freedoms[own] = 0.0, math.inf
+    return np.where(own, stdtr(BLOCKS - 1, -deviations), tails(deviations, skews, freedoms))
+
+
 Trail = tuple[Comparison | None, ...]
 """A comparison for each window, or None where the reference has nothing to say about it."""
+
+
+def trail_scores(trail: Trail) -> Array:
+    """`Comparison.score` of each window (T,), NaN where there is no comparison."""
+    out, there = np.full(len(trail), np.nan), [one for one in trail if one is not None]
+    out[[one is not None for one in trail]] = scores_of(_chances(there))
+    return out
 
 
 def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:

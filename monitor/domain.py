@@ -112,13 +112,17 @@ class Known:
     def __init__(self, reference: Sample, categorical: Sequence[bool]) -> None:
         self._spacing = reference.spacing
         self._scales = Scales(reference.features, categorical)
-        first, second = self._scales.place(reference.features).halves()
+        placed = self._scales.place(reference.features)
+        self._lacking = bool(placed.missing.any())
+        first, second = placed.halves()
         self._halves = [_Half(self._scales, first, second), _Half(self._scales, second, first)]
 
     def separate(self, window: Sample) -> Separation:
         """The test on `LEAST_ROWS` rows or more."""
-        first, second = self._scales.place(window.features).halves()
-        ranks = [self._halves[0].ranks(first, second), self._halves[1].ranks(second, first)]
+        placed = self._scales.place(window.features)
+        first, second = placed.halves()
+        lacking = self._lacking or bool(placed.missing.any())  # else what is missing tells nothing apart
+        ranks = [self._halves[0].ranks(first, second, lacking), self._halves[1].ranks(second, first, lacking)]
         gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
         errors = _errors(ranks, self._spacing / window.spacing)
         sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
@@ -176,32 +180,34 @@ class _Half:
 
     def __init__(self, scales: Scales, training: Placed, tested: Placed) -> None:
         self._basis = Basis(scales, training)
-        self._mean, self._second = self._moments(training)
+        self._mean, self._second = self._moments(training, lacking=True)
         self._tested = self._basis.expand(tested)
 
-    def ranks(self, training: Placed, tested: Placed) -> tuple[Array, Array]:
-        """Mid-ranks, over their number, of the tested rows of window and reference."""
-        direction = self._direction(*self._moments(training))
-        scores = np.concatenate([direction @ self._basis.expand(tested), direction @ self._tested])
+    def ranks(self, training: Placed, tested: Placed, lacking: bool) -> tuple[Array, Array]:
+        """Mid-ranks, over their number, of the tested rows of window and reference; `lacking`: see `Basis.expand`."""
+        direction = self._direction(*self._moments(training, lacking=lacking))
+        mine = direction @ self._basis.expand(tested, lacking=lacking)
+        scores = np.concatenate([mine, direction @ self._tested[: len(direction)]])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
 
-    def _moments(self, rows: Placed) -> tuple[Array, Array]:
+    def _moments(self, rows: Placed, *, lacking: bool) -> tuple[Array, Array]:
         """First and second moments of the basis."""
-        numbers = self._basis.expand(rows)
+        numbers = self._basis.expand(rows, lacking=lacking)
         return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
 
     def _direction(self, mean: Array, second: Array) -> Array:
         """What tells a window of these moments from the reference; both sides weigh the same."""
-        centre = (mean + self._mean) / 2
-        alike = (second + self._second) / 2
+        k = len(mean)
+        centre = (mean + self._mean[:k]) / 2
+        alike = (second + self._second[:k, :k]) / 2
         alike -= np.outer(centre, centre)
         scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
         alike *= inverse
         alike *= inverse[:, None]
         alike[np.diag_indices_from(alike)] += RIDGE
-        _, found, failed = dposv(alike, inverse * (mean - self._mean), lower=1, overwrite_a=1)
+        _, found, failed = dposv(alike, inverse * (mean - self._mean[:k]), lower=1, overwrite_a=1)
         if failed:  # the ridge makes it definite, but for numbers that are none: no direction tells them apart
             return np.zeros_like(mean)
         return np.asarray(inverse * found, dtype=np.float64)

@@ -71,13 +71,18 @@ def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> floa
     >>> round(tail(3.7), 5), round(tail(3.7, skew=0.5), 4), round(tail(3.7, freedom=19), 4)
     (0.00011, 0.0013, 0.0008)
     """
-    found = float(ndtr(-deviation))
-    if not skew < _LEAST_SKEW:
-        shape = 4 / skew**2
-        found = float(gammaincc(shape, max(0.0, shape + deviation * math.sqrt(shape))))
-    if math.isinf(freedom) or math.isnan(found):
-        return found
-    return max(float(stdtr(freedom, -deviation)), found)
+    return float(tails(*np.array([[deviation], [skew], [freedom]]))[0])
+
+
+def tails(deviations: Array, skews: Array, freedoms: Array) -> Array:
+    """`tail` of many (k,), at once."""
+    found = ndtr(-deviations)
+    if (skewed := ~(skews < _LEAST_SKEW)).any():
+        shape = 4 / skews[skewed] ** 2
+        found[skewed] = gammaincc(shape, np.maximum(0.0, shape + deviations[skewed] * np.sqrt(shape)))
+    if (few := ~np.isinf(freedoms)).any():
+        found[few] = np.maximum(stdtr(freedoms[few], -deviations[few]), found[few])
+    return np.asarray(found, dtype=np.float64)
 
 
 def detect(scores: Array, *, cap: float = np.inf) -> Array:
