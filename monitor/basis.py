@@ -92,20 +92,21 @@ class Ranks:
 
 
 class Basis:
-    """Learnt from n rows of the reference: ranks among these of numbers, their squares, their products by pairs, what
-    is missing, and frequent codes."""
+    """Learnt from n rows of the reference: ranks among these of numbers, their squares, their products by pairs,
+    frequent codes, and what is missing."""
 
     def __init__(self, scales: Scales, rows: Placed) -> None:
         self._ranks = Ranks(scales, rows)
         self._frequent = [_frequent(codes) for codes in rows.codes]
 
-    def expand(self, rows: Placed) -> Features:
-        """(k, n) numbers of n rows."""
+    def expand(self, rows: Placed, *, lacking: bool = True) -> Features:
+        """(k, n) numbers of n rows; unless `lacking`, without those of the missing values, the last ones."""
         several, n = len(rows.places), len(rows)
         crossed = min(MOST_CROSSED, several)
-        sizes = several, several, crossed * (crossed - 1) // 2, len(rows.missing), *(len(one) for one in self._frequent)
+        flagged, marks = [len(one) for one in self._frequent], len(rows.missing) if lacking else 0
+        sizes = several, several, crossed * (crossed - 1) // 2, *flagged, marks
         out = np.empty((sum(sizes), n))  # filled part by part: to put parts together copies them all
-        ranks, squares, products, missing, *flags = np.split(out, np.cumsum(sizes)[:-1])
+        ranks, squares, products, *flags, missing = np.split(out, np.cumsum(sizes)[:-1])
         self._ranks.of(rows, ranks)
         np.multiply(ranks, ranks, out=squares)
         start = 0
@@ -113,9 +114,9 @@ class Basis:
             end = start + crossed - 1 - place
             np.multiply(ranks[place], ranks[place + 1 : crossed], out=products[start:end])
             start = end
-        missing[:] = rows.missing
         for part, frequent, codes in zip(flags, self._frequent, rows.codes, strict=True):
             part[:] = frequent[:, None] == codes
+        missing[:] = rows.missing[:marks]
         return out
 
 

@@ -35,11 +35,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from scipy.special import stdtr
 
-from monitor.evidence import score_of, tail
+from monitor.evidence import score_of, scores_of, tails
 from monitor.measurements import Measurement, WindowRecord
-from registry.metrics import BLOCKS, METRICS, Metric
+from registry.metrics import BLOCKS, METRICS, Array, Metric
 from registry.plurals import counted
 
 SURE = 1.64
@@ -89,10 +90,7 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """Chance of such a deviation if the loss were exactly what is tolerated."""
-        skew, freedom = self.realised.skew, self.realised.freedom
-        if skew is None:
-            return float(stdtr(BLOCKS - 1, -self.deviation))
-        return tail(self.deviation, skew, freedom)
+        return float(_chances([self])[0])
 
     @cached_property
     def score(self) -> float:
@@ -100,8 +98,24 @@ class Comparison:
         return score_of(self.p_value)
 
 
+def _chances(compared: Sequence[Comparison]) -> Array:
+    """`p_value` of many. By blocks of their own rows where these alone tell the error, else by the law of `tails`."""
+    known = [(one.deviation, one.realised.skew, one.realised.freedom) for one in compared]
+    deviations, skews, freedoms = np.array(known, dtype=np.float64).reshape(-1, 3).T  # None becomes NaN
+    own = np.isnan(skews)
+    skews[own], freedoms[own] = 0.0, math.inf
+    return np.where(own, stdtr(BLOCKS - 1, -deviations), tails(deviations, skews, freedoms))
+
+
 Trail = tuple[Comparison | None, ...]
 """A comparison for each window, or None where the reference has nothing to say about it."""
+
+
+def trail_scores(trail: Trail) -> Array:
+    """`Comparison.score` of each window (T,), NaN where there is no comparison."""
+    out, there = np.full(len(trail), np.nan), [one for one in trail if one is not None]
+    out[[one is not None for one in trail]] = scores_of(_chances(there))
+    return out
 
 
 def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
@@ -145,7 +159,7 @@ def trails(records: Sequence[WindowRecord], tolerate: float, min_labels: int) ->
     fresh = [_attainable(record, min_labels) for record in records]
     found = (
         tuple(_with_test(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
-        tuple(_with_past(record, levels[: place + 1], tolerate) for place, record in enumerate(records)),
+        _with_past(records, levels, tolerate),
         tuple(_with_attainable(record, fresh[: place + 1], tolerate) for place, record in enumerate(records)),
         tuple(_with_expected(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
     )
@@ -192,13 +206,36 @@ def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
     return Level(fused.value or 0.0, error, fused.rows, skew=0.0, freedom=freedom, labelled=labelled is not None)
 
 
-def _with_past(record: WindowRecord, levels: Sequence[Level | None], tolerate: float) -> Comparison | None:
-    now, test = levels[-1], reference_level(record)
-    past = [one for one in levels[:-1] if one is not None]
-    if now is None or test is None or not past:
-        return None
-    against = f"its test rows and {counted(len(past), 'window')} before"
-    return compare(record.metric, now, _precise([test, *past]), against, tolerate)
+def _with_past(records: Sequence[WindowRecord], levels: Sequence[Level | None], tolerate: float) -> Trail:
+    """Each window against its test rows and all windows before it, pooled by precision."""
+    judged = [
+        (place, now, test)
+        for place, (record, now) in enumerate(zip(records, levels, strict=True))
+        if now is not None and (test := reference_level(record)) is not None
+    ]
+    out: list[Comparison | None] = [None] * len(records)
+    before = _before([test for *_, test in judged], [now for _, now, _ in judged])
+    for count, ((place, now, _), known) in enumerate(zip(judged, before, strict=True)):
+        if count:
+            against = f"its test rows and {counted(count, 'window')} before"
+            out[place] = compare(records[place].metric, now, known, against, tolerate)
+    return tuple(out)
+
+
+def _before(tests: Sequence[Level], levels: Sequence[Level]) -> list[Level]:
+    """Of each of k levels what `_precise` makes of its test and all levels before it: all at once, since each of them
+    is needed whenever there is another one."""
+    k = len(levels)
+    values, errors, rows = np.array([(one.value, one.error, one.rows) for one in levels]).reshape(k, 3).T
+    first = np.array([(one.value, one.error, one.rows) for one in tests]).reshape(k, 3).T
+    known = np.tri(k, k + 1, dtype=np.bool_)  # the test, and so many levels
+    value = np.where(known, np.column_stack([first[0], np.tile(values, (k, 1))]), 0.0)
+    error = np.where(known, np.column_stack([first[1], np.tile(errors, (k, 1))]), np.inf)
+    least = np.sort(error, axis=1)[np.arange(k), (np.arange(k) + 1) // 2] / 2
+    weights = 1 / np.maximum(np.maximum(least, _TINY)[:, None], error) ** 2
+    total = weights.sum(axis=1)
+    means, each = (weights * value).sum(axis=1) / total, first[2] + rows.cumsum() - rows
+    return [Level(*one) for one in zip(means.tolist(), (total**-0.5).tolist(), map(int, each), strict=True)]
 
 
 def _precise(levels: Sequence[Level]) -> Level:
@@ -247,7 +284,7 @@ def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level
     error probability `level`."""
     found = [one for one in record.named("segment_performance", "slice_performance") if one.rows >= min_labels]
     known = [one for one in found if one.value is not None and one.reference is not None]
-    compared = [(one.subject, compare(record.metric, _level(one), _before(one), "", tolerate)) for one in known]
+    compared = [(one.subject, compare(record.metric, _level(one), _reference_of(one), "", tolerate)) for one in known]
     sure = [(name, one) for name, one in compared if one.p_value <= level / len(compared)]
     return tuple(
         f"{name}: {record.metric} {one.realised.value:.3f} on {one.realised.rows:,} labels, "
@@ -262,5 +299,5 @@ def _level(one: Measurement) -> Level:
     return Level(one.value or 0.0, error, one.rows, skew, one.freedom or math.inf)
 
 
-def _before(one: Measurement) -> Level:
+def _reference_of(one: Measurement) -> Level:
     return Level(one.reference or 0.0, one.reference_error or 0.0, 0)

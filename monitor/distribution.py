@@ -5,6 +5,7 @@ Counts add up over windows, so nothing is read twice; and how far two of them ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,7 +52,12 @@ class Distribution:
         """Reference rows by bin."""
         return np.bincount(self.codes + 1, minlength=self.size + 1)[1:]
 
-    @property
+    @cached_property
+    def total(self) -> int:
+        """Reference rows that have a value."""
+        return int(self.counts.sum())
+
+    @cached_property
     def size(self) -> int:
         """Number of bins."""
         return len(self.edges if self.edges is not None else self._by_name) + 1
@@ -75,7 +81,7 @@ class Distribution:
         Numbers: Kolmogorov-Smirnov at the borders. Others: Jensen-Shannon, by Pearson's test. Both for as many
         independent rows as the window's are worth (Rao & Scott 1981).
         """
-        rows, known = int(counts.sum()), int(self.counts.sum())
+        rows, known = int(counts.sum()), self.total
         if not rows or not known:
             return None
         units = rows / self.effect(rows, stride)
@@ -84,7 +90,9 @@ class Distribution:
             chance = homogeneity(worth / rows * counts.astype(np.float64), self.counts.astype(np.float64))
             value = jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64))
             return Distance(value, part_of(chance, units))
-        gap = float(np.abs(counts.cumsum() / rows - self.counts.cumsum() / known).max())
+        apart = counts.cumsum() / rows
+        apart -= self._below
+        gap = float(max(apart.max(), -apart.min()))
         return Distance(gap, part_of(smirnov_p(gap, worth, known), units))
 
     def effect(self, rows: int, stride: float) -> float:
@@ -97,9 +105,23 @@ class Distribution:
 
     def middle(self, counts: Codes) -> tuple[float, float]:
         """The borders of the bin that holds the median of numbers that are counted; infinite at the ends."""
-        place = int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
-        ends = np.concatenate([[-np.inf], self._edges, [np.inf]])
-        return float(ends[place]), float(ends[place + 1])
+        summed = counts.cumsum()
+        place = int(summed.searchsorted(summed[-1] / 2))
+        return self._ends[place], self._ends[place + 1]
+
+    @cached_property
+    def usual_middle(self) -> tuple[float, float]:
+        """That of the reference."""
+        return self.middle(self.counts)
+
+    @cached_property
+    def _ends(self) -> list[float]:
+        return [-math.inf, *self._edges.tolist(), math.inf]
+
+    @cached_property
+    def _below(self) -> Array:
+        """The share of the reference's rows up to each bin."""
+        return np.asarray(self.counts.cumsum() / self.total, dtype=np.float64)
 
     @cached_property
     def _effects(self) -> dict[tuple[int, float], float]:

@@ -31,6 +31,7 @@ from scipy.linalg.lapack import dposv
 from scipy.special import ndtr
 
 from monitor.basis import Basis, Placed, Scales
+from monitor.comparison import SURE
 from monitor.dependence import Dependence, unsure
 from monitor.encoding import encoded, lean_schema, sampled
 from monitor.measurements import Measurement
@@ -111,13 +112,17 @@ class Known:
     def __init__(self, reference: Sample, categorical: Sequence[bool]) -> None:
         self._spacing = reference.spacing
         self._scales = Scales(reference.features, categorical)
-        first, second = self._scales.place(reference.features).halves()
+        placed = self._scales.place(reference.features)
+        self._lacking = bool(placed.missing.any())
+        first, second = placed.halves()
         self._halves = [_Half(self._scales, first, second), _Half(self._scales, second, first)]
 
     def separate(self, window: Sample) -> Separation:
         """The test on `LEAST_ROWS` rows or more."""
-        first, second = self._scales.place(window.features).halves()
-        ranks = [self._halves[0].ranks(first, second), self._halves[1].ranks(second, first)]
+        placed = self._scales.place(window.features)
+        first, second = placed.halves()
+        lacking = self._lacking or bool(placed.missing.any())  # else what is missing tells nothing apart
+        ranks = [self._halves[0].ranks(first, second, lacking), self._halves[1].ranks(second, first, lacking)]
         gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
         errors = _errors(ranks, self._spacing / window.spacing)
         sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
@@ -127,18 +132,47 @@ class Known:
 def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
     """How surely so many rows of the stream are told from a reference of their kind, by stretches of it.
 
-    Few stretches tell it badly: the mean is taken to be larger by its standard error, and the spread by as much as it
+    Few stretches tell it badly. The mean is taken to be larger by its standard error, and the spread by as much as it
     is with a probability of 10 % only (chi-squared), of what it exceeds that of independent rows by.
+
+    Luck that outlasts a window is the next one's too. Where `STRETCHES` that do not overlap show it, the spread is that
+    of the long run (`Dependence.over_windows`), and the mean, whose error all windows share, is larger by SURE standard
+    errors of values each of which is told from most of the others (Nadeau & Bengio 2003, 1 / J + n2 / n1).
     """
     length = min(round(rows / reference.spacing), len(reference) // 4)
     if length < LEAST_STRETCH:
         return Usual()
+    if len(reference) // length < STRETCHES:
+        scores = _overlapping(reference, length, categorical)
+        spread = float(np.std(scores, ddof=1))
+        error = spread / len(scores) ** 0.5
+    else:
+        scores = _in_a_row(reference, length, categorical)
+        lasting = Dependence(scores[:, None]).over_windows(1, cautious=False).effect
+        spread = float(np.std(scores, ddof=1)) * lasting**0.5
+        error = SURE * spread * (2 / len(scores)) ** 0.5
+    larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
+    return Usual(max(0.0, float(np.mean(scores)) + error), larger)
+
+
+def _overlapping(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
+    """How surely each of `STRETCHES` stretches of so many rows is told from all other rows."""
     starts = spaced(len(reference) - length + 1, STRETCHES)
     parts = [reference.parted(int(start), int(start) + length) for start in starts]
-    scores = [Known(others.thinned(), categorical).separate(mine.thinned()).score for mine, others in parts]
-    spread = float(np.std(scores, ddof=1))
-    larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
-    return Usual(max(0.0, float(np.mean(scores)) + spread / len(scores) ** 0.5), larger)
+    return np.array([Known(others.thinned(), categorical).separate(mine.thinned()).score for mine, others in parts])
+
+
+def _in_a_row(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
+    """The same of all stretches there are that do not overlap, in time order: neighbours are told from the same rows,
+    those nearby, up to a `STRETCHES`-th of all, being left out, since they are of the same week (h-block
+    cross-validation, Burman, Chow & Nolan 1994)."""
+    starts, near, out = np.arange(len(reference) // length) * length, len(reference) // STRETCHES, []
+    for group in np.array_split(starts, STRETCHES):
+        _, others = reference.parted(max(0, int(group[0]) - near), int(group[-1]) + length + near)
+        known = Known(others.thinned(), categorical)
+        stretches = (reference.parted(int(start), int(start) + length)[0] for start in group)
+        out += [known.separate(one.thinned()).score for one in stretches]
+    return np.array(out)
 
 
 class _Half:
@@ -146,32 +180,34 @@ class _Half:
 
     def __init__(self, scales: Scales, training: Placed, tested: Placed) -> None:
         self._basis = Basis(scales, training)
-        self._mean, self._second = self._moments(training)
+        self._mean, self._second = self._moments(training, lacking=True)
         self._tested = self._basis.expand(tested)
 
-    def ranks(self, training: Placed, tested: Placed) -> tuple[Array, Array]:
-        """Mid-ranks, over their number, of the tested rows of window and reference."""
-        direction = self._direction(*self._moments(training))
-        scores = np.concatenate([direction @ self._basis.expand(tested), direction @ self._tested])
+    def ranks(self, training: Placed, tested: Placed, lacking: bool) -> tuple[Array, Array]:
+        """Mid-ranks, over their number, of the tested rows of window and reference; `lacking`: see `Basis.expand`."""
+        direction = self._direction(*self._moments(training, lacking=lacking))
+        mine = direction @ self._basis.expand(tested, lacking=lacking)
+        scores = np.concatenate([mine, direction @ self._tested[: len(direction)]])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
 
-    def _moments(self, rows: Placed) -> tuple[Array, Array]:
+    def _moments(self, rows: Placed, *, lacking: bool) -> tuple[Array, Array]:
         """First and second moments of the basis."""
-        numbers = self._basis.expand(rows)
+        numbers = self._basis.expand(rows, lacking=lacking)
         return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
 
     def _direction(self, mean: Array, second: Array) -> Array:
         """What tells a window of these moments from the reference; both sides weigh the same."""
-        centre = (mean + self._mean) / 2
-        alike = (second + self._second) / 2
+        k = len(mean)
+        centre = (mean + self._mean[:k]) / 2
+        alike = (second + self._second[:k, :k]) / 2
         alike -= np.outer(centre, centre)
         scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
         alike *= inverse
         alike *= inverse[:, None]
         alike[np.diag_indices_from(alike)] += RIDGE
-        _, found, failed = dposv(alike, inverse * (mean - self._mean), lower=1, overwrite_a=1)
+        _, found, failed = dposv(alike, inverse * (mean - self._mean[:k]), lower=1, overwrite_a=1)
         if failed:  # the ridge makes it definite, but for numbers that are none: no direction tells them apart
             return np.zeros_like(mean)
         return np.asarray(inverse * found, dtype=np.float64)
@@ -220,9 +256,11 @@ def _inputs(view: View, side: Side, spacing: float, most: int) -> Sample:
     plain, time, rows = lean_schema(view).columns, view.manifest.task.time, spaced(len(side), most)
     lagging = _lagging(view.manifest)
     known = sampled(view, plain, rows) if side is view.window else encoded(side, plain, rows)
-    inputs = side.inputs[[str(time), *lagging] if lagging else []].iloc[rows]
-    lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
-    return Sample(np.column_stack([known, *lags]), spacing * len(side) / max(1, len(rows)))
+    if lagging:
+        inputs = side.inputs[[str(time), *lagging]].iloc[rows]
+        lags = [(inputs[time] - inputs[lag]).dt.total_seconds().to_numpy() for lag in lagging]
+        known = np.column_stack([known, *lags])
+    return Sample(known, spacing * len(side) / max(1, len(rows)))
 
 
 class OutputShift(Measure):

@@ -71,13 +71,18 @@ def tail(deviation: float, skew: float = 0.0, freedom: float = math.inf) -> floa
     >>> round(tail(3.7), 5), round(tail(3.7, skew=0.5), 4), round(tail(3.7, freedom=19), 4)
     (0.00011, 0.0013, 0.0008)
     """
-    found = float(ndtr(-deviation))
-    if not skew < _LEAST_SKEW:
-        shape = 4 / skew**2
-        found = float(gammaincc(shape, max(0.0, shape + deviation * math.sqrt(shape))))
-    if math.isinf(freedom) or math.isnan(found):
-        return found
-    return max(float(stdtr(freedom, -deviation)), found)
+    return float(tails(*np.array([[deviation], [skew], [freedom]]))[0])
+
+
+def tails(deviations: Array, skews: Array, freedoms: Array) -> Array:
+    """`tail` of many (k,), at once."""
+    found = ndtr(-deviations)
+    if (skewed := ~(skews < _LEAST_SKEW)).any():
+        shape = 4 / skews[skewed] ** 2
+        found[skewed] = gammaincc(shape, np.maximum(0.0, shape + deviations[skewed] * np.sqrt(shape)))
+    if (few := ~np.isinf(freedoms)).any():
+        found[few] = np.maximum(stdtr(freedoms[few], -deviations[few]), found[few])
+    return np.asarray(found, dtype=np.float64)
 
 
 def detect(scores: Array, *, cap: float = np.inf) -> Array:
@@ -86,11 +91,16 @@ def detect(scores: Array, *, cap: float = np.inf) -> Array:
     A NaN is no look: the stream stays as it is. `cap` is what one size of bet alone can bring the detector to: a bound
     costs only evidence for what has alarmed already, and lets that come down soon when the change is over.
     """
-    bets, unseen, most = _bets(np.nan_to_num(scores)), np.isnan(scores), len(BETS) * cap
-    state, out = np.zeros((len(BETS), scores.shape[1])), np.empty(bets.shape)
-    for t, blind in enumerate(np.asarray(unseen.any(axis=1)).tolist()):
-        grown = np.minimum((state + 1) * bets[t], most)
-        out[t] = state = np.where(unseen[t], state, grown) if blind else grown
+    unseen, most = np.isnan(scores), len(BETS) * cap
+    bets, out = _bets(np.nan_to_num(scores)), np.empty((len(scores), len(BETS), scores.shape[1]))
+    state = np.zeros(out.shape[1:])
+    for bet, grown, hidden, blind in zip(bets, out, unseen, np.asarray(unseen.any(axis=1)).tolist(), strict=True):
+        np.add(state, 1, out=grown)
+        np.multiply(grown, bet, out=grown)
+        np.minimum(grown, most, out=grown)
+        if blind:
+            np.copyto(grown, state, where=hidden)
+        state = grown
     return np.asarray(out.mean(axis=1), dtype=np.float64)
 
 

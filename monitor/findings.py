@@ -203,7 +203,8 @@ def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
     tested = {key: one for key, one in found.items() if one.p_value is not None}
     if not tested:
         return []
-    scores = scores_of(np.array([[record.p_values.get(key, math.nan) for key in tested] for record in records]))
+    known = [[*map(record.p_values.get, tested)] for record in records]  # None, where there is none, becomes NaN
+    scores = scores_of(np.array(known, dtype=np.float64))
     sure = alarming(detect(scores, cap=windows * len(tested))[-1], windows)
     bounds = {**SHIFTS, **dict.fromkeys(DISTANCES, DISTANCE)}
     made = [

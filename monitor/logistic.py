@@ -12,19 +12,20 @@ ENOUGH = 1e-10
 """Share of the loss that a further step would save at most."""
 
 
-def fit(features: Array, marks: Array, weights: Array, strength: float) -> Array:
-    """The intercept and d coefficients w that make |w|^2 / 2 + strength * sum_i weights_i * loss_i least.
+def fit(rows: Array, marks: Array, weights: Array, strength: float) -> Array:
+    """The intercept and d coefficients w that make |w|^2 / 2 + strength * sum_i weights_i * loss_i least, where the
+    intercept, w_0, is not in |w|^2.
 
-    `features` are (n, d), `marks` (n,) are 1 or 0, and loss_i is -log of the probability of the mark that came.
+    `rows` are ones and d features of each of n (1 + d, n), `marks` (n,) are 1 or 0, and loss_i is -log of the
+    probability of the mark that came.
 
     >>> rng = np.random.default_rng(0)
-    >>> x, marks = rng.normal(size=(500, 1)), np.r_[np.zeros(250), np.ones(250)]
-    >>> intercept, slope = fit(x + marks[:, None], marks, np.ones(500), 1.0)
+    >>> x, marks = rng.normal(size=500), np.r_[np.zeros(250), np.ones(250)]
+    >>> intercept, slope = fit(np.array([np.ones(500), x + marks]), marks, np.ones(500), 1.0)
     >>> 0.7 < slope < 1.2, -0.9 < intercept < -0.3
     (np.True_, np.True_)
     """
-    rows = np.vstack([np.ones(len(features)), features.T])
-    ridge, signs = np.append(0.0, np.ones(features.shape[1])), np.where(marks > 0, -1.0, 1.0)
+    ridge, signs = np.append(0.0, np.ones(len(rows) - 1)), np.where(marks > 0, -1.0, 1.0)
     found, each = np.zeros(len(rows)), strength * weights
     loss, chance = _state(rows, signs, each, ridge, found)
     scaled = np.empty_like(rows)  # one for all steps: fresh memory of this size takes longer than what is done in it

@@ -34,6 +34,7 @@ from monitor.comparison import (
     pool,
     realised,
     reference_level,
+    trail_scores,
     trails,
     worst_segments,
 )
@@ -139,8 +140,8 @@ class _Performance:
     ) -> None:
         self._records, self._windows, self._min_labels = records, windows, min_labels
         found = trails(records, spec.tolerate, min_labels)
-        scores = np.array([[np.nan if one is None else one.score for one in trail] for trail in found])
-        evidence = detect(scores.T, cap=windows * len(found))[-1] if found else np.empty(0)
+        scores = [trail_scores(trail) for trail in found]
+        evidence = detect(np.array(scores).T, cap=windows * len(found))[-1] if found else np.empty(0)
         evidence = evidence * [_fallen(records, trail, spec.tolerate) for trail in found]
         self.degraded = bool(alarming(evidence, windows).any())
         self._strength = float(evidence.mean()) / windows if found else 0.0

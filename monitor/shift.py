@@ -22,7 +22,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from monitor.distribution import Distribution, distribution_of
+from monitor.distribution import Distance, Distribution, distribution_of
 from monitor.measurements import Measurement
 from monitor.performance import known_influence, task_metric
 from monitor.values import Codes, Names, Numbers, Values, names_of
@@ -36,7 +36,7 @@ def moved(
 ) -> Measurement:
     """Shift of a window's values, counted by bin; with `priced`, and its cost."""
     rows = int(counts.sum())
-    distance = known.distance(counts, stride=view.stride)
+    distance = distance_of(view, name, subject, counts, known)
     if distance is None:
         return Measurement(name=name, subject=subject, rows=rows, note="no values to compare")
     cost, error = _cost(view, str(subject), known, counts) if priced else (None, None)
@@ -53,9 +53,14 @@ def moved(
     )
 
 
+def distance_of(view: View, name: str, subject: str | None, counts: Codes, known: Distribution) -> Distance | None:
+    """`Distribution.distance` of what a measure of this name counted, told once however many ask."""
+    return view.here(f"distance of {name} {subject}", lambda: known.distance(counts, stride=view.stride))
+
+
 def _note(known: Distribution, counts: Codes) -> str:
     if known.names is None:
-        return f"median {_between(*known.middle(known.counts))} -> {_between(*known.middle(counts))}"
+        return f"median {_between(*known.usual_middle)} -> {_between(*known.middle(counts))}"
     before, now = known.counts / known.counts.sum(), counts / counts.sum()
     most = int(np.abs(now - before).argmax())
     name = known.names[most] if most < len(known.names) else "others"
@@ -75,8 +80,7 @@ def _cost(view: View, name: str, known: Distribution, counts: Codes) -> tuple[fl
     pulls = view.once(f"influence on {metric.name} by bin of {name}", lambda: _by_bin(view, metric, known))
     if pulls is None:
         return None, None
-    shares = known.counts / known.counts.sum()
-    more = np.where(shares > 0, counts / counts.sum() / np.where(shares > 0, shares, 1.0), 0.0) - 1
+    more = counts / counts.sum() / pulls.shares - 1
     cost, error = metric.gain(0, 1) * float(more @ pulls.sums), math.sqrt(float(more**2 @ pulls.squares))
     return cost / pulls.rows, error / pulls.rows
 
@@ -84,9 +88,10 @@ def _cost(view: View, name: str, known: Distribution, counts: Codes) -> tuple[fl
 @dataclass(frozen=True)
 class _Pulls:
     """The influences of labelled reference rows: how many have one, and by bin of a column their sums and sums of
-    squares."""
+    squares; and the bins' shares of all rows, endless where there are none, so that nothing weighs in them."""
 
     rows: int
+    shares: Array
     sums: Array
     squares: Array
 
@@ -101,7 +106,8 @@ def _by_bin(view: View, metric: Metric, known: Distribution) -> _Pulls | None:
     sums, squares = (
         np.asarray(np.bincount(codes[there], each[there], known.size), dtype=np.float64) for each in (pulls, pulls**2)
     )
-    return _Pulls(len(pulls), sums, squares)
+    shares = np.where(known.counts > 0, known.counts / known.counts.sum(), np.inf)
+    return _Pulls(len(pulls), shares, sums, squares)
 
 
 class ColumnShift(Measure):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from monitor.comparison import SURE
 from monitor.dependence import Dependence
@@ -99,13 +101,22 @@ class Coverage(Measure):
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
         dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
-        effect = dependence.effect(rows, stride=view.stride)
-        p_value = share_below(round(hits / effect), max(1, round(rows / effect)), min(promised, _kept(known, effect)))
+        effect = dependence.over_windows(rows, stride=view.stride, lasting=True).effect
+        p_value = _chance(hits, rows, min(promised, _kept(known, effect)), effect)
         return [
             Measurement(
                 name=self.name, value=hits / rows, low=low, high=high, reference=promised, p_value=p_value, rows=rows
             )
         ]
+
+
+def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
+    """Of so few hits if each row is one with the probability `kept`: binomial where rows are independent. Where
+    `effect` rows are worth one, the law of a mean of as many, with the skew of the misses (`tail`)."""
+    if effect == 1 or not 0 < kept < 1:
+        return share_below(hits, rows, kept)
+    error = math.sqrt(kept * (1 - kept) * effect / rows)
+    return float(ndtr((hits / rows - kept) / error))
 
 
 def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:

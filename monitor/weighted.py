@@ -61,13 +61,14 @@ class Moments:
     squares: Array
 
     @classmethod
-    def of(cls, features: Array) -> Moments:
-        """Those of (n, d) features."""
-        missing = np.isnan(features)
-        count = np.asarray(len(features) - np.count_nonzero(missing, axis=0), dtype=np.float64)
-        mean = np.where(missing, 0.0, features).sum(axis=0) / np.maximum(1, count)
-        apart = np.where(missing, 0.0, features - mean)
-        return cls(count, mean, np.einsum("ij,ij->j", apart, apart))
+    def of(cls, columns: Array) -> Moments:
+        """Those of (d, n) features, a column after another."""
+        missing = np.isnan(columns)
+        count = np.asarray(columns.shape[1] - np.count_nonzero(missing, axis=1), dtype=np.float64)
+        mean = np.where(missing, 0.0, columns).sum(axis=1) / np.maximum(1, count)
+        apart = columns - mean[:, None]
+        np.copyto(apart, 0.0, where=missing)
+        return cls(count, mean, np.einsum("ij,ij->i", apart, apart))
 
     def beside(self, other: Moments) -> tuple[Array, Array]:
         """Mean and spread of both together, (d,); 0 where nothing is (Chan, Golub & LeVeque 1983)."""
@@ -89,9 +90,14 @@ class Learnt:
     model: Any = None
 
     @cached_property
+    def columns(self) -> Array:
+        """The features (d, n), a column after another: so they are gone through in long steps."""
+        return np.ascontiguousarray(self.features.T)
+
+    @cached_property
     def moments(self) -> Moments:
         """Those of the features."""
-        return Moments.of(self.features)
+        return Moments.of(self.columns)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def correct(view: View, learnt: Learnt) -> Correction:
         return Correction(float(learnt.left.mean()), error_of_mean(learnt.left))
     m = len(view.window.scores)
     features = features_of(view, view.window, spaced(m, SAMPLE))
-    weights, effective = importance(learnt.features, features, learnt.moments)
+    weights, effective = importance(learnt.columns, np.ascontiguousarray(features.T), learnt.moments)
     usual = float(learnt.left.mean())
     value = float((weights * learnt.left).mean())
     withheld = (value - usual) * (1 - effective) / effective
@@ -134,23 +140,29 @@ def correct(view: View, learnt: Learnt) -> Correction:
 
 
 def importance(reference: Array, window: Array, known: Moments | None = None) -> tuple[Array, float]:
-    """Weights (n,) with mean 1 that make reference features (n, d) resemble a window's (m, d), and the effective share
+    """Weights (n,) with mean 1 that make reference features (d, n) resemble a window's (d, m), and the effective share
     of the rows under the raw ones. `known` are the reference's moments, where somebody has them already.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
-    >>> before = rng.normal(size=(1_000, 1))
-    >>> weights, share = importance(before, rng.normal(1.0, size=(1_000, 1)))
-    >>> bool((weights * before[:, 0]).mean() > before.mean() + 0.2), 0.3 < share < 1.0
+    >>> before = rng.normal(size=(1, 1_000))
+    >>> weights, share = importance(before, rng.normal(1.0, size=(1, 1_000)))
+    >>> bool((weights * before).mean() > before.mean() + 0.2), 0.3 < share < 1.0
     (True, True)
     """
     place, spread = (known or Moments.of(reference)).beside(Moments.of(window))
-    told, now = (_standard(side, place, spread) for side in (reference[spaced(len(reference), SAMPLE)], window))
-    of_window = np.r_[np.zeros(len(told)), np.ones(len(now))]
-    each = np.r_[np.full(len(told), len(now) / len(told)), np.ones(len(now))]
-    intercept, *slopes = logistic.fit(np.vstack([told, now]), of_window, each, _PENALTY)
-    parts = (reference[start : start + _CHUNK] for start in range(0, len(reference), _CHUNK))
-    odds = np.concatenate([_standard(part, place, spread) @ np.array(slopes) for part in parts]) + intercept
+    n, m = reference.shape[1], window.shape[1]
+    sample = reference if n <= SAMPLE else reference.take(spaced(n, SAMPLE), axis=1)
+    k = sample.shape[1]
+    rows = np.ones((1 + len(window), k + m))  # the first row is the intercept's
+    _standardise(sample, place, spread, rows[1:, :k])
+    _standardise(window, place, spread, rows[1:, k:])
+    of_window = np.arange(k + m) >= k
+    found = logistic.fit(rows, of_window, np.where(of_window, 1.0, m / k), _PENALTY)
+    odds, part = np.full(n, found[0]), np.empty((len(window), _CHUNK))
+    for start in range(0, n, _CHUNK):
+        some = reference[:, start : start + _CHUNK]
+        odds[start : start + _CHUNK] += found[1:] @ _standardise(some, place, spread, part[:, : some.shape[1]])
     raw = np.exp(odds - odds.max())
     raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
     raw /= raw.mean()
@@ -179,12 +191,13 @@ def _outputs(scores: Scores) -> Array:
     return np.column_stack([scores.scores, np.log(np.maximum(spread, 1e-12))])
 
 
-def _standard(features: Array, place: Array, spread: Array) -> Array:
+def _standardise(columns: Array, place: Array, spread: Array, out: Array) -> Array:
     """Missing values stand in the middle, and none stands far out."""
-    scaled = features - place
-    scaled /= np.where(spread > 0, spread, 1.0)
-    scaled[np.isnan(scaled)] = 0.0
-    return np.clip(scaled, -_FAR, _FAR, out=scaled)
+    np.subtract(columns, place[:, None], out=out)
+    out /= np.where(spread > 0, spread, 1.0)[:, None]
+    np.copyto(out, 0.0, where=np.isnan(out))
+    np.maximum(out, -_FAR, out=out)
+    return np.minimum(out, _FAR, out=out)
 
 
 def _boosted(features: Array, corrections: Array) -> Any:

@@ -81,9 +81,9 @@ def test_few_rows_have_one_constant(bundle: ModelBundle) -> None:
 
 def test_weights_that_lean_on_a_few_rows_count_little() -> None:
     rng = np.random.default_rng(0)
-    before = rng.normal(size=(2_000, 1))
-    near, share_near = importance(before, rng.normal(size=(SAMPLE, 1)))
-    far, share_far = importance(before, rng.normal(4.0, size=(SAMPLE, 1)))
+    before = rng.normal(size=(1, 2_000))
+    near, share_near = importance(before, rng.normal(size=(1, SAMPLE)))
+    far, share_far = importance(before, rng.normal(4.0, size=(1, SAMPLE)))
     assert share_near > 0.98
     assert share_far < 0.4
     assert near.std() < 0.15
@@ -93,8 +93,8 @@ def test_weights_that_lean_on_a_few_rows_count_little() -> None:
 
 
 def test_missing_values_and_constant_columns_are_no_accident() -> None:
-    before = np.column_stack([np.full(900, np.nan), np.ones(900), np.r_[np.nan, np.arange(899.0)]])
-    weights, share = importance(before, before[:1])
+    before = np.array([np.full(900, np.nan), np.ones(900), np.r_[np.nan, np.arange(899.0)]])
+    weights, share = importance(before, before[:, :1])
     assert np.isfinite(weights).all()
     assert 0 < share <= 1
 
