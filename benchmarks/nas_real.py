@@ -184,7 +184,7 @@ class Search:
 
     def train(self, candidate: Candidate, trial: optuna.Trial | None) -> Trained | None:
         """Train a candidate, from its parent's weights where it has an akin one; None when it diverges."""
-        network = self._network(candidate, trial)
+        network, heir = self._network(candidate, trial)
         most = max(self.at_most, self.space.short_seconds(candidate)) if trial else math.inf
 
         def report(epoch: int, score: float) -> bool:
@@ -212,20 +212,22 @@ class Search:
         except DivergedError:
             return None
         self.trained += 1
-        if trial is not None:
+        if trial is not None and not heir:
             self._ends[trial.number] = (candidate, found)
         if self.best is None or found.score > self.best[0]:
             self.best = (found.score, candidate, found)
         return found
 
-    def _network(self, candidate: Candidate, trial: optuna.Trial | None) -> Network:
+    def _network(self, candidate: Candidate, trial: optuna.Trial | None) -> tuple[Network, bool]:
+        """And whether it begins with a parent's weights: it hands none down then."""
         network = self.workshop.network(candidate)
         parent = self._ends.get(trial.user_attrs.get(PARENT, -1)) if trial is not None else None
         if parent is not None and akin(parent[0], candidate):
             layout = self.parts.layout
             if (state := inherit(network, parent[1].state, layout, layout)) is not None:
                 network.load_state_dict(state)
-        return network
+                return network, True
+        return network, False
 
     def told(self) -> Told:
         """The best by validation on the test part."""
