@@ -48,6 +48,8 @@ FEW, MANY = 8, 12
 """Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
 SUDDEN = 4
 """The newest windows that can tell it at once."""
+COMPARED = 16_000
+"""Rows on which it is compared with its anchor at most, evenly over the windows, whose luck is what makes it unsure."""
 KEPT = 3
 """Versions of a chain that keep their files, the newest, beside its first and those that bear an alias."""
 
@@ -171,6 +173,7 @@ def _gains(
 
     error = (1 - place.task.gate.confidence) / RECENT
     task = place.task.model_copy(update={"gate": place.task.gate.model_copy(update={"confidence": 1 - error})})
+    own = own[:: -(-len(own) // COMPARED)]
     served = Recorded(newest, found.served(newest, own).scores)
     rows = found.rows.iloc[own].reset_index(drop=True).assign(**{ROW: np.arange(len(own))})
     contest = meet(task, Scorer.load(fetch(place, now.anchor)), served, rows)

@@ -27,6 +27,7 @@ from registry.decisions import Decision, Outcome, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.log_frame import having
+from registry.policies import PerformancePolicy
 from registry.task import TaskSpec
 from registry.watched import watched_manifest
 
@@ -192,8 +193,10 @@ def _decide(
     """The decision on this history; written down unless the newest one is about the same."""
     entries = ledger.read(kinds=_ACTS, last=HISTORY)
     acts = _acts([entry for entry in entries if entry.at <= as_of])
-    least = task.monitor.min_labels
-    decision = decide(task.policy, history, acts, version=version, min_labels=least, follows=follows)
+    least, policy = task.monitor.min_labels, task.policy
+    if task.time is None and isinstance(policy, PerformancePolicy):
+        policy = policy.timeless()
+    decision = decide(policy, history, acts, version=version, min_labels=least, follows=follows)
     decision = decision.model_copy(update={"reasons": (*decision.reasons, *noted)})
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
     before = ledger.read(kinds={DECISION}, last=1)

@@ -6,7 +6,8 @@
     weights.safetensors  the members' weights, for warm starts
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
-    reference.parquet    conformed rows no member was fitted to, with labels and the graph's own outputs
+    reference.parquet    conformed rows with labels that no member was fitted to, and the graph's own outputs, golden
+                         rows first; of a champion that follows what it answered before it learnt them
     golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures

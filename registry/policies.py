@@ -74,7 +74,7 @@ class PerformancePolicy(Frozen):
     refresh: int | None = Field(
         None, ge=1, description="windows after which a challenger is tried though nothing is degraded; none: never"
     )
-    ladder: tuple[Rung, ...] = ("recalibrate", "fine_tune", "research")
+    ladder: tuple[Rung, ...] = ("recalibrate", "follow", "fine_tune", "research")
     worth: float | None = Field(
         None, gt=0, description="CPU-seconds that one percent of the metric, for one window, is worth; none: any number"
     )
@@ -98,6 +98,11 @@ class PerformancePolicy(Frozen):
         if order != sorted(set(order)):
             raise ValueError(f"expected each rung once, cheapest first ({', '.join(get_args(Rung))})")
         return ladder
+
+    def timeless(self) -> PerformancePolicy:
+        """The same for rows without times, of which nobody can tell which labels are new: none follows."""
+        ladder = tuple(rung for rung in self.ladder if rung != "follow")
+        return self.model_copy(update={"ladder": ladder}) if ladder else self
 
 
 class NeverPolicy(Frozen):

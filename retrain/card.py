@@ -53,6 +53,8 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
         "calibration": "temperature and conformal radius",
         "test": "every figure of quality below but those of the search, looked at once",
     }
+    if "pace" in (story.told.get("heritage") or {}):
+        uses["test"] = "every figure of quality below: answered before the label came, learnt since"
     for part, rows in lineage.rows.items():
         yield f"| {part} | {rows:,} | {uses.get(part, '')} |"
     yield ""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pandas as pd
 import torch
@@ -26,6 +25,7 @@ from torch import nn
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, SERVING, TIME, WEIGHTS
 from registry.conforming import as_strings, conform
 from registry.errors import DataError
+from registry.golden import GOLDEN_ROWS
 from registry.images import COMPONENTS, seen_names
 from registry.metrics import Array
 from registry.schema import Schema
@@ -89,8 +89,10 @@ def write_model(
     study: Sequence[Mapping[str, Any]] = (),
     seed: int = 0,
     training: pd.DataFrame | None = None,
+    said: Scores | None = None,
 ) -> Scores:
-    """Write graph, weights, candidates and reference into `folder`; give the graph's answers on all test rows.
+    """Write graph, weights, candidates and reference into `folder`; give the answers to all test rows: the graph's, or
+    those that were `said` to them before, in which case the graph's own stand in the reference's golden rows alone.
 
     `test` are raw rows of the test part, `labels` their target, `times` their event times; at most `REFERENCE_ROWS` of
     them, drawn at random, become the reference. `study` are the best candidates for warm starts, `training` conformed
@@ -117,10 +119,17 @@ def write_model(
     told = {**_candidates(members, study, calibration), PARITY: parity}
     told |= {UNSERVED: left_out} if left_out else {}
     (folder / CANDIDATES).write_text(json.dumps(told, indent=1), encoding="utf-8")
-    answers = graph.predict(rows)
-    known = _reference(rows, labels, answers, target, drawn[:REFERENCE_ROWS])
+    drawn = drawn[:REFERENCE_ROWS]  # in this order, so that the golden rows, which come first, are a random sample too
+    answers = graph.predict(rows) if said is None else said
+    shown = answers.take(drawn)
+    if said is not None:
+        own, golden, others = graph.predict(rows.iloc[drawn]), slice(GOLDEN_ROWS), slice(GOLDEN_ROWS, None)
+        shown = replace(shown, representation=own.representation)
+        shown = Scores.join([own.take(golden), shown.take(others)])
+    truth = (as_strings(labels) if target.classes else pd.to_numeric(labels)).to_numpy()
+    known = rows.iloc[drawn].reset_index(drop=True).assign(**{LABEL: truth[drawn]}, **shown.columns())
     if times is not None:
-        known[TIME] = times.to_numpy()[drawn[:REFERENCE_ROWS]]
+        known[TIME] = times.to_numpy()[drawn]
     known.to_parquet(folder / REFERENCE)
     return answers
 
@@ -331,15 +340,3 @@ def _candidates(
     ]
     scale = None if calibration.scale is None else calibration.scale.model_dump()
     return {"members": made, "study": [dict(one) for one in study], SCALE: scale}
-
-
-def _reference(
-    rows: pd.DataFrame, labels: pd.Series[Any], answers: Scores, target: Target, drawn: npt.NDArray[np.int64]
-) -> pd.DataFrame:
-    """The drawn rows in the drawn order, so that the golden rows, which come first, are a random sample too."""
-    truth = as_strings(labels) if target.classes else pd.to_numeric(labels)
-    out = rows.iloc[drawn].reset_index(drop=True)
-    out[LABEL] = truth.to_numpy()[drawn]
-    for name, values in answers.take(drawn).columns().items():
-        out[name] = values
-    return out

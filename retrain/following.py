@@ -5,7 +5,8 @@ follows, so that what serves is what was proven.
 
 What is proven is the procedure: its answers, each given by a model that had not seen the label (prequential, or
 test-then-train: Dawid 1984; Gama, Sebastião & Rodrigues 2013), are compared with the champion's on the same rows. The
-newest model of the pace that leads, which has learnt all labels, is what is sealed.
+newest model of the pace that leads, which has learnt all labels, is what is sealed; its reference rows, by which its
+windows are judged, bear the answers that they were given before.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import safetensors.torch
 import torch
 
 from registry.bundle import ModelBundle
+from registry.errors import DataError
 from registry.metrics import Array
+from registry.plurals import counted
 from registry.scoring import Scores
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
 from retrain.members import read_members
-from retrain.race import RACE, Race, Standing, places_among
+from retrain.race import RACE, Race, Standing
 from retrain.renewal import Request
 from retrain.search.material import hash_frame
 from retrain.search.progress import Progress
@@ -41,6 +44,9 @@ from retrain.splits import Rows as Places
 
 FOLLOWED, BEGUN = "followed", "begun"
 """Keys of a bundle's `heritage`: the version that a chain began with, and the newest moment that this one knew."""
+LEAST = 5
+"""Fewer answered rows with labels are no reference."""
+_LEARNT = "trail.learnt"
 
 
 def lessons(
@@ -80,27 +86,20 @@ def follow(
     (n,) what the record of the race knows them by (their places, where it is not to go on); `steps` are positions in
     it. Without a `calibration` it is learnt from what the models answered.
 
-    Raises `DataError` when the task has no times, the rows are too few, or no network of the champion can be read.
+    Raises `DataError` when the task has no times, or no network of the champion can be read.
     """
     with one_thread():
         began, ground = time.monotonic(), Ground(asked)
         keys = np.arange(len(asked.frame)) if keys is None else keys
         standing = before.standing if before is not None else standing
         race = Race(ground, paces, keys) if standing is None else Race.going_on(ground, standing, keys)
-        learnt, outputs = np.zeros(len(asked.frame), dtype=bool), list[Array]()
-        answered = list[Places]()
-        if before is not None:
-            learnt = np.isin(keys, before.learnt)
-            places = places_among(keys, before.answered)
-            outputs.append(before.outputs[:, places >= 0].astype(np.float64))
-            answered.append(places[places >= 0])
+        learnt = np.zeros(len(keys), dtype=bool) if before is None else np.isin(keys, before.learnt)
         for step in steps:
             learnt[step.learn] = True
             race.hear(step.learn)
             race.learn(step)
-            outputs.append(race.answer(step.answer))
-            answered.append(step.answer)
-        said, rows = np.concatenate(outputs, axis=1), np.concatenate(answered)
+            race.answer(step.answer)
+        rows, said = race.record.among(keys)
         answers = (calibration or ground.inherited).scores(said, ground.weights, ground.material.target)
         calibration = calibration or ground.calibrated(said, rows)
         return Followed(race, np.flatnonzero(learnt), rows, said, answers, calibration, began)
@@ -120,13 +119,15 @@ class Followed:
     began: float
 
     def seal(self, *, pictures: bool = True) -> ModelBundle:
-        """The newest model of the pace that leads as a bundle, in `Request.out`, with the race beside it; the rows that
-        were held out are its test part."""
-        ground, nothing = self.race.ground, np.empty(0, dtype=np.int64)
+        """The newest model of the pace that leads as a bundle, in `Request.out`, with the race beside it; the answered
+        rows are its test part, with what was answered to them. Raises `DataError` where they are too few."""
+        ground, nothing, train = self.race.ground, np.empty(0, dtype=np.int64), self.learnt
         asked, begun = ground.asked, ground.asked.bundle.manifest.lineage.known_until
-        train = self.learnt[~ground.held[self.learnt]]
-        test = np.flatnonzero(ground.known & ground.held)
-        material = replace(ground.material, parts=Parts(train, nothing, nothing, test))
+        told = ground.known[self.answered]
+        if told.sum() < LEAST:
+            rows = counted(int(told.sum()), "row")
+            raise DataError(f"only {rows} with labels had been answered before, {LEAST} are needed for reference")
+        material = replace(ground.material, parts=Parts(train, nothing, nothing, self.answered[told]))
         finish = Finish(
             data_hash=hash_frame(asked.frame),
             seed=asked.seed,
@@ -143,6 +144,7 @@ class Followed:
             parent=asked.bundle.manifest,
             pictures=pictures,
             beside=self.race.save,
+            said=self.calibration.scores(self.outputs[:, told], ground.weights, ground.material.target),
         )
         shutil.rmtree(asked.out, ignore_errors=True)
         with one_thread():
@@ -151,11 +153,7 @@ class Followed:
     def keep(self, path: Path, bundle: ModelBundle, moment: datetime) -> None:
         """Write down where it has led from a bundle until a moment, for `Trail.load`."""
         race = self.race
-        tensors = race.tensors(range(len(race.learners))) | {
-            "trail.learnt": torch.from_numpy(race.keys[self.learnt]),
-            "trail.answered": torch.from_numpy(race.keys[self.answered]),
-            "trail.outputs": torch.from_numpy(self.outputs.astype(np.float32)),
-        }
+        tensors = race.tensors(range(len(race.learners))) | {_LEARNT: torch.from_numpy(race.keys[self.learnt])}
         paces = [[one.pace.windows, one.pace.epochs] for one in race.learners]
         told = {"of": _of(bundle), "moment": moment.isoformat(), "leader": race.leader, "paces": paces}
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -170,14 +168,11 @@ class Followed:
 
 @dataclass(frozen=True)
 class Trail:
-    """Where a race from a bundle's networks has led by a moment: the race, and the keys of the rows that it has learnt,
-    and of those that were answered, with their outputs (m, n, d_out)."""
+    """Where a race from a bundle's networks has led by a moment, and the keys of the rows that it has learnt."""
 
     moment: datetime
     standing: Standing
     learnt: npt.NDArray[np.int64]
-    answered: npt.NDArray[np.int64]
-    outputs: npt.NDArray[np.float32]
 
     @classmethod
     def load(cls, path: Path, bundle: ModelBundle) -> Trail | None:
@@ -194,8 +189,7 @@ class Trail:
             return None
         tensors = safetensors.torch.load_file(path)
         standing = Standing.read(tensors, tuple(read_members(bundle)), paces, told["leader"])
-        rest = (tensors[f"trail.{name}"].numpy() for name in ("learnt", "answered", "outputs"))
-        return cls(datetime.fromisoformat(told["moment"]), standing, *rest)
+        return cls(datetime.fromisoformat(told["moment"]), standing, tensors[_LEARNT].numpy())
 
 
 def _of(bundle: ModelBundle) -> str:

@@ -1,8 +1,5 @@
 """A champion's networks on their way: window by window they are trained on, each time for an epoch or some on the
-labels that came in the last few windows. How many of either is their pace.
-
-One row in `HELD` is never learnt from, so that each model brings reference rows as new as its training.
-"""
+labels that came in the last few windows. How many of either is their pace."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ import torch
 
 from registry.errors import DataError
 from registry.metrics import Array, Metric, metrics_for
-from registry.plurals import counted
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS
 from retrain.batches import Rows, rows_of
@@ -38,10 +34,6 @@ BATCHES, LEAST_BATCH = 16, 16
 """Fewest batches of a step, if rows allow, and the smallest batch."""
 MOST = 20_000
 """Rows of a step at most, each counted as often as it is learnt, the newest."""
-
-HELD = 10
-LEAST_HELD = 5
-"""Fewer reference rows are none."""
 NEWEST = 2_000
 """Answered rows that the calibration is learnt from at most."""
 
@@ -69,26 +61,18 @@ class Lesson:
     answer: Places
 
 
-def held(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.bool_]:
-    """Which rows (n,) are never learnt from: the same at every step, whatever other rows are there."""
-    micros = times.astype("datetime64[us]").astype(np.int64).astype(np.uint64)
-    mixed = (micros // np.uint64(1_000_000)) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing (Knuth, vol. 3, 6.4)
-    return np.asarray((mixed >> np.uint64(32)) % np.uint64(HELD) == 0)
-
-
 class Ground:
-    """What all learners of a champion share: the rows, their labels, which of them are held out, and the champion's
-    networks. Raises `DataError` when the task has no times, the rows are too few, or no network can be read."""
+    """What all learners of a champion share: the rows, their labels, and the champion's networks. Raises `DataError`
+    when the task has no times, or no network can be read."""
 
     def __init__(self, asked: Request) -> None:
         self.asked = asked
-        if (name := asked.task.time) is None:
+        if asked.task.time is None:
             raise DataError("without times nobody can tell which labels are new")
         manifest = asked.bundle.manifest
         self.members = tuple(read_members(asked.bundle))
         if not self.members:
             raise DataError("none of the champion's networks can be read")
-        self.held = held(asked.frame[name].to_numpy())
         self.material = Material(
             task=asked.task,
             frame=asked.frame,
@@ -101,10 +85,6 @@ class Ground:
         )
         if not manifest.target.classes and self.material.scale is None:
             raise DataError("the champion does not tell the scale of its target")
-        if (kept := int((self.held & self.known).sum())) < LEAST_HELD:
-            raise DataError(
-                f"only {counted(kept, 'row')} for reference among {len(self.held)} new ones, {LEAST_HELD} are needed"
-            )
 
     @cached_property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -156,9 +136,9 @@ class Learner:
         self.members = tuple(ground.members if members is None else members)
 
     def learn(self, step: Lesson) -> None:
-        """As much of a step as the pace says, less rows held out and those of a class the champion does not know."""
+        """As much of a step as the pace says, less rows of a class the champion does not know."""
         rows = step.learn[step.ago < self.pace.windows]
-        rows = rows[(self.ground.known & ~self.ground.held)[rows]][-MOST // self.pace.epochs :]
+        rows = rows[self.ground.known[rows]][-MOST // self.pace.epochs :]
         if len(rows) < LEAST_BATCH:
             return
         found = dict[int, Rows]()

@@ -39,6 +39,8 @@ REMEMBERED = 50_000
 PATIENCE = 16
 """Steps after which an answer whose label has not come is forgotten."""
 
+_RECORDED = ("keys", "labels", "age", "outputs")
+
 
 def keys_of(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     """What a record knows rows by: 8 bytes of a hash of each id (n,)."""
@@ -62,19 +64,21 @@ def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> 
 @dataclass(frozen=True)
 class Record:
     """What was answered: n rows by their `keys`, with their `labels` (NaN: not come), how many steps ago they were
-    answered, and each pace's scores, (n, k) probabilities or (n,) numbers."""
+    answered, each pace's scores, (n, k) probabilities or (n,) numbers, and the leader's outputs (m, n, d_out)."""
 
     keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     labels: Array = field(default_factory=lambda: np.empty(0))
     age: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     scores: tuple[Floats, ...] = ()
+    outputs: Floats = field(default_factory=lambda: np.empty((0, 0, 0), dtype=np.float32))
 
-    def grown(self, keys: npt.NDArray[np.int64], scores: Sequence[Array]) -> Record:
+    def grown(self, keys: npt.NDArray[np.int64], scores: Sequence[Array], outputs: Array) -> Record:
         """A step later: with rows that were answered, and without those that are forgotten."""
         count, age = len(keys), self.age + 1
         kept = np.isfinite(self.labels) | (age < PATIENCE)
         kept[: max(0, len(kept) + count - REMEMBERED)] = False
         old = self.scores or tuple(one[:0] for one in scores)
+        said = self.outputs[:, kept] if self.scores else outputs[:, :0]
         return Record(
             np.concatenate([self.keys[kept], keys])[-REMEMBERED:],
             np.concatenate([self.labels[kept], np.full(count, np.nan)])[-REMEMBERED:],
@@ -83,12 +87,20 @@ class Record:
                 np.concatenate([a[kept] if self.scores else a, b.astype(np.float32)])[-REMEMBERED:]
                 for a, b in zip(old, scores, strict=True)
             ),
+            np.concatenate([said, outputs.astype(np.float32)], axis=1)[:, -REMEMBERED:],
         )
 
     def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:
         """With the labels (m,) of the rows of these keys, if they are among its own."""
         found = places_among(keys, self.keys)
         return replace(self, labels=np.where(found >= 0, labels[found], self.labels) if len(labels) else self.labels)
+
+    def among(self, keys: npt.NDArray[np.int64]) -> tuple[Places, Array]:
+        """Which of these rows (n,) were answered, in their order, and the outputs (m, r, d_out): the latest of each."""
+        places = places_among(keys, self.keys)[::-1]
+        found, latest = np.unique(places, return_index=True)
+        found, latest = found[found >= 0], latest[found >= 0]
+        return found, self.outputs[:, len(places) - 1 - latest].astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -117,8 +129,10 @@ class Standing:
         cls, tensors: Mapping[str, torch.Tensor], own: tuple[Member, ...], paces: tuple[Pace, ...], leader: int
     ) -> Standing:
         """From what `Race.tensors` gives; networks that are not in it are the bundle's own."""
-        arrays = {name: tensors[name].numpy() for name in ("keys", "labels", "age")}
-        scores = tuple(tensors[_name(place, "scores")].numpy() for place in range(len(paces)))
+        arrays = {name: tensors[name].numpy() for name in _RECORDED}
+        scores = tuple(
+            tensors[name].numpy() for place in range(len(paces)) if (name := _name(place, "scores")) in tensors
+        )
         members = tuple(_members(own, tensors, place) for place in range(len(paces)))
         return cls(paces, members, Record(**arrays, scores=scores), leader)
 
@@ -159,7 +173,7 @@ class Race:
         """What the leader answers to these rows, (m, n, d_out); everybody's answers are remembered."""
         outputs = [learner.outputs(rows) for learner in self.learners]
         scores = [self.ground.scores(one).scores for one in outputs]
-        self.record = self.record.grown(self.keys[rows], scores)
+        self.record = self.record.grown(self.keys[rows], scores, outputs[self.leader])
         return outputs[self.leader]
 
     def _leader(self) -> int:
@@ -179,16 +193,14 @@ class Race:
         return {PACE: paces[self.leader], RACED: paces}
 
     def save(self, folder: Path) -> None:
-        """Write what the leader's bundle does not hold; nothing where nobody races."""
-        if len(self.learners) == 1:
-            return
+        """Write what the leader's bundle does not hold."""
         others = [place for place in range(len(self.learners)) if place != self.leader]
         safetensors.torch.save_file(self.tensors(others), folder / RACE)
 
     def tensors(self, places: Iterable[int]) -> dict[str, torch.Tensor]:
         """The record, and the networks of the learners at these places."""
         record = self.record
-        found = {name: torch.from_numpy(getattr(record, name)) for name in ("keys", "labels", "age")}
+        found = {name: torch.from_numpy(getattr(record, name)) for name in _RECORDED}
         found |= {_name(place, "scores"): torch.from_numpy(one) for place, one in enumerate(record.scores)}
         for place in places:
             found |= _weights(self.learners[place].members, place)

@@ -44,7 +44,8 @@ class Finish:
     `searched` is what the search did, None for a model that was not searched for; `cpu` the CPU-seconds so far.
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
     `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before. `beside` writes
-    into the bundle's folder what else is to be sealed with it.
+    into the bundle's folder what else is to be sealed with it. `said` are the answers to the test rows (n) where models
+    gave them before their labels came that have learnt these since; else the graph answers them.
     """
 
     data_hash: str
@@ -61,6 +62,7 @@ class Finish:
     pictures: bool = True
     boosted: Callable[[], Boosted | None] | None = None
     beside: Callable[[Path], None] | None = None
+    said: Scores | None = None
 
 
 def seal(
@@ -98,6 +100,7 @@ def _write(
         study=finish.study,
         seed=finish.seed,
         training=material.conformed.iloc[material.parts.train],
+        said=finish.said,
     )
     until = None if finish.until is None else finish.until.isoformat()
     counts = {} if finish.searched is None else {"search": finish.searched.counts()}

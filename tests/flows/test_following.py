@@ -369,7 +369,7 @@ def test_where_nothing_is_done_a_champion_that_followed_is_tried_at_its_dates(pl
         start = 5 + 3 * len(seen)
         seen.append(observe(mine, live(mine, start, start + 1, start + 2, watched=True)).decision.remedy)
     assert seen[0] is Remedy.NONE
-    assert seen[1] in (Remedy.RECALIBRATE, Remedy.FINE_TUNE)
+    assert seen[1] in (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE)
 
 
 def test_windows_of_a_champion_that_follows_are_judged_with_their_labels(place: Workplace) -> None:

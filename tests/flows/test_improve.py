@@ -68,20 +68,20 @@ lifecycle.fn("handmade", as_of=datetime({AS_OF.year}, {AS_OF.month}, {AS_OF.day}
 def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workplace) -> None:
     watched = {"window": 2, "decision": 1, "alert": 1, "radius": 1}
     run_and_die("publish")
-    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 1}  # its champion has no networks to be tuned
+    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 2}  # its champion has no networks to be trained on
     assert degraded.versions.get("handmade", "champion") == "1"
     (bundle,) = degraded.study.glob("*/research/bundle/bundle.json")
     made = bundle.stat().st_mtime_ns
 
     run_and_die("promote")
-    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 2, "gate": 1}
+    assert kinds(degraded) == {**watched, "intent": 1, "remedy": 3, "gate": 1}
     assert bundle.stat().st_mtime_ns == made
     assert [one.version for one in degraded.versions.list("handmade")] == ["1", "2"]
 
     found = lifecycle.fn("handmade", as_of=AS_OF)["improvement"]
     assert (found["outcome"], found["version"], found["champion"]) == ("promote", "2", "1")
     assert "auc" in found["reasons"][0]
-    done = {"intent": 1, "remedy": 2, "gate": 1, "promotion": 1, "improvement": 1}
+    done = {"intent": 1, "remedy": 3, "gate": 1, "promotion": 1, "improvement": 1}
     assert kinds(degraded) == {**watched, **done}
     assert {entry.at for entry in degraded.ledger.read(kinds=done)} == {AS_OF}
     aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}

@@ -219,7 +219,7 @@ def _it_was_refused(place: Workplace, improved: dict[str, Any]) -> None:
     (end,) = place.ledger.read(kinds={"improvement"})
     assert end.outcome == "refused"
     assert "source.parquet" in end.reasons[0]
-    (decision,) = (entry for entry in place.ledger.read(kinds={"decision"}) if entry.outcome == "fine_tune")
+    (decision,) = (entry for entry in place.ledger.read(kinds={"decision"}) if entry.outcome == "follow")
     assert datetime.fromisoformat(improved["parameters"]["as_of"]) == decision.at == end.at
     assert improved["parameters"]["reason"]
 

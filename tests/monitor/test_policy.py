@@ -104,7 +104,7 @@ def test_one_bad_window_is_evidence_and_not_enough() -> None:
 
 def test_several_in_a_row_ask_for_a_research_in_figures() -> None:
     found = decide(DEFAULT, weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7))
-    assert (found.remedy, found.severity) == (Remedy.FINE_TUNE, "degraded")
+    assert (found.remedy, found.severity) == (Remedy.FOLLOW, "degraded")
     assert found.reasons[1].startswith(
         "auc 0.650 +/- 0.006 on 12,000 labels pooled over windows 2 to 3, reference 0.704 +/- 0.005 (its test rows "
         "and 2 windows before): worse by 0.0538, tolerated 0.014; evidence "
@@ -159,7 +159,7 @@ def test_a_challenger_is_tried_after_so_many_windows_though_nothing_is_degraded(
     spec = PerformancePolicy(refresh=4)
     assert decide(spec, weeks([GOOD] * 3)).remedy is Remedy.NONE
     found = decide(spec, weeks([GOOD] * 4))
-    assert (found.remedy, found.severity) == (Remedy.FINE_TUNE, "ok")
+    assert (found.remedy, found.severity) == (Remedy.FOLLOW, "ok")
     assert "4 windows since the last promotion or remedy" in found.reasons[0]
     assert decide(DEFAULT, weeks([GOOD] * 40)).remedy is Remedy.NONE
 
@@ -170,7 +170,7 @@ def test_a_champion_that_follows_is_tried_at_no_date() -> None:
     spec, fallen = PerformancePolicy(refresh=4), weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
     acts = [Act(kind="promotion", at=end_of(0) - timedelta(days=90), remedy=Remedy.FOLLOW)]
     assert decide(spec, weeks([GOOD] * 9), acts, follows=True).remedy is Remedy.NONE
-    assert decide(spec, weeks([GOOD] * 9), acts).remedy is Remedy.FINE_TUNE
+    assert decide(spec, weeks([GOOD] * 9), acts).remedy is Remedy.FOLLOW
     assert decide(spec, fallen, acts, follows=True).remedy is Remedy.RESEARCH
     assert decide(spec, fallen, acts).then
 
@@ -179,7 +179,7 @@ def test_a_remedy_puts_the_next_one_off() -> None:
     spec = PerformancePolicy(refresh=4)
     tried = Act(kind="remedy", at=end_of(2))
     assert decide(spec, weeks([GOOD] * 6), [tried]).remedy is Remedy.NONE
-    assert decide(spec, weeks([GOOD] * 7), [tried]).remedy is Remedy.FINE_TUNE
+    assert decide(spec, weeks([GOOD] * 7), [tried]).remedy is Remedy.FOLLOW
     broken = [*weeks([GOOD] * 8), record(8, performance(GOOD), BROKEN)]
     assert decide(spec, broken).remedy is Remedy.ALERT
 
@@ -189,29 +189,31 @@ def test_the_ladder_is_climbed_as_the_ledger_advises() -> None:
     of a metric of order, unless a former champion might come back."""
     history = weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
     found = decide(DEFAULT, history)
-    assert (found.remedy, found.then) == (Remedy.FINE_TUNE, (Remedy.RESEARCH,))
+    assert (found.remedy, found.then) == (Remedy.FOLLOW, (Remedy.FINE_TUNE, Remedy.RESEARCH))
     assert found.reasons[-1] == (
-        "remedies expected to be cheapest: fine_tune (20 CPU-s, promoted in 50%), then research (90 CPU-s, promoted in "
-        "50%)"
+        "remedies expected to be cheapest: follow (12 CPU-s, promoted in 50%), then fine_tune (20 CPU-s, promoted in "
+        "50%), then research (90 CPU-s, promoted in 50%)"
     )
     early = end_of(0) - timedelta(days=90)
-    failed = [Act(kind="remedy", at=early, remedy=Remedy.FINE_TUNE, promoted=False, cpu=30.0)] * 6
-    assert decide(DEFAULT, history, failed).remedy is Remedy.FINE_TUNE  # there may have been nothing to gain
+    cheap = (Remedy.FOLLOW, Remedy.FINE_TUNE)
+    failed = [Act(kind="remedy", at=early, remedy=one, promoted=False, cpu=30.0) for one in cheap] * 6
+    assert decide(DEFAULT, history, failed).remedy is Remedy.FOLLOW  # there may have been nothing to gain
     helped = [Act(kind="remedy", at=early, remedy=Remedy.RESEARCH, promoted=True, cpu=90.0)] * 6
     found = decide(DEFAULT, history, failed + helped)
     assert (found.remedy, found.then) == (Remedy.RESEARCH, ())
     stale = decide(PerformancePolicy(refresh=4), weeks([GOOD] * 4))
-    assert (stale.remedy, stale.then) == (Remedy.FINE_TUNE, ())  # nothing is degraded: one cheap try
+    assert (stale.remedy, stale.then) == (Remedy.FOLLOW, ())  # nothing is degraded: one cheap try
     promoted = [Act(kind="promotion", at=early)] * 2
     stale = decide(PerformancePolicy(refresh=4), weeks([GOOD] * 4), promoted)
-    assert (stale.remedy, stale.then) == (Remedy.RECALIBRATE, (Remedy.FINE_TUNE,))
-    assert decide(DEFAULT, history, promoted).remedy is Remedy.RECALIBRATE
+    assert (stale.remedy, stale.then) == (Remedy.FOLLOW, ())
+    dear = DEFAULT.model_copy(update={"ladder": ("recalibrate", "fine_tune", "research")})
+    assert decide(dear, history, promoted).remedy is Remedy.RECALIBRATE
     assert decide(DEFAULT.model_copy(update={"ladder": ("search",)}), history).remedy is Remedy.SEARCH
 
 
 def test_labels_that_come_late_are_judged_when_they_come() -> None:
     found = decide(DEFAULT, [*weeks([GOOD, 0.64, 0.64]), *weeks([None] * 5)[3:]])
-    assert found.remedy is Remedy.FINE_TUNE
+    assert found.remedy is Remedy.FOLLOW
 
 
 def test_other_versions_windows_say_nothing_of_the_champion() -> None:
@@ -253,17 +255,18 @@ def test_a_recalibrated_model_is_trained_next() -> None:
     """Its networks have grown no younger, and the cheapest promotion is not worth most."""
     bad = [GOOD, GOOD, *[AWFUL] * 10]
     history = [one.model_copy(update={"metric": "accuracy"}) for one in weeks(bad)]
-    first = decide(PerformancePolicy(), history)
+    spec = PerformancePolicy(ladder=("recalibrate", "fine_tune", "research"))
+    first = decide(spec, history)
     assert Remedy.RECALIBRATE in (first.remedy, *first.then)
     levelled = [
         Act(kind="remedy", at=end_of(3), remedy=Remedy.RECALIBRATE, promoted=True, cpu=2.0),
         Act(kind="promotion", at=end_of(3), remedy=Remedy.RECALIBRATE),
     ]
-    second = decide(PerformancePolicy(), history, levelled)
+    second = decide(spec, history, levelled)
     assert Remedy.RECALIBRATE not in (second.remedy, *second.then)
     trained = Act(kind="remedy", at=end_of(6), remedy=Remedy.FINE_TUNE, promoted=True, cpu=9.0)
     then = Act(kind="promotion", at=end_of(6), remedy=Remedy.FINE_TUNE)
-    third = decide(PerformancePolicy(), history, [*levelled, trained, then])
+    third = decide(spec, history, [*levelled, trained, then])
     assert Remedy.RECALIBRATE in (third.remedy, *third.then)
 
 

@@ -95,7 +95,11 @@ def test_concept_drift_asks_for_a_research_and_covariate_shift_does_not(room: Ro
     assert (quiet.decision.severity, quiet.decision.remedy) == ("ok", Remedy.NONE)
     assert (shifted.decision.severity, shifted.decision.remedy) == ("shifted", Remedy.NONE)
     assert any(reason.startswith("amount: distribution moved") for reason in shifted.decision.reasons)
-    assert (degraded.decision.severity, degraded.decision.remedy) == ("degraded", Remedy.FINE_TUNE)
+    assert (degraded.decision.severity, degraded.decision.remedy) == ("degraded", Remedy.FOLLOW)
+    room.task = room.task.model_copy(update={"time": None})
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-04-01", flip=0.3), tag="d")
+    timeless = room.watch("04-08").decision  # nobody can tell which labels are new
+    assert (timeless.remedy, Remedy.FOLLOW in timeless.then) == (Remedy.FINE_TUNE, False)
 
 
 def test_the_ledger_holds_the_diagnosis(room: Room) -> None:
@@ -152,13 +156,13 @@ def test_an_act_is_mapped_to_its_windows(room: Room) -> None:
     write_rows(room.log, room.bundle, make_frame(5 * WEEK, start=FIRST, flip=0.3))
     room.act("promotion", FIRST[5:])
     assert room.watch("03-11").decision.remedy is Remedy.NONE  # warm-up
-    assert room.watch("03-18").decision.remedy is Remedy.FINE_TUNE
+    assert room.watch("03-18").decision.remedy is Remedy.FOLLOW
     room.act("remedy", "03-18")
     assert room.watch("03-18").decision.remedy is Remedy.NONE
     assert [room.watch(day).decision.remedy.value for day in ("03-25", "04-01", "04-08")] == [
         "none",
         "none",
-        "fine_tune",
+        "follow",
     ]
     assert len(room.ledger.read(kinds={"decision"})) == 5
 
@@ -166,7 +170,7 @@ def test_an_act_is_mapped_to_its_windows(room: Room) -> None:
 def test_an_act_of_the_future_has_not_happened(room: Room) -> None:
     write_rows(room.log, room.bundle, make_frame(2 * WEEK, start=FIRST, flip=0.3))
     room.act("promotion", "12-31")
-    assert room.watch("03-18").decision.remedy is Remedy.FINE_TUNE
+    assert room.watch("03-18").decision.remedy is Remedy.FOLLOW
 
 
 def test_a_new_champion_is_judged_on_its_own_rows(room: Room) -> None:

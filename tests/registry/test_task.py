@@ -182,6 +182,8 @@ def test_a_ladder_is_climbed_from_below() -> None:
     found = make_task(policy={"kind": "performance", "ladder": "fine_tune+search"}).policy
     assert isinstance(found, PerformancePolicy)
     assert found.ladder == ("fine_tune", "search")
+    assert PerformancePolicy().timeless().ladder == ("recalibrate", "fine_tune", "research")
+    assert PerformancePolicy(ladder=("follow",)).timeless().ladder == ("follow",)  # said when it is tried
     assert make_task(policy={"kind": "performance", "ladder": ["research"]}).policy.ladder == ("research",)  # type: ignore[union-attr]
     for wrong in ("research+fine_tune", "research+research", "retrain", []):
         with pytest.raises(ValueError, match="ladder"):
