@@ -14,9 +14,9 @@ setup: .venv/.installed
 	touch $@
 
 # Triton's client wants other versions of packages than ours: it has an environment of its own.
-.venv-triton/.installed:
+.venv-triton/.installed: Makefile
 	$(PYTHON) -m venv .venv-triton
-	.venv-triton/bin/pip install --quiet 'tritonclient[http]==2.73.0'
+	.venv-triton/bin/pip install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
 
 demo: setup

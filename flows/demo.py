@@ -226,6 +226,7 @@ def _settings(folder: Path) -> Settings:
         host="127.0.0.1",
         api_key=None,
         port=port,
+        grpc_port=None,
         prefect_port=prefect,
         mlflow_port=mlflow,
         status_port=status,

@@ -223,9 +223,12 @@ def _running(service: Service, pid: int, started: bool) -> Running:
 
 
 def child_environment(settings: Settings, there: Collection[str]) -> dict[str, str]:
-    """The environment of every service: the settings, the URLs of the services that are `there`, no telemetry."""
+    """The environment of every service: the settings, the URLs of the services that are `there`, no telemetry. What the
+    settings leave unset, as a demo's do, is not taken from this process's environment either."""
     seen = settings.model_copy(update={"home": settings.folder, "tracking_url": _tracking_url(settings, there)})
-    environment = {**os.environ, **QUIET, **everfit_environment(seen), "PYTHONUNBUFFERED": "1"}
+    unset = {f"EVERFIT_{name.upper()}" for name, value in settings if value is None}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    environment = {**inherited, **QUIET, **everfit_environment(seen), "PYTHONUNBUFFERED": "1"}
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else four workers, seven consumers, 1.3 GB
     return environment | (prefect_environment(settings) if "prefect" in there else {})
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from registry.errors import InputError, StoreError
+from registry.migrations import MIGRATIONS, Migration
 
 LOCK_SECONDS, MOVE_SECONDS = 10, 600
 """How long a statement waits for another process's lock on SQLite, and an opening for one that moves an older log."""
@@ -43,70 +43,6 @@ _NEWEST = "SELECT max(number) FROM migrations"
 
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
-
-@dataclass(frozen=True)
-class Migration:
-    """One change of the tables, applied once, in order of number. Never edited after a release: a later one follows.
-
-    `{text}` becomes text that sorts by code point, `{key}` an integer key that the database numbers, `{keyed}` makes a
-    table that lies in its key. `move` carries rows over that no statement can, before `last` ones.
-    """
-
-    number: int
-    statements: tuple[str, ...]
-    move: Callable[[Connection], None] | None = None
-    last: tuple[str, ...] = ()
-
-
-def _into_batches(connection: Connection) -> None:
-    from registry.log_moved import move  # which itself writes into this database
-
-    move(connection)
-
-
-MIGRATIONS = (
-    Migration(
-        1,
-        (
-            """CREATE TABLE predictions (
-                task {text} NOT NULL, role {text} NOT NULL, id {text} NOT NULL,
-                time BIGINT NOT NULL, received BIGINT NOT NULL, version {text} NOT NULL,
-                features TEXT NOT NULL, prediction TEXT NOT NULL, scores TEXT NOT NULL, conformal TEXT,
-                uncertainty DOUBLE PRECISION, disagreement DOUBLE PRECISION,
-                PRIMARY KEY (task, role, id))""",
-            "CREATE INDEX predictions_by_time ON predictions (task, role, time, id)",
-            """CREATE TABLE feedback (
-                task {text} NOT NULL, id {text} NOT NULL, received BIGINT NOT NULL,
-                time BIGINT NOT NULL, label TEXT NOT NULL,
-                PRIMARY KEY (task, id, received))""",
-            """CREATE TABLE ledger (
-                id {key}, task {text} NOT NULL, kind {text} NOT NULL, at BIGINT NOT NULL, written BIGINT NOT NULL,
-                version {text}, severity {text}, outcome {text},
-                reasons TEXT NOT NULL, details TEXT NOT NULL, seconds DOUBLE PRECISION NOT NULL)""",
-            "CREATE INDEX ledger_by_kind ON ledger (task, kind, id)",
-        ),
-    ),
-    Migration(2, tuple(f"ALTER TABLE predictions ADD COLUMN {name} TEXT" for name in ("private", "sealed"))),
-    Migration(
-        3,
-        (
-            """CREATE TABLE batches (
-                number {key}, task {text} NOT NULL, role {text} NOT NULL, version {text} NOT NULL,
-                size BIGINT NOT NULL, earliest BIGINT NOT NULL, latest BIGINT NOT NULL, span BIGINT NOT NULL,
-                ids TEXT NOT NULL, moments TEXT NOT NULL, private TEXT, outputs TEXT NOT NULL,
-                features TEXT NOT NULL, sealed TEXT)""",
-            "CREATE INDEX batches_by_earliest ON batches (task, role, earliest, latest)",
-            "CREATE INDEX batches_by_latest ON batches (task, role, latest, earliest)",
-            "CREATE INDEX batches_by_span ON batches (task, role, span)",
-            """CREATE TABLE places (
-                task {text} NOT NULL, role {text} NOT NULL, name {text} NOT NULL, start BIGINT NOT NULL,
-                size BIGINT NOT NULL, batch BIGINT NOT NULL,
-                PRIMARY KEY (task, role, name, start)){keyed}""",
-        ),
-        _into_batches,
-        ("DROP TABLE predictions",),
-    ),
-)
 
 _WORDS = {
     "sqlite": {"text": "TEXT", "key": "INTEGER PRIMARY KEY AUTOINCREMENT", "keyed": " WITHOUT ROWID"},
@@ -147,8 +83,11 @@ def open_engine(url: str, *, durable: bool = False) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection for reading, with one view of the data. Database faults become `StoreError`."""
-    with _faults(engine), engine.begin() as connection:
-        yield connection
+    with _faults(engine), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
@@ -163,18 +102,18 @@ def insert(engine: Engine, table: sa.Table) -> Insert:
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, each with its values in the order of the table's columns. The driver takes them as they are:
-    SQLAlchemy's own statements cost several times as much a row."""
+def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], then: str = "") -> None:
+    """Insert rows, each with its values in the order of the table's columns; `then` is what follows in the statement.
+    The driver takes them as they are: SQLAlchemy's own statements cost several times as much a row."""
     into = f"INSERT INTO {table.name} ({', '.join(column.name for column in table.columns)})"
     if connection.dialect.name == "postgresql":
         kinds = (column.type.compile(connection.dialect) for column in table.columns)
         lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
         columns = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists})", columns)
+        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists}) {then}", columns)
     else:
         marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
+        connection.exec_driver_sql(f"{into} VALUES ({marks}) {then}", list(rows))
 
 
 def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:

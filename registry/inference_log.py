@@ -34,6 +34,7 @@ from sqlalchemy.engine import Connection, Engine
 from registry.database import among, from_micros, insert, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
 from registry.log_ids import run_of
+from registry.log_joined import join
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
 from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
@@ -127,6 +128,11 @@ class InferenceLog:
         with writing(self._engine) as connection:
             return store(connection, self._task, packed)
 
+    def join(self) -> bool:
+        """Make large batches of small ones, some at a time; True if there may be more. Rows stay what they are."""
+        with writing(self._engine) as connection:
+            return join(connection, self._task)
+
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another one is a correction.
 
@@ -183,7 +189,7 @@ class InferenceLog:
             for one in _heavy(connection, list(found.places), features=columns is None or bool(columns)):
                 found.add(one)
             labels = labels_of(connection, asked.labels(), rows.ids.tolist())
-            return found.frame({name: (label, time) for name, label, time in labels})
+            return found.frame(list(labels))
 
     def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
         """The first and the last event time, or None when nothing is logged."""

@@ -97,13 +97,13 @@ class Assembly:
         for name, values in self._features.items():
             values += found[name] if name in found else [None] * rows
 
-    def frame(self, labels: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
-        """The frame of all rows, with the label (JSON) and its time (microseconds) by id."""
+    def frame(self, labels: Sequence[tuple[str, int] | None]) -> pd.DataFrame:
+        """The frame of all rows, with the label (JSON) of each and its time (microseconds)."""
         rows = self._rows
         order = np.concatenate(self._order) if self._order else np.array([], np.int64)
         back = None if (np.diff(order) == 1).all() else np.argsort(order, kind="stable").tolist()
         outputs = {name: _taken(values, back, len(rows)) for name, values in self._outputs.items()}
-        known = [labels.get(name, (None, _NAT)) for name in rows.ids.tolist()]
+        known = [(None, _NAT) if one is None else one for one in labels]
         frame = {
             "__id__": pd.Series(rows.ids, dtype="object"),
             "__time__": _moments(rows.times),

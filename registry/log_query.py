@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,13 +16,16 @@ from sqlalchemy.engine import Connection
 from registry.database import to_micros
 from registry.log_batch import Role
 from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
-from registry.log_tables import BATCHES, FEEDBACK, labelled_in, labelled_of
+from registry.log_tables import BATCHES, FEEDBACK, is_narrow, is_wide, labelled_in, labelled_of
 
 FEW = 20
 """So many rows a run make it quicker to ask for the labels of a run than for those of its rows."""
 
 LEAST = 500
 """Rows of a block at least."""
+
+_EARLIEST = sa.literal_column("+earliest", sa.BigInteger)
+"""A sign keeps SQLite from an index of the column: that of wide batches is the one."""
 
 ROLES: tuple[Role, ...] = ("champion", "shadow")
 
@@ -53,22 +57,32 @@ class Asked:
         return mine if self.labels_by is None else mine & (FEEDBACK.c.time <= to_micros(self.labels_by))
 
     def batches(self) -> sa.ColumnElement[bool]:
-        """Condition on batches: those that may hold such rows."""
+        """Condition on batches: those that may hold such rows, whenever they begin."""
         c = BATCHES.c
         mine = (c.task == self.task) & c.role.in_([self.role] if self.role else ROLES)
-        longest = sa.select(sa.func.coalesce(sa.func.max(c.span), 0)).where(mine).scalar_subquery()
-        found = mine if self.version is None else mine & (c.version == self.version)
-        if self.stop is not None:
-            found &= c.earliest < self.stop
-        if self.begin is None:
-            return found
-        return found & (c.latest >= self.begin) & (c.earliest >= self.begin - longest)
+        return mine if self.version is None else mine & (c.version == self.version)
 
-    def light(self, connection: Connection, *orders: sa.ColumnElement[int]) -> Iterator[Light]:
-        """Those batches, as they are read; none of them need fit into memory beside another."""
+    def _parts(self) -> list[sa.ColumnElement[bool]]:
+        """Those that may, in parts that each an index finds: by the moment at which they begin, and of the wide ones
+        that begin earlier than a narrow one can by the moment at which they end."""
+        c, mine = BATCHES.c, self.batches()
+        before = sa.true() if self.stop is None else c.earliest < self.stop
+        if self.begin is None:
+            return [mine & before]
+        of_all = Asked(self.task, role=self.role).batches()
+        longest = sa.select(sa.func.coalesce(sa.func.max(c.span), 0)).where(of_all, is_narrow()).scalar_subquery()
+        later, since = mine & (c.latest >= self.begin), self.begin - longest
+        return [later & before & (c.earliest >= since), later & is_wide() & (since > _EARLIEST)]
+
+    def _light(self, *more: sa.ColumnElement[bool]) -> sa.CompoundSelect[Any]:
+        """Those batches as they are read."""
         c = BATCHES.c
-        rows = sa.select(c.number, c.size, c.earliest, c.latest, c.ids, c.moments).where(self.batches())
-        found = connection.execute(rows.order_by(*orders), execution_options={"yield_per": 100})
+        columns = (c.number, c.size, c.earliest, c.latest, c.ids, c.moments)
+        return sa.union_all(*(sa.select(*columns).where(one, *more) for one in self._parts()))
+
+    def light(self, connection: Connection, *orders: sa.ColumnElement[Any]) -> Iterator[Light]:
+        """Those batches, as they are read; none of them need fit into memory beside another."""
+        found = connection.execute(self._light().order_by(*orders), execution_options={"yield_per": 100})
         return (Light(*row) for row in found)
 
     def number(self, connection: Connection) -> int:
@@ -79,12 +93,11 @@ class Asked:
             inside &= c.earliest >= self.begin
         if self.stop is not None:
             inside &= c.latest < self.stop
-        whole = sa.select(sa.func.coalesce(sa.func.sum(c.size), 0)).where(self.batches(), inside)
-        rows = sa.select(c.number, c.size, c.earliest, c.latest, c.ids, c.moments).where(self.batches(), ~inside)
-        number = int(connection.execute(whole).scalar_one())
+        sizes = sa.union_all(*(sa.select(c.size).where(one, inside) for one in self._parts())).subquery()
+        number = int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(sizes.c.size), 0))).scalar_one())
         if self.begin is None and self.stop is None:
             return number
-        return number + sum(len(self._rows(Light(*one)).ids) for one in connection.execute(rows))
+        return number + sum(len(self._rows(Light(*one)).ids) for one in connection.execute(self._light(~inside)))
 
     def counts(self, connection: Connection) -> tuple[int, int]:
         """How many rows there are, and how many of them have a label."""
@@ -101,8 +114,7 @@ class Asked:
         return rows + len(ids), labelled + self._labelled(connection, ids)
 
     def _labelled(self, connection: Connection, ids: list[str]) -> int:
-        known = labelled_of(connection, self.labels(), ids) if ids else set()
-        return sum(one in known for one in ids)
+        return sum(labelled_of(connection, self.labels(), ids))
 
     def _holds(self, one: Light) -> bool:
         """Whether all rows of a batch are asked for."""
@@ -113,8 +125,8 @@ class Asked:
 
     def blocks(self, connection: Connection, *, newest: bool = False, wanted: int | None = None) -> Iterator[Block]:
         """The rows by (time, id), or the other way round, in blocks, of which as many as are `wanted` may do."""
-        c = BATCHES.c
-        orders = (c.latest.desc(), c.earliest.desc()) if newest else (c.earliest, c.latest)
+        earliest, latest = (sa.column(name, sa.BigInteger) for name in ("earliest", "latest"))
+        orders = (latest.desc(), earliest.desc()) if newest else (earliest, latest)
         at_once = AT_ONCE if wanted is None else min(AT_ONCE, max(LEAST, wanted))
         return ordered(self.light(connection, *orders), self.begin, self.stop, newest=newest, at_once=at_once)
 
@@ -149,8 +161,7 @@ def picked(
 
 def _labelled(connection: Connection, asked: Asked, blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
-        known = labelled_of(connection, asked.labels(), block.ids.tolist())
-        yield block.at(np.array([one in known for one in block.ids.tolist()], dtype=bool))
+        yield block.at(np.array(labelled_of(connection, asked.labels(), block.ids.tolist()), dtype=bool))
 
 
 def _one_in(blocks: Iterable[Block], step: int) -> Iterator[Block]:

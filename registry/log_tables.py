@@ -4,8 +4,9 @@
     places     a row for each run of ids: in which batch they are. An id is found by one look into this key.
     feedback   a row for each label
 
-A batch knows between which event times it lies, and the log how long the longest is: what a window may hold is found
-by an index, however many batches there are.
+A batch knows between which event times it lies, and the log how long the longest is that is not wide: what a window may
+hold is found by an index, however many batches there are. Wide ones, such as those with one row of 1970, are few, and
+have an index of their own. Small ones are joined later (`log_joined`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ def _table(name: str, keys: Sequence[str], others: str) -> sa.Table:
     return sa.Table(name, _METADATA, *(sa.Column(one, kind, primary_key=one in keys) for one, kind in kinds.items()))
 
 
+WIDE = 86_400_000_000
+"""A batch is wide when its rows lie further apart than a day, in microseconds. The indexes say so too."""
+
+SMALL = 500
+"""A batch is small with fewer rows; an index says so too."""
+
+_IDS_AT_ONCE = 5_000
+
 BATCHES = _table(
     "batches",
     ["number"],
@@ -54,6 +63,7 @@ _ASKED = {
     "json_extract(value, '$[2]') AS size FROM json_each(?))",
     "postgresql": "unnest(%s::text[], %s::bigint[], %s::bigint[])",
 }
+_MOVED = "ON CONFLICT (task, role, name, start) DO UPDATE SET batch = excluded.batch"
 _OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS asked{names} WHERE (
     SELECT places.start + places.size FROM places
     WHERE places.task = {mark} AND places.role = {mark} AND places.name = asked.name
@@ -61,9 +71,29 @@ _OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS ask
     ORDER BY places.start DESC LIMIT 1) > asked.start"""
 
 
+def is_wide() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.span > sa.literal_column(str(WIDE))
+
+
+def is_narrow() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.span <= sa.literal_column(str(WIDE))
+
+
+def is_small() -> sa.ColumnElement[bool]:
+    """Condition on batches, in the words of the index."""
+    return BATCHES.c.size < sa.literal_column(str(SMALL))
+
+
+def lock(connection: Connection, task: str) -> None:
+    """Have no other writer of a task until the transaction ends."""
+    lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))
+
+
 def store(connection: Connection, task: str, batches: Sequence[Packed]) -> int:
     """Store batches but for the ids that are known; how many predictions were new."""
-    lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))  # two writers may have one id
+    lock(connection, task)  # two writers may have one id
     return sum(_store(connection, task, one) for one in batches)
 
 
@@ -74,11 +104,16 @@ def _store(connection: Connection, task: str, packed: Packed) -> int:
         packed = _new_of(connection, task, packed)
     if not packed.size:
         return 0
+    add(connection, task, packed, packed.runs)
+    return packed.size
+
+
+def add(connection: Connection, task: str, packed: Packed, runs: Sequence[Run]) -> None:
+    """Add a batch, whose ids are these runs: from now on they are in this one, wherever they were."""
     values = {name: getattr(packed, name) for name in _TAKEN}
     values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
     number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
-    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
-    return packed.size
+    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in runs], _MOVED)
 
 
 def _new_of(connection: Connection, task: str, packed: Packed) -> Packed:
@@ -112,17 +147,26 @@ def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> 
 
 def labels_of(
     connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]
-) -> Iterator[tuple[str, str, int]]:
-    """Id, label in JSON and its time, in the order in which labels were received; `where` says which of them count."""
+) -> Iterator[tuple[str, int] | None]:
+    """Of each id, in their order, the label in JSON that was received last, and its time; `where` says which of them
+    count. Ids may be a client's own, long ones: they are asked for some at a time."""
     f = FEEDBACK.c
-    rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, ids)).order_by(f.received)
-    return (row._tuple() for row in connection.execute(rows))
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[first : first + _IDS_AT_ONCE]
+        rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, some)).order_by(f.received)
+        known = {name: (label, time) for name, label, time in connection.execute(rows)}
+        yield from map(known.get, some)
 
 
-def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> set[str]:
-    """Those of the ids that have a label."""
-    rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, ids))
-    return set(connection.execute(rows).scalars())
+def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> list[bool]:
+    """Which of the ids have a label."""
+    found: list[bool] = []
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        some = ids[first : first + _IDS_AT_ONCE]
+        rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, some))
+        known = set(connection.execute(rows).scalars())
+        found += [one in known for one in some]
+    return found
 
 
 def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run) -> int:
@@ -130,7 +174,7 @@ def labelled_in(connection: Connection, where: sa.ColumnElement[bool], run: Run)
     those that others made meanwhile, and whatever else a client calls its rows."""
     name, start, size = run
     if start == NAMED:
-        return len(labelled_of(connection, where, [name]))
+        return sum(labelled_of(connection, where, [name]))
     between = FEEDBACK.c.id.between(id_of(start, name), id_of(start + size - 1, name))
     rows = sa.select(FEEDBACK.c.id).where(where, between).distinct()
     return sum(run_of(one)[0] == name for one in connection.execute(rows).scalars())

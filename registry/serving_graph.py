@@ -198,6 +198,8 @@ def open_for_serving(bundle: ModelBundle, *, threads: int = 1, tell: Callable[[s
             tell(f"{SERVING} is not used, {MODEL} answers, which takes longer: {error}")
         else:
             return quick
+    elif bundle.manifest.data_schema.image is None:
+        tell(f"its bundle has no {SERVING}, {MODEL} answers, which takes longer")
     own = Scorer.load(bundle, threads=threads)
     own.self_test()
     return own

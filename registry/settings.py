@@ -26,6 +26,12 @@ class Settings(BaseSettings):
     store_url: str = Field("", description="SQLAlchemy URL of inference log and ledger; empty: SQLite in the home")
     host: str = Field("127.0.0.1", description="address the endpoint listens on; beyond loopback only with a key")
     port: int = Field(8000, ge=1, le=65535, description="port of the endpoint")
+    grpc_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="port of the Open Inference Protocol over gRPC (`pip install 'everfit[grpc]'`); unset: none",
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that answer behind the endpoint's port")
     status_port: int = Field(8080, ge=1, le=65535, description="port of the status page (loopback)")
     prefect_port: int = Field(4200, ge=1, le=65535, description="port of Prefect's server (loopback)")
@@ -97,6 +103,12 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             absent = "EVERFIT_TLS_KEY" if self.tls_key is None else "EVERFIT_TLS_CERT"
             raise ValueError(f"TLS needs a certificate and its key: set {absent} too, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Settings:
+        if self.grpc_port == self.port:
+            raise ValueError(f"EVERFIT_GRPC_PORT={self.grpc_port} is EVERFIT_PORT: gRPC needs a port of its own")
         return self
 
     @property

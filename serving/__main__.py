@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> int:
     try:
         settings = Settings()
         check_tls(settings)
+        if handles is None and settings.grpc_port is not None:
+            open_port(settings, settings.grpc_port).close()  # gRPC's own error would not end a server that begins
         if handles is None and settings.workers > 1:
             return serve_together(settings, tasks)
         with open_port(settings) if handles is None else worker_port(handles) as port:

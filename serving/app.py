@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.errors import EverfitError
+from registry.errors import EverfitError, InputError
 from registry.settings import Settings
 from serving.body import AT_ONCE, VERDICT, send_problem
 from serving.catalogue import Sample
@@ -83,14 +83,25 @@ def create_app(
     _add_metrics(app, hosts, monitored, together)
     roster = Roster(together, hosts, settings.poll_seconds)
     app.beside.append(roster.follow)
-    add_v2(app, hosts, roster, max_rows=settings.max_rows)
+    add_v2(app, hosts, roster, lambda: app.draining, max_rows=settings.max_rows)
     add_mlflow(app, hosts)
+    if settings.grpc_port is not None:
+        app.doors.append(_grpc(app, settings))
     if settings.webhook_secret is not None:
         add_webhook(app, hosts, settings.webhook_secret.get_secret_value())
     app.add_exception_handler(EverfitError, _deliberate)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _bug)
     return app
+
+
+def _grpc(app: Endpoint, settings: Settings) -> AbstractAsyncContextManager[None]:
+    """The door of gRPC, whose packages nobody else needs. Raises `InputError` where they are missing."""
+    try:
+        from serving.grpc_door import listening
+    except ImportError as error:
+        raise InputError(f"EVERFIT_GRPC_PORT: pip install 'everfit[grpc]' ({error})") from error
+    return listening(app, settings)
 
 
 def _shared(folder: Path) -> Rates:
@@ -121,6 +132,8 @@ class Endpoint(FastAPI):
         """The short way, for connections; who watches is told of requests that go the long way alone."""
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         """What runs beside the answering, until the end."""
+        self.doors: list[AbstractAsyncContextManager[None]] = []
+        """By which others than HTTP's come in, open as long as it runs."""
         self.draining = False
         """Whether it is about to end: then it is not ready, but answers still."""
         for path in ("/predict", "/feedback", "/invocations"):
@@ -157,6 +170,10 @@ class Endpoint(FastAPI):
         verdict: Verdict | None = scope.pop(VERDICT, None)
         found = self._guard.refusal(scope) if verdict is None else verdict.refusal
         return None if found is None else problem(found.status, found.detail, retry=found.retry)
+
+    def is_shut(self, scope: Scope) -> bool:
+        """Whether a request would be refused whatever its path is: its key is none, or too many are inside."""
+        return not self._guard.knows(scope) or self._crowd(scope) is not None
 
     def samples(self) -> Iterator[Sample]:
         """The metrics that are not of one task."""
@@ -209,7 +226,10 @@ def _lifespan(hosts: Hosts, monitored: Monitored, watch: Watch, after: Callable[
         await hosts.open()
         following = asyncio.create_task(monitored.follow())
         beside = [asyncio.create_task(one()) for one in cast(Endpoint, app).beside]
-        yield
+        async with AsyncExitStack() as doors:
+            for door in cast(Endpoint, app).doors:
+                await doors.enter_async_context(door)
+            yield
         for one in beside:
             one.cancel()
         await monitored.close(following)

@@ -119,9 +119,10 @@ class Understudy:
             return
         served, error = await self._attempt(self._load, source, version)
         if served is None:
+            self._slot.loading = 0
             self._fail(version, error)
             return
-        self._slot.canary = served, share
+        self._slot.canary, self._slot.loading = (served, share), 0
         self._report(logging.INFO, f"task {self._slot.task!r}: version {version} answers {share:.0%} of the requests")
 
     def _load(self, source: ChallengerSource, version: str) -> Served:

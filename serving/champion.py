@@ -155,10 +155,13 @@ class Slot:
     previous: Served | None = None
     """The version served before this one, kept loaded: a rollback to it waits for nothing."""
 
+    loading: int = 0
+    """How large the graph is that is being loaded, until it is one of those above, or given up."""
+
     @property
     def graph_bytes(self) -> int:
-        """How large the graphs are that are loaded."""
-        return sum(one.graph_bytes for one in self._all())
+        """How large the graphs are that are loaded, or will be in a moment."""
+        return sum(one.graph_bytes for one in self._all()) + self.loading
 
     def kinds(self) -> Kinds:
         """What is read of a row by whom its turn may be. Raises `NoModelError`."""
@@ -189,7 +192,7 @@ class Slot:
         """Answer with this version from the next request on."""
         self.swaps += self.current is not None
         self.previous, self.current = self.current, new
-        self.last_error = None
+        self.last_error, self.loading = None, 0
 
 
 class Follower:
@@ -224,6 +227,7 @@ class Follower:
         if served is not None:
             self._slot.put(served)
         else:
+            self._slot.loading = 0
             self._slot.last_error = f"the version served last cannot be served again: {error}"
 
     async def follow(self) -> None:
@@ -265,6 +269,7 @@ class Follower:
         served, error = await self.attempt(self._load, version, loaded)
         if served is None:
             assert error is not None
+            self._slot.loading = 0
             self._refuse(version, error)
             return
         self._refused = None

@@ -1,4 +1,5 @@
-"""Bodies as clients of other servers send them: compressed, and as JSON that Python wrote, with NaN in it."""
+"""Bodies as clients of other servers send them and ask for them: compressed, and as JSON that Python wrote, with NaN in
+it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,11 @@ from serving.problems import BodyError, MediaTypeError, TooLargeError
 
 _ANY_HEADER, _NO_HEADER = 47, -15
 """`wbits` of zlib: gzip or zlib, whichever it is; deflate without a header."""
+
+_HEADERS = {b"gzip": 31, b"deflate": 15}
+"""`wbits` of what is sent: HTTP's deflate is zlib's form of it."""
+
+_QUICK, _LEAST_BYTES = 1, 1_000
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
@@ -46,6 +52,23 @@ def decompress(body: bytes, encoding: bytes | None, limit: int) -> bytes:
         rest = "more follows its end" if unpacker.eof else "it ends too early"
         raise BodyError(f"the body is not {name.decode()} data: {rest}")
     return found
+
+
+def compress(body: bytes, accepted: bytes | None) -> tuple[bytes, bytes] | None:
+    """An answer compressed, and its `Content-Encoding`, where `Accept-Encoding` names gzip or deflate and nothing else:
+    so somebody asks who wants it. What libraries send by themselves names several, and to compress for those would cost
+    all of them time; a small answer is not worth it.
+
+    >>> compress(b"a" * 5_000, b"gzip, deflate"), compress(b"a" * 99, b"gzip")
+    (None, None)
+    >>> decompress(*compress(b"a" * 5_000, b"gzip"), 5_000) == b"a" * 5_000
+    True
+    """
+    name = (accepted or b"").strip().lower()
+    if name not in _HEADERS or len(body) < _LEAST_BYTES:
+        return None
+    packer = zlib.compressobj(_QUICK, wbits=_HEADERS[name])
+    return packer.compress(body) + packer.flush(), name
 
 
 def parse_python(body: bytes) -> Any:

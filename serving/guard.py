@@ -109,9 +109,7 @@ class Guard:
 
     def refusal(self, request: Request) -> Refusal | None:
         """Why a request may not pass, if so. A key with a rate has one request less with each call."""
-        now = monotonic()
-        if now >= self._look_at:
-            self._look(now)
+        now = self._looked()
         path = request["path"]
         if not self.closed or path in OPEN:
             return None
@@ -132,6 +130,11 @@ class Guard:
             return Refusal(429, detail, ceil(wait))
         return None
 
+    def knows(self, request: Request) -> bool:
+        """Whether a request, whatever its path is, comes from somebody who may pass somewhere."""
+        self._looked()
+        return not self.closed or self.name_of(request) is not None
+
     def name_of(self, request: Request) -> str | None:
         """The name of the key that a request came with; None for none, or one that is not known."""
         given = next((value for name, value in request["headers"] if name == b"authorization"), b"")
@@ -146,6 +149,13 @@ class Guard:
         if found is not None and given == b"Bearer " + secret.strip():
             self._seen[given] = found
         return found
+
+    def _looked(self) -> float:
+        """The moment; where it is time, the file of keys was looked at."""
+        now = monotonic()
+        if now >= self._look_at:
+            self._look(now)
+        return now
 
     def _look(self, now: float) -> None:
         """Read the keys again if the file is another one. Where that fails the keys stay as they were."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 from registry.errors import TaskError
@@ -33,12 +34,13 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 class Host:
     """A task's parts, put together."""
 
-    def __init__(self, settings: Settings, task: str, source: VersionSource, room: Callable[[int], None]) -> None:
-        """`source` is the registry; `room` is told how many bytes of graphs a new version has, and raises
+    def __init__(self, settings: Settings, task: str, source: VersionSource, room: Callable[[Slot, int], None]) -> None:
+        """`source` is the registry; `room` is told how many bytes of graphs a slot's new version has, and raises
         `BundleError` when they are too many. Raises `TaskError` for a name that no task can have."""
         if _NAME.fullmatch(task) is None:
             raise TaskError(f"task: expected lower-case letters, digits and hyphens, got {task!r}")
         self.task, self.slot, self.counts = task, Slot(task), Counts()
+        own_room = partial(room, self.slot)
         self.logbook = Logbook(_log_settings(settings, task))
         self.follower = Follower(
             self.slot,
@@ -46,10 +48,10 @@ class Host:
             settings.folder / "served" / f"{task}.json",
             seconds=settings.poll_seconds,
             report=_LOG.log,
-            room=room,
+            room=own_room,
         )
         cast = self.logbook.cast if settings.shadow else None
-        self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, room).look)
+        self.follower.beside.append(Understudy(self.slot, self.follower.attempt, _LOG.log, cast, own_room).look)
         bounds: dict[str, Any] = {"max_bytes": settings.max_body_bytes, "max_rows": settings.max_rows}
         self._predictor = Predictor(self.slot, self.logbook, self.counts)
         batcher, ids = self._predictor.batcher, self._predictor.ids

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp
 
 from registry.errors import BundleError, NoModelError, TaskError, did_you_mean
 from registry.settings import Settings
-from serving.champion import VersionSource
+from serving.champion import Slot, VersionSource
 from serving.host import Host
 from serving.problems import UnknownTaskError
 from serving.singles import Singles
@@ -23,7 +24,8 @@ class Hosts:
         """Raises `TaskError` for a name that no task can have, and for one that comes twice."""
         self._settings, self._source = settings, source
         self._by_name: dict[str, Host] = {}
-        self._changing = asyncio.Lock()
+        self._changing, self._coming = asyncio.Lock(), list[Host]()
+        self._counting = threading.Lock()
         self.routes: dict[str, ASGIApp] = {}
         self.singles: dict[str, Singles] = {}
         for task in tasks:
@@ -75,14 +77,17 @@ class Hosts:
                 await known.follower.look()
                 return known
             host = self._make(task)
-            await host.open()
+            self._coming = [host]
             try:
+                await host.open()
                 if host.slot.current is None:
                     await host.follower.look()
                 host.slot.served()
             except NoModelError:
                 await host.close()
                 raise
+            finally:
+                self._coming = []
             self._by_name[task] = host
             self._arrange()
             return host
@@ -110,18 +115,21 @@ class Hosts:
             routes[f"/v2/models/{host.task}/infer"] = host.infer
         self.routes, self.singles = routes, singles
 
-    def _room(self, size: int) -> None:
-        """Make room for a graph of so many bytes: versions that are only kept warm go. Raises `BundleError`."""
+    def _room(self, slot: Slot, size: int) -> None:
+        """Make room for a graph of so many bytes: versions that are only kept warm go. From now on its slot counts it,
+        so that two that load at once do not both take what is left. Raises `BundleError`."""
         most = self._settings.max_graph_bytes
-        for host in self:
-            if self._used() + size <= most:
-                return
-            host.slot.previous = None
-        if (used := self._used()) + size > most:
-            raise BundleError(
-                f"its graph has {size:,} bytes, beside {used:,} that are loaded: expected at most {most:,} together "
-                "(EVERFIT_MAX_GRAPH_BYTES)"
-            )
+        with self._counting:
+            for host in self:
+                if self._used() + size <= most:
+                    break
+                host.slot.previous = None
+            if (used := self._used()) + size > most:
+                raise BundleError(
+                    f"its graph has {size:,} bytes, beside {used:,} that are loaded: expected at most {most:,} "
+                    "together (EVERFIT_MAX_GRAPH_BYTES)"
+                )
+            slot.loading = size
 
     def _used(self) -> int:
-        return sum(host.slot.graph_bytes for host in self)
+        return sum(host.slot.graph_bytes for host in (*self, *self._coming))

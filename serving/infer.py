@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from registry.bundle import Manifest
 from serving.champion import Served
-from serving.encodings import header_of
+from serving.encodings import compress, header_of
 from serving.hot import PredictingRoute, Reply, aside
 from serving.prediction import Answer
 from serving.problems import UnknownTaskError
@@ -25,6 +25,7 @@ from serving.tensor_rows import outputs_of, rows_of
 from serving.tensors import InferRequest, TensorError, read_request, write_answer
 
 LENGTH_HEADER = b"inference-header-content-length"
+_JSON = [(b"content-type", b"application/json")]
 
 
 class UnknownVersionError(UnknownTaskError):
@@ -48,7 +49,8 @@ class Infer(PredictingRoute):
         served = None if version is None else self.loaded(version)
         asked, request = await aside(large, self._read, scope, body, served or self._slot.served())
         answer = await self.predicted(scope, body, request, served=served)
-        return await aside(large, self._write, asked, answer)
+        accepted = header_of(scope, b"accept-encoding")
+        return await aside(large, lambda: _packed(self._write(asked, answer), accepted))
 
     def loaded(self, version: str) -> Served:
         """A version that is loaded. Raises `UnknownVersionError`."""
@@ -77,6 +79,15 @@ class Infer(PredictingRoute):
             content["parameters"] = parameters
         body, header = write_answer(content, [(outputs[name], binary) for name, binary in wanted])
         return Reply(body) if header is None else Reply(body, _binary_headers(len(body), header))
+
+
+def _packed(reply: Reply, accepted: bytes | None) -> Reply:
+    """The answer in the encoding that the client asks for; the JSON's length is that of what is packed."""
+    if (found := compress(reply.body, accepted)) is None:
+        return reply
+    body, encoding = found
+    headers = [(name, value) for name, value in reply.headers or _JSON if name != b"content-length"]
+    return Reply(body, [*headers, (b"content-length", b"%d" % len(body)), (b"content-encoding", encoding)])
 
 
 def _check_outputs(asked: InferRequest, manifest: Manifest) -> None:

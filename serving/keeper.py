@@ -47,6 +47,7 @@ TICK_SECONDS = 0.2
 RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 20.0
 ADOPT_SECONDS = 5.0
+JOIN_SECONDS = 30.0
 NICENESS = 5
 """Where the keeper shares a core with the endpoint, answers come first; the journal holds what waits."""
 
@@ -71,7 +72,7 @@ class Keeper:
         self._discretion = Discretion.of(opening)
         self._own = Run(Path(opening["folder"]), self._images, self._discretion)
         self._others: dict[Path, Abandoned] = {}
-        self._adopt_at = self._retry_at = 0.0
+        self._adopt_at = self._join_at = self._retry_at = 0.0
         self._said = b""
         self._shadow_fault: str | None = None
 
@@ -102,6 +103,7 @@ class Keeper:
             while self._own.drain(log, alive=True):
                 self._report(None)
             self._adopt(log)
+            self._join(log)
         except (EverfitError, DamagedError, OSError) as error:
             fault = str(error)
             self._retry_at = time.monotonic() + RETRY_SECONDS
@@ -155,6 +157,11 @@ class Keeper:
             remove_run(folder)
             os.close(other.lock)
             del self._others[folder]
+
+    def _join(self, log: InferenceLog) -> None:
+        """Join small batches now and then, one transaction a turn: requests and labels come first."""
+        if time.monotonic() > self._join_at and not log.join():
+            self._join_at = time.monotonic() + JOIN_SECONDS
 
     def _report(self, fault: str | None) -> None:
         older = sum(other.records for other in self._others.values())

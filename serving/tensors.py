@@ -10,7 +10,7 @@ what a request announces.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from struct import Struct
@@ -29,7 +29,9 @@ BYTES, BOOL, FP64, INT64 = "BYTES", "BOOL", "FP64", "INT64"
 
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BF16": "<u2"}
 _WHOLE = {f"{sign}INT{8 * size}": f"<{kind}{size}" for size in (1, 2, 4, 8) for sign, kind in (("", "i"), ("U", "u"))}
-_DTYPES = {name: np.dtype(code) for name, code in ({BOOL: "u1"} | _FLOATS | _WHOLE).items()}
+DTYPES = {name: np.dtype(code) for name, code in ({BOOL: "u1"} | _FLOATS | _WHOLE).items()}
+"""Numbers as bytes; BF16 are the upper halves of FP32."""
+
 _ALONE = {FP64: Struct("<d"), "FP32": Struct("<f"), INT64: Struct("<q"), "INT32": Struct("<i"), BOOL: Struct("<?")}
 """The quick way to a tensor of one number."""
 
@@ -92,9 +94,13 @@ class Output:
     def raw(self) -> bytes:
         """The values as bytes."""
         if not isinstance(self.values, np.ndarray):
-            texts = [text.encode() for text in self.values]
-            return b"".join(chain.from_iterable((_LENGTH.pack(len(text)), text) for text in texts))
-        return self.values.astype(np.bool_ if self.datatype == BOOL else _DTYPES[self.datatype], copy=False).tobytes()
+            return packed([text.encode() for text in self.values])
+        return self.values.astype(np.bool_ if self.datatype == BOOL else DTYPES[self.datatype], copy=False).tobytes()
+
+
+def packed(texts: Iterable[bytes]) -> bytes:
+    """BYTES as they are sent: each behind its length."""
+    return b"".join(chain.from_iterable((_LENGTH.pack(len(text)), text) for text in texts))
 
 
 def read_request(body: bytes, header: bytes | None, max_rows: int) -> InferRequest:
@@ -229,13 +235,13 @@ def _checked(values: list[Any], datatype: str, width: int, name: str) -> list[An
 
 def _values(raw: memoryview, datatype: str, count: int, name: str) -> list[Any]:
     if datatype == BYTES:
-        return _strings(raw, count, name)
-    if len(raw) != (needed := count * _DTYPES[datatype].itemsize):
+        return strings(raw, count, name)
+    if len(raw) != (needed := count * DTYPES[datatype].itemsize):
         raise TensorError(f"{_quoted(name)}: expected {needed} bytes for {count} of {datatype}, got {len(raw)}")
     if count == 1 and (alone := _ALONE.get(datatype)) is not None:
         found = list(alone.unpack(raw))
     else:
-        array = np.frombuffer(raw, _DTYPES[datatype])
+        array = np.frombuffer(raw, DTYPES[datatype])
         if datatype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)
         found = (array != 0).tolist() if datatype == BOOL else array.tolist()
@@ -251,7 +257,8 @@ def _finite(values: list[float], name: str) -> list[float | None]:
     return [None if value != value else value for value in values]
 
 
-def _strings(raw: memoryview, count: int, name: str) -> list[bytes]:
+def strings(raw: memoryview, count: int, name: str) -> list[bytes]:
+    """So many BYTES as they are sent. Raises `TensorError`, which names the input."""
     found, at = [], 0
     for _ in range(count):
         start = at + _LENGTH.size

@@ -10,7 +10,7 @@ the champion answers, or the canary. `serving/infer.py` answers, `serving/tensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version as version_of
 from typing import Any
 
@@ -35,10 +35,11 @@ MAX_ORDER_BYTES = 65_536
 """Largest body of a request about the repository."""
 
 
-def add_v2(app: FastAPI, hosts: Hosts, roster: Roster, *, max_rows: int) -> None:
-    """The routes of the protocol that are not hot, and the hot one where its path names a version."""
+def add_v2(app: FastAPI, hosts: Hosts, roster: Roster, draining: Callable[[], bool], *, max_rows: int) -> None:
+    """The routes of the protocol that are not hot, and the hot one where its path names a version; `draining` says
+    whether the server is about to end."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol (V2)"])
-    _add_server(router, hosts)
+    _add_server(router, hosts, draining)
     _add_models(router, hosts, max_rows)
     _add_repository(router, hosts, roster)
     app.include_router(router)
@@ -58,7 +59,7 @@ class _Versioned:
         await self._hosts.named(scope["path_params"]["task"]).infer(scope, receive, send)
 
 
-def _add_server(router: APIRouter, hosts: Hosts) -> None:
+def _add_server(router: APIRouter, hosts: Hosts, draining: Callable[[], bool]) -> None:
     @router.get("", summary="The server and the extensions it has")
     async def server() -> Response:
         return _json({"name": "everfit", "version": version_of("everfit"), "extensions": EXTENSIONS})
@@ -69,7 +70,7 @@ def _add_server(router: APIRouter, hosts: Hosts) -> None:
 
     @router.get("/health/ready", summary="Can every task predict? 503 if not")
     async def ready() -> Response:
-        good = all(host.slot.current is not None for host in hosts)
+        good = all(host.slot.current is not None for host in hosts) and not draining()
         return _json({"ready": good}, 200 if good else 503)
 
 

@@ -34,17 +34,18 @@ class PortError(StateError):
     """The port cannot be listened on."""
 
 
-def open_port(settings: Settings) -> socket.socket:
-    """The endpoint's port, bound: workers share it. Raises `PortError`."""
+def open_port(settings: Settings, number: int | None = None) -> socket.socket:
+    """The endpoint's port, or another one of its address, bound: workers share it. Raises `PortError`."""
+    number = number or settings.port
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     port = socket.socket(family, socket.SOCK_STREAM)
     try:
         port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        port.bind((settings.host, settings.port))
+        port.bind((settings.host, number))
         port.listen(BACKLOG)
     except OSError as error:
         port.close()
-        raise PortError(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from error
+        raise PortError(f"{settings.host}:{number} cannot be listened on: {error.strerror}") from error
     return port
 
 

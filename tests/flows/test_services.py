@@ -154,6 +154,14 @@ def test_a_key_reaches_the_children(settings: Settings) -> None:
     assert child_environment(locked, ())["EVERFIT_API_KEY"] == "opensesame"
 
 
+def test_what_is_unset_is_not_inherited(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo on a machine with an endpoint that asks for a key and speaks gRPC has neither."""
+    monkeypatch.setenv("EVERFIT_API_KEY", "opensesame")
+    monkeypatch.setenv("EVERFIT_GRPC_PORT", "9000")
+    mine = settings.model_copy(update={"api_key": None, "grpc_port": None})
+    assert {"EVERFIT_API_KEY", "EVERFIT_GRPC_PORT"}.isdisjoint(child_environment(mine, ()))
+
+
 def test_nothing_runs_and_nothing_is_swapped_in(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert running(settings) == ()
     with pytest.MonkeyPatch.context() as patch:

@@ -23,6 +23,7 @@ from registry.inference_log import Feedback, InferenceLog
 from registry.log_batch import Batch
 from registry.log_ids import id_of, ids_of, runs_of
 from registry.log_packed import pack, unpack
+from registry.log_tables import WIDE
 from registry.task import LogColumns
 
 START = to_micros(datetime(2024, 5, 1))
@@ -127,18 +128,30 @@ SPANS = st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8), max_size=
 
 
 @settings(max_examples=20, deadline=None)
-@given(SPANS, st.integers(0, 50), st.integers(1, 30), st.integers(0, 6), st.integers(1, 4), st.integers(2, 50))
+@given(
+    SPANS,
+    st.sampled_from([1, WIDE // 20]),
+    st.booleans(),
+    st.integers(0, 50),
+    st.integers(1, 30),
+    st.integers(0, 6),
+    st.integers(1, 4),
+    st.integers(2, 50),
+)
 def test_rows_are_read_as_if_each_were_alone(
     tmp_path_factory: pytest.TempPathFactory,
     spans: list[list[int]],
+    scale: int,
+    joins: bool,
     begin: int,
     length: int,
     some: int,
     step: int,
     at_once: int,
 ) -> None:
-    """Batches overlap, reach over both ends of a window, and hold rows in any order and at one moment; compared with
-    pandas, which sorts and cuts all rows at once."""
+    """Batches overlap, are wide, reach over both ends of a window, and hold rows in any order and at one moment; some
+    are joined. Compared with pandas, which sorts and cuts all rows at once."""
+    spans, begin, length = [[time * scale for time in times] for times in spans], begin * scale, length * scale
     log = InferenceLog(open_engine(f"sqlite:///{tmp_path_factory.mktemp('log')}/everfit.db"), "flights")
     number = 0
     for times in spans:
@@ -160,6 +173,10 @@ def test_rows_are_read_as_if_each_were_alone(
         return list(frame["__id__"])
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("registry.log_joined.FEW", 2)
+        while joins and log.join():
+            pass
+        patch.setattr("registry.log_tables._IDS_AT_ONCE", at_once)
         patch.setattr("registry.log_query.AT_ONCE", at_once)
         patch.setattr("registry.log_query.LEAST", 1)
         assert log.frame()["__id__"].tolist() == every["id"].tolist()

@@ -346,6 +346,7 @@ def test_told_to_end_under_load_it_breaks_no_connection(tmp_path: Path, bundles:
         before = len(acknowledged)
         os.kill(server.pid, signal.SIGTERM)
         wait_for(lambda: httpx.get(f"{url}/health/ready", trust_env=False).status_code == 503, 5)
+        assert httpx.get(f"{url}/v2/health/ready", trust_env=False).json() == {"ready": False}
         for thread in threads:
             thread.join()
         server.wait(timeout=30)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -159,6 +161,40 @@ def test_what_graphs_take_is_bounded(tmp_path: Path, registry: TwoTasks, bundles
         assert host.slot.served().version == "2"
         assert "EVERFIT_MAX_GRAPH_BYTES" in str(host.slot.last_error)
         await hosts.close()
+
+    asyncio.run(run())
+
+
+def test_two_that_load_at_once_do_not_both_take_the_room_of_one(
+    tmp_path: Path, bundles: dict[str, ModelBundle], other: ModelBundle
+) -> None:
+    """Each has looked for room, and waits until the other has too, before it answers."""
+    both = threading.Barrier(2)
+
+    class Waiting(FakeVersions):
+        def radius(self, task: str, version: str) -> float | None:
+            if version == "2":
+                with suppress(threading.BrokenBarrierError):
+                    both.wait(1)
+            return super().radius(task, version)
+
+    registry = TwoTasks(handmade=Waiting(v1=bundles["good"], v2=bundles["reverse"]), other=Waiting(v1=other, v2=other))
+    sizes = [one.model.stat().st_size for one in (bundles["good"], bundles["reverse"], other)]
+    most = sum(sizes) + max(sizes) // 2
+
+    async def run() -> None:
+        hosts = Hosts(Settings(home=tmp_path, max_graph_bytes=most), ["handmade", "other"], registry)
+        for version in ("1", "2"):
+            for versions in registry.tasks.values():
+                versions.champion = version
+            await asyncio.gather(*(host.follower.look() for host in hosts))
+        slots = [host.slot for host in hosts]
+        assert sum(slot.graph_bytes for slot in slots) <= most
+        assert sorted(slot.served().version for slot in slots) == ["1", "2"]
+        assert sum("EVERFIT_MAX_GRAPH_BYTES" in str(slot.last_error) for slot in slots) == 1
+        assert [slot.loading for slot in slots] == [0, 0]
+        for host in hosts:
+            host.follower.close()
 
     asyncio.run(run())
 

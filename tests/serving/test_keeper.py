@@ -414,3 +414,22 @@ def test_it_loads_no_pandas(bundles: dict[str, ModelBundle]) -> None:
         "Shadow('2', Path(sys.argv[1])); sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(bundles["good"].folder)]).returncode == 0
+
+
+def test_what_was_stored_row_by_row_is_joined(served: Served, tmp_path: Path, log: InferenceLog) -> None:
+    """By whoever keeps the journal next, and no more often than it is worth."""
+    journal, ids = Journal(tmp_path / "journal", max_bytes=10**6), [f"r{number:02d}" for number in range(40)]
+    run = Run(journal.folder)
+    for one in ids:
+        write(journal, served, [one])
+        run.drain(log, alive=True)
+    before = log.frame()
+    assert before["__id__"].tolist() == ids
+    ours, theirs = socket.socketpair()
+    opening = {"store": f"sqlite:///{tmp_path}/everfit.db", "task": "handmade", "folder": str(journal.folder)}
+    with ours, theirs, reading(open_engine(opening["store"])) as connection:
+        keeper = Keeper({**opening, "durable": False}, theirs)
+        assert keeper.turn()
+        assert connection.exec_driver_sql("SELECT count(*) FROM batches").scalar_one() == 1
+    pd.testing.assert_frame_equal(log.frame(), before)
+    journal.close()

@@ -290,3 +290,21 @@ def test_whatever_comes_is_answered_or_refused(client: httpx.Client) -> None:
         assert response.status_code == 200 or list(response.json()) == ["error"]
     assert {200, 400} <= seen
     assert client.post(INFER, json=asked(ROW)).status_code == 200
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_an_answer_is_compressed_for_who_asks_for_that_alone(client: httpx.Client, algorithm: str) -> None:
+    """Not for libraries that name all they know, and not where it is small. What comes is the same."""
+    body, headers = asked_binary(200, parameters={"binary_data_output": True}, outputs=[{"name": "probabilities"}])
+    plain = client.post(INFER, content=body, headers=headers | {"Accept-Encoding": "identity"})
+    packed = client.post(INFER, content=body, headers=headers | {"Accept-Encoding": algorithm})
+    usual = client.post(INFER, content=body, headers=headers | {"Accept-Encoding": "gzip, deflate"})
+    assert packed.headers["content-encoding"] == algorithm
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    assert packed.headers["inference-header-content-length"] == plain.headers["inference-header-content-length"]
+    assert read(packed) == read(plain) == read(usual)
+    text = client.post(INFER, json=asked(*[ROW] * 50), headers={"Accept-Encoding": algorithm})
+    assert (text.headers["content-encoding"], text.headers["content-type"]) == (algorithm, "application/json")
+    assert len(read(text)["id"]) == 50
+    one = client.post(INFER, json=asked(ROW, outputs=[{"name": "id"}]), headers={"Accept-Encoding": algorithm})
+    assert "content-encoding" not in {**usual.headers, **one.headers}

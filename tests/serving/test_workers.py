@@ -29,7 +29,7 @@ from tests.serving.conftest import ROW, wait_for
 class Together:
     """The parent process of two workers, and a place to send requests to."""
 
-    def __init__(self, home: Path, bundle: ModelBundle) -> None:
+    def __init__(self, home: Path, bundle: ModelBundle, **more: str) -> None:
         memory = home / "served" / "handmade.json"
         memory.parent.mkdir(parents=True)
         memory.write_bytes(orjson.dumps({"version": "1", "folder": str(bundle.folder)}))
@@ -43,7 +43,9 @@ class Together:
             "EVERFIT_TRACKING_URL": "http://127.0.0.1:9",
             "EVERFIT_DRAIN_SECONDS": "0.1",
         }
-        self.process = subprocess.Popen([sys.executable, "-m", "serving", "handmade"], env={**os.environ, **own})
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "handmade"], env={**os.environ, **own, **more}
+        )
         wait_for(lambda: len(self.workers()) == 2 and self.ready())
 
     def workers(self) -> list[psutil.Process]:

@@ -87,10 +87,30 @@ def predict(client: triton.InferenceServerClient) -> list[str]:
     return [*(one.decode() for one in ids), *result.as_numpy("id").ravel().tolist()]
 
 
+def predict_compressed(client: triton.InferenceServerClient) -> list[str]:
+    """Answers of so many rows that they are compressed when that is asked for, as bytes and as JSON."""
+    ids: list[str] = []
+    answers = []
+    for algorithm in ("gzip", "deflate", None):
+        for binary in (True, False):
+            outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("id", "probabilities")]
+            many = [triton.InferInput("amount", [100], "FP64").set_data_from_numpy(np.linspace(-1, 1, 100))]
+            many += [
+                triton.InferInput(name, [100], DATATYPES[name]).set_data_from_numpy(np.repeat(values[:1], 100))
+                for name, values in COLUMNS.items()
+                if name != "amount"
+            ]
+            result = client.infer(MODEL, many, outputs=outputs, response_compression_algorithm=algorithm)
+            answers.append(result.as_numpy("probabilities"))
+            ids += [one if isinstance(one, str) else one.decode() for one in result.as_numpy("id").ravel().tolist()]
+    assert all(answer.shape == (100, 2) and np.array_equal(answer, answers[0]) for answer in answers)
+    return ids
+
+
 def main(address: str) -> None:
     client = triton.InferenceServerClient(address)
     check_server(client)
-    ids = predict(client)
+    ids = [*predict(client), *predict_compressed(client)]
     check_refusals(client)
     client.load_model(MODEL)
     client.unload_model(MODEL)
