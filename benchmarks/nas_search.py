@@ -1,8 +1,8 @@
 """Everfit's own searches on small tables: strategies and early stopping at equal trials, or equal CPU-seconds.
 
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
-        [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--rows 3000]
-        [--keep FILE.json]
+        [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--first 0]
+        [--rows 3000] [--keep FILE.json]
 
 So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
 this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
@@ -103,6 +103,7 @@ def main() -> None:
     asked.add_argument("--trials", type=int, default=24)
     asked.add_argument("--seconds", type=float, default=LONG)
     asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--first", type=int, default=0, help="the first seed")
     asked.add_argument("--rows", type=int, default=3000)
     asked.add_argument("--keep", type=Path)
     options = asked.parse_args()
@@ -112,16 +113,16 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     time.monotonic = time.process_time  # the clock of deadlines
-    kept = Kept(options.keep)
+    kept, seeds = Kept(options.keep), range(options.first, options.first + options.seeds)
     ways = list(product(options.strategies, options.stopping))
-    for seed, table, (strategy, stopping) in product(range(options.seeds), options.tables, ways):
+    for seed, table, (strategy, stopping) in product(seeds, options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
         asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
         kept.run(name, partial(searched, *asked_for))
     print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}"
-        runs = [kept[f"{name} {seed}"] for seed in range(options.seeds)]
+        runs = [kept[f"{name} {seed}"] for seed in seeds]
         value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
         counts = [statistics.mean(run[one] for run in runs) for one in ("trials", "complete", "epochs")]
         told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"

@@ -273,10 +273,13 @@ class Worker:
 
     def _parent(self, trial: optuna.Trial, candidate: Candidate) -> int | None:
         """The trial that a candidate is a mutation of, where its network is akin (Elsken et al. 2017: a child that
-        begins where its parent ended needs few epochs)."""
+        begins where its parent ended needs few epochs), and began with weights of its own: of a line of heirs each is
+        the luckiest of many on the same validation rows, and the weights carry that luck along."""
         found = trial.user_attrs.get(PARENT)
         parent = None if found is None else plans.read_result(self.folder, found)
-        return parent.number if parent is not None and akin(parent.candidate, candidate) else None
+        if parent is None or parent.inherited:
+            return None
+        return parent.number if akin(parent.candidate, candidate) else None
 
     def _elder(self, trial: optuna.Trial, candidate: Candidate) -> str | None:
         """Whose weights a trial begins with. Fresh ones begin with their own: they judge the prior, and once it has

@@ -23,7 +23,7 @@ from registry.task import TaskSpec
 from retrain.boosted import fit_boosted
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
-from retrain.search.asking import FINISHES, ORIGIN
+from retrain.search.asking import FINISHES, ORIGIN, PARENT
 from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
@@ -185,6 +185,22 @@ def test_what_paused_ends_as_if_it_never_had_though_its_worker_dies(tmp_path: Pa
             )
             assert paused == never
             assert take(worker.folder, one.seed) is None
+
+
+def test_a_child_begins_with_the_weights_of_a_parent_that_began_with_its_own(tmp_path: Path) -> None:
+    """A child's child does not, however alike the networks are."""
+    task = small_task(stopping="none", max_epochs=1, workers=1)
+    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 9, 600.0, 0), None, silent)
+    session.folder.mkdir()
+    session._ready(gather(task, make_frame(200), ()))
+    worker = Worker(session.folder, 0)
+    first, *others = worker.study.trials
+    params, count = first.system_attrs["fixed_params"], len(others) + 1
+    for decay, parent in ((0.1, 0), (0.2, count), (0.3, 0)):
+        worker.study.enqueue_trial({**params, "weight_decay": decay}, user_attrs={PARENT: parent})
+    worker.run()
+    inherited = [one.inherited for one in plans.read_results(session.folder)]
+    assert inherited == [False] * count + [True, False, True]
 
 
 def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:
