@@ -173,7 +173,8 @@ def outputs_of(problem: Problem, *, images: bool = False) -> tuple[str, ...]:
 
 def differences(found: Scores, expected: Scores, *, radius: float, tolerance: float = TOLERANCE) -> dict[str, float]:
     """The largest difference in each output, relative to its size where that is above 1; of a number and its interval
-    to the largest of the three, as one of them may lie near 0 and be no more exact than the others.
+    to the largest of the three, as one of them may lie near 0 and be no more exact than the others, and of their
+    uncertainty to a tenth of that.
 
     A prediction or a set that differs counts as 1, unless probabilities within `tolerance` of the boundary explain it:
     two classes tie, or a class stands at the conformal threshold, 1 - `radius`.
@@ -341,8 +342,9 @@ def _gap(found: Scores, expected: Scores, field: str) -> float:
     a, b = (np.asarray(getattr(one, field), dtype=np.float64) for one in (found, expected))  # NaN where it is None
     if (size := np.abs(b)).shape != a.shape:
         return float("inf")
-    if expected.interval is not None and field in ("prediction", "interval"):
-        three = np.abs(np.column_stack([expected.prediction, expected.interval]))
-        size = np.nan_to_num(three, posinf=0).max(axis=1).reshape(-1, *[1] * (b.ndim - 1))
+    if expected.interval is not None:
+        three = np.nan_to_num(np.abs(np.column_stack([expected.prediction, expected.interval])), posinf=0)
+        largest = three.max(axis=1).reshape(-1, *[1] * (b.ndim - 1))  # an uncertainty is made of differences of means
+        size = largest if field in ("prediction", "interval") else np.maximum(size, largest / 10)
     with np.errstate(invalid="ignore"):  # infinite bounds are equal, though their difference is NaN
         return float(np.where(a == b, 0, np.abs(a - b) / np.maximum(1, size)).max(initial=0))

@@ -175,6 +175,10 @@ def test_differences_of_numbers_are_relative_and_never_pass_nan() -> None:
     rounded = replace(near_zero, interval=np.array([[3e-4, 600.0]]))
     assert differences(rounded, near_zero, radius=1)["interval"] == pytest.approx(5e-7), "300 - 300 is no more exact"
     assert differences(replace(near_zero, prediction=np.array([301.0])), near_zero, radius=1)["prediction"] > 1e-3
+    apart = replace(near_zero, disagreement=np.full(1, 1 + 1e-3))
+    assert differences(apart, near_zero, radius=1)["disagreement"] < 1e-4, "of means near 300 it has five digits"
+    apart = replace(near_zero, disagreement=np.full(1, 1.1), uncertainty=np.full(1, 1.1))
+    assert min(differences(apart, near_zero, radius=1)[name] for name in ("disagreement", "uncertainty")) > 1e-3
     with pytest.raises(BundleError, match="prediction by nan"):
         require_small(differences(numbers(np.nan, 1), numbers(0, 1), radius=1), "nan")
     shorter = numbers(0, 1).take(slice(0))
