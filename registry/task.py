@@ -101,7 +101,7 @@ IMAGE_FAMILIES = ("convnet",)
 class Search(Frozen):
     """The budget and the means of a search. Whichever of `trials` and `seconds` is reached first ends it."""
 
-    strategy: str = "tpe"
+    strategy: str = "auto"
     stopping: str = "asha"
     families: tuple[str, ...] = ("mlp", "resnet")
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")

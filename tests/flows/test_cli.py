@@ -169,7 +169,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
         ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
         ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
         ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
-        ("search: {objectives: [quality, size]}", "line 7: search.objectives: 'tpe' looks for quality alone"),
+        ("search: {objectives: [quality, size]}", "line 7: search.objectives: 'auto' looks for quality alone"),
     ],
 )
 def test_what_the_data_or_the_means_show_is_told_with_its_line(home: Path, more: str, words: str) -> None:

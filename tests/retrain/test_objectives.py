@@ -81,7 +81,7 @@ def test_only_strategies_that_can_take_several_objectives(strategy: type[Strateg
 
 def test_a_search_of_several_objectives_needs_such_a_strategy() -> None:
     task = make_task(search={"objectives": ["quality", "latency"]})
-    with pytest.raises(TaskError, match="'tpe' looks for quality alone"):
+    with pytest.raises(TaskError, match="'auto' looks for quality alone"):
         require_means(task)
 
 
