@@ -112,11 +112,12 @@ class Coverage(Measure):
 
 def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
     """Of so few hits if each row is one with the probability `kept`: binomial where rows are independent. Where
-    `effect` rows are worth one, the law of a mean of as many, with the skew of the misses (`tail`)."""
+    `effect` rows are worth one, the normal law of a mean of as many, but never less than independent rows have."""
+    alone = share_below(hits, rows, kept)
     if effect == 1 or not 0 < kept < 1:
-        return share_below(hits, rows, kept)
+        return alone
     error = math.sqrt(kept * (1 - kept) * effect / rows)
-    return float(ndtr((hits / rows - kept) / error))
+    return max(alone, float(ndtr((hits / rows - kept) / error)))
 
 
 def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
@@ -124,7 +125,7 @@ def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
     if not len(known):
         return 1.0
     kept = float(known.mean())
-    return kept - SURE * float(np.sqrt(kept * (1 - kept) * effect / len(known)))
+    return max(0.0, kept - SURE * float(np.sqrt(kept * (1 - kept) * effect / len(known))))
 
 
 def covered(side: Side) -> npt.NDArray[np.bool_]:

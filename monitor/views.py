@@ -157,8 +157,9 @@ class Measure(ABC):
 
 
 def reference_side(bundle: ModelBundle, manifest: Manifest | None = None) -> Side:
-    """The rows that came with the model, none of which it was fitted to, in time order as a window's are: they were
-    drawn at random. `manifest` is the bundle's, of fewer columns where not all are watched."""
+    """The rows that came with the model, answered before it was fitted to them, if ever (but for the golden ones of a
+    champion that follows), in time order as a window's are: they were drawn at random. `manifest` is the bundle's, of
+    fewer columns where not all are watched."""
     frame, manifest = bundle.reference(), manifest or bundle.manifest
     time = next((name for name in (TIME, manifest.task.time) if name in frame.columns), None)
     if time is not None:

@@ -7,7 +7,7 @@
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
     reference.parquet    conformed rows with labels that no member was fitted to, and the graph's own outputs, golden
-                         rows first; of a champion that follows what it answered before it learnt them
+                         rows first; of a champion that follows what it answered to the others before it learnt them
     golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures
@@ -71,7 +71,7 @@ TIME = "__time__"
 
 
 class Estimate(Frozen):
-    """A metric on rows held out, with its standard error and the number of rows."""
+    """A metric on rows that were answered before they were learnt, if ever; its standard error, the number of rows."""
 
     value: float
     error: float = Field(ge=0)

@@ -43,7 +43,8 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
     order = f"in the order of `{task.time}`" if task.time else "stratified, without order in time"
     yield "## Data"
     yield ""
-    yield f"Split {order}:"
+    followed = _followed(story)
+    yield f"{'Answered, then learnt,' if followed else 'Split'} {order}:"
     yield ""
     yield "| part | rows | used for |"
     yield "|---|---:|---|"
@@ -53,7 +54,7 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
         "calibration": "temperature and conformal radius",
         "test": "every figure of quality below but those of the search, looked at once",
     }
-    if "pace" in (story.told.get("heritage") or {}):
+    if followed:
         uses["test"] = "every figure of quality below: answered before the label came, learnt since"
     for part, rows in lineage.rows.items():
         yield f"| {part} | {rows:,} | {uses.get(part, '')} |"
@@ -67,6 +68,11 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
     notes = [f"- left out: `{one.name}` ({one.reason})" for one in schema.left_out]
     notes += [f"- {finding}" for finding in story.findings if finding.column not in left_out]
     yield from ("", *notes) if notes else ()
+
+
+def _followed(story: Story) -> bool:
+    """Whether the test rows were answered before they were learnt, and not held out."""
+    return "pace" in (story.told.get("heritage") or {})
 
 
 def _column(column: Column) -> str:
@@ -208,7 +214,8 @@ def _lineage(manifest: Manifest, story: Story) -> Iterator[str]:
     lineage = manifest.lineage
     yield "## Lineage"
     yield ""
-    yield f"- data: SHA-256 `{lineage.data_hash[:16]}...`, {sum(lineage.rows.values()):,} rows"
+    rows = "" if _followed(story) else f", {sum(lineage.rows.values()):,} rows"  # there a row may be in both parts
+    yield f"- data: SHA-256 `{lineage.data_hash[:16]}...`{rows}"
     if lineage.known_until is not None:
         yield f"- newest row seen by any part: {lineage.known_until} UTC"
     yield f"- parent: {f'version {lineage.parent_version}' if lineage.parent_version else 'none'}"

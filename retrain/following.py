@@ -34,7 +34,7 @@ from registry.scoring import Scores
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
 from retrain.members import read_members
-from retrain.race import RACE, Race, Standing
+from retrain.race import RACE, Race, Standing, recorded
 from retrain.renewal import Request
 from retrain.search.material import hash_frame
 from retrain.search.progress import Progress
@@ -179,12 +179,14 @@ class Trail:
         """What was kept of this bundle, if it was and can be read, at the paces of now."""
         try:
             with safetensors.safe_open(path, "pt") as file:
-                told = json.loads(file.metadata()["trail"])
+                told, whole = json.loads(file.metadata()["trail"]), recorded(file.keys())
         except (OSError, safetensors.SafetensorError):
             return None
         paces = tuple(Pace(*one) for one in told["paces"])
-        if told["of"] != _of(bundle) or paces != (
-            Standing.of(bundle).paces if RACE in bundle.manifest.files else PACES
+        if (
+            not whole
+            or told["of"] != _of(bundle)
+            or paces != (Standing.of(bundle).paces if RACE in bundle.manifest.files else PACES)
         ):
             return None
         tensors = safetensors.torch.load_file(path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ def keys_of(ids: Iterable[str]) -> npt.NDArray[np.int64]:
     return np.frombuffer(digests, dtype=np.int64)
 
 
+def recorded(names: Container[str]) -> bool:
+    """Whether a record is whole among the names of tensors."""
+    return all(name in names for name in _RECORDED)
+
+
 def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> Places:
     """The place of each of the wanted (m,) among keys (n,); -1 where it is not among them.
 
@@ -73,7 +78,9 @@ class Record:
     outputs: Floats = field(default_factory=lambda: np.empty((0, 0, 0), dtype=np.float32))
 
     def grown(self, keys: npt.NDArray[np.int64], scores: Sequence[Array], outputs: Array) -> Record:
-        """A step later: with rows that were answered, and without those that are forgotten."""
+        """With rows that were answered, and without those that are forgotten: a step that answers none is no later."""
+        if not len(keys) and self.scores:
+            return self
         count, age = len(keys), self.age + 1
         kept = np.isfinite(self.labels) | (age < PATIENCE)
         kept[: max(0, len(kept) + count - REMEMBERED)] = False
@@ -128,12 +135,15 @@ class Standing:
     def read(
         cls, tensors: Mapping[str, torch.Tensor], own: tuple[Member, ...], paces: tuple[Pace, ...], leader: int
     ) -> Standing:
-        """From what `Race.tensors` gives; networks that are not in it are the bundle's own."""
+        """From what `Race.tensors` gives; networks that are not in it are the bundle's own. A record from before, which
+        lacks the outputs, begins anew."""
+        members = tuple(_members(own, tensors, place) for place in range(len(paces)))
+        if not recorded(tensors):
+            return cls(paces, members, Record(), leader)
         arrays = {name: tensors[name].numpy() for name in _RECORDED}
         scores = tuple(
             tensors[name].numpy() for place in range(len(paces)) if (name := _name(place, "scores")) in tensors
         )
-        members = tuple(_members(own, tensors, place) for place in range(len(paces)))
         return cls(paces, members, Record(**arrays, scores=scores), leader)
 
 

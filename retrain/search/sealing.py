@@ -19,6 +19,7 @@ import torch
 
 from registry.bundle import CANDIDATES, CARD, FIGURES, MODEL, Estimate, Lineage, Manifest, ModelBundle
 from registry.conforming import as_datetimes
+from registry.errors import DataError
 from registry.metrics import Array, Labels, Metric, metrics_for
 from registry.plurals import counted
 from registry.scoring import REPRESENTATION, Graph, Scores
@@ -68,7 +69,8 @@ class Finish:
 def seal(
     material: Material, members: Sequence[Member], calibration: Calibration, out: Path, finish: Finish
 ) -> ModelBundle:
-    """Write and seal the bundle in `out`, which must not be there yet."""
+    """Write and seal the bundle in `out`, which must not be there yet. Raises `DataError` where the task's metric is
+    not defined on the test rows."""
     finish.tell("export", f"one graph of {counted(len(members), 'network')}, compared with torch")
     answers = _write(material, out, members, calibration, finish)
     finish.tell("card", "boosted reference, metrics on the test part, figures and card")
@@ -127,15 +129,16 @@ def _manifest(
     labels = material.labels[parts.test]
     metric = metrics_for(task.problem)[task.metric]
     scores = np.asarray(answers.scores, dtype=np.float64)
+    value, error = metric.value(labels, scores), metric.standard_error(labels, scores)
+    if not np.isfinite([value, error]).all():
+        raise DataError(f"{metric.name} is not defined on the {counted(len(labels), 'test row')}: too few of a class?")
     metrics = {"champion": evaluate(labels, scores, task.problem)}
     metrics |= {} if boosted is None else {"boosted": boosted.metrics}
     return Manifest(
         task=task,
         data_schema=material.schema,
         target=material.target,
-        reference=Estimate(
-            value=metric.value(labels, scores), error=metric.standard_error(labels, scores), rows=len(labels)
-        ),
+        reference=Estimate(value=value, error=error, rows=len(labels)),
         headroom=_inherited(finish) if boosted is None else headroom(metric, labels, scores, boosted.scores),
         metrics=metrics,
         conformal_radius=calibration.radius,

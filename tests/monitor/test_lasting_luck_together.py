@@ -11,7 +11,7 @@ import pytest
 
 from monitor.domain import DomainShift, OutputShift
 from monitor.evidence import detect, scores_of
-from monitor.uncertainty import Coverage
+from monitor.uncertainty import Coverage, _chance, _kept
 from monitor.views import Measure, Side, View, reference_side
 from registry.bundle import ModelBundle
 from registry.metrics import Array
@@ -108,3 +108,36 @@ def test_what_lasts_is_found(
         on = alarms(bundle, measure, known, now, size)
         found.append(int(on.argmax()) if on.any() else len(on))
     assert np.median(found) <= most, found
+
+
+@pytest.mark.parametrize(("rows", "day", "missed"), [(400, 400, 0.0), (400, 1, 0.0), (12, 1, 0.0), (6, 1, 0.92)])
+@pytest.mark.parametrize("measure", [Coverage(), DomainShift(), OutputShift()], ids=lambda one: one.name)
+def test_small_and_poor_references_have_chances(
+    bundle: ModelBundle, measure: Measure, rows: int, day: int, missed: float
+) -> None:
+    """One day alone, columns that never move, a handful of rows, a coverage that is hardly ever kept, no labels."""
+    rng, like = np.random.default_rng(1), reference_side(bundle)
+    known, now = side(like, rows, day, rng, missed=missed), side(like, 205, 1, rng, missed=missed)
+    schema = Schema(columns=tuple(NumericColumn(name=name) for name in _names()))
+    manifest = bundle.manifest.model_copy(update={"data_schema": schema})
+    for reference in (known, dataclasses.replace(known, inputs=known.inputs * 0)):
+        for size in (5, 200):
+            part = dataclasses.replace(
+                now,
+                inputs=now.inputs.head(size) * 0,
+                own=now.own[:size],
+                scores=now.scores.take(slice(size)),
+                labels=now.labels[:size],
+                labelled=now.labelled[:size],
+            )
+            for window in (part, dataclasses.replace(part, labelled=np.zeros(size, dtype=bool))):
+                found = [one.p_value for one in measure.measure(View(window, reference, manifest))]
+                assert all(one is None or 0 <= one <= 1 for one in found), found
+
+
+def test_rows_that_depend_hardly_have_the_chance_of_independent_ones() -> None:
+    for hits in range(21):
+        alone, hardly, more = (_chance(hits, 20, 0.88, effect) for effect in (1.0, 1.02, 3.0))
+        assert alone <= hardly
+        assert hardly <= max(more, alone) or hits > 0.88 * 20
+    assert 0.0 <= _kept(np.array([True, False, False, False, False]), 3.0) <= 0.2

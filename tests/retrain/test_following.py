@@ -139,6 +139,9 @@ def test_reference_rows_bear_what_was_answered_before_they_were_learnt(champion:
     assert lineage["test"] == made.manifest.reference.rows == len(chain.answered) == len(frame) - DAY
     assert lineage["train"] == len(frame)
     assert not list(made.folder.rglob("*.png"))
+    card = (made.folder / "card.md").read_text()
+    assert "Answered, then learnt, in the order of `when`" in card
+    assert f"{made.manifest.lineage.data_hash[:16]}...`\n" in card  # a row of both parts is not counted twice
     assert trained_until(made) == frame["when"].max()
 
 
@@ -150,3 +153,14 @@ def test_what_cannot_be_followed_is_said(champion: ModelBundle, tmp_path: Path) 
         follow(one, [step]).seal()
     with pytest.raises(DataError, match="without times"):
         Ground(replace(one, task=one.task.model_copy(update={"time": None})))
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_rows_of_one_class_are_no_reference_of_a_metric_that_needs_two(champion: ModelBundle, tmp_path: Path) -> None:
+    """It is said, and the pass that would have taken the step goes on."""
+    task = champion.manifest.task.model_copy(update={"metric": "auc"})
+    frame = turned("binary").assign(late="yes")
+    step = Lesson(np.arange(DAY), np.zeros(DAY, dtype=np.int64), np.arange(DAY, 2 * DAY))
+    chain = follow(replace(asked(champion, frame, tmp_path), task=task), [step])
+    with pytest.raises(DataError, match="auc is not defined on the 144 test rows"):
+        chain.seal(pictures=False)

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors
+import safetensors.torch
 
 from registry.bundle import WEIGHTS, ModelBundle
 from registry.errors import BundleError
 from registry.scoring import Scorer
 from retrain.calibration import Calibration
-from retrain.following import Followed, follow, lessons
+from retrain.following import Followed, Trail, follow, lessons
 from retrain.learners import PACES, Lesson
 from retrain.members import read_scale
 from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
@@ -139,6 +141,31 @@ def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
     assert np.array_equal(grown.keys, many)
     assert all(len(one) == REMEMBERED for one in (grown.labels, grown.age, *grown.scores))
     assert len(set(keys_of(["a", "b", "a"]))) == 2
+    for _ in range(PATIENCE):  # the newest model, which answers nothing yet, is made at each pass
+        grown = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0])
+    assert np.array_equal(grown.keys, many)
+
+
+@pytest.mark.parametrize("champion", ["binary"], indirect=True)
+def test_a_record_from_before_that_lacks_the_outputs_begins_anew(champion: ModelBundle, tmp_path: Path) -> None:
+    frame, arrived = world(champion)
+    early = frame.iloc[: (BROKEN + 1) * DAY]
+    chain = raced(champion, early, arrived[: len(early)], BROKEN, tmp_path / "first")
+    trail, moment = tmp_path / "trail.safetensors", early["when"].max().to_pydatetime()
+    chain.keep(trail, champion, moment)
+    assert Trail.load(trail, champion) is not None
+    made = chain.seal(pictures=False)
+    for path in (trail, made.folder / RACE):
+        with safetensors.safe_open(path, "pt") as file:
+            told = file.metadata()
+        tensors = safetensors.torch.load_file(path)
+        safetensors.torch.save_file({k: v for k, v in tensors.items() if k != "outputs"}, path, metadata=told)
+    assert Trail.load(trail, champion) is None
+    standing = Standing.of(made)
+    assert (standing.paces, standing.leader, len(standing.record.keys)) == (PACES, chain.race.leader, 0)
+    asked = Request(champion.manifest.task, made, "2", frame, tmp_path / "again")
+    again = follow(asked, steps_until(frame, arrived, DAYS - 1)[BROKEN + 1 :], standing=standing)
+    assert again.seal(pictures=False).manifest.reference.rows == len(again.answered) > 0
 
 
 @pytest.mark.parametrize("champion", ["binary"], indirect=True)
