@@ -41,7 +41,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
     if message["type"] == "http.disconnect":
         raise GoneError
     return _within(b"".join(parts), limit)
@@ -114,14 +114,15 @@ def _is_deeper(value: Any, levels: int) -> bool:
 def _check_announced(scope: Scope, limit: int) -> None:
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
-            raise _too_large(limit)
+            raise too_large(limit)
 
 
 def _within(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return body
 
 
-def _too_large(limit: int) -> TooLargeError:
+def too_large(limit: int) -> TooLargeError:
+    """The error of a body of more than `limit` bytes."""
     return TooLargeError(f"the body: expected at most {limit} bytes (EVERFIT_MAX_BODY_BYTES), got more")

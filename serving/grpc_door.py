@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias
 from urllib.parse import quote
 
@@ -30,7 +30,7 @@ from registry.settings import Settings
 from serving.context import HEADER, given_id
 from serving.grpc_messages import MESSAGES, PACKAGE
 from serving.grpc_tensors import body_of, response_of
-from serving.hot import FAULT, THREAD_BYTES, aside
+from serving.hot import FAULT, LARGE_AT_ONCE, THREAD_BYTES, aside
 from serving.infer import LENGTH_HEADER
 
 SERVICE = f"/{PACKAGE}.GRPCInferenceService/"
@@ -64,6 +64,15 @@ class Answered(NamedTuple):
     body: bytes
 
 
+class _EndError(Exception):
+    """A call ends with an error."""
+
+    def __init__(self, code: StatusCode, detail: str, told: Sequence[tuple[str, str]] = ()) -> None:
+        """`told` goes with it as metadata."""
+        super().__init__(detail)
+        self.code, self.detail, self.told = code, detail, told
+
+
 class Door(Protocol):
     """The application: its routes, and what is asked of it beside them."""
 
@@ -79,7 +88,7 @@ async def listening(app: Door, settings: Settings) -> AsyncIterator[None]:
     """Answer calls; at the end those that are inside, and no others. Raises `RuntimeError` for a port that is taken."""
     assert settings.grpc_port is not None
     server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=2 * settings.max_concurrent)
-    service = _Service(app, settings.body_seconds)
+    service = _Service(app, settings)
     server.add_generic_rpc_handlers((service,))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"
@@ -110,8 +119,11 @@ def _options(settings: Settings) -> Sequence[tuple[str, int]]:
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The service, whose calls are read here, not by gRPC."""
 
-    def __init__(self, app: Door, seconds: float) -> None:
-        self._app, self._seconds, self.ending = app, seconds, False
+    def __init__(self, app: Door, settings: Settings) -> None:
+        self._app, self._seconds, self.ending = app, settings.body_seconds, False
+        self._most = settings.max_body_bytes
+        self._gate = asyncio.Semaphore(LARGE_AT_ONCE + 1)
+        """Large messages wait unread: read, they may be many times larger. One more than the routes take."""
 
     def service(self, details: Any) -> Any:
         """The handler of a method; None for one that is not here."""
@@ -121,29 +133,46 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         open_to_all = name in ("ServerLive", "ServerReady")
 
         async def handle(_requests: Any, context: Any) -> bytes:
-            call = _Call(self._app, context)
-            if self.ending:
-                await call.end(StatusCode.UNAVAILABLE, "the endpoint ends")
-            if not open_to_all and self._app.is_shut(call.scope("POST", _NOWHERE)):
-                await call.refuse(await call.ask("POST", _NOWHERE))
-            return await _answer(name, call, await self._message(call, MESSAGES[f"{name}Request"]))
+            call = _Call(self._app, context, self._most)
+            try:
+                return await self._handled(name, call, open_to_all=open_to_all)
+            except _EndError as error:
+                how = error.code, error.detail[:MOST_DETAIL], (*call.echoed(error.told), *error.told)
+            # Here, not where it was raised: gRPC keeps the error of `abort` and so the frames that it went through,
+            # with the messages in them, until the collector comes.
+            await context.abort(*how)
+            raise AssertionError("gRPC has ended the call")
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    async def _message(self, call: _Call, kind: Any) -> Any:
-        """The message of a call, once it has come."""
+    async def _handled(self, name: str, call: _Call, *, open_to_all: bool) -> bytes:
+        if self.ending:
+            raise _EndError(StatusCode.UNAVAILABLE, "the endpoint ends")
+        if not open_to_all and self._app.is_shut(call.scope("POST", _NOWHERE)):
+            _refuse(await call.ask("POST", _NOWHERE))
+        data = await self._data(call)
+        async with self._gate if len(data) >= THREAD_BYTES else nullcontext():
+            return await _answer(name, call, await _message(MESSAGES[f"{name}Request"], data))
+
+    async def _data(self, call: _Call) -> bytes:
+        """The message of a call as it comes."""
         try:
             async with asyncio.timeout(self._seconds):
-                data = await call.context.read()
+                data: bytes = await call.context.read()
         except TimeoutError:
             seconds = f"{self._seconds:g} seconds (EVERFIT_BODY_SECONDS)"
-            await call.end(StatusCode.DEADLINE_EXCEEDED, f"the message: expected all of it within {seconds}")
+            raise _EndError(StatusCode.DEADLINE_EXCEEDED, f"the message: expected all of it within {seconds}") from None
         if data is grpc.aio.EOF:
-            await call.end(StatusCode.INVALID_ARGUMENT, "the message: expected one, got none")
-        try:
-            return await aside(len(data) >= THREAD_BYTES, kind.FromString, data)
-        except DecodeError:
-            await call.end(StatusCode.INVALID_ARGUMENT, f"the message: expected a {kind.DESCRIPTOR.name}")
+            raise _EndError(StatusCode.INVALID_ARGUMENT, "the message: expected one, got none")
+        return data
+
+
+async def _message(kind: Any, data: bytes) -> Any:
+    """The message of a call, read."""
+    try:
+        return await aside(len(data) >= THREAD_BYTES, kind.FromString, data)
+    except DecodeError:
+        raise _EndError(StatusCode.INVALID_ARGUMENT, f"the message: expected a {kind.DESCRIPTOR.name}") from None
 
 
 _NOWHERE = "/v2/models//infer"
@@ -159,10 +188,11 @@ async def _nothing(_scope: Scope) -> bytes:
 
 
 class _Call:
-    """One call: its metadata as headers, and the ways in which it ends."""
+    """One call: its metadata as headers, and what the routes say of it."""
 
-    def __init__(self, app: ASGIApp, context: Any) -> None:
-        self._app, self.context = app, context
+    def __init__(self, app: ASGIApp, context: Any, most: int) -> None:
+        """`most` is how many bytes a body may have."""
+        self._app, self.context, self.most = app, context, most
         self._headers = _headers_of(context.invocation_metadata() or ())
         self._request = given_id(self._headers)
 
@@ -189,9 +219,13 @@ class _Call:
         return await asyncio.shield(asyncio.ensure_future(self._asked(self.scope(method, path), body)))
 
     async def _asked(self, scope: Scope, body: Body) -> Answered:
-        status, headers, parts = 500, {}, [b""]
+        status, headers, parts, given = 500, {}, [b""], False
 
         async def receive() -> Message:
+            nonlocal given
+            if given:  # a refusal throws away what would still come
+                return {"type": "http.disconnect"}
+            given = True
             return {"type": "http.request", "body": await body(scope), "more_body": False}
 
         async def send(message: Message) -> None:
@@ -207,31 +241,28 @@ class _Call:
             _LOG.exception("a call of gRPC failed")
         return Answered(status, headers, b"".join(parts))
 
-    async def refuse(self, said: Answered) -> NoReturn:
-        """End with what a route said was wrong."""
-        try:
-            detail = str(orjson.loads(said.body)["error"])
-        except (ValueError, KeyError, TypeError):
-            detail = FAULT
-        names = (b"retry-after", HEADER)
-        told = [(name.decode(), said.headers[name].decode()) for name in names if name in said.headers]
-        await self.end(_CODES.get(said.status, StatusCode.INTERNAL), detail, told)
-
-    async def end(self, code: StatusCode, detail: str, told: Sequence[tuple[str, str]] = ()) -> NoReturn:
-        """End with an error, by raising gRPC's `AbortError`."""
-        await self.context.abort(code, detail[:MOST_DETAIL], (*self._echo(told), *told))
-        raise AssertionError("gRPC has ended the call")
-
     def echo(self) -> None:
         """Have the answer tell the request's id, where the client gave one."""
-        if echoed := self._echo(()):
+        if echoed := self.echoed(()):
             self.context.set_trailing_metadata(echoed)
 
-    def _echo(self, told: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    def echoed(self, told: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """The request's id, where the client gave one and nothing that is told has it."""
         name = HEADER.decode()
         if self._request is None or any(one == name for one, _ in told):
             return ()
         return ((name, self._request.decode()),)
+
+
+def _refuse(said: Answered) -> NoReturn:
+    """End a call with what a route said was wrong."""
+    try:
+        detail = str(orjson.loads(said.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        detail = FAULT
+    names = (b"retry-after", HEADER)
+    told = [(name.decode(), said.headers[name].decode()) for name in names if name in said.headers]
+    raise _EndError(_CODES.get(said.status, StatusCode.INTERNAL), detail, told)
 
 
 def _headers_of(metadata: Sequence[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]:
@@ -252,7 +283,7 @@ async def _state(call: _Call, path: str, response: Any) -> Any:
     said, field = await call.ask("GET", path), response.DESCRIPTOR.fields[0].name
     content = orjson.loads(said.body)
     if field not in content and said.status != 404:
-        await call.refuse(said)
+        _refuse(said)
     return response(**{field: content.get(field, False)})
 
 
@@ -260,7 +291,7 @@ async def _facts(call: _Call, path: str, response: Any) -> Any:
     """What is told of server or model."""
     said = await call.ask("GET", path)
     if said.status != 200:
-        await call.refuse(said)
+        _refuse(said)
     return response(**orjson.loads(said.body))
 
 
@@ -268,13 +299,13 @@ async def _infer(call: _Call, path: str, message: Any) -> Any:
     """The answer to rows. They are written as HTTP has them when the route reads them, who tells of what is wrong."""
 
     async def body(scope: Scope) -> bytes:
-        found, head = await aside(message.ByteSize() >= THREAD_BYTES, body_of, message)
+        found, head = await aside(message.ByteSize() >= THREAD_BYTES, body_of, message, call.most)
         scope["headers"].append((LENGTH_HEADER, b"%d" % head))
         return found
 
     said = await call.ask("POST", path, body)
     if said.status != 200:
-        await call.refuse(said)
+        _refuse(said)
     return await aside(len(said.body) >= THREAD_BYTES, _response, said, not message.raw_input_contents)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from serving.body import too_large
 from serving.grpc_messages import MESSAGES
 from serving.quoting import shown
-from serving.tensors import BOOL, BYTES, DTYPES, TensorError, packed, strings
+from serving.tensors import BOOL, BYTES, DTYPES, LENGTH_BYTES, TensorError, packed, strings
 
 _CONTENTS = {
     BOOL: "bool_contents",
@@ -29,13 +30,23 @@ _CONTENTS = {
 """Where values of a datatype are; the 16-bit floats are sent raw alone."""
 
 
-def body_of(request: Any) -> tuple[bytes, int]:
-    """The body of a `ModelInferRequest` as HTTP has it, and how many bytes of it are JSON. Raises `TensorError`."""
+_INPUT_BYTES, _OUTPUT_BYTES = 70, 40
+"""An input and an output have more bytes than these in the JSON, whatever they are called."""
+
+
+def body_of(request: Any, most: int) -> tuple[bytes, int]:
+    """The body of a `ModelInferRequest` as HTTP has it, and how many bytes of it are JSON. Raises `TensorError`, and
+    `TooLargeError` before anything is made for one that would have more than `most` bytes: in the message an input may
+    be two bytes, and a number one."""
+    if _INPUT_BYTES * len(request.inputs) + _OUTPUT_BYTES * len(request.outputs) > most:
+        raise too_large(most)
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise TensorError(f"raw_input_contents: expected as many as inputs, {len(request.inputs)}, got {len(raw)}")
     if raw and (both := next((one.name for one in request.inputs if one.HasField("contents")), None)) is not None:
         raise TensorError(f"input {shown(both)}: expected contents or raw_input_contents, got both")
+    if sum(map(_size_of, request.inputs)) > most:
+        raise too_large(most)
     tensors = raw or [_bytes_of(one) for one in request.inputs]
     head: dict[str, Any] = {
         "parameters": _plain(request.parameters) | {"binary_data_output": True},
@@ -83,6 +94,14 @@ def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as JSON has them; one that says nothing is left out."""
     chosen = ((name, one, one.WhichOneof("choice")) for name, one in parameters.items())
     return {name: getattr(one, choice) for name, one, choice in chosen if choice is not None}
+
+
+def _size_of(tensor: Any) -> int:
+    """How many bytes the typed contents of an input are."""
+    values = getattr(tensor.contents, _CONTENTS.get(tensor.datatype, "fp32_contents"))
+    if tensor.datatype == BYTES:
+        return sum(map(len, values)) + LENGTH_BYTES * len(values)
+    return len(values) * (DTYPES[tensor.datatype].itemsize if tensor.datatype in DTYPES else 0)
 
 
 def _bytes_of(tensor: Any) -> bytes:

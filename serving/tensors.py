@@ -36,6 +36,9 @@ _ALONE = {FP64: Struct("<d"), "FP32": Struct("<f"), INT64: Struct("<q"), "INT32"
 """The quick way to a tensor of one number."""
 
 _LENGTH = Struct("<I")
+LENGTH_BYTES = _LENGTH.size
+"""Before each of BYTES."""
+
 _JSON_TYPES: dict[str, frozenset[type]] = {
     BYTES: frozenset({str, type(None)}),
     BOOL: frozenset({bool, type(None)}),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
+from registry.errors import InputError
 from registry.inference_log import InferenceLog
 from registry.settings import Settings
 from serving.keys import add_key
@@ -23,6 +26,8 @@ from tests.serving.test_workers import Together
 
 grpc = pytest.importorskip("grpc", reason="the extra `grpc` is not installed")
 
+from serving.grpc_messages import MESSAGES  # noqa: E402
+from serving.grpc_tensors import body_of  # noqa: E402
 from tests.serving.grpc_client import MAX_BYTES, Client, asked, free_port  # noqa: E402
 
 
@@ -87,6 +92,48 @@ def test_a_message_that_does_not_come_is_not_waited_for(tmp_path: Path, bundles:
         with pytest.raises(grpc.RpcError) as found:
             method(iter(()), timeout=15)
         assert found.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+MANY = MAX_BYTES // 3
+TINY = {
+    "inputs": b"\x0a\x08handmade" + b"\x2a\x00" * MANY,
+    "outputs": asked().SerializeToString() + b"\x32\x00" * MANY,
+    "numbers": asked(weight=[1] * MANY).SerializeToString(),
+    "texts": asked(carrier=[b""] * MANY).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_message_of_which_much_would_be_made(name: str) -> None:
+    """An input may be two bytes, and a number one: the body that HTTP would have is bounded before it is made."""
+    message = MESSAGES["ModelInferRequest"].FromString(TINY[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="EVERFIT_MAX_BODY_BYTES"):
+            body_of(message, MAX_BYTES)
+        assert tracemalloc.get_traced_memory()[1] < 2 * MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_stays_of_what_was_refused(
+    tmp_path: Path, bundles: dict[str, ModelBundle], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also without the collector, which a server that has little to do calls seldom; and no fault is logged."""
+    port, kind = free_port(), MESSAGES["ModelInferRequest"]
+    wrong = asked(2, carrier=[b"A"] * 4000).SerializeToString()
+    with endpoint_of(bundles["good"], tmp_path, grpc_port=port, max_body_bytes=MAX_BYTES):
+        client = Client(port)
+        assert client.ask("ServerLive").live
+        gc.collect()
+        gc.disable()
+        try:
+            for data in (TINY["inputs"], TINY["texts"], wrong):
+                client.refused("ModelInfer", data)
+            wait_for(lambda: not any(isinstance(one, kind) for one in gc.get_objects()))
+        finally:
+            gc.enable()
+    assert "failed" not in caplog.text
 
 
 def test_tls_by_the_same_files(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
