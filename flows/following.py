@@ -8,7 +8,7 @@ that it was proven against: on the newest `RECENT` windows, each one block of th
 in blocks as the gate has them, for a world that turns round. It stops, and the anchor serves again, when it is surely
 worse by either, or not better by `MANY` windows.
 
-The ledger holds each step (`follow`) with its reasons. A step is written down before the alias moves, so whoever comes
+The ledger holds each step (`follow`) with its reasons, and why one was not possible (`no_step`). A step is written down before the alias moves, so whoever comes
 after a kill completes it. Somebody who promotes or rolls back by hand ends the following.
 """
 
@@ -36,6 +36,7 @@ from registry.errors import BusyError, InputError, RegistryError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.moves import CHALLENGER, CHAMPION, PREVIOUS
+from registry.plurals import counted
 from registry.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 KIND = "follow"
 CONTINUED, STOPPED = "continued", "stopped"
+MISSED = "no_step"
+"""The kind of the entry of a step that was not possible, with its reason: once for what the windows show."""
 
 FEW, MANY = 8, 12
 """Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
@@ -101,9 +104,31 @@ def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
                 return None  # that is completed first, against the champion it has begun with
             now = following(place)
             return None if now is None else _kept_up(place, now, as_of)
-    except (BusyError, StateError, InputError) as error:
+    except BusyError as error:
         say(f"no step now: {error}")
-        return None
+    except (StateError, InputError) as error:
+        say(f"no step now: {error}")
+        _missed(place, str(error), as_of)
+    return None
+
+
+def _missed(place: Workplace, why: str, as_of: datetime) -> None:
+    """Tell the ledger, unless the newest windows were told of with the same words."""
+    windows = place.ledger.read(kinds={"window"}, last=1)
+    told = {"seen": windows[-1].id if windows else None}
+    last = place.ledger.read(kinds={KIND, MISSED}, last=1)
+    if last and (last[-1].kind, last[-1].reasons, last[-1].details) == (MISSED, (why,), told):
+        return
+    version = alias_of(place, CHAMPION)
+    place.ledger.write(
+        Entry(task=place.task.name, kind=MISSED, at=as_of, version=version, reasons=(why,), details=told)
+    )
+
+
+def no_step(place: Workplace, as_of: datetime) -> str:
+    """Why the champion could not learn what was known at this moment; empty where it could, or had nothing to."""
+    last = place.ledger.read(kinds={KIND, MISSED}, last=1)
+    return "; ".join(last[-1].reasons) if last and last[-1].kind == MISSED and last[-1].at == as_of else ""
 
 
 def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any] | None:
@@ -190,7 +215,8 @@ def _verdict(now: Following, gain: Interval | None, windows: int, sudden: Interv
     if sudden is not None and sudden.high < 0:
         return True, _said(now, sudden, min(windows, SUDDEN))
     if gain is None:
-        return False, f"its promotion was proven, and {windows} windows with labels since do not tell more"
+        told = counted(windows, "window with labels", "windows with labels")
+        return False, f"its promotion was proven, and {told} since {'does' if windows == 1 else 'do'} not tell more"
     return bool(gain.high < 0 or (windows >= MANY and gain.value <= 0)), _said(now, gain, windows)
 
 

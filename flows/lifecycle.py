@@ -11,7 +11,7 @@ from flows.alerting import alert
 from flows.bake import bake, rolled_back
 from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
-from flows.following import keep_following, stepped
+from flows.following import keep_following, no_step, stepped
 from flows.improve import improve
 from flows.proving import prove
 from flows.second_look import look_again, promoted
@@ -28,7 +28,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
 
     Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
     look at a canary, or a second look at a held challenger, or None; and with `stepped`, whether a champion that
-    follows has learnt this window's labels. Raises `BusyError` where it is to judge "now" beside a replay.
+    follows has learnt this window's labels, and `no_step`, why it could not. Raises `BusyError` where it is to judge "now" beside a replay.
     """
     place = enter(task)
     if as_of is None:
@@ -43,6 +43,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     if promoted(look):
         keep_following(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look, "stepped": stepped(place, moment)}
+    found["no_step"] = no_step(place, moment)
     if ended or promoted(look):
         return found
     if (wish := wished(place)) is not None:

@@ -120,12 +120,12 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], ends[taught(arrived)]))
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     pays, said = _pays(task, bundle, proof)
-    reasons: tuple[str, ...] = (said,)
+    reasons: tuple[str, ...] = (f"{compared(champion)}: {said}",)
     version, more = None, dict[str, Any]()
     if pays:
         made = chain.seal()
         verdict = _judged(task, bundle, made, proof)
-        reasons, more = verdict.reasons, {"verdict": verdict.model_dump(mode="json")}
+        reasons, more = (*reasons, *verdict.reasons), {"verdict": verdict.model_dump(mode="json")}
         if verdict.outcome is Outcome.PROMOTE:
             version = publish_once(place, f"proof-{champion}-{rows}", made)
             show_verdict(place, version, verdict)
@@ -147,6 +147,17 @@ def taught(arrived: Arrived) -> int:
     return next((place for place, one in enumerate(arrived.lessons()) if len(one.learn) >= LEAST_BATCH), -1)
 
 
+def compared(champion: str) -> str:
+    """What a look compares, which its reasons begin with.
+
+    >>> compared("1")
+    'follow: what the learning champion answered before the labels came, against version 1'
+    """
+    return (
+        f"{Remedy.FOLLOW.value}: what the learning champion answered before the labels came, against version {champion}"
+    )
+
+
 def _pays(task: TaskSpec, champion: ModelBundle, proof: Proof) -> tuple[bool, str]:
     """Whether what was answered is surely better than the champion's answers, and the figures in words."""
     from retrain.contest import ROW, Recorded, meet, paired
@@ -158,7 +169,8 @@ def _pays(task: TaskSpec, champion: ModelBundle, proof: Proof) -> tuple[bool, st
         return False, f"{count:,} rows were answered, too few to tell"
     gain = paired(contest).gain
     said = (
-        f"gain {gain.value:+.4f} on {count:,} rows, at least {gain.low:+.4f} with {task.gate.confidence:.2%} confidence"
+        f"gain {gain.value:+.4f} in {task.metric} on {count:,} rows, "
+        f"at least {gain.low:+.4f} with {task.gate.confidence:.2%} confidence"
     )
     return gain.low > task.gate.min_gain, said
 

@@ -44,7 +44,7 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 class Judged(BaseModel):
     """One step that is over: what served its rows, how it was judged (`severity`, empty where the rows end within it),
     what was decided and done after it (`by` which remedy or look, with which `outcome`; or why it was `not_run`;
-    `stepped`: a champion that follows has learnt its labels), and what that cost in seconds of wall-clock and CPU."""
+    `stepped`: a champion that follows has learnt its labels, or why it could not, `no_step`), and what that cost in seconds of wall-clock and CPU."""
 
     index: int
     begin: datetime
@@ -57,6 +57,7 @@ class Judged(BaseModel):
     outcome: str = ""
     not_run: str = ""
     stepped: bool = False
+    no_step: str = ""
     champion: str = ""
     serving: bool = True
     seconds: float = 0.0
@@ -71,8 +72,11 @@ class Judged(BaseModel):
 
 def told(step: Judged) -> str:
     """One line for a window that is over."""
-    did = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else _without_outcome(step)
-    swap = f"  now serving version {step.champion}" if step.champion != step.version and step.serving else ""
+    done = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else undone(step.remedy, step.not_run)
+    learnt = step.stepped and not step.promoted  # and it is that step that serves, nothing else that was done
+    did = "; ".join(filter(None, [done, "a step of follow" if learnt else "", missed(step.no_step)]))
+    lead = ", " if learnt else "  "
+    swap = f"{lead}now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     return (
         f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
@@ -80,15 +84,16 @@ def told(step: Judged) -> str:
     ).rstrip()
 
 
-def _without_outcome(step: Judged) -> str:
-    return "a step of follow" if step.stepped else undone(step.remedy, step.not_run)
-
-
 def undone(remedy: str, why: str) -> str:
     """What was decided and not done, in words; of a window that was not judged, why."""
     if remedy in ("", "none"):
         return why
     return remedy if remedy == "alert" else ": ".join([f"{remedy}: decided, not run", *filter(None, [why])])
+
+
+def missed(why: str) -> str:
+    """That a champion that follows could not learn, and why, in words."""
+    return f"no step of follow: {why}" if why else ""
 
 
 class Progress(BaseModel):
@@ -244,6 +249,7 @@ class _Run:
             outcome=done.get("outcome") or "",
             not_run=told.get("not_run", "") if told["remedy"] != "none" else "",
             stepped=decided.get("stepped", False),
+            no_step=decided.get("no_step", ""),
         )
         self.progress.steps.append(judged)
         self.progress.judging = ""

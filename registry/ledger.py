@@ -43,7 +43,7 @@ class Entry(Frozen):
     task: str
     kind: str = Field(
         description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, bake, "
-        "canary, follow, proof, radius, approval, promotion, rollback or improvement"
+        "canary, follow, no_step, proof, radius, approval, promotion, rollback or improvement"
     )
     at: datetime
     written: datetime | None = None

@@ -218,6 +218,12 @@ def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champio
     assert _verdict(now, gain, windows, Interval(-0.2, -0.5, 0.1))[0] is stops
 
 
+def test_one_window_is_told_as_one() -> None:
+    told = [_verdict(Following("1", BEGIN, ("2",), BEGIN), None, windows)[1] for windows in (1, 2)]
+    assert told[0].endswith("1 window with labels since does not tell more")
+    assert told[1].endswith("2 windows with labels since do not tell more")
+
+
 def test_it_ends_at_once_where_the_world_turns_round(place: Workplace) -> None:
     prove(place)
     found, day = None, 5

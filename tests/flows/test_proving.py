@@ -49,6 +49,10 @@ def test_a_procedure_is_proven_before_anybody_asks_for_a_remedy(place: Workplace
     assert found["by"] == "follow"
     (look,) = looks(mine)
     assert look.details["verdict"]["outcome"] == "promote"
+    for entry in (look, *mine.ledger.read(kinds={"remedy"}), mine.ledger.read(kinds={"promotion"})[-1]):
+        lead = "follow: what the learning champion answered before the labels came, against version 1: gain +"
+        assert entry.reasons[0].startswith(lead), entry.kind
+        assert f" in {mine.task.metric} on " in entry.reasons[0]
     assert look.details["cpu"] > 0
     now = following(mine)
     assert now is not None
@@ -65,6 +69,7 @@ def test_looks_are_few_and_leave_nothing_behind(place: Workplace) -> None:
     assert prove(mine, moment) is None
     (look,) = looks(mine)
     assert (look.version, look.outcome) == (None, "hold")
+    assert look.reasons[0].startswith("follow: what the learning champion answered before the labels came, against ")
     assert prove(mine, live(mine, 5, flip=0.0)) is None
     assert len(looks(mine)) == 1  # labels have not grown enough
     moment = live(mine, 6, 7, flip=0.0)
