@@ -13,6 +13,7 @@ from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
 
 if TYPE_CHECKING:
+    from flows.following import Following
     from flows.workplace import Workplace
     from registry.versions import Promotion
 
@@ -33,10 +34,12 @@ def promote(task: str, version: str) -> None:
       everfit promote flights 3
     """
     settings = connect()
+    from flows.following import following
     from flows.workplace import Workplace, find_task
     from registry.moves import CHAMPION
 
     place = Workplace.open(settings, find_task(settings, task))
+    followed = following(place)
     with waiting("asking the registry"):
         _require_version(place, version)
         already = place.versions.get(place.task.name, CHAMPION) == version
@@ -45,6 +48,7 @@ def promote(task: str, version: str) -> None:
             _record(place, "promotion", "promoted", done)
     said = "is the champion already, nothing changed" if already else "is the champion"
     click.echo(f"{place.task.name}: version {done.version} {said} (previous: {done.previous or 'none'})")
+    _tell_following(place, followed)
 
 
 def _require_version(place: Workplace, version: str) -> None:
@@ -96,14 +100,17 @@ def rollback(task: str) -> None:
       everfit rollback flights
     """
     settings = connect()
+    from flows.following import following
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
+    followed = following(place)
     with waiting("asking the registry"):
         done = place.versions.rollback(place.task.name)
         _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
     click.echo(f"  a second roll-back leads back to {done.previous}; any other version: everfit promote {task} VERSION")
+    _tell_following(place, followed)
 
 
 @click.command()
@@ -131,6 +138,19 @@ def approve(task: str, refuse: bool) -> None:
         release(asked, promote=not refuse)
     said = "was let go" if refuse else f"is the champion (previous: {done.details['champion']})"
     click.echo(f"{place.task.name}: version {done.version} {said}")
+
+
+def _tell_following(place: Workplace, before: Following | None) -> None:
+    """Say that a person has ended the following, and how it may begin again."""
+    from flows.following import following
+
+    if before is None or following(place) is not None:
+        return
+    click.echo(f"  this ends the following of version {before.anchor} (by version {before.newest}): no more steps")
+    rung = "follow" in getattr(place.task.policy, "ladder", ())
+    looks = "whether it pays is looked at again from a champion's fourth window on" if rung else ""
+    asked = f"it can be asked for: everfit improve {place.task.name} --remedies follow"
+    click.echo(f"  {'; '.join(filter(None, [looks, asked]))}")
 
 
 def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:

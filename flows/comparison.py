@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flows.replay import Judged, undone
+from flows.replay import Judged, missed, undone
 from registry.decisions import ROLLBACK
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
@@ -38,7 +38,7 @@ _AT_ONCE = 20_000
 class WindowScore(Frozen):
     """One window: the champion that served it (beside a canary, perhaps), how well all that was answered was, how well
     the frozen model would have been, and what was decided after it. `promoted`: another version served then, by more
-    than a step of a champion that follows (`stepped`)."""
+    than a step of a champion that follows (`stepped`, or why it could not: `no_step`)."""
 
     index: int
     begin: datetime
@@ -56,6 +56,7 @@ class WindowScore(Frozen):
     champion: str
     promoted: bool = False
     stepped: bool = False
+    no_step: str = ""
 
 
 class Pooled(Frozen):
@@ -271,6 +272,6 @@ def action(one: WindowScore) -> str:
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
         return f"{by}: version {one.champion} {done}"
-    if one.outcome:
-        return f"{by}: {one.outcome}"
-    return f"version {one.champion} has learnt on" if one.stepped else undone(one.remedy, one.not_run)
+    done = f"{by}: {one.outcome}" if one.outcome else undone(one.remedy, one.not_run)
+    learnt = f"version {one.champion} has learnt on" if one.stepped else ""
+    return "; ".join(filter(None, [done, learnt, missed(one.no_step)]))

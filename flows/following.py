@@ -8,8 +8,9 @@ that it was proven against: on the newest `RECENT` windows, each one block of th
 in blocks as the gate has them, for a world that turns round. It stops, and the anchor serves again, when it is surely
 worse by either, or not better by `MANY` windows.
 
-The ledger holds each step (`follow`) with its reasons, and why one was not possible (`no_step`). A step is written down before the alias moves, so whoever comes
-after a kill completes it. Somebody who promotes or rolls back by hand ends the following.
+The ledger holds each step (`follow`) with its reasons, and why one was not possible (`no_step`). A step is written down
+before the alias moves, so whoever comes after a kill completes it. Somebody who promotes or rolls back by hand ends
+the following.
 """
 
 from __future__ import annotations

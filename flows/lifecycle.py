@@ -27,8 +27,9 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     """One pass of `watch`, then `improve` where the decision asks for a new model or an improvement was broken off.
 
     Returns what `watch` answers, with `improvement`: what `improve` answers, or the roll-back of a new champion, or a
-    look at a canary, or a second look at a held challenger, or None; and with `stepped`, whether a champion that
-    follows has learnt this window's labels, and `no_step`, why it could not. Raises `BusyError` where it is to judge "now" beside a replay.
+    look at a canary, or a second look at a held challenger, or None; with `stepped`, whether a champion that follows
+    has learnt this window's labels; and with `no_step`, why it could not. Raises `BusyError` where it is to judge "now"
+    beside a replay.
     """
     place = enter(task)
     if as_of is None:

@@ -43,7 +43,7 @@ def task_lines(place: Workplace) -> list[str]:
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *decision_lines(windows),
         *version_lines(versions, place.log.versions(), place.task.metric),
-        *following_lines(following(place), place.ledger.read(kinds={"follow"}, last=1)),
+        *following_lines(following(place), _newest_step(place)),
         f"  so far {spending(place.ledger.read(kinds=KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
     ]
@@ -56,12 +56,24 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
     'version 3 is the champion, nothing was judged yet'
     """
     who = "no champion yet" if champion is None else f"version {champion} is the champion"
-    if decision is None:
+    if decision is None or nothing_judged(decision):
         return f"{who}, nothing was judged yet"
     of = f"version {decision.version}, " if decision.version != champion else ""
     begun = window_from(decision)
     where = "" if begun is None else f" in the window from {begun:%Y-%m-%d %H:%M}"
     return f"{who}, {decision.severity}{where} ({of}as of {decision.at:%Y-%m-%d %H:%M}), remedy: {decision.outcome}"
+
+
+def nothing_judged(decision: Entry) -> bool:
+    """Whether there was no window yet that could be judged: that is no good news."""
+    return "window" in decision.details and decision.details["window"] is None
+
+
+def judged_as(decision: Entry | None) -> str:
+    """A decision's severity in a word, or why there is none."""
+    if decision is None or decision.severity is None:
+        return "no decision yet"
+    return "nothing judged yet" if nothing_judged(decision) else decision.severity
 
 
 def window_from(decision: Entry) -> datetime | None:
@@ -79,12 +91,32 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
 
 
 def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:
-    """That the champion learns each window's labels, since when, and what its newest step says of that."""
+    """That the champion learns each window's labels, since when, of which rows its figure is, what its newest step says
+    of that, and why none was possible since."""
     if now is None:
         return []
-    said = [f"    {reason}" for entry in newest if entry.version in now.versions for reason in entry.reasons]
+    mine = [entry for entry in newest if entry.version in now.versions]
+    said = [f"    {_lead(entry)}{reason}" for entry in mine for reason in entry.reasons]
+    if now.newest != now.anchor:
+        of = f"    its test figure is of rows it answered before it learnt them, not of version {now.anchor}'s"
+        said = [of, *said]
     steps, known = counted(len(now.versions) - 1, "step"), f"{now.known:%Y-%m-%d %H:%M}"
     return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}", *said]
+
+
+def _newest_step(place: Workplace) -> list[Entry]:
+    """The newest step of a champion that follows, and what kept it from one since then."""
+    from flows.following import KIND, MISSED
+
+    steps = place.ledger.read(kinds={KIND}, last=1)
+    since = steps[-1].id or 0 if steps else 0
+    return [*steps, *place.ledger.read(kinds={MISSED}, since=since, last=1)]
+
+
+def _lead(step: Entry) -> str:
+    from flows.following import MISSED
+
+    return f"last step not taken ({step.at:%Y-%m-%d %H:%M}): " if step.kind == MISSED else ""
 
 
 def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[str]:
@@ -149,7 +181,8 @@ def decision_lines(decisions: Sequence[Entry]) -> list[str]:
 
 def _decision_line(one: Entry) -> str:
     begun = "-" if (at := window_from(one)) is None else f"{at:%Y-%m-%d %H:%M}"
-    seen = f"{one.version or '-':<8} {one.severity or '-':<9} {one.outcome or '-'}"
+    severity = "-" if nothing_judged(one) else one.severity or "-"
+    seen = f"{one.version or '-':<8} {severity:<9} {one.outcome or '-'}"
     return f"  {begun:<17} {one.at:%Y-%m-%d %H:%M}  {seen}"
 
 

@@ -44,7 +44,8 @@ _MOST_LABELS = 10_000  # an endpoint's default limit of a request
 class Judged(BaseModel):
     """One step that is over: what served its rows, how it was judged (`severity`, empty where the rows end within it),
     what was decided and done after it (`by` which remedy or look, with which `outcome`; or why it was `not_run`;
-    `stepped`: a champion that follows has learnt its labels, or why it could not, `no_step`), and what that cost in seconds of wall-clock and CPU."""
+    `stepped`: a champion that follows has learnt its labels; `no_step`: why it could not), and what that cost in
+    seconds of wall-clock and CPU."""
 
     index: int
     begin: datetime

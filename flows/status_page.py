@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
 from flows.ledger_table import ledger_table
-from flows.overview import window_from
+from flows.overview import judged_as, window_from
 from flows.services import Running, running
 from flows.spending import Spending, spending
 from flows.status_style import STYLE
@@ -185,7 +185,7 @@ _LEGEND = (
 
 def _cards(snapshot: Snapshot) -> str:
     decision = snapshot.decision
-    severity = decision.severity if decision and decision.severity else "no decision yet"
+    severity = judged_as(decision)
     begun = window_from(decision) if decision else None
     where = f", window from {begun:%Y-%m-%d}" if begun else ""
     judged = f"remedy {decision.outcome}{where}" if decision else "nothing was watched yet"

@@ -257,7 +257,8 @@ COMMENTS = {
     "policy.refresh": "Windows after which a challenger is tried though nothing is degraded; null: never.",
     "policy.ladder": "Remedies, cheapest first: recalibrate, follow, fine_tune, research (warm-started),\n"
     "search (cold). "
-    "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.",
+    "The next one is tried where the gate did not promote; one that seldom works for what it costs is passed over.\n"
+    "follow is looked at without any degradation, from a champion's fourth window on; leave it out to switch it off.",
     "policy.worth": "CPU-seconds that one percent of the metric, for one window, is worth: an improvement that is\n"
     "expected to bring less than it costs waits until `refresh` is due. null: none does.",
     "policy.every": "Windows between two remedies.",

@@ -429,3 +429,5 @@ def test_a_state_begins_with_how_the_champion_is_judged() -> None:
     where = "degraded in the window from 2013-08-26 00:00 (version 3, as of 2013-09-03 00:00), remedy: none"
     assert verdict("4", known) == f"version 4 is the champion, {where}"
     assert verdict(None, None) == "no champion yet, nothing was judged yet"
+    empty = last.model_copy(update={"severity": "ok", "details": {"window": None}})
+    assert verdict("3", empty) == "version 3 is the champion, nothing was judged yet"

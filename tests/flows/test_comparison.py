@@ -181,8 +181,13 @@ def test_the_table_and_the_picture_show_it(tmp_path: Path) -> None:
 def test_a_step_of_a_champion_that_follows_is_no_promotion(tmp_path: Path) -> None:
     week = played(tmp_path).windows[0]
     learnt = week.model_copy(update={"outcome": "", "by": "", "stepped": True, "promoted": False, "champion": "3"})
+    assert action(learnt) == "research: decided, not run; version 3 has learnt on"
+    learnt = learnt.model_copy(update={"remedy": "none"})
     assert action(learnt) == "version 3 has learnt on"
-    assert action(learnt.model_copy(update={"by": "research", "outcome": "hold"})) == "research: hold"
+    held = learnt.model_copy(update={"by": "research", "outcome": "hold"})
+    assert action(held) == "research: hold; version 3 has learnt on"
+    idle = learnt.model_copy(update={"stepped": False, "champion": "2", "no_step": "one class alone"})
+    assert action(idle) == "no step of follow: one class alone"
     assert action(week.model_copy(update={"by": "follow", "outcome": "rollback"})) == "follow: version 2 is back"
 
 

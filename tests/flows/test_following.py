@@ -8,26 +8,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import retrain.following
 from flows.approval import answer, ask, pending
+from flows.cli import main
 from flows.following import (
     CONTINUED,
     FEW,
     KEPT,
     KIND,
     MANY,
+    MISSED,
     STOPPED,
     SUDDEN,
     Following,
     _verdict,
     following,
     keep_following,
+    no_step,
     stepped,
     thin_out,
 )
 from flows.improve import complete
 from flows.offline import Offline
+from flows.overview import task_lines
 from flows.rollout import ASKED
 from flows.second_look import _act as act_on
 from flows.second_look import look_again
@@ -218,7 +223,7 @@ def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champio
     assert _verdict(now, gain, windows, Interval(-0.2, -0.5, 0.1))[0] is stops
 
 
-def test_one_window_is_told_as_one() -> None:
+def test_one_window_is_told_as_one(champion: ModelBundle) -> None:
     told = [_verdict(Following("1", BEGIN, ("2",), BEGIN), None, windows)[1] for windows in (1, 2)]
     assert told[0].endswith("1 window with labels since does not tell more")
     assert told[1].endswith("2 windows with labels since do not tell more")
@@ -245,6 +250,36 @@ def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
     known = place.versions.fetch("handmade", str(champion_of(place))).manifest.lineage.known_until
     assert known is not None
     assert known < moment - timedelta(days=1)
+
+
+def test_why_there_was_no_step_is_told_once_a_window(place: Workplace) -> None:
+    """Somebody has taken the time column out of the task's file, and puts it back."""
+    prove(place)
+    timeless = place.__class__(**{**vars(place), "task": place.task.model_copy(update={"time": None})})
+    moment = live(place, 5)
+    for _ in range(2):
+        assert keep_following(timeless, moment) is None
+    (missed,) = place.ledger.read(kinds={MISSED})
+    assert (missed.at, missed.version, champion_of(place)) == (moment, "2", "2")
+    assert no_step(place, moment) == "without times nobody can tell which labels are new"
+    assert not stepped(place, moment)
+    assert f"    last step not taken ({moment:%Y-%m-%d %H:%M}): {missed.reasons[0]}" in task_lines(place)
+    moment = live(place, 6)
+    assert keep_following(place, moment) is None
+    assert (champion_of(place), no_step(place, moment)) == ("3", "")
+    assert "not taken" not in "\n".join(task_lines(place))
+
+
+def test_a_person_who_ends_it_is_told_so(place: Workplace) -> None:
+    prove(place)
+    keep_following(place, live(place, 5))
+    done = CliRunner().invoke(main, ["rollback", "handmade"])
+    assert done.exit_code == 0, done.output
+    assert following(place) is None
+    assert "  this ends the following of version 1 (by version 3): no more steps\n" in done.output
+    assert "everfit improve handmade --remedies follow" in done.output
+    again = CliRunner().invoke(main, ["promote", "handmade", "1"])
+    assert "this ends the following" not in again.output
 
 
 def test_whoever_intervenes_by_hand_ends_it(place: Workplace) -> None:

@@ -345,8 +345,11 @@ def test_a_step_is_told_with_what_acted() -> None:
     swapped = step.model_copy(update={"remedy": "fine_tune", "by": "research", "outcome": "promote", "champion": "2"})
     assert told(swapped).endswith("research: promote  now serving version 2")
     learnt = step.model_copy(update={"stepped": True, "champion": "2"})
-    assert told(learnt).endswith("a step of follow  now serving version 2")
+    assert told(learnt).endswith(" s  a step of follow, now serving version 2")
     held = learnt.model_copy(update={"by": "research", "outcome": "hold"})
+    assert told(held).endswith("research: hold; a step of follow, now serving version 2")
+    idle = step.model_copy(update={"no_step": "one class alone"})
+    assert told(idle).endswith(" s  no step of follow: one class alone")
     assert [one.promoted for one in (step, look, swapped, learnt, held)] == [False, False, True, False, False]
     assert swapped.model_copy(update={"stepped": True}).promoted
 

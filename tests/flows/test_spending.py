@@ -58,8 +58,14 @@ def test_steps_whose_files_were_let_go_take_one_line() -> None:
 
 def test_it_is_said_that_the_champion_follows() -> None:
     step = Entry(task="a", kind="follow", at=AT, version="4", outcome="continued", reasons=("gain +0.01",))
-    line, reason = following_lines(Following("1", AT, ("2", "3", "4"), AT), [step])
+    chain = Following("1", AT, ("2", "3", "4"), AT)
+    line, figure, reason = following_lines(chain, [step])
     assert line == "  the champion follows version 1: 2 steps, it knows the labels of 2024-01-02 00:00"
-    assert reason.strip() == "gain +0.01"
-    assert following_lines(Following("1", AT, ("2",), AT), [step])[1:] == []  # a step of a chain before
+    told = "its test figure is of rows it answered before it learnt them, not of version 1's"
+    assert (figure.strip(), reason.strip()) == (told, "gain +0.01")
+    missed = step.model_copy(update={"kind": "no_step", "outcome": None, "reasons": ("one class alone",)})
+    last = following_lines(chain, [step, missed])[-1]
+    assert last == "    last step not taken (2024-01-02 00:00): one class alone"
+    assert following_lines(Following("1", AT, ("2",), AT), [step])[2:] == []  # a step of a chain before
+    assert following_lines(Following("2", AT, ("2",), AT), [])[1:] == []  # its own anchor
     assert following_lines(None, [step]) == []

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart, ticks
+from flows.overview import task_lines
 from flows.status_page import create_app, meant
 from flows.workplace import Workplace, register_task
 from registry.ledger import Entry
@@ -68,6 +69,18 @@ def test_an_empty_home_has_a_page(client: Client) -> None:
         "Nothing has been",
     ):
         assert text in page.text
+
+
+def test_rows_without_a_window_that_is_over_are_not_called_ok(client: Client, place: Workplace) -> None:
+    details, seen = {"window": None}, ("no window is complete yet",)
+    entry = Entry(task="handmade", kind="decision", at=START, version="1", severity="ok", outcome="none")
+    place.ledger.write(entry.model_copy(update={"reasons": seen, "details": details}))
+    text = client.get("/").text
+    assert "nothing judged yet" in text
+    assert 'class="card ok"' not in text
+    lines = task_lines(place)
+    assert lines[:2] == ["handmade: version 1 is the champion, nothing was judged yet", "    no window is complete yet"]
+    assert " ok " not in "\n".join(lines)
 
 
 def test_the_page_shows_the_newest_of_each_window_and_escapes_what_it_shows(client: Client, place: Workplace) -> None:
