@@ -177,7 +177,7 @@ def _again(
         own = max((version, *kin), key=answered.__getitem__)
         if own != record.version and (answered[own] > had["rows"] or not window.rows):
             return own, place
-    if record.version not in kin or 0 < had["rows"] == had["labels"] == window.rows == rows:
+    if record.version not in kin or 0 < had["rows"] == had["labels"] == window.rows >= rows:
         return None
     now = log.counts(**inside, version=record.version, labels_by=as_of)
     complete = now.labelled == now.predictions and now.labelled > had["labels"]
