@@ -54,7 +54,12 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
 
     click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
     click.echo("this is the only time that it is shown", err=True)
-    click.echo("whoever asks the endpoint needs a key from now on; Everfit's own programs: EVERFIT_API_KEY", err=True)
+    click.echo(
+        "whoever asks the endpoint needs a key from now on. Everfit's own programs send EVERFIT_API_KEY:", err=True
+    )
+    click.echo(
+        "  export one with predict, feedback and read (admin too for `everfit up OTHER`), and restart them", err=True
+    )
 
 
 @key.command("list")
@@ -93,6 +98,9 @@ def revoke(name: str) -> None:
     if not any(one.live for one in read_keys(settings.key_file)):
         rest = "opens only to EVERFIT_API_KEY" if settings.api_key is not None else "answers 401 to everybody"
         click.echo(f"  no key is left: the endpoint {rest} until there is another: everfit key add NAME")
+        click.echo(
+            f"  (to ask for none again, on this machine alone: remove {settings.key_file} and restart the endpoint)"
+        )
 
 
 def _local() -> Settings:
