@@ -27,6 +27,7 @@ from registry.decisions import Decision, Outcome, Remedy
 from registry.inference_log import InferenceLog
 from registry.ledger import Entry, Ledger
 from registry.log_frame import having
+from registry.plurals import counted
 from registry.policies import PerformancePolicy
 from registry.task import TaskSpec
 from registry.watched import watched_manifest
@@ -65,7 +66,7 @@ def watch(
     followed: Collection[str] = (),
     noted: Sequence[str] = (),
 ) -> WatchReport:
-    """Measure every complete window that is new, or whose labels have grown, as known at `as_of`; then decide.
+    """Measure every complete window that is new, or whose rows or labels have grown, as known at `as_of`; then decide.
 
     A window is complete at its end, unless that is after `until`: from then on rows are known to be missing.
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
@@ -76,8 +77,7 @@ def watch(
     began = time.perf_counter()
     windows, recent = _remembered(ledger, as_of)
     kin = {version, *followed}
-    grown = [(record.version, _grown(record, log, as_of)) for record in recent if record.version in kin]
-    places = [(own, span) for own, span in grown if span is not None]
+    places = [found for record in recent if (found := _again(record, version, kin, log, as_of)) is not None]
     places += [(version, span) for span in due(task.monitor.windows, log, windows, min(as_of, until or as_of))]
     reader = _Reader(bundle, version, log, as_of)
     records = []
@@ -86,7 +86,8 @@ def watch(
         ledger.write(_window_entry(task, record))
     history = {_place(record.window): record for record in (*recent, *records)}
     told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
-    decision = _decide(task, version, told, ledger, as_of, noted, follows=bool(followed))
+    missed = _missed(told[-1], version, log) if told else ()
+    decision = _decide(task, version, told, ledger, as_of, noted, missed, follows=bool(followed))
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
@@ -163,16 +164,33 @@ def _as_of_kin(record: WindowRecord, version: str, kin: Collection[str]) -> Wind
     return record.model_copy(update={"version": version}) if record.version in kin else record
 
 
-def _grown(record: WindowRecord, log: InferenceLog, as_of: datetime) -> Span | None:
-    """The place of a window that has enough more rows or labels now to be measured again."""
-    had = {one.subject: one.value or 0.0 for one in record.named("volume")}
-    if 0 < had["own"] == had["labelled"] == record.window.rows:
+def _again(
+    record: WindowRecord, version: str, kin: Collection[str], log: InferenceLog, as_of: datetime
+) -> tuple[str, Span] | None:
+    """The place of a window that is to be measured again, and for which version: another one of the champion's where
+    that has answered more of the rows that came late than the window was measured for, or where there were none."""
+    window, had = record.window, _answered(record)
+    inside: dict[str, Any] = {"start": window.start, "end": window.end}
+    place, rows = Span(window.index, window.start, window.end), log.number(**inside)
+    if rows > window.rows:
+        answered = {one: log.number(**inside, version=one) for one in kin}
+        own = max((version, *kin), key=answered.__getitem__)
+        if own != record.version and (answered[own] > had["rows"] or not window.rows):
+            return own, place
+    if record.version not in kin or 0 < had["rows"] == had["labels"] == window.rows >= rows:
         return None
-    window = record.window
-    now = log.counts(start=window.start, end=window.end, version=record.version, labels_by=as_of)
-    complete = now.labelled == now.predictions and now.labelled > had["labelled"]
-    more = now.labelled > GROWTH * had["labelled"] or now.predictions > GROWTH * had["own"]
-    return Span(window.index, window.start, window.end) if complete or more else None
+    now = log.counts(**inside, version=record.version, labels_by=as_of)
+    complete = now.labelled == now.predictions and now.labelled > had["labels"]
+    more = now.labelled > GROWTH * had["labels"] or now.predictions > GROWTH * had["rows"]
+    return (record.version, place) if complete or more or rows > GROWTH * window.rows else None
+
+
+def _missed(newest: WindowRecord, version: str, log: InferenceLog) -> tuple[str, ...]:
+    """What is said of rows that came to a window after it was measured for a version that is judged no longer."""
+    window = newest.window
+    more = 0 if newest.version == version else log.number(start=window.start, end=window.end) - window.rows
+    said = f"{counted(more, 'row')} of window {window.index} came after it was measured for version {newest.version}"
+    return (f"{said}, and not measured",) if more > 0 else ()
 
 
 def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:
@@ -187,6 +205,7 @@ def _decide(
     ledger: Ledger,
     as_of: datetime,
     noted: Sequence[str],
+    missed: Sequence[str],
     *,
     follows: bool,
 ) -> Decision:
@@ -197,10 +216,11 @@ def _decide(
     if task.time is None and isinstance(policy, PerformancePolicy):
         policy = policy.timeless()
     decision = decide(policy, history, acts, version=version, min_labels=least, follows=follows)
-    decision = decision.model_copy(update={"reasons": (*decision.reasons, *noted)})
+    decision = decision.model_copy(update={"reasons": (*decision.reasons, *missed, *noted)})
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)
     before = ledger.read(kinds={DECISION}, last=1)
-    if before and before[-1].version == version and before[-1].details.get("seen") == newest:
+    same = before and before[-1].version == version and before[-1].details.get("seen") == newest
+    if same and set(missed) <= set(before[-1].reasons):
         return decision
     told = decision.diagnosis
     details = {

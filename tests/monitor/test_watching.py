@@ -222,11 +222,60 @@ def test_an_empty_week_between_is_a_record_like_any(room: Room) -> None:
     assert [record.window.rows for record in room.watch("03-26").records] == [WEEK]
 
 
-def test_rows_that_reach_the_log_late_are_looked_for_again(room: Room) -> None:
+@pytest.mark.parametrize("version", ["1", "2"])  # an empty window is filled, whoever answered its rows
+def test_rows_that_reach_the_log_late_are_looked_for_again(room: Room, version: str) -> None:
     write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
     assert [record.window.rows for record in room.watch("03-18").records] == [WEEK, 0]
     write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11"), tag="b")
-    assert [(record.window.index, record.window.rows) for record in room.watch("03-18").records] == [(1, WEEK)]
+    found = room.watch("03-18", version=version)
+    assert [(one.window.index, one.window.rows, one.version) for one in found.records] == [(1, WEEK, version)]
+    assert not any(reason.startswith("no rows") for reason in found.decision.reasons)
+
+
+def test_late_rows_that_another_version_answers_are_measured_for_it(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    assert [record.window.rows for record in room.watch("03-18").records] == [WEEK, 0]
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11"), version="2", tag="b", delay=5)
+    early = room.watch("03-18", version="2")
+    assert [(one.window.index, one.version, one.performance.rows) for one in early.records] == [(1, "2", 289)]
+    late = room.watch("03-25", version="2", until=moment("03-18"))
+    assert [one.performance.rows for one in late.records] == [WEEK]
+    written = room.ledger.read()
+    assert room.watch("03-25", version="2", until=moment("03-18")).records == []
+    assert room.ledger.read() == written
+
+
+def test_late_rows_are_measured_for_whichever_version_of_a_chain_answered_them(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    room.watch("03-18", followed=("1",))
+    write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11"), version="2", tag="b")
+    write_rows(room.log, room.bundle, make_frame(60, start="2024-03-04T00:05"), version="3", tag="c")
+    found = room.watch("03-19", version="3", followed=("1", "2", "3"))
+    assert [(one.window.index, one.version) for one in found.records] == [(1, "2")]
+    assert "window 1," in found.decision.reasons[0]
+    assert room.watch("03-19", version="3", followed=("1", "2", "3")).records == []
+
+
+def test_a_few_late_rows_take_no_window_from_the_version_that_answered_it_and_are_told(room: Room) -> None:
+    write_rows(room.log, room.bundle, make_frame(WEEK, start=FIRST), tag="a")
+    room.watch("03-11")
+    assert room.watch("03-11", version="2").records == []
+    write_rows(room.log, room.bundle, make_frame(60, start="2024-03-04T00:05"), version="2", tag="b")
+    (*_, said) = room.watch("03-11", version="2").decision.reasons
+    assert said == "60 rows of window 0 came after it was measured for version 1, and not measured"
+    written = room.ledger.read()
+    assert (written[-1].kind, written[-1].reasons[-1]) == ("decision", said)
+    assert (room.watch("03-11", version="2").records, room.ledger.read()) == ([], written)
+
+
+def test_a_window_of_too_few_rows_is_measured_again_when_the_others_come(room: Room) -> None:
+    for week in range(9):
+        start = datetime(2024, 3, 4) + week * timedelta(days=7)
+        write_rows(room.log, room.bundle, make_frame(250 if week < 8 else 10, start=str(start)), tag=str(week))
+    assert room.watch("05-07").decision.severity == "faulty"
+    write_rows(room.log, room.bundle, make_frame(240, start="2024-04-29T00:05"), tag="late")
+    found = room.watch("05-07")
+    assert ([one.window.rows for one in found.records], found.decision.severity) == ([250], "ok")
 
 
 def test_a_pass_as_of_the_past_knows_no_later_window(room: Room) -> None:
