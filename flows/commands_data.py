@@ -108,7 +108,7 @@ def replay(
     "--folder", type=click.Path(path_type=Path), default="demo-output", show_default=True, help="Made anew each time."
 )
 def demo(seed: int, folder: Path) -> None:
-    """Half a year of real flights in five minutes.
+    """Half a year of real flights in six minutes.
 
     A model is found and served, drifts, is repaired and swapped. Everything happens in a fresh folder, on free ports.
 
