@@ -13,6 +13,7 @@ from flows.door import connect, resumable
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
+    from flows.backtest import Plan
     from flows.replay import Judged
 
 MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
@@ -61,7 +62,6 @@ def backtest(
         from flows.stream import steps
         from flows.terminal import ProgressLine
         from flows.workplace import find_task
-        from registry.plurals import counted
         from registry.proposal import replace_policy
 
     spec = find_task(settings, task)
@@ -72,11 +72,8 @@ def backtest(
             plan = prepare(place, spec, chosen, start=start, delay=delay)
             stream = stream_of(place, plan.task)
         windows = len(steps(stream.times, plan.task.monitor.windows))
-        click.echo(f"{counted(len(stream), 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
-        click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
-        if not has_first(place):
-            most = seconds or plan.task.search.seconds
-            click.echo(f"searching for the model that all begin with: {most:,.0f} s at most (--seconds)")
+        most = None if has_first(place) else seconds or plan.task.search.seconds
+        _announce(place, plan, rows=len(stream), windows=windows, most=most)
         with resumable(_AGAIN), ProgressLine() as line:
             first_champion(place, plan, line, seconds=seconds)
     width = max(map(len, plan.policies))
@@ -87,9 +84,20 @@ def backtest(
     with resumable(_AGAIN):
         run(place, plan, parallel=parallel, tell=tell)
     found = gather(place, plan)
+    said = describe(found)
     (place / "backtest.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
-    (place / "backtest.txt").write_text(f"{describe(found)}\n", encoding="utf-8")
-    click.echo(f"\n{describe(found)}\npicture: {draw(found, place / 'backtest.png')}")
+    (place / "backtest.txt").write_text(f"{said}\n", encoding="utf-8")
+    click.echo(f"\n{said}\npicture: {draw(found, place / 'backtest.png')}")
     if write is not None:
         replace_policy(write, plan.policies[found.recommended])
         click.echo(f"{write}: its policy is {found.recommended} now")
+
+
+def _announce(place: Path, plan: Plan, *, rows: int, windows: int, most: float | None) -> None:
+    """What is played, where it is kept, and how long a first model is searched for at most, where it is (seconds)."""
+    from registry.plurals import counted
+
+    click.echo(f"{counted(rows, 'row')} in {counted(windows, 'window')} under {', '.join(plan.policies)}")
+    click.echo(f"kept in {place}, with each policy's log (policies/*/log.txt)")
+    if most is not None:
+        click.echo(f"searching for the model that all begin with: {most:,.0f} s at most (--seconds)")

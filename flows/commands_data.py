@@ -5,11 +5,16 @@ from __future__ import annotations
 import signal
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.door import connect, resumable
 from flows.waiting import waiting
+
+if TYPE_CHECKING:
+    from flows.traffic import Endpoint
+    from registry.settings import Settings
 
 
 class DurationType(click.ParamType[timedelta]):
@@ -67,12 +72,10 @@ def replay(
         from flows.replay import replay as run
         from flows.results import describe, gather, write
         from flows.stream import announced, open_stream
-        from flows.traffic import Endpoint
         from flows.turns import replaying
         from flows.workplace import Workplace, find_task
         from registry.sources import read
         from registry.task import FileSource
-        from serving.tls import trusted
 
         judge = flow_judge(find_task(settings, task).name, repair=not watch_only)
     with waiting(f"reading {file}"):
@@ -82,15 +85,12 @@ def replay(
     folder = settings.folder / "replays"
     checkpoint = folder / f"{place.task.name}-{name}.json"
     click.echo(known_before(checkpoint) or announced(stream, place.task, delay))
-    key = settings.api_key.get_secret_value() if settings.api_key else None
     with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
             stream,
             place.task,
             place.versions,
-            server=Endpoint(
-                url or settings.endpoint_url, place.task.name, key=key, verify=True if url else trusted(settings)
-            ),
+            server=_endpoint(settings, place.task.name, url),
             checkpoint=checkpoint,
             judge=judge,
             pace=Pace(delay=delay, batch=batch, rate=rate),
@@ -100,6 +100,15 @@ def replay(
         results = gather(stream, progress, place)
         picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
+
+
+def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:
+    """The endpoint at an address; without one where this installation's listens, by its very certificate."""
+    from flows.traffic import Endpoint
+    from serving.tls import trusted
+
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Endpoint(url or settings.endpoint_url, task, key=key, verify=True if url else trusted(settings))
 
 
 @click.command()
