@@ -54,6 +54,16 @@ class Arrived:
 
         return lessons(self.windows, self.arrived, self.ends)
 
+    @property
+    def taught(self) -> datetime:
+        """The end of the window by which labels enough had come to be learnt: whoever answered before is who the models
+        begin with."""
+        from retrain.learners import LEAST_BATCH
+
+        known = (end for end, one in zip(self.ends, self.lessons(), strict=True) if len(one.learn) >= LEAST_BATCH)
+        moment: datetime = pd.Timestamp(next(known, self.ends[-1])).to_pydatetime()
+        return moment
+
     def since(self, known: np.datetime64) -> list[Lesson]:
         """The steps later than one that was taken at a moment, more than one after a gap; before them, what the models
         of then have answered."""
@@ -128,12 +138,12 @@ def ends_of(place: Workplace, begun: datetime, as_of: datetime) -> list[datetime
 
 
 def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDArray[np.bool_]:
-    """Which rows are of windows that were called faulty by then."""
+    """Which rows are of windows whose data were broken, by what was known then."""
+    from monitor.watching import faulty_windows
+
     out = np.zeros(len(times), dtype=bool)
-    for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
-        if one.at <= as_of and one.severity == "faulty" and (window := one.details.get("window")):
-            start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
-            out |= ((times >= start) & (times < end)).to_numpy()
+    for window in faulty_windows(place.task, place.ledger, as_of, last=4 * RECENT):
+        out |= ((times >= window.start) & (times < window.end)).to_numpy()
     return out
 
 

@@ -161,6 +161,12 @@ def faults(record: WindowRecord, level: float, settled: Collection[str | None] =
     ]
 
 
+def broken(history: Sequence[WindowRecord], level: float) -> list[Finding]:
+    """What is broken in the data of a history's newest window, worst first."""
+    missed = thin(history, level)
+    return [*faults(history[-1], level, settled(history, level)), *([missed] if missed else [])]
+
+
 def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
     """The columns that have ever stood still, where the reference does not, in `LASTING` of these windows in a row: a
     sensor that is stuck has been alerted of, and would be mended by then; a season or a price list is the world as it

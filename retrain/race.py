@@ -34,8 +34,8 @@ from retrain.training import load_state
 RACE, PACE, RACED = "race.safetensors", "pace", "paces"
 """The file of a bundle with the race, and the keys of its heritage: the pace that is served, and all in their order."""
 
-REMEMBERED = 50_000
-"""Answers that are remembered at most, the newest."""
+REMEMBERED, LARGEST = 50_000, 32 * 2**20
+"""Answers that are remembered at most, and bytes of them: the newest."""
 PATIENCE = 16
 """Steps after which an answer whose label has not come is forgotten."""
 
@@ -66,6 +66,17 @@ def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> 
     return np.where(keys[found] == wanted, found, -1)
 
 
+def most_rows(scores: Sequence[Array], outputs: Array) -> int:
+    """How many rows are remembered whose scores by pace, (n, k) or (n,), and outputs (m, n, d_out) are like these: of
+    many classes fewer.
+
+    >>> [most_rows([np.empty((1, k))] * 2, np.empty((4, 1, k))) for k in (2, 100)]
+    [50000, 13842]
+    """
+    numbers = sum(one[:1].size for one in scores) + outputs[:, :1].size
+    return min(REMEMBERED, LARGEST // (3 * 8 + 4 * max(1, numbers)))
+
+
 @dataclass(frozen=True)
 class Record:
     """What was answered: n rows by their `keys`, with their `labels` (NaN: not come), how many steps ago they were
@@ -81,20 +92,20 @@ class Record:
         """With rows that were answered, and without those that are forgotten: a step that answers none is no later."""
         if not len(keys) and self.scores:
             return self
-        count, age = len(keys), self.age + 1
+        count, age, most = len(keys), self.age + 1, most_rows(scores, outputs)
         kept = np.isfinite(self.labels) | (age < PATIENCE)
-        kept[: max(0, len(kept) + count - REMEMBERED)] = False
+        kept[: max(0, len(kept) + count - most)] = False
         old = self.scores or tuple(one[:0] for one in scores)
         said = self.outputs[:, kept] if self.scores else outputs[:, :0]
         return Record(
-            np.concatenate([self.keys[kept], keys])[-REMEMBERED:],
-            np.concatenate([self.labels[kept], np.full(count, np.nan)])[-REMEMBERED:],
-            np.concatenate([age[kept], np.zeros(count, dtype=np.int64)])[-REMEMBERED:],
+            np.concatenate([self.keys[kept], keys])[-most:],
+            np.concatenate([self.labels[kept], np.full(count, np.nan)])[-most:],
+            np.concatenate([age[kept], np.zeros(count, dtype=np.int64)])[-most:],
             tuple(
-                np.concatenate([a[kept] if self.scores else a, b.astype(np.float32)])[-REMEMBERED:]
+                np.concatenate([a[kept] if self.scores else a, b.astype(np.float32)])[-most:]
                 for a, b in zip(old, scores, strict=True)
             ),
-            np.concatenate([said, outputs.astype(np.float32)], axis=1)[:, -REMEMBERED:],
+            np.concatenate([said, outputs.astype(np.float32)], axis=1)[:, -most:],
         )
 
     def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:

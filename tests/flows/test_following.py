@@ -76,7 +76,9 @@ def place(settings: Settings, champion: ModelBundle, tmp_path: Path) -> Workplac
     return made
 
 
-def live(place: Workplace, *days: int, flip: float = 1.0, watched: bool = False) -> datetime:
+def live(
+    place: Workplace, *days: int, flip: float = 1.0, watched: bool = False, late: timedelta = timedelta(hours=12)
+) -> datetime:
     """Days since `BEGIN`: the champion answers, labels come half a day late; the end of the last one."""
     server = Offline(place)
     for day in days:
@@ -85,8 +87,7 @@ def live(place: Workplace, *days: int, flip: float = 1.0, watched: bool = False)
         rows = frame.drop(columns="late").assign(when=frame["when"].astype(str)).to_dict("records")
         rows = [{name: None if value != value else value for name, value in one.items()} for one in rows]
         server.post("/predict", {"rows": rows, "ids": ids})
-        late = [(moment + timedelta(hours=12)).isoformat() for moment in frame["when"]]
-        told = zip(ids, frame["late"], late, strict=True)
+        told = zip(ids, frame["late"], [(moment + late).isoformat() for moment in frame["when"]], strict=True)
         labels = [{"id": name, "label": label, "time": time} for name, label, time in told]
         server.post("/feedback", {"labels": labels})
         start, end = BEGIN + timedelta(days=day), BEGIN + timedelta(days=day + 1)
@@ -168,6 +169,13 @@ def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
 
 def observed(place: Workplace) -> object:
     return place.task.model_copy(update={"mode": "observe"})
+
+
+def test_nothing_is_proven_by_who_has_learnt_nothing(place: Workplace) -> None:
+    """Labels come three days late: whoever answered the rows that have theirs was the champion itself."""
+    ended = complete(place, live(place, *range(5), late=timedelta(days=3)), remedies=(Remedy.FOLLOW,))
+    assert ended.outcome == "refused"
+    assert "nothing is proven yet" in ended.reasons[0]
 
 
 def test_rivals_of_a_champion_that_follows_are_judged_as_it_is(place: Workplace) -> None:

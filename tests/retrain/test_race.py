@@ -19,7 +19,7 @@ from retrain.calibration import Calibration
 from retrain.following import Followed, Trail, follow, lessons
 from retrain.learners import PACES, Lesson
 from retrain.members import read_scale
-from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
+from retrain.race import LARGEST, PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
 from retrain.renewal import Request
 from tests.handmade import make_frame
 
@@ -141,6 +141,10 @@ def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
     assert np.array_equal(grown.keys, many)
     assert all(len(one) == REMEMBERED for one in (grown.labels, grown.age, *grown.scores))
     assert len(set(keys_of(["a", "b", "a"]))) == 2
+    wide = [np.zeros((20_000, 100), dtype=np.float32)] * 2  # of many classes fewer, so that a bundle stays small
+    kept = Record().grown(np.arange(20_000), wide, np.stack(wide * 2))
+    assert kept.keys[0] == 20_000 - len(kept.keys) > 0
+    assert sum(one.nbytes for one in (kept.keys, kept.labels, kept.age, kept.outputs, *kept.scores)) <= LARGEST
     for _ in range(PATIENCE):  # the newest model, which answers nothing yet, is made at each pass
         grown = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0])
     assert np.array_equal(grown.keys, many)
