@@ -71,9 +71,20 @@ class Arrived:
 
         steps = [one for one, end in zip(self.lessons(), self.ends, strict=True) if end > known]
         until = next((end for end in self.ends if end > known), known)
-        times, none = self.logged["__time__"].to_numpy(), np.empty(0, dtype=np.int64)
-        answered = np.flatnonzero((times >= known) & (times < until) & ~(self.arrived <= known))
-        return [Lesson(none, none, answered), *steps]
+        none = np.empty(0, dtype=np.int64)
+        return [Lesson(none, none, self._waiting(known, until)), *steps]
+
+    def at_once(self, known: np.datetime64, waited: int) -> list[Lesson]:
+        """One step for all that has come in so many windows since a moment; before it, what the models of then have
+        answered."""
+        from retrain.following import catch_up
+
+        return catch_up(self.arrived, self.ends, waited, self._waiting(known, self.ends[-1]))
+
+    def _waiting(self, known: np.datetime64, until: np.datetime64) -> npt.NDArray[np.int64]:
+        """The rows between two moments whose labels had not come by the first."""
+        times = self.logged["__time__"].to_numpy()
+        return np.flatnonzero((times >= known) & (times < until) & ~(self.arrived <= known))
 
     def served(self, bundle: ModelBundle, rows: npt.NDArray[np.int64]) -> Side:
         """These rows, with what was answered to them by versions of the same target as a bundle's."""

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import retrain.cadence
 import retrain.following
+import retrain.race
 from flows.approval import answer, ask, pending
 from flows.cli import main
 from flows.following import (
@@ -48,7 +50,7 @@ from registry.versions import Versions
 from retrain.following import Followed
 from retrain.learners import PACES
 from retrain.paired import Interval
-from retrain.race import RACE, Standing
+from retrain.race import RACE, Standing, keys_of
 from tests.handmade import make_frame
 
 DAY, BEGIN = 144, datetime(2024, 1, 15)
@@ -74,6 +76,12 @@ def place(settings: Settings, champion: ModelBundle, tmp_path: Path) -> Workplac
     made = Workplace.open(settings, task)
     made.ledger.write(Entry(task=task.name, kind="promotion", at=BEGIN, version=version, outcome="promoted"))
     return made
+
+
+@pytest.fixture(autouse=True)
+def each_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step at the end of each, whatever the last ones were worth."""
+    monkeypatch.setattr(retrain.cadence, "WAITS", (1,))
 
 
 def live(
@@ -143,6 +151,25 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert champion_of(place) == "5"
     assert keep_following(place.__class__(**{**vars(place), "task": observed(place)}), live(place, 8)) is None
     assert len(steps(place)) == 3
+
+
+def test_a_step_waits_until_it_is_worth_it(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many windows as the last ones say; at the end of each while the champion is judged to be worse."""
+    moment = prove(place)
+    assert keep_following(place, moment + timedelta(hours=6)) is None  # labels have come, but no window is over
+    assert not steps(place)
+    monkeypatch.setattr(retrain.race, "waits", lambda bundle: 3)
+    for day in (5, 6, 7):
+        moment = live(place, day)
+        keep_following(place, moment)
+    (step,) = steps(place)
+    assert (step.at, step.details["windows"], champion_of(place)) == (moment, 3, "3")
+    record = Standing.of(place.versions.fetch("handmade", "3")).record
+    assert set(keys_of(f"{day}-{row}" for day in (5, 6, 7) for row in range(DAY))) <= set(record.keys)
+    assert place.versions.fetch("handmade", "3").manifest.lineage.known_until == moment - timedelta(hours=12)
+    place.ledger.write(Entry(task="handmade", kind="decision", at=moment, severity="degraded", outcome="none"))
+    keep_following(place, live(place, 8))
+    assert [one.details["windows"] for one in steps(place)] == [3, 1]
 
 
 def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
