@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from registry.metrics import Array
 
-WAITS = (1, 2, 4, 8)
-"""Windows from one step to the next."""
+WAITS = (1, 2, 4)
+"""Windows from one step to the next. Of eight at once too little is learnt (benchmarks/LOG.md)."""
 RECENT = 8
 """The newest steps whose answers count."""
-GRANTED = 0.01
-"""What waiting may cost on average, as a share of the loss of an answer that knows the labels' frequencies alone. What
-it really costs is less, as a step learns all that it has waited for: a tenth to a fifth of it in accuracy."""
+GRANTED = 0.0025
+"""What waiting may cost on average, as a share of the loss of an answer that knows the labels' frequencies alone."""
 
 
 def losses(scores: Array, labels: Array, *, classes: bool) -> Array:
@@ -60,8 +59,8 @@ def wait(slope: float, before: int) -> int:
     """For how many windows the next step may wait when a window of freshness is worth so much, and the last one was to
     wait for `before`; one where that is not known.
 
-    >>> [wait(slope, 4) for slope in (-0.001, 0.0028, 0.006, 0.02, 0.03, float("nan"))]
-    [8, 8, 4, 2, 1, 1]
+    >>> [wait(slope, 2) for slope in (-0.001, 0.0016, 0.004, 0.006, float("nan"))]
+    [4, 4, 2, 1, 1]
     """
     fit = [one for one in WAITS if one <= 2 * before and slope * (one - 1) / 2 <= GRANTED]
     return max(fit, default=1)
