@@ -34,7 +34,7 @@ INTERRUPTED = 130
 _GRACE_SECONDS = 2.0
 """How long what is interrupted may take to end in good order."""
 
-MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M"])
 """A moment of event time, UTC."""
 
 

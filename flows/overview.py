@@ -208,10 +208,15 @@ def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
     return f"  {entry.at:%Y-%m-%d %H:%M}  {seen} {told}"
 
 
-def service_lines(services: Sequence[Running]) -> list[str]:
-    """The services that run, and that the endpoint does not, where others do."""
-    if not services:
+def service_lines(services: Sequence[Running], endpoints: Sequence[str]) -> list[str]:
+    """The services that run, with the lines of the endpoints among them (`flows/endpoints.py`); that no endpoint does,
+    where others do."""
+    lines = [
+        f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}"
+        for one in services
+        if not endpoints or one.name != "endpoint"
+    ]
+    if not lines and not endpoints:
         return ["services: none running (start them with `everfit up TASK`)"]
-    lines = [f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}" for one in services]
-    down = [] if any(one.name == "endpoint" for one in services) else ["  endpoint     not running: `everfit up TASK`"]
-    return ["services:", *lines, *down]
+    known = endpoints or any(one.name == "endpoint" for one in services)
+    return ["services:", *lines, *(endpoints if known else ["  endpoint     not running: `everfit up TASK`"])]

@@ -411,9 +411,11 @@ def test_status_says_that_the_endpoint_is_down() -> None:
     from flows.services import Running
 
     some = [Running(name, name, "", 7, started=False) for name in ("mlflow", "endpoint")]
-    assert "not running" not in "".join(service_lines(some))
-    assert service_lines(some[:1])[-1] == "  endpoint     not running: `everfit up TASK`"
-    assert service_lines([]) == ["services: none running (start them with `everfit up TASK`)"]
+    assert "not running" not in "".join(service_lines(some, []))
+    assert service_lines(some, ["  endpoint here"])[2:] == ["  endpoint here"]
+    assert service_lines(some[:1], [])[-1] == "  endpoint     not running: `everfit up TASK`"
+    assert service_lines([], []) == ["services: none running (start them with `everfit up TASK`)"]
+    assert service_lines([], ["  endpoint here"]) == ["services:", "  endpoint here"]
 
 
 def test_a_state_begins_with_how_the_champion_is_judged() -> None:

@@ -201,6 +201,9 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
     assert client.post("/feedback", json=later).json() == zero | {"corrected": 1}
     assert client.post("/feedback", json={"id": one["id"], "label": "no"}).json() == zero | {"repeated": 1}
     assert client.post("/feedback", json={"id": "not-yet", "label": "no"}).json() == zero | {"unknown": 1}
+    ahead = client.post("/feedback", json=[{"id": "some-day", "label": "no", "time": "2231-01-01"}]).json()
+    assert ahead.pop("warnings")[0].startswith("row 0, time: 2231-01-01T00:00:00 is more than a day after now: ")
+    assert ahead == zero | {"unknown": 1}
     assert client.post("/feedback", json=[given, later, {"id": "x", "label": "no"}]).json() == zero | {
         "repeated": 2,
         "unknown": 1,
