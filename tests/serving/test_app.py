@@ -241,7 +241,9 @@ def test_bad_feedback_names_what_is_wrong(client: httpx.Client, body: Any, detai
 
 def test_health_and_model(client: httpx.Client) -> None:
     assert client.get("/health/live").json() == {"live": True}
-    assert client.get("/health/ready").json() == {
+    ready = client.get("/health/ready").json()
+    assert ready.pop("since") == client.get("/model").json()["since"]
+    assert ready == {
         "ready": True,
         "version": "1",
         "registry": "ok",
