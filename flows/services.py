@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from flows.processes import Desk, Service, is_ready, require_free
 from flows.traffic import Endpoint
-from registry.errors import InputError, StateError, unknown
+from registry.errors import InputError, OutsideError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
@@ -83,7 +83,7 @@ def up(
         for task in lost:
             try:
                 _serve_too(settings, task, desk, say)
-            except InputError as error:  # nobody asked for it now
+            except (InputError, OutsideError) as error:  # nobody asked for it now
                 say(f"endpoint: {error}")
         if endpoint.started and len(first_tasks) > 1:
             say("endpoint: begun with several tasks: each answers at /models/TASK/..., and /predict is nobody's")

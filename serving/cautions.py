@@ -58,7 +58,7 @@ class Cautions:
         self._loose = [(places[name], *found) for name, found in ranges.items() if name not in self._whole]
         self._named = [places[name] for name in self._categories]
         self._words = [places[name] for name in self._texts]
-        self._times = [(places[name], name in self._whole, one) for name, one in self._moments]
+        self._times = [(places[name], one.first, name in self._whole, one) for name, one in self._moments]
 
     def odd(self, values: Sequence[Any]) -> bool:
         """Whether there is anything to say of one row of `RowReader.values`: the quick form of `of`."""
@@ -71,8 +71,8 @@ class Cautions:
         for place in self._named:
             if not values[place]:
                 return True
-        for place, whole, one in self._times:
-            if _is_far(values[place], whole, one):
+        for place, first, whole, one in self._times:
+            if not first <= values[place] <= one.high and _is_far(values[place], whole, one):
                 return True
         return bool(self._words) and any(np.isnan(values[place][0]) for place in self._words)
 
@@ -110,13 +110,10 @@ def _expected(column: Column) -> _Moments | None:
 
 
 def _is_far(value: int, whole: bool, one: _Moments) -> bool:
+    """Of a moment that is not between those of training."""
     if value < one.first:
         return whole or value != MISSING_TIME
-    return value > one.high and value > one.last(_now())
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
+    return value > one.last(time.time_ns() // 1000)
 
 
 def _of_numbers(values: npt.NDArray[Any], name: str, low: float, high: float, whole: bool) -> list[str]:
@@ -146,7 +143,7 @@ def _of_moments(values: npt.NDArray[Any], name: str, one: _Moments, whole: bool)
     lines = _gaps(gaps, name) if whole else []
     for odd, said in (
         (np.flatnonzero((values < one.first) & ~gaps), "before"),
-        (np.flatnonzero(values > one.last(_now())), "beyond now and"),
+        (np.flatnonzero(values > one.last(time.time_ns() // 1000)), "beyond now and"),
     ):
         if odd.size:
             between = f"{_written(one.low)} to {_written(one.high)}"
