@@ -25,8 +25,7 @@ class WindowName(click.ParamType[datetime | int]):
         """A number is taken for one, all else for a moment."""
         if isinstance(value, str) and value.isdecimal():
             return int(value)
-        moment: datetime = MOMENT.convert(value, param, ctx)
-        return moment
+        return MOMENT.convert(value, param, ctx)
 
 
 @click.command()

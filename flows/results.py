@@ -90,7 +90,7 @@ def describe(results: Results) -> str:
 
 
 def _means(each: ByWindow, metric: str) -> str:
-    ahead = f"ahead in {each.ahead:,} of the {each.changed:,} since the first change of model"
+    ahead = f"ahead in {each.ahead:,} of {each.changed:,} since the first change of model"
     return (
         f"mean of {counted(each.windows, 'window')}: "
         f"{metric} {each.served:.4f} served, {each.frozen:.4f} frozen, gain {each.gain:+.4f}; "

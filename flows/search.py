@@ -131,7 +131,7 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
 
         yield f"{hardly_any(ended.get('complete', 0))} More seconds (--seconds, or search.seconds) find a better model."
     if left := details.get("left"):
-        said = f"{counted(details['trials'], 'trial')}, all that the budget has, left {left:,} s of its seconds unused"
+        said = f"the budget's trials ({details['trials']:,}) are used up, {left:,} of its seconds are left"
         yield f"{said}: more trials (--trials, or search.trials) make use of them"
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"

@@ -85,7 +85,7 @@ class Findings:
             yield Sample("everfit_monitoring_age_seconds", clock - self.read_at)
         if self.decision is not None:
             yield Sample("everfit_decision_timestamp_seconds", self.decided)
-            if self.decision.details.get("window") is not None:  # else nothing is judged yet, and `ok` no good news
+            if self.decision.details.get("window", True):  # else nothing is judged yet, and `ok` no good news
                 for one in _SEVERITIES:
                     yield Sample("everfit_severity", one == self.decision.severity, (one,))
         if not self.windows:

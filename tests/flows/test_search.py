@@ -36,7 +36,7 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert sum(found.details["ended"].values()) == 1
     assert found.details["cpu"] > 0
     trials, left, took = cost_lines(found.details)
-    assert re.match(r"1 trial, all that the budget has, left \d+ s of its seconds unused: more trials", left)
+    assert re.match(r"the budget's trials \(1\) are used up, \d+ of its seconds are left: more trials", left)
     assert trials == "1 candidate trained to the end, 0 stopped early"
     ended = {"complete": 3, "pruned": 1, "diverged": 2, "interrupted": 1}
     (said,) = cost_lines({"ended": ended})
