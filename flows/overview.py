@@ -34,7 +34,7 @@ def task_lines(place: Workplace) -> list[str]:
 
     name, logged = place.task.name, place.log.counts()
     versions = place.versions.list(name)
-    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True)
+    windows = judged_first(place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True))
     champion = next((one.version for one in versions if "champion" in one.aliases), None)
     return [
         f"{name}: {verdict(champion, windows[-1] if windows else None)}",
@@ -67,6 +67,12 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
 def nothing_judged(decision: Entry) -> bool:
     """Whether there was no window yet that could be judged: that is no good news."""
     return "window" in decision.details and decision.details["window"] is None
+
+
+def judged_first(decisions: Sequence[Entry]) -> list[Entry]:
+    """Decisions on windows; those that found none yet only where there are no others: a pass "now" that comes before a
+    replay of older rows is later by its moment, and says nothing."""
+    return [one for one in decisions if not nothing_judged(one)] or list(decisions)
 
 
 def judged_as(decision: Entry | None) -> str:

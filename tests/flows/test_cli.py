@@ -419,7 +419,7 @@ def test_status_says_that_the_endpoint_is_down() -> None:
 
 
 def test_a_state_begins_with_how_the_champion_is_judged() -> None:
-    from flows.overview import verdict
+    from flows.overview import judged_first, verdict
     from registry.ledger import Entry
 
     last = Entry(
@@ -433,3 +433,4 @@ def test_a_state_begins_with_how_the_champion_is_judged() -> None:
     assert verdict(None, None) == "no champion yet, nothing was judged yet"
     empty = last.model_copy(update={"severity": "ok", "details": {"window": None}})
     assert verdict("3", empty) == "version 3 is the champion, nothing was judged yet"
+    assert (judged_first([last, empty]), judged_first([empty])) == ([last], [empty])

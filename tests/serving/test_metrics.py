@@ -145,7 +145,7 @@ def test_where_no_window_is_over_there_is_no_severity() -> None:
     found = Findings()
     found.take([entry])
     assert "everfit_severity" not in {one.name for one in found.samples(0.0, 0.0)}
-    found.take([entry.model_copy(update={"details": {"window": {"index": 0}}})])
+    found.take([entry.model_copy(update={"at": datetime(2024, 1, 3), "details": {"window": {"index": 0}}})])
     assert "everfit_severity" in {one.name for one in found.samples(0.0, 0.0)}
 
 
