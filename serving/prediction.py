@@ -163,8 +163,7 @@ class Predictor:
 def written(served: Served, name: str, values: list[Any], outcome: Outcome) -> tuple[Sequence[str], bytes]:
     """The warnings about a row, of which these `values` were scored, and the body of the answer under this id. Raises
     `RowError` for an answer that is no number."""
-    cautions = served.cautions
-    warnings = cautions.of(served.reader.together([values])) if cautions.odd(values) else ()
+    warnings = served.cautions.one(values)
     if isinstance(outcome, Scores):
         _require_finite(outcome)
         return warnings, served.answers.write([name], outcome, warnings)

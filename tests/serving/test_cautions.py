@@ -43,12 +43,12 @@ RANGE = "2024-01-01T00:00 to 2024-03-01T00:00"
 
 
 def told(*rows: dict[str, Any], schema: Schema = SCHEMA) -> list[str]:
-    """What is said of rows; of a single one the quick form must agree."""
+    """What is said of rows; of each alone the quick form must say the same."""
     reader, cautions = RowReader(schema), Cautions(schema)
     found = cautions.of(reader.many(rows))
     for row in rows:
         values = reader.values(row)
-        assert cautions.odd(values) == bool(cautions.of(reader.together([values])))
+        assert cautions.one(values) == cautions.of(reader.together([values]))
     return found
 
 
