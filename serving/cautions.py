@@ -158,9 +158,7 @@ def _missing(name: str, rows: int = 1) -> str:
 
 
 def _far(name: str, value: int, one: _Moments, rows: int = 1) -> str:
-    first, low, high = (
-        np.datetime_as_string(np.datetime64(each, "us"), unit="m") for each in (value, one.low, one.high)
-    )
+    first, low, high = np.datetime_as_string(np.array([value, one.low, one.high], "datetime64[us]"), unit="m")
     where = "before" if value < one.low else "beyond now and"
     return f"{name}: {first} is far {where} the moments of training, {low} to {high}{_more(rows)}"
 
