@@ -111,8 +111,7 @@ def assess(
     """Severity and reasons, most severe first."""
     if not history:
         return Assessment("ok", ("no window is complete yet",))
-    newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
-    level = faulty_level(spec, history)
+    newest, windows, level = history[-1], spec.false_alarms.windows_each(_every(history)), faulty_level(spec, history)
     usual, bad = settled(history, level), broken(history, level)
     wrong = {found.measurement for found in bad}
     sound = [one for one in history if one.version == champion and not faults(one, level, usual)]
@@ -124,9 +123,8 @@ def assess(
     late = () if found.covers(newest) else (_not_judged(newest, champion, min_labels),)
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
     told = diagnose(severity, found.degradation, bad, moved, where)
-    first = (told.sentence,) if told is not None else ()
     judged = (*_few(bad), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
-    reasons = (*first, *judged, *known(usual), *unwatched(newest))
+    reasons = (*([told.sentence] if told is not None else []), *judged, *known(usual), *unwatched(newest))
     return Assessment(severity, reasons, told, found.labelled, found.loss)
 
 
