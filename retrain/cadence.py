@@ -3,8 +3,8 @@
 Each step leaves behind the model that it was taken from, and both answer the rows that come next before their labels
 do. What the newer one answers better, by the windows that it is newer, is what a window of freshness is worth. A model
 that learns every w windows is (w - 1) / 2 windows older, on average, than one that learns at each: the longest wait is
-taken that costs no more than `GRANTED`, and no wait is more than twice the one before it (when it pays to update:
-Zliobaite, Budka & Stahl 2015, "Towards cost-sensitive adaptation"). It is measured by the squared error, of
+taken that surely costs no more than `GRANTED`, and no wait is more than twice the one before it (when it pays to
+update: Zliobaite, Budka & Stahl 2015, "Towards cost-sensitive adaptation"). It is measured by the squared error, of
 probabilities (Brier 1950) as of numbers, in shares of what the labels' frequencies alone would have: so it says on
 fewer rows than accuracy which of two models that differ little is the better one.
 """
@@ -50,9 +50,12 @@ def chance(labels: Array, *, classes: bool) -> float:
 
 
 def worth(older: Array, newer: Array, lag: npt.NDArray[np.int64], at_chance: float) -> float:
-    """What one window of freshness is worth: by how much the losses (n,) of a model `lag` windows (n,) older are
-    larger, a window, as a share of those at chance. Nan where that says nothing."""
-    return float((older - newer).sum() / lag.sum() / at_chance) if lag.any() and at_chance > 0 else float("nan")
+    """What one window of freshness may be worth: by how much the losses (n,) of a model `lag` windows (n,) older are
+    larger, a window, as a share of those at chance, and a standard error more, since few rows tell little. Nan where
+    that says nothing."""
+    more = older - newer
+    upper = more.sum() + more.std() * np.sqrt(len(more))
+    return float(upper / lag.sum() / at_chance) if lag.any() and at_chance > 0 else float("nan")
 
 
 def wait(slope: float, before: int) -> int:
