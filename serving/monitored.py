@@ -70,7 +70,7 @@ class Findings:
             written = _seconds(entry.written or entry.at)
             if entry.kind == "decision":
                 self.decided = written
-                if self.decision is None or entry.at >= self.decision.at:
+                if self.decision is None or _order(entry) >= _order(self.decision):
                     self.decision = entry
             else:
                 self.windows[_seconds(entry.at)] = _window(entry, written)
@@ -85,8 +85,9 @@ class Findings:
             yield Sample("everfit_monitoring_age_seconds", clock - self.read_at)
         if self.decision is not None:
             yield Sample("everfit_decision_timestamp_seconds", self.decided)
-            for one in _SEVERITIES:
-                yield Sample("everfit_severity", one == self.decision.severity, (one,))
+            if _is_judged(self.decision):  # else `ok` is no good news
+                for one in _SEVERITIES:
+                    yield Sample("everfit_severity", one == self.decision.severity, (one,))
         if not self.windows:
             return
         newest = max(self.windows)
@@ -160,6 +161,16 @@ class Monitored:
     def _dispose(self) -> None:
         if self._engine is not None:
             self._engine.dispose()
+
+
+def _is_judged(decision: Entry) -> bool:
+    """Whether there was a window to decide on."""
+    return decision.details.get("window", True) is not None
+
+
+def _order(decision: Entry) -> tuple[bool, datetime]:
+    """A decision on a window counts before all that found none."""
+    return _is_judged(decision), decision.at
 
 
 def _window(entry: Entry, written: float) -> Window:
