@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.ledger import Entry, Ledger
 from serving.catalogue import METRICS
-from serving.monitored import MOST_COLUMNS, WINDOWS, Findings
+from serving.monitored import MOST_COLUMNS, WINDOWS, Findings, Monitored
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.observed import WEEK, metrics_of, watch_weeks
 
@@ -184,7 +185,11 @@ def test_what_is_remembered_is_bounded() -> None:
         at = datetime(2024, 1, day)
         found.take([Entry(id=day, task="t", kind="window", at=at, written=at, version="1", details=details)])
     assert len(found.windows) == WINDOWS
-    shown = [one for one in found.samples(time.time(), 0.0) if one.name == "everfit_window_column_shift"]
+    told = orjson.dumps(found.told())
+    assert len(told) < 20_000
+    monitored = Monitored("t")
+    monitored.hear(orjson.loads(told))
+    shown = [one for one in monitored.samples() if one.name == "everfit_window_column_shift"]
     assert [one.labels for one in shown[:2]] == [("c299",), ("c298",)]
     assert len(shown) == MOST_COLUMNS
 
