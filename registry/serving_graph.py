@@ -32,8 +32,8 @@ from registry.scoring import GRAPH_ERRORS, Feed, Scorer, Scores, session_options
 NUMBERS, MOMENTS, CODES, ANSWERS = "numbers", "moments", "codes", "answers"
 LAYOUT = "everfit_layout"
 UNKNOWN, ABSENT = 0, 1
-PART_ROWS = 256
-"""So many rows go through the graph at once: 1,024 of them take as long in parts, and a quarter of the memory."""
+PART_ROWS = 128
+"""So many rows go through the graph at once: 1,024 of them take as long in parts, and an eighth of the memory."""
 
 _Write: TypeAlias = Callable[..., None]
 """Takes a matrix's values from left to right, row by row."""
