@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from registry.log_ids import NAMED, Run
 from registry.log_packed import Packed
-from registry.log_tables import BATCHES, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock
+from registry.log_tables import BATCHES, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
 from registry.privacy import to_json
 
 FULL = 2 * SMALL
@@ -114,8 +114,9 @@ def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:
         sa.select(*columns, c.private, c.sealed).where(c.number.in_(numbers)).order_by(c.earliest)
     )
     parts = [Packed(version, role, _runs(ids), *rest) for ids, version, role, *rest in rows]
-    add(connection, task, joined(parts), [run for part in parts for run in part.runs])
-    connection.execute(sa.delete(BATCHES).where(c.number.in_(numbers)))
+    packed = joined(parts)
+    remove(connection, task, packed, numbers)
+    add(connection, task, packed)
 
 
 def _runs(text: str) -> list[Run]:

@@ -111,6 +111,10 @@ def test_a_row_is_written_again_twice_at_most(engine: Engine, log: InferenceLog)
     assert max(again.values()) == 2
     assert again.total() < 2 * 1_200
     assert len(numbers(engine)) < FEW + SMALL // FEW + 3
+    with reading(engine) as connection:
+        ids = connection.exec_driver_sql("SELECT number, ids FROM batches").all()
+        places = connection.exec_driver_sql("SELECT batch, name, start, size FROM places").all()
+    assert {tuple(one) for one in places} == {(number, *run) for number, runs in ids for run in orjson.loads(runs)}
     assert log.frame()["name"].tolist() == [
         made([one])[0] for one in sorted(range(1_200), key=lambda one: one * 7 % 1_200)
     ]
