@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from registry.errors import InputError, StoreError
 from registry.migrations import MIGRATIONS, Migration
+from registry.statements import lock_until_commit
 
 LOCK_SECONDS, MOVE_SECONDS = 10, 600
 """How long a statement waits for another process's lock on SQLite, and an opening for one that moves an older log."""
@@ -40,9 +38,6 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 _MIGRATION_LOCK = 0x65766572  # key of PostgreSQL's advisory lock
 _NEWEST = "SELECT max(number) FROM migrations"
-
-Insert: TypeAlias = postgresql.Insert | sqlite.Insert
-
 
 _WORDS = {
     "sqlite": {"text": "TEXT", "key": "INTEGER PRIMARY KEY AUTOINCREMENT", "keyed": " WITHOUT ROWID"},
@@ -95,33 +90,6 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A connection whose writes are kept together at the end, or not at all. Database faults become `StoreError`."""
     with _faults(engine), engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
-
-
-def insert(engine: Engine, table: sa.Table) -> Insert:
-    """An INSERT of the engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
-
-
-def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, each with its values in the order of the table's columns. The driver takes them as they are:
-    SQLAlchemy's own statements cost several times as much a row."""
-    into = f"INSERT INTO {table.name} ({', '.join(column.name for column in table.columns)})"
-    if connection.dialect.name == "postgresql":
-        kinds = (column.type.compile(connection.dialect) for column in table.columns)
-        lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
-        columns = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists})", columns)
-    else:
-        marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
-
-
-def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """The condition that a column is one of many texts, which reach the database in one piece, however many."""
-    if connection.dialect.name == "postgresql":
-        return column == sa.any_(sa.cast(sa.literal(list(values), ARRAY(sa.Text)), ARRAY(sa.Text)))
-    listed = sa.func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
-    return column.in_(sa.select(listed.c.value))
 
 
 def to_micros(moment: datetime) -> int:
@@ -228,12 +196,6 @@ def _migrate_now(engine: Engine) -> None:
         for migration in MIGRATIONS:
             if migration.number not in done:
                 _apply(connection, migration)
-
-
-def lock_until_commit(connection: Connection, key: int) -> None:
-    """Wait for a lock of this name and hold it to the end of the transaction. SQLite's writers need none."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def _apply(connection: Connection, migration: Migration) -> None:

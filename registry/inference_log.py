@@ -30,7 +30,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from registry.database import among, from_micros, insert, reading, to_micros, writing
+from registry.database import from_micros, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
 from registry.log_ids import run_of
 from registry.log_joined import join
@@ -38,6 +38,7 @@ from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
 from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
 from registry.privacy import Privacy, to_json
+from registry.statements import among, insert
 
 if TYPE_CHECKING:
     import pandas as pd

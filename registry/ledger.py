@@ -19,8 +19,9 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlalchemy.engine import Engine, Row
 
-from registry.database import from_micros, lock_until_commit, reading, to_micros, utc_now, writing
+from registry.database import from_micros, reading, to_micros, utc_now, writing
 from registry.schema import Frozen
+from registry.statements import lock_until_commit
 
 _TEXTS = ("task", "kind", "version", "severity", "outcome", "reasons", "details")
 _ENTRIES = sa.Table(

@@ -19,10 +19,10 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from registry.database import among, insert_rows, lock_until_commit
 from registry.log_batch import Role
 from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
 from registry.log_packed import Packed, pack, unpack
+from registry.statements import among, insert_rows, lock_until_commit
 
 _METADATA = sa.MetaData()
 _LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks

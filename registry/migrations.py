@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
+from registry.log_moved import move
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -20,12 +22,6 @@ class Migration:
     statements: tuple[str, ...]
     move: Callable[[Connection], None] | None = None
     last: tuple[str, ...] = ()
-
-
-def _into_batches(connection: Connection) -> None:
-    from registry.log_moved import move  # which itself writes into this database
-
-    move(connection)
 
 
 MIGRATIONS = (
@@ -67,7 +63,7 @@ MIGRATIONS = (
                 size BIGINT NOT NULL, batch BIGINT NOT NULL,
                 PRIMARY KEY (task, role, name, start)){keyed}""",
         ),
-        _into_batches,
+        move,
         ("DROP TABLE predictions",),
     ),
     Migration(
