@@ -33,7 +33,7 @@ knows how large it is before."""
 
 LARGE_AT_ONCE = cores()
 """So many large bodies of a task are read and answered at once: as many as there are cores; one more where each waits
-for the disk. More would not be answered sooner, but all of them be in memory, 12 to 22 MB each."""
+for the disk. More would not be answered sooner, but all of them be in memory."""
 
 FAULT = "the endpoint failed; its log has the details"
 
