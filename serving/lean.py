@@ -40,13 +40,15 @@ def hide_pandas() -> None:
 class Tidy:
     """Has the allocator give back what large requests took, 7 MB, when none of them has come for a moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = QUIET_SECONDS) -> None:
+        self._seconds = seconds
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
         self._due: asyncio.TimerHandle | None = None
 
     def later(self) -> None:
-        """A large request was answered. Belongs to the event loop."""
+        """A large request was answered. Belongs to the event loop, which does not wait for it: .3 ms for each MB."""
         if self._trim is not None:
             if self._due is not None:
                 self._due.cancel()
-            self._due = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._trim, 0)
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(self._seconds, loop.run_in_executor, None, self._trim, 0)
