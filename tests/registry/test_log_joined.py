@@ -97,8 +97,8 @@ def test_few_wait_until_there_are_more(engine: Engine, log: InferenceLog) -> Non
 def test_a_row_is_written_again_twice_at_most(engine: Engine, log: InferenceLog) -> None:
     """However slowly they come, and in whatever order; few small ones are left."""
     again = Counter[str]()
-    for first in range(0, 1_200, 10):
-        log.append_batches([batch(made([one]), [one * 7 % 1_200]) for one in range(first, first + 10)])
+    for first in range(0, 640, 20):
+        log.append_batches([batch(made([one]), [one * 7 % 640]) for one in range(first, first + 20)])
         more = True
         while more:
             newest = numbers(engine)[-1]
@@ -109,15 +109,13 @@ def test_a_row_is_written_again_twice_at_most(engine: Engine, log: InferenceLog)
                     chain.from_iterable(ids_of(orjson.loads(one)) for (one,) in connection.exec_driver_sql(text))
                 )
     assert max(again.values()) == 2
-    assert again.total() < 2 * 1_200
+    assert again.total() < 2 * 640
     assert len(numbers(engine)) < FEW + SMALL // FEW + 3
     with reading(engine) as connection:
         ids = connection.exec_driver_sql("SELECT number, ids FROM batches").all()
         places = connection.exec_driver_sql("SELECT batch, name, start, size FROM places").all()
     assert {tuple(one) for one in places} == {(number, *run) for number, runs in ids for run in orjson.loads(runs)}
-    assert log.frame()["name"].tolist() == [
-        made([one])[0] for one in sorted(range(1_200), key=lambda one: one * 7 % 1_200)
-    ]
+    assert log.frame()["name"].tolist() == [made([one])[0] for one in sorted(range(640), key=lambda one: one * 7 % 640)]
 
 
 def numbers(engine: Engine) -> list[int]:
