@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.commands_data import DurationType
-from flows.door import connect, resumable
+from flows.door import MOMENT, connect, resumable
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from flows.backtest import Plan
     from flows.replay import Judged
-
-MOMENTS = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S")
 
 _AGAIN = "run it again, and it goes on where it stopped"
 
@@ -24,7 +22,7 @@ _AGAIN = "run it again, and it goes on where it stopped"
 @click.command()
 @click.argument("task")
 @click.option("--policy", "policies", multiple=True, help="Such as never, periodic:every=8, task; may be repeated.")
-@click.option("--start", type=click.DateTime(MOMENTS), help="The rows before teach. Default: two fifths of them.")
+@click.option("--start", type=MOMENT, help="The rows before teach. Default: two fifths of them.")
 @click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
 @click.option("--seconds", type=click.FloatRange(min=1), help="Of the first model's search. Default: the task's.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Policies at a time.")

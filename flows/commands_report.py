@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from datetime import datetime
+from typing import Any
 
 import click
 
-from flows.door import connect, read_settings
+from flows.door import MOMENT, connect, read_settings
 from flows.waiting import waiting
 from registry.errors import StateError
 from registry.quiet import QUIET
 
 
+class WindowName(click.ParamType[datetime | int]):
+    """What windows are called by: a moment, as all tables have it, or their number in the ledger."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | int:
+        """A number is taken for one, all else for a moment."""
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        return MOMENT.convert(value, param, ctx)
+
+
 @click.command()
 @click.argument("task")
-@click.option("--window", type=click.IntRange(min=0), help="Number of the window; default: the newest that has rows.")
-def report(task: str, window: int | None) -> None:
+@click.option("--window", type=WindowName(), help="When it begins, or a moment in it; default: the newest with rows.")
+def report(task: str, window: datetime | int | None) -> None:
     """Make the report of a window, and print where it is.
 
     It shows TASK's rows in the window beside the reference of the version that answered them. `everfit reports` shows
@@ -25,7 +39,7 @@ def report(task: str, window: int | None) -> None:
 
     \b
     Example:
-      everfit report flights --window 12
+      everfit report flights --window 2013-08-19
     """
     with waiting("loading the libraries"):
         settings = connect()

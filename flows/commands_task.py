@@ -123,10 +123,13 @@ def serve(tasks: tuple[str, ...]) -> None:
       everfit serve flights
       curl -s localhost:8000/model
     """
+    from flows.processes import Service, require_free
     from flows.services import child_environment, running
 
     settings = read_settings()
     names = [_served_name(settings, task) for task in tasks]
+    what = f"the endpoint of {', '.join(names)}"
+    require_free(Service("endpoint", what, (), settings.endpoint_url, port=settings.port, setting="EVERFIT_PORT"))
     environment = child_environment(settings, {one.name for one in running(settings)})
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.tls_cert is None else "https"

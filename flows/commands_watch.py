@@ -39,9 +39,8 @@ def monitor(task: str, as_of: datetime | None) -> None:
         name = find_task(settings, task).name
     with waiting("measuring what is new"):
         found = perform(watch, name, as_of=as_of, repair=False)
-    click.echo(
-        f"{task}: {found['severity']}, remedy: {found['remedy']}, {counted(found['windows'], 'window')} measured"
-    )
+    judged = f"{found['severity']}, remedy: {found['remedy']}" if found["judged"] else "nothing is judged yet"
+    click.echo(f"{name}: {judged}, {counted(found['windows'], 'window')} measured")
     for reason in found["reasons"]:
         click.echo(f"  {reason}")
     if found["severity"] == "degraded":
@@ -60,6 +59,7 @@ def status(task: str | None) -> None:
       everfit status
     """
     settings = connect()
+    from flows.endpoints import endpoint_lines
     from flows.overview import service_lines, task_lines
     from flows.services import running
     from flows.workplace import Workplace, find_task, task_names
@@ -71,7 +71,8 @@ def status(task: str | None) -> None:
         with waiting(f"asking registry and log of {name}"):
             lines = task_lines(Workplace.open(settings, find_task(settings, name)))
         click.echo("\n".join(lines))
-    click.echo("\n".join(service_lines(running(settings))))
+    services = running(settings)
+    click.echo("\n".join(service_lines(services, endpoint_lines(settings, services))))
 
 
 @click.command()

@@ -71,13 +71,15 @@ class Pooled(Frozen):
 
 
 class ByWindow(Frozen):
-    """The metric of each window alone, on average over the `windows` that begin in the period; `ahead`: those with a
-    gain. Unlike pooled, a metric of ranks does not compare the scores of one version with those of another here."""
+    """The metric of each window alone, on average over the `windows` that begin in the period. Unlike pooled, a metric
+    of ranks does not compare the scores of one version with those of another here. `changed` of these windows came
+    after the first change of model: before it both are the same; `ahead`: those of them with a gain."""
 
     windows: int
     served: float
     frozen: float
     gain: float
+    changed: int
     ahead: int
 
 
@@ -158,18 +160,20 @@ def compare(
             frozen=frozen,
             gain=metric.gain(served, frozen),
         ),
-        by_window=_means([one for one in windows if period[0] <= one.begin < period[1]]),
+        by_window=_means(windows, period, progress.first_version),
     )
 
 
-def _means(windows: Sequence[WindowScore]) -> ByWindow | None:
+def _means(windows: Sequence[WindowScore], period: tuple[datetime, datetime], first: str) -> ByWindow | None:
     """Of windows where the metric is defined; None without any."""
-    known = [one for one in windows if np.isfinite(one.gain)]
+    known = [one for one in windows if period[0] <= one.begin < period[1] and np.isfinite(one.gain)]
     if not known:
         return None
     served, frozen, gain = np.mean([(one.served, one.frozen, one.gain) for one in known], axis=0).tolist()
-    ahead = sum(one.gain > 0 for one in known)
-    return ByWindow(windows=len(known), served=served, frozen=frozen, gain=gain, ahead=ahead)
+    change = min((one.begin for one in windows if one.version != first), default=period[1])
+    changed = [one for one in known if one.begin >= change]
+    ahead = sum(one.gain > 0 for one in changed)
+    return ByWindow(windows=len(known), served=served, frozen=frozen, gain=gain, changed=len(changed), ahead=ahead)
 
 
 class _Manifests(dict[str, "Manifest"]):

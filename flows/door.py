@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,8 +35,24 @@ INTERRUPTED = 130
 _GRACE_SECONDS = 2.0
 """How long what is interrupted may take to end in good order."""
 
-MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
-"""A moment of event time, UTC."""
+
+class MomentType(click.ParamType[datetime]):
+    """A moment of event time in ISO 8601; UTC, where it names no zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The moment, UTC without zone."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+            return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
+        except (ValueError, OverflowError):
+            self.fail(f"expected a moment such as 2024-05-06 or '2024-05-06 07:08', got {value!r}", param, ctx)
+
+
+MOMENT = MomentType()
 
 
 class Door(click.Group):

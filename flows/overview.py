@@ -34,7 +34,7 @@ def task_lines(place: Workplace) -> list[str]:
 
     name, logged = place.task.name, place.log.counts()
     versions = place.versions.list(name)
-    windows = place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True)
+    windows = judged_first(place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True))
     champion = next((one.version for one in versions if "champion" in one.aliases), None)
     return [
         f"{name}: {verdict(champion, windows[-1] if windows else None)}",
@@ -67,6 +67,12 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
 def nothing_judged(decision: Entry) -> bool:
     """Whether there was no window yet that could be judged: that is no good news."""
     return "window" in decision.details and decision.details["window"] is None
+
+
+def judged_first(decisions: Sequence[Entry]) -> list[Entry]:
+    """Decisions on windows; those that found none yet only where there are no others: a pass "now" that comes before a
+    replay of older rows is later by its moment, and says nothing."""
+    return [one for one in decisions if not nothing_judged(one)] or list(decisions)
 
 
 def judged_as(decision: Entry | None) -> str:
@@ -208,10 +214,15 @@ def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
     return f"  {entry.at:%Y-%m-%d %H:%M}  {seen} {told}"
 
 
-def service_lines(services: Sequence[Running]) -> list[str]:
-    """The services that run, and that the endpoint does not, where others do."""
-    if not services:
+def service_lines(services: Sequence[Running], endpoints: Sequence[str]) -> list[str]:
+    """The services that run, with the lines of the endpoints among them (`flows/endpoints.py`); that no endpoint does,
+    where others do."""
+    lines = [
+        f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}"
+        for one in services
+        if not endpoints or one.name != "endpoint"
+    ]
+    if not lines and not endpoints:
         return ["services: none running (start them with `everfit up TASK`)"]
-    lines = [f"  {one.name:<12} {one.url or 'running':<28} pid {one.pid}" for one in services]
-    down = [] if any(one.name == "endpoint" for one in services) else ["  endpoint     not running: `everfit up TASK`"]
-    return ["services:", *lines, *down]
+    known = endpoints or any(one.name == "endpoint" for one in services)
+    return ["services:", *lines, *(endpoints if known else ["  endpoint     not running: `everfit up TASK`"])]

@@ -90,9 +90,11 @@ def describe(results: Results) -> str:
 
 
 def _means(each: ByWindow, metric: str) -> str:
+    ahead = f"ahead in {each.ahead:,} of {each.changed:,} since the first change of model"
     return (
-        f"mean of {counted(each.windows, 'window')}, {each.ahead:,} of them ahead: "
-        f"{metric} {each.served:.4f} served, {each.frozen:.4f} frozen, gain {each.gain:+.4f}"
+        f"mean of {counted(each.windows, 'window')}: "
+        f"{metric} {each.served:.4f} served, {each.frozen:.4f} frozen, gain {each.gain:+.4f}; "
+        f"{ahead if each.changed else 'no other model served'}"
     )
 
 

@@ -26,6 +26,7 @@ from registry.sources import read
 if TYPE_CHECKING:
     import pandas as pd
 
+    from registry.task import Search
     from retrain.search.experience import Former
 
 
@@ -33,6 +34,8 @@ FAILURES = {"diverged": "diverged", "interrupted": "interrupted", "failed": "fai
 """What is said of trainings without a result, where there are any; older ledgers knew only that they failed."""
 BROKEN = {"refused": "large", "slow": "slow"}
 """What a count of candidates that broke a constraint says of them."""
+MUCH_LEFT = 0.1
+"""The share of a search's seconds that is worth a word where no trials were left for it."""
 
 
 @flow(name="search", flow_run_name="search {task}", persist_result=False)
@@ -99,19 +102,21 @@ def search_and_register(place: Workplace, *, fresh: bool = False) -> str:
     except EverfitError as error:
         intents.end(intent, outcome="failed", reasons=(str(error),), seconds=time.monotonic() - begun)
         raise
-    intents.end(
-        intent, outcome="registered", version=version, details=_details(bundle), seconds=time.monotonic() - begun
-    )
+    details = _details(bundle, place.task.search)
+    intents.end(intent, outcome="registered", version=version, details=details, seconds=time.monotonic() - begun)
     show_bundle(place, bundle, version)
     return version
 
 
-def _details(bundle: ModelBundle) -> dict[str, Any]:
-    """What the ledger holds of a search: metrics, how its trials ended, what it took."""
+def _details(bundle: ModelBundle, budget: Search) -> dict[str, Any]:
+    """What the ledger holds of a search: metrics, how its trials ended, what it took, and `left`, the seconds of its
+    budget that it had no trials for, where these were many."""
     lineage = bundle.manifest.lineage
     cpu = {} if lineage.cpu_seconds is None else costs(lineage.cpu_seconds)
     ended = {"ended": bundle.candidates.get("search", {}), "wall": round(lineage.seconds, 2)}
-    return {"metrics": bundle.manifest.metrics, "trials": lineage.trials, **ended, **cpu}
+    left = budget.seconds - lineage.seconds if lineage.trials >= budget.trials else 0.0
+    unused = {"left": round(left)} if left > MUCH_LEFT * budget.seconds else {}
+    return {"metrics": bundle.manifest.metrics, "trials": lineage.trials, **ended, **unused, **cpu}
 
 
 def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
@@ -125,6 +130,9 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
         from retrain.trials import hardly_any
 
         yield f"{hardly_any(ended.get('complete', 0))} More seconds (--seconds, or search.seconds) find a better model."
+    if left := details.get("left"):
+        said = f"the budget's trials ({details['trials']:,}) are used up, {left:,} of its seconds are left"
+        yield f"{said}: more trials (--trials, or search.trials) make use of them"
     if broken := [f"{ended[name]} too {what}" for name, what in BROKEN.items() if ended.get(name)]:
         yield f"by the task's constraints {' and '.join(broken)} for the model"
     if "cpu" in details:

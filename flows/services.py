@@ -19,10 +19,11 @@ from pydantic import SecretStr
 
 from flows.processes import Desk, Service, is_ready, require_free
 from flows.traffic import Endpoint
-from registry.errors import InputError, StateError, unknown
+from registry.errors import InputError, OutsideError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
+from serving.presence import tasks_in, workers_folder
 from serving.tls import check_tls, trusted
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -54,17 +55,20 @@ def up(
     """Start the services that do not run, and wait until all answer.
 
     The endpoint is of `tasks`; without them there is none. One that runs is asked to serve those of them too that
-    it was not begun with, while it answers the others. One that crashed, begun with one task, is begun with that one
-    again, so that the short paths stay that task's. `only` names the services wanted, all by default. Raises
-    `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken by somebody else,
-    `InputError` for a certificate that cannot serve and for what the endpoint refuses, `OutsideError` when a
-    service does not come up or the endpoint cannot serve a task.
+    it was not begun with, while it answers the others. One that crashed comes back with all that it had served; begun
+    with one task, it is begun with that one again, so that the short paths stay that task's. `only` names the services
+    wanted, all by default. Raises `BusyError` when another `up` or `down` is at work, `StateError` when a port is taken
+    by somebody else, `InputError` for a certificate that cannot serve and for what the endpoint refuses,
+    `OutsideError` when a service does not come up or the endpoint cannot serve a task.
     """
     if tasks:
         check_tls(settings)
     desk = Desk(settings.folder)
     with exclusive(_lock(settings), "`everfit up` or `everfit down`"):
-        first_tasks = _begun_with(desk, tasks)
+        if lost := _lost(settings, desk, tasks):
+            also = ", ".join(lost)
+            say(f"endpoint: it was killed while it served {also} too, and will again (`everfit down` first: without)")
+        first_tasks = _begun_with(desk, (*tasks, *lost))
         wanted = [one for one in services(settings, *first_tasks) if only is None or one.name in _checked(only)]
         there = {one.name for one in wanted} | {one.name for one in running(settings)}
         environment = child_environment(settings, there)
@@ -72,9 +76,16 @@ def up(
         rest = [one for one in wanted if one.name not in _FIRST]
         found = (*_start_all(desk, first, environment, say), *_start_all(desk, rest, environment, say))
         endpoint = next((one for one in found if one.name == "endpoint"), None)
-        if endpoint is not None and (not endpoint.started or first_tasks != tasks):
-            _serve_too(settings, tasks, desk, say)
-        elif endpoint is not None and len(tasks) > 1:
+        if endpoint is None:
+            return found
+        for task in tasks:
+            _serve_too(settings, task, desk, say)
+        for task in lost:
+            try:
+                _serve_too(settings, task, desk, say)
+            except (InputError, OutsideError) as error:  # nobody asked for it now
+                say(f"endpoint: {error}")
+        if endpoint.started and len(first_tasks) > 1:
             say("endpoint: begun with several tasks: each answers at /models/TASK/..., and /predict is nobody's")
         return found
 
@@ -197,24 +208,32 @@ def _found_or_started(
     return desk.start(service, environment), True
 
 
+def _lost(settings: Settings, desk: Desk, tasks: Sequence[str]) -> tuple[str, ...]:
+    """What an endpoint that was killed had served beside these tasks; nothing where it runs, or was stopped."""
+    before = desk.command("endpoint")[_TASKS:]
+    if not tasks or not before or desk.find("endpoint") is not None:
+        return ()
+    return tuple(one for one in tasks_in(workers_folder(settings)) or before if one not in tasks)
+
+
 def _begun_with(desk: Desk, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """The tasks that an endpoint is to be begun with: of those wanted the one that it was begun with alone, if so."""
     before = desk.command("endpoint")[_TASKS:]
     return before if len(before) == 1 and before[0] in tasks else tasks
 
 
-def _serve_too(settings: Settings, tasks: Sequence[str], desk: Desk, say: Callable[[str], None]) -> None:
-    """Have the endpoint that runs serve the tasks that it was not begun with; one that it has loaded since stays."""
+def _serve_too(settings: Settings, task: str, desk: Desk, say: Callable[[str], None]) -> None:
+    """Have the endpoint that runs serve a task that it was not begun with; one that it has loaded since stays."""
     process = desk.find("endpoint")
-    begun = [] if process is None else process.cmdline()[_TASKS:]
+    if process is not None and task in process.cmdline()[_TASKS:]:
+        return
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
-    for task in (task for task in tasks if task not in begun):
-        with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
-            try:
-                endpoint.post(f"/v2/repository/models/{task}/load", {})
-            except InputError as error:
-                raise InputError(f"the endpoint that runs does not take on {task}: {error}") from error
-        say(f"endpoint: serves {task} too")
+    with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
+        try:
+            endpoint.post(f"/v2/repository/models/{task}/load", {})
+        except InputError as error:
+            raise InputError(f"the endpoint that runs does not take on {task}: {error}") from error
+    say(f"endpoint: serves {task} too")
 
 
 def _require_same(service: Service, command: list[str]) -> None:

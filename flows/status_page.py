@@ -19,7 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
 from flows.ledger_table import ledger_table
-from flows.overview import judged_as, window_from
+from flows.overview import judged_as, judged_first, window_from
 from flows.services import Running, running
 from flows.spending import Spending, spending
 from flows.status_style import STYLE
@@ -68,7 +68,7 @@ class Snapshot:
     @property
     def decision(self) -> Entry | None:
         """The decision on the newest window."""
-        decisions = (entry for entry in self.entries if entry.kind == "decision")
+        decisions = judged_first([entry for entry in self.entries if entry.kind == "decision"])
         return max(decisions, key=lambda entry: (entry.at, entry.id), default=None)
 
     @property

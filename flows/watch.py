@@ -33,7 +33,8 @@ EVENT = "everfit.degraded"
 def watch(
     task: str, as_of: datetime | None = None, repair: bool = True, until: datetime | None = None
 ) -> dict[str, Any]:
-    """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "reasons"}`.
+    """Measure the windows that are over, judge, write the ledger; `{"severity", "remedy", "windows", "judged",
+    "reasons"}`. `judged` is False as long as no window is over: then `ok` is no good news.
 
     With `repair`, a new champion that is worse than the former one is rolled back, and a challenger that was held is
     looked at again, and promoted if it is shown to be better by now; a canary whose windows are over is promoted or let
@@ -44,7 +45,7 @@ def watch(
     """
     place = enter(task)
     if as_of is None and (why := left_alone(place)) is not None:
-        return {"severity": "", "remedy": "none", "windows": 0, "reasons": [why]}
+        return {"severity": "", "remedy": "none", "windows": 0, "judged": True, "reasons": [why]}
     moment = place.moment(as_of)
     report = observe(place, moment, until)
     alert(place, moment)
@@ -67,6 +68,7 @@ def summary(report: WatchReport) -> dict[str, Any]:
         "severity": decision.severity,
         "remedy": decision.remedy.value,
         "windows": len(report.records),
+        "judged": report.judged,
         "reasons": list(decision.reasons),
     }
 
@@ -104,7 +106,7 @@ def show(place: Workplace, report: WatchReport) -> None:
     say(f"{decision.severity}, remedy {decision.remedy.value}: {'; '.join(decision.reasons)}")
     if report.records:
         rows = [one.model_dump(mode="json") for one in report.records[-1].measurements]
-        show_table(f"{name}-measurements", rows, f"Window {report.records[-1].window.index}")
+        show_table(f"{name}-measurements", rows, f"The window from {report.records[-1].window.name}")
     reasons = "".join(f"- {reason}\n" for reason in decision.reasons)
     show_markdown(f"{name}-decision", f"## {decision.severity}: {decision.remedy.value}\n\n{reasons}")
     if report.report is not None:

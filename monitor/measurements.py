@@ -28,6 +28,16 @@ class Window(Frozen):
     end: datetime
     rows: int
 
+    @property
+    def name(self) -> str:
+        """What people call it by, here and in all tables: the moment it begins, with seconds where it has any.
+
+        >>> Window(index=3, start=datetime(2024, 5, 6), end=datetime(2024, 5, 13), rows=0).name
+        '2024-05-06 00:00'
+        """
+        whole = self.start.second == self.start.microsecond == 0
+        return f"{self.start:%Y-%m-%d %H:%M}" if whole else f"{self.start:%Y-%m-%d %H:%M:%S}"
+
 
 class Measurement(Frozen):
     """One number about a window.

@@ -181,7 +181,7 @@ class _Performance:
             return ()
         since = [self._records[place] for place in self._since]
         windows = f"{'in' if len(since) == 1 else 'pooled over'} {_names(since)}"
-        said = _sentence(windows, self._records[-1].metric, self._level)
+        said = _sentence(windows, self._records[-1].metric, self._level, self.degraded)
         return (f"{said}; evidence {self._strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
 
     @property
@@ -321,11 +321,13 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
     return f"{_names([record])} is not judged yet: {known}, {min_labels:,} needed"
 
 
-def _sentence(windows: str, metric: str, one: Comparison) -> str:
+def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str:
     real, reference = one.realised, one.reference
-    change = (
-        f"worse by {one.loss:.3g}, tolerated {one.tolerated:.2g}" if one.loss > 0 else f"no worse ({-one.loss:+.3g})"
-    )
+    change = f"worse by {one.loss:.3g}, tolerated {one.tolerated:.2g}"
+    if one.loss <= 0:
+        change = f"no worse ({-one.loss:+.3g})"
+    elif one.loss > one.tolerated and not degraded:
+        change += f", but not surely (+/- {real.error:.2g}): not called degraded yet"
     on = "labels" if real.labelled else "rows, estimated without labels,"
     return (
         f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} {windows}, "
@@ -334,8 +336,10 @@ def _sentence(windows: str, metric: str, one: Comparison) -> str:
 
 
 def _names(records: Sequence[WindowRecord]) -> str:
-    first, last = records[0].window.index, records[-1].window.index
-    return f"window {first}" if len(records) == 1 else f"windows {first} to {last}"
+    first, last = records[0].window.name, records[-1].window.name
+    if len(records) == 1:
+        return f"the window from {first}"
+    return f"{len(records)} windows, from that of {first} to that of {last}"
 
 
 def _few(found: Sequence[Finding]) -> tuple[str, ...]:

@@ -7,10 +7,12 @@ Its verdict is shown and never used.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pandas as pd
 from monitor.shelf import Shelf, Subject
 from monitor.views import Side, View
 from registry.errors import OutsideError
+from registry.plurals import counted
 from registry.schema import Schema
 from registry.watched import SeenColumn
 
@@ -42,11 +45,11 @@ def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
         partial.mkdir(parents=True)
         with _quiet():
             snapshot = _compare(current[columns], reference[columns], subject)
-            _place(snapshot, subject, shelf, partial)
+            _place(snapshot, subject, shelf, partial, heading(shelf.task, subject, len(current), len(reference)))
         shelf.prune()
     except Exception as error:  # Evidently names none that it may raise
-        failure = f"{type(error).__name__}: {error}"
-        raise OutsideError(f"the report of window {subject.window.index} could not be made: {failure}") from error
+        failure = f"could not be made: {type(error).__name__}: {error}"
+        raise OutsideError(f"the report of the window from {subject.window.name} {failure}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return shelf.page(subject)
@@ -86,14 +89,37 @@ def _compare(current: pd.DataFrame, reference: pd.DataFrame, subject: Subject) -
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=names)
     sides: list[Any] = [Dataset.from_pandas(one, data_definition=definition) for one in (current, reference)]
     tags = [f"version {version}", *([severity] if severity else [])]
-    about = {"window": str(window.index), "version": version, "end": f"{window.end:%Y-%m-%d %H:%M:%S}"}
+    about = {"window": window.name, "version": version, "end": f"{window.end:%Y-%m-%d %H:%M:%S}"}
     return Report([DataDriftPreset()]).run(*sides, timestamp=window.start, tags=tags, metadata=about)
 
 
-def _place(snapshot: Any, subject: Subject, shelf: Shelf, partial: Path) -> None:
+def heading(task: str, subject: Subject, current: int, reference: int) -> str:
+    """What a page is about, as HTML: Evidently's own begins with its figures. `current` and `reference` are the rows
+    that it compares."""
+    window, version = subject.window, escape(subject.version)
+    judged = f"Everfit judged it {escape(subject.severity)}." if subject.severity else "Everfit has not judged it."
+    return (
+        '<header style="font-family: sans-serif; max-width: 60rem; margin: 1rem auto">'
+        f"<h1>{escape(task)}: window from {window.name} to {window.end:%Y-%m-%d %H:%M}</h1>"
+        f"<p>Evidently compares columns and answers, by the methods of its own. <b>Current</b> are {current:,} of the "
+        f"window's {counted(window.rows, 'row')}, as version {version} answered them; <b>reference</b> are "
+        f"{reference:,} rows that it had not learnt from when it answered them. {judged} Nothing is decided by this "
+        "page.</p></header>"
+    )
+
+
+def _headed(page: str, head: str, title: str) -> str:
+    """Evidently's page with a heading and a title."""
+    first = r'<body>(?=\s*<div id="root_)'
+    page = re.sub(first, lambda found: f"{found[0]}{head}", page, count=1)
+    return page.replace("<head>", f"<head><title>{escape(title)}</title>", 1)
+
+
+def _place(snapshot: Any, subject: Subject, shelf: Shelf, partial: Path, head: str) -> None:
     """Write both where nobody looks, then move each to where it is looked for."""
     page, run = partial / "page.html", _as_run(snapshot, subject, shelf, partial / "workspace")
-    page.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
+    told = _headed(snapshot.get_html_str(as_iframe=False), head, f"{shelf.task} {subject.name}")
+    page.write_text(told, encoding="utf-8")
     shelf.runs.mkdir(parents=True, exist_ok=True)
     project = shelf.runs.parent / "metadata.json"
     if not project.exists():

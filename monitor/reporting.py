@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -68,19 +68,29 @@ def _entry(subject: Subject, path: Path, task: str) -> Entry:
     )
 
 
-def measured(ledger: Ledger, index: int | None = None) -> WindowRecord:
-    """The record of a window, by default of the newest that has rows its version answered, or of the newest. Raises
-    `StateError` when none was measured yet, `InputError` when this one was not."""
+def measured(ledger: Ledger, which: datetime | int | None = None) -> WindowRecord:
+    """The record of a window, named by a moment in it or by its number; by default of the newest that has rows its
+    version answered, or of the newest. Raises `StateError` when none was measured yet, `InputError` when this one was
+    not."""
     entries = ledger.read(kinds={"window"})
     if not entries:
         raise StateError("no window was measured yet; `everfit monitor TASK` measures those that are over")
     newest = {int(entry.details["window"]["index"]): entry for entry in entries}
-    if index is not None and index not in newest:
-        raise InputError(f"no window {index} was measured: expected one from {min(newest)} to {max(newest)}")
-    if index is not None:
-        return WindowRecord.model_validate(newest[index].details)
-    records = (WindowRecord.model_validate(newest[number].details) for number in sorted(newest, reverse=True))
-    return next((one for one in records if _answered(one)), WindowRecord.model_validate(newest[max(newest)].details))
+    ordered = [newest[number].details for number in sorted(newest, reverse=True)]
+    if which is not None:
+        windows = [Window.model_validate(one["window"]) for one in ordered]
+        return WindowRecord.model_validate(ordered[_place(windows, which)])
+    records = map(WindowRecord.model_validate, ordered)
+    return next((one for one in records if _answered(one)), WindowRecord.model_validate(ordered[0]))
+
+
+def _place(windows: Sequence[Window], which: datetime | int) -> int:
+    """Where among windows, newest first, the one of this number is, or the one that holds this moment."""
+    for place, one in enumerate(windows):
+        if one.index == which if isinstance(which, int) else one.start <= which < one.end:
+            return place
+    asked = f"window {which}" if isinstance(which, int) else f"window with {which:%Y-%m-%d %H:%M} in it"
+    raise InputError(f"no {asked} was measured: expected one from {windows[-1].name} to {windows[0].name}")
 
 
 def _answered(record: WindowRecord) -> bool:
@@ -100,7 +110,7 @@ def report_on_demand(
     view = read.view(reference_side(bundle, read.manifest))
     path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf)
     if path is None:
-        raise InputError(f"window {window.index} has no rows that version {version} answered: there is nothing to show")
+        raise InputError(f"the window from {window.name} has no rows that version {version} answered: nothing to show")
     return path
 
 

@@ -45,12 +45,14 @@ _ACTS: dict[str, ActKind] = {"promotion": "promotion", "rollback": "promotion", 
 
 @dataclass(frozen=True)
 class WatchReport:
-    """What a pass did: the windows it measured in time order, its decision, and its report's HTML if one was made."""
+    """What a pass did: the windows it measured in time order, its decision, and its report's HTML if one was made;
+    `judged`: there was a window, new or old, to decide on."""
 
     records: list[WindowRecord]
     decision: Decision
     seconds: float
     report: Path | None
+    judged: bool
 
 
 def watch(
@@ -91,7 +93,7 @@ def watch(
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
-    return WatchReport(records, decision, time.perf_counter() - began, report)
+    return WatchReport(records, decision, time.perf_counter() - began, report, judged=bool(told))
 
 
 @dataclass
@@ -189,8 +191,8 @@ def _missed(newest: WindowRecord, version: str, log: InferenceLog) -> tuple[str,
     """What is said of rows that came to a window after it was measured for a version that is judged no longer."""
     window = newest.window
     more = 0 if newest.version == version else log.number(start=window.start, end=window.end) - window.rows
-    said = f"{counted(more, 'row')} of window {window.index} came after it was measured for version {newest.version}"
-    return (f"{said}, and not measured",) if more > 0 else ()
+    said = f"{counted(more, 'row')} of the window from {window.name} came after it was measured"
+    return (f"{said} for version {newest.version}, and not measured",) if more > 0 else ()
 
 
 def _window_entry(task: TaskSpec, record: WindowRecord) -> Entry:

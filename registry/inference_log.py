@@ -21,7 +21,7 @@ those of that moment. Only a label's time is not kept once it was corrected: tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,12 +80,15 @@ class FeedbackCounts:
 
     `stored`: the first of a prediction. `corrected`: another value than the newest, or another time. `repeated`: says
     nothing new. `unknown`: there is no such prediction yet; it is kept all the same, and joins when that arrives.
+    `overtaken` of the repeated say another value than one of the same id that was received later: by another machine's
+    clock, perhaps.
     """
 
     stored: int
     repeated: int
     corrected: int
     unknown: int
+    overtaken: int = field(default=0, repr=False)
 
 
 class Counts(NamedTuple):
@@ -96,7 +99,7 @@ class Counts(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """The newest label of an id: its value in JSON, its time, and when it was received."""
+    """A label of an id: its value in JSON, its time, and when it was received."""
 
     label: str
     time: int
@@ -117,6 +120,15 @@ def _is_news(one: Feedback, newest: _Known | None) -> bool:
         return to_micros(one.received) >= newest.received
     time = to_micros(one.time)
     return time < newest.time if one.time == one.received else time != newest.time
+
+
+def _is_overtaken(one: Feedback, said: Sequence[_Known]) -> bool:
+    """Whether a label, that is not one of those known of its id delivered again, says another value than the newest of
+    them, which was received later."""
+    label, received = to_json(one.label), to_micros(one.received)
+    if not said or received >= said[-1].received or label == said[-1].label:
+        return False
+    return (label, received) not in {(known.label, known.received) for known in said}
 
 
 class InferenceLog:
@@ -158,14 +170,16 @@ class InferenceLog:
         if not newest:
             return FeedbackCounts(0, 0, 0, 0)
         with writing(self._engine) as connection:
-            before = self._newest_labels(connection, newest)
+            said = self._labels(connection, newest)
+            before = {name: every[-1] for name, every in said.items()}
             news = [one for name, one in newest.items() if _is_news(one, before.get(name))]
             self._write_labels(connection, news, before)
             predicted = self._predicted(connection, newest)
         told = {one.id for one in news} & predicted
         corrected = len(told & before.keys())
         unknown, stored = len(newest.keys() - predicted), len(told) - corrected
-        return FeedbackCounts(stored, len(feedback) - unknown - stored - corrected, corrected, unknown)
+        overtaken = sum(_is_overtaken(one, said.get(name, ())) for name, one in newest.items() if name in predicted)
+        return FeedbackCounts(stored, len(feedback) - unknown - stored - corrected, corrected, unknown, overtaken)
 
     def frame(
         self,
@@ -273,13 +287,16 @@ class InferenceLog:
     def _unsealed(self, sealed: str, name: str, column: str) -> dict[str, Any]:
         return self._privacy.vault.unseal(sealed, about(self._task, name), column)
 
-    def _newest_labels(self, connection: Connection, ids: Collection[str]) -> dict[str, _Known]:
-        """The label received last, by id."""
+    def _labels(self, connection: Connection, ids: Collection[str]) -> dict[str, list[_Known]]:
+        """The labels of each id, in the order in which they were received."""
         f = FEEDBACK.c
         rows = sa.select(f.id, f.label, f.time, f.received).where(
             f.task == self._task, among(connection, f.id, list(ids))
         )
-        return {name: _Known(*rest) for name, *rest in connection.execute(rows.order_by(f.received))}
+        found: dict[str, list[_Known]] = {}
+        for name, *rest in connection.execute(rows.order_by(f.received)):
+            found.setdefault(name, []).append(_Known(*rest))
+        return found
 
     def _write_labels(self, connection: Connection, news: Sequence[Feedback], before: Mapping[str, _Known]) -> None:
         """Write labels; those that correct a time take the place of the label whose time was wrong."""

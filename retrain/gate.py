@@ -150,9 +150,9 @@ def _gain_check(contest: Contest, measured: Paired) -> Check:
     gain, metric = measured.gain, contest.metric
     old, new = (metric.value(contest.labels, scores) for scores in (contest.old, contest.new))
     detail = (
-        f"{metric.name} {new:.4f} against {old:.4f} on {len(contest.labels):,} rows in {_blocks(contest):,} blocks: "
-        f"gain {gain.value:+.4f}, at least {gain.low:+.4f} with {contest.task.gate.confidence:.0%} confidence "
-        f"(needed: above {contest.task.gate.min_gain:g})"
+        f"{metric.name} {new:.4f} of the challenger, {old:.4f} of the champion, on the same {len(contest.labels):,} "
+        f"fresh rows in {_blocks(contest):,} blocks: gain {gain.value:+.4f}, at least {gain.low:+.4f} with "
+        f"{contest.task.gate.confidence:.0%} confidence (needed: above {contest.task.gate.min_gain:g})"
     )
     passed = bool(gain.low > contest.task.gate.min_gain)
     return Check(name="gain", passed=passed, detail=detail, value=gain.value, low=gain.low, high=gain.high)
@@ -217,11 +217,11 @@ def _size_check(task: TaskSpec, challenger: ModelBundle) -> Check:
 
 def _verdict(contest: Contest, measured: Paired, checks: tuple[Check, ...]) -> Verdict:
     failed = [check for check in checks if not check.passed]
-    reasons = tuple(f"{check.name}: {check.detail}" for check in failed)
+    reasons = tuple(one.detail if one is checks[0] else f"{one.name}: {one.detail}" for one in failed)
     if not failed:
-        return Verdict(outcome=Outcome.PROMOTE, reasons=(f"gain: {checks[0].detail}",), checks=checks)
+        return Verdict(outcome=Outcome.PROMOTE, reasons=(checks[0].detail,), checks=checks)
     if measured.gain.high < 0:
-        reasons = (f"the challenger is worse: at most {measured.gain.high:+.4f}", *reasons)
+        reasons = (f"the challenger is surely worse: its gain is at most {measured.gain.high:+.4f}", *reasons)
         return Verdict(outcome=Outcome.REJECT, reasons=reasons, checks=checks)
     decisive = any(check.name in DECISIVE for check in failed)
     return Verdict(outcome=Outcome.REJECT if decisive else Outcome.HOLD, reasons=reasons, checks=checks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import uvicorn
@@ -18,6 +19,7 @@ from serving.app import create_app
 from serving.connection import connections
 from serving.lean import hide_pandas, return_memory
 from serving.log_lines import arrange
+from serving.presence import present
 from serving.server import Server
 from serving.tls import check_tls
 from serving.tracing import traces_of
@@ -44,7 +46,8 @@ def main(arguments: list[str]) -> int:
             open_port(settings, settings.grpc_port).close()  # gRPC's own error would not end a server that begins
         if handles is None and settings.workers > 1:
             return serve_together(settings, tasks)
-        with open_port(settings) if handles is None else worker_port(handles) as port:
+        here = present(settings, tasks) if handles is None else nullcontext()
+        with open_port(settings) if handles is None else worker_port(handles) as port, here:
             serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), port)
     except ValidationError as error:
         print("wrong settings:", *wrong_settings(error), sep="\n  ", file=sys.stderr)

@@ -46,9 +46,10 @@ from serving.hot import FAULT
 from serving.metrics import CONTENT_TYPE, Exposition, Seen
 from serving.mlflow_routes import add_mlflow
 from serving.openapi import describe
+from serving.presence import workers_folder
 from serving.problems import Problem, problem, problem_of
 from serving.rates import Rates
-from serving.roster import Roster, workers_folder
+from serving.roster import Roster
 from serving.scout import Scout
 from serving.siblings import Siblings
 from serving.v2 import add_v2
@@ -79,7 +80,7 @@ def create_app(
     _add_health(app, hosts)
     _add_state(app, hosts)
     _add_metrics(app, hosts, together)
-    roster = Roster(together, hosts, settings.poll_seconds)
+    roster = Roster(workers_folder(settings), hosts, None if together is None else settings.poll_seconds)
     app.beside.append(roster.follow)
     add_v2(app, hosts, roster, lambda: app.draining, max_rows=settings.max_rows)
     add_mlflow(app, hosts)

@@ -51,13 +51,14 @@ def table_of(body: bytes, form: str, kinds: Kinds, *, max_rows: int, max_bytes: 
     except (pa.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
         raise BodyError(f"the body is no {form} that can be read: {str(error)[:200]}") from error
     check_rows(found.num_rows, max_rows)
+    full = set[str]()
     columns = {
-        name: _values(name, found.column(name), kinds[name], MOST_TIMES * max_bytes)
+        name: _values(name, found.column(name), kinds[name], MOST_TIMES * max_bytes, full)
         for name in found.column_names
         if name != ID_COLUMN
     }
     ids = found.column(ID_COLUMN).to_pylist() if ID_COLUMN in found.column_names else None
-    return Table(columns, found.num_rows, form, others * found.num_rows), ids
+    return Table(columns, found.num_rows, form, frozenset(full), others), ids
 
 
 def packed(columns: Columns, told: dict[str, Any], form: str) -> bytes:
@@ -114,7 +115,7 @@ def _field(metadata: bytes, table: int, slot: int) -> int | None:
     return table + offset if offset else None
 
 
-def _arrow(body: bytes, form: str, wanted: Sequence[str], max_rows: int) -> tuple[pa.Table, int]:
+def _arrow(body: bytes, form: str, wanted: Sequence[str], max_rows: int) -> tuple[pa.Table, tuple[str, ...]]:
     stream = pa.py_buffer(body)
     if form == FILE:
         stream = stream.slice(8)  # a file is a stream between its magic and its footer
@@ -130,11 +131,10 @@ def _arrow(body: bytes, form: str, wanted: Sequence[str], max_rows: int) -> tupl
             batches.append(batch)
         table = pa.Table.from_batches(batches, reader.schema)
     _check_names(table.column_names)
-    kept = table.select([name for name in wanted if name in table.column_names])
-    return kept, table.num_columns - kept.num_columns
+    return table.select([name for name in wanted if name in table.column_names]), _others(table.column_names, wanted)
 
 
-def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) -> tuple[pa.Table, int]:
+def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) -> tuple[pa.Table, tuple[str, ...]]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(body))
@@ -145,8 +145,12 @@ def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) 
         raise TooLargeError(f"the body unpacks to {size} bytes: expected at most {MOST_TIMES * max_bytes}")
     names = file.schema_arrow.names
     _check_names(names)
-    kept = [name for name in wanted if name in names]
-    return file.read(kept, use_threads=False), len(names) - len(kept)
+    return file.read([name for name in wanted if name in names], use_threads=False), _others(names, wanted)
+
+
+def _others(names: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """The names of columns that nobody reads."""
+    return tuple(name for name in names if name not in wanted)
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -155,7 +159,8 @@ def _check_names(names: Sequence[str]) -> None:
         raise MisfitError(f"column {shown(twice)} is there twice", column=str(shorten(twice)))
 
 
-def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> Values:
+def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int, full: set[str]) -> Values:
+    """A column's values; one of categories is added to `full` if none is missing, since its dictionary tells that."""
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     if isinstance(array, pa.ChunkedArray):  # of several chunks that one array cannot hold
         raise BodyError(f"column {name!r}: it is too long")
@@ -168,7 +173,10 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int) -> V
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
         return _moments(name, array.to_numpy(zero_copy_only=False))
     if kind == "categorical":
-        return _categories(array)
+        categories, gaps = _categories(array)
+        if not gaps:
+            full.add(name)
+        return categories
     _check_size(name, array, most_bytes)
     values: list[Any] = array.to_pylist()
     if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
@@ -192,21 +200,22 @@ def _is_nested(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(inner) or pa.types.is_dictionary(inner) or isinstance(inner, pa.BaseExtensionType))
 
 
-def _categories(array: pa.Array) -> npt.NDArray[Any]:
-    """Canonical strings; each distinct value is looked at once."""
+def _categories(array: pa.Array) -> tuple[npt.NDArray[Any], bool]:
+    """Canonical strings, and whether there may be missing ones; each distinct value is looked at once."""
     if pa.types.is_dictionary(array.type):
-        of_codes = np.array([*map(_category, array.dictionary.to_pylist()), ""], dtype=object)
+        coded = [_category(one) for one in array.dictionary.to_pylist()]
         codes = array.indices.to_numpy(zero_copy_only=False)
-        places = np.where(np.isnan(codes), len(of_codes) - 1, codes) if array.indices.null_count else codes
-        found: npt.NDArray[Any] = of_codes[places.astype(np.int64)]
-        return found
+        places = np.where(np.isnan(codes), len(coded), codes) if array.indices.null_count else codes
+        found = np.array([*coded, ""], dtype=object)[places.astype(np.int64)]
+        return found, "" in coded or array.indices.null_count > 0
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         values = array.to_numpy(zero_copy_only=False).tolist()
         known = {one: (one or "")[:MAX_CATEGORY_LENGTH] for one in {*values}}  # what `_category` does to text
     else:
         values = array.to_pylist()
         known = {one: _category(one) for one in {*values}}
-    return np.fromiter(map(known.__getitem__, values), dtype=object, count=len(values))
+    found = np.fromiter(map(known.__getitem__, values), dtype=object, count=len(values))
+    return found, "" in known.values()
 
 
 def _category(value: Any) -> str:

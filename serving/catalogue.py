@@ -51,7 +51,7 @@ METRICS: dict[str, Described] = {
     "everfit_batch_wait_seconds_total": Described("time in which such calls waited for further rows"),
     "everfit_batch_graph_seconds_total": Described("time in such calls"),
     "everfit_ignored_values_total": Described("values in columns that the model does not know"),
-    "everfit_outside_range_total": Described("warnings of values outside the range of training"),
+    "everfit_outside_range_total": Described("warnings about rows: values outside the range of training, or missing"),
     "everfit_refused_images_total": Described("requests refused for an image that cannot be read"),
     "everfit_ready": Described("whether a version is served"),
     "everfit_model_info": Described("1 for each version that is loaded: champion, canary, previous", _ROLE),
@@ -71,7 +71,9 @@ METRICS: dict[str, Described] = {
     "everfit_shadow_seconds_total": Described("time that took"),
     "everfit_monitoring_up": Described("whether the ledger could be read at the last look"),
     "everfit_monitoring_age_seconds": Described("since when the values below were read from the ledger"),
-    "everfit_severity": Described("1 for the severity of the newest window, 0 for the others", ("task", "severity")),
+    "everfit_severity": Described(
+        "1 for the severity of the newest window, 0 for the others; absent until a window is over", ("task", "severity")
+    ),
     "everfit_decision_timestamp_seconds": Described("when the last decision was written"),
     "everfit_window_age_seconds": Described("time since the newest window was measured"),
     "everfit_window_end_timestamp_seconds": Described("its end, in event time"),

@@ -31,6 +31,7 @@ from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
 from registry.serving_graph import ServingScorer, open_for_serving, scores_of
 from serving.answers import Answers
+from serving.cautions import Cautions
 from serving.columns import Kinds
 from serving.novelty import Novelty
 from serving.records import described, time_of
@@ -72,6 +73,7 @@ class Served:
     reader: RowReader
     answers: Answers
     novelty: Novelty
+    cautions: Cautions
     record: bytes
     """The model as the journal describes it."""
     since: datetime
@@ -90,6 +92,7 @@ class Served:
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
             novelty=Novelty(manifest.data_schema, bundle.golden().disagreement),
+            cautions=Cautions(manifest.data_schema),
             record=described(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),
         )

@@ -32,8 +32,15 @@ class Table:
     columns: dict[str, Values]
     rows: int
     form: str = JSON
-    ignored: int = 0
-    """How many values stand in columns that neither a model nor the log reads."""
+    full: frozenset[str] = frozenset()
+    """Columns of categories of which it is known that no value is missing."""
+    others: tuple[str, ...] = ()
+    """The columns beside them, that neither a model nor the log reads."""
+
+    @property
+    def ignored(self) -> int:
+        """How many values stand in such columns."""
+        return len(self.others) * self.rows
 
     def records(self) -> list[dict[str, Any]]:
         """The same as rows of what JSON has: to name the place of a value that does not fit."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import orjson
 from starlette.types import Scope
 
@@ -23,6 +25,9 @@ from serving.rows import MisfitError, TooManyRowsError, micros
 
 _FIELDS = ("id", "label", "time")
 
+AHEAD = 86_400_000_000
+"""Microseconds after now from which a label's time is told to be far ahead."""
+
 
 class TakeFeedback(HotRoute):
     """The route, as an ASGI application."""
@@ -37,12 +42,34 @@ class TakeFeedback(HotRoute):
         """What became of the labels."""
         require_rows(scope)
         target = self._slot.served().manifest.target
-        labels = read_labels(parse(body), target, self._max_rows, now=time.time_ns() // 1000)
+        labels = read_labels(parse(body), target, self._max_rows, now=(now := time.time_ns() // 1000))
         if (notes := NOTES.get()) is not None:
             notes.rows = len(labels)
         counts = await self._logbook.feedback(labels)
+        warnings = [*_ahead(labels, now), *_overtaken(counts.pop("overtaken"))]
         self._counts.feedback.update(counts)
-        return Reply(orjson.dumps(counts))
+        return Reply(orjson.dumps(counts | {"warnings": warnings} if warnings else counts))
+
+
+def _ahead(labels: Sequence[Label], now: int) -> Iterator[str]:
+    """What is said of labels that nobody sees for long: their time lies far in the future, by mistake as a rule."""
+    found = [row for row, (_, _, when, _) in enumerate(labels) if when > now + AHEAD]
+    if found:
+        first = np.datetime_as_string(np.datetime64(labels[found[0]][2], "us"), unit="s")
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        yield (
+            f"row {found[0]}, time: {first} is more than a day after now{more}: monitoring sees the label from then on "
+            "only; the same label with its right time takes its place"
+        )
+
+
+def _overtaken(count: int) -> Iterator[str]:
+    """What is said of labels that were passed over though they say something else."""
+    if count:
+        yield (
+            f"labels that were passed over: {count}; each says another value than one of its id that was received "
+            "later, by the clock of the endpoint that took that one: set the clocks right and send them again"
+        )
 
 
 def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> list[Label]:

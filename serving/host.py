@@ -92,6 +92,7 @@ class Host:
         return {
             "ready": slot.current is not None,
             "version": slot.current.version if slot.current is not None else None,
+            "since": slot.current.since if slot.current is not None else None,
             "registry": _word(slot.registry_error) if asked else "not asked yet",
             "log": _word(self.logbook.fault),
             "last_error": slot.last_error,

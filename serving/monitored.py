@@ -64,7 +64,7 @@ class Findings:
             written = _seconds(entry.written or entry.at)
             if entry.kind == "decision":
                 self.decided = written
-                if self.decision is None or entry.at >= self.decision.at:
+                if self.decision is None or _order(entry) >= _order(self.decision):
                     self.decision = entry
             else:
                 self.windows[_seconds(entry.at)] = _window(entry, written)
@@ -78,7 +78,8 @@ class Findings:
         ages: dict[str, float] = {}
         if self.decision is not None:
             samples.append(Sample("everfit_decision_timestamp_seconds", self.decided))
-            samples += (Sample("everfit_severity", one == self.decision.severity, (one,)) for one in _SEVERITIES)
+            if _is_judged(self.decision):  # else `ok` is no good news
+                samples += (Sample("everfit_severity", one == self.decision.severity, (one,)) for one in _SEVERITIES)
         if self.windows:
             newest = max(self.windows)
             samples += (Sample("everfit_window_end_timestamp_seconds", newest), *self.windows[newest].samples)
@@ -146,6 +147,16 @@ class Monitored:
             yield Sample(name, max(0.0, time.time() - written))
         for name, value, labels in self._told["samples"]:
             yield Sample(name, value, tuple(labels))
+
+
+def _is_judged(decision: Entry) -> bool:
+    """Whether there was a window to decide on."""
+    return decision.details.get("window", True) is not None
+
+
+def _order(decision: Entry) -> tuple[bool, datetime]:
+    """A decision on a window counts before all that found none."""
+    return _is_judged(decision), decision.at
 
 
 def _window(entry: Entry, written: float) -> Window:

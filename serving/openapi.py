@@ -34,7 +34,9 @@ _PROBLEM: JsonSchema = {
 _FEEDBACK = """Late, repeated and corrected labels are welcome; one of an unknown id waits for its row. `time` says when
 the label became known, now by default: monitoring of an earlier moment does not see it. Another value counts from its
 own time on; the same value with another time corrects the time. Of several labels for one id in a request the last
-counts. The four counts of the answer add up to the labels sent."""
+counts. The four counts of the answer add up to the labels sent. `warnings` is there when a label's time is more than a
+day after now, so that monitoring will not see it before then, or when a label was passed over for another one of the
+same id that was received later by another endpoint's clock."""
 
 _COUNTS = {
     "stored": "first labels of their predictions",
@@ -199,14 +201,17 @@ def _feedback(target: Target | None) -> dict[str, Any]:
     }
     many = {"type": "array", "items": one, "minItems": 1}
     envelope = {"type": "object", "properties": {"labels": many}, "required": ["labels"]}
-    counts = {name: {"type": "integer", "minimum": 0, "description": what} for name, what in _COUNTS.items()}
+    counts: JsonSchema = {
+        name: {"type": "integer", "minimum": 0, "description": what} for name, what in _COUNTS.items()
+    }
+    told = counts | {"warnings": {"type": "array", "items": {"type": "string"}}}
     examples = {"one": {"summary": "One label", "value": {"labels": [{"id": "a-1", "label": value}]}}}
     return {
         "summary": "Report true labels",
         "description": _FEEDBACK,
         "operationId": "feedback",
         "requestBody": _body({"anyOf": [envelope, many, one]}, examples),
-        "responses": _responses({"type": "object", "properties": counts, "required": list(counts)}, _PREDICT_ERRORS),
+        "responses": _responses({"type": "object", "properties": told, "required": list(counts)}, _PREDICT_ERRORS),
     }
 
 
@@ -220,7 +225,8 @@ def _answer(target: Target | None) -> JsonSchema:
         fields = {"prediction": {}, "probabilities": shares, "set": {"type": "array"}}
     prediction = {"type": "object", "properties": {"id": {"type": "string"}} | fields | numbers}
     model = {"type": "object", "properties": {"task": {"type": "string"}, "version": {"type": "string"}}}
-    warnings = {"type": "array", "items": {"type": "string"}, "description": "columns outside the range of training"}
+    said = "numbers outside the range of training, moments far beyond it, values missing where none was in training"
+    warnings = {"type": "array", "items": {"type": "string"}, "description": said}
     predictions = {"type": "array", "items": prediction}
     return {"type": "object", "properties": {"model": model, "predictions": predictions, "warnings": warnings}}
 

@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """Scores, the columns with values outside their range, the answer unless it is a table's, what was seen of images,
+    """Scores, what to be cautious of in the rows, the answer unless it is a table's, what was seen of images,
     if any, and what is logged instead of what was sent, or of all."""
 
     outcome: Outcome
@@ -145,7 +145,7 @@ class Predictor:
         reader, image = served.reader, served.image
         values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        warnings, body = written(served, ids[0], row, values, outcome)
+        warnings, body = written(served, ids[0], values, outcome)
         if image is None or not isinstance(outcome, Scores):
             return _Scored(outcome, warnings, body)
         place = served.manifest.data_schema.names.index(image.name)
@@ -160,11 +160,10 @@ class Predictor:
             notes.version, notes.rows = served.version, len(request)
 
 
-def written(served: Served, name: str, row: Row, values: list[Any], outcome: Outcome) -> tuple[Sequence[str], bytes]:
-    """The warnings about a row, whose `values` were scored, and the body of the answer under this id. Raises `RowError`
-    for an answer that is no number."""
-    reader = served.reader
-    warnings = reader.warnings(reader.together([values])) if reader.odd(row) else ()
+def written(served: Served, name: str, values: list[Any], outcome: Outcome) -> tuple[Sequence[str], bytes]:
+    """The warnings about a row, of which these `values` were scored, and the body of the answer under this id. Raises
+    `RowError` for an answer that is no number."""
+    warnings = served.cautions.one(values)
     if isinstance(outcome, Scores):
         _require_finite(outcome)
         return warnings, served.answers.write([name], outcome, warnings)
@@ -183,7 +182,7 @@ async def _apart(served: Served, work: Callable[..., _Scored], *args: Any, rows:
 def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:
     feed = served.reader.many(rows)
     scores = _scores(served, feed)
-    image, warnings = served.image, served.reader.warnings(feed)
+    image, warnings = served.image, served.cautions.of(feed)
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)
     return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
 
@@ -192,13 +191,13 @@ def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> 
     feed = served.reader.table(table)
     scores = _scores(served, feed)
     record = payload(served.version, served.logged, runs, table, scores, received)
-    return _Scored(scores, served.reader.warnings(feed), record=record)
+    return _Scored(scores, served.cautions.of(feed, table.full), record=record)
 
 
 def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     feed = served.reader.table(table)
     scores = _scores(served, feed)
-    image, warnings = served.image, served.reader.warnings(feed)
+    image, warnings = served.image, served.cautions.of(feed)
     assert image is not None
     rows = [{image.name: value} for value in plain(table.columns[image.name])]
     seen = sightings(rows, feed[image.name], image, scores)

@@ -25,13 +25,12 @@ import numpy.typing as npt
 
 from registry.errors import RowError, nearest
 from registry.images import ImageError, Pixels, decode_sent, stack
-from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, NumericColumn, Schema, canonical_category, truth
+from registry.schema import MAX_CATEGORY_LENGTH, Column, ImageColumn, Schema, canonical_category, truth
 from registry.scoring import MISSING_TIME, Feed, input_shape
 from registry.texts import TextNumbers
 from serving.columns import Table, Values, plain
 from serving.quoting import shorten, shown
 
-MAX_WARNINGS = 20
 MAX_IMAGE_BYTES = 2**27
 """Of one request's images, decoded and of the size that is read."""
 
@@ -71,7 +70,6 @@ class RowReader:
         self._shapes = {column.name: input_shape(column) for column in schema.columns}
         self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
         self._image = schema.image
-        self._bounds = [bound for column in schema.columns if (bound := _bounds(column)) is not None]
         self._time = time if time not in schema.names else None
         self._known = {*schema.names, time}
 
@@ -132,22 +130,7 @@ class RowReader:
                 for name, convert, dtype in self._columns
             }
         except (_WrongTypeError, LookupError, TypeError) as error:
-            raise self._explain(table.records()) from error
-
-    def warnings(self, feed: Feed) -> list[str]:
-        """The numeric columns with a value outside the range seen in training, one line each, bounded in number."""
-        lines = [line for name, low, high in self._bounds if (line := _outside(feed[name], name, low, high))]
-        if (more := len(lines) - MAX_WARNINGS) > 0:
-            lines = [*lines[:MAX_WARNINGS], f"and {more} more columns"]
-        return lines
-
-    def odd(self, row: Row) -> bool:
-        """Whether a row that fits has a number outside the range seen in training: the quick form of `warnings`."""
-        for name, low, high in self._bounds:
-            value = row[name]
-            if value is not None and not low <= value <= high:
-                return True
-        return False
+            raise self._explain(table.records(), table.others) from error
 
     def ignored(self, rows: Sequence[Row]) -> int:
         """How many values of rows that fit stand in columns the schema does not have."""
@@ -155,21 +138,22 @@ class RowReader:
             return 0
         return sum(name not in self._known for row in rows for name in row)
 
-    def _explain(self, rows: Sequence[Any]) -> MisfitError:
-        """The first misfit in reading order; the quick paths only find out that there is one."""
+    def _explain(self, rows: Sequence[Any], others: Sequence[str] = ()) -> MisfitError:
+        """The first misfit in reading order; the quick paths only find out that there is one. `others` are columns that
+        came and are not in the rows."""
         for number, row in enumerate(rows):
             if not isinstance(row, dict):
                 return MisfitError(f"row {number}: expected an object of columns, got {shown(row)}", row=number)
-            if (found := self._misfit(number, row)) is not None:
+            if (found := self._misfit(number, row, others)) is not None:
                 return found
         raise AssertionError("a row that does not fit must be found again")
 
-    def _misfit(self, number: int, row: Row) -> MisfitError | None:
+    def _misfit(self, number: int, row: Row, others: Sequence[str]) -> MisfitError | None:
         checks = [(name, convert) for name, convert, _ in self._columns]
         for name, convert in [*checks, (self._time, _time)] if self._time in row else checks:
             where = f"row {number}, column {name!r}"
             if name not in row:
-                near = nearest(str(name), (one for one in row if one not in self._known))
+                near = nearest(str(name), (one for one in (*row, *others) if one not in self._known))
                 sent = f" ({near!r} was sent, which is no column of the model)" if near is not None else ""
                 message = f"{where}: the row lacks it{sent}; a missing value is written null"
                 return MisfitError(message, row=number, column=name)
@@ -331,18 +315,3 @@ def _moments(values: Values) -> None:
             _time(value)
     elif ((values < _YEARS[0]) | (values >= _YEARS[1])).any():
         raise _WrongTypeError("a moment of the years 1 to 9999")
-
-
-def _bounds(column: Column) -> tuple[str, float, float] | None:
-    if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
-        return None
-    return column.name, column.low, column.high
-
-
-def _outside(values: npt.NDArray[Any], name: str, low: float, high: float) -> str | None:
-    odd = np.flatnonzero((values < low) | (values > high))
-    if not odd.size:
-        return None
-    more = f" (and {odd.size - 1} more rows)" if odd.size > 1 else ""
-    first = float(values[odd[0], 0])
-    return f"{name}: {first:g} is outside the range seen in training, {low:g} to {high:g}{more}"

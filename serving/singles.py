@@ -111,7 +111,7 @@ class Singles:
         for (one, outcome), name in zip(scored, self._ids.take(len(scored)), strict=True):
             if outcome is None:
                 raise RuntimeError("the call of the graph failed")
-            warnings, body = written(served, name, one.row, one.values, outcome)
+            warnings, body = written(served, name, one.values, outcome)
             bodies.append(body)
             outside += len(warnings)
         ignored = served.reader.ignored([one.row for one, _ in scored])

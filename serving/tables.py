@@ -31,7 +31,7 @@ def table_of_lists(columns: object, kinds: Kinds, *, max_rows: int) -> Table:
         raise MisfitError(message, column=str(shorten(odd)))
     check_rows(rows, max_rows)
     kept = {name: columns[name] for name in kinds if name in columns}
-    return Table(kept, rows, ignored=rows * (len(columns) - len(kept)))
+    return Table(kept, rows, others=tuple(name for name in columns if name not in kept))
 
 
 def check_rows(rows: int, max_rows: int) -> None:

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from registry.errors import StateError
 from registry.settings import Settings
-from serving.roster import begin, workers_folder
+from serving.presence import begin, present, workers_folder
 
 BACKLOG = 4096
 AGAIN_SECONDS = 1.0
@@ -52,8 +52,8 @@ def open_port(settings: Settings, number: int | None = None) -> socket.socket:
 def serve_together(settings: Settings, tasks: Sequence[str]) -> int:
     """Start the workers and mind them until told to stop; the exit code. Raises `PortError`, and `OutsideError` where
     they cannot tell one another what they serve."""
-    with open_port(settings) as port:
-        begin(workers_folder(settings), tasks)
+    with open_port(settings) as port, present(settings, tasks):
+        begin(workers_folder(settings), tasks)  # once more: here nothing can be done without it
         ours, theirs = os.pipe()
         handles = port.fileno(), ours
         command = [sys.executable, "-m", "serving", "--worker", f"{handles[0]},{handles[1]}", *tasks]

@@ -411,13 +411,15 @@ def test_status_says_that_the_endpoint_is_down() -> None:
     from flows.services import Running
 
     some = [Running(name, name, "", 7, started=False) for name in ("mlflow", "endpoint")]
-    assert "not running" not in "".join(service_lines(some))
-    assert service_lines(some[:1])[-1] == "  endpoint     not running: `everfit up TASK`"
-    assert service_lines([]) == ["services: none running (start them with `everfit up TASK`)"]
+    assert "not running" not in "".join(service_lines(some, []))
+    assert service_lines(some, ["  endpoint here"])[2:] == ["  endpoint here"]
+    assert service_lines(some[:1], [])[-1] == "  endpoint     not running: `everfit up TASK`"
+    assert service_lines([], []) == ["services: none running (start them with `everfit up TASK`)"]
+    assert service_lines([], ["  endpoint here"]) == ["services:", "  endpoint here"]
 
 
 def test_a_state_begins_with_how_the_champion_is_judged() -> None:
-    from flows.overview import verdict
+    from flows.overview import judged_first, verdict
     from registry.ledger import Entry
 
     last = Entry(
@@ -431,3 +433,4 @@ def test_a_state_begins_with_how_the_champion_is_judged() -> None:
     assert verdict(None, None) == "no champion yet, nothing was judged yet"
     empty = last.model_copy(update={"severity": "ok", "details": {"window": None}})
     assert verdict("3", empty) == "version 3 is the champion, nothing was judged yet"
+    assert (judged_first([last, empty]), judged_first([empty])) == ([last], [empty])

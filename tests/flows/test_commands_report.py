@@ -112,8 +112,11 @@ def test_what_was_not_measured_cannot_be_shown(place: Workplace, tmp_path: Path)
     assert (none.exit_code, "no window was measured yet" in none.stderr) == (3, True)
     fill(place.log, make_frame(1440, seed=3, start="2024-03-02"), tmp_path / "bundle")
     watch.fn("handmade")
-    other = run("report", "handmade", "--window", "9")
-    assert (other.exit_code, "no window 9 was measured: expected one from 0 to 1" in other.stderr) == (2, True)
+    for asked, said in (("9", "no window 9 was measured"), ("2024-09-01", "no window with 2024-09-01 00:00 in it")):
+        other = run("report", "handmade", "--window", asked)
+        assert (other.exit_code, said in other.stderr) == (2, True)
+    wrong = run("report", "handmade", "--window", "soon")
+    assert (wrong.exit_code, "expected a moment such as 2024-05-06" in wrong.stderr) == (2, True)
 
 
 def test_without_reports_there_is_nothing_to_serve(place: Workplace) -> None:

@@ -60,7 +60,7 @@ def played(
     *,
     problem: str = "binary",
     qualities: tuple[float, float] = (-1.0, 1.0),
-    period: tuple[datetime, datetime] = LAST_WEEKS,
+    period: tuple[datetime, datetime] | None = LAST_WEEKS,
     share: float = 0.0,
     tolerate: float = 0.02,
 ) -> Comparison:
@@ -152,10 +152,13 @@ def test_windows_of_the_period_count_alike(tmp_path: Path) -> None:
     _, *last = found.windows
     each = found.by_window
     assert each is not None
-    assert (each.windows, each.ahead) == (2, 2)
+    assert (each.windows, each.changed, each.ahead) == (2, 2, 2)
     assert each.served == pytest.approx(np.mean([one.served for one in last]))
     assert each.frozen == pytest.approx(np.mean([one.frozen for one in last]))
     assert each.gain == pytest.approx(each.served - each.frozen)
+    whole = played(tmp_path / "whole", period=None).by_window
+    assert whole is not None
+    assert (whole.windows, whole.changed, whole.ahead) == (3, 2, 2)  # in the first week the first champion served
     day = (LAST_WEEKS[0] + timedelta(days=1), LAST_WEEKS[0] + timedelta(days=2))
     assert played(tmp_path / "day", period=day).by_window is None  # no window begins in it
 

@@ -100,7 +100,7 @@ def made_comparison() -> Comparison:
         tolerate=0.02,
         windows=(week,),
         pooled=pooled,
-        by_window=ByWindow(windows=17, served=0.71, frozen=0.7, gain=0.01, ahead=14),
+        by_window=ByWindow(windows=17, served=0.71, frozen=0.7, gain=0.01, changed=15, ahead=14),
     )
 
 
@@ -129,7 +129,7 @@ def test_the_summary_says_what_was_asked_for(tmp_path: Path) -> None:
     for words in (
         "research: version 2 promoted",
         "auc 0.7400 served, 0.7000 frozen, gain +0.0400",
-        "mean of 17 windows, 14 of them ahead: auc 0.7100 served, 0.7000 frozen, gain +0.0100",
+        "mean of 17 windows: auc 0.7100 served, 0.7000 frozen, gain +0.0100; ahead in 14 of 15 since",
         "requests sent              12",
         "requests failed             0",
         "predictions logged        100  of 100 rows",

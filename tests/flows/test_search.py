@@ -35,7 +35,9 @@ def test_the_first_model_found_is_the_champion(make_place: Callable[..., Workpla
     assert found.details["metrics"]["boosted"].keys() == found.details["metrics"]["champion"].keys()
     assert sum(found.details["ended"].values()) == 1
     assert found.details["cpu"] > 0
-    trials, took = cost_lines(found.details)
+    trials, *_, took = cost_lines(found.details)
+    (left,) = cost_lines({"trials": 24, "left": 130})
+    assert left.startswith("the budget's trials (24) are used up, 130 of its seconds are left: more trials (--trials, ")
     assert trials == "1 candidate trained to the end, 0 stopped early"
     ended = {"complete": 3, "pruned": 1, "diverged": 2, "interrupted": 1}
     (said,) = cost_lines({"ended": ended})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from flows.approval import ask
+from flows.endpoints import endpoint_lines
 from flows.processes import Desk
 from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
 from flows.traffic import Endpoint
@@ -130,12 +132,21 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     crashed = psutil.Process(began.pid)
     crashed.kill()
     crashed.wait(timeout=10)
-    (anew,) = up(stopped, "other", "handmade", only=["endpoint"], say=said.append)
+    assert endpoint_lines(stopped, ()) == []
+    (anew,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert (anew.started, said[-1]) == (True, "endpoint: serves other too")
+    assert any("killed while it served handmade too, and will again" in one for one in said)
     with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
         assert (other.model()["task"], short.model()["task"]) == ("other", "handmade")
+    first, *tasks = endpoint_lines(stopped, running(stopped))
+    assert re.search(rf"{stopped.endpoint_url} +pid {anew.pid}, since [-\d]+ [:\d]+$", first)
+    assert [re.sub(r"[-\d]{10} [:\d]{5}", "then", one) for one in tasks] == [
+        f"    {task}: version 1, since then" for task in ("handmade", "other")
+    ]
+    assert endpoint_lines(stopped, ())[0] == f"{first}, of `everfit serve`"
     down(stopped, say=said.append)
     assert Desk(stopped.folder).command("endpoint") == ()  # stopped in good order, nothing is to be restored
+    assert endpoint_lines(stopped, ()) == []
 
 
 def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

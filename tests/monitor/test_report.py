@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitor.measurements import Window
-from monitor.report import write_report
+from monitor.report import heading, write_report
 from monitor.shelf import Shelf, Subject
 from monitor.views import View, reference_side, window_side
 from registry.bundle import ModelBundle
@@ -43,11 +43,21 @@ def test_it_is_a_page_and_a_run_of_the_workspace(
     assert text.rstrip().endswith("</html>")
     assert "amount" in text
     assert "carrier" in text
+    assert "<h1>handmade: window from 2024-03-04 00:00 to 2024-03-11 00:00</h1>" in text
+    assert "<b>Current</b> are 200 of the window's 200 rows, as version 1 answered them" in text
+    assert (text.count("<header"), text.count("<head><title>handmade window-20240304T000000-v1</title>")) == (1, 1)
     assert list(shelf.pages.iterdir()) == [path]
     run = json.loads(shelf.run(subject).read_text())
     assert (run["name"], run["tags"], run["timestamp"]) == (path.stem, ["version 1", "degraded"], "2024-03-04T00:00:00")
-    assert run["metadata"] == {"window": "0", "version": "1", "end": "2024-03-11 00:00:00"}
+    assert run["metadata"] == {"window": "2024-03-04 00:00", "version": "1", "end": "2024-03-11 00:00:00"}
     assert {one.suffix for one in shelf.workspace.rglob("*") if one.is_file()} == {".json"}
+
+
+def test_what_a_heading_quotes_is_no_html() -> None:
+    said = heading("<b>a", Subject(WINDOW, "<i>1"), 5, 7)
+    assert "<h1>&lt;b&gt;a: window" in said
+    assert "version &lt;i&gt;1" in said
+    assert "Everfit has not judged it." in said
 
 
 def test_made_again_it_takes_the_place_of_the_first(bundle: ModelBundle, log: InferenceLog, tmp_path: Path) -> None:
@@ -81,7 +91,7 @@ def test_when_evidently_fails_nothing_is_left(
         raise KeyError("bins")
 
     monkeypatch.setattr("monitor.report._compare", fail)
-    with pytest.raises(OutsideError, match="report of window 0 could not be made: KeyError: 'bins'"):
+    with pytest.raises(OutsideError, match="window from 2024-03-04 00:00 could not be made: KeyError: 'bins'"):
         write_report(view_of(bundle, log), Subject(WINDOW, "1"), shelf)
     assert list(shelf.pages.iterdir()) == []
     assert not shelf.workspace.exists()

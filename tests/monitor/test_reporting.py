@@ -86,7 +86,7 @@ def test_a_report_that_cannot_be_written_is_a_line_in_the_log(
     decision = Decision(remedy=Remedy.NONE, severity="degraded", reasons=("so",))
     with caplog.at_level(logging.WARNING, "everfit"):
         assert report_of_pass(lambda _: view, record_of(3), decision, ledger, shelf) is None
-    assert "the report of window 3 could not be made: NotADirectoryError" in caplog.text
+    assert "the report of the window from 2024-03-25 00:00 could not be made: NotADirectoryError" in caplog.text
     assert ledger.read() == []
 
 
@@ -95,8 +95,11 @@ def test_the_newest_record_of_a_window_is_found(ledger: Ledger) -> None:
         ledger.write(Entry(task="handmade", kind="window", at=START, details=one.model_dump(mode="json")))
     assert measured(ledger) == record_of(1, "2")
     assert measured(ledger, 0) == record_of(0, "2")
-    with pytest.raises(InputError, match="no window 7 was measured: expected one from 0 to 1"):
+    assert measured(ledger, START) == measured(ledger, START + timedelta(days=3)) == record_of(0, "2")
+    with pytest.raises(InputError, match="no window 7 was measured: expected one from 2024-03-04 00:00 to 2024-03-11"):
         measured(ledger, 7)
+    with pytest.raises(InputError, match="no window with 2024-03-18 00:00 in it was measured"):
+        measured(ledger, START + timedelta(days=14))
 
 
 def test_an_empty_window_is_passed_over_unless_asked_for(ledger: Ledger) -> None:
@@ -120,5 +123,5 @@ def test_a_window_without_rows_has_no_report(
     bundle: ModelBundle, log: InferenceLog, ledger: Ledger, tmp_path: Path
 ) -> None:
     shelf = Shelf("handmade", tmp_path / "reports", tmp_path / "evidently", days=90)
-    with pytest.raises(InputError, match="window 2 has no rows that version 1 answered"):
+    with pytest.raises(InputError, match="window from 2024-03-18 00:00 has no rows that version 1 answered"):
         report_on_demand(record_of(2), bundle, log, ledger, shelf, as_of=datetime(2024, 5, 1))

@@ -144,8 +144,8 @@ def test_a_window_without_any_label_waits_for_them(room: Room) -> None:
     write_rows(room.log, room.bundle, frame, delay=None)
     found = room.watch("03-11")
     assert found.decision.severity == "ok"
-    assert "estimated without labels, in window 0" in found.decision.reasons[0]
-    assert found.decision.reasons[1].startswith("window 0 is not judged yet: 0 labels")
+    assert "estimated without labels, in the window from 2024-03-04 00:00" in found.decision.reasons[0]
+    assert found.decision.reasons[1].startswith("the window from 2024-03-04 00:00 is not judged yet: 0 labels")
     write_labels(room.log, frame, delay=8)
     late = room.watch("03-18")
     assert indices(late) == [0, 1]
@@ -218,7 +218,7 @@ def test_an_empty_week_between_is_a_record_like_any(room: Room) -> None:
     write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-18"), tag="b")
     found = room.watch("03-18")
     assert [record.window.rows for record in found.records] == [WEEK, 0]
-    assert "no rows in window 1" in found.decision.reasons
+    assert "no rows in the window from 2024-03-11 00:00" in found.decision.reasons
     assert [record.window.rows for record in room.watch("03-26").records] == [WEEK]
 
 
@@ -252,7 +252,7 @@ def test_late_rows_are_measured_for_whichever_version_of_a_chain_answered_them(r
     write_rows(room.log, room.bundle, make_frame(60, start="2024-03-04T00:05"), version="3", tag="c")
     found = room.watch("03-19", version="3", followed=("1", "2", "3"))
     assert [(one.window.index, one.version) for one in found.records] == [(1, "2")]
-    assert "window 1," in found.decision.reasons[0]
+    assert "the window from 2024-03-11 00:00," in found.decision.reasons[0]
     assert room.watch("03-19", version="3", followed=("1", "2", "3")).records == []
 
 
@@ -262,7 +262,9 @@ def test_a_few_late_rows_take_no_window_from_the_version_that_answered_it_and_ar
     assert room.watch("03-11", version="2").records == []
     write_rows(room.log, room.bundle, make_frame(60, start="2024-03-04T00:05"), version="2", tag="b")
     (*_, said) = room.watch("03-11", version="2").decision.reasons
-    assert said == "60 rows of window 0 came after it was measured for version 1, and not measured"
+    assert (
+        said == "60 rows of the window from 2024-03-04 00:00 came after it was measured for version 1, and not measured"
+    )
     written = room.ledger.read()
     assert (written[-1].kind, written[-1].reasons[-1]) == ("decision", said)
     assert (room.watch("03-11", version="2").records, room.ledger.read()) == ([], written)

@@ -254,6 +254,7 @@ def test_a_label_s_time_is_corrected_alone(log: InferenceLog) -> None:
     assert log.frame()["__label_time__"].iloc[0] == pd.Timestamp(_hour(8))
     assert log.add_feedback([_said("yes", 8, received=22)]) == FeedbackCounts(0, 1, 0, 0)
     assert log.add_feedback([_said("yes", 2, received=20)]) == FeedbackCounts(0, 1, 0, 0)  # delivered again
+    assert log.add_feedback([_said("no", 9, received=20)]) == FeedbackCounts(0, 1, 0, 0, overtaken=1)
     assert log.add_feedback([_said("yes", 4, received=23)]) == FeedbackCounts(0, 0, 1, 0)
     assert _seen(log, 3, 4) == [None, "yes"]
 

@@ -201,6 +201,9 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
     assert client.post("/feedback", json=later).json() == zero | {"corrected": 1}
     assert client.post("/feedback", json={"id": one["id"], "label": "no"}).json() == zero | {"repeated": 1}
     assert client.post("/feedback", json={"id": "not-yet", "label": "no"}).json() == zero | {"unknown": 1}
+    ahead = client.post("/feedback", json=[{"id": "some-day", "label": "no", "time": "2231-01-01"}]).json()
+    assert ahead.pop("warnings")[0].startswith("row 0, time: 2231-01-01T00:00:00 is more than a day after now: ")
+    assert ahead == zero | {"unknown": 1}
     assert client.post("/feedback", json=[given, later, {"id": "x", "label": "no"}]).json() == zero | {
         "repeated": 2,
         "unknown": 1,
@@ -238,7 +241,9 @@ def test_bad_feedback_names_what_is_wrong(client: httpx.Client, body: Any, detai
 
 def test_health_and_model(client: httpx.Client) -> None:
     assert client.get("/health/live").json() == {"live": True}
-    assert client.get("/health/ready").json() == {
+    ready = client.get("/health/ready").json()
+    assert ready.pop("since") == client.get("/model").json()["since"]
+    assert ready == {
         "ready": True,
         "version": "1",
         "registry": "ok",

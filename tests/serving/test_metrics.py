@@ -141,6 +141,15 @@ def test_what_monitoring_found_is_told(client: httpx.Client, home: Path) -> None
     assert found[f"everfit_monitoring_age_seconds{{{TASK}}}"] < 30
 
 
+def test_where_no_window_is_over_there_is_no_severity() -> None:
+    entry = Entry(task="handmade", kind="decision", at=datetime(2024, 3, 20), severity="ok", details={"window": None})
+    found = Findings()
+    found.take([entry])
+    assert "everfit_severity" not in {name for name, *_ in found.told()["samples"]}
+    found.take([entry.model_copy(update={"at": datetime(2024, 1, 3), "details": {"window": {"index": 0}}})])
+    assert "everfit_severity" in {name for name, *_ in found.told()["samples"]}
+
+
 def test_what_is_new_in_the_ledger_is_told(client: httpx.Client, home: Path) -> None:
     engine = open_engine(f"sqlite:///{home}/everfit.db")
     entry = Entry(task="handmade", kind="decision", at=datetime(2024, 3, 20), severity="degraded", outcome="research")

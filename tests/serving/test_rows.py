@@ -131,28 +131,6 @@ def test_time_column_outside_the_schema_is_checked() -> None:
             read({"a": 1, "at": "soon"})
 
 
-def test_warnings_name_columns_outside_the_range() -> None:
-    reader = RowReader(SCHEMA)
-    odd = {**ROW, "amount": 99, "weight": -1}
-    assert not reader.odd(ROW)
-    assert not reader.odd(dict.fromkeys(ROW))
-    assert reader.odd(odd)
-    assert reader.warnings(reader.one(odd)) == [
-        "amount: 99 is outside the range seen in training, -4 to 4",
-        "weight: -1 is outside the range seen in training, 0 to 12",
-    ]
-    many = reader.warnings(reader.many([ROW, odd, odd]))
-    assert many[0].endswith("-4 to 4 (and 1 more rows)")
-
-
-def test_warnings_are_bounded() -> None:
-    columns = tuple(NumericColumn(name=f"c{number}", low=0, high=1) for number in range(50))
-    reader = RowReader(Schema(columns=columns))
-    found = reader.warnings(reader.one({column.name: 5 for column in columns}))
-    assert len(found) == 21
-    assert found[-1] == "and 30 more columns"
-
-
 def test_unknown_columns_are_counted_not_refused() -> None:
     reader = RowReader(SCHEMA, time="when")
     assert reader.ignored([ROW, ROW]) == 0

@@ -102,6 +102,23 @@ def test_each_form_is_answered_as_the_scorer_does(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_told_the_same_of_what_is_odd_and_what_is_misnamed(
+    client: httpx.Client, frame: pd.DataFrame, form: str
+) -> None:
+    part = frame.drop(columns="nested").head(3)
+    part.loc[1, ["carrier", "amount"]] = None
+    part.loc[2, "weight"] = 99.0
+    answer = asked(client, FORMS[form](pa.Table.from_pandas(part, preserve_index=False)), accept="application/json")
+    said = answer.json()["warnings"]
+    assert said == client.post("/predict", content=part.to_json(orient="records", date_format="iso")).json()["warnings"]
+    assert [one.split()[0] for one in said] == ["amount:", "weight:", "carrier:", "when:"]
+    wrong = pa.Table.from_pandas(part.rename(columns={"weight": "wieght", "carrier": "Carrier"}), preserve_index=False)
+    if form != "dictionaries":
+        detail = asked(client, FORMS[form](wrong)).json()["detail"]
+        assert "column 'weight': the row lacks it ('wieght' was sent, which is no column of the model)" in detail
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_what_is_logged_is_what_rows_would_be(client: httpx.Client, home: Path, frame: pd.DataFrame, form: str) -> None:
     """The same frame as rows and in this form: the log holds the same of both."""
     part = frame.drop(columns="nested").head(20)

@@ -1,0 +1,57 @@
+"""The endpoints of a home as `everfit status` shows them, whoever began them: where, since when, which versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from registry.errors import InputError
+from serving.presence import Presence, presences
+from serving.tls import trusted
+
+if TYPE_CHECKING:
+    from flows.services import Running
+    from registry.settings import Settings
+
+_SECONDS = 2.0
+
+
+def endpoint_lines(settings: Settings, services: Sequence[Running]) -> list[str]:
+    """The endpoints that run, a line each, and a line for each task there. `services` are those of `everfit up`."""
+    managed, found = {one.pid for one in services}, presences(settings.folder)
+    return [line for here in found for line in _lines(here, _asked(settings, here), here.pid in managed)]
+
+
+def _lines(here: Presence, told: Mapping[str, Any] | None, managed: bool) -> Iterator[str]:
+    whose = "" if managed else ", of `everfit serve`"
+    yield f"  {'endpoint':<12} {here.url:<28} pid {here.pid}, since {here.since:%Y-%m-%d %H:%M}{whose}"
+    states = {} if told is None else told.get("tasks", {here.tasks[0]: told} if len(here.tasks) == 1 else {})
+    for task in here.tasks:
+        yield f"    {task}: {_state(states[task]) if task in states else 'does not answer'}"
+
+
+def _state(told: Mapping[str, Any]) -> str:
+    """What an endpoint says of a task, in words.
+
+    >>> _state({"ready": True, "version": "3", "since": "2024-05-06T07:08:09.5", "last_error": None})
+    'version 3, since 2024-05-06 07:08'
+    >>> _state({"ready": False, "version": None, "since": None, "last_error": None, "registry": "not asked yet"})
+    'no model yet (registry: not asked yet)'
+    """
+    if not told["ready"] or told["since"] is None:
+        return f"no model yet ({told['last_error'] or 'registry: ' + told['registry']})"
+    since = f"{datetime.fromisoformat(told['since']):%Y-%m-%d %H:%M}"
+    return "; ".join([f"version {told['version']}, since {since}", *filter(None, [told["last_error"]])])
+
+
+def _asked(settings: Settings, here: Presence) -> dict[str, Any] | None:
+    """What an endpoint says of its tasks; None where it does not answer. Its health needs no key."""
+    try:
+        answer = httpx.get(f"{here.url}/health/ready", timeout=_SECONDS, trust_env=False, verify=trusted(settings))
+        found: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, InputError, ValueError):
+        return None
+    return found
