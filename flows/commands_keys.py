@@ -55,7 +55,9 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
     click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
     click.echo("this is the only time that it is shown", err=True)
     click.echo(
-        "whoever asks the endpoint needs a key from now on. Everfit's own programs send EVERFIT_API_KEY:", err=True
+        "whoever asks the endpoint needs a key from now on: one that runs knows within a second, without a restart.\n"
+        "Everfit's own programs, which ask it, send EVERFIT_API_KEY as they found it at their start:",
+        err=True,
     )
     click.echo(
         "  export one with predict, feedback and read (admin too for `everfit up OTHER`), and restart them", err=True

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image  # where one is read, and not here: 3 MB that tasks without images do without
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -46,11 +46,17 @@ LOOKED_AT = 500
 _EXPECTED = f"an image ({', '.join(FORMATS[:-1])} or PNM)"
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"P5", b"P6")
 _FAULTS = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error, zlib.error),
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
 )
-"""What decoders raise on damaged files."""
+"""What decoders raise on damaged files, beside `_bombs`."""
 
 
 class ImageError(ValueError):
@@ -87,6 +93,8 @@ def to_pnm(pixels: Pixels) -> bytes:
 
 def to_png(pixels: Pixels) -> bytes:
     """An array (channels, size, size) as the bytes of a PNG file."""
+    from PIL import Image
+
     flat = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     held = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(flat)).save(held, "PNG")
@@ -157,6 +165,8 @@ def is_grey(image: Image.Image) -> bool:
     """Whether an opened image has no colours. Raises `ImageError`."""
     if image.mode in ("1", "L", "LA", "I", "I;16", "I;16B"):
         return True
+    from PIL import Image
+
     with _decoding():
         bands = np.asarray(_eight_bits(image).convert("RGB").resize((32, 32), Image.Resampling.NEAREST))
     return bool((bands == bands[..., :1]).all())
@@ -195,11 +205,13 @@ def _from_base64(text: str) -> bytes:
 
 
 def _from_bytes(data: bytes) -> Image.Image:
+    from PIL import Image
+
     if len(data) > MAX_BYTES:
         raise ImageError(f"an image of at most {MAX_BYTES:,} bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except _bombs() as error:
         raise ImageError(f"an image of at most {MAX_PIXELS:,} pixels") from error
     except _FAULTS as error:
         raise ImageError(_EXPECTED) from error
@@ -208,7 +220,15 @@ def _from_bytes(data: bytes) -> Image.Image:
     return image
 
 
+def _bombs() -> tuple[type[Exception], ...]:
+    from PIL import Image
+
+    return Image.DecompressionBombError, Image.DecompressionBombWarning
+
+
 def _from_array(value: object) -> Image.Image:
+    from PIL import Image
+
     try:
         array = np.array(_plain(value))
     except ValueError as error:
@@ -230,6 +250,8 @@ def _plain(value: object) -> object:
 
 def _fitted(image: Image.Image, size: int, channels: int) -> Pixels:
     """Decoded, upright, opaque, in 8 bits, and stretched to a square of this size."""
+    from PIL import Image, ImageOps
+
     with _decoding():
         image.draft("L" if channels == 1 else "RGB", (size, size))
         flat = _eight_bits(ImageOps.exif_transpose(image))
@@ -247,12 +269,14 @@ def _decoding() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise ImageError("an image that fits into memory") from error
-    except _FAULTS as error:
+    except _FAULTS + _bombs() as error:
         raise ImageError(f"{_EXPECTED} that is whole ({str(error)[:60]})") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey or colours in 8 bits; of 16 bits the upper ones, and what is transparent is white."""
+    from PIL import Image
+
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
     if image.has_transparency_data:

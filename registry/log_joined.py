@@ -1,15 +1,19 @@
 """Small batches joined: an endpoint that is asked less often than the keeper looks writes batches of one row, and to
 read a thousand of these takes twice what one batch of a thousand rows does.
 
-Batches of a version that follow one another in event time become one, as soon as there are enough of them that what is
-written again is little beside what is new. It is one transaction: before and after it every row is there once, under
-its id, and readers, who have one view of the data, see either.
+Batches of a version that follow one another in event time become one, as soon as there are enough of comparable size,
+as in the logarithmic method of Bentley and Saxe (1980, Decomposable searching problems I): a row is written again
+twice at most, first with other single ones, then with those that were joined already. Wide batches, such as those with
+a row of 1970, are joined with wide ones. It is one transaction: before and after it every row is there once, under its
+id, and readers, who have one view of the data, see either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from contextlib import closing
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,14 +22,14 @@ from sqlalchemy.engine import Connection
 
 from registry.log_ids import NAMED, Run
 from registry.log_packed import Packed
-from registry.log_tables import BATCHES, SMALL, WIDE, add, is_small, lock
+from registry.log_tables import BATCHES, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
 from registry.privacy import to_json
 
 FULL = 2 * SMALL
 """Most rows of what is made of small batches."""
 
 FEW = 16
-"""So many batches at least become one."""
+"""So many batches at least become one; and with fewer rows a batch was not joined yet, as a rule."""
 
 AT_ONCE = 2
 """So many batches are made in one transaction at most: others wait for it, a tenth of a second."""
@@ -45,28 +49,62 @@ class _Small(NamedTuple):
 def join(connection: Connection, task: str) -> bool:
     """Join small batches of a task; True if there may be more to join."""
     lock(connection, task)
-    c = BATCHES.c
-    rows = sa.select(c.number, c.role, c.version, c.size, c.earliest, c.latest).where(c.task == task, is_small())
-    found = connection.execute(rows.order_by(c.role, c.version, c.earliest), execution_options={"yield_per": 1_000})
-    groups = list(islice(_groups(_Small(*row) for row in found), AT_ONCE))
-    found.close()
+    groups = list(islice(_found(connection, task), AT_ONCE))
     for group in groups:
         _join(connection, task, [one.number for one in group])
     return len(groups) == AT_ONCE
 
 
+def _found(connection: Connection, task: str) -> Iterator[list[_Small]]:
+    """The groups that become one batch each. Wide batches follow one another by their end, so that what is made of them
+    is not looked at for windows after it."""
+    c = BATCHES.c
+    for condition, order in ((is_narrow(), c.earliest), (is_wide(), c.latest)):
+        small = sa.select(*(c[name] for name in _Small._fields)).where(c.task == task, is_small(), condition)
+        rows = connection.execute(small.order_by(c.role, c.version, order), execution_options={"yield_per": 1_000})
+        with closing(rows):
+            yield from _groups(_Small(*row) for row in rows)
+
+
 def _groups(batches: Iterable[_Small]) -> Iterator[list[_Small]]:
-    """Those that become one: of one version, not too many rows, and not too far from one another."""
-    group, rows, latest = list[_Small](), 0, 0
-    for one in batches:
-        rows, latest = rows + one.size, max(latest, one.latest)
-        if group and (one[1:3] != group[0][1:3] or rows > FULL or latest - group[0].earliest > WIDE):
-            if len(group) >= FEW:
-                yield group
-            group, rows, latest = [], one.size, one.latest
-        group.append(one)
-    if len(group) >= FEW:
-        yield group
+    """Those that become one: of one version, of comparable size, not too many rows, and not too far from one another
+    but where each is wide already."""
+    for _, some in groupby(batches, key=itemgetter(1, 2)):
+        groups = {False: _Group(FEW), True: _Group(SMALL)}
+        for one in some:
+            joined_before = one.size >= FEW
+            group = groups[joined_before]
+            if not group.takes(one):
+                if group.is_enough:
+                    yield group.batches
+                group = groups[joined_before] = _Group(group.least)
+            group.add(one)
+        yield from (group.batches for group in groups.values() if group.is_enough)
+
+
+class _Group:
+    """Batches that may become one, of which there are `FEW` then and at least so many rows: one of the next size."""
+
+    def __init__(self, least: int) -> None:
+        self.least, self.batches = least, list[_Small]()
+        self._rows = self._latest = 0
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether to join them."""
+        return len(self.batches) >= FEW and self._rows >= self.least
+
+    def takes(self, one: _Small) -> bool:
+        """Whether one more belongs to them."""
+        if not self.batches:
+            return True
+        far = one.latest - one.earliest <= WIDE < max(self._latest, one.latest) - self.batches[0].earliest
+        return self._rows + one.size <= FULL and not far
+
+    def add(self, one: _Small) -> None:
+        """One more."""
+        self.batches.append(one)
+        self._rows, self._latest = self._rows + one.size, max(self._latest, one.latest)
 
 
 def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:
@@ -76,8 +114,9 @@ def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:
         sa.select(*columns, c.private, c.sealed).where(c.number.in_(numbers)).order_by(c.earliest)
     )
     parts = [Packed(version, role, _runs(ids), *rest) for ids, version, role, *rest in rows]
-    add(connection, task, joined(parts), [run for part in parts for run in part.runs])
-    connection.execute(sa.delete(BATCHES).where(c.number.in_(numbers)))
+    packed = joined(parts)
+    remove(connection, task, packed, numbers)
+    add(connection, task, packed)
 
 
 def _runs(text: str) -> list[Run]:

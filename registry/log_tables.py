@@ -63,7 +63,6 @@ _ASKED = {
     "json_extract(value, '$[2]') AS size FROM json_each(?))",
     "postgresql": "unnest(%s::text[], %s::bigint[], %s::bigint[])",
 }
-_MOVED = "ON CONFLICT (task, role, name, start) DO UPDATE SET batch = excluded.batch"
 _OVERLAPPING = """SELECT asked.name, asked.start, asked.size FROM {asked} AS asked{names} WHERE (
     SELECT places.start + places.size FROM places
     WHERE places.task = {mark} AND places.role = {mark} AND places.name = asked.name
@@ -104,16 +103,26 @@ def _store(connection: Connection, task: str, packed: Packed) -> int:
         packed = _new_of(connection, task, packed)
     if not packed.size:
         return 0
-    add(connection, task, packed, packed.runs)
+    add(connection, task, packed)
     return packed.size
 
 
-def add(connection: Connection, task: str, packed: Packed, runs: Sequence[Run]) -> None:
-    """Add a batch, whose ids are these runs: from now on they are in this one, wherever they were."""
+def add(connection: Connection, task: str, packed: Packed) -> None:
+    """Add a batch whose ids are in no other one."""
     values = {name: getattr(packed, name) for name in _TAKEN}
     values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
     number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
-    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in runs], _MOVED)
+    insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
+
+
+def remove(connection: Connection, task: str, packed: Packed, numbers: Sequence[int]) -> None:
+    """Remove batches by their numbers, and where their ids were: those of `packed`."""
+    c = PLACES.c
+    inside = c.start.between(sa.bindparam("first"), sa.bindparam("last"))
+    gone = sa.delete(PLACES).where(c.task == task, c.role == packed.role, c.name == sa.bindparam("of"), inside)
+    runs = [{"of": name, "first": start, "last": start + size - 1} for name, start, size in packed.runs]
+    connection.execute(gone, runs)
+    connection.execute(sa.delete(BATCHES).where(BATCHES.c.number.in_(numbers)))
 
 
 def _new_of(connection: Connection, task: str, packed: Packed) -> Packed:

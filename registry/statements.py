@@ -19,18 +19,18 @@ def insert(engine: Engine, table: sa.Table) -> Insert:
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 
 
-def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]], then: str = "") -> None:
-    """Insert rows, each with its values in the order of the table's columns; `then` is what follows in the statement.
-    The driver takes them as they are: SQLAlchemy's own statements cost several times as much a row."""
+def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, each with its values in the order of the table's columns. The driver takes them as they are:
+    SQLAlchemy's own statements cost several times as much a row."""
     into = f"INSERT INTO {table.name} ({', '.join(column.name for column in table.columns)})"
     if connection.dialect.name == "postgresql":
         kinds = (column.type.compile(connection.dialect) for column in table.columns)
         lists = ", ".join(f"%s::{kind}[]" for kind in kinds)
         columns = tuple(map(list, zip(*rows, strict=True)))
-        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists}) {then}", columns)
+        connection.exec_driver_sql(f"{into} SELECT * FROM unnest({lists})", columns)
     else:
         marks = ", ".join("?" * len(table.columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks}) {then}", list(rows))
+        connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
 
 
 def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:

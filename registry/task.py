@@ -10,7 +10,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-import yaml
 from pydantic import (
     Field,
     ValidationError,
@@ -23,7 +22,6 @@ from registry.choices import Preference
 from registry.durations import Duration
 from registry.errors import TaskError, did_you_mean
 from registry.metrics import Problem, metrics_for
-from registry.mistakes import explain
 from registry.policies import Gate, PerformancePolicy, PolicySpec
 from registry.schema import ColumnKind, Frozen
 
@@ -267,6 +265,10 @@ class TaskSpec(Frozen):
 
 def load(path: Path) -> TaskSpec:
     """The task in a YAML file. Raises `TaskError` that names file, line, key, value and the nearest known key."""
+    import yaml  # here, since a process that answers reads no such file
+
+    from registry.mistakes import explain
+
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.safe_load(text)

@@ -45,7 +45,6 @@ from serving.hosts import Hosts
 from serving.hot import FAULT
 from serving.metrics import CONTENT_TYPE, Exposition, Seen
 from serving.mlflow_routes import add_mlflow
-from serving.monitored import Monitored
 from serving.openapi import describe
 from serving.presence import workers_folder
 from serving.problems import Problem, problem, problem_of
@@ -77,11 +76,10 @@ def create_app(
     together = workers_folder(settings) if settings.workers > 1 else None
     rates = None if together is None else _shared(together)
     guard = Guard(settings, lambda: None if hosts.short is None else hosts.short.task, rates)
-    monitored = Monitored(settings.store, settings.ledger_seconds, lambda: [host.task for host in hosts])
-    app = Endpoint(hosts, guard, monitored, Watch(watchers), most=settings.max_concurrent, after=scout.close)
+    app = Endpoint(hosts, guard, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     _add_health(app, hosts)
     _add_state(app, hosts)
-    _add_metrics(app, hosts, monitored, together)
+    _add_metrics(app, hosts, together)
     roster = Roster(workers_folder(settings), hosts, None if together is None else settings.poll_seconds)
     app.beside.append(roster.follow)
     add_v2(app, hosts, roster, lambda: app.draining, max_rows=settings.max_rows)
@@ -118,13 +116,11 @@ class Endpoint(FastAPI):
     """FastAPI with three additions: hot routes that are plain ASGI and skip its layers, which cost more than a
     prediction does; a guard before all routes; and an OpenAPI document that knows the served versions' columns."""
 
-    def __init__(
-        self, hosts: Hosts, guard: Guard, monitored: Monitored, watch: Watch, *, most: int, after: Callable[[], None]
-    ) -> None:
+    def __init__(self, hosts: Hosts, guard: Guard, watch: Watch, *, most: int, after: Callable[[], None]) -> None:
         """`guard` stands before every route; `most` requests are in work at once; who is in `watch` sees them all;
         `after` is called at the end."""
         title = "Everfit" if hosts.short is None else f"Everfit: {hosts.short.task}"
-        super().__init__(title=title, lifespan=_lifespan(hosts, monitored, watch, after), docs_url=None, redoc_url=None)
+        super().__init__(title=title, lifespan=_lifespan(hosts, watch, after), docs_url=None, redoc_url=None)
         add_docs(self)
         self._hosts = hosts
         self._guard, self._watch, self._most, self._inside = guard, watch, most, 0
@@ -221,11 +217,10 @@ class Endpoint(FastAPI):
         raise HTTPException(404)  # it began to be served between two instructions of ours
 
 
-def _lifespan(hosts: Hosts, monitored: Monitored, watch: Watch, after: Callable[[], None]) -> Any:
+def _lifespan(hosts: Hosts, watch: Watch, after: Callable[[], None]) -> Any:
     @asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[None]:
         await hosts.open()
-        following = asyncio.create_task(monitored.follow())
         beside = [asyncio.create_task(one()) for one in cast(Endpoint, app).beside]
         async with AsyncExitStack() as doors:
             for door in cast(Endpoint, app).doors:
@@ -233,7 +228,6 @@ def _lifespan(hosts: Hosts, monitored: Monitored, watch: Watch, after: Callable[
             yield
         for one in beside:
             one.cancel()
-        await monitored.close(following)
         await hosts.close()
         await asyncio.to_thread(watch.close)
         after()
@@ -268,12 +262,12 @@ def _add_state(app: FastAPI, hosts: Hosts) -> None:
         return _json((hosts.short or hosts.named("")).state())
 
 
-def _add_metrics(app: Endpoint, hosts: Hosts, monitored: Monitored, together: Path | None) -> None:
+def _add_metrics(app: Endpoint, hosts: Hosts, together: Path | None) -> None:
     """`together` is the folder in which the workers of one port tell one another of their metrics."""
 
     def seen() -> Iterator[Seen]:
         for host in hosts:
-            yield Seen(host.task, [*host.samples(), *monitored.samples(host.task)], host.histograms())
+            yield Seen(host.task, list(host.samples()), host.histograms())
         yield Seen("", app.samples())
 
     text = Exposition(seen).text

@@ -1,4 +1,6 @@
-"""Arrow IPC (stream or file) and Parquet, as bodies and as answers. Loaded with the first of them: it takes 50 MB.
+"""Arrow IPC (stream or file) and Parquet, as bodies and as answers. Loaded with the first of them: it takes 30 MB.
+Arrow's functions of columns and Parquet's reader would take 10 more: the first are hardly used, and values made in
+numpy, the other is loaded with the first such body.
 
 A column `__id__` of an Arrow or Parquet body holds the client's ids. Columns that no model reads are not looked at.
 
@@ -19,10 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from registry.schema import canonical_category
+from registry.schema import MAX_CATEGORY_LENGTH, canonical_category
 from serving.answers import Columns
 from serving.columns import Kinds, Table, Values
 from serving.problems import BodyError, TooLargeError
@@ -32,6 +32,8 @@ from serving.tables import FILE, PARQUET, STREAM, check_rows
 
 ID_COLUMN = "__id__"
 MOST_TIMES = 16
+_FURTHEST = {"ms": (2**63 - 1) // 1_000, "s": (2**63 - 1) // 1_000_000, "D": (2**63 - 1) // 86_400_000_000}
+"""Moments, either way, that microseconds have room for."""
 
 
 def table_of(body: bytes, form: str, kinds: Kinds, *, max_rows: int, max_bytes: int) -> tuple[Table, list[Any] | None]:
@@ -65,6 +67,8 @@ def packed(columns: Columns, told: dict[str, Any], form: str) -> bytes:
     table = pa.table(arrays).replace_schema_metadata({"everfit": orjson.dumps(told)})
     sink = io.BytesIO()
     if form == PARQUET:
+        import pyarrow.parquet as pq
+
         pq.write_table(table, sink)
     else:
         make = pa.ipc.new_stream if form == STREAM else pa.ipc.new_file
@@ -131,6 +135,8 @@ def _arrow(body: bytes, form: str, wanted: Sequence[str], max_rows: int) -> tupl
 
 
 def _parquet(body: bytes, wanted: Sequence[str], max_rows: int, max_bytes: int) -> tuple[pa.Table, tuple[str, ...]]:
+    import pyarrow.parquet as pq
+
     file = pq.ParquetFile(io.BytesIO(body))
     metadata = file.metadata
     check_rows(metadata.num_rows, max_rows)
@@ -161,11 +167,11 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int, full
     if _is_nested(array.type):
         raise MisfitError(f"column {shown(name)}: expected single values, got {array.type}", column=name)
     if kind in ("numeric", "boolean") and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        return np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+        return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
     if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
-        return np.asarray(_moments(name, array).to_numpy(zero_copy_only=False), "datetime64[us]")
+        return _moments(name, array.to_numpy(zero_copy_only=False))
     if kind == "categorical":
         categories, gaps = _categories(array)
         if not gaps:
@@ -178,14 +184,15 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int, full
     return [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in values]
 
 
-def _moments(name: str, array: pa.Array) -> pa.Array:
+def _moments(name: str, moments: npt.NDArray[Any]) -> npt.NDArray[np.datetime64]:
     """Moments in microseconds: what is finer is cut off, what does not fit is refused and not wrapped around."""
-    try:
-        return array.cast(options=pc.CastOptions(pa.timestamp("us"), allow_time_truncate=True))
-    except pa.ArrowInvalid as error:
+    unit, _ = np.datetime_data(moments.dtype)
+    known = moments[~np.isnat(moments)].view(np.int64)
+    if known.size and max(known.max(), -known.min()) > _FURTHEST.get(unit, np.inf):
         raise MisfitError(
             f"column {shown(name)}: expected moments of the years 1 to 9999, got one far from them", column=name
-        ) from error
+        )
+    return np.asarray(moments, "datetime64[us]")
 
 
 def _is_nested(kind: pa.DataType) -> bool:
@@ -195,10 +202,20 @@ def _is_nested(kind: pa.DataType) -> bool:
 
 def _categories(array: pa.Array) -> tuple[npt.NDArray[Any], bool]:
     """Canonical strings, and whether there may be missing ones; each distinct value is looked at once."""
-    coded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    known = [_category(value) for value in coded.dictionary.to_pylist()]
-    codes = pc.fill_null(coded.indices, len(known)).to_numpy(zero_copy_only=False)
-    return np.array([*known, ""], dtype=object)[codes], "" in known or coded.indices.null_count > 0
+    if pa.types.is_dictionary(array.type):
+        coded = [_category(one) for one in array.dictionary.to_pylist()]
+        codes = array.indices.to_numpy(zero_copy_only=False)
+        places = np.where(np.isnan(codes), len(coded), codes) if array.indices.null_count else codes
+        found = np.array([*coded, ""], dtype=object)[places.astype(np.int64)]
+        return found, "" in coded or array.indices.null_count > 0
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        values = array.to_numpy(zero_copy_only=False).tolist()
+        known = {one: (one or "")[:MAX_CATEGORY_LENGTH] for one in {*values}}  # what `_category` does to text
+    else:
+        values = array.to_pylist()
+        known = {one: _category(one) for one in {*values}}
+    found = np.fromiter(map(known.__getitem__, values), dtype=object, count=len(values))
+    return found, "" in known.values()
 
 
 def _category(value: Any) -> str:
@@ -212,6 +229,8 @@ def _check_size(name: str, array: pa.Array, most_bytes: int) -> None:
     """A dictionary of a few long values may stand for very many bytes."""
     if not pa.types.is_dictionary(array.type) or not _has_lengths(array.dictionary.type):
         return
+    import pyarrow.compute as pc
+
     lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
     if (size := pc.sum(lengths).as_py() or 0) > most_bytes:
         raise TooLargeError(f"column {name!r} unpacks to {size} bytes: expected at most {most_bytes}")

@@ -134,6 +134,7 @@ class Host:
         yield Sample("everfit_log_backlog_bytes", logbook.journal.waiting.size)
         for key in ("rows", "failed", "agreed", "seconds"):
             yield Sample(f"everfit_shadow_{key}_total", logbook.shadow.get(key, 0))
+        yield from logbook.monitored.samples()
 
     def histograms(self) -> Iterator[Histogram]:
         """The distributions of latencies and batches."""
@@ -170,6 +171,7 @@ def _log_settings(settings: Settings, task: str) -> LogSettings:
         secret=None if settings.log_key is None else settings.log_key.get_secret_value(),
         key_file=settings.log_key_file,
         task_file=settings.task_file(task),
+        ledger_seconds=settings.ledger_seconds,
     )
 
 

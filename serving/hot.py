@@ -20,6 +20,7 @@ from serving.body import AT_ONCE, GoneError, read_body, send_json, send_problem
 from serving.champion import Served, Slot
 from serving.dialects import in_words_of
 from serving.encodings import decompress, header_of
+from serving.lean import Tidy
 from serving.metrics import Counts
 from serving.prediction import KEY_HEADER, Answer, Predictor
 from serving.problems import Headers, problem, problem_of
@@ -32,7 +33,7 @@ knows how large it is before."""
 
 LARGE_AT_ONCE = cores()
 """So many large bodies of a task are read and answered at once: as many as there are cores; one more where each waits
-for the disk. More would not be answered sooner, but all of them be in memory, 12 to 22 MB each."""
+for the disk. More would not be answered sooner, but all of them be in memory."""
 
 FAULT = "the endpoint failed; its log has the details"
 
@@ -60,7 +61,7 @@ class HotRoute(ABC):
         """`gate` is where large bodies wait for those before them; each route has its own where none is given."""
         self._slot, self._counts = slot, counts
         self._gate = asyncio.Semaphore(LARGE_AT_ONCE) if gate is None else gate
-        self._max_bytes, self._max_rows = max_bytes, max_rows
+        self._max_bytes, self._max_rows, self._tidy = max_bytes, max_rows, Tidy()
         self.inside = 0
         """How many requests are not answered yet."""
 
@@ -77,6 +78,7 @@ class HotRoute(ABC):
             if self.is_large(scope, body):
                 async with self._gate:
                     reply = await self.reply(scope, body)
+                self._tidy.later()
             else:
                 reply = await self.reply(scope, body)
         except EverfitError as error:

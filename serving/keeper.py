@@ -4,12 +4,13 @@ It is a process and not a thread so that neither its reading and writing nor the
 interpreter lock of the process that answers. It talks with that process over a socket, in lines of JSON:
 
     endpoint -> keeper    {"store": URL, "task": ..., "folder": ..., "durable": ...,
-                           "hidden": {...}}                                               first of all
+                           "hidden": {...}, "ledger_seconds": ...}                        first of all
                           {"shadow": [version, folder of its bundle, [segment, offset]] or null}
                           {"number": 7, "feedback": [[id, label, time, received], ...], "after": [segment, offset]}
     keeper -> endpoint    {"at": [segment, offset], "records": n, "older": m, "fault": text or null,
                            "images": text or null, "shadow": ...}
                           {"number": 7, "counts": {...}} or {"number": 7, "fault": text}
+                          {"ledger": {...}}                                               see `monitored.py`
 
 Times are microseconds since 1970 UTC. When the endpoint is gone, however it went, the keeper empties the journal and
 ends. It never outlives a store that stays away: what is left then is the next keeper's work.
@@ -36,9 +37,11 @@ from registry.database import from_micros, open_engine
 from registry.errors import EverfitError
 from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog
+from registry.ledger import Ledger
 from serving.discretion import Discretion
 from serving.journal import DamagedError, Position, abandoned, remove_run
 from serving.lean import hide_pandas
+from serving.monitored import Lookout
 from serving.runs import Run, count_records
 from serving.shadow import Shadow
 from serving.sightings import Album
@@ -67,6 +70,7 @@ class Keeper:
         """`opening` is the endpoint's first line."""
         self._opening, self._say = opening, say
         self._log: InferenceLog | None = None
+        self._lookout: Lookout | None = None
         folder, most = opening.get("images") or (None, 0)
         self._images = None if folder is None else Album(ImageStore(Path(folder), most))
         self._discretion = Discretion.of(opening)
@@ -102,6 +106,8 @@ class Keeper:
             log = self._open()
             while self._own.drain(log, alive=True):
                 self._report(None)
+                self._look()
+            self._look()
             self._adopt(log)
             self._join(log)
         except (EverfitError, DamagedError, OSError) as error:
@@ -140,8 +146,15 @@ class Keeper:
         if self._log is None:
             engine = open_engine(self._opening["store"], durable=self._opening["durable"])
             self._log = InferenceLog(engine, self._opening["task"])
+            if (seconds := self._opening.get("ledger_seconds")) is not None:
+                self._lookout = Lookout(Ledger(engine, self._opening["task"]), seconds)
             gc.freeze()  # rows by the thousand set the collector off, which would walk all that was imported each time
         return self._log
+
+    def _look(self) -> None:
+        """Tell what monitoring found."""
+        if self._lookout is not None and (told := self._lookout.look()) is not None:
+            self._send(orjson.dumps({"ledger": told}))
 
     def _adopt(self, log: InferenceLog) -> None:
         if time.monotonic() > self._adopt_at:

@@ -17,6 +17,7 @@ import orjson
 
 from registry.errors import StoreError
 from serving.journal import Journal, Position
+from serving.monitored import Monitored
 
 RESTART_SECONDS = 1.0
 FEEDBACK_SECONDS = 25.0
@@ -44,6 +45,8 @@ class LogSettings:
     key_file: Path | None = None
     task_file: Path | None = None
     """Where the task is registered, which says what columns are hidden."""
+    ledger_seconds: float = 15.0
+    """How often the ledger is looked into."""
 
 
 class Logbook:
@@ -63,6 +66,7 @@ class Logbook:
         """Why the store does not take records now, if so."""
         self.images: str | None = None
         """Why images of logged rows are not kept now, if so."""
+        self.monitored = Monitored(settings.task)
 
     async def open(self) -> None:
         """Make this process's journal and start the keeper. Raises `StoreError` when the journal cannot be written."""
@@ -158,6 +162,7 @@ class Logbook:
                 "file": None if settings.task_file is None else str(settings.task_file),
             },
             "images": None if settings.images is None else [str(settings.images), settings.max_image_bytes],
+            "ledger_seconds": settings.ledger_seconds,
         }
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -166,10 +171,15 @@ class Logbook:
                 self._hear(orjson.loads(line))
 
     def _hear(self, said: dict[str, Any]) -> None:
+        if "ledger" in said:
+            self.monitored.hear(said["ledger"])
+            return
         if "number" not in said:
             self.journal.stored(Position(*said["at"]), said["records"])
             self._older, self.fault, self.shadow = said["older"], said["fault"], said["shadow"]
             self.images = said["images"]
+            if self.fault is not None:
+                self.monitored.fail(self.fault)
             return
         answer = self._asked.get(said["number"])
         if answer is None or answer.done():
@@ -182,6 +192,7 @@ class Logbook:
     def _fail(self, why: str) -> None:
         if not self._closing:
             self.fault = why
+            self.monitored.fail(why)
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(StoreError(f"the labels are not stored: {why}"))

@@ -1,18 +1,16 @@
 """What monitoring found, for `/metrics`: the ledger's newest windows and decision, read in the background.
 
-A scrape never waits for the store. Every so many seconds a thread asks for what is new in the ledger; while the store
-is away the last values stay, and `everfit_monitoring_age_seconds` says how old they are. What becomes of a window is
-decided by `monitor/`; here its numbers are only picked out of the entries.
+A scrape never waits for the store. Every so many seconds the keeper asks for what is new in the ledger, so that
+SQLAlchemy, 15 MB, is not in the process that answers, and tells the endpoint; while the store is away the last values
+stay, and `everfit_monitoring_age_seconds` says how old they are. What becomes of a window is decided by `monitor/`;
+here its numbers are only picked out of the entries.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,9 +20,7 @@ from registry.errors import words_of
 from serving.catalogue import Sample
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-
-    from registry.ledger import Entry
+    from registry.ledger import Entry, Ledger
 
 WINDOWS = 24
 """Windows that are read at the start, and remembered: among them is the newest one with labels, if labels are late."""
@@ -61,8 +57,6 @@ class Findings:
     """On the newest window; what a replay of an older time decides is none."""
     decided: float = 0.0
     """When the last decision was written."""
-    read_at: float | None = None
-    up: bool = False
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Take in entries, oldest first."""
@@ -78,89 +72,81 @@ class Findings:
         for end in sorted(self.windows)[:-WINDOWS]:
             del self.windows[end]
 
-    def samples(self, now: float, clock: float) -> Iterator[Sample]:
-        """The metrics; `now` is the wall clock, `clock` the monotonic one."""
-        yield Sample("everfit_monitoring_up", self.up)
-        if self.read_at is not None:
-            yield Sample("everfit_monitoring_age_seconds", clock - self.read_at)
+    def told(self) -> dict[str, Any]:
+        """What the endpoint is told: metrics, and the moments at which what they say was written."""
+        samples: list[Sample] = []
+        ages: dict[str, float] = {}
         if self.decision is not None:
-            yield Sample("everfit_decision_timestamp_seconds", self.decided)
+            samples.append(Sample("everfit_decision_timestamp_seconds", self.decided))
             if _is_judged(self.decision):  # else `ok` is no good news
-                for one in _SEVERITIES:
-                    yield Sample("everfit_severity", one == self.decision.severity, (one,))
-        if not self.windows:
-            return
-        newest = max(self.windows)
-        yield Sample("everfit_window_end_timestamp_seconds", newest)
-        yield Sample("everfit_window_age_seconds", max(0.0, now - self.windows[newest].written))
-        yield from self.windows[newest].samples
+                samples += (Sample("everfit_severity", one == self.decision.severity, (one,)) for one in _SEVERITIES)
+        if self.windows:
+            newest = max(self.windows)
+            samples += (Sample("everfit_window_end_timestamp_seconds", newest), *self.windows[newest].samples)
+            ages["everfit_window_age_seconds"] = self.windows[newest].written
         labelled = max((end for end, window in self.windows.items() if window.performance), default=None)
         if labelled is not None:
-            yield Sample("everfit_performance_age_seconds", max(0.0, now - self.windows[labelled].written))
-            yield from self.windows[labelled].performance
+            samples += self.windows[labelled].performance
+            ages["everfit_performance_age_seconds"] = self.windows[labelled].written
+        return {"samples": [tuple(one) for one in samples], "ages": ages}
+
+
+class Lookout:
+    """The keeper's end: what it finds in the ledger, looked up every so many seconds."""
+
+    def __init__(self, ledger: Ledger, seconds: float) -> None:
+        self._ledger, self._seconds, self._found, self._look_at = ledger, seconds, Findings(), 0.0
+
+    def look(self) -> dict[str, Any] | None:
+        """What the endpoint is told, or None while it is not time to look. No fault of the store, of whatever kind, and
+        no entry that cannot be read may end the looking."""
+        if time.monotonic() < self._look_at:
+            return None
+        self._look_at = time.monotonic() + self._seconds
+        ledger, found = self._ledger, self._found
+        try:
+            if found.last:
+                entries = ledger.read(kinds=("window", "decision"), since=found.last)
+            else:
+                entries = ledger.read(kinds=("window",), last=WINDOWS) + ledger.read(kinds=("decision",), last=1)
+            found.take(entries)
+        except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too
+            return {"fault": words_of(error)}
+        return found.told()
 
 
 class Monitored:
-    """Belongs to one event loop; reads in one thread."""
+    """The endpoint's end: what it was told of a task."""
 
-    def __init__(self, store: str, seconds: float, tasks: Callable[[], Iterable[str]]) -> None:
-        """`store` is its URL; it is asked every so many `seconds` for what is new of the `tasks`."""
-        self._store, self._seconds, self._tasks = store, seconds, tasks
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._engine: Engine | None = None
-        self._known: dict[str, Findings] = {}
+    def __init__(self, task: str) -> None:
+        self._task = task
+        self._told: dict[str, Any] = {"samples": [], "ages": {}}
+        self._heard_at: float | None = None
+        self._up = False
 
-    async def follow(self) -> None:
-        """Read again and again, until cancelled."""
-        while True:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._look, list(self._tasks()))
-            await asyncio.sleep(self._seconds)
-
-    async def close(self, following: asyncio.Task[None]) -> None:
-        """Read no more. A read that waits for a store which is away is not waited for here."""
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
-        self._pool.submit(self._dispose)
-        self._pool.shutdown(wait=False)
-
-    def samples(self, task: str) -> Iterator[Sample]:
-        """A task's metrics."""
-        return self._known.get(task, Findings()).samples(time.time(), time.monotonic())
-
-    def _look(self, tasks: list[str]) -> None:
-        """One look. No fault of the store, of whatever kind, may end the looking."""
-        known = {task: self._known.get(task) or Findings() for task in tasks}
-        self._known = known
-        for task, found in known.items():
-            try:
-                self._read(task, found)
-            except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too
-                self._fail(task, found, words_of(error))
-
-    def _read(self, task: str, found: Findings) -> None:
-        from registry.database import open_engine  # here, not at the start: SQLAlchemy takes a while to import
-        from registry.ledger import Ledger
-
-        if self._engine is None:
-            self._engine = open_engine(self._store)
-        ledger = Ledger(self._engine, task)
-        if found.last:
-            entries = ledger.read(kinds=("window", "decision"), since=found.last)
+    def hear(self, told: dict[str, Any]) -> None:
+        """Take in what the keeper tells."""
+        if "fault" in told:
+            self.fail(told["fault"])
         else:
-            entries = ledger.read(kinds=("window",), last=WINDOWS) + ledger.read(kinds=("decision",), last=1)
-        found.take(entries)
-        found.read_at, found.up = time.monotonic(), True
+            self._told, self._heard_at, self._up = told, time.monotonic(), True
 
-    def _fail(self, task: str, found: Findings, why: str) -> None:
-        if found.up or found.read_at is None:
-            _LOG.warning("task %r: the ledger cannot be read for /metrics: %s", task, why)
-            found.read_at = found.read_at or time.monotonic()
-        found.up = False
+    def fail(self, why: str) -> None:
+        """The ledger is not read now."""
+        if self._up or self._heard_at is None:
+            _LOG.warning("task %r: the ledger cannot be read for /metrics: %s", self._task, why)
+            self._heard_at = self._heard_at or time.monotonic()
+        self._up = False
 
-    def _dispose(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
+    def samples(self) -> Iterator[Sample]:
+        """The metrics of this moment."""
+        yield Sample("everfit_monitoring_up", self._up)
+        if self._heard_at is not None:
+            yield Sample("everfit_monitoring_age_seconds", time.monotonic() - self._heard_at)
+        for name, written in self._told["ages"].items():
+            yield Sample(name, max(0.0, time.time() - written))
+        for name, value, labels in self._told["samples"]:
+            yield Sample(name, value, tuple(labels))
 
 
 def _is_judged(decision: Entry) -> bool:

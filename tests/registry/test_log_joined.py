@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
+import orjson
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -15,6 +18,7 @@ from sqlalchemy.engine import Engine
 from registry.database import from_micros, open_engine, reading
 from registry.errors import StoreError
 from registry.inference_log import Feedback, InferenceLog
+from registry.log_ids import ids_of
 from registry.log_joined import FEW, FULL, joined
 from registry.log_packed import pack, unpack
 from registry.log_query import Asked
@@ -88,6 +92,51 @@ def test_few_wait_until_there_are_more(engine: Engine, log: InferenceLog) -> Non
     log.append_batches([batch(made([FEW]), [FEW])])
     assert not log.join()
     assert rows_in(engine, "batches") == 1
+
+
+def test_a_row_is_written_again_twice_at_most(engine: Engine, log: InferenceLog) -> None:
+    """However slowly they come, and in whatever order; few small ones are left."""
+    again = Counter[str]()
+    for first in range(0, 640, 20):
+        log.append_batches([batch(made([one]), [one * 7 % 640]) for one in range(first, first + 20)])
+        more = True
+        while more:
+            newest = numbers(engine)[-1]
+            more = log.join()
+            with reading(engine) as connection:
+                text = f"SELECT ids FROM batches WHERE number > {newest}"
+                again.update(
+                    chain.from_iterable(ids_of(orjson.loads(one)) for (one,) in connection.exec_driver_sql(text))
+                )
+    assert max(again.values()) == 2
+    assert again.total() < 2 * 640
+    assert len(numbers(engine)) < FEW + SMALL // FEW + 3
+    with reading(engine) as connection:
+        ids = connection.exec_driver_sql("SELECT number, ids FROM batches").all()
+        places = connection.exec_driver_sql("SELECT batch, name, start, size FROM places").all()
+    assert {tuple(one) for one in places} == {(number, *run) for number, runs in ids for run in orjson.loads(runs)}
+    assert log.frame()["name"].tolist() == [made([one])[0] for one in sorted(range(640), key=lambda one: one * 7 % 640)]
+
+
+def numbers(engine: Engine) -> list[int]:
+    with reading(engine) as connection:
+        return [number for (number,) in connection.exec_driver_sql("SELECT number FROM batches ORDER BY number")]
+
+
+def test_wide_ones_are_joined_with_wide_ones(engine: Engine, log: InferenceLog) -> None:
+    """By their end, so that a window looks at no more of them than before."""
+    count = FULL // 2 + FEW
+    times = [(10_000 + 7 * one % count) * 1_000 for one in range(count)]
+    far = [batch(made([10 * one, 10 * one + 1]), [-START + time % 77, time]) for one, time in enumerate(times)]
+    log.append_batches([*far, *(batch(made([10 * one + 5]), [one]) for one in range(3))])
+    before = every(log)
+    join_all(log)
+    assert len(numbers(engine)) == 2 + 3
+    assert_frame_equal(every(log), before)
+    asked = Asked("flights", from_micros(START + sorted(times)[FULL // 2]), from_micros(START + max(times) + 1))
+    with reading(engine) as connection:
+        assert [one.size for one in asked.light(connection)] == [2 * FEW]
+    assert len(log.frame(start=asked.start, end=asked.end)) == FEW
 
 
 def test_what_is_made_is_bounded(engine: Engine, log: InferenceLog) -> None:
@@ -228,5 +277,5 @@ def test_each_part_of_a_window_is_found_by_an_index(tmp_path: Any, newest: bool)
         assert sum("batches_wide" in one for one in plans) == 2
     plans.clear()
     InferenceLog(engine, "flights").join()
-    assert plans == ["SEARCH batches USING INDEX batches_small (task=?)"]
+    assert [one for one in plans if "batches" in one] == 2 * ["SEARCH batches USING INDEX batches_small (task=?)"]
     engine.dispose()

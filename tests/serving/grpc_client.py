@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from serving.grpc_messages import MESSAGES
+from serving.grpc_methods import METHODS, SERVICE
 
 MAX_BYTES = 100_000
 TYPED = {
@@ -33,14 +34,15 @@ class Client:
             else grpc.secure_channel(address, credentials, options)
         )
 
-    def ask(self, name: str, request: Any = None, **metadata: str) -> Any:
+    def ask(self, name: str, request: Any = None, *, service: str = SERVICE, **metadata: str) -> Any:
+        response = METHODS[f"{service}{name}"].response
         method = self.channel.unary_unary(
-            f"/inference.GRPCInferenceService/{name}",
+            f"{service}{name}",
             request_serializer=None if isinstance(request, bytes) else lambda message: message.SerializeToString(),
-            response_deserializer=MESSAGES[f"{name}Response"].FromString,
+            response_deserializer=response.FromString,
         )
         sent = [(key.replace("_", "-"), value) for key, value in metadata.items()]
-        message = MESSAGES[f"{name}Request"]() if request is None else request
+        message = METHODS[f"{service}{name}"].request() if request is None else request
         return method(message, metadata=sent, timeout=30, wait_for_ready=self.patient)
 
     def refused(self, name: str, request: Any = None, **metadata: str) -> Any:

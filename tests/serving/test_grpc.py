@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,13 @@ from tests.serving.observed import metrics_of
 
 grpc = pytest.importorskip("grpc", reason="the extra `grpc` is not installed")
 
+from google.protobuf.json_format import MessageToDict  # noqa: E402
+
 from serving.grpc_messages import MESSAGES  # noqa: E402
+from serving.grpc_methods import HEALTH  # noqa: E402
 from tests.serving.grpc_client import MAX_BYTES, Client, asked, free_port  # noqa: E402
 
+README = Path(__file__).parents[2] / "serving" / "README.md"
 CLIENT = Path(__file__).parent / "clients" / "ask_triton_grpc.py"
 
 
@@ -55,6 +60,51 @@ def test_server_and_model(both: tuple[httpx.Client, Client]) -> None:
 )
 def test_a_model_is_ready_or_not(both: tuple[httpx.Client, Client], name: str, version: str, ready: bool) -> None:
     assert both[1].ask("ModelReady", MESSAGES["ModelReadyRequest"](name=name, version=version)).ready is ready
+
+
+def test_a_models_configuration(both: tuple[httpx.Client, Client]) -> None:
+    http, client = both
+    about = MESSAGES["ModelConfigRequest"](name="handmade", version="1")
+    found, expected = client.ask("ModelConfig", about).config, http.get("/v2/models/handmade/config").json()
+    assert MessageToDict(found, preserving_proto_field_name=True) == as_protobuf(expected)
+    error = client.refused("ModelConfig", MESSAGES["ModelConfigRequest"](name="nobody"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def as_protobuf(config: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of 64 bits are texts in protobuf's JSON."""
+    tensors = {part: [{**one, "dims": list(map(str, one["dims"]))} for one in config[part]] for part in SIDES}
+    return {**config, **tensors}
+
+
+SIDES = ("input", "output")
+
+
+def test_the_repository(both: tuple[httpx.Client, Client]) -> None:
+    http, client = both
+    index = client.ask("RepositoryIndex").models
+    assert [(one.name, one.version, one.state) for one in index] == [("handmade", "1", "READY")]
+    client.ask("RepositoryModelUnload", MESSAGES["RepositoryModelUnloadRequest"](model_name="handmade"))
+    assert client.refused("ModelInfer", asked()).code() is grpc.StatusCode.NOT_FOUND
+    assert http.get("/models").json() == {"models": []}
+    order = MESSAGES["RepositoryModelLoadRequest"](model_name="handmade")
+    client.ask("RepositoryModelLoad", order)
+    wait_for(lambda: client.ask("ServerReady").ready)
+    assert client.ask("ModelInfer", asked()).model_version == "1"
+    order.parameters["config"].string_param = "{}"
+    assert "expected no parameters" in client.refused("RepositoryModelLoad", order).details()
+
+
+def test_an_orchestrators_probe(both: tuple[httpx.Client, Client]) -> None:
+    assert both[1].ask("Check", MESSAGES["HealthCheckRequest"](service="inference"), service=HEALTH).status == 1
+
+
+def test_what_is_not_here_is_told(both: tuple[httpx.Client, Client]) -> None:
+    method = both[1].channel.unary_unary("/inference.GRPCInferenceService/ModelStatistics")
+    with pytest.raises(grpc.RpcError) as found:
+        method(b"", timeout=30)
+    assert found.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "ModelStatistics: not answered here; what is: ServerLive, " in found.value.details()
 
 
 @pytest.mark.parametrize("rows", [1, 3, 500])
@@ -187,16 +237,25 @@ def test_calls_are_counted_as_requests(both: tuple[httpx.Client, Client]) -> Non
 
 
 def test_tritons_client(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """And the README's example of it."""
     if (python := os.environ.get("EVERFIT_TRITON_PYTHON")) is None:
         pytest.skip("EVERFIT_TRITON_PYTHON names no interpreter with that client")
     port = free_port()
+    (example,) = (one for one in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "triton" in one)
+    changed = {"flights": "handmade", "localhost:8001": f"localhost:{port}"}
+    example = re.sub("|".join(changed), lambda found: changed[found[0]], example)
+    example = re.sub(r"rows = .*", f"rows = [{ROW!r}]", example)
     with endpoint_of(bundles["good"], tmp_path, grpc_port=port):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        asked = subprocess.run(
-            [python, str(CLIENT), f"localhost:{port}"], capture_output=True, text=True, timeout=120, env=environment
-        )
+        shown = run(python, "-c", example, environment=environment)
+        asked = run(python, str(CLIENT), f"localhost:{port}", environment=environment)
     assert asked.returncode == 0, asked.stderr
+    assert re.fullmatch(r"(yes|no) [0-9a-f]{24}\n", shown.stdout), shown.stderr
     engine = open_engine(f"sqlite:///{tmp_path}/everfit.db")
-    ids = json.loads(asked.stdout.splitlines()[-1])
+    ids = [*json.loads(asked.stdout.splitlines()[-1]), shown.stdout.split()[1]]
     assert sorted(InferenceLog(engine, "handmade").frame(columns=[])["__id__"]) == sorted(ids)
     engine.dispose()
+
+
+def run(*command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)

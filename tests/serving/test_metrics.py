@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.ledger import Entry, Ledger
 from serving.catalogue import METRICS
-from serving.monitored import MOST_COLUMNS, WINDOWS, Findings
+from serving.monitored import MOST_COLUMNS, WINDOWS, Findings, Monitored
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.observed import WEEK, metrics_of, watch_weeks
 
@@ -144,9 +145,9 @@ def test_where_no_window_is_over_there_is_no_severity() -> None:
     entry = Entry(task="handmade", kind="decision", at=datetime(2024, 3, 20), severity="ok", details={"window": None})
     found = Findings()
     found.take([entry])
-    assert "everfit_severity" not in {one.name for one in found.samples(0.0, 0.0)}
+    assert "everfit_severity" not in {name for name, *_ in found.told()["samples"]}
     found.take([entry.model_copy(update={"at": datetime(2024, 1, 3), "details": {"window": {"index": 0}}})])
-    assert "everfit_severity" in {one.name for one in found.samples(0.0, 0.0)}
+    assert "everfit_severity" in {name for name, *_ in found.told()["samples"]}
 
 
 def test_what_is_new_in_the_ledger_is_told(client: httpx.Client, home: Path) -> None:
@@ -193,7 +194,11 @@ def test_what_is_remembered_is_bounded() -> None:
         at = datetime(2024, 1, day)
         found.take([Entry(id=day, task="t", kind="window", at=at, written=at, version="1", details=details)])
     assert len(found.windows) == WINDOWS
-    shown = [one for one in found.samples(time.time(), 0.0) if one.name == "everfit_window_column_shift"]
+    told = orjson.dumps(found.told())
+    assert len(told) < 20_000
+    monitored = Monitored("t")
+    monitored.hear(orjson.loads(told))
+    shown = [one for one in monitored.samples() if one.name == "everfit_window_column_shift"]
     assert [one.labels for one in shown[:2]] == [("c299",), ("c298",)]
     assert len(shown) == MOST_COLUMNS
 

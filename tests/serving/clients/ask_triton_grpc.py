@@ -43,6 +43,24 @@ def check_server(client: triton.InferenceServerClient) -> None:
     model = client.get_model_metadata(MODEL)
     assert {one.name: one.datatype for one in model.inputs} == DATATYPES
     assert all(list(one.shape) == [-1, 1] for one in model.inputs)
+    config = client.get_model_config(MODEL, as_json=True)["config"]
+    assert {one["name"]: one["data_type"] for one in config["input"]} == {
+        name: "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}" for name, kind in DATATYPES.items()
+    }
+    assert config["version_policy"]["specific"]["versions"] == ["1"]
+    assert config["parameters"]["problem"]["string_value"] == "binary"
+    check_repository(client)
+
+
+def check_repository(client: triton.InferenceServerClient) -> None:
+    def loaded() -> list[tuple[str, str, str]]:
+        return [(one.name, one.version, one.state) for one in client.get_model_repository_index().models]
+
+    assert loaded() == [(MODEL, "1", "READY")]
+    client.unload_model(MODEL)
+    assert loaded() == []
+    client.load_model(MODEL)
+    assert loaded() == [(MODEL, "1", "READY")]
 
 
 def check_refusals(client: triton.InferenceServerClient) -> None:
@@ -51,6 +69,8 @@ def check_refusals(client: triton.InferenceServerClient) -> None:
         (lambda: client.infer(MODEL, inputs(), model_version="99"), "StatusCode.NOT_FOUND"),
         (lambda: client.infer(MODEL, inputs()[:3]), "StatusCode.INVALID_ARGUMENT"),
         (lambda: client.get_model_metadata("nobody"), "StatusCode.NOT_FOUND"),
+        (lambda: client.get_inference_statistics(MODEL), "StatusCode.UNIMPLEMENTED"),
+        (lambda: client.load_model(MODEL, config="{}"), "StatusCode.INVALID_ARGUMENT"),
     ):
         found, message = said(ask)
         assert found == status, (found, message)
