@@ -197,8 +197,14 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
 
 
 def outcome_line(task: str, done: Mapping[str, Any]) -> str:
-    """How an improvement ended: the outcome, and the remedy and the version that it is of."""
-    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, version {done['version'] or '-'})"
+    """How an improvement ended: the outcome, the remedy and the version that it is of, and what a person is asked to
+    say; of one that ended before, that it did."""
+    from flows.rollout import ASKED
+
+    if done.get("already"):
+        return f"{task}: {done['already']}"
+    asked = f"; a person decides: everfit approve {task}" if done["outcome"] == ASKED else ""
+    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, version {done['version'] or '-'}){asked}"
 
 
 def tried_lines(done: Mapping[str, Any]) -> Iterator[str]:

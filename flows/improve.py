@@ -23,6 +23,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
 from flows.approval import ask, await_answer
+from flows.decided import answered, told
 from flows.following import following
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
@@ -54,7 +55,8 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
 
     `remedies` are tried in this order until one is promoted: `recalibrate`, `follow`, `fine_tune`, `research`,
     `search`, with commas between them. Returns `{"by", "outcome", "version", "champion", "reasons", "tried",
-    "seconds"}`: `by` is the remedy that the outcome is of, `tried` what became of each, in order. The outcome is
+    "seconds", "already"}`: `by` is the remedy that the outcome is of, `tried` what became of each, in order, `already`
+    says in words that all this was decided on the same rows before, where it was: nothing is done then. The outcome is
     promote, hold or reject, `asked` when a person is to promote, `canary` when it answers a share first, or `refused`
     when it cannot be done (too few labels, say). An improvement that was broken off is completed first, and is then the
     answer. Raises `BusyError` while the task is searched or improved elsewhere, `NoModelError` without a champion,
@@ -62,9 +64,11 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
     """
     place = enter(task)
     with one_at_a_time(place):
+        before = place.ledger.read(kinds={"improvement"}, last=1)
         entry = complete(place, place.moment(as_of), reason=reason, remedies=parse_remedies(remedies))
+        already = told(place, entry) if any(one.id == entry.id for one in before) else ""
     await_answer(place, entry.at)
-    return summary(entry)
+    return {**summary(entry), "already": already}
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -122,14 +126,14 @@ def complete(
     intents = Intents(place.ledger, place.task.name)
     if (intent := intents.open("improve")) is not None:
         say(f"completing the improvement of {intent.at} that was broken off")
-    elif (done := _answered(place, as_of, remedies)) is not None:
-        say(f"the improvement of {as_of} was done before: {done.outcome}")
+    elif (done := answered(place, as_of, remedies)) is not None:
+        say(told(place, done))
         return done
     else:
         champion = _champion(place)
         now = following(place)
-        told = {} if now is None else {"anchor": now.anchor}
-        intent = intents.begin("improve", as_of, reason=reason, remedies=list(remedies), champion=champion, **told)
+        anchor = {} if now is None else {"anchor": now.anchor}
+        intent = intents.begin("improve", as_of, reason=reason, remedies=list(remedies), champion=champion, **anchor)
     begun = time.monotonic()
     try:
         outcome, version, reasons, details = _carry_out(place, intents, intent)
@@ -138,26 +142,12 @@ def complete(
     except (InputError, StateError) as error:
         outcome, version, reasons, details = "refused", None, (str(error),), {}
         say(f"refused: {error}")
-    told = {"champion": intent.details["champion"], "reason": intent.details.get("reason", "")}
-    details = {**details, **told, "tried": list(_tried(intents, intent))}
+    asked = {"champion": intent.details["champion"], "reason": intent.details.get("reason", "")}
+    details = {**details, **asked, "tried": list(_tried(intents, intent))}
     seconds = time.monotonic() - begun
     entry = intents.end(intent, outcome=outcome, version=version, reasons=reasons, details=details, seconds=seconds)
     forget(_folder(place, intent))
     return entry
-
-
-def _answered(place: Workplace, as_of: datetime, remedies: Sequence[Remedy]) -> Entry | None:
-    """The end of an improvement of this very moment by these remedies, others beside them or not, unless what it
-    promoted is not the champion any more: an event that is delivered twice starts nothing, but a person may ask for
-    more, and for the same again after a roll-back."""
-    ends = place.ledger.read(kinds={"improvement"}, last=1)
-    if not ends or ends[-1].at != as_of or ends[-1].outcome == "refused":
-        return None
-    end, name = ends[-1], ends[-1].details.get("intent")
-    begun = [one.details for one in place.ledger.read(kinds={"intent"}) if one.details["intent"] == name]
-    more = any(not set(remedies) <= set(one.get("remedies", remedies)) for one in begun)
-    gone = end.outcome == Outcome.PROMOTE and alias_of(place, "champion") != end.version
-    return None if more or gone else end
 
 
 def _champion(place: Workplace) -> str:

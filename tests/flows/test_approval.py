@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from flows.approval import KIND, ask, pending
 from flows.bake import in_the_oven
 from flows.cli import main
-from flows.improve import act
+from flows.commands_decide import outcome_line
+from flows.decided import stands, told
+from flows.improve import act, improve
 from flows.intents import Intents
 from flows.rollout import ASKED
 from flows.second_look import held_challenger, look_again
@@ -42,7 +44,7 @@ def prove(place: Workplace, folder: Path) -> str:
     intents = Intents(place.ledger, "handmade")
     intent = intents.begin("improve", AS_OF, champion="1")
     act(place, intents, intent, version, BETTER)
-    intents.end(intent, outcome=ASKED, version=version)
+    intents.end(intent, outcome=ASKED, version=version, details={"champion": "1"})
     return version
 
 
@@ -86,6 +88,44 @@ def test_a_refused_challenger_is_let_go(asked: Workplace) -> None:
     assert (champion(asked), asked.versions.get("handmade", "challenger")) == ("1", None)
     assert [one.outcome for one in asked.ledger.read(kinds={KIND})] == ["asked", "refused"]
     assert pending(asked) is None
+
+
+def test_what_a_person_was_asked_is_not_asked_again_on_the_same_rows(asked: Workplace) -> None:
+    """Whoever asks for the same is told what became of it; a question that a roll-back or another challenger has made
+    void is no answer."""
+    done = improve.fn("handmade", as_of=AS_OF)
+    assert "version 2 was proved, and waits for a person: everfit approve handmade" in done["already"]
+    assert outcome_line("handmade", {**done, "already": ""}).endswith(
+        "version 2); a person decides: everfit approve handmade"
+    )
+    everfit("approve", "handmade", "--refuse")
+    done = improve.fn("handmade", as_of=AS_OF)
+    assert outcome_line("handmade", done).startswith(
+        "handmade: already decided on these rows, as of 2024-03-09 00:00: "
+    )
+    assert "version 2 was proved, and was refused by a person; newer rows" in done["already"]
+    (end,) = asked.ledger.read(kinds={"improvement"})
+    assert stands(asked, end)
+    asked.versions.promote("handmade", "2")
+    assert not stands(asked, end)
+
+
+@pytest.mark.parametrize("void", ["challenger", "champion"])
+def test_a_question_that_nobody_can_answer_is_put_anew(asked: Workplace, tmp_path: Path, void: str) -> None:
+    (end,) = asked.ledger.read(kinds={"improvement"})
+    assert stands(asked, end)
+    other = asked.versions.publish(make_bundle(tmp_path / "other"))
+    asked.versions.set("handmade", void, other)
+    assert not stands(asked, end)
+
+
+def test_what_a_person_approved_stands_until_it_is_rolled_back(asked: Workplace) -> None:
+    everfit("approve", "handmade")
+    (end,) = asked.ledger.read(kinds={"improvement"})
+    assert stands(asked, end)
+    assert "version 2 was proved, and was approved by a person" in told(asked, end)
+    everfit("rollback", "handmade")
+    assert not stands(asked, end)
 
 
 def test_a_question_is_put_once_and_ends_when_the_champion_changes(asked: Workplace, tmp_path: Path) -> None:

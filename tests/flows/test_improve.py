@@ -90,7 +90,9 @@ def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workp
     _is_its_child(degraded)
 
     assert wished(degraded) is None
-    assert improve.fn("handmade", as_of=AS_OF.replace(tzinfo=UTC)) == found
+    again = improve.fn("handmade", as_of=AS_OF.replace(tzinfo=UTC))
+    assert {**again, "already": ""} == found
+    assert "as of 2024-03-16 00:00: version 2 was promoted, and is the champion;" in outcome_line("handmade", again)
     assert kinds(degraded) == {**watched, **done}
 
 
