@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -64,7 +64,8 @@ BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 class Level:
     """A metric's value with its standard error, on so many rows. `skew` is that of its law while nothing changes,
     towards the bad side; None where only blocks of its own rows tell the error. `freedom` are the degrees of freedom
-    that the error is known with. `labelled`: realised, not estimated."""
+    that the error is known with. `labelled`: realised, not estimated. `awaited`: those rows whose labels are still to
+    come, for which an estimate stands."""
 
     value: float
     error: float
@@ -72,6 +73,15 @@ class Level:
     skew: float | None = None
     freedom: float = math.inf
     labelled: bool = True
+    awaited: int = 0
+
+    @property
+    def basis(self) -> str:
+        """In words what it rests on: so many labels, and rows that are estimated."""
+        if not self.labelled:
+            return f"{self.rows:,} rows, estimated without labels,"
+        estimated = f" and {counted(self.awaited, 'row')} estimated" if self.awaited else ""
+        return f"{self.rows - self.awaited:,} labels{estimated}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,8 @@ def pool(levels: Sequence[Level]) -> Level:
     rows = sum(level.rows for level in levels)
     value = sum(level.rows * level.value for level in levels) / rows
     error = math.sqrt(sum((level.rows * level.error) ** 2 for level in levels)) / rows
-    return Level(value, error, rows, labelled=all(level.labelled for level in levels))
+    awaited = sum(level.awaited for level in levels)
+    return Level(value, error, rows, labelled=all(level.labelled for level in levels), awaited=awaited)
 
 
 def compare(
@@ -197,13 +208,19 @@ def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) ->
 
 def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
     """The realised metric where all labels are there, else the fused one, which is the estimate where there are none.
-    It varies from window to window at least as the realised one does, so that it grows surer as labels arrive."""
+    It varies from window to window at least as the realised one does, so that it grows surer as labels arrive. Its own
+    error is about the realised metric of these very rows, and shrinks to 0 with the last label: where the labels' own
+    tells more than the reference does (`_level`), that is added, for as many rows."""
     fused = next((one for one in record.named("fused") if one.value is not None and one.error is not None), None)
     arrived = max((one.rows for one in record.named("performance")), default=0)
     if fused is None or arrived >= fused.rows:
         return labelled or estimated(record)
     error, freedom = max(fused.error or 0.0, fused.null_error or 0.0), fused.freedom or math.inf
-    return Level(fused.value or 0.0, error, fused.rows, skew=0.0, freedom=freedom, labelled=labelled is not None)
+    known = Level(fused.value or 0.0, error, fused.rows, 0.0, freedom, labelled is not None, fused.rows - arrived)
+    if labelled is None or labelled.skew is not None:
+        return known
+    own = math.hypot(fused.error or 0.0, labelled.error * math.sqrt(arrived / fused.rows))
+    return replace(known, error=max(error, own), skew=None)
 
 
 def _with_past(records: Sequence[WindowRecord], levels: Sequence[Level | None], tolerate: float) -> Trail:

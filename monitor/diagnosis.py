@@ -110,7 +110,7 @@ def _harmless(moved: Sequence[Finding]) -> Diagnosis:
     moving = (
         f"Inputs moved: {', '.join(columns)}" if columns else f"Moved: {moved[0].subject or moved[0].measurement.name}"
     )
-    price = "at an estimated cost" if cost > 0 else "at no cost that can be told"
+    price = "but a cost is estimated" if cost > 0 else "and no cost is estimated"
     return Diagnosis(
         kind=_KINDS.get(moved[0].measurement.name, "covariate shift"),
         sentence=f"{moving}; no fall of performance is seen, {price}",

@@ -331,9 +331,8 @@ def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str
         change = f"no worse ({-one.loss:+.3g})"
     elif one.loss > one.tolerated and not degraded:
         change += f", but not surely (+/- {real.error:.2g}): not called degraded yet"
-    on = "labels" if real.labelled else "rows, estimated without labels,"
     return (
-        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.rows:,} {on} {windows}, "
+        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.basis} {windows}, "
         f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
     )
 

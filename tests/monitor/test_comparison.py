@@ -97,6 +97,18 @@ def test_where_labels_are_still_to_come_outputs_and_labels_are_fused(labels: int
     assert found.realised.error == 0.04  # how much such windows vary, which is more than their figure is unsure
 
 
+def test_a_window_that_lacks_three_labels_is_no_surer_than_one_that_lacks_none() -> None:
+    """Its figure is all but realised, and its rows tell as little of the long run as before."""
+    fused = Measurement(name="fused", value=9.672, error=0.044, null_error=0.04, rows=234)
+    came = performance(9.683, rows=231, error=0.514)
+    found = trails([record(0, came, fused, metric="log_loss")], 0.02, 100)[0][0].realised
+    assert (found.value, found.rows, found.awaited) == (9.672, 234, 3)
+    assert found.error == pytest.approx(0.513, abs=0.001)
+    assert found.basis == "231 labels and 3 rows estimated"
+    ruled = came.model_copy(update={"null_error": 0.5, "skew": 0.1})
+    assert trails([record(0, ruled, fused, metric="log_loss")], 0.02, 100)[0][0].realised.error == 0.044
+
+
 def test_with_all_labels_the_realised_figure_counts() -> None:
     fused = Measurement(name="fused", value=0.64, error=0.0, null_error=0.04, rows=900)
     found = trails([record(0, performance(0.7, rows=900), fused)], 0.02, 100)[0][0]
