@@ -21,14 +21,15 @@ WIDTH, NARROW, HEIGHT = 960, 340, 300
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 36, 26, 30
 _PAUSE = 4
+_STUB = 24  # pixels of a reference or an interval that is of one window alone
 _LABEL = 26  # pixels that the label of a mark takes
 _LETTERS = 110  # pixels that a day with its year takes, and room beside it
 
 
 @dataclass(frozen=True)
 class Point:
-    """One window: its middle, the value with its interval, and the reference of the version that served it. `expected`:
-    its labels are still to come."""
+    """One window: the moment it begins, the value with its interval, and the reference of the version that served it.
+    `expected`: its labels are still to come."""
 
     at: datetime
     value: float
@@ -128,12 +129,15 @@ def _fit(points: Sequence[Point], marks: Sequence[Mark], width: int) -> _Scale:
 def _axis(points: Sequence[Point], marks: Sequence[Mark]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The windows' moments and their places from 0 to 1: by time, but a pause takes no more than `_PAUSE` usual steps
     from window to window, so that windows of other years are no heap at the edge. What was done after the last window,
-    such as a promotion by hand of today beside data of last year, is a step after it."""
+    such as a promotion by hand of today beside data of last year, is a step after it. A window alone is in the middle.
+    """
     times = [point.at.timestamp() for point in points]
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 1.0
     if any(mark.at > points[-1].at for mark in marks):
         times, steps = [*times, times[-1] + usual], np.append(steps, usual)
+    if len(times) == 1:
+        return (times[0] - usual, times[0], times[0] + usual), (0.0, 0.5, 1.0)
     along = np.r_[0.0, np.cumsum(np.minimum(steps, _PAUSE * usual))]
     return tuple(times), tuple(along / max(along[-1], 1e-9))
 
@@ -162,22 +166,31 @@ def _dates(points: Sequence[Point], scale: _Scale) -> list[str]:
 
 def _band(points: Sequence[Point], scale: _Scale) -> str:
     bounded = [point for point in points if point.low is not None and point.high is not None]
-    if len(bounded) < 2:
+    if not bounded:
         return ""
-    upper = [f"{scale.x(point.at)},{scale.y(point.high or 0.0)}" for point in bounded]
-    lower = [f"{scale.x(point.at)},{scale.y(point.low or 0.0)}" for point in reversed(bounded)]
+    corners = [(scale.x(point.at), scale.y(point.high or 0.0), scale.y(point.low or 0.0)) for point in bounded]
+    if len(corners) == 1:
+        ((x, high, low),) = corners
+        corners = [(x - _STUB / 2, high, low), (x + _STUB / 2, high, low)]
+    upper = [f"{x},{high}" for x, high, _ in corners]
+    lower = [f"{x},{low}" for x, _, low in reversed(corners)]
     return f'<polygon class="band" points="{" ".join([*upper, *lower])}"/>'
 
 
 def _references(points: Sequence[Point], scale: _Scale) -> list[str]:
-    """One level line for each run of windows with the same reference, up to where the next run begins."""
+    """One level line for each run of windows with the same reference, up to where the next run begins; across the chart
+    for a window alone."""
+    if len(points) == 1 and points[0].reference is not None:
+        y = scale.y(points[0].reference)
+        return [f'<line class="reference" x1="{_LEFT}" x2="{scale.width - _RIGHT}" y1="{y}" y2="{y}"/>']
     lines = []
     for reference, run in groupby(enumerate(points), key=lambda pair: pair[1].reference):
         numbers = [number for number, _ in run]
         if reference is not None:
             start, end = points[numbers[0]].at, points[min(numbers[-1] + 1, len(points) - 1)].at
-            y = scale.y(reference)
-            lines.append(f'<line class="reference" x1="{scale.x(start)}" x2="{scale.x(end)}" y1="{y}" y2="{y}"/>')
+            y, x = scale.y(reference), scale.x(start)
+            until = max(scale.x(end), x + _STUB)
+            lines.append(f'<line class="reference" x1="{x}" x2="{until}" y1="{y}" y2="{y}"/>')
     return lines
 
 
@@ -221,4 +234,5 @@ def _words(point: Point, metric: str) -> str:
     bounds = [figures(bound) for bound in (point.low, point.high) if bound is not None]
     interval = f" ({' to '.join(bounds)})" if len(bounds) == 2 else ""
     said = "expected, labels to come" if point.expected else "on labels"
-    return f"{point.at:%Y-%m-%d}, version {point.version}: {metric} {figures(point.value)}{interval}, {said}"
+    of = f"window from {point.at:%Y-%m-%d %H:%M}, version {point.version}"
+    return f"{of}: {metric} {figures(point.value)}{interval}, {said}"

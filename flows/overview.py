@@ -145,8 +145,10 @@ def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[
 def waiting_lines(asked: Entry, task: str) -> list[str]:
     """The question that waits for an answer, and how it is answered."""
     reasons = "; ".join(asked.reasons)
+    since = "" if asked.written is None else f" since {asked.written:%Y-%m-%d %H:%M}"
+    proved = f"proved on rows up to {asked.at:%Y-%m-%d %H:%M}"
     return [
-        f"  version {asked.version} waits for a person since {asked.at:%Y-%m-%d %H:%M}: everfit approve {task}",
+        f"  version {asked.version}, {proved}, waits for a person{since}: everfit approve {task}",
         f"    {reasons}",
     ]
 

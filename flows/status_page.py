@@ -5,7 +5,6 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,11 +16,12 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from flows.chart import NARROW, WIDTH, Mark, Point, figures, line_chart
+from flows.approval import pending
+from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
-from flows.overview import judged_as, judged_first, window_from
+from flows.overview import judged_first
 from flows.services import Running, running
-from flows.spending import Spending, spending
+from flows.status_cards import LOCKED, cards, reasons
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
 from monitor.alerts import ALERT, from_entry
@@ -32,7 +32,6 @@ from registry.database import utc_now
 from registry.errors import EverfitError, InputError
 from registry.ledger import Entry
 from registry.metrics import metrics_for
-from registry.plurals import counted
 from registry.settings import Settings
 from registry.task import TaskSpec
 from serving.tls import trusted
@@ -41,11 +40,6 @@ _REPORTS = 8
 _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = {"Content-Security-Policy": _POLICY}
-
-LOCKED, UNLOCKED = (
-    "needs a key",
-    "it answers; `everfit down`, then `everfit up` with EVERFIT_API_KEY, shows its version here",
-)
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,7 @@ class Snapshot:
     labelled: int
     entries: tuple[Entry, ...]
     records: tuple[WindowRecord, ...]
+    asked: Entry | None
     services: tuple[Running, ...]
     reports: tuple[str, ...]
 
@@ -93,6 +88,7 @@ def read(place: Workplace) -> Snapshot:
         labelled=counts.labelled,
         entries=tuple(entries),
         records=newest_records(entries),
+        asked=pending(place),
         services=running(place.settings),
         reports=tuple(sorted((path.name for path in place.reports.glob("*.html")), reverse=True)[:_REPORTS]),
     )
@@ -135,7 +131,7 @@ def _champion(entries: Sequence[Entry]) -> str:
 def page(snapshot: Snapshot) -> str:
     """The page as HTML."""
     body = [
-        _cards(snapshot) + _reasons(snapshot),
+        cards(snapshot) + reasons(snapshot),
         f"<section><h2>{escape(snapshot.metric)} by window <small>{escape(snapshot.meant)}</small></h2>"
         f"{_chart(snapshot)}</section>",
         f"<section><h2>Ledger</h2>{ledger_table(snapshot.entries)}</section>",
@@ -159,7 +155,7 @@ def not_found(what: str, tasks: Sequence[str]) -> str:
 
 def _summary(snapshot: Snapshot) -> str:
     name = escape(snapshot.task)
-    return f'<section><h2><a href="/tasks/{name}">{name}</a></h2>{_cards(snapshot)}</section>'
+    return f'<section><h2><a href="/tasks/{name}">{name}</a></h2>{cards(snapshot)}</section>'
 
 
 def _html(task: str, body: str) -> str:
@@ -174,67 +170,12 @@ def _html(task: str, body: str) -> str:
     )
 
 
-_DAY, _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d"), r"<time>\g<0></time>"
 _WIDTHS = {"broad": WIDTH, "narrow": NARROW}
 _LEGEND = (
     '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
     '<span class="reference">its reference</span><span class="mark">promotion or rollback</span></p>'
 )
-
-
-def _cards(snapshot: Snapshot) -> str:
-    decision = snapshot.decision
-    severity = judged_as(decision)
-    begun = window_from(decision) if decision else None
-    where = f", window from {begun:%Y-%m-%d}" if begun else ""
-    judged = f"remedy {decision.outcome}{where}" if decision else "nothing was watched yet"
-    cards = [
-        _card("Endpoint", snapshot.served, UNLOCKED if snapshot.served == LOCKED else f"champion: {snapshot.champion}"),
-        _card("Newest window", severity, judged, mood=severity),
-        _alert_card(snapshot.alert),
-        _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
-        _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
-        _spent_card(spending(snapshot.entries)),
-    ]
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _reasons(snapshot: Snapshot) -> str:
-    decision = snapshot.decision
-    reasons = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons) if decision else ""
-    return f'<ul class="reasons">{reasons}</ul>'
-
-
-def _alert_card(alert: Entry | None) -> str:
-    if alert is None:
-        return _card("Alert", "none", "nothing is open")
-    since = f"{alert.outcome}, since {from_entry(alert).alert.opened_at:%Y-%m-%d}"
-    return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
-
-
-def _spent_card(spent: Spending) -> str:
-    counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
-    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger made by a remedy"
-    note += " whether steps would pay" if spent.looks else ""
-    return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
-
-
-def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
-    mood = mood if mood in ("ok", "shifted", "faulty", "degraded") else ""
-    return (
-        f'<div class="card {mood}"><h3>{escape(title)}</h3><p class="big">{escape(value)}</p>'
-        f"<p>{_DAY.sub(_UNBROKEN, escape(note))}</p></div>"
-    )
-
-
-def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
-    judged = [(record, one, one.value) for record in records if (one := record.performance) and one.value is not None]
-    if not judged:
-        return "unknown", "no labels yet" if records else "no window measured yet"
-    record, found, value = judged[-1]
-    reference = "unknown" if found.reference is None else figures(found.reference)
-    return figures(value), f"reference {reference}, window from {record.window.start:%Y-%m-%d}"
 
 
 def _chart(snapshot: Snapshot) -> str:
@@ -257,11 +198,13 @@ def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
     """A version's windows: what came true, or what is to be expected after that."""
     served = list(records)
     for record, expected in zip(served, outlook(served), strict=True):
-        realised, window = record.performance, record.window
-        found, middle = realised or expected, window.start + (window.end - window.start) / 2
+        realised = record.performance
+        found = realised or expected
         if found is not None and found.value is not None:
             reference = None if (level := reference_level(record)) is None else level.value
-            yield Point(middle, found.value, found.low, found.high, reference, record.version, realised is None)
+            yield Point(
+                record.window.start, found.value, found.low, found.high, reference, record.version, realised is None
+            )
 
 
 def _links(snapshot: Snapshot) -> str:

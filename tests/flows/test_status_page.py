@@ -51,7 +51,7 @@ def window(place: Workplace, number: int, value: float | None, *more: dict[str, 
     """A record of one window in the ledger."""
     start = START + timedelta(days=7 * number)
     span = {"index": number, "start": start.isoformat(), "end": (start + timedelta(days=7)).isoformat(), "rows": 500}
-    measured = {"name": "performance", "value": value, "reference": 0.75}
+    measured = {"name": "performance", "value": value, "reference": 0.75, "rows": 500}
     measured |= {} if value is None else {"low": value - 0.01, "high": value + 0.01}
     details = {"window": span, "version": "1", "metric": "auc", "measurements": [measured, *more]}
     place.ledger.write(Entry(task="handmade", kind="window", at=start + timedelta(days=7), details=details))
@@ -106,14 +106,25 @@ def test_the_page_begins_with_the_newest_window(client: Client, place: Workplace
         end = start + timedelta(days=7)
         span = {"index": 0, "start": start.isoformat(), "end": end.isoformat()}
         place.ledger.write(
-            Entry(task="handmade", kind="decision", at=end, severity=severity, outcome="none", details={"window": span})
+            Entry(
+                task="handmade",
+                kind="decision",
+                at=end,
+                version="1",
+                severity=severity,
+                outcome="none",
+                details={"window": span},
+            )
         )
     window(place, 1, 0.7312)
     text = client.get("/").text
     assert 'class="card ok"' in text
     assert 'class="card degraded"' not in text
     assert text.count("window from <time>2024-03-08</time>") == 2
-    assert "2024-03-15</time>" not in text
+    assert "none; version 1, window from <time>2024-03-08</time>, as of <time>2024-03-15</time> 00:00" in text
+    assert "version 1 on 500 labels, window from" in text
+    assert "window from 2024-03-08 00:00, version 1: auc 0.7312" in text
+    assert ">08 Mar 2024</text>" in text
 
 
 def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: Workplace) -> None:
@@ -185,6 +196,14 @@ def test_the_chart_is_sound_svg_with_every_window_and_mark_in_it() -> None:
     assert [one.text for one in svg.findall("text[@class='mark']")] == ["v<2>"]
     assert all(0 <= float(one.attrib["x1"]) <= 960 for one in svg.findall("line"))
     assert len(svg.findall("line[@class='reference']")) == 1
+
+
+def test_a_window_alone_has_its_interval_and_the_reference_across() -> None:
+    svg = ElementTree.fromstring(line_chart(points(0.74), [], metric="auc"))
+    (dot,), (line,) = svg.findall("circle"), svg.findall("line[@class='reference']")
+    assert float(line.attrib["x1"]) + 300 < float(dot.attrib["cx"]) < float(line.attrib["x2"]) - 300
+    corners = [one.split(",") for one in svg.find("polygon[@class='band']").attrib["points"].split()]
+    assert len({x for x, _ in corners}) == len({y for _, y in corners}) == 2
 
 
 def test_a_chart_is_not_squeezed_by_a_promotion_of_today_or_by_a_pause() -> None:

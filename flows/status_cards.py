@@ -1,0 +1,92 @@
+"""The tiles of the status page, and why the newest window is judged as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from flows.chart import figures
+from flows.overview import judged_as, window_from
+from flows.spending import Spending, spending
+from monitor.alerts import from_entry
+from monitor.measurements import WindowRecord
+from registry.ledger import Entry
+from registry.plurals import counted
+
+if TYPE_CHECKING:
+    from flows.status_page import Snapshot
+
+LOCKED, UNLOCKED = (
+    "needs a key",
+    "it answers; `everfit down`, then `everfit up` with EVERFIT_API_KEY, shows its version here",
+)
+
+_DAY, _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d"), r"<time>\g<0></time>"
+
+
+def cards(snapshot: Snapshot) -> str:
+    """The tiles, as HTML."""
+    decision = snapshot.decision
+    severity = judged_as(decision)
+    begun = window_from(decision) if decision else None
+    where = f", window from {begun:%Y-%m-%d}" if begun else ""
+    of = f"version {decision.version}{where}, as of {decision.at:%Y-%m-%d %H:%M}" if decision else ""
+    judged = f"remedy {decision.outcome}; {of}" if decision else "nothing was watched yet"
+    made = [
+        _card("Endpoint", snapshot.served, UNLOCKED if snapshot.served == LOCKED else f"champion: {snapshot.champion}"),
+        _card("Newest window", severity, judged, mood=severity),
+        _alert_card(snapshot.alert),
+        *_waiting_card(snapshot),
+        _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
+        _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
+        _spent_card(spending(snapshot.entries)),
+    ]
+    return f'<div class="cards">{"".join(made)}</div>'
+
+
+def reasons(snapshot: Snapshot) -> str:
+    """Why the newest window is judged as it is, as a list of HTML."""
+    decision = snapshot.decision
+    items = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons) if decision else ""
+    return f'<ul class="reasons">{items}</ul>'
+
+
+def _alert_card(alert: Entry | None) -> str:
+    if alert is None:
+        return _card("Alert", "none", "nothing is open")
+    since = f"{alert.outcome}, since {from_entry(alert).alert.opened_at:%Y-%m-%d}"
+    return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
+
+
+def _waiting_card(snapshot: Snapshot) -> Iterator[str]:
+    if (asked := snapshot.asked) is not None:
+        since = "" if asked.written is None else f", since {asked.written:%Y-%m-%d %H:%M}"
+        note = f"everfit approve {snapshot.task}{since}"
+        yield _card("Waits for a person", f"version {asked.version}", note, mood="shifted")
+
+
+def _spent_card(spent: Spending) -> str:
+    counts = (spent.challengers, "challenger"), (spent.steps, "step"), (spent.looks, "look")
+    note = ", ".join(counted(number, noun) for number, noun in counts if number) or "no challenger made by a remedy"
+    note += " whether steps would pay" if spent.looks else ""
+    return _card("Spent on models", f"{spent.cpu:,.0f} CPU-s", note)
+
+
+def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
+    mood = mood if mood in ("ok", "shifted", "faulty", "degraded") else ""
+    return (
+        f'<div class="card {mood}"><h3>{escape(title)}</h3><p class="big">{escape(value)}</p>'
+        f"<p>{_DAY.sub(_UNBROKEN, escape(note))}</p></div>"
+    )
+
+
+def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
+    judged = [(record, one, one.value) for record in records if (one := record.performance) and one.value is not None]
+    if not judged:
+        return "unknown", "no labels yet" if records else "no window measured yet"
+    record, found, value = judged[-1]
+    reference = "unknown" if found.reference is None else figures(found.reference)
+    of = f"version {record.version} on {counted(found.rows, 'label')}, window from {record.window.start:%Y-%m-%d}"
+    return figures(value), f"{of}; its reference {reference}"
