@@ -2,19 +2,20 @@
 values that are missing where none was in training.
 
 A moment is far when it is further from those of training than these are from one another: that time passes is no news,
-another century is. What lies ahead is measured from now, if that is later than training's end. Of images nothing is
-said: a missing one is of the mean colour by then.
+another century is. What lies ahead is measured from now, if that is later than training's end. Whether an image is
+missing is told from the row that was sent: as the graph takes it, it is one of the mean colour.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from registry.plurals import counted
 from registry.schema import Column, DatetimeColumn, NumericColumn, Schema
 from registry.scoring import MISSING_TIME, Feed
 
@@ -51,6 +52,7 @@ class Cautions:
         self._texts = [(one.name, places[one.name]) for one in schema.of("text") if one.name in whole]
         self._categories = [(one.name, places[one.name]) for one in schema.of("categorical") if one.name in whole]
         self._moments = [(name, places[name], one, name in whole) for name, one in moments]
+        self._images = [one.name for one in schema.of("image") if one.name in whole]
 
     def one(self, values: Sequence[Any]) -> list[str]:
         """What there is to say of one row of `RowReader.values`: nothing as a rule, and that is found out quickly."""
@@ -81,6 +83,11 @@ class Cautions:
         for name, place, one, whole in self._moments:
             if _is_far(values[place], whole, one):
                 yield _missing(name) if values[place] == MISSING_TIME else _far(name, values[place], one)
+
+    def of_images(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What there is to say of the images that rows as they were sent do without."""
+        gaps = [(name, sum(row[name] is None for row in rows)) for name in self._images]
+        return [_missing(name, count) for name, count in gaps if count]
 
     def of(self, feed: Feed, full: Collection[str] = ()) -> list[str]:
         """What there is to say of n rows, a line each, bounded in number. In `full` are columns of categories of which
@@ -164,4 +171,4 @@ def _far(name: str, value: int, one: _Moments, rows: int = 1) -> str:
 
 
 def _more(rows: int) -> str:
-    return f" (and {rows - 1} more rows)" if rows > 1 else ""
+    return f" (and {counted(rows - 1, 'more row')})" if rows > 1 else ""

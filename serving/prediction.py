@@ -145,7 +145,7 @@ class Predictor:
         reader, image = served.reader, served.image
         values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        warnings, body = written(served, ids[0], values, outcome)
+        warnings, body = written(served, ids[0], values, outcome, served.cautions.of_images([row]))
         if image is None or not isinstance(outcome, Scores):
             return _Scored(outcome, warnings, body)
         place = served.manifest.data_schema.names.index(image.name)
@@ -160,10 +160,12 @@ class Predictor:
             notes.version, notes.rows = served.version, len(request)
 
 
-def written(served: Served, name: str, values: list[Any], outcome: Outcome) -> tuple[Sequence[str], bytes]:
-    """The warnings about a row, of which these `values` were scored, and the body of the answer under this id. Raises
-    `RowError` for an answer that is no number."""
-    warnings = served.cautions.one(values)
+def written(
+    served: Served, name: str, values: list[Any], outcome: Outcome, said: Sequence[str] = ()
+) -> tuple[Sequence[str], bytes]:
+    """The warnings about a row, of which these `values` were scored, after those `said` already, and the body of the
+    answer under this id. Raises `RowError` for an answer that is no number."""
+    warnings = [*said, *served.cautions.one(values)]
     if isinstance(outcome, Scores):
         _require_finite(outcome)
         return warnings, served.answers.write([name], outcome, warnings)
@@ -182,7 +184,7 @@ async def _apart(served: Served, work: Callable[..., _Scored], *args: Any, rows:
 def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:
     feed = served.reader.many(rows)
     scores = _scores(served, feed)
-    image, warnings = served.image, served.cautions.of(feed)
+    image, warnings = served.image, [*served.cautions.of_images(rows), *served.cautions.of(feed)]
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)
     return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
 
@@ -197,9 +199,10 @@ def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> 
 def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     feed = served.reader.table(table)
     scores = _scores(served, feed)
-    image, warnings = served.image, served.cautions.of(feed)
+    image = served.image
     assert image is not None
     rows = [{image.name: value} for value in plain(table.columns[image.name])]
+    warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed)]
     seen = sightings(rows, feed[image.name], image, scores)
     body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)
     return _Scored(scores, warnings, body, seen, table.to_json())

@@ -76,7 +76,7 @@ def test_what_is_odd_about_a_row_is_said(change: dict[str, Any], said: list[str]
 def test_of_many_rows_the_first_stands_for_the_others() -> None:
     odd = {**ROW, "amount": 99, "carrier": None}
     assert told(ROW, odd, odd, {**odd, "amount": None}) == [
-        "amount: 99 is outside the range seen in training, -4 to 4 (and 1 more rows)",
+        "amount: 99 is outside the range seen in training, -4 to 4 (and 1 more row)",
         "amount: missing, which it never was in training",
         "carrier: missing, which it never was in training (and 2 more rows)",
     ]
@@ -87,9 +87,15 @@ def test_what_is_known_to_be_full_is_not_looked_at() -> None:
     assert Cautions(SCHEMA).of(feed, {"carrier"}) == []
 
 
-def test_a_column_without_a_range_and_an_image_say_nothing() -> None:
+def test_a_column_without_a_range_says_nothing_and_an_image_only_that_it_is_missing() -> None:
+    """Which the row says that was sent: one of the mean colour is no missing one."""
     schema = Schema(columns=(NumericColumn(name="a", missing=1.0), ImageColumn(name="scan")))
-    assert told({"a": 5, "scan": None}, schema=schema) == []
+    bare: dict[str, Any] = {"a": 5, "scan": None}
+    assert told(bare, schema=schema) == []
+    said = ["scan: missing, which it never was in training (and 1 more row)"]
+    assert Cautions(schema).of_images([bare, {**bare, "scan": "aGk="}, bare]) == said
+    often = Schema(columns=(ImageColumn(name="scan", missing=0.2),))
+    assert Cautions(often).of_images([bare]) == Cautions(SCHEMA).of_images([ROW]) == []
 
 
 def test_they_are_bounded() -> None:
