@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,12 @@ import click
 
 from flows.door import connect, resumable
 from flows.waiting import waiting
+from registry.moves import CHAMPION
 
 if TYPE_CHECKING:
+    from flows.stream import Stream
     from flows.traffic import Endpoint
+    from flows.workplace import Workplace
     from registry.settings import Settings
 
 
@@ -84,7 +87,10 @@ def replay(
         stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"
     checkpoint = folder / f"{place.task.name}-{name}.json"
-    click.echo(known_before(checkpoint) or announced(stream, place.task, delay))
+    before = known_before(checkpoint)
+    click.echo(before or announced(stream, place.task, delay))
+    if before is None and (said := _learnt(place, stream)) is not None:
+        click.echo(said)
     with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
             stream,
@@ -100,6 +106,17 @@ def replay(
         results = gather(stream, progress, place)
         picture = write(results, output or folder / f"{place.task.name}-{name}")
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
+
+
+def _learnt(place: Workplace, stream: Stream) -> str | None:
+    """What is said of rows that the champion knows, if it does."""
+    from flows.stream import learnt
+
+    champion = next((one for one in place.versions.list(place.task.name) if CHAMPION in one.aliases), None)
+    known = None if champion is None else champion.tags.get("known_until")
+    return (
+        None if champion is None or known is None else learnt(stream, champion.version, datetime.fromisoformat(known))
+    )
 
 
 def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:

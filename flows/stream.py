@@ -162,6 +162,19 @@ def announced(stream: Stream, task: TaskSpec, delay: timedelta) -> str:
     return f"{counted(len(stream), 'row')} in {counted(len(windows), 'window')}, {span}, labels {late} late"
 
 
+def learnt(stream: Stream, version: str, known_until: datetime) -> str | None:
+    """That a version has learnt from some of the rows, or been tested on them, whose newest was of `known_until`; None
+    where all are later."""
+    known = int(np.searchsorted(stream.times, np.datetime64(known_until, "us"), side="right"))
+    if not known:
+        return None
+    which = "all rows are" if known == len(stream) else f"{known:,} of {len(stream):,} rows are"
+    return (
+        f"warning: {which} from before {known_until:%Y-%m-%d %H:%M}, up to when version {version} was made and tested: "
+        "on them it looks better than it is"
+    )
+
+
 def is_whole(times: Moments, step: Step, windows: TimeWindows | RowWindows) -> bool:
     """Whether the rows of the last step (of n `times`) come up to its end, so that it can be judged as the others are:
     after the last one there is no more than a tenth of the window, or no longer silence than there has been before. One

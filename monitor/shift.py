@@ -29,6 +29,7 @@ from monitor.values import Codes, Names, Numbers, Values, names_of
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric
 from registry.schema import Column
+from registry.watched import SeenColumn
 
 
 def moved(
@@ -122,7 +123,11 @@ class ColumnShift(Measure):
     def _of(self, view: View, column: Column) -> Measurement:
         time, name = view.manifest.task.time, column.name
         if column.kind != "datetime":
-            return moved(view, self.name, name, counts_of(view, name), known_column(view, name), priced=True)
+            found = moved(view, self.name, name, counts_of(view, name), known_column(view, name), priced=True)
+            if not isinstance(column, SeenColumn):
+                return found
+            seen = f"number {column.place} of what the model sees of {column.image}"
+            return found.model_copy(update={"note": f"{seen}: {found.note}"})
         if time is None or name == time or time not in view.window.inputs.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))

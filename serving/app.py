@@ -248,12 +248,17 @@ def _add_health(app: Endpoint, hosts: Hosts) -> None:
         return _json({**content, "ready": good}, 200 if good else 503)
 
 
+_STATE = """`shadow` says how a challenger fares that predicts beside the champion: the rows it answered, failed at and
+`agreed` on, which are those of the champion's class, or of a regression those where its number is inside of the
+champion's interval."""
+
+
 def _add_state(app: FastAPI, hosts: Hosts) -> None:
     @app.get("/models", summary="The tasks that are served")
     async def models() -> Response:
         return _json({"models": [{"task": host.task, **host.readiness()} for host in hosts]})
 
-    @app.get("/models/{task}", summary="A task's served version, and how serving it fares")
+    @app.get("/models/{task}", summary="A task's served version, and how serving it fares", description=_STATE)
     async def model_of(task: str) -> Response:
         return _json(hosts.named(task).state())
 

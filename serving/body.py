@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -56,11 +57,18 @@ def parse(body: bytes) -> Any:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BodyError(f"the body is not JSON: {error} (a missing value is written null)") from error
+        if not body.strip():
+            raise BodyError("the body is not JSON: it is empty") from error
+        hint = " (a missing value is written null)" if _NUMBERLESS.search(body) else ""
+        raise BodyError(f"the body is not JSON: {error}{hint}") from error
     brackets = body.count(b"[") + body.count(b"{")
     if brackets > MOST_LEVELS and brackets - _rows(found) >= MOST_LEVELS and _is_deeper(found, MOST_LEVELS):
         raise BodyError(f"the body: expected at most {MOST_LEVELS} lists and objects inside one another, got more")
     return found
+
+
+_NUMBERLESS = re.compile(rb"[:,\[]\s*(?:[-+]?(?:nan|inf|infinity)|none|na)\b|[:,]\s*[,}\]]", re.IGNORECASE)
+"""What other writers make of a missing value, none at all among it; for the hint in an error alone."""
 
 
 async def send_json(send: Send, body: bytes, headers: Headers | None = None, status: int = 200) -> None:

@@ -67,7 +67,7 @@ METRICS: dict[str, Described] = {
     "everfit_images_up": Described("whether images of logged rows are kept"),
     "everfit_shadow_rows_total": Described("rows that the challenger predicted in the shadow"),
     "everfit_shadow_failed_total": Described("rows that it failed at"),
-    "everfit_shadow_agreed_total": Described("rows of which it says what the champion said"),
+    "everfit_shadow_agreed_total": Described("rows of the champion's class, or inside of its interval"),
     "everfit_shadow_seconds_total": Described("time that took"),
     "everfit_monitoring_up": Described("whether the ledger could be read at the last look"),
     "everfit_monitoring_age_seconds": Described("since when the values below were read from the ledger"),

@@ -80,10 +80,10 @@ def read_labels(parsed: object, target: Target, max_rows: int, *, now: int) -> l
     if isinstance(parsed, dict) and "labels" in parsed:
         check_keys(parsed, ("labels",))
     if isinstance(parsed, dict) and isinstance(parsed.get("label"), list) and "id" not in parsed:
-        raise MisfitError("expected a label, a list of labels or {'labels': [...]}, got a list of them under 'label'")
+        raise MisfitError('expected a label, a list of labels or {"labels": [...]}, got a list of them under "label"')
     found = parsed.get("labels", [parsed]) if isinstance(parsed, dict) else parsed
     if not isinstance(found, list):
-        raise MisfitError(f"expected a label, a list of labels or {{'labels': [...]}}, got {shown(found)}")
+        raise MisfitError(f'expected a label, a list of labels or {{"labels": [...]}}, got {shown(found)}')
     if not found:
         raise MisfitError("labels: expected at least one, got none")
     if len(found) > max_rows:
@@ -109,7 +109,7 @@ def _lacking(one: object) -> str:
         return said
     missing = " and ".join(name for name in ("id", "label") if name not in one)
     strange = ", ".join(repr(shorten(name)) for name in one if name not in ("id", "label", "time"))
-    hint = f"; {strange}: no field of a label, which is {{'id', 'label', 'time' (may be left out)}}" if strange else ""
+    hint = f"; {strange}: no field of a label, which has id, label and time (may be left out)" if strange else ""
     whose = " (id is that of the prediction, in its answer)" if "id" not in one else ""
     return f"{said}: {missing} missing{whose}{hint}"
 

@@ -172,9 +172,14 @@ def test_predictions_are_answered_logged_and_judged(client: httpx.Client, home: 
     moved = {one.subject: one.p_value for one in record.named("shift") if one.p_value is not None}
     assert min(value for name, value in moved.items() if name and name.startswith("photo")) < 1e-9
     assert moved["ink"] is not None
+    notes = {one.subject: one.note for one in record.named("shift")}
+    assert notes["photo [2]"].startswith("number 2 of what the model sees of photo: median ")
     (together,) = record.named("domain_shift")
     assert together.p_value is not None
     assert together.p_value < 1e-9
+    for form in ({"ink": 0.0, "photo": None}, {"columns": {"ink": [0.0, 0.1], "photo": [None, None]}}):
+        (said,) = client.post("/predict", json=form).json()["warnings"]
+        assert said.startswith("photo: missing, which it never was in training")
 
 
 def post(client: httpx.Client, pixels: np.ndarray, name: str) -> list[dict[str, Any]]:

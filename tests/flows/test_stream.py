@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows.stream import Stream, is_whole, open_stream, plain_values, steps
+from flows.stream import Stream, is_whole, learnt, open_stream, plain_values, steps
 from registry.errors import DataError
 from registry.task import RowWindows, TimeWindows
 from tests.handmade import make_frame, make_task
@@ -142,3 +142,13 @@ def test_row_windows_hold_so_many_rows() -> None:
 def test_rows_that_cannot_be_replayed_are_refused(frame: pd.DataFrame, changes: dict, words: str) -> None:
     with pytest.raises(DataError, match=words):
         open_stream(frame, make_task(**changes), name="one")
+
+
+def test_rows_that_a_version_has_learnt_are_told() -> None:
+    stream = stream_of(100)
+    begin = stream.times[0].item()
+    assert learnt(stream, "3", begin - timedelta(hours=1)) is None
+    said = learnt(stream, "3", begin + timedelta(hours=9, minutes=30))
+    assert said is not None
+    assert said.startswith(f"warning: 10 of 100 rows are from before {begin:%Y-%m-%d} 09:30, up to when version 3 was")
+    assert (learnt(stream, "3", begin + DAY * 99) or "").startswith("warning: all rows are")

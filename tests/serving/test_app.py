@@ -110,6 +110,15 @@ def test_a_column_that_vanished_is_named(client: httpx.Client) -> None:
     assert (response.status_code, response.json()["column"]) == (422, "weight")
 
 
+def test_how_a_missing_value_is_written_is_said_where_one_may_be_meant(client: httpx.Client) -> None:
+    hint = "(a missing value is written null)"
+    for body, hinted in ((b'{"amount": NaN}', True), (b'{"amount": , "weight": 1}', True), (b'{"amount"', False)):
+        detail = client.post("/predict", content=body).json()["detail"]
+        assert detail.startswith("the body is not JSON: ")
+        assert (hint in detail) is hinted
+    assert client.post("/predict", content=b"").json()["detail"] == "the body is not JSON: it is empty"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -220,15 +229,15 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
     [
         ({"id": "a", "label": "perhaps"}, "row 0, label: expected one of no, yes, got 'perhaps'"),
         ([{"id": "a", "label": "no"}, {"id": "a"}], "row 1: expected an object with id and label"),
-        ({"label": "no"}, "id missing (id is that of the prediction, in its answer)"),
+        ({"label": "no"}, 'got {"label": "no"}: id missing (id is that of the prediction, in its answer)'),
         ({"prediction_id": "a", "truth": "no"}, "id and label missing (id is that of the prediction, in its answer); "),
-        ({"id": "a", "value": "no"}, "label missing; 'value': no field of a label, which is {'id', 'label', "),
+        ({"id": "a", "value": "no"}, "label missing; 'value': no field of a label, which has id, label"),
         ({"id": 7, "label": "no"}, "row 0: expected an id of 1 to 64 printable characters, got 7"),
         ({"id": "a", "label": "no", "time": "soon"}, "row 0, time: expected an ISO 8601 date and time, got 'soon'"),
         ({"labels": []}, "labels: expected at least one, got none"),
         ({"labels": 3}, "expected a label, a list of labels"),
-        ({"labels": None}, "expected a label, a list of labels or {'labels': [...]}, got null"),
-        ({"label": [{"id": "a", "label": "no"}]}, "{'labels': [...]}, got a list of them under 'label'"),
+        ({"labels": None}, 'expected a label, a list of labels or {"labels": [...]}, got null'),
+        ({"label": [{"id": "a", "label": "no"}]}, '{"labels": [...]}, got a list of them under "label"'),
         ({"labels": [{"id": "a", "label": "no"}], "lables": []}, "got 'lables' (did you mean 'labels'?)"),
         ({"id": "a", "label": "no", "tiem": "soon"}, "row 0: expected no keys but id, label, time, got 'tiem' (did"),
     ],
