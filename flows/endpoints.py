@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from registry.settings import Settings
 
 _SECONDS = 2.0
+_TOLD = (200, 503)
+"""With these an endpoint tells of its tasks: it is ready, or it is not."""
 
 
 def endpoint_lines(settings: Settings, services: Sequence[Running]) -> list[str]:
@@ -38,10 +40,12 @@ def _state(told: Mapping[str, Any]) -> str:
 
     >>> _state({"ready": True, "version": "3", "since": "2024-05-06T07:08:09.5", "last_error": None})
     'version 3, since 2024-05-06 07:08'
+    >>> _state({"ready": False, "version": "3", "since": "2024-05-06T07:08:09.5", "last_error": "it ends"})
+    'version 3, since 2024-05-06 07:08; it ends'
     >>> _state({"ready": False, "version": None, "since": None, "last_error": None, "registry": "not asked yet"})
     'no model yet (registry: not asked yet)'
     """
-    if not told["ready"] or told["since"] is None:
+    if told["version"] is None:  # one that is about to end is not ready, and has a version
         return f"no model yet ({told['last_error'] or 'registry: ' + told['registry']})"
     since = f"{datetime.fromisoformat(told['since']):%Y-%m-%d %H:%M}"
     return "; ".join([f"version {told['version']}, since {since}", *filter(None, [told["last_error"]])])
@@ -51,7 +55,7 @@ def _asked(settings: Settings, here: Presence) -> dict[str, Any] | None:
     """What an endpoint says of its tasks; None where it does not answer. Its health needs no key."""
     try:
         answer = httpx.get(f"{here.url}/health/ready", timeout=_SECONDS, trust_env=False, verify=trusted(settings))
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] | None = answer.json() if answer.status_code in _TOLD else None
     except (httpx.HTTPError, InputError, ValueError):
         return None
     return found
