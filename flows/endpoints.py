@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from flows.processes import Desk
 from registry.errors import InputError
 from serving.presence import Presence, presences
 from serving.tls import trusted
 
 if TYPE_CHECKING:
-    from flows.services import Running
     from registry.settings import Settings
 
 _SECONDS = 2.0
@@ -21,10 +21,11 @@ _TOLD = (200, 503)
 """With these an endpoint tells of its tasks: it is ready, or it is not."""
 
 
-def endpoint_lines(settings: Settings, services: Sequence[Running]) -> list[str]:
-    """The endpoints that run, a line each, and a line for each task there. `services` are those of `everfit up`."""
-    managed, found = {one.pid for one in services}, presences(settings.folder)
-    return [line for here in found for line in _lines(here, _asked(settings, here), here.pid in managed)]
+def endpoint_lines(settings: Settings) -> list[str]:
+    """The endpoints that run, ready or not, a line each, and a line for each task there."""
+    managed, found = Desk(settings.folder).find("endpoint"), presences(settings.folder)
+    own = None if managed is None else managed.pid
+    return [line for here in found for line in _lines(here, _asked(settings, here), here.pid == own)]
 
 
 def _lines(here: Presence, told: Mapping[str, Any] | None, managed: bool) -> Iterator[str]:
