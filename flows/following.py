@@ -138,6 +138,8 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     if alias_of(place, "champion") != now.newest:  # a step that was cut short
         place.versions.promote(place.task.name, now.newest)
     begun, cpu, newest = time.monotonic(), cpu_seconds(), fetch(place, now.newest)
+    if not (waited := _due(place, now, newest, as_of)):
+        return None
     found = arrived(place, newest.manifest.data_schema, now.begun, as_of)
     if not (found.arrived > np.datetime64(now.known, "us")).any():
         return None
@@ -148,9 +150,10 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
     version = now.newest
     if not stops:
-        bundle = _step(place, now, newest, found, own, as_of)
+        bundle = _step(place, now, newest, found, own, as_of, waited)
         version = place.versions.publish(bundle, metrics=figures_of(bundle))
-    details = {"anchor": now.anchor, "before": now.newest, "rows": len(own), **costs(cpu_seconds() - cpu)}
+    told = {"anchor": now.anchor, "before": now.newest, "rows": len(own), "windows": waited}
+    details: dict[str, Any] = {**told, **costs(cpu_seconds() - cpu)}
     details |= {} if gain is None else {"gain": gain.value, "low": gain.low, "high": gain.high}
     place.ledger.write(
         Entry(
@@ -169,6 +172,19 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     place.versions.promote(place.task.name, version)
     thin_out(place, (*now.versions, version))
     return None
+
+
+def _due(place: Workplace, now: Following, newest: ModelBundle, as_of: datetime) -> int:
+    """How many windows have ended since the last step, where one is due: at the end of each while the champion is not
+    judged to do as it should, else when so many are over as the last steps were worth waiting for."""
+    from retrain.race import waits
+
+    entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
+    ends = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
+    ended = sum(now.known < end <= as_of for end in ends)
+    decided = place.ledger.read(kinds={"decision"}, last=1)
+    well = not decided or decided[-1].severity == "ok"
+    return ended if ended >= (waits(newest) if well else 1) else 0
 
 
 def stepped(place: Workplace, as_of: datetime) -> bool:
@@ -235,6 +251,7 @@ def _step(
     found: Arrived,
     own: npt.NDArray[np.int64],
     as_of: datetime,
+    waited: int,
 ) -> ModelBundle:
     """The next model: the one that leads of those that learn side by side."""
     from retrain.calibration import Calibration
@@ -250,7 +267,7 @@ def _step(
     asked = Request(task, newest, now.newest, all_rows.rows, out, seed=task.search.seed)
     return follow(
         asked,
-        all_rows.since(np.datetime64(now.known, "us")),
+        all_rows.at_once(np.datetime64(now.known, "us"), waited),
         standing=Standing.of(newest),
         keys=keys_of(all_rows.logged["__id__"]),
         calibration=Calibration(temperature=manifest.temperature, radius=radius, scale=read_scale(newest)),

@@ -25,7 +25,7 @@ from flows.improve import show_verdict, with_error
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, publish_once
 from flows.remedies import challenge
-from flows.retracing import CHAMPIONS, Arrived, Proof, ends_of, retrace
+from flows.retracing import CHAMPIONS, Proof, ends_of, retrace
 from flows.rollout import KIND as CANARY
 from flows.rollout import canary_out, ends_as, roll_out, write
 from flows.spending import LOOK
@@ -117,7 +117,7 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
         return None
     began, cpu = time.monotonic(), cpu_seconds()
     chain, arrived = retrace(place, bundle, champion, as_of, place.study / "proving", CHAMPIONS)
-    proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], ends[taught(arrived)]))
+    proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], arrived.taught))
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     pays, said = _pays(task, bundle, proof)
     reasons: tuple[str, ...] = (f"{compared(champion)}: {said}",)
@@ -138,13 +138,6 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     outcome = (Outcome.HOLD if version is None else Outcome.PROMOTE).value
     details = {"champion": champion, "rows": rows, **more, **spent}
     return write(place, KIND, outcome, version, reasons, as_of, details, seconds)
-
-
-def taught(arrived: Arrived) -> int:
-    """The place of the end of a window after which labels enough are learnt: whoever answers before is the champion."""
-    from retrain.learners import LEAST_BATCH
-
-    return next((place for place, one in enumerate(arrived.lessons()) if len(one.learn) >= LEAST_BATCH), -1)
 
 
 def compared(champion: str) -> str:

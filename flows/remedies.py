@@ -169,7 +169,8 @@ class _Job:
         chain, rows = retrace(self.place, first, self.version, self.intent.at, home, trail)
         now = following(self.place)
         served = None if now is None else now.versions
-        rows.proof(chain, self.champion, self.known, served).save(self.folder)
+        after = max(self.known, rows.taught) if first is self.champion else self.known
+        rows.proof(chain, self.champion, after, served).save(self.folder)
         return chain.seal()
 
     def recalibrate(self) -> ModelBundle:

@@ -54,6 +54,16 @@ class Arrived:
 
         return lessons(self.windows, self.arrived, self.ends)
 
+    @property
+    def taught(self) -> datetime:
+        """The end of the window by which labels enough had come to be learnt: whoever answered before is who the models
+        begin with."""
+        from retrain.learners import LEAST_BATCH
+
+        known = (end for end, one in zip(self.ends, self.lessons(), strict=True) if len(one.learn) >= LEAST_BATCH)
+        moment: datetime = pd.Timestamp(next(known, self.ends[-1])).to_pydatetime()
+        return moment
+
     def since(self, known: np.datetime64) -> list[Lesson]:
         """The steps later than one that was taken at a moment, more than one after a gap; before them, what the models
         of then have answered."""
@@ -61,9 +71,20 @@ class Arrived:
 
         steps = [one for one, end in zip(self.lessons(), self.ends, strict=True) if end > known]
         until = next((end for end in self.ends if end > known), known)
-        times, none = self.logged["__time__"].to_numpy(), np.empty(0, dtype=np.int64)
-        answered = np.flatnonzero((times >= known) & (times < until) & ~(self.arrived <= known))
-        return [Lesson(none, none, answered), *steps]
+        none = np.empty(0, dtype=np.int64)
+        return [Lesson(none, none, self._waiting(known, until)), *steps]
+
+    def at_once(self, known: np.datetime64, waited: int) -> list[Lesson]:
+        """One step for all that has come in so many windows since a moment; before it, what the models of then have
+        answered."""
+        from retrain.following import catch_up
+
+        return catch_up(self.arrived, self.ends, waited, self._waiting(known, self.ends[-1]))
+
+    def _waiting(self, known: np.datetime64, until: np.datetime64) -> npt.NDArray[np.int64]:
+        """The rows between two moments whose labels had not come by the first."""
+        times = self.logged["__time__"].to_numpy()
+        return np.flatnonzero((times >= known) & (times < until) & ~(self.arrived <= known))
 
     def served(self, bundle: ModelBundle, rows: npt.NDArray[np.int64]) -> Side:
         """These rows, with what was answered to them by versions of the same target as a bundle's."""
@@ -128,12 +149,12 @@ def ends_of(place: Workplace, begun: datetime, as_of: datetime) -> list[datetime
 
 
 def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDArray[np.bool_]:
-    """Which rows are of windows that were called faulty by then."""
+    """Which rows are of windows whose data were broken, by what was known then."""
+    from monitor.watching import faulty_windows
+
     out = np.zeros(len(times), dtype=bool)
-    for one in place.ledger.read(kinds={"decision"}, last=4 * RECENT):
-        if one.at <= as_of and one.severity == "faulty" and (window := one.details.get("window")):
-            start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
-            out |= ((times >= start) & (times < end)).to_numpy()
+    for window in faulty_windows(place.task, place.ledger, as_of, last=4 * RECENT):
+        out |= ((times >= window.start) & (times < window.end)).to_numpy()
     return out
 
 

@@ -40,7 +40,7 @@ from monitor.comparison import (
 )
 from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
-from monitor.findings import Finding, faults, known, lag, settled, shifts, thin, unwatched
+from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
 from monitor.remedy import Trial, climb, value
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
@@ -111,24 +111,27 @@ def assess(
     """Severity and reasons, most severe first."""
     if not history:
         return Assessment("ok", ("no window is complete yet",))
-    newest, windows = history[-1], spec.false_alarms.windows_each(_every(history))
-    level = FAULTY / windows / 2
-    missed, usual = thin(history, level), settled(history, level)
-    broken = [*faults(newest, level, usual), *([missed] if missed else [])]
-    wrong = {found.measurement for found in broken}
+    newest, windows, level = history[-1], spec.false_alarms.windows_each(_every(history)), faulty_level(spec, history)
+    usual, bad = settled(history, level), broken(history, level)
+    wrong = {found.measurement for found in bad}
     sound = [one for one in history if one.version == champion and not faults(one, level, usual)]
     lagging = lag(sound, windows / LAGGING, min_labels)
     moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
-    severity: Severity = "faulty" if broken else "degraded" if found.degraded else "shifted" if moved else "ok"
+    severity: Severity = "faulty" if bad else "degraded" if found.degraded else "shifted" if moved else "ok"
     empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)
     late = () if found.covers(newest) else (_not_judged(newest, champion, min_labels),)
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
-    told = diagnose(severity, found.degradation, broken, moved, where)
-    first = (told.sentence,) if told is not None else ()
-    judged = (*_few(broken), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
-    reasons = (*first, *judged, *known(usual), *unwatched(newest))
+    told = diagnose(severity, found.degradation, bad, moved, where)
+    judged = (*_few(bad), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
+    reasons = (*([told.sentence] if told is not None else []), *judged, *known(usual), *unwatched(newest))
     return Assessment(severity, reasons, told, found.labelled, found.loss)
+
+
+def faulty_level(spec: PolicySpec, history: Sequence[WindowRecord]) -> float:
+    """The error probability that broken data are looked for with: of a policy without a budget, the usual one's."""
+    budgeted = spec if isinstance(spec, (PerformancePolicy, DriftPolicy)) else PerformancePolicy()
+    return FAULTY / budgeted.false_alarms.windows_each(_every(history)) / 2
 
 
 class _Performance:

@@ -106,7 +106,7 @@ def report_on_demand(
     Raises `InputError` when that version answered no row in it, `OutsideError` when it cannot be made.
     """
     window, version = record.window, record.version
-    read = read_window(log, window.start, window.end, version, bundle.manifest, as_of)
+    read = read_window(log, window.start, window.end, {version}, bundle.manifest, as_of)
     view = read.view(reference_side(bundle, read.manifest))
     path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf)
     if path is None:

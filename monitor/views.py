@@ -171,20 +171,21 @@ def reference_side(bundle: ModelBundle, manifest: Manifest | None = None) -> Sid
     return Side(inputs, own, Scores.read(frame), labels, labelled, novel, times=times)
 
 
-def window_side(logged: pd.DataFrame, version: str | None, manifest: Manifest) -> Side:
-    """The rows of `InferenceLog.frame`; scores and labels of those that `version` (None: any) answered. Of a task with
-    images the rows of that version alone: what another one saw of an image cannot be compared."""
-    if manifest.data_schema.image is not None and version is not None:
-        logged = logged[logged["__version__"] == version].reset_index(drop=True)
+def window_side(logged: pd.DataFrame, version: str | Collection[str] | None, manifest: Manifest) -> Side:
+    """The rows of `InferenceLog.frame`; scores and labels of those that `version`, or one of several, answered (None:
+    any). Of a task with images those rows alone: what another one saw of an image cannot be compared."""
+    names = [version] if isinstance(version, str) else list(version or ())
+    own = (logged["__version__"].isin(names) | (version is None)).to_numpy(dtype=bool)
+    if manifest.data_schema.image is not None:
+        logged, own = logged[own].reset_index(drop=True), own[own]
     columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
     inputs = pd.DataFrame({name: one.values for name, one in columns.items()}, pd.RangeIndex(len(logged)), copy=False)
-    own = (logged["__version__"] == version).to_numpy(dtype=bool) | (version is None)
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: one.fault for name, one in columns.items() if one.fault is not None}
-    names = {name: one.names for name, one in columns.items() if one.names is not None}
+    found = {name: one.names for name, one in columns.items() if one.names is not None}
     times = logged["__time__"].reset_index(drop=True)
-    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, names)
+    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, found)
 
 
 class Read(NamedTuple):
@@ -210,20 +211,22 @@ class Read(NamedTuple):
 
 
 def read_window(
-    log: InferenceLog, start: datetime, end: datetime, version: str, manifest: Manifest, as_of: datetime
+    log: InferenceLog, start: datetime, end: datetime, versions: Collection[str], manifest: Manifest, as_of: datetime
 ) -> Read:
-    """The rows of a window with the labels known at `as_of`. Of more than `monitor.most_rows` one in so many, evenly
-    spaced, so that no window is too large for memory; and how many there are, where the side has not all of them."""
+    """The rows of a window with the labels known at `as_of`; its own are those that one of these versions answered. Of
+    more than `monitor.most_rows` one in so many, evenly spaced, so that no window is too large for memory; and how many
+    there are, where the side has not all of them."""
     inside: dict[str, Any] = {"start": start, "end": end, "labels_by": as_of}
     rows, most = log.number(start=start, end=end), manifest.task.monitor.most_rows
     frame = log.frame(step=max(1, -(-rows // most)), **inside)
     unwatched = lost(frame, manifest.data_schema.names)
     manifest = without(manifest, unwatched)
-    side, hidden = window_side(frame, version, manifest), sealed(frame)
+    side, hidden = window_side(frame, versions, manifest), sealed(frame)
     if rows <= most and len(side) == rows:
         return Read(side, manifest, None, unwatched, hidden)
-    own = log.counts(version=version, **inside)
-    return Read(side, manifest, Logged(rows, own.predictions, own.labelled), unwatched, hidden)
+    own = [log.counts(version=one, **inside) for one in versions]
+    logged = Logged(rows, sum(one.predictions for one in own), sum(one.labelled for one in own))
+    return Read(side, manifest, logged, unwatched, hidden)
 
 
 def without(manifest: Manifest, names: Collection[str]) -> Manifest:

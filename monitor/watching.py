@@ -15,9 +15,10 @@ from typing import Any
 
 from monitor.acts import Act, ActKind
 from monitor.attainable import fit_fresh
+from monitor.findings import broken
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
-from monitor.policy import decide
+from monitor.policy import decide, faulty_level
 from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
 from monitor.views import Fresh, Side, View, read_window, reference_side, window_side
@@ -73,18 +74,24 @@ def watch(
     A window is complete at its end, unless that is after `until`: from then on rows are known to be missing.
     `bundle` is the champion's, `version` its number in the registry. `shelf` is where the report of the newest
     window goes, None for none; one that cannot be made breaks no pass. `followed` are the versions of a champion that
-    learns each window's labels: their windows count as its own. `noted` is what else is said among the reasons. Raises
-    `StoreError` when log or ledger fail; what was written until then is not redone.
+    learns the labels as they come: their windows count as its own, and all that they have answered. `noted` is what
+    else is said among the reasons. Raises `StoreError` when log or ledger fail; what was written until then is not
+    redone.
     """
     began = time.perf_counter()
     windows, recent = _remembered(ledger, as_of)
     kin = {version, *followed}
-    places = [found for record in recent if (found := _again(record, version, kin, log, as_of)) is not None]
+    reads_images = bundle.manifest.data_schema.image is not None  # of which each version sees something else
+    places = [
+        found
+        for record in recent
+        if (found := _again(record, version, kin, log, as_of, apart=reads_images)) is not None
+    ]
     places += [(version, span) for span in due(task.monitor.windows, log, windows, min(as_of, until or as_of))]
     reader = _Reader(bundle, version, log, as_of)
     records = []
     for own, place in sorted(places, key=lambda one: one[1].start):
-        records.append(record := reader.record(place, own))
+        records.append(record := reader.record(place, own, {own} if reads_images else kin))
         ledger.write(_window_entry(task, record))
     history = {_place(record.window): record for record in (*recent, *records)}
     told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
@@ -114,13 +121,13 @@ class _Reader:
         self._known: dict[tuple[tuple[str, ...], frozenset[str]], _Known] = {}
 
     def view(self, place: Span | Window) -> View:
-        return self._read(place)[0]
+        return self._read(place, {self._version})[0]
 
-    def _read(self, place: Span | Window, version: str | None = None) -> tuple[View, _Known]:
+    def _read(self, place: Span | Window, versions: Collection[str]) -> tuple[View, _Known]:
         """A window, and what is known of its columns: that of those that the log hides differs from window to window
         where the task has changed."""
         bundle = self._bundle
-        read = read_window(self._log, place.start, place.end, version or self._version, bundle.manifest, self._as_of)
+        read = read_window(self._log, place.start, place.end, versions, bundle.manifest, self._as_of)
         key = read.manifest.data_schema.names, read.sealed
         if key not in self._known:
             self._known[key] = _Known(read.manifest, reference_side(bundle, read.manifest))
@@ -138,13 +145,40 @@ class _Reader:
             known.fresh = fit_fresh(side, plain)
         return known.fresh
 
-    def record(self, place: Span, version: str) -> WindowRecord:
-        view, known = self._read(place, version)
+    def record(self, place: Span, version: str, versions: Collection[str]) -> WindowRecord:
+        """Of the version's name, by what these have answered."""
+        view, known = self._read(place, versions)
         view = replace(view, fresh=self._yardstick(place, known))
         rows = view.logged.rows if view.logged is not None else len(view.window)
         window = Window(index=place.index, start=place.start, end=place.end, rows=rows)
         metric = self._bundle.manifest.task.metric
         return WindowRecord(window=window, version=version, metric=metric, measurements=measure_all(view))
+
+
+def faulty_windows(task: TaskSpec, ledger: Ledger, as_of: datetime, last: int = HISTORY) -> list[Window]:
+    """The windows whose data were broken by what was known at a moment: by the newest decision about each, of the
+    newest `last` decisions; one that was measured again since, as its rows came late, is judged by what it is now."""
+    decided = [one for one in ledger.read(kinds={DECISION}, last=last) if one.at <= as_of and one.details.get("window")]
+    newest = {_place(window := Window.model_validate(one.details["window"])): (window, one) for one in decided}
+    found = [(window, one) for window, one in newest.values() if one.severity == "faulty"]
+    if not found:
+        return []
+    seen = max(int(one.details.get("seen", 0)) for one in decided)
+    measured = {
+        _place(Window.model_validate(one.details["window"])): one
+        for one in ledger.read(kinds={WINDOW}, last=MOST_ENTRIES)
+        if (one.id or 0) <= seen
+    }
+    out = []
+    for window, decision in found:
+        again = measured.get(_place(window))
+        if again is not None and (again.id or 0) > decision.details.get("seen", 0):
+            before = sorted(place for place in measured if place <= _place(window))[-HISTORY:]
+            history = [WindowRecord.model_validate(measured[place].details) for place in before]
+            if not broken(history, faulty_level(task.policy, history)):
+                continue
+        out.append(window)
+    return out
 
 
 def _remembered(ledger: Ledger, as_of: datetime) -> tuple[list[Window], list[WindowRecord]]:
@@ -167,23 +201,26 @@ def _as_of_kin(record: WindowRecord, version: str, kin: Collection[str]) -> Wind
 
 
 def _again(
-    record: WindowRecord, version: str, kin: Collection[str], log: InferenceLog, as_of: datetime
+    record: WindowRecord, version: str, kin: Collection[str], log: InferenceLog, as_of: datetime, *, apart: bool
 ) -> tuple[str, Span] | None:
     """The place of a window that is to be measured again, and for which version: another one of the champion's where
-    that has answered more of the rows that came late than the window was measured for, or where there were none."""
+    these have answered more of the rows that came late than it was measured for, or where there were none. `apart`:
+    each version is measured by itself."""
     window, had = record.window, _answered(record)
     inside: dict[str, Any] = {"start": window.start, "end": window.end}
     place, rows = Span(window.index, window.start, window.end), log.number(**inside)
     if rows > window.rows:
         answered = {one: log.number(**inside, version=one) for one in kin}
         own = max((version, *kin), key=answered.__getitem__)
-        if own != record.version and (answered[own] > had["rows"] or not window.rows):
+        theirs = answered[own] if apart or record.version in kin else sum(answered.values())
+        if own != record.version and (theirs > had["rows"] or not window.rows):
             return own, place
     if record.version not in kin or 0 < had["rows"] == had["labels"] == window.rows >= rows:
         return None
-    now = log.counts(**inside, version=record.version, labels_by=as_of)
-    complete = now.labelled == now.predictions and now.labelled > had["labels"]
-    more = now.labelled > GROWTH * had["labels"] or now.predictions > GROWTH * had["rows"]
+    told = [log.counts(**inside, version=one, labels_by=as_of) for one in ({record.version} if apart else kin)]
+    predictions, labelled = sum(one.predictions for one in told), sum(one.labelled for one in told)
+    complete = labelled == predictions and labelled > had["labels"]
+    more = labelled > GROWTH * had["labels"] or predictions > GROWTH * had["rows"]
     return (record.version, place) if complete or more or rows > GROWTH * window.rows else None
 
 

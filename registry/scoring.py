@@ -167,14 +167,13 @@ def image_rows(image: ImageColumn) -> int:
 
 def outputs_of(problem: Problem, *, images: bool = False) -> tuple[str, ...]:
     """The names of the graph's outputs, in the order in which `Scorer` asks for them."""
-    names = NUMBER_OUTPUTS if problem == "regression" else CLASS_OUTPUTS
-    return (*names, REPRESENTATION) if images else names
+    return (*(NUMBER_OUTPUTS if problem == "regression" else CLASS_OUTPUTS), *([REPRESENTATION] if images else []))
 
 
 def differences(found: Scores, expected: Scores, *, radius: float, tolerance: float = TOLERANCE) -> dict[str, float]:
     """The largest difference in each output, relative to its size where that is above 1; of a number and its interval
     to the largest of the three, as one of them may lie near 0 and be no more exact than the others, and of their
-    uncertainty to a tenth of that.
+    uncertainty to a tenth of that; of an entropy to how steep it is, which the least probability's logarithm tells.
 
     A prediction or a set that differs counts as 1, unless probabilities within `tolerance` of the boundary explain it:
     two classes tie, or a class stands at the conformal threshold, 1 - `radius`.
@@ -184,8 +183,7 @@ def differences(found: Scores, expected: Scores, *, radius: float, tolerance: fl
     if expected.probabilities is None or expected.sets is None:
         return {name: _gap(found, expected, name) for name in ("prediction", "interval")} | out
     p, index = expected.scores, np.arange(len(expected))
-    top = p.argmax(axis=1)
-    other = np.sort(p, axis=1)[:, -2]
+    top, other = p.argmax(axis=1), np.sort(p, axis=1)[:, -2]
     tied = p[index, top] - other <= tolerance
     edge = np.abs(p - (1 - radius)) <= tolerance
     edge |= tied[:, None] & (p >= other[:, None] - tolerance)  # the arg max is in the set whatever the threshold
@@ -346,5 +344,7 @@ def _gap(found: Scores, expected: Scores, field: str) -> float:
         three = np.nan_to_num(np.abs(np.column_stack([expected.prediction, expected.interval])), posinf=0)
         largest = three.max(axis=1).reshape(-1, *[1] * (b.ndim - 1))  # an uncertainty is made of differences of means
         size = largest if field in ("prediction", "interval") else np.maximum(size, largest / 10)
+    elif field in ("uncertainty", "disagreement") and expected.probabilities is not None:
+        size = np.maximum(size, -np.log(np.clip(expected.scores.min(axis=1), TOLERANCE, 1)))
     with np.errstate(invalid="ignore"):  # infinite bounds are equal, though their difference is NaN
         return float(np.where(a == b, 0, np.abs(a - b) / np.maximum(1, size)).max(initial=0))

@@ -71,6 +71,23 @@ def lessons(
     return out
 
 
+def catch_up(
+    arrived: npt.NDArray[np.datetime64], ends: Sequence[np.datetime64], waited: int, answered: Places
+) -> list[Lesson]:
+    """One step for the labels of all `waited` windows up to the last end: who learns of the newest three does so of the
+    two before them too. Before it, who takes it has answered the rows `answered`.
+
+    >>> day = np.datetime64("2024-01-01")
+    >>> first, then = catch_up(day + np.arange(1, 9), day + np.arange(9), 3, np.arange(5, 8))
+    >>> then.learn.tolist(), then.ago.tolist(), first.answer.tolist()
+    ([1, 2, 3, 4, 5, 6, 7], [4, 3, 2, 1, 0, 0, 0], [5, 6, 7])
+    """
+    late, none = max(0, waited - 1), np.empty(0, dtype=np.int64)
+    ago = len(ends) - 1 - np.searchsorted(np.array(ends), arrived)
+    learn = np.flatnonzero((arrived <= ends[-1]) & (ago < DEEPEST + late))
+    return [Lesson(none, none, answered), Lesson(learn, np.maximum(0, ago[learn] - late), none, windows=max(1, waited))]
+
+
 def follow(
     asked: Request,
     steps: Sequence[Lesson],

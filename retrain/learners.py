@@ -54,11 +54,12 @@ DEEPEST = max(pace.windows for pace in PACES)
 @dataclass(frozen=True)
 class Lesson:
     """One step: positions of the rows whose labels it may learn, how many windows ago each came, and positions of the
-    rows that the model then answers, whose labels had not come."""
+    rows that the model then answers, whose labels had not come; and how many windows after the step before it comes."""
 
     learn: Places
     ago: npt.NDArray[np.int64]
     answer: Places
+    windows: int = 1
 
 
 class Ground:
@@ -110,6 +111,12 @@ class Ground:
             temperature=manifest.temperature, radius=manifest.conformal_radius, scale=self.material.scale
         )
 
+    def outputs(self, members: Sequence[Member], rows: Places) -> Array:
+        """What networks answer to rows, (m, n, d_out)."""
+        if not len(rows):
+            return np.empty((len(members), 0, self.material.d_out))
+        return member_outputs(members, self.conformed(rows))
+
     def scores(self, outputs: Array) -> Scores:
         """What is answered by outputs (m, n, d_out)."""
         return self.inherited.scores(outputs, self.weights, self.material.target)
@@ -146,9 +153,7 @@ class Learner:
 
     def outputs(self, rows: Places) -> Array:
         """(m, n, d_out) by the models of now."""
-        if not len(rows):
-            return np.empty((len(self.members), 0, self.ground.material.d_out))
-        return member_outputs(self.members, self.ground.conformed(rows))
+        return self.ground.outputs(self.members, rows)
 
     def _trained(self, member: Member, rows: Rows) -> Member:
         told, asked = member.candidate, self.ground.asked

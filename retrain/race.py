@@ -25,21 +25,24 @@ import torch
 from registry.bundle import ModelBundle
 from registry.metrics import Array
 from registry.scoring import Floats
+from retrain.cadence import RECENT, chance, losses, wait, worth
 from retrain.export import Member
 from retrain.learners import PACES, Ground, Learner, Lesson, Pace
 from retrain.members import read_members
 from retrain.splits import Rows as Places
 from retrain.training import load_state
 
-RACE, PACE, RACED = "race.safetensors", "pace", "paces"
-"""The file of a bundle with the race, and the keys of its heritage: the pace that is served, and all in their order."""
+RACE, PACE, RACED, WAIT = "race.safetensors", "pace", "paces", "wait"
+"""The file of a bundle with the race, and the keys of its heritage: the pace that is served, all in their order, and
+how many windows its next step waits for."""
 
-REMEMBERED = 50_000
-"""Answers that are remembered at most, the newest."""
+REMEMBERED, LARGEST = 50_000, 32 * 2**20
+"""Answers that are remembered at most, and bytes of them: the newest."""
 PATIENCE = 16
 """Steps after which an answer whose label has not come is forgotten."""
 
-_RECORDED = ("keys", "labels", "age", "outputs")
+_FORMER, _LAG = "former", "former.lag"
+_RECORDED = ("keys", "labels", "age", "lag", "older", "outputs")
 
 
 def keys_of(ids: Iterable[str]) -> npt.NDArray[np.int64]:
@@ -66,35 +69,58 @@ def places_among(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> 
     return np.where(keys[found] == wanted, found, -1)
 
 
+def waits(bundle: ModelBundle) -> int:
+    """How many windows the step that comes after this bundle waits for."""
+    return int(bundle.candidates.get("heritage", {}).get(WAIT, 1))
+
+
+def most_rows(scores: Sequence[Array], outputs: Array) -> int:
+    """How many rows are remembered whose scores by pace, (n, k) or (n,), and outputs (m, n, d_out) are like these: of
+    many classes fewer.
+
+    >>> [most_rows([np.empty((1, k))] * 2, np.empty((4, 1, k))) for k in (2, 100)]
+    [50000, 11848]
+    """
+    numbers = sum(one[:1].size for one in scores) + scores[0][:1].size + outputs[:, :1].size
+    return min(REMEMBERED, LARGEST // (4 * 8 + 4 * numbers))
+
+
 @dataclass(frozen=True)
 class Record:
     """What was answered: n rows by their `keys`, with their `labels` (NaN: not come), how many steps ago they were
-    answered, each pace's scores, (n, k) probabilities or (n,) numbers, and the leader's outputs (m, n, d_out)."""
+    answered, each pace's scores, (n, k) probabilities or (n,) numbers, and the leader's outputs (m, n, d_out); and the
+    scores of the model that the leader was before its last step, `lag` windows (n,) earlier (0: there was none)."""
 
     keys: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     labels: Array = field(default_factory=lambda: np.empty(0))
     age: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     scores: tuple[Floats, ...] = ()
     outputs: Floats = field(default_factory=lambda: np.empty((0, 0, 0), dtype=np.float32))
+    older: Floats = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    lag: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
-    def grown(self, keys: npt.NDArray[np.int64], scores: Sequence[Array], outputs: Array) -> Record:
+    def grown(
+        self, keys: npt.NDArray[np.int64], scores: Sequence[Array], outputs: Array, older: Array, lag: int
+    ) -> Record:
         """With rows that were answered, and without those that are forgotten: a step that answers none is no later."""
         if not len(keys) and self.scores:
             return self
-        count, age = len(keys), self.age + 1
+        count, age, most = len(keys), self.age + 1, most_rows(scores, outputs)
         kept = np.isfinite(self.labels) | (age < PATIENCE)
-        kept[: max(0, len(kept) + count - REMEMBERED)] = False
-        old = self.scores or tuple(one[:0] for one in scores)
-        said = self.outputs[:, kept] if self.scores else outputs[:, :0]
+        kept[: max(0, len(kept) + count - most)] = False
+
+        def joined(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.concatenate([old[kept], new])[-most:] if self.scores else new[-most:]
+
+        said = np.moveaxis(outputs, 1, 0).astype(np.float32)
         return Record(
-            np.concatenate([self.keys[kept], keys])[-REMEMBERED:],
-            np.concatenate([self.labels[kept], np.full(count, np.nan)])[-REMEMBERED:],
-            np.concatenate([age[kept], np.zeros(count, dtype=np.int64)])[-REMEMBERED:],
-            tuple(
-                np.concatenate([a[kept] if self.scores else a, b.astype(np.float32)])[-REMEMBERED:]
-                for a, b in zip(old, scores, strict=True)
-            ),
-            np.concatenate([said, outputs.astype(np.float32)], axis=1)[:, -REMEMBERED:],
+            joined(self.keys, keys),
+            joined(self.labels, np.full(count, np.nan)),
+            joined(age, np.zeros(count, dtype=np.int64)),
+            tuple(joined(a, b.astype(np.float32)) for a, b in zip(self.scores or scores, scores, strict=True)),
+            np.moveaxis(joined(np.moveaxis(self.outputs, 1, 0), said), 0, 1),
+            joined(self.older, older.astype(np.float32)),
+            joined(self.lag, np.full(count, lag)),
         )
 
     def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:
@@ -111,14 +137,24 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Former:
+    """The networks that led before their last step, which came so many windows later."""
+
+    members: tuple[Member, ...]
+    lag: int
+
+
+@dataclass(frozen=True)
 class Standing:
     """Where a race stands that a bundle has: its paces, each one's networks, the record, and the place of the one that
-    is served."""
+    is served; what that was before its last step, and how many windows the next one was to wait for."""
 
     paces: tuple[Pace, ...]
     members: tuple[tuple[Member, ...], ...]
     record: Record
     leader: int = 0
+    former: Former | None = None
+    wait: int = 1
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> Standing:
@@ -129,7 +165,7 @@ class Standing:
         if RACE not in bundle.manifest.files or served not in paces:
             return cls((served,), (own,), Record())
         tensors = safetensors.torch.load_file(bundle.folder / RACE)
-        return cls.read(tensors, own, paces, paces.index(served))
+        return replace(cls.read(tensors, own, paces, paces.index(served)), wait=waits(bundle))
 
     @classmethod
     def read(
@@ -137,14 +173,15 @@ class Standing:
     ) -> Standing:
         """From what `Race.tensors` gives; networks that are not in it are the bundle's own. A record from before, which
         lacks the outputs, begins anew."""
-        members = tuple(_members(own, tensors, place) for place in range(len(paces)))
+        members = tuple(_members(own, tensors, _pace(place)) for place in range(len(paces)))
         if not recorded(tensors):
             return cls(paces, members, Record(), leader)
         arrays = {name: tensors[name].numpy() for name in _RECORDED}
-        scores = tuple(
-            tensors[name].numpy() for place in range(len(paces)) if (name := _name(place, "scores")) in tensors
-        )
-        return cls(paces, members, Record(**arrays, scores=scores), leader)
+        named = (f"{_pace(place)}.scores" for place in range(len(paces)))
+        scores = tuple(tensors[name].numpy() for name in named if name in tensors)
+        lag = int(tensors[_LAG]) if _LAG in tensors else 0
+        former = Former(_members(own, tensors, _FORMER), lag) if lag else None
+        return cls(paces, members, Record(**arrays, scores=scores), leader, former)
 
 
 class Race:
@@ -153,6 +190,8 @@ class Race:
     def __init__(self, ground: Ground, paces: Sequence[Pace], keys: npt.NDArray[np.int64]) -> None:
         self.ground, self.keys = ground, keys
         self.learners, self.record, self.leader = [Learner(ground, one) for one in paces], Record(), 0
+        self.former: Former | None = None
+        self.waited = 1
 
     @classmethod
     def going_on(cls, ground: Ground, standing: Standing, keys: npt.NDArray[np.int64]) -> Race:
@@ -161,6 +200,7 @@ class Race:
         for learner, members in zip(race.learners, standing.members, strict=True):
             learner.members = members
         race.record, race.leader = standing.record, standing.leader
+        race.former, race.waited = standing.former, standing.wait
         return race
 
     @property
@@ -176,14 +216,21 @@ class Race:
 
     def learn(self, step: Lesson) -> None:
         """Everybody takes the step."""
+        before = self.first.members
         for learner in self.learners:
             learner.learn(step)
+        if any(new is not old for new, old in zip(self.first.members, before, strict=True)):
+            self.former = Former(before, step.windows)
 
     def answer(self, rows: Places) -> Array:
         """What the leader answers to these rows, (m, n, d_out); everybody's answers are remembered."""
         outputs = [learner.outputs(rows) for learner in self.learners]
         scores = [self.ground.scores(one).scores for one in outputs]
-        self.record = self.record.grown(self.keys[rows], scores, outputs[self.leader])
+        older, lag = scores[self.leader], 0
+        if self.former is not None and len(rows):
+            lag = self.former.lag
+            older = self.ground.scores(self.ground.outputs(self.former.members, rows)).scores
+        self.record = self.record.grown(self.keys[rows], scores, outputs[self.leader], older, lag)
         return outputs[self.leader]
 
     def _leader(self) -> int:
@@ -200,7 +247,20 @@ class Race:
     def heritage(self) -> dict[str, Any]:
         """What `candidates.json` tells of it."""
         paces = [[one.pace.windows, one.pace.epochs] for one in self.learners]
-        return {PACE: paces[self.leader], RACED: paces}
+        return {PACE: paces[self.leader], RACED: paces, WAIT: self.wait}
+
+    @property
+    def wait(self) -> int:
+        """For how many windows the next step may wait, by what the last ones were worth."""
+        record, classes = self.record, self.ground.material.scale is None
+        told = np.isfinite(record.labels) & (record.lag > 0) & (record.age < RECENT)
+        if not told.any():
+            return 1
+        labels = record.labels[told]
+        newer = self.ground.scores(record.outputs[:, told].astype(np.float64)).scores
+        older = record.older[told].astype(np.float64)
+        before, after = (losses(one, labels, classes=classes) for one in (older, newer))
+        return wait(worth(before, after, record.lag[told], chance(labels, classes=classes)), self.waited)
 
     def save(self, folder: Path) -> None:
         """Write what the leader's bundle does not hold."""
@@ -211,30 +271,33 @@ class Race:
         """The record, and the networks of the learners at these places."""
         record = self.record
         found = {name: torch.from_numpy(getattr(record, name)) for name in _RECORDED}
-        found |= {_name(place, "scores"): torch.from_numpy(one) for place, one in enumerate(record.scores)}
+        found |= {f"{_pace(place)}.scores": torch.from_numpy(one) for place, one in enumerate(record.scores)}
         for place in places:
-            found |= _weights(self.learners[place].members, place)
+            found |= _weights(self.learners[place].members, _pace(place))
+        if self.former is not None:
+            found |= {_LAG: torch.tensor(self.former.lag), **_weights(self.former.members, _FORMER)}
         return {name: one.contiguous() for name, one in found.items()}
 
 
-def _name(place: int, rest: str) -> str:
-    return f"pace{place}.{rest}"
+def _pace(place: int) -> str:
+    """What the tensors of a pace are named by."""
+    return f"pace{place}"
 
 
-def _weights(members: Sequence[Member], place: int) -> dict[str, torch.Tensor]:
+def _weights(members: Sequence[Member], owner: str) -> dict[str, torch.Tensor]:
     """Networks' weights under their names in the file."""
     return {
-        _name(place, f"member{number}.{name}"): value.detach().clone()
+        f"{owner}.member{number}.{name}": value.detach().clone()
         for number, member in enumerate(members)
         for name, value in member.module.state_dict().items()
     }
 
 
-def _members(own: Sequence[Member], weights: Mapping[str, torch.Tensor], place: int) -> tuple[Member, ...]:
+def _members(own: Sequence[Member], weights: Mapping[str, torch.Tensor], owner: str) -> tuple[Member, ...]:
     """The networks of a pace, built as those that the bundle serves; these where it has no own."""
     out = []
     for number, member in enumerate(own):
-        prefix = _name(place, f"member{number}.")
+        prefix = f"{owner}.member{number}."
         state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         out.append(replace(member, module=load_state(copy.deepcopy(member.module), state)) if state else member)
     return tuple(out)

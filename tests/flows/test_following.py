@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import retrain.cadence
 import retrain.following
+import retrain.race
 from flows.approval import answer, ask, pending
 from flows.cli import main
 from flows.following import (
@@ -48,7 +50,7 @@ from registry.versions import Versions
 from retrain.following import Followed
 from retrain.learners import PACES
 from retrain.paired import Interval
-from retrain.race import RACE, Standing
+from retrain.race import RACE, Standing, keys_of
 from tests.handmade import make_frame
 
 DAY, BEGIN = 144, datetime(2024, 1, 15)
@@ -76,7 +78,15 @@ def place(settings: Settings, champion: ModelBundle, tmp_path: Path) -> Workplac
     return made
 
 
-def live(place: Workplace, *days: int, flip: float = 1.0, watched: bool = False) -> datetime:
+@pytest.fixture(autouse=True)
+def each_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step at the end of each, whatever the last ones were worth."""
+    monkeypatch.setattr(retrain.cadence, "WAITS", (1,))
+
+
+def live(
+    place: Workplace, *days: int, flip: float = 1.0, watched: bool = False, late: timedelta = timedelta(hours=12)
+) -> datetime:
     """Days since `BEGIN`: the champion answers, labels come half a day late; the end of the last one."""
     server = Offline(place)
     for day in days:
@@ -85,8 +95,7 @@ def live(place: Workplace, *days: int, flip: float = 1.0, watched: bool = False)
         rows = frame.drop(columns="late").assign(when=frame["when"].astype(str)).to_dict("records")
         rows = [{name: None if value != value else value for name, value in one.items()} for one in rows]
         server.post("/predict", {"rows": rows, "ids": ids})
-        late = [(moment + timedelta(hours=12)).isoformat() for moment in frame["when"]]
-        told = zip(ids, frame["late"], late, strict=True)
+        told = zip(ids, frame["late"], [(moment + late).isoformat() for moment in frame["when"]], strict=True)
         labels = [{"id": name, "label": label, "time": time} for name, label, time in told]
         server.post("/feedback", {"labels": labels})
         start, end = BEGIN + timedelta(days=day), BEGIN + timedelta(days=day + 1)
@@ -144,6 +153,25 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert len(steps(place)) == 3
 
 
+def test_a_step_waits_until_it_is_worth_it(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many windows as the last ones say; at the end of each while the champion is judged to be worse."""
+    moment = prove(place)
+    assert keep_following(place, moment + timedelta(hours=6)) is None  # labels have come, but no window is over
+    assert not steps(place)
+    monkeypatch.setattr(retrain.race, "waits", lambda bundle: 3)
+    for day in (5, 6, 7):
+        moment = live(place, day)
+        keep_following(place, moment)
+    (step,) = steps(place)
+    assert (step.at, step.details["windows"], champion_of(place)) == (moment, 3, "3")
+    record = Standing.of(place.versions.fetch("handmade", "3")).record
+    assert set(keys_of(f"{day}-{row}" for day in (5, 6, 7) for row in range(DAY))) <= set(record.keys)
+    assert place.versions.fetch("handmade", "3").manifest.lineage.known_until == moment - timedelta(hours=12)
+    place.ledger.write(Entry(task="handmade", kind="decision", at=moment, severity="degraded", outcome="none"))
+    keep_following(place, live(place, 8))
+    assert [one.details["windows"] for one in steps(place)] == [3, 1]
+
+
 def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
     """Each version brings all learners and what they have answered; the labels that come tell who leads."""
     prove(place)
@@ -168,6 +196,13 @@ def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
 
 def observed(place: Workplace) -> object:
     return place.task.model_copy(update={"mode": "observe"})
+
+
+def test_nothing_is_proven_by_who_has_learnt_nothing(place: Workplace) -> None:
+    """Labels come three days late: whoever answered the rows that have theirs was the champion itself."""
+    ended = complete(place, live(place, *range(5), late=timedelta(days=3)), remedies=(Remedy.FOLLOW,))
+    assert ended.outcome == "refused"
+    assert "nothing is proven yet" in ended.reasons[0]
 
 
 def test_rivals_of_a_champion_that_follows_are_judged_as_it_is(place: Workplace) -> None:

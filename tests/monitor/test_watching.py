@@ -12,7 +12,7 @@ import pytest
 
 from monitor.measurements import WindowRecord
 from monitor.shelf import Shelf
-from monitor.watching import WatchReport, _acts, watch
+from monitor.watching import WatchReport, _acts, faulty_windows, watch
 from registry.bundle import ModelBundle
 from registry.decisions import Diagnosis, Remedy
 from registry.inference_log import InferenceLog
@@ -251,7 +251,8 @@ def test_late_rows_are_measured_for_whichever_version_of_a_chain_answered_them(r
     write_rows(room.log, room.bundle, make_frame(WEEK, start="2024-03-11"), version="2", tag="b")
     write_rows(room.log, room.bundle, make_frame(60, start="2024-03-04T00:05"), version="3", tag="c")
     found = room.watch("03-19", version="3", followed=("1", "2", "3"))
-    assert [(one.window.index, one.version) for one in found.records] == [(1, "2")]
+    assert [(one.window.index, one.version) for one in found.records] == [(0, "1"), (1, "2")]
+    assert found.records[0].performance.rows == WEEK + 60  # what any of them answered
     assert "the window from 2024-03-11 00:00," in found.decision.reasons[0]
     assert room.watch("03-19", version="3", followed=("1", "2", "3")).records == []
 
@@ -278,6 +279,23 @@ def test_a_window_of_too_few_rows_is_measured_again_when_the_others_come(room: R
     write_rows(room.log, room.bundle, make_frame(240, start="2024-04-29T00:05"), tag="late")
     found = room.watch("05-07")
     assert ([one.window.rows for one in found.records], found.decision.severity) == ([250], "ok")
+    assert faulty_windows(room.task, room.ledger, moment("05-07")) == []
+
+
+def test_which_windows_are_broken_is_what_their_newest_measurement_says(room: Room) -> None:
+    """Also where no decision has been about the window since, and by what was known then."""
+    for week in range(10):
+        start = datetime(2024, 3, 4) + week * timedelta(days=7)
+        write_rows(room.log, room.bundle, make_frame(10 if week == 8 else 250, start=str(start)), tag=str(week))
+        if week > 7:
+            room.watch(f"{start + timedelta(days=7, hours=1):%m-%d}")
+    (window,) = faulty_windows(room.task, room.ledger, moment("05-14"))
+    assert (window.index, window.rows) == (8, 10)
+    write_rows(room.log, room.bundle, make_frame(240, start="2024-04-29T00:05"), tag="late")
+    assert [one.window.index for one in room.watch("05-15").records] == [8]
+    assert faulty_windows(room.task, room.ledger, moment("05-15")) == []
+    assert faulty_windows(room.task, room.ledger, moment("05-14")) == [window]
+    assert faulty_windows(room.task, room.ledger, moment("05-01")) == []
 
 
 def test_a_pass_as_of_the_past_knows_no_later_window(room: Room) -> None:

@@ -23,7 +23,7 @@ from registry.conforming import conform
 from registry.errors import BundleError, RowError
 from registry.metrics import Problem
 from registry.schema import NumericColumn, Schema
-from registry.scoring import Graph, Scorer, Scores, differences, feed, require_small
+from registry.scoring import TOLERANCE, Graph, Scorer, Scores, differences, feed, require_small
 from tests.handmade import make_bundle, make_frame, make_schema
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +68,15 @@ def test_scores_survive_a_frame(bundle: ModelBundle, tmp_path: Path) -> None:
     pd.DataFrame(scores.columns()).to_parquet(tmp_path / "scores.parquet")
     found = differences(Scores.read(pd.read_parquet(tmp_path / "scores.parquet")), scores, radius=0.8)
     assert set(found.values()) == {0.0}
+
+
+def test_an_entropy_is_as_exact_as_it_is_steep() -> None:
+    """Of a row that is nearly sure, a probability's rounding shows nine times in it; of a row of doubt not."""
+    for sure, allowed in ((1 - 3e-5, True), (0.6, False)):
+        p = np.array([[sure, 1 - sure]])
+        told = Scores(np.array(["a"], dtype=object), np.array([0.5]), np.array([0.1]), p, np.array([[True, False]]))
+        found = replace(told, uncertainty=told.uncertainty + 3e-4)
+        assert (differences(found, told, radius=0.3)["uncertainty"] <= TOLERANCE) is allowed
 
 
 def test_missing_and_unknown_values_are_served(binary: ModelBundle) -> None:

@@ -19,7 +19,7 @@ from retrain.calibration import Calibration
 from retrain.following import Followed, Trail, follow, lessons
 from retrain.learners import PACES, Lesson
 from retrain.members import read_scale
-from retrain.race import PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among
+from retrain.race import LARGEST, PATIENCE, RACE, REMEMBERED, Record, Standing, keys_of, places_among, waits
 from retrain.renewal import Request
 from tests.handmade import make_frame
 
@@ -74,6 +74,9 @@ def test_a_race_that_is_sealed_goes_on_as_if_it_had_never_been_broken_off(
     assert np.allclose(again.race.record.labels, whole.race.record.labels, equal_nan=True)
     for one, other in zip(again.race.record.scores, whole.race.record.scores, strict=True):
         assert np.allclose(one, other, atol=1e-4)
+    assert np.allclose(again.race.record.older, whole.race.record.older, atol=1e-4)
+    assert np.array_equal(again.race.record.lag, whole.race.record.lag)
+    assert again.race.wait == whole.race.wait
 
 
 @pytest.mark.parametrize("champion", ["binary"], indirect=True)
@@ -117,8 +120,16 @@ def test_another_may_come_to_lead_by_the_labels_that_come(champion: ModelBundle,
         said, wanted = Scorer.load(made).predict(frame), race.learners[leader].outputs(rows)
         wanted = found.calibration.scores(wanted, race.ground.weights, race.ground.material.target)
         assert np.allclose(said.scores, wanted.scores, atol=1e-4)
+    assert race.wait == 1  # what was answered a step later is far better
+    race.record = replace(race.record, older=race.ground.scores(race.record.outputs).scores)
+    assert race.wait == 2  # no better: twice as long as it was to wait
+    race.waited = 2
+    assert race.wait == 4
+    made = found.seal(pictures=False)
+    assert Standing.of(made).wait == waits(made) == 4
     race.record = Record()
     race.hear(rows)
+    assert race.wait == 1
     assert race.leader == 1  # nothing says that it should not be
 
 
@@ -127,7 +138,7 @@ def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
     outputs = np.arange(60.0).reshape(3, 10, 2)
     for step in range(PATIENCE + 3):
         keys = np.arange(10) + 10 * step
-        record = record.grown(keys, scores, outputs + step).told(keys[:5], np.arange(5.0))
+        record = record.grown(keys, scores, outputs + step, scores[0], 1).told(keys[:5], np.arange(5.0))
     assert len(record.keys) == 5 * 3 + 10 * PATIENCE
     assert np.isfinite(record.labels).sum() == 5 * (PATIENCE + 3)
     assert record.labels[np.searchsorted(record.keys, 3)] == 3.0
@@ -135,14 +146,21 @@ def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
     found, said = record.among(np.array([4, 99_999, 3]))
     assert found.tolist() == [0, 2]
     assert np.array_equal(said, outputs[:, [4, 3]])
-    again = record.grown(np.array([3]), [one[:1] for one in scores], outputs[:, :1] + 100)
+    first = [one[:1] for one in scores]
+    again = record.grown(np.array([3]), first, outputs[:, :1] + 100, first[0], 1)
     assert np.array_equal(again.among(np.array([3]))[1], outputs[:, :1] + 100)  # the latest of two
-    grown = record.grown(many, [np.zeros((REMEMBERED, 2))] * 2, np.zeros((3, REMEMBERED, 2)))
+    flat = np.zeros((REMEMBERED, 2))
+    grown = record.grown(many, [flat] * 2, np.zeros((3, REMEMBERED, 2)), flat, 1)
     assert np.array_equal(grown.keys, many)
     assert all(len(one) == REMEMBERED for one in (grown.labels, grown.age, *grown.scores))
     assert len(set(keys_of(["a", "b", "a"]))) == 2
+    wide = [np.zeros((20_000, 100), dtype=np.float32)] * 2  # of many classes fewer, so that a bundle stays small
+    kept = Record().grown(np.arange(20_000), wide, np.stack(wide * 2), wide[0], 1)
+    assert kept.keys[0] == 20_000 - len(kept.keys) > 0
+    arrays = (kept.keys, kept.labels, kept.age, kept.lag, kept.older, kept.outputs, *kept.scores)
+    assert sum(one.nbytes for one in arrays) <= LARGEST
     for _ in range(PATIENCE):  # the newest model, which answers nothing yet, is made at each pass
-        grown = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0])
+        grown = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0], flat[:0], 1)
     assert np.array_equal(grown.keys, many)
 
 
