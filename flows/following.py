@@ -61,13 +61,14 @@ KEPT = 3
 @dataclass(frozen=True)
 class Following:
     """A champion that follows: the version it is compared with, the moment its rows begin after, its versions, the
-    newest last, and the moment whose labels that one knows. `ended`: it is to stop."""
+    newest last, the moment whose labels that one knows, and the ledger's entry of it. `ended`: it is to stop."""
 
     anchor: str
     begun: datetime
     versions: tuple[str, ...]
     known: datetime
     ended: bool = False
+    entry: int = 0
 
     @property
     def newest(self) -> str:
@@ -91,7 +92,8 @@ def following(place: Workplace) -> Following | None:
     if not ended and now not in versions[-2:]:
         return None
     anchor, begun = told["anchor"] or versions[0], datetime.fromisoformat(told["begun"])
-    return Following(anchor, begun, tuple(versions), (steps[-1] if steps else made[-1]).at, ended)
+    last = (*made, *steps)[-1]
+    return Following(anchor, begun, tuple(versions), last.at, ended, last.id or 0)
 
 
 def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
@@ -176,12 +178,13 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
 
 def _due(place: Workplace, now: Following, newest: ModelBundle, as_of: datetime) -> int:
     """How many windows have ended since the last step, where one is due: at the end of each while the champion is not
-    judged to do as it should, else when so many are over as the last steps were worth waiting for."""
+    judged to do as it should, else when so many are over as the last steps were worth waiting for. A window whose rows
+    come later than its end has ended when it is measured."""
     from retrain.race import waits
 
-    entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
-    ends = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
-    ended = sum(now.known < end <= as_of for end in ends)
+    before = place.ledger.moments("window", until=as_of, last=1, before=now.entry)
+    since = min(now.known, *before)
+    ended = sum(since < end for end in place.ledger.moments("window", until=as_of, last=RECENT))
     decided = place.ledger.read(kinds={"decision"}, last=1)
     well = not decided or decided[-1].severity == "ok"
     return ended if ended >= (waits(newest) if well else 1) else 0

@@ -35,6 +35,7 @@ from flows.following import (
 from flows.improve import complete
 from flows.offline import Offline
 from flows.overview import task_lines
+from flows.retracing import RECENT, ends_of
 from flows.rollout import ASKED
 from flows.second_look import _act as act_on
 from flows.second_look import look_again
@@ -170,6 +171,39 @@ def test_a_step_waits_until_it_is_worth_it(place: Workplace, monkeypatch: pytest
     place.ledger.write(Entry(task="handmade", kind="decision", at=moment, severity="degraded", outcome="none"))
     keep_following(place, live(place, 8))
     assert [one.details["windows"] for one in steps(place)] == [3, 1]
+
+
+def test_rows_that_come_later_than_their_window_ends_have_their_steps(place: Workplace) -> None:
+    """Two windows later: a pass knows of a window only when it is long over."""
+    late = timedelta(days=2)
+    moment = live(place, *range(5), late=late) + late
+    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "promote"
+    for day in (5, 6):
+        moment = live(place, day, late=late) + late
+        keep_following(place, moment)
+        assert keep_following(place, moment + timedelta(hours=1)) is None
+    assert [one.details["windows"] for one in steps(place)] == [1, 1]
+
+
+def test_a_pass_after_a_window_has_ended_learns_as_one_at_its_end(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`everfit up` makes one every five minutes; that is no window of its own. And a window that was measured often, as
+    its labels came, hides none of the others."""
+    real, taken = retrain.following.follow, list[list[int]]()
+
+    def watched(asked: Any, taught: Any, **more: Any) -> Followed:
+        taken.append(np.bincount(taught[-1].ago).tolist())
+        return real(asked, taught, **more)
+
+    moment = prove(place)
+    (window,) = place.ledger.read(kinds={"window"}, last=1)
+    for _ in range(5 * RECENT):
+        place.ledger.write(window.model_copy(update={"id": None, "written": None}))
+    assert len(ends_of(place, BEGIN, moment + timedelta(hours=1))) == 7
+    monkeypatch.setattr(retrain.following, "follow", watched)
+    keep_following(place, live(place, 5) + timedelta(minutes=5))
+    assert taken == [[DAY] * 5]
 
 
 def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
