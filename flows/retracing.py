@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 RECENT = 16
 """Windows that a proof, and the comparison with the anchor, are about: the newest."""
-MOST_DECISIONS = 1_000
-"""The newest decisions that may call a window's data broken: each growth of its labels by a tenth has its own."""
 MOST_ROWS = 50_000
 """Labelled rows that are read of them at most, the newest."""
 CHAMPIONS = "champion"
@@ -157,7 +155,7 @@ def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDA
     from monitor.watching import faulty_windows
 
     out = np.zeros(len(times), dtype=bool)
-    for window in faulty_windows(place.task, place.ledger, as_of, last=MOST_DECISIONS):
+    for window in faulty_windows(place.task, place.ledger, as_of):
         out |= ((times >= window.start) & (times < window.end)).to_numpy()
     return out
 

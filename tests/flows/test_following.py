@@ -165,6 +165,7 @@ def test_a_step_waits_until_it_is_worth_it(place: Workplace, monkeypatch: pytest
         keep_following(place, moment)
     (step,) = steps(place)
     assert (step.at, step.details["windows"], champion_of(place)) == (moment, 3, "3")
+    assert any(line.endswith("learns again after 3 windows while all is ok") for line in task_lines(place))
     record = Standing.of(place.versions.fetch("handmade", "3")).record
     assert set(keys_of(f"{day}-{row}" for day in (5, 6, 7) for row in range(DAY))) <= set(record.keys)
     assert place.versions.fetch("handmade", "3").manifest.lineage.known_until == moment - timedelta(hours=12)
@@ -315,6 +316,9 @@ def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
     window = {"index": 5, "start": str(moment - timedelta(days=1)), "end": str(moment), "rows": DAY}
     broken = Entry(task="handmade", kind="decision", at=moment, severity="faulty", outcome="alert")
     place.ledger.write(broken.model_copy(update={"details": {"window": window}}))
+    before = {**window, "start": str(moment - timedelta(days=2)), "end": str(moment - timedelta(days=1))}
+    for _ in range(5 * RECENT):  # its labels come, one after another
+        place.ledger.write(broken.model_copy(update={"severity": "ok", "details": {"window": before}}))
     keep_following(place, moment)
     known = place.versions.fetch("handmade", str(champion_of(place))).manifest.lineage.known_until
     assert known is not None
@@ -326,8 +330,10 @@ def test_why_there_was_no_step_is_told_once_a_window(place: Workplace) -> None:
     prove(place)
     timeless = place.__class__(**{**vars(place), "task": place.task.model_copy(update={"time": None})})
     moment = live(place, 5)
+    (*_, window) = place.ledger.read(kinds={"window"})
     for _ in range(2):
         assert keep_following(timeless, moment) is None
+        place.ledger.write(window.model_copy(update={"id": None, "written": None}))  # measured again, with more labels
     (missed,) = place.ledger.read(kinds={MISSED})
     assert (missed.at, missed.version, champion_of(place)) == (moment, "2", "2")
     assert no_step(place, moment) == "without times nobody can tell which labels are new"
