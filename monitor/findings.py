@@ -33,8 +33,11 @@ SHIFTS = {"missing": 0.2, "duplicates": 0.5, "unseen": 0.5, "out_of_range": 0.5,
 
 DISTANCES = ("shift", "domain_shift", "output_shift", "prediction_shift", "uncertainty_shift", "label_shift")
 
+LASTS = {"constant": "has stood still", "duplicates": "rows have repeated one another"}
+"""What may be the world as it is, and in which words."""
+
 LASTING = 8
-"""Windows after which a column that stands still is no longer taken for broken."""
+"""Windows in a row after which it is no longer taken for broken."""
 
 LEAST_WINDOWS = 8
 """Fewest windows that show how many rows there usually are."""
@@ -151,13 +154,13 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
 
 
 def faults(record: WindowRecord, level: float, settled: Collection[str | None] = ()) -> list[Finding]:
-    """What is broken in a window's data, worst first; columns that are `settled` may stand still."""
+    """What is broken in a window's data, worst first; what is `settled` is not."""
     found = _ranked(record, FAULTS, level)
     return [
         one
         for one in found
         if (one.measurement.name != "missing" or (one.measurement.reference or 0) < USUALLY_THERE)
-        and (one.measurement.name != "constant" or one.measurement.subject not in settled)
+        and (one.measurement.name not in LASTS or one.measurement.subject not in settled)
     ]
 
 
@@ -170,26 +173,24 @@ def broken(history: Sequence[WindowRecord], level: float) -> list[Finding]:
 def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
     """The columns that have ever stood still, where the reference does not, in `LASTING` of these windows in a row: a
     sensor that is stuck has been alerted of, and would be mended by then; a season or a price list is the world as it
-    is, and begins anew."""
-    still = [
-        {one.measurement.subject for one in faults(record, level) if one.measurement.name == "constant"}
-        if record.least.get("constant", 1.0) <= level
+    is, and begins anew. None among them are rows that repeated one another as long: a client that sends twice, or a
+    world that does, such as mail."""
+    lasting = [
+        {one.measurement.subject for one in faults(record, level) if one.measurement.name in LASTS}
+        if any(record.least.get(name, 1.0) <= level for name in LASTS)
         else set()
         for record in history
         if record.window.rows
     ]
-    runs = (still[start : start + LASTING] for start in range(len(still) - LASTING + 1))
+    runs = (lasting[start : start + LASTING] for start in range(len(lasting) - LASTING + 1))
     return set().union(*(set.intersection(*run) for run in runs))
 
 
-def known(names: Collection[str | None]) -> tuple[str, ...]:
-    """What is said of settled columns."""
-    listed = ", ".join(sorted(str(name) for name in names))
-    return (
-        (f"{listed}: has stood still for {LASTING} windows in a row, which is no longer taken for a fault",)
-        if names
-        else ()
-    )
+def known(subjects: Collection[str | None]) -> tuple[str, ...]:
+    """What is said of what is settled."""
+    names = ", ".join(sorted(name for name in subjects if name is not None))
+    who = [f"{names}: {LASTS['constant']}"] * bool(names) + [LASTS["duplicates"]] * (None in subjects)
+    return tuple(f"{one} for {LASTING} windows in a row, which is no longer taken for a fault" for one in who)
 
 
 def unwatched(record: WindowRecord) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitor.findings import LASTING, Finding, faults, holm, lag, settled, shifts, thin
+from monitor.findings import LASTING, Finding, broken, faults, holm, known, lag, settled, shifts, thin
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import record
 
@@ -57,8 +57,21 @@ def test_a_column_that_stands_still_long_enough_is_the_world_as_it_is() -> None:
     assert settled([*eight[:3], record(3, moving), *eight[4:]], LEVEL) == set()
     assert settled([*eight, record(8, moving), record(9, still)], LEVEL) == {"x"}
     assert faults(eight[-1], LEVEL, {"x"}) == []
+    assert "x: has stood still" in known({"x"})[0]
     torn = record(8, still, share("missing", 0.9, 0.0))
     assert [one.measurement.name for one in faults(torn, LEVEL, {"x"})] == ["missing"]
+
+
+def test_rows_that_repeat_one_another_long_enough_are_the_world_as_it_is() -> None:
+    repeated = share("duplicates", 0.5, 0.06, subject=None)
+    eight = [record(week, repeated) for week in range(LASTING)]
+    assert faults(eight[0], LEVEL) != []
+    assert settled(eight[1:], LEVEL) == set()
+    assert settled(eight, LEVEL) == {None}
+    assert broken(eight, LEVEL) == []
+    assert known({None}) == (
+        "rows have repeated one another for 8 windows in a row, which is no longer taken for a fault",
+    )
 
 
 def test_shifts_are_ranked_and_small_or_unsure_ones_left_out() -> None:
