@@ -11,7 +11,6 @@ import click
 
 from flows.door import connect, resumable
 from flows.waiting import waiting
-from registry.moves import CHAMPION
 
 if TYPE_CHECKING:
     from flows.stream import Stream
@@ -111,6 +110,7 @@ def replay(
 def _learnt(place: Workplace, stream: Stream) -> str | None:
     """What is said of rows that the champion knows, if it does."""
     from flows.stream import learnt
+    from registry.moves import CHAMPION
 
     champion = next((one for one in place.versions.list(place.task.name) if CHAMPION in one.aliases), None)
     known = None if champion is None else champion.tags.get("known_until")
