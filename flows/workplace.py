@@ -7,6 +7,8 @@ registered task's file source is absolute: the process that reads it may stand i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from registry.database import utc_now
-from registry.errors import TaskError, did_you_mean, unknown
+from registry.errors import EverfitError, OutsideError, TaskError, did_you_mean, unknown
 from registry.mistakes import explain
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
@@ -66,6 +68,32 @@ def register_task(settings: Settings, task: TaskSpec) -> Path:
     partial.write_text(yaml.safe_dump(task.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     partial.replace(path)
     return path
+
+
+@contextmanager
+def registered_for_search(settings: Settings, task: TaskSpec) -> Iterator[None]:
+    """Register a task for the search inside. Where that is refused, what stood before is put back; where it is killed,
+    or the outside fails, the task stays, and the search can be gone on with."""
+    file = settings.task_file(task.name)
+    before = file.read_bytes() if file.is_file() else None
+    mine = register_task(settings, task).read_bytes()
+    try:
+        yield
+    except OutsideError:
+        raise
+    except EverfitError:
+        if file.read_bytes() == mine:  # else somebody has registered it anew since
+            _put_back(file, before)
+        raise
+
+
+def _put_back(file: Path, before: bytes | None) -> None:
+    if before is None:
+        file.unlink()
+        return
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(before)
+    partial.replace(file)
 
 
 def take_over_log(settings: Settings, task: TaskSpec) -> None:

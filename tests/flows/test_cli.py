@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence, found_lines, useless
-from flows.workplace import Workplace, find_task, register_task
-from registry.proposal import write
+from flows.workplace import Workplace, find_task, register_task, registered_for_search, task_names
+from registry.errors import StoreError, TaskError
+from registry.proposal import to_yaml, write
 from registry.settings import Settings
 from registry.task import FileSource, load
 from tests.handmade import make_bundle, make_frame, make_task
@@ -322,7 +323,7 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     file = tmp_path / "edited.yaml"
     write(edited, file)
     done = CliRunner().invoke(main, ["apply", str(file)])
-    assert (done.exit_code, done.output) == (0, "handmade: gate changed\n")
+    assert (done.exit_code, done.output) == (0, "handmade: gate.bake changed\n")
     assert find_task(place.settings, "handmade").gate.bake == 1
     text = file.read_text()
     file.write_text(text.replace("hash: []", "hash: [nobody]"))
@@ -353,6 +354,40 @@ def test_a_task_whose_data_lack_a_column_is_not_registered(home: Path) -> None:
     assert "airlines" in done.stderr
     assert "correct `log` in the task" in done.stderr
     assert not (home / "home" / "tasks").exists()
+
+
+def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workplace, tmp_path: Path) -> None:
+    """The live one, to which the right file still fits; of a new task, nothing."""
+    before = place.settings.task_file("handmade").read_bytes()
+    text = to_yaml(place.task).replace("\n  kinds: {}", "\n  kinds: {carrier: numeric}")
+    for name in ("handmade", "other"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text.replace("name: handmade", f"name: {name}").replace("mode: auto", "mode: observe"))
+        done = CliRunner().invoke(main, ["search", str(file), "--seconds", "5"])
+        assert done.exit_code == 2, done.output
+        assert "the data cannot be used:" in done.stderr
+        assert "column 'carrier'" in done.stderr
+        assert place.settings.task_file("handmade").read_bytes() == before
+        assert task_names(place.settings) == ("handmade",)
+    refused = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
+    assert "columns.kinds.carrier changed: a model must be found for that" in refused.stderr
+    (tmp_path / "handmade.yaml").write_text(to_yaml(place.task))
+    assert CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")]).output == "handmade: nothing changed\n"
+
+
+def test_a_search_that_the_outside_ends_leaves_its_task(place: Workplace) -> None:
+    edited = place.task.model_copy(update={"mode": "observe"})
+    with pytest.raises(StoreError), registered_for_search(place.settings, edited):
+        raise StoreError("gone")
+    assert find_task(place.settings, "handmade") == edited
+
+    def edit_and_fail() -> None:
+        register_task(place.settings, edited)  # somebody else, meanwhile
+        raise TaskError("wrong")
+
+    with pytest.raises(TaskError), registered_for_search(place.settings, place.task):
+        edit_and_fail()
+    assert find_task(place.settings, "handmade") == edited
 
 
 def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -> None:

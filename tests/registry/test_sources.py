@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from registry import sources
 from registry.errors import SourceError
@@ -112,6 +113,42 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failed_query_says_why(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such table: absent"):
         sources.read(SqlSource(url=database(tmp_path), query="select * from absent"))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("drop table rows", "a query that gives rows is expected .*, got one to drop"),
+        ("-- all\n/* of\nit */ DELETE from rows", "got one to delete"),
+        ("with gone as (select 1) delete from rows returning *", "readonly database.; queries are run read-only"),
+        ("attach ':memory:' as other", "gives no rows"),
+    ],
+)
+def test_a_query_only_reads(tmp_path: Path, query: str, expected: str) -> None:
+    url = database(tmp_path)
+    before = (tmp_path / "a.db").read_bytes()
+    for limit in (None, 1):
+        with pytest.raises(SourceError, match=expected):
+            sources.read(SqlSource(url=url, query=query), limit=limit)
+    assert (tmp_path / "a.db").read_bytes() == before
+
+
+def test_a_query_makes_no_database(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.db: no such file"):
+        sources.read(SqlSource(url=f"sqlite:///{tmp_path / 'none.db'}", query="select 1"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.postgres
+def test_a_query_of_postgresql_only_reads(empty_postgres: str) -> None:
+    engine = sa.create_engine(empty_postgres)
+    with engine.begin() as connection:
+        connection.execute(sa.text("create table kept as select 1 as one"))
+    engine.dispose()
+    query = "with gone as (delete from kept returning one) select * from gone"
+    with pytest.raises(SourceError, match="read-only transaction"):
+        sources.read(SqlSource(url=empty_postgres, query=query))
+    assert sources.read(SqlSource(url=empty_postgres, query="select * from kept"))["one"].tolist() == [1]
 
 
 def test_a_column_that_comes_twice(tmp_path: Path) -> None:
