@@ -170,9 +170,14 @@ class Workplace:
         return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
-        """The moment that watching stands at: the newest event logged, and not before the end of a window that was
-        measured. Rows that lie after the clock, or have no moment, where the task has a time column, are passed over
-        (`astray`) unless there are no others.
+        """The moment that watching stands at where none is asked for: how far the rows go, by the task's own time; the
+        clock where the task has no time column: its rows lie at their arrival, and labels arrive after them."""
+        return self.seen() if self.task.time is not None else utc_now()
+
+    def seen(self) -> datetime:
+        """How far the rows go: the newest event logged, and not before the end of a window that was measured. Rows that
+        lie after the clock, or have no moment, where the task has a time column, are passed over (`astray`) unless
+        there are no others.
 
         A window is over when an event from after it, or close before its end, has been seen: rows that are logged late,
         or replayed from an older time, are never mistaken for a window with few rows.
