@@ -94,7 +94,7 @@ def apply(file: str) -> None:
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import find_task, load_task, register_task, take_over_log
+    from flows.workplace import find_task, load_task, register_task, require_columns
     from registry.mistakes import pointing
     from retrain.search.session import require_means
 
@@ -107,7 +107,8 @@ def apply(file: str) -> None:
         raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
     with pointing(Path(file)):
         require_means(new)  # what is wrong would end the next search, perhaps at night
-    take_over_log(settings, new)  # first: it refuses columns that cannot be hidden
+        if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+            require_columns(settings, new)
     register_task(settings, new)
     click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
 

@@ -109,11 +109,14 @@ def take_over_log(settings: Settings, task: TaskSpec) -> None:
         spec = TaskSpec.model_validate(changed)
     except ValidationError as error:
         raise TaskError(f"task {task.name!r}:\n{explain(error, TaskSpec)}") from error
-    _require_columns(settings, spec)
+    require_columns(settings, spec)
     register_task(settings, spec)
 
 
-def _require_columns(settings: Settings, task: TaskSpec) -> None:
+def require_columns(settings: Settings, task: TaskSpec) -> None:
+    """Raise `TaskError` where a task hides columns that its champion does not know or that cannot be hidden, or watches
+    one apart that is no category of it."""
+    from registry.inference import SEGMENTS, no_segments
     from registry.privacy import hides_image
 
     versions = open_versions(settings)
@@ -124,6 +127,8 @@ def _require_columns(settings: Settings, task: TaskSpec) -> None:
     for name in task.log.names:
         if name not in known:
             raise TaskError(unknown("column in `log`", name, known))
+    for name, why in no_segments({one.name: one.kind for one in schema.columns}, task.monitor.segments):
+        raise TaskError(f"{SEGMENTS}: {name!r}: {why}")
     if (why := hides_image(task, None if schema.image is None else schema.image.name)) is not None:
         raise TaskError(f"log: {why}")
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CSV = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz")
 PARQUET = (".parquet", ".pq")
 EXTENSIONS = CSV + PARQUET
+SEPARATORS = (";", "\t", "|")
+"""Those that a CSV file is seen to have in the place of the comma."""
 IMAGE, CLASS = "image", "label"
 """Columns of a folder of images: the path of each, and the name of the sub-folder that it is in."""
 
@@ -56,6 +58,8 @@ def files_of(source: FileSource, *, base: Path | None = None) -> list[Path]:
     if path.is_dir():
         found = [one for one in sorted(path.iterdir()) if _extension(one) and not one.name.startswith((".", "_"))]
         if not found:
+            if any(is_path(one.name) for one in path.iterdir()):
+                raise SourceError(f"{path}: images lie in the folder itself; one sub-folder a class is expected")
             images = ", ".join(IMAGES)
             raise SourceError(
                 f"{path}: the folder holds no {', '.join(EXTENSIONS)} file, nor sub-folders with {images} files"
@@ -154,8 +158,20 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, limit: int | None) -> pd.DataFrame:
+    _require_header(path)
     # the whole column decides its type: chunk by chunk, a late text would leave numbers and texts in one column
     return pd.read_csv(path, nrows=limit, low_memory=False, encoding="utf-8-sig")
+
+
+def _require_header(path: Path) -> None:
+    """Raise `SourceError` for a header that names a column twice, which pandas would rename, or that another separator
+    than the comma divides."""
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0].dropna()
+    if header.duplicated().any():
+        raise SourceError(f"{path}: column {header[header.duplicated()].iloc[0]!r} comes more than once")
+    found = next((one for one in SEPARATORS if len(header) == 1 and one in header.iloc[0]), None)
+    if found is not None:
+        raise SourceError(f"{path}: its separator seems to be {found!r}; save it with commas between the columns")
 
 
 def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:

@@ -128,6 +128,9 @@ def test_init_never_overwrites(home: Path) -> None:
             "expected families that differ from one another, got mlp, mlp",
         ),
         (("search", "right.yaml", "--space", ""), "unknown family ''"),
+        (("init", "rows.csv", "--target", "late", "--name", "my rows!"), "name: expected lower case letters, digits"),
+        (("search", "tabbed.yaml"), "tabbed.yaml:\n  line 2: a tab, where YAML wants spaces"),
+        (("search", "unclosed.yaml"), "unclosed.yaml:\n  line 2: not valid YAML: "),
         (("serve", "nobody"), "unknown task 'nobody'"),
         (("monitor", "nobody"), "unknown task 'nobody'"),
         (("alerts", "nobody"), "unknown task 'nobody'"),
@@ -147,6 +150,8 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
     (home / "wrong.yaml").write_text(
         "name: wrong\nsource: {path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\npolcy: {}\n"
     )
+    (home / "tabbed.yaml").write_text("monitor:\n\treport: never\n")
+    (home / "unclosed.yaml").write_text("columns: {kinds: {\n")
     (home / "right.yaml").write_text(
         "name: right\nsource: {kind: file, path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\n"
     )
@@ -166,7 +171,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
         ("columns: {exclude: [amount,\n    carier]}", "line 8: columns.exclude: the data have no column 'carier'"),
         ("columns:\n  kinds:\n    amont: numeric", "line 9: columns.kinds: the data have no column 'amont' (did you"),
         ("monitor: {segments: [carier]}", "line 7: column 'carier': the data have no such column (did you mean"),
-        ("search:\n  strategy: tpee", "line 8: search.strategy: unknown strategy 'tpee'"),
+        ("search:\n  strategy: tpee", "right.yaml: line 8: search.strategy: unknown strategy 'tpee'"),
         ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
         ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
         ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
@@ -331,6 +336,12 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "nobody" in refused.output
     assert find_task(place.settings, "handmade").log.hash == ()
+    file.write_text(text.replace("segments: []", "segments: [carrier, amount]"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    line = 1 + file.read_text().splitlines().index("  segments: [carrier, amount]")
+    said = f"edited.yaml: line {line}: monitor.segments: 'amount': a categorical or boolean column is expected"
+    assert (refused.exit_code, said in refused.stderr) == (2, True)
+    assert find_task(place.settings, "handmade").monitor.segments == ()
     file.write_text(text.replace("stopping: asha", "stopping: ashes"))
     refused = CliRunner().invoke(main, ["apply", str(file)])
     line = 1 + file.read_text().splitlines().index("  stopping: ashes")
@@ -360,6 +371,7 @@ def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workp
     """The live one, to which the right file still fits; of a new task, nothing."""
     before = place.settings.task_file("handmade").read_bytes()
     text = to_yaml(place.task).replace("\n  kinds: {}", "\n  kinds: {carrier: numeric}")
+    text = text.replace("\n  segments: []", "\n  segments: [amount]")
     for name in ("handmade", "other"):
         file = tmp_path / f"{name}.yaml"
         file.write_text(text.replace("name: handmade", f"name: {name}").replace("mode: auto", "mode: observe"))
@@ -369,6 +381,9 @@ def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workp
         assert "column 'carrier'" in done.stderr
         assert place.settings.task_file("handmade").read_bytes() == before
         assert task_names(place.settings) == ("handmade",)
+        assert f"{file}: the data cannot be used:\n" in done.stderr
+        assert "column 'carrier': row " in done.stderr
+        assert "column 'amount': a categorical or boolean column is expected, it is numeric; correct" in done.stderr
     refused = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
     assert "columns.kinds.carrier changed: a model must be found for that" in refused.stderr
     (tmp_path / "handmade.yaml").write_text(to_yaml(place.task))

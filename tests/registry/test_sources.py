@@ -60,6 +60,10 @@ def test_a_late_text_makes_the_whole_column_text(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "the file is empty"),
         ("a.csv", b"x,y\n", "no rows"),
+        ("a.csv", b"x,temp,y,temp\n1,2,3,4\n", "column 'temp' comes more than once"),
+        ("a.csv", b"x;y\n1;2\n", "its separator seems to be ';'"),
+        ("a.csv", b"x;y\n1,5;2\n1,5;2,5\n", "its separator seems to be ';'"),
+        ("a.csv", b"x\ty\n1\t2\n", r"its separator seems to be '.t'"),
         ("a.csv", b"x\n\xff\xfe\n", "not UTF-8"),
         ("a.csv", b'x,y\n1,2\n3,4,5\n"', "damaged"),
         ("a.parquet", b"PAR1 no parquet", "damaged"),
@@ -81,6 +85,12 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, expected
 def test_nothing_there(tmp_path: Path, path: str, expected: str) -> None:
     with pytest.raises(SourceError, match=expected):
         sources.read(FileSource(path=path), base=tmp_path)
+
+
+def test_images_that_lie_in_the_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / "17.png").write_bytes(b"")
+    with pytest.raises(SourceError, match="images lie in the folder itself; one sub-folder a class is expected"):
+        sources.read(FileSource(path=str(tmp_path)))
 
 
 def test_differing_columns_name_the_file_and_the_columns(tmp_path: Path) -> None:
