@@ -72,7 +72,7 @@ def status(task: str | None) -> None:
             lines = task_lines(Workplace.open(settings, find_task(settings, name)))
         click.echo("\n".join(lines))
     services = running(settings)
-    click.echo("\n".join(service_lines(services, endpoint_lines(settings, services))))
+    click.echo("\n".join(service_lines(services, endpoint_lines(settings))))
 
 
 @click.command()

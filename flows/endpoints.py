@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from flows.processes import Desk
 from registry.errors import InputError
 from serving.presence import Presence, presences
 from serving.tls import trusted
 
 if TYPE_CHECKING:
-    from flows.services import Running
     from registry.settings import Settings
 
 _SECONDS = 2.0
+_TOLD = (200, 503)
+"""With these an endpoint tells of its tasks: it is ready, or it is not."""
 
 
-def endpoint_lines(settings: Settings, services: Sequence[Running]) -> list[str]:
-    """The endpoints that run, a line each, and a line for each task there. `services` are those of `everfit up`."""
-    managed, found = {one.pid for one in services}, presences(settings.folder)
-    return [line for here in found for line in _lines(here, _asked(settings, here), here.pid in managed)]
+def endpoint_lines(settings: Settings) -> list[str]:
+    """The endpoints that run, ready or not, a line each, and a line for each task there."""
+    managed, found = Desk(settings.folder).find("endpoint"), presences(settings.folder)
+    own = None if managed is None else managed.pid
+    return [line for here in found for line in _lines(here, _asked(settings, here), here.pid == own)]
 
 
 def _lines(here: Presence, told: Mapping[str, Any] | None, managed: bool) -> Iterator[str]:
@@ -38,10 +41,12 @@ def _state(told: Mapping[str, Any]) -> str:
 
     >>> _state({"ready": True, "version": "3", "since": "2024-05-06T07:08:09.5", "last_error": None})
     'version 3, since 2024-05-06 07:08'
+    >>> _state({"ready": False, "version": "3", "since": "2024-05-06T07:08:09.5", "last_error": "it ends"})
+    'version 3, since 2024-05-06 07:08; it ends'
     >>> _state({"ready": False, "version": None, "since": None, "last_error": None, "registry": "not asked yet"})
     'no model yet (registry: not asked yet)'
     """
-    if not told["ready"] or told["since"] is None:
+    if told["version"] is None:  # one that is about to end is not ready, and has a version
         return f"no model yet ({told['last_error'] or 'registry: ' + told['registry']})"
     since = f"{datetime.fromisoformat(told['since']):%Y-%m-%d %H:%M}"
     return "; ".join([f"version {told['version']}, since {since}", *filter(None, [told["last_error"]])])
@@ -51,7 +56,7 @@ def _asked(settings: Settings, here: Presence) -> dict[str, Any] | None:
     """What an endpoint says of its tasks; None where it does not answer. Its health needs no key."""
     try:
         answer = httpx.get(f"{here.url}/health/ready", timeout=_SECONDS, trust_env=False, verify=trusted(settings))
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] | None = answer.json() if answer.status_code in _TOLD else None
     except (httpx.HTTPError, InputError, ValueError):
         return None
     return found

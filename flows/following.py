@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 KIND = "follow"
 CONTINUED, STOPPED = "continued", "stopped"
 MISSED = "no_step"
-"""The kind of the entry of a step that was not possible, with its reason: once for what the windows show."""
+"""The kind of the entry of a step that was not possible, with its reason: once a window."""
 
 FEW, MANY = 8, 12
 """Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
@@ -61,13 +61,14 @@ KEPT = 3
 @dataclass(frozen=True)
 class Following:
     """A champion that follows: the version it is compared with, the moment its rows begin after, its versions, the
-    newest last, and the moment whose labels that one knows. `ended`: it is to stop."""
+    newest last, the moment whose labels that one knows, and the ledger's entry of it. `ended`: it is to stop."""
 
     anchor: str
     begun: datetime
     versions: tuple[str, ...]
     known: datetime
     ended: bool = False
+    entry: int = 0
 
     @property
     def newest(self) -> str:
@@ -91,11 +92,13 @@ def following(place: Workplace) -> Following | None:
     if not ended and now not in versions[-2:]:
         return None
     anchor, begun = told["anchor"] or versions[0], datetime.fromisoformat(told["begun"])
-    return Following(anchor, begun, tuple(versions), (steps[-1] if steps else made[-1]).at, ended)
+    last = (*made, *steps)[-1]
+    return Following(anchor, begun, tuple(versions), last.at, ended, last.id or 0)
 
 
 def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
-    """Let a champion that follows learn the labels known at `as_of`, or end that where it no longer pays.
+    """Let a champion that follows learn the labels known at `as_of`, or end that where it no longer pays: at its steps,
+    for which it may wait.
 
     None when none follows, or when it goes on. Otherwise what `improve` answers, with the outcome `rollback`.
     """
@@ -114,9 +117,8 @@ def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
 
 
 def _missed(place: Workplace, why: str, as_of: datetime) -> None:
-    """Tell the ledger, unless the newest windows were told of with the same words."""
-    windows = place.ledger.read(kinds={"window"}, last=1)
-    told = {"seen": windows[-1].id if windows else None}
+    """Tell the ledger, unless it was told since the newest window's end with the same words."""
+    told = {"window": [end.isoformat() for end in place.ledger.moments("window", until=as_of, last=1)]}
     last = place.ledger.read(kinds={KIND, MISSED}, last=1)
     if last and (last[-1].kind, last[-1].reasons, last[-1].details) == (MISSED, (why,), told):
         return
@@ -133,6 +135,8 @@ def no_step(place: Workplace, as_of: datetime) -> str:
 
 
 def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any] | None:
+    from retrain.race import waits
+
     if now.ended:
         return _stop(place, now)
     if alias_of(place, "champion") != now.newest:  # a step that was cut short
@@ -148,11 +152,11 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     gain, sudden = _gains(place, now, newest, found, own) if windows > 1 else (None, None)
     stops, reason = _verdict(now, gain, windows, sudden)
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
-    version = now.newest
+    version, told = now.newest, {"anchor": now.anchor, "before": now.newest, "rows": len(own), "windows": waited}
     if not stops:
         bundle = _step(place, now, newest, found, own, as_of, waited)
         version = place.versions.publish(bundle, metrics=figures_of(bundle))
-    told = {"anchor": now.anchor, "before": now.newest, "rows": len(own), "windows": waited}
+        told |= {"wait": waits(bundle)}
     details: dict[str, Any] = {**told, **costs(cpu_seconds() - cpu)}
     details |= {} if gain is None else {"gain": gain.value, "low": gain.low, "high": gain.high}
     place.ledger.write(
@@ -176,12 +180,13 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
 
 def _due(place: Workplace, now: Following, newest: ModelBundle, as_of: datetime) -> int:
     """How many windows have ended since the last step, where one is due: at the end of each while the champion is not
-    judged to do as it should, else when so many are over as the last steps were worth waiting for."""
+    judged to do as it should, else when so many are over as the last steps were worth waiting for. A window whose rows
+    come later than its end has ended when it is measured."""
     from retrain.race import waits
 
-    entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
-    ends = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
-    ended = sum(now.known < end <= as_of for end in ends)
+    before = place.ledger.moments("window", until=as_of, last=1, before=now.entry)
+    since = min(now.known, *before)
+    ended = sum(since < end for end in place.ledger.moments("window", until=as_of, last=RECENT))
     decided = place.ledger.read(kinds={"decision"}, last=1)
     well = not decided or decided[-1].severity == "ok"
     return ended if ended >= (waits(newest) if well else 1) else 0

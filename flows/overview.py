@@ -97,8 +97,8 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
 
 
 def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:
-    """That the champion learns each window's labels, since when, of which rows its figure is, what its newest step says
-    of that, and why none was possible since."""
+    """That the champion learns the windows' labels, since when, for how many windows its next step waits, of which rows
+    its figure is, what its newest step says of that, and why none was possible since."""
     if now is None:
         return []
     mine = [entry for entry in newest if entry.version in now.versions]
@@ -107,7 +107,9 @@ def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]
         of = f"    its test figure is of rows it answered before it learnt them, not of version {now.anchor}'s"
         said = [of, *said]
     steps, known = counted(len(now.versions) - 1, "step"), f"{now.known:%Y-%m-%d %H:%M}"
-    return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}", *said]
+    wait = mine[0].details.get("wait", 1) if mine else 1
+    until = f", and learns again after {wait} windows while all is ok" if wait > 1 else ""
+    return [f"  the champion follows version {now.anchor}: {steps}, it knows the labels of {known}{until}", *said]
 
 
 def _newest_step(place: Workplace) -> list[Entry]:

@@ -76,10 +76,13 @@ class Arrived:
 
     def at_once(self, known: np.datetime64, waited: int) -> list[Lesson]:
         """One step for all that has come in so many windows since a moment; before it, what the models of then have
-        answered."""
+        answered. What has come between the last window's end and now counts as of that window: none is over since."""
         from retrain.following import catch_up
 
-        return catch_up(self.arrived, self.ends, waited, self._waiting(known, self.ends[-1]))
+        ends = list(self.ends)
+        if sum(end > known for end in ends) > waited:
+            del ends[-2]
+        return catch_up(self.arrived, ends, waited, self._waiting(known, ends[-1]))
 
     def _waiting(self, known: np.datetime64, until: np.datetime64) -> npt.NDArray[np.int64]:
         """The rows between two moments whose labels had not come by the first."""
@@ -143,9 +146,8 @@ def with_unlabelled(place: Workplace, found: Arrived, schema: Schema, since: dat
 
 def ends_of(place: Workplace, begun: datetime, as_of: datetime) -> list[datetime]:
     """The ends of the newest `RECENT` windows later than `begun`, the last one as of now, after the moment before."""
-    entries = place.ledger.read(kinds={"window"}, last=4 * RECENT)
-    known = {datetime.fromisoformat(one.details["window"]["end"]) for one in entries}
-    return [begun, *sorted(end for end in known if begun < end < as_of), as_of][-RECENT - 1 :]
+    known = place.ledger.moments("window", until=as_of, last=RECENT + 1)
+    return [begun, *(end for end in known if begun < end < as_of), as_of][-RECENT - 1 :]
 
 
 def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDArray[np.bool_]:
@@ -153,7 +155,7 @@ def _faulty(place: Workplace, times: pd.Series[Any], as_of: datetime) -> npt.NDA
     from monitor.watching import faulty_windows
 
     out = np.zeros(len(times), dtype=bool)
-    for window in faulty_windows(place.task, place.ledger, as_of, last=4 * RECENT):
+    for window in faulty_windows(place.task, place.ledger, as_of):
         out |= ((times >= window.start) & (times < window.end)).to_numpy()
     return out
 

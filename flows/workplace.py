@@ -127,8 +127,9 @@ def require_columns(settings: Settings, task: TaskSpec) -> None:
     for name in task.log.names:
         if name not in known:
             raise TaskError(unknown("column in `log`", name, known))
-    for name, why in no_segments({one.name: one.kind for one in schema.columns}, task.monitor.segments):
-        raise TaskError(f"{SEGMENTS}: {name!r}: {why}")
+    kinds = {one.name: one.kind for one in schema.columns}
+    for wrong, reason in no_segments(kinds, task.monitor.segments):
+        raise TaskError(f"{SEGMENTS}: {wrong!r}: {reason}")
     if (why := hides_image(task, None if schema.image is None else schema.image.name)) is not None:
         raise TaskError(f"log: {why}")
 

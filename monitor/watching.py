@@ -155,7 +155,7 @@ class _Reader:
         return WindowRecord(window=window, version=version, metric=metric, measurements=measure_all(view))
 
 
-def faulty_windows(task: TaskSpec, ledger: Ledger, as_of: datetime, last: int = HISTORY) -> list[Window]:
+def faulty_windows(task: TaskSpec, ledger: Ledger, as_of: datetime, last: int = MOST_ENTRIES) -> list[Window]:
     """The windows whose data were broken by what was known at a moment: by the newest decision about each, of the
     newest `last` decisions; one that was measured again since, as its rows came late, is judged by what it is now."""
     decided = [one for one in ledger.read(kinds={DECISION}, last=last) if one.at <= as_of and one.details.get("window")]

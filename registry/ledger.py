@@ -91,6 +91,16 @@ class Ledger:
             found = connection.execute(rows).all()
         return [_entry(row) for row in reversed(found)]
 
+    def moments(self, kind: str, *, until: datetime, last: int, before: int | None = None) -> list[datetime]:
+        """The event times of a kind's entries, each once, oldest first: the newest `last` that are not after `until`,
+        of all entries or of those with an id below `before`."""
+        c = _ENTRIES.c
+        found = sa.select(c.at).distinct().where(c.task == self._task, c.kind == kind, c.at <= to_micros(until))
+        found = found if before is None else found.where(c.id < before)
+        with reading(self._engine) as connection:
+            newest = connection.execute(found.order_by(c.at.desc()).limit(last)).scalars().all()
+        return [from_micros(one) for one in reversed(newest)]
+
 
 def _row(entry: Entry) -> dict[str, Any]:
     plain = entry.model_dump(include={"task", "kind", "version", "severity", "outcome", "seconds"})

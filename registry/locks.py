@@ -55,20 +55,20 @@ def _open(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock of a file now, and what for; None where nobody does. To look, the lock is held for a moment:
-    who takes one that is looked at should have some patience."""
+    """Who holds the lock of a file now, and what for; None where nobody does. To look, the lock is shared for a moment,
+    with others who look: who takes one that is looked at should have some patience."""
     if not path.is_file():
         return None
     file = _open(path)
     try:
-        return None if _taken(file) else _holder(file)
+        return None if _taken(file, fcntl.LOCK_SH) else _holder(file)
     finally:
         os.close(file)
 
 
-def _taken(file: int) -> bool:
+def _taken(file: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -282,7 +282,7 @@ def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Fi
     try:
         conform_as(values, name, kind)
     except RowError as error:
-        remedy = f"correct the value, or the kind {kind!r} declared under `columns.kinds`"
+        remedy = f"correct the value, or the kind {kind!r} declared under `columns.kinds` in the task"
         message = re.sub(rf"^column {re.escape(repr(name))}[,:] ", "", str(error))
         yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=1)
 

@@ -57,7 +57,7 @@ def table_of(body: bytes, form: str, kinds: Kinds, *, max_rows: int, max_bytes: 
         for name in found.column_names
         if name != ID_COLUMN
     }
-    ids = found.column(ID_COLUMN).to_pylist() if ID_COLUMN in found.column_names else None
+    ids = _listed(ID_COLUMN, found.column(ID_COLUMN)) if ID_COLUMN in found.column_names else None
     return Table(columns, found.num_rows, form, frozenset(full), others), ids
 
 
@@ -173,12 +173,12 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int, full
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):
         return _moments(name, array.to_numpy(zero_copy_only=False))
     if kind == "categorical":
-        categories, gaps = _categories(array)
+        categories, gaps = _categories(name, array)
         if not gaps:
             full.add(name)
         return categories
     _check_size(name, array, most_bytes)
-    values: list[Any] = array.to_pylist()
+    values = _listed(name, array)
     if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
         return [None if one is None else str(one) for one in values]
     return [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in values]
@@ -200,10 +200,10 @@ def _is_nested(kind: pa.DataType) -> bool:
     return bool(pa.types.is_nested(inner) or pa.types.is_dictionary(inner) or isinstance(inner, pa.BaseExtensionType))
 
 
-def _categories(array: pa.Array) -> tuple[npt.NDArray[Any], bool]:
+def _categories(name: str, array: pa.Array) -> tuple[npt.NDArray[Any], bool]:
     """Canonical strings, and whether there may be missing ones; each distinct value is looked at once."""
     if pa.types.is_dictionary(array.type):
-        coded = [_category(one) for one in array.dictionary.to_pylist()]
+        coded = [_category(one) for one in _listed(name, array.dictionary)]
         codes = array.indices.to_numpy(zero_copy_only=False)
         places = np.where(np.isnan(codes), len(coded), codes) if array.indices.null_count else codes
         found = np.array([*coded, ""], dtype=object)[places.astype(np.int64)]
@@ -212,10 +212,20 @@ def _categories(array: pa.Array) -> tuple[npt.NDArray[Any], bool]:
         values = array.to_numpy(zero_copy_only=False).tolist()
         known = {one: (one or "")[:MAX_CATEGORY_LENGTH] for one in {*values}}  # what `_category` does to text
     else:
-        values = array.to_pylist()
+        values = _listed(name, array)
         known = {one: _category(one) for one in {*values}}
     found = np.fromiter(map(known.__getitem__, values), dtype=object, count=len(values))
     return found, "" in known.values()
+
+
+def _listed(name: str, array: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Values as Python's, which has none for some moments: far ones, those of a nanosecond or of a zone it lacks."""
+    try:
+        values: list[Any] = array.to_pylist()
+    except (ValueError, OverflowError, LookupError) as error:
+        message = f"column {shown(name)}: expected values that can be read, got {array.type}: {str(error)[:100]}"
+        raise MisfitError(message, column=name) from error
+    return values
 
 
 def _category(value: Any) -> str:

@@ -77,8 +77,10 @@ class HotRoute(ABC):
             body = await read_body(scope, receive, self._max_bytes)
             if self.is_large(scope, body):
                 async with self._gate:
-                    reply = await self.reply(scope, body)
-                self._tidy.later()
+                    try:
+                        reply = await self.reply(scope, body)
+                    finally:  # one that is refused was read too
+                        self._tidy.later()
             else:
                 reply = await self.reply(scope, body)
         except EverfitError as error:

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from registry.database import from_micros, open_engine
-from registry.errors import EverfitError
+from registry.errors import EverfitError, StoreError, words_of
 from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog
 from registry.ledger import Ledger
@@ -172,9 +172,17 @@ class Keeper:
             del self._others[folder]
 
     def _join(self, log: InferenceLog) -> None:
-        """Join small batches now and then, one transaction a turn: requests and labels come first."""
-        if time.monotonic() > self._join_at and not log.join():
-            self._join_at = time.monotonic() + JOIN_SECONDS
+        """Join small batches now and then, one transaction a turn: requests and labels come first, also where it fails.
+        Raises `StoreError`."""
+        if time.monotonic() <= self._join_at:
+            return
+        self._join_at = time.monotonic() + JOIN_SECONDS
+        try:
+            more = log.join()
+        except (ValueError, LookupError, TypeError) as error:  # a batch that is damaged in the store
+            raise StoreError(f"small batches cannot be joined: {words_of(error)}") from error
+        if more:
+            self._join_at = 0.0
 
     def _report(self, fault: str | None) -> None:
         older = sum(other.records for other in self._others.values())

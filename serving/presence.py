@@ -71,6 +71,7 @@ def present(settings: Settings, tasks: Sequence[str]) -> Iterator[None]:
     folder = workers_folder(settings)
     with ExitStack() as stack:
         try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # workers put digests of keys here, and metrics
             what = f"the endpoint {settings.endpoint_url}"
             stack.enter_context(exclusive(folder / LOCK, what, patience=_PATIENCE_SECONDS))
             begin(folder, tasks)

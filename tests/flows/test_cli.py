@@ -382,7 +382,8 @@ def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workp
         assert place.settings.task_file("handmade").read_bytes() == before
         assert task_names(place.settings) == ("handmade",)
         assert f"{file}: the data cannot be used:\n" in done.stderr
-        assert "column 'carrier': row " in done.stderr
+        line = 1 + file.read_text().splitlines().index("  kinds: {carrier: numeric}")
+        assert f"line {line}: column 'carrier': row " in done.stderr
         assert "column 'amount': a categorical or boolean column is expected, it is numeric; correct" in done.stderr
     refused = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
     assert "columns.kinds.carrier changed: a model must be found for that" in refused.stderr

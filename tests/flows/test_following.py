@@ -35,6 +35,7 @@ from flows.following import (
 from flows.improve import complete
 from flows.offline import Offline
 from flows.overview import task_lines
+from flows.retracing import RECENT, ends_of
 from flows.rollout import ASKED
 from flows.second_look import _act as act_on
 from flows.second_look import look_again
@@ -164,12 +165,46 @@ def test_a_step_waits_until_it_is_worth_it(place: Workplace, monkeypatch: pytest
         keep_following(place, moment)
     (step,) = steps(place)
     assert (step.at, step.details["windows"], champion_of(place)) == (moment, 3, "3")
+    assert any(line.endswith("learns again after 3 windows while all is ok") for line in task_lines(place))
     record = Standing.of(place.versions.fetch("handmade", "3")).record
     assert set(keys_of(f"{day}-{row}" for day in (5, 6, 7) for row in range(DAY))) <= set(record.keys)
     assert place.versions.fetch("handmade", "3").manifest.lineage.known_until == moment - timedelta(hours=12)
     place.ledger.write(Entry(task="handmade", kind="decision", at=moment, severity="degraded", outcome="none"))
     keep_following(place, live(place, 8))
     assert [one.details["windows"] for one in steps(place)] == [3, 1]
+
+
+def test_rows_that_come_later_than_their_window_ends_have_their_steps(place: Workplace) -> None:
+    """Two windows later: a pass knows of a window only when it is long over."""
+    late = timedelta(days=2)
+    moment = live(place, *range(5), late=late) + late
+    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "promote"
+    for day in (5, 6):
+        moment = live(place, day, late=late) + late
+        keep_following(place, moment)
+        assert keep_following(place, moment + timedelta(hours=1)) is None
+    assert [one.details["windows"] for one in steps(place)] == [1, 1]
+
+
+def test_a_pass_after_a_window_has_ended_learns_as_one_at_its_end(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`everfit up` makes one every five minutes; that is no window of its own. And a window that was measured often, as
+    its labels came, hides none of the others."""
+    real, taken = retrain.following.follow, list[list[int]]()
+
+    def watched(asked: Any, taught: Any, **more: Any) -> Followed:
+        taken.append(np.bincount(taught[-1].ago).tolist())
+        return real(asked, taught, **more)
+
+    moment = prove(place)
+    (window,) = place.ledger.read(kinds={"window"}, last=1)
+    for _ in range(5 * RECENT):
+        place.ledger.write(window.model_copy(update={"id": None, "written": None}))
+    assert len(ends_of(place, BEGIN, moment + timedelta(hours=1))) == 7
+    monkeypatch.setattr(retrain.following, "follow", watched)
+    keep_following(place, live(place, 5) + timedelta(minutes=5))
+    assert taken == [[DAY] * 5]
 
 
 def test_what_serves_is_a_race_that_goes_on(place: Workplace) -> None:
@@ -281,6 +316,9 @@ def test_nothing_is_learnt_of_broken_data(place: Workplace) -> None:
     window = {"index": 5, "start": str(moment - timedelta(days=1)), "end": str(moment), "rows": DAY}
     broken = Entry(task="handmade", kind="decision", at=moment, severity="faulty", outcome="alert")
     place.ledger.write(broken.model_copy(update={"details": {"window": window}}))
+    before = {**window, "start": str(moment - timedelta(days=2)), "end": str(moment - timedelta(days=1))}
+    for _ in range(5 * RECENT):  # its labels come, one after another
+        place.ledger.write(broken.model_copy(update={"severity": "ok", "details": {"window": before}}))
     keep_following(place, moment)
     known = place.versions.fetch("handmade", str(champion_of(place))).manifest.lineage.known_until
     assert known is not None
@@ -292,8 +330,10 @@ def test_why_there_was_no_step_is_told_once_a_window(place: Workplace) -> None:
     prove(place)
     timeless = place.__class__(**{**vars(place), "task": place.task.model_copy(update={"time": None})})
     moment = live(place, 5)
+    (*_, window) = place.ledger.read(kinds={"window"})
     for _ in range(2):
         assert keep_following(timeless, moment) is None
+        place.ledger.write(window.model_copy(update={"id": None, "written": None}))  # measured again, with more labels
     (missed,) = place.ledger.read(kinds={MISSED})
     assert (missed.at, missed.version, champion_of(place)) == (moment, "2", "2")
     assert no_step(place, moment) == "without times nobody can tell which labels are new"

@@ -132,21 +132,24 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     crashed = psutil.Process(began.pid)
     crashed.kill()
     crashed.wait(timeout=10)
-    assert endpoint_lines(stopped, ()) == []
+    assert endpoint_lines(stopped) == []
     (anew,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert (anew.started, said[-1]) == (True, "endpoint: serves other too")
     assert any("killed while it served handmade too, and will again" in one for one in said)
     with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
         assert (other.model()["task"], short.model()["task"]) == ("other", "handmade")
-    first, *tasks = endpoint_lines(stopped, running(stopped))
+    first, *tasks = endpoint_lines(stopped)
     assert re.search(rf"{stopped.endpoint_url} +pid {anew.pid}, since [-\d]+ [:\d]+$", first)
     assert [re.sub(r"[-\d]{10} [:\d]{5}", "then", one) for one in tasks] == [
         f"    {task}: version 1, since then" for task in ("handmade", "other")
     ]
-    assert endpoint_lines(stopped, ())[0] == f"{first}, of `everfit serve`"
+    record = Desk(stopped.folder).record("endpoint")
+    kept = record.rename(record.with_suffix(".kept"))
+    assert endpoint_lines(stopped)[0] == f"{first}, of `everfit serve`"
+    kept.rename(record)
     down(stopped, say=said.append)
     assert Desk(stopped.folder).command("endpoint") == ()  # stopped in good order, nothing is to be restored
-    assert endpoint_lines(stopped, ()) == []
+    assert endpoint_lines(stopped) == []
 
 
 def test_which_services_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

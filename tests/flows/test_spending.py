@@ -63,6 +63,8 @@ def test_it_is_said_that_the_champion_follows() -> None:
     assert line == "  the champion follows version 1: 2 steps, it knows the labels of 2024-01-02 00:00"
     told = "its test figure is of rows it answered before it learnt them, not of version 1's"
     assert (figure.strip(), reason.strip()) == (told, "gain +0.01")
+    waiting = step.model_copy(update={"details": {"wait": 4}})
+    assert following_lines(chain, [waiting])[0] == f"{line}, and learns again after 4 windows while all is ok"
     missed = step.model_copy(update={"kind": "no_step", "outcome": None, "reasons": ("one class alone",)})
     last = following_lines(chain, [step, missed])[-1]
     assert last == "    last step not taken (2024-01-02 00:00): one class alone"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -75,6 +75,16 @@ def test_only_new_entries_of_the_own_task_are_written(engine: Engine) -> None:
     for wrong in (written, Entry(task="loans", kind="window", at=AT)):
         with pytest.raises(ValueError, match="expected a new entry of task 'flights'"):
             ledger.write(wrong)
+
+
+def test_moments_are_told_once_each(engine: Engine) -> None:
+    """However often a window was measured, and in which order."""
+    ledger, hour = Ledger(engine, "flights"), timedelta(hours=1)
+    for after in (1, 0, 2, 2, 1, 3):
+        ledger.write(_entry(kind="window", at=AT + after * hour))
+    ledger.write(_entry(kind="decision", at=AT + 4 * hour))
+    assert ledger.moments("window", until=AT + 2 * hour, last=2) == [AT + hour, AT + 2 * hour]
+    assert ledger.moments("window", until=AT + 9 * hour, last=9, before=3) == [AT, AT + hour]
 
 
 def test_many_threads_write_at_once(engine: Engine) -> None:

@@ -39,6 +39,13 @@ def test_a_lock_is_waited_for_and_looked_at(tmp_path: Path) -> None:
     assert holder(path) is None
 
 
+def test_two_who_look_do_not_take_each_other_for_the_holder(tmp_path: Path) -> None:
+    path = tmp_path / "replay.lock"
+    assert _held(path, patience=0.0)
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(holder, [path] * 2_000)) == {None}
+
+
 def _held(path: Path, *, patience: float) -> bool:
     with exclusive(path, "a replay", patience=patience):
         return True

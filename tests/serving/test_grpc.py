@@ -244,7 +244,8 @@ def test_tritons_client(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None
     (example,) = (one for one in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "triton" in one)
     changed = {"flights": "handmade", "localhost:8001": f"localhost:{port}"}
     example = re.sub("|".join(changed), lambda found: changed[found[0]], example)
-    example = re.sub(r"rows = .*", f"rows = [{ROW!r}]", example)
+    row = {name: value for name, value in ROW.items() if name != "member"}  # a truth value that is missing
+    example = re.sub(r"rows = .*", f"rows = [{row!r}]", example)
     with endpoint_of(bundles["good"], tmp_path, grpc_port=port):
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         shown = run(python, "-c", example, environment=environment)
@@ -252,8 +253,10 @@ def test_tritons_client(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None
     assert asked.returncode == 0, asked.stderr
     assert re.fullmatch(r"(yes|no) [0-9a-f]{24}\n", shown.stdout), shown.stderr
     engine = open_engine(f"sqlite:///{tmp_path}/everfit.db")
-    ids = [*json.loads(asked.stdout.splitlines()[-1]), shown.stdout.split()[1]]
-    assert sorted(InferenceLog(engine, "handmade").frame(columns=[])["__id__"]) == sorted(ids)
+    ids = [*json.loads(asked.stdout.splitlines()[-1]), own := shown.stdout.split()[1]]
+    logged = InferenceLog(engine, "handmade").frame(columns=["member"]).set_index("__id__")["member"]
+    assert sorted(logged.index) == sorted(ids)
+    assert logged.isna()[own]
     engine.dispose()
 
 

@@ -126,6 +126,22 @@ def test_an_answer_that_can_leave_at_once_does() -> None:
         assert (whole, sent) == ([b"{}"], expected)
 
 
+def test_a_large_body_that_is_refused_is_tidied_up_after_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = list[Tidy]()
+    monkeypatch.setattr(Tidy, "later", lambda tidy: later.append(tidy))
+    route = Faulty(Slot("handmade"), Counts(), max_bytes=THREAD_BYTES, max_rows=1)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b" " * THREAD_BYTES, "more_body": False}
+
+    async def send(_message: Any) -> None:
+        """Nobody reads it."""
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(route({"type": "http", "path": "/faulty", "headers": []}, receive, send))
+    assert len(later) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="what glibc does")
 def test_what_large_requests_took_is_given_back() -> None:
     async def requests() -> None:

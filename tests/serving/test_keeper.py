@@ -21,6 +21,7 @@ from registry.errors import StoreError
 from registry.image_store import ImageStore
 from registry.images import decode_sent, digest_of
 from registry.inference_log import InferenceLog
+from registry.log_batch import Batch
 from registry.log_ids import runs_of
 from registry.privacy import Privacy, Vault
 from registry.schema import ImageColumn
@@ -432,4 +433,24 @@ def test_what_was_stored_row_by_row_is_joined(served: Served, tmp_path: Path, lo
         assert keeper.turn()
         assert connection.exec_driver_sql("SELECT count(*) FROM batches").scalar_one() == 1
     pd.testing.assert_frame_equal(log.frame(), before)
+    journal.close()
+
+
+def test_what_cannot_be_joined_does_not_hold_up_labels(
+    tmp_path: Path, log: InferenceLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and tried again later."""
+    for number in range(16):
+        log.append_batches([Batch("1", "champion", [f"{number}"], [NOW], [NOW], [{}], ["no"], [[1]], [[0]], [0], [0])])
+    with open_engine(f"sqlite:///{tmp_path}/everfit.db").begin() as connection:
+        connection.exec_driver_sql("UPDATE batches SET outputs = '{' WHERE number = 7")
+    journal = Journal(tmp_path / "journal" / "handmade", max_bytes=10**6)
+    opening = {"store": f"sqlite:///{tmp_path}/everfit.db", "task": "handmade", "folder": str(journal.folder)}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        keeper = Keeper({**opening, "durable": False}, theirs)
+        assert not keeper.turn()
+        assert b"unexpected end of data" in ours.recv(10_000)
+        monkeypatch.setattr(keeper, "_retry_at", 0.0)
+        assert keeper.turn()
     journal.close()

@@ -251,6 +251,15 @@ def wrong_bodies() -> dict[str, tuple[bytes, int, str]]:
             422,
             "expected a number between",
         ),
+        **{
+            f"{name} of {moment.type}": (
+                stream((good.drop_columns([name]) if name in ROW else good).append_column(name, moment)),
+                422,
+                "expected values that can be read, got timestamp",
+            )
+            for name in ("amount", "carrier", "__id__")
+            for moment in (pa.array([2**60], pa.timestamp("s")), pa.array([1], pa.timestamp("us", "No/Where")))
+        },
         "a column twice": (stream(good.append_column("amount", [[1.0]])), 422, "is there twice"),
         "a dictionary that grows": (stream(wide), 413, "unpacks to 20000000 bytes"),
         "ids twice": (
