@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.door import MOMENT, connect
+from flows.door import MOMENT, UNASKED, connect
 from flows.waiting import waiting
 from registry.errors import InputError, NoModelError, StateError
 
@@ -162,7 +162,7 @@ def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
 
 @click.command()
 @click.argument("task")
-@click.option("--as-of", type=MOMENT, help="Use only what was known at this moment (UTC); default: now.")
+@click.option("--as-of", type=MOMENT, help=f"Use only what was known at this moment (UTC); {UNASKED}.")
 @click.option("--reason", default="asked for by hand", show_default=True, help="Why, for the ledger.")
 @click.option(
     "--remedies",

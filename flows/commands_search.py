@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def search(
         from flows.search import search as flow
         from flows.stages import perform
         from flows.terminal import ProgressLine
-        from flows.workplace import Workplace, find_task, register_task
+        from flows.workplace import Workplace, find_task, registered_for_search
         from registry.mistakes import pointing
         from registry.sources import read
         from retrain.checks import require_columns
@@ -79,9 +80,9 @@ def search(
         with pointing(file):  # a task that cannot be searched is not registered
             require_means(spec)
             require_columns(read(spec.source, limit=1), spec)
-        register_task(settings, spec)
+    registered = nullcontext() if file is None else registered_for_search(settings, spec)
     again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
-    with resumable(again), pointing(file), ProgressLine() as shown, listening(shown):
+    with pointing(file), registered, resumable(again), ProgressLine() as shown, listening(shown):
         version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)

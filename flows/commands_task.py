@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +17,15 @@ from registry.errors import InputError, SourceError, TaskError
 if TYPE_CHECKING:
     from registry.settings import Settings
 
+_NOTHING = object()
+
 
 @click.command()
 @click.argument("data")
 @click.option("--target", required=True, help="Column to predict.")
 @click.option("--time", "time_column", help="Column with the time of each row.")
 @click.option("--name", help="Name of the task; default: from the file's name.")
-@click.option("--query", help="SQL query; DATA is then a SQLAlchemy URL.")
+@click.option("--query", help="SQL query, run read-only; DATA is then a SQLAlchemy URL.")
 @click.option("--output", type=click.Path(path_type=Path), help="YAML file to write; default: NAME.yaml.")
 def init(
     data: str, target: str, time_column: str | None, name: str | None, query: str | None, output: Path | None
@@ -91,7 +94,7 @@ def apply(file: str) -> None:
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import find_task, load_task, register_task, take_over_log
+    from flows.workplace import find_task, load_task, register_task, require_columns
     from registry.mistakes import pointing
     from retrain.search.session import require_means
 
@@ -99,14 +102,29 @@ def apply(file: str) -> None:
     new = load_task(Path(file))
     old = find_task(settings, new.name)
     made_for = ("target", "time", "problem", "metric", "coverage", "columns")
-    if changed := [name for name in made_for if getattr(new, name) != getattr(old, name)]:
-        raise InputError(f"{file}: {', '.join(changed)} changed: a model must be found for that: everfit search {file}")
+    changed = list(differing(old.model_dump(), new.model_dump()))
+    if asking := [key for key in changed if key.split(".")[0] in made_for]:
+        raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
     with pointing(Path(file)):
         require_means(new)  # what is wrong would end the next search, perhaps at night
-    take_over_log(settings, new)  # first: it refuses columns that cannot be hidden
+        if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+            require_columns(settings, new)
     register_task(settings, new)
-    differing = [name for name in type(new).model_fields if getattr(new, name) != getattr(old, name)]
-    click.echo(f"{new.name}: {', '.join(differing) or 'nothing'} changed")
+    click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """The keys whose values differ, with dots between them; of what is of another kind, its key alone.
+
+    >>> list(differing({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "e": 5}}))
+    ['b.c', 'b.d', 'b.e']
+    """
+    for key in dict.fromkeys([*old, *new]):
+        former, now = old.get(key, _NOTHING), new.get(key, _NOTHING)
+        if former == now:
+            continue
+        alike = isinstance(former, Mapping) and isinstance(now, Mapping) and former.get("kind") == now.get("kind")
+        yield from (f"{key}.{below}" for below in differing(former, now)) if alike else (key,)
 
 
 @click.command()

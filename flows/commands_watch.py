@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.door import DEGRADED, MOMENT, connect
+from flows.door import DEGRADED, MOMENT, UNASKED, connect
 from flows.waiting import waiting
 from registry.errors import InputError, OutsideError
 from registry.plurals import counted
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("task")
-@click.option("--as-of", type=MOMENT, help="Judge as of this moment (UTC); default: now.")
+@click.option("--as-of", type=MOMENT, help=f"Judge as of this moment (UTC); {UNASKED}.")
 def monitor(task: str, as_of: datetime | None) -> None:
     """Measure and judge TASK's windows that are over.
 

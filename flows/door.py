@@ -53,6 +53,8 @@ class MomentType(click.ParamType[datetime]):
 
 
 MOMENT = MomentType()
+UNASKED = "default: that of the newest row, or the clock if the task has no time column"
+"""What stands in for a moment that is not given (`Workplace.now`)."""
 
 
 class Door(click.Group):

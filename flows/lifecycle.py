@@ -35,7 +35,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     if as_of is None:
         require_no_replay(place)
     moment = place.moment(as_of)
-    report = observe(place, moment)
+    report = observe(place, moment, place.seen() if as_of is None else None)
     alert(place, moment)
     keep_coverage(place, moment)
     look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)

@@ -78,7 +78,7 @@ class Endpoint:
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False, verify=verify)
         self._again = partial(Endpoint, url, task, key=key, verify=verify, retries=0)
-        self._prefix = "" if task is None else f"/models/{task}"
+        self._task, self._prefix = task, "" if task is None else f"/models/{task}"
         self._waits = _PATIENCE[:retries]
         self.counts = Counts()
 
@@ -125,21 +125,21 @@ class Endpoint:
         self.counts.failed += counted
         where = f"{self._client.base_url}, {what}"
         if response is None:
-            raise OutsideError(f"{where}: no answer ({problem}){_advice(self._client.base_url, problem)}")
+            raise OutsideError(f"{where}: no answer ({problem}){_advice(self._client.base_url, problem, self._task)}")
         hint = " (Everfit's own programs send EVERFIT_API_KEY)" if response.status_code in (401, 403) else ""
         said = f"{where}: {response.status_code} {_words(response)}{hint}"
         raise OutsideError(said) if response.status_code >= 500 else InputError(said)
 
 
-def _advice(url: httpx.URL, problem: str) -> str:
-    """What may be wrong with the scheme of a URL that gave no answer; empty where that is not it."""
+def _advice(url: httpx.URL, problem: str, task: str | None) -> str:
+    """What to do about a URL that gave no answer: another scheme, or to start the endpoint, of a task that is known."""
     if url.scheme == "http" and speaks_tls(url.host, url.port or 80):
         return f"; it speaks HTTPS: ask {url.copy_with(scheme='https')}"
     if "CERTIFICATE_VERIFY_FAILED" in problem:
         return "; with EVERFIT_TLS_CERT as the endpoint has it, and without --url, its very certificate is trusted"
     if "WRONG_VERSION_NUMBER" in problem:
         return f"; it does not speak HTTPS: ask {url.copy_with(scheme='http')}"
-    return ""
+    return f"; to start the endpoint: everfit up {task}" if task and "ConnectError" in problem else ""
 
 
 def speaks_tls(host: str, port: int, timeout: float = 2.0) -> bool:

@@ -40,6 +40,7 @@ def watch(
     looked at again, and promoted if it is shown to be better by now; a canary whose windows are over is promoted or let
     go; when a new model is asked for, or an improvement was broken off, the event `everfit.degraded` is emitted.
     Windows that end after `until` are not measured: rows are known to be missing there, as at the end of a replay.
+    Without `as_of` it is `Workplace.now`, and windows are measured as far as the rows go (`Workplace.seen`).
     While a replay judges the task, a scheduled pass leaves it alone (`flows/turns.py`). Raises `NoModelError` without a
     champion, `BusyError` when another pass takes too long, or asked by hand beside a replay, `OutsideError`.
     """
@@ -47,7 +48,7 @@ def watch(
     if as_of is None and (why := left_alone(place)) is not None:
         return {"severity": "", "remedy": "none", "windows": 0, "judged": True, "reasons": [why]}
     moment = place.moment(as_of)
-    report = observe(place, moment, until)
+    report = observe(place, moment, until or (place.seen() if as_of is None else None))
     alert(place, moment)
     if repair:
         keep_coverage(place, moment)

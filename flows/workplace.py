@@ -7,6 +7,8 @@ registered task's file source is absolute: the process that reads it may stand i
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from registry.database import utc_now
-from registry.errors import TaskError, did_you_mean, unknown
+from registry.errors import EverfitError, OutsideError, TaskError, did_you_mean, unknown
 from registry.mistakes import explain
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
@@ -68,6 +70,32 @@ def register_task(settings: Settings, task: TaskSpec) -> Path:
     return path
 
 
+@contextmanager
+def registered_for_search(settings: Settings, task: TaskSpec) -> Iterator[None]:
+    """Register a task for the search inside. Where that is refused, what stood before is put back; where it is killed,
+    or the outside fails, the task stays, and the search can be gone on with."""
+    file = settings.task_file(task.name)
+    before = file.read_bytes() if file.is_file() else None
+    mine = register_task(settings, task).read_bytes()
+    try:
+        yield
+    except OutsideError:
+        raise
+    except EverfitError:
+        if file.read_bytes() == mine:  # else somebody has registered it anew since
+            _put_back(file, before)
+        raise
+
+
+def _put_back(file: Path, before: bytes | None) -> None:
+    if before is None:
+        file.unlink()
+        return
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(before)
+    partial.replace(file)
+
+
 def take_over_log(settings: Settings, task: TaskSpec) -> None:
     """Register what a task's file says of its log where the registered task says something else.
 
@@ -81,11 +109,14 @@ def take_over_log(settings: Settings, task: TaskSpec) -> None:
         spec = TaskSpec.model_validate(changed)
     except ValidationError as error:
         raise TaskError(f"task {task.name!r}:\n{explain(error, TaskSpec)}") from error
-    _require_columns(settings, spec)
+    require_columns(settings, spec)
     register_task(settings, spec)
 
 
-def _require_columns(settings: Settings, task: TaskSpec) -> None:
+def require_columns(settings: Settings, task: TaskSpec) -> None:
+    """Raise `TaskError` where a task hides columns that its champion does not know or that cannot be hidden, or watches
+    one apart that is no category of it."""
+    from registry.inference import SEGMENTS, no_segments
     from registry.privacy import hides_image
 
     versions = open_versions(settings)
@@ -96,6 +127,9 @@ def _require_columns(settings: Settings, task: TaskSpec) -> None:
     for name in task.log.names:
         if name not in known:
             raise TaskError(unknown("column in `log`", name, known))
+    kinds = {one.name: one.kind for one in schema.columns}
+    for wrong, reason in no_segments(kinds, task.monitor.segments):
+        raise TaskError(f"{SEGMENTS}: {wrong!r}: {reason}")
     if (why := hides_image(task, None if schema.image is None else schema.image.name)) is not None:
         raise TaskError(f"log: {why}")
 
@@ -142,9 +176,14 @@ class Workplace:
         return cls(settings, task, log, Ledger(engine, task.name), open_versions(settings))
 
     def now(self) -> datetime:
-        """The moment that watching stands at: the newest event logged, and not before the end of a window that was
-        measured. Rows that lie after the clock, or have no moment, where the task has a time column, are passed over
-        (`astray`) unless there are no others.
+        """The moment that watching stands at where none is asked for: how far the rows go, by the task's own time; the
+        clock where the task has no time column: its rows lie at their arrival, and labels arrive after them."""
+        return self.seen() if self.task.time is not None else utc_now()
+
+    def seen(self) -> datetime:
+        """How far the rows go: the newest event logged, and not before the end of a window that was measured. Rows that
+        lie after the clock, or have no moment, where the task has a time column, are passed over (`astray`) unless
+        there are no others.
 
         A window is over when an event from after it, or close before its end, has been seen: rows that are logged late,
         or replayed from an older time, are never mistaken for a window with few rows.

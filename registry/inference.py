@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ IDENTIFIER_ROWS = 50
 MAX_CLASSES = 20
 PROSE_TEXTS, PROSE_WORDS = 100, 4
 """Different texts, and words of the middle one, from which a column is prose and not categories."""
+
+SEGMENTS = "monitor.segments"
+"""The task's key of columns that are watched apart."""
 
 RESERVED = ("prediction", "probabilities", "set", "interval", "uncertainty", "disagreement")
 """The outputs of a served model: no input of its graph can bear such a name."""
@@ -98,6 +102,17 @@ def require_overrides(frame: pd.DataFrame, columns: Columns, target: str, time: 
         raise TaskError(
             f"columns.kinds: {time!r} is the time column, so its kind is datetime, not {columns.kinds[time]}"
         )
+
+
+def no_segments(kinds: Mapping[str, ColumnKind], names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of the columns that are to be watched apart, value by value, that are no categories, and why not.
+
+    >>> list(no_segments({"carrier": "categorical", "amount": "numeric"}, ["carrier", "amount"]))
+    [('amount', 'a categorical or boolean column is expected, it is numeric')]
+    """
+    for name in names:
+        if (kind := kinds.get(name, "categorical")) not in ("categorical", "boolean"):
+            yield name, f"a categorical or boolean column is expected, it is {kind}"
 
 
 def useless(values: pd.Series[Any]) -> str | None:

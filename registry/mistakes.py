@@ -62,14 +62,16 @@ def _place_of(value: str, node: yaml.SequenceNode) -> int | None:
 
 @contextmanager
 def pointing(path: Path | None) -> Iterator[None]:
-    """Mistakes in a task that only the data or the means of a search show are told with their lines in its file; where
-    there is no file, as they are."""
+    """Mistakes in a task that only the data or the means of a search show are told with its file and their lines in it;
+    where there is no file, as they are."""
     try:
         yield
     except InputError as error:
         if path is None:
             raise
-        raise type(error)(pointed(str(error), path.read_text(encoding="utf-8"))) from error
+        said = pointed(str(error), path.read_text(encoding="utf-8"))
+        named = said != str(error) or isinstance(error, TaskError)
+        raise type(error)(f"{path}: {said}" if named else said) from error
 
 
 @contextmanager
@@ -145,6 +147,8 @@ def expected(one: Any, model: type[BaseModel]) -> str:
             return "expected a number"
         case "bool_parsing" | "bool_type":
             return "expected true or false"
+        case "string_pattern_mismatch":  # the one pattern that a user can miss is that of a task's name
+            return "expected lower case letters, digits and dashes, a letter first, 63 at most"
     message: str = one["msg"].removeprefix("Value error, ")
     return message.replace("Input should be", "expected", 1)
 

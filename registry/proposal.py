@@ -186,7 +186,7 @@ COMMENTS = {
     "source.kind": "file (CSV or Parquet) or sql.",
     "source.path": "A file, a folder of files or a glob; a relative path starts at this file's folder.",
     "source.url": "A SQLAlchemy URL; ${NAME} is read from the environment, so that no password stands here.",
-    "source.query": "The query whose rows are read.",
+    "source.query": "The query whose rows are read; it runs read-only.",
     "target": "The column to predict.",
     "time": "The column with the moment of each row; null: rows have no order. With it, no row sees a later one.",
     "problem": "binary, multiclass or regression.",

@@ -15,10 +15,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseSettings):
-    """The settings of an installation. Every field is an environment variable: `EVERFIT_` and its name in capitals."""
+    """The settings of an installation. Every field is an environment variable: `EVERFIT_` and its name in capitals; an
+    empty one is as one that is not set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EVERFIT_", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix="EVERFIT_", env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
     )  # the input of an error of the whole is every variable, the secret ones among them
 
     home: Path = Field(Path(".everfit"), description="folder of everything Everfit keeps on this machine")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CSV = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz")
 PARQUET = (".parquet", ".pq")
 EXTENSIONS = CSV + PARQUET
+SEPARATORS = (";", "\t", "|")
+"""Those that a CSV file is seen to have in the place of the comma."""
 IMAGE, CLASS = "image", "label"
 """Columns of a folder of images: the path of each, and the name of the sub-folder that it is in."""
 
@@ -56,6 +58,8 @@ def files_of(source: FileSource, *, base: Path | None = None) -> list[Path]:
     if path.is_dir():
         found = [one for one in sorted(path.iterdir()) if _extension(one) and not one.name.startswith((".", "_"))]
         if not found:
+            if any(is_path(one.name) for one in path.iterdir()):
+                raise SourceError(f"{path}: images lie in the folder itself; one sub-folder a class is expected")
             images = ", ".join(IMAGES)
             raise SourceError(
                 f"{path}: the folder holds no {', '.join(EXTENSIONS)} file, nor sub-folders with {images} files"
@@ -154,8 +158,20 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, limit: int | None) -> pd.DataFrame:
+    _require_header(path)
     # the whole column decides its type: chunk by chunk, a late text would leave numbers and texts in one column
     return pd.read_csv(path, nrows=limit, low_memory=False, encoding="utf-8-sig")
+
+
+def _require_header(path: Path) -> None:
+    """Raise `SourceError` for a header that names a column twice, which pandas would rename, or that another separator
+    than the comma divides."""
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0].dropna()
+    if header.duplicated().any():
+        raise SourceError(f"{path}: column {header[header.duplicated()].iloc[0]!r} comes more than once")
+    found = next((one for one in SEPARATORS if len(header) == 1 and one in header.iloc[0]), None)
+    if found is not None:
+        raise SourceError(f"{path}: its separator seems to be {found!r}; save it with commas between the columns")
 
 
 def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:
@@ -186,29 +202,60 @@ def _fill_in(url: str) -> tuple[str, list[str]]:
 
 
 def _read_sql(source: SqlSource, limit: int | None) -> pd.DataFrame:
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 
+    if (writes := _WRITES.match(source.query)) is not None:
+        word = writes["word"].lower()
+        raise SourceError(
+            f"{mask_url(source.url)}: a query that gives rows is expected (select ...), got one to {word}"
+        )
     url, secrets = _fill_in(source.url)
     secrets += re.findall(r"://[^:/@]*:([^@]+)@", url)
     try:
         return _query(url, source.query, limit)
+    except ResourceClosedError:
+        raise SourceError(f"{mask_url(source.url)}: the query gives no rows; one such as select ... does") from None
     except (SQLAlchemyError, pd.errors.DatabaseError) as error:
         text = str(getattr(error, "orig", None) or error).splitlines()[0]
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
+        said = "; queries are run read-only" if re.search("read-?only (database|transaction)", text) else ""
         # `from None`: the driver's own error may hold the password
-        raise SourceError(f"{mask_url(source.url)}: the query failed ({text})") from None
+        raise SourceError(f"{mask_url(source.url)}: the query failed ({text}){said}") from None
     except ModuleNotFoundError as error:
         hint = "pip install 'everfit[postgres]'" if "psycopg2" in str(error) else f"pip install {error.name}"
         raise SourceError(f"{mask_url(source.url)}: its driver {error.name} is not installed; {hint}") from error
 
 
+_WRITES = re.compile(
+    r"(?:\s|--.*?(?:\n|$)|/\*[\s\S]*?\*/|;)*"
+    r"(?P<word>alter|call|create|delete|drop|grant|insert|merge|rename|replace|revoke|truncate|update|vacuum)\b",
+    re.IGNORECASE,
+)
+"""A query that is meant to change something, after comments. It would fail anyway, but for databases that have no
+way of reading only."""
+
+_READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+}
+"""What a new connection is told before a query runs in it, by dialect."""
+
+
 def _query(url: str, query: str, limit: int | None) -> pd.DataFrame:
-    from sqlalchemy import create_engine
+    """The rows that a query gives; it reads only, and nothing is ever committed."""
+    from sqlalchemy import create_engine, event
 
     engine: Engine = create_engine(url)
+    file = engine.url.database or ":memory:"
+    if engine.dialect.name == "sqlite" and not file.startswith((":memory:", "file:")) and not os.path.isfile(file):
+        raise SourceError(f"{mask_url(url)}: no such file")  # SQLite would make an empty one
+    if (told := _READ_ONLY.get(engine.dialect.name)) is not None:
+        event.listen(engine, "connect", lambda connection, _: connection.cursor().execute(told))
+    only = {"postgresql_readonly": True} if engine.dialect.name == "postgresql" else {}
     try:
-        with engine.connect().execution_options(no_parameters=True) as connection:
+        with engine.connect().execution_options(no_parameters=True, **only) as connection:
             if limit is None:
                 return pd.read_sql_query(query, connection)
             chunks: Iterator[pd.DataFrame] = pd.read_sql_query(query, connection, chunksize=limit)

@@ -275,6 +275,11 @@ def load(path: Path) -> TaskSpec:
     except OSError as error:
         near = did_you_mean(path.name, [one.name for one in path.parent.glob("*.y*ml")])
         raise TaskError(f"{path}: cannot be read ({error.strerror}){near}") from error
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        tab = "'\\t'" in (error.problem or "")
+        said = "a tab, where YAML wants spaces" if tab else f"not valid YAML: {error.problem or error}"
+        raise TaskError(f"{path}:\n  {line}{said}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: not valid YAML: {str(error).replace('<unicode string>', path.name)}") from error
     if not isinstance(raw, dict):

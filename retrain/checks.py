@@ -6,6 +6,7 @@ over two columns, labels that are wrong, rows that stand for one another (patien
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import pandas as pd
 from registry.conforming import as_datetimes, as_strings
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import conform_as, infer_kinds, nested, printed, require_overrides
+from registry.inference import SEGMENTS, conform_as, infer_kinds, nested, no_segments, printed, require_overrides
 from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
@@ -78,7 +79,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
-    findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task)]
+    findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
     if not kinds.kinds:
         findings.append(Finding(level="fatal", message="no column is left to learn from", remedy="add columns"))
     for name, kind in kinds.kinds.items():
@@ -103,7 +104,7 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         if name is not None and name not in known:
             message = f"the data have no such column{did_you_mean(name, known)}"
             yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
-    for role, names in (("log", task.log.names), ("monitor.segments", task.monitor.segments)):
+    for role, names in (("log", task.log.names), (SEGMENTS, task.monitor.segments)):
         for name in (name for name in names if name not in known):
             message = f"the data have no such column{did_you_mean(name, known)}"
             yield Finding(level="fatal", column=name, message=message, remedy=f"correct `{role}` in the task")
@@ -243,6 +244,13 @@ def _images(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
             yield Finding(level="fatal", column=name, message=message, remedy=remedy)
 
 
+def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Segments that are no categories."""
+    for name, why in no_segments(kinds, task.monitor.segments):
+        remedy = f"correct `{SEGMENTS}` in the task, or declare it categorical under `columns.kinds`"
+        yield Finding(level="fatal", column=name, message=why, remedy=remedy)
+
+
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:
     """Values that do not fit the column's kind, or types that are mixed in it."""
     if kind == "categorical":
@@ -274,8 +282,9 @@ def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Fi
     try:
         conform_as(values, name, kind)
     except RowError as error:
-        remedy = f"correct the value, or the kind {kind!r} declared under `columns.kinds`"
-        yield Finding(level="fatal", column=name, message=str(error), remedy=remedy, rows=1)
+        remedy = f"correct the value, or the kind {kind!r} declared under `columns.kinds` in the task"
+        message = re.sub(rf"^column {re.escape(repr(name))}[,:] ", "", str(error))
+        yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=1)
 
 
 def _leaks(rows: pd.DataFrame, kinds: dict[str, ColumnKind], task: TaskSpec, seed: int) -> Iterator[Finding]:

@@ -257,7 +257,6 @@ def test_apprise_is_loaded_only_when_something_is_sent() -> None:
         (f"http://127.0.0.1:9/{SECRET}", "http://127.0.0.1:9", "no answer (ConnectError)"),
         (f"http://me:{SECRET.split('/')[0]}@127.0.0.1:99999/", "http://127.0.0.1:99999", None),
         (f"http://[{SECRET}", "http://", None),
-        (f"http://127.0.0.1:9 {SECRET}", "http://", None),
         (f"https://{'a' * 70}.example/{SECRET}", f"https://{'a' * 70}.example", None),
     ],
 )

@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence, found_lines, useless
-from flows.workplace import Workplace, find_task, register_task
-from registry.proposal import write
+from flows.workplace import Workplace, find_task, register_task, registered_for_search, task_names
+from registry.errors import StoreError, TaskError
+from registry.proposal import to_yaml, write
 from registry.settings import Settings
 from registry.task import FileSource, load
 from tests.handmade import make_bundle, make_frame, make_task
@@ -127,6 +128,9 @@ def test_init_never_overwrites(home: Path) -> None:
             "expected families that differ from one another, got mlp, mlp",
         ),
         (("search", "right.yaml", "--space", ""), "unknown family ''"),
+        (("init", "rows.csv", "--target", "late", "--name", "my rows!"), "name: expected lower case letters, digits"),
+        (("search", "tabbed.yaml"), "tabbed.yaml:\n  line 2: a tab, where YAML wants spaces"),
+        (("search", "unclosed.yaml"), "unclosed.yaml:\n  line 2: not valid YAML: "),
         (("serve", "nobody"), "unknown task 'nobody'"),
         (("monitor", "nobody"), "unknown task 'nobody'"),
         (("alerts", "nobody"), "unknown task 'nobody'"),
@@ -146,6 +150,8 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
     (home / "wrong.yaml").write_text(
         "name: wrong\nsource: {path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\npolcy: {}\n"
     )
+    (home / "tabbed.yaml").write_text("monitor:\n\treport: never\n")
+    (home / "unclosed.yaml").write_text("columns: {kinds: {\n")
     (home / "right.yaml").write_text(
         "name: right\nsource: {kind: file, path: rows.csv}\ntarget: late\nproblem: binary\nmetric: auc\n"
     )
@@ -165,7 +171,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
         ("columns: {exclude: [amount,\n    carier]}", "line 8: columns.exclude: the data have no column 'carier'"),
         ("columns:\n  kinds:\n    amont: numeric", "line 9: columns.kinds: the data have no column 'amont' (did you"),
         ("monitor: {segments: [carier]}", "line 7: column 'carier': the data have no such column (did you mean"),
-        ("search:\n  strategy: tpee", "line 8: search.strategy: unknown strategy 'tpee'"),
+        ("search:\n  strategy: tpee", "right.yaml: line 8: search.strategy: unknown strategy 'tpee'"),
         ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
         ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
         ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
@@ -322,7 +328,7 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     file = tmp_path / "edited.yaml"
     write(edited, file)
     done = CliRunner().invoke(main, ["apply", str(file)])
-    assert (done.exit_code, done.output) == (0, "handmade: gate changed\n")
+    assert (done.exit_code, done.output) == (0, "handmade: gate.bake changed\n")
     assert find_task(place.settings, "handmade").gate.bake == 1
     text = file.read_text()
     file.write_text(text.replace("hash: []", "hash: [nobody]"))
@@ -330,6 +336,12 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "nobody" in refused.output
     assert find_task(place.settings, "handmade").log.hash == ()
+    file.write_text(text.replace("segments: []", "segments: [carrier, amount]"))
+    refused = CliRunner().invoke(main, ["apply", str(file)])
+    line = 1 + file.read_text().splitlines().index("  segments: [carrier, amount]")
+    said = f"edited.yaml: line {line}: monitor.segments: 'amount': a categorical or boolean column is expected"
+    assert (refused.exit_code, said in refused.stderr) == (2, True)
+    assert find_task(place.settings, "handmade").monitor.segments == ()
     file.write_text(text.replace("stopping: asha", "stopping: ashes"))
     refused = CliRunner().invoke(main, ["apply", str(file)])
     line = 1 + file.read_text().splitlines().index("  stopping: ashes")
@@ -353,6 +365,45 @@ def test_a_task_whose_data_lack_a_column_is_not_registered(home: Path) -> None:
     assert "airlines" in done.stderr
     assert "correct `log` in the task" in done.stderr
     assert not (home / "home" / "tasks").exists()
+
+
+def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workplace, tmp_path: Path) -> None:
+    """The live one, to which the right file still fits; of a new task, nothing."""
+    before = place.settings.task_file("handmade").read_bytes()
+    text = to_yaml(place.task).replace("\n  kinds: {}", "\n  kinds: {carrier: numeric}")
+    text = text.replace("\n  segments: []", "\n  segments: [amount]")
+    for name in ("handmade", "other"):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text.replace("name: handmade", f"name: {name}").replace("mode: auto", "mode: observe"))
+        done = CliRunner().invoke(main, ["search", str(file), "--seconds", "5"])
+        assert done.exit_code == 2, done.output
+        assert "the data cannot be used:" in done.stderr
+        assert "column 'carrier'" in done.stderr
+        assert place.settings.task_file("handmade").read_bytes() == before
+        assert task_names(place.settings) == ("handmade",)
+        assert f"{file}: the data cannot be used:\n" in done.stderr
+        line = 1 + file.read_text().splitlines().index("  kinds: {carrier: numeric}")
+        assert f"line {line}: column 'carrier': row " in done.stderr
+        assert "column 'amount': a categorical or boolean column is expected, it is numeric; correct" in done.stderr
+    refused = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
+    assert "columns.kinds.carrier changed: a model must be found for that" in refused.stderr
+    (tmp_path / "handmade.yaml").write_text(to_yaml(place.task))
+    assert CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")]).output == "handmade: nothing changed\n"
+
+
+def test_a_search_that_the_outside_ends_leaves_its_task(place: Workplace) -> None:
+    edited = place.task.model_copy(update={"mode": "observe"})
+    with pytest.raises(StoreError), registered_for_search(place.settings, edited):
+        raise StoreError("gone")
+    assert find_task(place.settings, "handmade") == edited
+
+    def edit_and_fail() -> None:
+        register_task(place.settings, edited)  # somebody else, meanwhile
+        raise TaskError("wrong")
+
+    with pytest.raises(TaskError), registered_for_search(place.settings, place.task):
+        edit_and_fail()
+    assert find_task(place.settings, "handmade") == edited
 
 
 def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -> None:

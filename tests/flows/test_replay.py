@@ -362,12 +362,12 @@ def test_rows_the_endpoint_refuses_stop_the_replay_with_its_words(house: House, 
 
 
 def test_an_endpoint_that_is_away_is_named(house: House, tmp_path: Path) -> None:
-    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:9.*no answer"):
+    with pytest.raises(OutsideError, match=r"127\.0\.0\.1:9.*no answer.*; to start the endpoint: everfit up handmade"):
         replay(
             house.stream(5, seed=7),
             house.place.task,
             house.place.versions,
-            server=Endpoint("http://127.0.0.1:9"),
+            server=Endpoint("http://127.0.0.1:9", "handmade"),
             checkpoint=tmp_path / "f.json",
             judge=lambda *_: QUIET_WEEKS,
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +92,22 @@ def test_a_row_of_no_moment_or_of_the_future_does_not_move_the_clock(place: Work
         "rows that the task's time passes over: without a moment in 'when', which count as of their arrival: 1; "
         "after the clock, up to 2124-03-02 00:00: 1"
     )
+
+
+@pytest.mark.parametrize(("windows", "due"), [({"kind": "rows", "rows": 300}, 2), ({"kind": "time", "every": "1d"}, 4)])
+def test_without_a_time_column_all_labels_that_have_come_are_known(
+    make_place: Callable[..., Workplace], tmp_path: Path, windows: dict[str, object], due: int
+) -> None:
+    """They come after the last prediction; windows are over as far as the rows go, however long ago that was."""
+    place = make_place(time=None, monitor={"windows": windows, "report": "never"})
+    fill(place.log, make_frame(600, seed=3, start="2024-03-01", flip=0.5), tmp_path / "bundle", delay=timedelta(days=9))
+    assert watch.fn("handmade", as_of=datetime(2024, 3, 5, 4), repair=False)["windows"] == due
+    records = [entry.details["measurements"] for entry in place.ledger.read(kinds={"window"})]
+    assert not any(one.get("subject") == "labelled" and one["value"] for one in chain(*records))
+    found = watch.fn("handmade", repair=False)
+    assert (found["windows"], found["severity"]) == (due, "degraded")
+    assert utc_now() - place.now() < timedelta(seconds=5)
+    assert watch.fn("handmade", repair=False)["windows"] == 0
 
 
 def test_a_pass_after_one_of_a_later_moment_says_the_same(place: Workplace, tmp_path: Path) -> None:

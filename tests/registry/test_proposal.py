@@ -98,7 +98,7 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
         ({"target": "lat"}, r"no column 'lat' \(did you mean 'late'\?\)"),
         ({"target": "late", "time": "wen"}, r"no column 'wen' \(did you mean 'when'\?\)"),
         ({"target": "late", "time": "late"}, "the same column"),
-        ({"target": "late", "name": "No Name"}, "name: String should match pattern"),
+        ({"target": "late", "name": "No Name"}, "name: expected lower case letters, digits and dashes"),
         ({"target": "empty"}, "'empty' is missing in all 300 rows"),
     ],
 )

@@ -19,6 +19,13 @@ def test_beyond_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret-key" not in repr(Settings())
 
 
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRPC_PORT", "API_KEY", "TLS_CERT", "ALERT_URLS", "STORE_URL", "PORT"):
+        monkeypatch.setenv(f"EVERFIT_{name}", "")
+    assert Settings() == Settings(port=8000)
+    assert (Settings().grpc_port, Settings().api_key, Settings().port) == (None, None, 8000)
+
+
 def test_embedded_defaults_live_in_the_home_folder(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     assert settings.tracking == f"sqlite:///{tmp_path}/mlflow.db"

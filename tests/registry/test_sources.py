@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 
 from registry import sources
 from registry.errors import SourceError
@@ -59,6 +60,10 @@ def test_a_late_text_makes_the_whole_column_text(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "the file is empty"),
         ("a.csv", b"x,y\n", "no rows"),
+        ("a.csv", b"x,temp,y,temp\n1,2,3,4\n", "column 'temp' comes more than once"),
+        ("a.csv", b"x;y\n1;2\n", "its separator seems to be ';'"),
+        ("a.csv", b"x;y\n1,5;2\n1,5;2,5\n", "its separator seems to be ';'"),
+        ("a.csv", b"x\ty\n1\t2\n", r"its separator seems to be '.t'"),
         ("a.csv", b"x\n\xff\xfe\n", "not UTF-8"),
         ("a.csv", b'x,y\n1,2\n3,4,5\n"', "damaged"),
         ("a.parquet", b"PAR1 no parquet", "damaged"),
@@ -80,6 +85,12 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, expected
 def test_nothing_there(tmp_path: Path, path: str, expected: str) -> None:
     with pytest.raises(SourceError, match=expected):
         sources.read(FileSource(path=path), base=tmp_path)
+
+
+def test_images_that_lie_in_the_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / "17.png").write_bytes(b"")
+    with pytest.raises(SourceError, match="images lie in the folder itself; one sub-folder a class is expected"):
+        sources.read(FileSource(path=str(tmp_path)))
 
 
 def test_differing_columns_name_the_file_and_the_columns(tmp_path: Path) -> None:
@@ -112,6 +123,42 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_failed_query_says_why(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such table: absent"):
         sources.read(SqlSource(url=database(tmp_path), query="select * from absent"))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("drop table rows", "a query that gives rows is expected .*, got one to drop"),
+        ("-- all\n/* of\nit */ DELETE from rows", "got one to delete"),
+        ("with gone as (select 1) delete from rows returning *", "readonly database.; queries are run read-only"),
+        ("attach ':memory:' as other", "gives no rows"),
+    ],
+)
+def test_a_query_only_reads(tmp_path: Path, query: str, expected: str) -> None:
+    url = database(tmp_path)
+    before = (tmp_path / "a.db").read_bytes()
+    for limit in (None, 1):
+        with pytest.raises(SourceError, match=expected):
+            sources.read(SqlSource(url=url, query=query), limit=limit)
+    assert (tmp_path / "a.db").read_bytes() == before
+
+
+def test_a_query_makes_no_database(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.db: no such file"):
+        sources.read(SqlSource(url=f"sqlite:///{tmp_path / 'none.db'}", query="select 1"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.postgres
+def test_a_query_of_postgresql_only_reads(empty_postgres: str) -> None:
+    engine = sa.create_engine(empty_postgres)
+    with engine.begin() as connection:
+        connection.execute(sa.text("create table kept as select 1 as one"))
+    engine.dispose()
+    query = "with gone as (delete from kept returning one) select * from gone"
+    with pytest.raises(SourceError, match="read-only transaction"):
+        sources.read(SqlSource(url=empty_postgres, query=query))
+    assert sources.read(SqlSource(url=empty_postgres, query="select * from kept"))["one"].tolist() == [1]
 
 
 def test_a_column_that_comes_twice(tmp_path: Path) -> None:
