@@ -15,6 +15,7 @@ the following.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 KIND = "follow"
 CONTINUED, STOPPED = "continued", "stopped"
 MISSED = "no_step"
-"""The kind of the entry of a step that was not possible, with its reason: once a window."""
+"""The kind of the entry of a step that was not possible: once a window for each reason."""
 
 FEW, MANY = 8, 12
 """Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
@@ -117,15 +118,19 @@ def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
 
 
 def _missed(place: Workplace, why: str, as_of: datetime) -> None:
-    """Tell the ledger, unless it was told since the newest window's end with the same words."""
+    """Tell the ledger, unless it was told since the newest window's end with the same words, whatever numbers."""
     told = {"window": [end.isoformat() for end in place.ledger.moments("window", until=as_of, last=1)]}
     last = place.ledger.read(kinds={KIND, MISSED}, last=1)
-    if last and (last[-1].kind, last[-1].reasons, last[-1].details) == (MISSED, (why,), told):
+    if last and (last[-1].kind, last[-1].details) == (MISSED, told) and _wording(last[-1].reasons[0]) == _wording(why):
         return
     version = alias_of(place, CHAMPION)
     place.ledger.write(
         Entry(task=place.task.name, kind=MISSED, at=as_of, version=version, reasons=(why,), details=told)
     )
+
+
+def _wording(why: str) -> str:
+    return re.sub(r"\d+", "", why)
 
 
 def no_step(place: Workplace, as_of: datetime) -> str:

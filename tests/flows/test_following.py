@@ -44,7 +44,7 @@ from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
-from registry.errors import NoModelError, RegistryError
+from registry.errors import InputError, NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
 from registry.versions import Versions
@@ -343,6 +343,20 @@ def test_why_there_was_no_step_is_told_once_a_window(place: Workplace) -> None:
     assert keep_following(place, moment) is None
     assert (champion_of(place), no_step(place, moment)) == ("3", "")
     assert "not taken" not in "\n".join(task_lines(place))
+
+
+def test_a_reason_with_other_numbers_is_no_other_reason(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(place)
+    moment = live(place, 5)
+    for why in ("only 7 rows with labels", "only 12 rows with labels", "one class alone"):
+
+        def refused(*_: object, why: str = why) -> None:
+            raise InputError(why)
+
+        monkeypatch.setattr("flows.following._kept_up", refused)
+        assert keep_following(place, moment) is None
+    told = [entry.reasons[0] for entry in place.ledger.read(kinds={MISSED})]
+    assert told == ["only 7 rows with labels", "one class alone"]
 
 
 def test_a_person_who_ends_it_is_told_so(place: Workplace) -> None:
