@@ -45,8 +45,8 @@ class LogSettings:
     key_file: Path | None = None
     task_file: Path | None = None
     """Where the task is registered, which says what columns are hidden."""
-    ledger_seconds: float = 15.0
-    """How often the ledger is looked into."""
+    ledger_seconds: float | None = None
+    """How often the ledger is looked into; None: never."""
 
 
 class Logbook:
