@@ -46,6 +46,12 @@ class Dependence:
         ones is taken to hold further out; unless it is `lasting`, only as far as they reach: longer ones count as made
         of independent ones. Few stretches tell it badly: the excess over 1 is the one that is exceeded with a
         probability of 10 % only, by the chi-squared law.
+
+        >>> rng = np.random.default_rng(0)
+        >>> Dependence(rng.normal(size=(10_000, 1))).effect(500) < 1.5
+        True
+        >>> 5 < Dependence(np.repeat(rng.normal(size=(1_000, 1)), 10, axis=0)).effect(500) < 25
+        True
         """
         return self._luck(rows, stride, lasting).effect
 
@@ -95,18 +101,6 @@ class Dependence:
             return 0.0
         means = np.diff(self._sums[: used + 1 : block], axis=0) / block
         return max(0.0, block * float(means.var(axis=0, ddof=1).sum()) / spread - 1)
-
-
-def design_effect(values: npt.NDArray[Any], rows: int, *, stride: float = 1.0, lasting: bool = True) -> float:
-    """`Dependence.effect` of values (m, k) that are asked once.
-
-    >>> rng = np.random.default_rng(0)
-    >>> design_effect(rng.normal(size=(10_000, 1)), 500) < 1.5
-    True
-    >>> 5 < design_effect(np.repeat(rng.normal(size=(1_000, 1)), 10, axis=0), 500) < 25
-    True
-    """
-    return Dependence(values).effect(rows, stride=stride, lasting=lasting)
 
 
 def unsure(count: int) -> float:

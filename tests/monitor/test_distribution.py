@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from monitor.dependence import Dependence, design_effect, unsure
+from monitor.dependence import Dependence, unsure
 from monitor.distribution import BINS, distribution_of
 from monitor.values import Numbers, Values, names_of
 
@@ -64,7 +64,7 @@ def test_the_effect_is_that_of_the_means_of_stretches() -> None:
         effect = block * means.var(axis=0, ddof=1).sum() / used.var(axis=0).sum()
         expected = 1 + max(0.0, effect - 1) * unsure(len(means)) * (rows - 1) / (block - 1)
         assert known.effect(rows, stride=stride) == pytest.approx(expected, rel=1e-6)
-        assert design_effect(values, rows, stride=stride) == known.effect(rows, stride=stride)
+        assert Dependence(values).effect(rows, stride=stride) == known.effect(rows, stride=stride)
 
 
 class TestDistance:
@@ -100,7 +100,7 @@ class TestDistance:
 class TestDesignEffect:
     def test_is_one_for_independent_rows_and_grows_with_what_days_share(self) -> None:
         rng = np.random.default_rng(0)
-        found = [design_effect(days(rng, 400, 25, shared)[:, None], 500) for shared in (0.0, 0.1, 0.5)]
+        found = [Dependence(days(rng, 400, 25, shared)[:, None]).effect(500) for shared in (0.0, 0.1, 0.5)]
         assert found[0] < 1.6
         assert found[0] < found[1] < found[2]
         assert found[2] > 0.8 * (1 + 24 * 0.5)
@@ -110,16 +110,16 @@ class TestDesignEffect:
         for _ in range(20):
             rows = days(rng, 2_000, 25, 0.3)
             sample = rows[np.sort(rng.choice(len(rows), len(rows) // 5, replace=False))]
-            found.append((design_effect(rows[:, None], 500), design_effect(sample[:, None], 500, stride=5.0)))
+            found.append((Dependence(rows[:, None]).effect(500), Dependence(sample[:, None]).effect(500, stride=5.0)))
         whole, thinned = np.mean(found, axis=0)
         assert thinned == pytest.approx(whole, rel=0.4)
 
     def test_what_does_not_vary_has_none(self) -> None:
-        assert design_effect(np.ones((100, 1)), 30) == 1.0
-        assert design_effect(np.random.default_rng(0).normal(size=(10, 1)), 500) == 1.0
+        assert Dependence(np.ones((100, 1))).effect(30) == 1.0
+        assert Dependence(np.random.default_rng(0).normal(size=(10, 1))).effect(500) == 1.0
 
     def test_what_does_not_last_beyond_the_stretches_counts_as_independent(self) -> None:
         rows = days(np.random.default_rng(2), 80, 25, 0.3)[:, None]  # 8 stretches of 250 rows
-        assert design_effect(rows, 250) == design_effect(rows, 250, lasting=False)
-        assert design_effect(rows, 5_000, lasting=False) == design_effect(rows, 250)
-        assert design_effect(rows, 5_000) > 5 * design_effect(rows, 5_000, lasting=False)
+        assert Dependence(rows).effect(250) == Dependence(rows).effect(250, lasting=False)
+        assert Dependence(rows).effect(5_000, lasting=False) == Dependence(rows).effect(250)
+        assert Dependence(rows).effect(5_000) > 5 * Dependence(rows).effect(5_000, lasting=False)
