@@ -12,6 +12,7 @@ import click
 from click.formatting import wrap_text
 
 from flows.door import connect, resumable
+from flows.offered import require_families, require_strategy
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds, from data to card; default: the task's.")
 @click.option("--seed", type=int, help="Seed; default: the task's.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
-@click.option("--strategy", help="How candidates are chosen, this time; default: the task's.")
-@click.option("--space", metavar="NAME[,NAME]", help="Families of networks, this time; default: the task's.")
+@click.option(
+    "--strategy", callback=require_strategy, help="How candidates are chosen, this time; default: the task's."
+)
+@click.option(
+    "--space",
+    "families",
+    metavar="NAME[,NAME]",
+    callback=require_families,
+    help="Families of networks, this time; default: the task's.",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
 @click.option("--list", "listed", is_flag=True, help="Show what strategies, policies and spaces there are; no TASK.")
 def search(
@@ -39,7 +48,7 @@ def search(
     seed: int | None,
     workers: int | None,
     strategy: str | None,
-    space: str | None,
+    families: list[str] | None,
     fresh: bool,
     listed: bool,
 ) -> None:
@@ -59,21 +68,21 @@ def search(
         return
     if task is None:
         raise click.UsageError("Missing argument 'TASK' (or --list).")
+    settings = connect()
+    from flows.workplace import Workplace, find_task, registered_for_search
+
+    spec = find_task(settings, task)  # first of all: a word that is wrong is told before what takes seconds to load
     with waiting("loading the libraries"):
-        settings = connect()
         from flows.progress import listening
         from flows.search import require_known
         from flows.search import search as flow
         from flows.stages import perform
         from flows.terminal import ProgressLine
-        from flows.workplace import Workplace, find_task, registered_for_search
         from registry.mistakes import pointing
         from registry.sources import read
         from retrain.checks import require_columns
         from retrain.search.session import require_means
 
-    spec = find_task(settings, task)
-    families = None if space is None else [name.strip() for name in space.split(",")]
     require_known(strategy, families)
     file = None if task == spec.name else Path(task)
     if file is not None:

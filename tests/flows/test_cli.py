@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import first_sentence, found_lines, useless
+from flows.offered import offered
 from flows.workplace import Workplace, find_task, register_task, registered_for_search, task_names
 from registry.errors import StoreError, TaskError
 from registry.proposal import to_yaml, write
@@ -63,6 +64,34 @@ def test_help_starts_at_once_and_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("pandas", "numpy", "torch", "mlflow", "prefect", "pydantic", "sklearn", "matplotlib"):
         assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("search", "x.yaml", "--strategy", "tpee"), ", tpe (did you mean 'tpe'?)"),
+        (("search", "x.yaml", "--space", "resnt"), ", resnet (did you mean 'resnet'?)"),
+        (("improve", "x", "--remedies", "finetune"), "search (did you mean 'fine_tune'?)"),
+    ],
+)
+def test_a_word_that_is_wrong_is_told_before_the_libraries_are_loaded(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    code = "import sys; from flows.cli import main; main(standalone_mode=False)"
+    seen = f"{code}; print(sorted(set(sys.modules) & {{'torch', 'mlflow', 'prefect', 'pandas'}}))"
+    done = subprocess.run([sys.executable, "-c", seen, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert words in done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_the_names_that_are_offered_are_those_of_the_catalogues() -> None:
+    from retrain.families.catalogue import FAMILIES
+    from retrain.search.stopping.catalogue import STOPPING
+    from retrain.search.strategies.catalogue import STRATEGIES
+
+    assert offered("retrain.families") == tuple(sorted(one.name for one in FAMILIES))
+    assert offered("retrain.search.strategies") == tuple(sorted(one.name for one in STRATEGIES))
+    assert offered("retrain.search.stopping") == tuple(sorted(one.name for one in STOPPING))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
