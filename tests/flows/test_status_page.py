@@ -165,6 +165,16 @@ def test_the_ledger_has_both_times_in_the_order_of_writing(client: Client, place
     assert "<th>written</th><th>about</th>" in page
 
 
+def test_the_ledger_says_a_gate_s_sentence_once(client: Client, place: Workplace) -> None:
+    for kind, reasons in (("gate", ("gain 2",)), ("promotion", ("by hand", "gain 2")), ("improvement", ("gain 2",))):
+        place.ledger.write(Entry(task="handmade", kind=kind, at=START, version="2", reasons=reasons))
+    place.ledger.write(Entry(task="handmade", kind="gate", at=START, version="3", reasons=("gain 2",)))
+    page = client.get("/").text
+    assert page.count("<td>gain 2</td>") == 2  # of each version's gate
+    assert page.count("as said under gate") == 2
+    assert "<summary>by hand</summary>as said under gate" in page
+
+
 def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
