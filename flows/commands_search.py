@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,22 +108,11 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     values = {"": tables.get("champion", {}).get(metric), "boosted trees ": tables.get("boosted", {}).get(metric)}
     known = ", ".join(f"{who}{value:.4f}" for who, value in values.items() if value is not None)
     yield f"{metric} on the test rows: {known or 'not known'}"
-    yield from useless(tables.get("champion", {}))
+    if (weak := bundle.manifest.weakness) is not None:
+        yield weak
     serves = place.versions.get(name, "champion") == version
     yield "it is the champion" if serves else f"to serve it: everfit promote {name} {version}"
     yield f"card: {bundle.folder / CARD}"
-
-
-def useless(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Why a model is worth nothing on the test rows, where it is not: what one that knows nothing would reach there.
-
-    >>> list(useless({"auc": 0.7})), list(useless({"auc": 0.48}))
-    ([], ['auc 0.48 on the test rows is no better than chance'])
-    """
-    if metrics.get("r2", 1.0) <= 0:
-        yield f"r2 {metrics['r2']:.2f} on the test rows is no better than to answer their mean always"
-    if metrics.get("auc", 1.0) <= 0.5:
-        yield f"auc {metrics['auc']:.2f} on the test rows is no better than chance"
 
 
 def _costs(place: Workplace, version: str) -> Iterator[str]:
