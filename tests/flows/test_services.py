@@ -229,10 +229,12 @@ def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
 
     with httpx.Client(base_url=f"{server.url}/api", trust_env=False, timeout=30) as client:
         watched = until(lambda: runs("watch"))
+        _pause(client, "watch/handmade")
         other = place.task.model_copy(update={"name": "other"})
         register_task(stopped, other)  # of which the process that runs the deployments is not told
         found = until(lambda: deployed(client, "watch/other"))
         assert (found["parameters"], found["schedules"][0]["active"]) == ({"task": "other"}, True)
+        _pause(client, "watch/other")
         assert watched[0]["auto_scheduled"]
         assert watched[0]["name"] == "watch handmade"
         (improved,) = until(lambda: runs("improve"))
@@ -244,6 +246,11 @@ def deployed(client: httpx.Client, name: str) -> Any:
     """A deployment, or None."""
     answer = client.get(f"/deployments/name/{name}")
     return answer.json() if answer.is_success else None
+
+
+def _pause(client: httpx.Client, name: str) -> None:
+    """No more passes: each is a process, and the rest of the chain needs none."""
+    call(client, "POST", f"/deployments/{deployed(client, name)['id']}/pause_deployment")
 
 
 def _it_was_refused(place: Workplace, improved: dict[str, Any]) -> None:
