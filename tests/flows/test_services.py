@@ -28,6 +28,7 @@ from registry.errors import BusyError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
+from serving.presence import present, served_by, workers_folder
 from serving.tls import trusted
 from tests.certificates import make_certificate
 from tests.flows.conftest import fill
@@ -98,9 +99,24 @@ def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) ->
             up(stopped, "handmade", only=["status"])
 
 
-def test_a_service_that_does_not_come_up_says_why(settings: Settings, stopped: Settings) -> None:
-    with pytest.raises(OutsideError, match=r"the endpoint of No stopped while starting; the end of [^$]*'No'"):
-        up(settings, "No", only=["endpoint"])
+def test_a_service_that_does_not_come_up_says_why_and_is_not_brought_back(stopped: Settings) -> None:
+    """What had run before it, and was killed, still is."""
+    desk = Desk(stopped.folder)
+    for before in ((), ("python", "-m", "serving", "shop", "cars")):
+        if before:
+            desk.record("endpoint").write_text(json.dumps({"command": before, "pid": 1, "created": 0.0}))
+        with pytest.raises(OutsideError, match=r"the endpoint of No[^$]* stopped while starting; the end of [^$]*'No'"):
+            up(stopped, "No", only=["endpoint"], say=lambda _: None)
+        assert desk.command("endpoint") == before
+    assert {one.suffix for one in desk.record("endpoint").parent.iterdir()} == {".json"}
+
+
+def test_what_another_endpoint_had_served_is_not_brought_back(settings: Settings) -> None:
+    """One of `everfit serve` on the same port, between the crash and the next `everfit up`."""
+    with present(settings, ("cars", "shop")):
+        pass
+    assert served_by(workers_folder(settings), os.getpid()) == ("cars", "shop")
+    assert served_by(workers_folder(settings), 1) == ()
 
 
 def test_two_at_once_are_one_too_many(settings: Settings) -> None:
