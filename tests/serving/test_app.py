@@ -284,15 +284,36 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 
 
 def test_other_routes_and_methods_are_problems(client: httpx.Client) -> None:
-    response = client.get("/nowhere")
+    """They say what there is instead."""
+    response = client.post("/prdict", json=ROW)
     assert response.json() == {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
-        "detail": "Not Found",
+        "detail": "no path '/prdict' here (did you mean '/predict'?); GET / lists them",
         "request_id": response.headers["x-request-id"],
     }
-    assert client.get("/predict").json()["status"] == 405
+    response = client.get("/predict")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json()["detail"] == "'/predict' is not for GET: expected POST"
+    assert client.get("/v2/modls/handmade").json()["error"].startswith("no path '/v2/modls/handmade' here (did you")
+    assert len(client.get(f"/{'a' * 5_000}").json()["detail"]) < 200
+
+
+def test_the_index_names_what_there_is(client: httpx.Client) -> None:
+    """Each path that it names is one; behind a proxy they begin as the proxy's do."""
+    index = client.get("/").json()
+    assert index["name"] == "everfit"
+    for name in ("docs", "openapi", "live", "ready", "metrics", "models", "v2"):
+        assert client.get(index[name]).status_code == 200, name
+    short = index["short"]
+    assert short.pop("task") == "handmade"
+    for task in (short, index["tasks"]["handmade"]):
+        assert client.get(task["model"]).status_code == 200
+        assert client.post(task["predict"], json=ROW).status_code == 200
+        assert client.post(task["invocations"], json={"dataframe_records": [ROW]}).status_code == 200
+        assert client.post(task["feedback"], json={"id": "none", "label": "no"}).status_code == 200
+    assert client.get(index["tasks"]["handmade"]["v2"]).status_code == 200
 
 
 def test_the_documentation_page_needs_no_network(client: httpx.Client) -> None:
