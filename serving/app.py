@@ -198,6 +198,8 @@ class Endpoint(FastAPI):
             await send(message)
 
         scope.pop(AT_ONCE, None)  # it would pass by `careful`
+        if scope["method"] == "HEAD":  # as a GET, whose body the server leaves out: probes ask so
+            scope = {**scope, "method": "GET"}
         await super().__call__(scope, receive, careful)
 
     def openapi(self) -> dict[str, Any]:

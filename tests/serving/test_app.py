@@ -300,6 +300,16 @@ def test_other_routes_and_methods_are_problems(client: httpx.Client) -> None:
     assert len(client.get(f"/{'a' * 5_000}").json()["detail"]) < 200
 
 
+def test_who_asks_for_the_head_alone_gets_that_of_a_get(client: httpx.Client) -> None:
+    """As probes do; the connection goes on."""
+    for path, status in (("/health/live", 200), ("/health/ready", 200), ("/", 200), ("/docs", 200), ("/nowhere", 404)):
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/predict").headers["allow"] == "POST"
+    assert client.post("/predict", json=ROW).status_code == 200
+
+
 def test_the_index_names_what_there_is(client: httpx.Client) -> None:
     """Each path that it names is one; behind a proxy they begin as the proxy's do."""
     index = client.get("/").json()
