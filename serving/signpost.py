@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http import HTTPStatus
 from importlib.metadata import version as version_of
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -20,6 +21,9 @@ from serving.problems import Problem, problem
 from serving.quoting import shown
 
 INDEX = "/"
+_MOST = 64
+"""So many paths, and characters of the one that was asked for, are compared: a millisecond."""
+
 _SERVER = {
     "docs": PAGE,
     "openapi": "/openapi.json",
@@ -44,8 +48,8 @@ def add_index(app: FastAPI, hosts: Hosts) -> None:
 
 def places(hosts: Hosts) -> dict[str, Any]:
     """The paths of the server, those of each task, and the short forms where one task has them."""
-    found: dict[str, Any] = {**_SERVER, "tasks": {host.task: _of_task(host.task) for host in hosts}}
-    return found if hosts.short is None else {**found, "short": {"task": hosts.short.task, **_SHORT}}
+    short = {} if hosts.short is None else {"short": {"task": hosts.short.task, **_SHORT}}
+    return {**_SERVER, **short, "tasks": {host.task: _of_task(host.task) for host in hosts}}
 
 
 def _of_task(task: str) -> dict[str, str]:
@@ -73,7 +77,8 @@ def astray(request: Request, error: HTTPException, hosts: Hosts) -> Problem:
     path, allowed = request.scope["path"], (error.headers or {}).get("Allow", "")
     detail = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"no path {shown(path)} here{did_you_mean(path, list(_paths(places(hosts))))}; GET / lists them"
+        near = did_you_mean(path[:_MOST], islice(_paths(places(hosts)), _MOST))
+        detail = f"no path {shown(path)} here{near}; GET / lists them"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{shown(path)} is not for {request.method}: expected {allowed}"
     found = problem(error.status_code, detail)
