@@ -79,8 +79,7 @@ class FeedbackCounts:
 
     `stored`: the first of a prediction. `corrected`: another value than the newest, or another time. `repeated`: says
     nothing new. `unknown`: there is no such prediction yet; it is kept all the same, and joins when that arrives.
-    `overtaken` of the repeated say another value than one of the same id that was received later: by another machine's
-    clock, perhaps.
+    `overtaken` of the repeated say another value than one of the same id received later, by another clock perhaps.
     """
 
     stored: int
@@ -201,7 +200,8 @@ class InferenceLog:
         indices, or None), `__uncertainty__ __disagreement__`, `__private__` (which columns of the row are not logged in
         plain, as `LogColumns`, or None), `__label__` (None where absent), `__label_time__` (NaT), then the features:
         those of `columns`, or all that occur, encrypted ones decrypted, dropped ones None, hashed ones as hashes.
-        Features have the dtype pandas infers from JSON. Raises `InputError` without the key of an encrypted column.
+        Features have the dtype pandas infers from JSON; texts are cut to what is read of them where rows are longer.
+        Raises `InputError` without the key of an encrypted column.
 
         `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
