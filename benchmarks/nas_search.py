@@ -2,13 +2,14 @@
 
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
         [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--first 0]
-        [--rows 3000] [--keep FILE.json]
+        [--rows 3000] [--keep FILE.json] [--formers FILE.json]
 
 So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
 this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
 the worker: strategy, training and whatever it keeps on disk. `--seconds` is a budget of those: what the worker takes
 for the clock is the CPU-time of this process (not under `screen` and `halving`, which look at the journal's clock).
-Searches that are in the file are not run again.
+Searches that are in the file are not run again. `--formers` names the studies that `benchmarks.former_studies` kept:
+strategies that learn from studies of other tasks (`tapas`) are given those of other tables.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -34,13 +36,16 @@ from registry.conforming import conform
 from registry.metrics import metrics_for
 from registry.task import FileSource, TaskSpec
 from retrain.export import member_outputs
+from retrain.families.base import Candidate
 from retrain.search import plan as plans
 from retrain.search.budget import Budget
 from retrain.search.closing import assemble, calibrate, standing
+from retrain.search.experience import Facts, Former
 from retrain.search.heritage import Elders
 from retrain.search.material import gather
 from retrain.search.progress import silent
 from retrain.search.session import Session
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.worker import Worker
 
 TABLES = ("covtype", "elec2", "bike_sharing")
@@ -58,7 +63,7 @@ def task_on(stream: StreamData, shown: pd.DataFrame, **means: object) -> TaskSpe
 
 
 def searched(
-    table: str, strategy: str, stopping: str, trials: int, seconds: float, rows: int, seed: int
+    table: str, strategy: str, stopping: str, trials: int, seconds: float, rows: int, seed: int, formers: Path | None
 ) -> dict[str, float]:
     """One search: the champion's metric on other rows, and what it took."""
     stream = read(Path(os.environ["EVERFIT_DATA"]), table)
@@ -69,7 +74,9 @@ def searched(
     task = task_on(stream, shown, strategy=strategy, stopping=stopping, trials=trials, workers=1, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         material = gather(task, shown)
-        session = Session(task, Path(folder), Budget(time.monotonic(), trials, seconds, seed), None, silent)
+        budget = Budget(time.monotonic(), trials, seconds, seed)
+        known = of_others(formers, table) if strategy_named(strategy).learns_from_others else ()
+        session = Session(task, Path(folder), budget, None, silent, known)
         session._ready(material)
         begin = time.process_time()
         worker = Worker(session.folder, 0)
@@ -89,6 +96,16 @@ def searched(
     return {"value": value, "cpu": cpu, "complete": ended, "epochs": sum(epochs.values()), "trials": len(epochs)}
 
 
+def of_others(file: Path | None, table: str) -> tuple[Former, ...]:
+    """The studies in a file of `benchmarks.former_studies` that are of other tables; none without a file."""
+    known: dict[str, dict[str, Any]] = {} if file is None else Kept(file).known
+    return tuple(
+        Former(facts=Facts(**one["facts"]), candidates=tuple(Candidate(**each) for each, _ in one["told"]))
+        for name, one in known.items()
+        if name.split()[0] != table
+    )
+
+
 def summary(values: Sequence[float], digits: int) -> str:
     """Mean and spread."""
     return f"{statistics.mean(values):.{digits}f} +/- {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
@@ -106,6 +123,7 @@ def main() -> None:
     asked.add_argument("--first", type=int, default=0, help="the first seed")
     asked.add_argument("--rows", type=int, default=3000)
     asked.add_argument("--keep", type=Path)
+    asked.add_argument("--formers", type=Path)
     options = asked.parse_args()
     if "EVERFIT_DATA" not in os.environ:
         print("skipped: set EVERFIT_DATA to the folder of the tables")
@@ -117,7 +135,7 @@ def main() -> None:
     ways = list(product(options.strategies, options.stopping))
     for seed, table, (strategy, stopping) in product(seeds, options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
-        asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
+        asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed, options.formers)
         kept.run(name, partial(searched, *asked_for))
     print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
