@@ -124,6 +124,8 @@ class Family(ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     reads: ClassVar[frozenset[Reads]] = frozenset({"table"})
+    hidden: ClassVar[bool] = False
+    """Whether its networks have hidden units that can be pruned (see `hidden.py`)."""
 
     @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:

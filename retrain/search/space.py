@@ -18,6 +18,7 @@ from registry.metrics import Problem
 from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
+from retrain.families.hidden import KEPT, KEPT_UNITS
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
 from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
@@ -127,9 +128,15 @@ class SearchSpace(Space):
             (one.name, sizes if one.name == BATCH and BATCH in self.choices else one) for one in self.training
         )
         return {
-            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters_for(self.reads)))
+            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in self._own(family)))
             for family in self.families
         }
+
+    def _own(self, family: Family) -> tuple[Parameter, ...]:
+        """A family's dimensions. How many hidden units are kept is one where the user asks for it: training networks
+        that are pruned afterwards takes the time of others."""
+        asked = any(key.split(".")[-1] == KEPT for key in self.choices)
+        return (*family.parameters_for(self.reads), *((KEPT_UNITS,) if asked and family.hidden else ()))
 
     def _sized(self, parameter: Parameter) -> Parameter:
         """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible
