@@ -35,7 +35,8 @@ from retrain.batches import Rows, rows_of
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build
 from retrain.families.cost import flops, parameters
-from retrain.families.hidden import KEPT, unpruned
+from retrain.families.hidden import unpruned
+from retrain.families.parameters import KEPT
 from retrain.pruning import train_and_prune
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.inputs import Layout

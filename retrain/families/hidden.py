@@ -19,13 +19,8 @@ from torch import Tensor, nn
 
 from retrain.families.base import Candidate
 from retrain.families.image_operations import GatedConvolution, GlobalMean
-from retrain.families.parameters import Choice, Option
+from retrain.families.parameters import KEPT, Choice
 from retrain.families.table_operations import Gated
-
-KEPT = "kept_units"
-SHARES = (1.0, 0.75, 0.5, 0.25)
-KEPT_UNITS = Option(KEPT, SHARES)
-"""The pruned width: the share of hidden units that a network keeps when it has been trained with all of them."""
 
 Map: TypeAlias = nn.Linear | nn.Conv2d
 _PASSING = (nn.ReLU, nn.SiLU, nn.ELU, nn.Sigmoid, nn.Dropout, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, GlobalMean)

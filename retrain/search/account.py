@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import OF_TRAINING, Candidate, Reads
 from retrain.families.catalogue import family_named
-from retrain.families.hidden import KEPT
 from retrain.search.asking import FINISH, FINISHES
 from retrain.search.importance import importances
 from retrain.search.limits import INFEASIBLE
@@ -74,7 +73,8 @@ def how_it_chooses(strategy: str) -> str:
 def architecture(candidate: Candidate, reads: Reads) -> str:
     """A candidate's network without its training, regularisation and initialisation: equal for isomorphic networks."""
     family = family_named(candidate.family)
-    names = {one.name for one in family.parameters_for(reads)}.difference(OF_TRAINING) | {KEPT}
+    known = (*family.parameters_for(reads), *family.on_demand())
+    names = {one.name for one in known}.difference(OF_TRAINING)
     own = family.canonical({name: value for name, value in candidate.choices.items() if name in names})
     return Candidate(family=candidate.family, choices=own).key
 

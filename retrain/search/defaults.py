@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from retrain.families.hidden import KEPT
-from retrain.families.parameters import Choice
+from retrain.families.parameters import KEPT, Choice
 
 _CHAIN: dict[str, Choice] = {
     "length": 2,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import FAMILIES
-from retrain.families.hidden import KEPT
+from retrain.families.parameters import KEPT
 from retrain.families.picture import TABLE_WIDTH, PictureNet
 
 TABLE = "inputs.words.table.weight"

@@ -11,8 +11,6 @@ from dataclasses import replace
 
 from registry.choices import Preference, Value, alike, among, number_of
 from registry.errors import TaskError, did_you_mean, unknown
-from retrain.families.base import Family
-from retrain.families.hidden import KEPT_UNITS
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
 
 Dimensions = Mapping[str, tuple[tuple[str, Parameter], ...]]
@@ -161,16 +159,12 @@ def _unknown_dimension(key: str, dimensions: Dimensions) -> str:
         family.name
         for family in FAMILIES
         if family.name not in dimensions
-        and any(key in (one.name, f"{family.name}.{one.name}") for one in (*family.parameters(), *_pruning(family)))
+        and any(key in (one.name, f"{family.name}.{one.name}") for one in (*family.parameters(), *family.on_demand()))
     ]
     if others:
         return f"{KEY}.{key}: a dimension of {', '.join(others)}, not of what is searched ({', '.join(dimensions)})"
     shown = f"known are {', '.join(names)}, those of a family also as FAMILY.NAME"
     return f"{KEY}: unknown dimension {key!r}{did_you_mean(key, [*names, *labels])}; {shown}"
-
-
-def _pruning(family: Family) -> tuple[Parameter, ...]:
-    return (KEPT_UNITS,) if family.hidden else ()
 
 
 def _require_reachable(narrowed: Dimensions, choices: Choices) -> None:

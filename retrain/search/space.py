@@ -18,7 +18,6 @@ from registry.metrics import Problem
 from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
-from retrain.families.hidden import KEPT, KEPT_UNITS
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
 from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
@@ -133,10 +132,9 @@ class SearchSpace(Space):
         }
 
     def _own(self, family: Family) -> tuple[Parameter, ...]:
-        """A family's dimensions. How many hidden units are kept is one where the user asks for it: training networks
-        that are pruned afterwards takes the time of others."""
-        asked = any(key.split(".")[-1] == KEPT for key in self.choices)
-        return (*family.parameters_for(self.reads), *((KEPT_UNITS,) if asked and family.hidden else ()))
+        """A family's dimensions, with those on demand that the user's choices name."""
+        asked = {key.split(".")[-1] for key in self.choices}
+        return (*family.parameters_for(self.reads), *(one for one in family.on_demand() if one.name in asked))
 
     def _sized(self, parameter: Parameter) -> Parameter:
         """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible

@@ -20,7 +20,8 @@ from retrain.export import write_model
 from retrain.families.base import Candidate, Network, Reads
 from retrain.families.catalogue import FAMILIES, build
 from retrain.families.cost import flops, parameters
-from retrain.families.hidden import KEPT, hidden_units, kept_share, prune, unpruned
+from retrain.families.hidden import hidden_units, kept_share, prune, unpruned
+from retrain.families.parameters import KEPT
 from retrain.image_source import ImageInput
 from retrain.losses import make_loss
 from retrain.pruning import importances, train_and_prune
