@@ -3,12 +3,12 @@
     EVERFIT_DATA=FOLDER python -m benchmarks.pruned_width [--sets keystroke covtype digits] [--kept 0.5 0.25]
         [--seeds 3] [--first 0] [--rows 3000] [--most 6] [--served] [--keep FILE.json]
 
-So many rows of a table, drawn by the seed, or the digits of scikit-learn, are cut into training, validation and test
-rows as a search cuts them. Of the set's portfolio the first `--most` are trained for their own epochs: as they are
-(whole), with a share of their hidden units (narrow), and with all of them until they are pruned to that share (pruned).
-Each keeps its best epoch on the validation rows and is told on up to 10,000 test rows: accuracy, parameters, operations
-and milliseconds for a row (torch's, with `--served` ONNX Runtime's), CPU-seconds; means over the portfolio, and over
-seeds with their spread; the pairs are of the same candidate and seed.
+So many rows of a table, at most half of it, drawn by the seed, or the digits of scikit-learn, are cut into training,
+validation and test rows as a search cuts them. Of the set's portfolio the first `--most` are trained for their own
+epochs: as they are (whole), with a share of their hidden units (narrow), and with all of them until they are pruned to
+that share (pruned). Each keeps its best epoch on the validation rows and is told on up to 10,000 test rows: accuracy,
+parameters, operations and milliseconds for a row (torch's, with `--served` ONNX Runtime's), CPU-seconds; means over the
+portfolio, and over seeds with their spread; the pairs are of the same candidate and seed.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def ground_of(name: str, rows: int, seed: int) -> Ground:
         return Ground(space, parts.layout, 10, lambda _: (parts.training, parts.validation, parts.test))
     stream = read(Path(os.environ["EVERFIT_DATA"]), name)
     frame = stream.inputs.assign(**{TARGET: stream.target})
+    rows = min(rows, len(frame) // 2)
     drawn = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[: rows + MOST_TEST]].reset_index(drop=True)
     shown, other = drawn.iloc[:rows], drawn.iloc[rows:]
     other = other[other[TARGET].isin(shown[TARGET].unique())]
