@@ -79,7 +79,7 @@ def _unwrapped(graph: onnx.GraphProto) -> onnx.GraphProto:
     taken = {*weights.values()}
 
     def named(name: str) -> str:
-        return weights[name] if name in weights else f"{name}_" if name in taken else name
+        return weights.get(name, f"{name}_" if name in taken else name)
 
     for one in graph.initializer:
         one.name = weights[one.name]
