@@ -140,7 +140,7 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image:"
+    yield "tasks that read a table and for those that read an image; `kept_units` where a task names it:"
     yield from _dimensions(FAMILIES)
 
 
@@ -166,7 +166,7 @@ def _by_reads(families: Sequence[Family]) -> dict[str, tuple[Parameter, ...]]:
     kinds: tuple[Reads, ...] = ("table", "image")
     training = {f"training, {reads}": SearchSpace((), 10_000, 27, "binary", reads).training for reads in kinds}
     own = {
-        f"{family.name}, {reads}": family.parameters_for(reads)
+        f"{family.name}, {reads}": (*family.parameters_for(reads), *family.on_demand())
         for family in families
         for reads in kinds
         if reads in family.reads
