@@ -14,6 +14,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from onnxscript.optimizer import optimize
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from retrain.export import Member, check_parity, export, member_outputs, refuse_
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build
 from retrain.families.parameters import Choice
+from retrain.lean_graph import lean
 from retrain.network_graph import exported, extract
 from retrain.preparation import Preparation, ScalingName
 from retrain.search.defaults import DEFAULTS
@@ -136,6 +138,21 @@ def test_the_graph_answers_as_torch_does(made: Made) -> None:
         assert np.isfinite(found.scores).all()
         assert len(found) == len(frame)
         require_small(differences(found, expected, radius=made.calibration.radius), made.problem)
+
+
+def test_graphs_are_as_lean_as_by_all_rules(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rule that is left out would have made them smaller: the same nodes and constants, to the bit."""
+    kept, seen = onnx.load(made.folder / NETWORKS), list[tuple[onnx.ModelProto, onnx.ModelProto]]()
+    members = [replace(one, graph=extract(kept, place)) for place, one in enumerate(made.members)]
+    monkeypatch.setattr("retrain.export.lean", lambda model: seen.append((model, lean(model))) or seen[-1][1])
+    export(members, made.calibration, SCHEMA, made.target, tmp_path / MODEL)
+    for raw, found in seen:
+        expected = optimize(raw).graph
+        assert [(one.op_type, *one.input) for one in found.graph.node] == [
+            (one.op_type, *one.input) for one in expected.node
+        ]
+        assert list(found.graph.initializer) == list(expected.initializer)
+    assert len(seen) == 2
 
 
 def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
