@@ -247,8 +247,8 @@ def _mend(
     follows: Upkeep | None,
     before: Sequence[str] = (),
 ) -> Decision:
-    """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
-    price of the first rung that trains. `before` is why one is due whatever it is worth."""
+    """Climb the ladder: to its end where the model is degraded. Where it is not, or has to wait after others came to
+    nothing, no more is paid for a try than the price of the first rung that trains. `before` is why one is due."""
     trials = [
         Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
     ]
@@ -260,10 +260,10 @@ def _mend(
     ladder = [rung for rung in ladder if rung not in needless] or ladder[-1:]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
-    if seen.severity != "degraded":
+    if seen.severity != "degraded" or before:
         trains = [place for place, rung in enumerate(rungs) if rung is not Remedy.RECALIBRATE]
         rungs = rungs[: trains[0] + 1] if trains else rungs
-    elif not before:
+    else:
         worth = brings((seen.loss, seen.share), spec.worth, trials, lasting(history, acts), follows)
         said = f"an improvement is expected to bring what {worth:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
         if worth < way.cost:

@@ -248,6 +248,8 @@ def test_improvements_that_come_to_nothing_make_the_next_one_wait_longer() -> No
     due = decide(PerformancePolicy(ladder=("research",), refresh=4), weeks(bad[:14]), tried)
     assert due.remedy is Remedy.RESEARCH
     assert "4 windows since the last promotion or remedy, a challenger is tried every 4" in due.reasons
+    cheap = decide(PerformancePolicy(ladder=("fine_tune", "research"), refresh=4), weeks(bad[:14]), tried)
+    assert (cheap.severity, cheap.remedy, cheap.then) == ("degraded", Remedy.FINE_TUNE, ())
     helped = [*judged([3, 6]), *judged([9], promoted=True), Act(kind="promotion", at=end_of(9))]
     assert decide(spec, weeks([*bad[:14]]), helped).remedy is Remedy.RESEARCH
 
