@@ -43,9 +43,11 @@ from flows.second_look import look_again
 from flows.watch import observe
 from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
+from monitor.remedy import Upkeep
+from monitor.upkeep import upkeep
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
-from registry.errors import InputError, NoModelError, RegistryError
+from registry.errors import BundleError, InputError, NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
 from registry.versions import Versions
@@ -170,6 +172,10 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
         ("3", CONTINUED, "1"),
         ("4", CONTINUED, "1"),
     ]
+    paid = upkeep(place.ledger, ("2", "3", "4"), moment)
+    assert paid.cpu == pytest.approx(sum(one.details["cpu"] for one in steps(place)) / 2)
+    assert paid.gain == gate.details["verdict"]["checks"][0]["value"]
+    assert upkeep(place.ledger, ("1",), moment) == Upkeep()
     newest = place.versions.fetch("handmade", "4").manifest.lineage
     assert newest.known_until == moment - timedelta(hours=12)
     assert newest.parent_version == "3"
@@ -384,6 +390,32 @@ def test_a_reason_with_other_numbers_is_no_other_reason(place: Workplace, monkey
         assert keep_following(place, moment) is None
     told = [entry.reasons[0] for entry in place.ledger.read(kinds={MISSED})]
     assert told == ["only 7 rows with labels", "one class alone"]
+
+
+def test_a_step_that_cannot_be_sealed_is_not_tried_at_each_pass(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within its window only when labels have come that may make another of it."""
+    prove(place)
+    moment, tried = live(place, 5), list[bool]()
+
+    def refuse(*_: object, **__: object) -> ModelBundle:
+        tried.append(True)
+        raise BundleError("graph and torch differ")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Followed, "seal", refuse)
+        for _ in range(3):
+            assert keep_following(place, moment) is None
+        (missed,) = place.ledger.read(kinds={MISSED})
+        assert (missed.details["labels"], len(tried)) == (DAY, 1)
+        late = moment + timedelta(hours=11)
+        assert keep_following(place, late) is None
+        assert len(tried) == 2
+        assert keep_following(place, late) is None
+        assert len(tried) == 2
+    assert keep_following(place, live(place, 6)) is None
+    assert champion_of(place) == "3"
 
 
 def test_a_person_who_ends_it_is_told_so(place: Workplace) -> None:
