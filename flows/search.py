@@ -188,7 +188,7 @@ def former_studies(place: Workplace) -> list[Former]:
     """The studies behind the champions of the other registered tasks; one whose bundle is not sound is passed over."""
     from retrain.search.experience import Former
 
-    found = []
+    found, names = list[Former](), list[str]()
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
         try:
@@ -198,6 +198,9 @@ def former_studies(place: Workplace) -> list[Former]:
             continue
         if former is not None:
             found.append(former)
+            names.append(name)
+    if names:
+        say(f"learning from the studies of {counted(len(names), 'other task')}: {', '.join(names)}")
     return found
 
 
