@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,21 @@ import pytest
 from registry.schema import NumericColumn, Schema
 from registry.target import Target
 from retrain.families.base import Candidate
+from retrain.search.budget import Budget
 from retrain.search.experience import Experience, Facts, Former
+from retrain.search.material import gather
 from retrain.search.portfolio import opening, portfolio
+from retrain.search.progress import silent
+from retrain.search.session import Session
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.auto import Auto
-from retrain.search.strategies.base import Seen
+from retrain.search.strategies.base import AskTellSampler, Seen
 from retrain.search.strategies.guided import GaussianGuided
 from retrain.search.strategies.tapas import Tapas
+from retrain.search.tally import origin_of
 from retrain.search.taught import STRANGE, Informed, first
-from tests.handmade import make_bundle
+from retrain.search.worker import Worker
+from tests.handmade import make_bundle, make_frame, make_task
 
 SPACE = SearchSpace.of(("mlp", "resnet"), 2_000, 9, "binary")
 HERE = Facts(rows=2_000, numeric=10, other=2, classes=2)
@@ -137,6 +144,26 @@ def test_a_search_that_is_taught_opens_with_both_kinds_in_turn() -> None:
     assert [origin for _, origin in opened] == ["prior", "prior", "fresh", "prior", "fresh", "fresh"]
     assert [one for one, origin in opened if origin == "fresh"] == defaults[:3]
     assert [one for one, origin in opened if origin == "prior"] == first(taught, 3)
+
+
+@pytest.mark.parametrize("better", ["prior", "fresh"])
+def test_a_worker_drops_what_was_taught_when_defaults_beat_it(better: str, tmp_path: Path) -> None:
+    task = make_task(search={"families": ["mlp", "resnet"], "workers": 1, "strategy": "auto", "stopping": "none"})
+    session = Session(task, tmp_path / "study", Budget(time.monotonic(), 40, 600.0, 0), None, silent, [study("silu")])
+    session.folder.mkdir()
+    session._ready(gather(task, make_frame(200)))
+    worker = Worker(session.folder, 0)
+    for number in range(6):
+        asked = worker._ask()
+        assert asked is not None
+        trial, _ = asked
+        worker.study.tell(trial, number / 100 + (0.8 if origin_of(trial) == better else 0.6))
+    asked = worker._ask()
+    assert asked is not None
+    assert origin_of(asked[0]) == "sampled"
+    assert isinstance(worker.study.sampler, AskTellSampler)
+    assert isinstance(worker.study.sampler.strategy, Auto)
+    assert (worker.study.sampler.strategy.taught is None) == (better == "fresh")
 
 
 def test_a_bundle_tells_of_its_study(tmp_path: Path) -> None:
