@@ -5,24 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from flows.chart import figures
 from flows.overview import judged_as, window_from
 from flows.spending import Spending, spending
+from flows.status_snapshot import LOCKED, Snapshot
 from monitor.alerts import from_entry
 from monitor.measurements import WindowRecord
 from registry.ledger import Entry
 from registry.plurals import counted
 
-if TYPE_CHECKING:
-    from flows.status_page import Snapshot
-
-LOCKED, UNLOCKED = (
-    "needs a key",
-    "it answers; `everfit down`, then `everfit up` with EVERFIT_API_KEY, shows its version here",
-)
-
+UNLOCKED = "it answers; `everfit down`, then `everfit up` with EVERFIT_API_KEY, shows its version here"
 _DAY, _UNBROKEN = re.compile(r"\d{4}-\d\d-\d\d"), r"<time>\g<0></time>"
 
 

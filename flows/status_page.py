@@ -6,126 +6,30 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 
-import httpx
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from flows.approval import pending
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
-from flows.overview import judged_first
-from flows.services import Running, running
-from flows.status_cards import LOCKED, cards, reasons
+from flows.status_cards import cards, reasons
+from flows.status_snapshot import Snapshot, read
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
-from monitor.alerts import ALERT, from_entry
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
 from monitor.outlook import outlook
 from registry.database import utc_now
-from registry.errors import EverfitError, InputError
-from registry.ledger import Entry
-from registry.metrics import metrics_for
+from registry.errors import EverfitError
 from registry.settings import Settings
-from registry.task import TaskSpec
-from serving.tls import trusted
 
-_REPORTS = 8
 _REFRESH_SECONDS = 10
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = {"Content-Security-Policy": _POLICY}
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that the page shows, read at one moment."""
-
-    task: str
-    metric: str
-    meant: str
-    bounds: tuple[float, float]
-    served: str
-    champion: str
-    predictions: int
-    labelled: int
-    entries: tuple[Entry, ...]
-    records: tuple[WindowRecord, ...]
-    asked: Entry | None
-    services: tuple[Running, ...]
-    reports: tuple[str, ...]
-
-    @property
-    def decision(self) -> Entry | None:
-        """The decision on the newest window."""
-        decisions = judged_first([entry for entry in self.entries if entry.kind == "decision"])
-        return max(decisions, key=lambda entry: (entry.at, entry.id), default=None)
-
-    @property
-    def alert(self) -> Entry | None:
-        """The alert that is open."""
-        last = next((entry for entry in reversed(self.entries) if entry.kind == ALERT), None)
-        return last if last and from_entry(last).alert.is_open else None
-
-
-def read(place: Workplace) -> Snapshot:
-    """Read everything. An endpoint that is down is a text on the page; raises `StoreError`."""
-    entries = place.ledger.read()
-    counts = place.log.counts()
-    return Snapshot(
-        task=place.task.name,
-        metric=place.task.metric,
-        meant=meant(place.task),
-        bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
-        served=_served(place),
-        champion=_champion(entries),
-        predictions=counts.predictions,
-        labelled=counts.labelled,
-        entries=tuple(entries),
-        records=newest_records(entries),
-        asked=pending(place),
-        services=running(place.settings),
-        reports=tuple(sorted((path.name for path in place.reports.glob("*.html")), reverse=True)[:_REPORTS]),
-    )
-
-
-def meant(task: TaskSpec) -> str:
-    """How the task's metric is read: its unit, where it has one, and which way is better."""
-    better = "higher" if metrics_for(task.problem)[task.metric].greater_is_better else "lower"
-    unit = f"in units of {task.target}, " if task.metric in ("rmse", "mae") else ""
-    return f"{unit}{better} is better"
-
-
-def newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
-    """The newest record of each window, in time order: windows are measured again when labels arrive."""
-    records = [WindowRecord.model_validate(entry.details) for entry in entries if entry.kind == "window"]
-    newest = {(record.window.start, record.window.end): record for record in records}
-    return tuple(newest[place] for place in sorted(newest))
-
-
-def _served(place: Workplace) -> str:
-    settings = place.settings
-    key = settings.api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    try:
-        url = f"{settings.endpoint_url}/models/{place.task.name}"
-        answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
-        if answer.status_code in (401, 403):
-            return LOCKED
-        return f"version {answer.raise_for_status().json()['version']}"
-    except (httpx.HTTPError, InputError, ValueError, KeyError):
-        return "not answering"
-
-
-def _champion(entries: Sequence[Entry]) -> str:
-    """The version last promoted or gone back to, by the ledger: a page needs no registry for it."""
-    found = [entry.version for entry in entries if entry.kind in ("promotion", "rollback")]
-    return f"version {found[-1]}" if found else "none yet"
 
 
 def page(snapshot: Snapshot) -> str:

@@ -24,7 +24,8 @@ from flows.alerting import alert, deliver, note, trial, written
 from flows.channels import SIGNATURE, Library, Message, Webhook, channels
 from flows.cli import main
 from flows.overview import alert_lines
-from flows.status_page import page, read
+from flows.status_page import page
+from flows.status_snapshot import read
 from flows.watch import watch
 from flows.workplace import Workplace
 from registry.decisions import Severity

@@ -18,7 +18,8 @@ from flows.improve import act, improve
 from flows.intents import Intents
 from flows.rollout import ASKED
 from flows.second_look import held_challenger, look_again
-from flows.status_page import page, read
+from flows.status_page import page
+from flows.status_snapshot import read
 from flows.wishes import wished
 from flows.workplace import Workplace, register_task
 from registry.decisions import Outcome, Verdict

@@ -15,7 +15,8 @@ import pytest
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart, ticks
 from flows.overview import task_lines
-from flows.status_page import create_app, meant
+from flows.status_page import create_app
+from flows.status_snapshot import meant
 from flows.workplace import Workplace, register_task
 from registry.ledger import Entry
 from tests.handmade import make_task
