@@ -15,6 +15,7 @@ from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
 from flows.retracing import CHAMPIONS, Proof, retrace
 from flows.rows import same_columns
+from flows.search import former_studies
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -215,6 +216,7 @@ class _Job:
             seconds=budget.seconds,
             seed=task.search.seed,
             enough=budget.enough if isinstance(budget, Research) else 0,
+            formers=former_studies(self.place, prior),
             parent_version=self.version,
             progress=self.report,
         )

@@ -22,6 +22,7 @@ from retrain.families.parameters import Choice, Option, Parameter, Real, When
 from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
+from retrain.search.taught import Taught
 from retrain.search.workshop import Workshop
 from retrain.training import Recipe
 
@@ -201,9 +202,10 @@ class SearchSpace(Space):
             return 0.0
         return lengths(self.max_epochs)[0] * self.workshop.epoch_seconds(candidate)
 
-    def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
+    @cached_property
+    def taught(self) -> Taught | None:
         """By the studies that the task's search was given."""
-        return None if self.experience is None else self.experience.expect(self, candidates)
+        return None if self.experience is None else self.experience.taught(self)
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """How a candidate is trained."""

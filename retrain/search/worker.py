@@ -29,7 +29,7 @@ from retrain.pausing import Paused
 from retrain.pruning import train_and_prune
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
-from retrain.search.asking import FINISHES, PARENT, propose
+from retrain.search.asking import FINISHES, INHERIT, PARENT, propose
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.journal import locked, open_study
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
@@ -43,7 +43,6 @@ from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
     ASKING,
     DIVERGED,
-    INHERIT,
     PRIOR,
     PRIOR_WEIGHTS,
     REFUSED,
@@ -149,9 +148,11 @@ class Worker:
                     return None
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 taken.update(refused)
+                lost = guard(trials, greater_is_better=self.plan.greater_is_better)
+                if lost and isinstance(self.study.sampler, AskTellSampler):
+                    self.study.sampler.strategy.forget()
                 trial, candidate = propose(self.study, self.space, taken)
-                handed = first_origin(trial, trials) == "prior"
-                if handed and guard(trials, greater_is_better=self.plan.greater_is_better):
+                if lost and first_origin(trial, trials) == "prior":
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
