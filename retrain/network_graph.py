@@ -75,7 +75,7 @@ def exported(module: nn.Module, d_numeric: int, d_categories: int, image: ImageI
 def _unwrapped(graph: onnx.GraphProto) -> onnx.GraphProto:
     """The graph with weights under the names that they have in the network itself; what a node gives has another: the
     mean over places and that of the images are both called "mean"."""
-    weights = {one.name: one.name.removeprefix(_WRAPPED) for one in graph.initializer}
+    weights: dict[str, str] = {one.name: one.name.removeprefix(_WRAPPED) for one in graph.initializer}
     taken = {*weights.values()}
 
     def named(name: str) -> str:
