@@ -24,6 +24,7 @@ from monitor.estimated import estimate_of, expected, expected_of, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
 from monitor.performance import null_of, task_metric
+from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, metrics_for
 from registry.scoring import Scores
@@ -33,6 +34,9 @@ BIASED = 2.58
 tolerated here, so that a champion whose reference flatters it by more would lag behind it for ever."""
 
 LOG_LOSS = "log_loss"
+
+MOST_ROWS = 20_000
+"""Rows of a window whose log loss is looked at, evenly spread: surer than the bias is known."""
 
 _Z = 1.96
 
@@ -76,15 +80,25 @@ class LogGap(Measure):
         if view.manifest.target.problem == "regression" or task_metric(view).name == LOG_LOSS:
             return []
         metric = metrics_for(view.manifest.target.problem)[LOG_LOSS]
-        found = gap(self.name, view, metric, view.window).model_copy(update={"p_value": None})
+        window, all_rows = _thinned(view.window), len(view.window.labels)
+        found = gap(self.name, view, metric, window).model_copy(update={"p_value": None})
         known = view.once(self.name, lambda: _surprises(view.reference, metric))
         if found.null_error is None or len(known) < 2:
             return [found]
         dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
-        luck = dependence.over_windows(found.rows, stride=view.stride, lasting=True)
+        stride = view.stride * len(window.labels) / all_rows
+        luck = dependence.over_windows(found.rows, stride=stride, lasting=True)
         noise = max(found.null_error, float(known.std()) * math.sqrt(luck.effect / found.rows))
         law = {"null_error": noise, "freedom": min(found.freedom or math.inf, luck.freedom)}
         return [Measurement.model_validate(found.model_dump() | law)]
+
+
+def _thinned(side: Side) -> Side:
+    """At most `MOST_ROWS` of the champion's rows, evenly spread."""
+    if len(side.labels) <= MOST_ROWS:
+        return side
+    rows = spaced(len(side.labels), MOST_ROWS)
+    return replace(side, scores=side.scores.take(rows), labels=side.labels[rows], labelled=side.labelled[rows])
 
 
 def _surprises(side: Side, metric: Metric) -> Array:
@@ -106,10 +120,11 @@ class PriorGap(Measure):
         """One measurement for classification."""
         if view.manifest.target.problem == "regression":
             return []
-        metric, shares = metrics_for(view.manifest.target.problem)[LOG_LOSS], class_shares(view.window)
+        window = _thinned(view.window)
+        metric, shares = metrics_for(view.manifest.target.problem)[LOG_LOSS], class_shares(window)
         if shares is None or (known := class_shares(view.reference)) is None:
             return [Measurement(name=self.name, note="no labels to know the classes' shares from")]
-        adjusted = replace(view.window, scores=adjust(view.window.scores, shares / np.where(known > 0, known, 1.0)))
+        adjusted = replace(window, scores=adjust(window.scores, shares / np.where(known > 0, known, 1.0)))
         return [gap(self.name, view, metric, adjusted)]
 
 

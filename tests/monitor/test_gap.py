@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from monitor.estimated import Estimated
-from monitor.gap import Gap, LogGap, Missed, PriorGap, adjust, class_shares
+from monitor.gap import MOST_ROWS, Gap, LogGap, Missed, PriorGap, adjust, class_shares
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side
 from registry.bundle import ModelBundle
@@ -99,6 +99,16 @@ def test_what_the_estimate_missed_is_known_exactly_once_all_labels_are_there(bun
     assert found.value == pytest.approx(metric.gain(alone.value or 0.0, realised))
     assert abs((found.value or 0.0) - (gap.value or 0.0)) > 0.005
     assert (found.error, found.p_value) == (gap.error, None)
+
+
+def test_of_a_large_window_some_rows_tell_the_gaps_of_the_log_loss(bundle: ModelBundle) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.beta(2, 3, 50_000)
+    view = view_of(bundle, p, rng.random(len(p)) < p, 0)
+    for measure in (LogGap(), PriorGap()):
+        found = only(measure.measure(view))
+        assert found.rows == MOST_ROWS
+        assert abs(found.value or 1.0) < 4 * (found.error or 0.0)
 
 
 def test_without_labels_there_is_none(bundle: ModelBundle) -> None:
