@@ -147,7 +147,8 @@ def serve(tasks: tuple[str, ...]) -> None:
     settings = read_settings()
     names = [_served_name(settings, task) for task in tasks]
     what = f"the endpoint of {', '.join(names)}"
-    require_free(Service("endpoint", what, (), settings.endpoint_url, port=settings.port, setting="EVERFIT_PORT"))
+    for port, setting in ((settings.port, "EVERFIT_PORT"), (settings.grpc_port, "EVERFIT_GRPC_PORT")):
+        require_free(Service("endpoint", what, (), "", port=port, setting=setting, host=settings.host))
     environment = child_environment(settings, {one.name for one in running(settings)})
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.tls_cert is None else "https"

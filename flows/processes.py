@@ -7,6 +7,7 @@ start and the record, by a mark in its environment, which its own children inher
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -45,6 +46,7 @@ class Service:
     setting: str = ""
     seconds: float = 90.0
     verify: ssl.SSLContext | bool = True
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -165,24 +167,33 @@ def is_ready(service: Service, process: psutil.Process) -> bool:
 
 
 def require_free(service: Service) -> None:
-    """Raise `StateError`, naming port, holder and setting, when the port of a service that does not run is taken."""
+    """Raise `StateError`, naming port, holder and setting, when the port of a service that does not run is taken, or
+    its address is none of this machine."""
     if service.port is None:
         return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", service.port))
-        except OSError as error:
-            raise StateError(
-                f"{service.what}: port {service.port} is taken by {_holder(service.port)}; "
-                f"free it, or choose another with {service.setting}"
-            ) from error
+    try:
+        found = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, _, _, address in found:
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            where = f"{service.host}, port {service.port}"
+            raise StateError(f"{service.what} cannot listen on {where}: {error.strerror}") from error
+        raise StateError(
+            f"{service.what}: port {service.port} is taken by {_holder(service.port)}; "
+            f"free it, or choose another with {service.setting}"
+        ) from error
 
 
 def _holder(port: int) -> str:
     """Who listens on a port, as far as this user may see."""
     try:
-        pids = {one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port and one.pid}
+        found = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+        pids = {one.pid for one in found if one.laddr and one.laddr.port == port and one.pid}
         return ", ".join(f"process {pid} ({psutil.Process(pid).name()})" for pid in sorted(pids)) or "another process"
     except psutil.Error:
         return "another process"

@@ -169,6 +169,7 @@ def _endpoint(settings: Settings, tasks: Sequence[str]) -> Service:
         port=settings.port,
         setting="EVERFIT_PORT",
         verify=trusted(settings),
+        host=settings.host,
     )
 
 

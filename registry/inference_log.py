@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from registry.log_frame import Heavy
 
-_AT_ONCE, _ROWS_AT_ONCE = 100, 5_000
-"""Batches whose features are read by one statement, and about how many rows they have."""
+_AT_ONCE, _ROWS_AT_ONCE, _LENGTH_AT_ONCE = 100, 5_000, 8_000_000
+"""Batches whose features are read by one statement, and about how many rows, and characters, they have."""
 
 _NEWEST = 100_000
 """Rows that are looked at for the newest event."""
@@ -65,8 +65,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Astray:
-    """Of the newest `rows`: how many lie after a moment, the furthest of them, and how many have no moment of their
-    own."""
+    """Of the newest `rows`: how many lie after a moment, the furthest, and how many have no moment of their own."""
 
     rows: int
     ahead: int
@@ -80,8 +79,7 @@ class FeedbackCounts:
 
     `stored`: the first of a prediction. `corrected`: another value than the newest, or another time. `repeated`: says
     nothing new. `unknown`: there is no such prediction yet; it is kept all the same, and joins when that arrives.
-    `overtaken` of the repeated say another value than one of the same id that was received later: by another machine's
-    clock, perhaps.
+    `overtaken` of the repeated say another value than one of the same id received later, by another clock perhaps.
     """
 
     stored: int
@@ -202,7 +200,8 @@ class InferenceLog:
         indices, or None), `__uncertainty__ __disagreement__`, `__private__` (which columns of the row are not logged in
         plain, as `LogColumns`, or None), `__label__` (None where absent), `__label_time__` (NaT), then the features:
         those of `columns`, or all that occur, encrypted ones decrypted, dropped ones None, hashed ones as hashes.
-        Features have the dtype pandas infers from JSON. Raises `InputError` without the key of an encrypted column.
+        Features have the dtype pandas infers from JSON; texts are cut to what is read of them where rows are longer.
+        Raises `InputError` without the key of an encrypted column.
 
         `labels_by`: labels of a later time count as absent, and a later correction as not yet made. `limit` takes the
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
@@ -330,21 +329,22 @@ def _heavy(connection: Connection, numbers: Sequence[int], *, features: bool) ->
     columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
     for first in range(0, len(numbers), _AT_ONCE):
         some = numbers[first : first + _AT_ONCE]
-        sizes = dict(connection.execute(sa.select(c.number, c.size).where(c.number.in_(some))).tuples().all())
-        for part in _parts([(one, sizes[one]) for one in some]):
+        sizes = sa.select(c.number, c.size, c.length).where(c.number.in_(some))
+        known = {row[0]: row for row in connection.execute(sizes)}
+        for part in _parts(known[one] for one in some):
             rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(part))
             found = {row[0]: row for row in connection.execute(rows)}
             yield from (Heavy(*found.pop(number)) for number in part)
 
 
-def _parts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Numbers, each with its rows, in parts that end with the row at which there are `_ROWS_AT_ONCE`."""
-    part, rows = list[int](), 0
-    for number, size in sizes:
+def _parts(sizes: Iterable[sa.Row[Any]]) -> Iterator[list[int]]:
+    """Numbers, each with its rows and its length, in parts that end where there are enough of either."""
+    part, rows, length = list[int](), 0, 0
+    for number, size, characters in sizes:
         part.append(number)
-        rows += size
-        if rows >= _ROWS_AT_ONCE:
+        rows, length = rows + size, length + characters
+        if rows >= _ROWS_AT_ONCE or length >= _LENGTH_AT_ONCE:
             yield part
-            part, rows = [], 0
+            part, rows, length = [], 0, 0
     if part:
         yield part

@@ -55,11 +55,12 @@ def _open(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock of a file now, and what for; None where nobody does. To look, the lock is shared for a moment,
-    with others who look: who takes one that is looked at should have some patience."""
-    if not path.is_file():
+    """Who holds the lock of a file now, and what for; None where nobody does, or one may not look. To look, the lock is
+    shared for a moment, with others who look: who takes one that is looked at should have some patience."""
+    try:
+        file = os.open(path, os.O_RDONLY)  # in a home that one may only read, too
+    except OSError:
         return None
-    file = _open(path)
     try:
         return None if _taken(file, fcntl.LOCK_SH) else _holder(file)
     finally:

@@ -13,6 +13,7 @@ import pandas as pd
 from registry.log_order import Block
 from registry.log_packed import private_of
 from registry.task import LogColumns
+from registry.texts import MAX_TEXT_LENGTH
 
 Unseal: TypeAlias = Callable[[str, str, str], dict[str, Any]]
 """Encrypted values, the row's id and one of its encrypted columns in; the values out."""
@@ -75,6 +76,8 @@ class Assembly:
             found = {name: _taken(values, at, len(rows)) for name, values in orjson.loads(one.features).items()}
             if one.sealed is not None:
                 self._open(found, rules, _taken(orjson.loads(one.sealed), at, len(rows)), rows)
+            if len(one.features) + len(one.sealed or "") > MAX_TEXT_LENGTH * len(private):
+                found = {name: [_cut(value) for value in values] for name, values in found.items()}
             self._extend(found, len(rows))
         self._rows_so_far += len(rows)
 
@@ -155,6 +158,11 @@ def _taken(values: list[Any] | None, places: Iterable[int] | None, rows: int) ->
     if values is None:
         return [None] * rows
     return values if places is None else [values[place] for place in places]
+
+
+def _cut(value: Any) -> Any:
+    """Of a text what is read of one: a window of long ones would take all memory."""
+    return value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
 
 
 def _parsed(texts: Sequence[str | None]) -> list[Any]:

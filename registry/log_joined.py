@@ -3,8 +3,9 @@ read a thousand of these takes twice what one batch of a thousand rows does.
 
 Batches of a version that follow one another in event time become one, as soon as there are enough of comparable size,
 as in the logarithmic method of Bentley and Saxe (1980, Decomposable searching problems I): a row is written again
-twice at most, first with other single ones, then with those that were joined already. Wide batches, such as those with
-a row of 1970, are joined with wide ones. It is one transaction: before and after it every row is there once, under its
+twice at most, first with other single ones, then with those that were joined already. All that is joined is in memory
+for that moment, so its length is bounded as its rows are. Wide batches, such as those with a row of 1970, are joined
+with wide ones. It is one transaction: before and after it every row is there once, under its
 id, and readers, who have one view of the data, see either.
 """
 
@@ -22,14 +23,14 @@ from sqlalchemy.engine import Connection
 
 from registry.log_ids import NAMED, Run
 from registry.log_packed import Packed
-from registry.log_tables import BATCHES, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
+from registry.log_tables import BATCHES, SHORT, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
 from registry.privacy import to_json
-
-FULL = 2 * SMALL
-"""Most rows of what is made of small batches."""
 
 FEW = 16
 """So many batches at least become one; and with fewer rows a batch was not joined yet, as a rule."""
+
+FULL, LONG = 2 * SMALL, FEW * SHORT
+"""Most rows, and most characters, of what is made of small batches."""
 
 AT_ONCE = 2
 """So many batches are made in one transaction at most: others wait for it, a tenth of a second."""
@@ -44,6 +45,7 @@ class _Small(NamedTuple):
     size: int
     earliest: int
     latest: int
+    length: int
 
 
 def join(connection: Connection, task: str) -> bool:
@@ -67,8 +69,8 @@ def _found(connection: Connection, task: str) -> Iterator[list[_Small]]:
 
 
 def _groups(batches: Iterable[_Small]) -> Iterator[list[_Small]]:
-    """Those that become one: of one version, of comparable size, not too many rows, and not too far from one another
-    but where each is wide already."""
+    """Those that become one: of one version, of comparable size, not too many rows, not too long, and not too far from
+    one another but where each is wide already."""
     for _, some in groupby(batches, key=itemgetter(1, 2)):
         groups = {False: _Group(FEW), True: _Group(SMALL)}
         for one in some:
@@ -83,28 +85,30 @@ def _groups(batches: Iterable[_Small]) -> Iterator[list[_Small]]:
 
 
 class _Group:
-    """Batches that may become one, of which there are `FEW` then and at least so many rows: one of the next size."""
+    """Batches that may become one, of which there are `FEW` then, and at least so many rows or hardly room for more:
+    one of the next size."""
 
     def __init__(self, least: int) -> None:
         self.least, self.batches = least, list[_Small]()
-        self._rows = self._latest = 0
+        self._rows = self._length = self._latest = 0
 
     @property
     def is_enough(self) -> bool:
         """Whether to join them."""
-        return len(self.batches) >= FEW and self._rows >= self.least
+        return len(self.batches) >= FEW and (self._rows >= self.least or self._length >= LONG - SHORT)
 
     def takes(self, one: _Small) -> bool:
         """Whether one more belongs to them."""
         if not self.batches:
             return True
         far = one.latest - one.earliest <= WIDE < max(self._latest, one.latest) - self.batches[0].earliest
-        return self._rows + one.size <= FULL and not far
+        return self._rows + one.size <= FULL and self._length + one.length <= LONG and not far
 
     def add(self, one: _Small) -> None:
         """One more."""
         self.batches.append(one)
-        self._rows, self._latest = self._rows + one.size, max(self._latest, one.latest)
+        self._rows, self._length = self._rows + one.size, self._length + one.length
+        self._latest = max(self._latest, one.latest)
 
 
 def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:

@@ -25,7 +25,9 @@ _COLUMNS = (
 
 
 def move(connection: Connection) -> None:
-    """Make batches of the rows of `predictions`, in the order of time."""
+    """Make batches of the rows of `predictions`, in the order of time; nothing where the log has batches alone."""
+    if not sa.inspect(connection).has_table("predictions"):
+        return
     rows = sa.text(f"SELECT {_COLUMNS} FROM predictions ORDER BY task, role, time, id")
     for some in connection.execute(rows, execution_options={"yield_per": ROWS}).partitions(ROWS):
         for (task, *_), batch in _batches(some):

@@ -1,6 +1,7 @@
 """The log's tables, and the questions about them that are the same for all who ask.
 
-    batches    a row for many predictions, their columns as JSON (`log_packed`)
+    batches    a row for many predictions, their columns as JSON (`log_packed`); `length` counts its characters, and
+               is 0 of those of 500 rows and more that were written before it was counted
     places     a row for each run of ids: in which batch they are. An id is found by one look into this key.
     feedback   a row for each label
 
@@ -26,7 +27,7 @@ from registry.statements import among, insert_rows, lock_until_commit
 
 _METADATA = sa.MetaData()
 _LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks
-_NUMBERS = dict.fromkeys(("number", "size", "earliest", "latest", "span", "start", "batch"), sa.BigInteger)
+_NUMBERS = dict.fromkeys(("number", "size", "earliest", "latest", "span", "start", "batch", "length"), sa.BigInteger)
 
 
 def _table(name: str, keys: Sequence[str], others: str) -> sa.Table:
@@ -37,15 +38,15 @@ def _table(name: str, keys: Sequence[str], others: str) -> sa.Table:
 WIDE = 86_400_000_000
 """A batch is wide when its rows lie further apart than a day, in microseconds. The indexes say so too."""
 
-SMALL = 500
-"""A batch is small with fewer rows; an index says so too."""
+SMALL, SHORT = 500, 250_000
+"""A batch is small with fewer rows, and shorter texts; an index says so too."""
 
 _IDS_AT_ONCE = 5_000
 
 BATCHES = _table(
     "batches",
     ["number"],
-    "task role version size earliest latest span ids moments private outputs features sealed",
+    "task role version size earliest latest span ids moments private outputs features sealed length",
 )
 PLACES = _table("places", ["task", "role", "name", "start"], "size batch")
 FEEDBACK = sa.Table(
@@ -58,6 +59,7 @@ FEEDBACK = sa.Table(
 )
 
 _TAKEN = ["role", "version", "size", "earliest", "latest", "moments", "private", "outputs", "features", "sealed"]
+_TEXTS = ("ids", "moments", "private", "outputs", "features", "sealed")
 _ASKED = {
     "sqlite": "(SELECT json_extract(value, '$[0]') AS name, json_extract(value, '$[1]') AS start, "
     "json_extract(value, '$[2]') AS size FROM json_each(?))",
@@ -82,7 +84,8 @@ def is_narrow() -> sa.ColumnElement[bool]:
 
 def is_small() -> sa.ColumnElement[bool]:
     """Condition on batches, in the words of the index."""
-    return BATCHES.c.size < sa.literal_column(str(SMALL))
+    c = BATCHES.c
+    return (c.size < sa.literal_column(str(SMALL))) & (c.length < sa.literal_column(str(SHORT)))
 
 
 def lock(connection: Connection, task: str) -> None:
@@ -111,6 +114,7 @@ def add(connection: Connection, task: str, packed: Packed) -> None:
     """Add a batch whose ids are in no other one."""
     values = {name: getattr(packed, name) for name in _TAKEN}
     values |= {"task": task, "span": packed.latest - packed.earliest, "ids": orjson.dumps(packed.runs).decode()}
+    values["length"] = sum(len(one) for one in map(values.get, _TEXTS) if one is not None)
     number = connection.execute(sa.insert(BATCHES).returning(BATCHES.c.number), values).scalar_one()
     insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
 

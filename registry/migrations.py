@@ -63,8 +63,6 @@ MIGRATIONS = (
                 size BIGINT NOT NULL, batch BIGINT NOT NULL,
                 PRIMARY KEY (task, role, name, start)){keyed}""",
         ),
-        move,
-        ("DROP TABLE predictions",),
     ),
     Migration(
         4,
@@ -74,5 +72,18 @@ MIGRATIONS = (
             "CREATE INDEX batches_wide ON batches (task, role, latest, earliest) WHERE span > 86400000000",
             "CREATE INDEX batches_small ON batches (task, role, version, earliest) WHERE size < 500",
         ),
+    ),
+    Migration(
+        5,
+        (
+            "ALTER TABLE batches ADD COLUMN length BIGINT NOT NULL DEFAULT 0",
+            """UPDATE batches SET length = length(ids) + length(moments) + length(outputs) + length(features)
+                + coalesce(length(private), 0) + coalesce(length(sealed), 0) WHERE size < 500""",
+            "DROP INDEX batches_small",
+            """CREATE INDEX batches_small ON batches (task, role, version, earliest)
+                WHERE size < 500 AND length < 250000""",
+        ),
+        move,
+        ("DROP TABLE IF EXISTS predictions",),
     ),
 )

@@ -12,6 +12,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that stand for all of a machine, and how the machine itself reaches them."""
 
 
 class Settings(BaseSettings):
@@ -120,7 +122,7 @@ class Settings(BaseSettings):
     @property
     def endpoint_url(self) -> str:
         """Where this machine's own programs reach the endpoint."""
-        host = self.host if self.is_local else "127.0.0.1"
+        host = _ANY.get(self.host, self.host)
         scheme = "http" if self.tls_cert is None else "https"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 

@@ -22,7 +22,7 @@ from registry.images import is_path
 from registry.task import FileSource, Source, SqlSource
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
+    from sqlalchemy.engine import Connection, Engine
 
 CSV = (".csv", ".csv.gz", ".csv.zip", ".csv.bz2", ".csv.xz")
 PARQUET = (".parquet", ".pq")
@@ -216,10 +216,10 @@ def _read_sql(source: SqlSource, limit: int | None) -> pd.DataFrame:
     except ResourceClosedError:
         raise SourceError(f"{mask_url(source.url)}: the query gives no rows; one such as select ... does") from None
     except (SQLAlchemyError, pd.errors.DatabaseError) as error:
-        text = str(getattr(error, "orig", None) or error).splitlines()[0]
+        text = _words_of(error)
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
-        said = "; queries are run read-only" if re.search("read-?only (database|transaction)", text) else ""
+        said = next((words for pattern, words in _REMARKS.items() if re.search(pattern, text)), "")
         # `from None`: the driver's own error may hold the password
         raise SourceError(f"{mask_url(source.url)}: the query failed ({text}){said}") from None
     except ModuleNotFoundError as error:
@@ -227,13 +227,27 @@ def _read_sql(source: SqlSource, limit: int | None) -> pd.DataFrame:
         raise SourceError(f"{mask_url(source.url)}: its driver {error.name} is not installed; {hint}") from error
 
 
+def _words_of(error: BaseException) -> str:
+    """The first line of what the driver said, which pandas and SQLAlchemy put into their own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0]
+
+
+_REMARKS = {
+    "read-?only (database|transaction)": "; queries are run read-only",
+    "cannot open .* as cursor|one statement at a time": "; one statement that gives rows is expected (select ...)",
+}
+"""What is said beside a driver's words."""
+
 _WRITES = re.compile(
     r"(?:\s|--.*?(?:\n|$)|/\*[\s\S]*?\*/|;)*"
-    r"(?P<word>alter|call|create|delete|drop|grant|insert|merge|rename|replace|revoke|truncate|update|vacuum)\b",
+    r"(?P<word>alter|attach|call|create|delete|drop|grant|insert|merge|pragma|rename|replace|revoke|truncate|update"
+    r"|vacuum)\b",
     re.IGNORECASE,
 )
 """A query that is meant to change something, after comments. It would fail anyway, but for databases that have no
-way of reading only."""
+way of reading only, and for files that SQLite makes and rewrites all the same."""
 
 _READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",
@@ -241,6 +255,8 @@ _READ_ONLY = {
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
 """What a new connection is told before a query runs in it, by dialect."""
+
+_CURSOR = "everfit"
 
 
 def _query(url: str, query: str, limit: int | None) -> pd.DataFrame:
@@ -253,12 +269,30 @@ def _query(url: str, query: str, limit: int | None) -> pd.DataFrame:
         raise SourceError(f"{mask_url(url)}: no such file")  # SQLite would make an empty one
     if (told := _READ_ONLY.get(engine.dialect.name)) is not None:
         event.listen(engine, "connect", lambda connection, _: connection.cursor().execute(told))
-    only = {"postgresql_readonly": True} if engine.dialect.name == "postgresql" else {}
+    on_postgresql = engine.dialect.name == "postgresql"
+    only = {"postgresql_readonly": True} if on_postgresql else {}
     try:
         with engine.connect().execution_options(no_parameters=True, **only) as connection:
+            if on_postgresql:
+                query = _opened(connection, query, limit)
             if limit is None:
                 return pd.read_sql_query(query, connection)
             chunks: Iterator[pd.DataFrame] = pd.read_sql_query(query, connection, chunksize=limit)
             return next(chunks)
     finally:
         engine.dispose()
+
+
+_OPEN = f"""DO $$ DECLARE asked refcursor := '{_CURSOR}';
+BEGIN OPEN asked FOR EXECUTE current_setting('everfit.query'); END $$"""
+
+
+def _opened(connection: Connection, query: str, limit: int | None) -> str:
+    """What gives the rows of a query on PostgreSQL, whose drivers send a text of several statements as it is: one
+    that commits would leave the transaction that only reads. The server takes one statement for a cursor."""
+    from sqlalchemy import text
+
+    settings = "SELECT set_config('everfit.query', :query, true), set_config('cursor_tuple_fraction', '1', true)"
+    connection.execute(text(settings), {"query": query})
+    connection.exec_driver_sql(_OPEN)
+    return f"FETCH {'ALL' if limit is None else limit} FROM {_CURSOR}"

@@ -3,7 +3,7 @@
     POST /models/TASK/predict    POST /models/TASK/feedback    GET /models/TASK    GET /models
     POST /predict                POST /feedback                GET /model          of the only task
     POST /v2/models/TASK/infer   ... (serving/v2.py)           POST /models/TASK/invocations   (serving/invocations.py)
-    GET /health/live             GET /health/ready             GET /metrics        GET /docs
+    GET /health/live             GET /health/ready             GET /metrics        GET /docs        GET /
 
 Requests have ids (`serving/context.py`); who watches requests (`serving/watching.py`) is given at the door.
 
@@ -52,6 +52,7 @@ from serving.rates import Rates
 from serving.roster import Roster
 from serving.scout import Scout
 from serving.siblings import Siblings
+from serving.signpost import add_index, astray
 from serving.v2 import add_v2
 from serving.watching import Watch, Watcher
 from serving.webhook import add_webhook
@@ -77,6 +78,7 @@ def create_app(
     rates = None if together is None else _shared(together)
     guard = Guard(settings, lambda: None if hosts.short is None else hosts.short.task, rates)
     app = Endpoint(hosts, guard, Watch(watchers), most=settings.max_concurrent, after=scout.close)
+    add_index(app, hosts)
     _add_health(app, hosts)
     _add_state(app, hosts)
     _add_metrics(app, hosts, together)
@@ -89,7 +91,7 @@ def create_app(
     if settings.webhook_secret is not None:
         add_webhook(app, hosts, settings.webhook_secret.get_secret_value())
     app.add_exception_handler(EverfitError, _deliberate)
-    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(HTTPException, _astray(hosts))
     app.add_exception_handler(Exception, _bug)
     return app
 
@@ -196,6 +198,8 @@ class Endpoint(FastAPI):
             await send(message)
 
         scope.pop(AT_ONCE, None)  # it would pass by `careful`
+        if scope["method"] == "HEAD":  # as a GET, whose body the server leaves out: probes ask so
+            scope = {**scope, "method": "GET"}
         await super().__call__(scope, receive, careful)
 
     def openapi(self) -> dict[str, Any]:
@@ -295,10 +299,12 @@ async def _deliberate(request: Request, error: Exception) -> Response:
     return _response(request, problem_of(error))
 
 
-async def _http_problem(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else ""
-    return _response(request, problem(status, str(detail)))
+def _astray(hosts: Hosts) -> Callable[[Request, Exception], Coroutine[Any, Any, Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _response(request, astray(request, error, hosts))
+
+    return answer
 
 
 async def _bug(request: Request, _error: Exception) -> Response:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 
 from flows.approval import ask
 from flows.endpoints import endpoint_lines
-from flows.processes import Desk
+from flows.processes import Desk, Service, require_free
 from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
 from flows.traffic import Endpoint
 from flows.workplace import Workplace, register_task
@@ -96,6 +97,21 @@ def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) ->
         stranger.listen()
         with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_STATUS_PORT"):
             up(stopped, "handmade", only=["status"])
+
+
+def test_the_port_is_looked_at_where_it_will_be_listened_on() -> None:
+    """Another address of the machine may have the same port free, or taken."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.2", 0))
+        stranger.listen()
+        service = Service("endpoint", "the endpoint", (), "", port=stranger.getsockname()[1], setting="EVERFIT_PORT")
+        require_free(service)
+        for host in ("127.0.0.2", "0.0.0.0"):
+            with pytest.raises(StateError, match=rf"is taken by process {os.getpid()} "):
+                require_free(replace(service, host=host))
+    for host in ("192.0.2.1", "no-such.invalid"):
+        with pytest.raises(StateError, match=f"the endpoint cannot listen on {host}, port "):
+            require_free(replace(service, host=host))
 
 
 def test_a_service_that_does_not_come_up_says_why(settings: Settings, stopped: Settings) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -37,6 +38,24 @@ def test_a_lock_is_waited_for_and_looked_at(tmp_path: Path) -> None:
             assert not waits.done()
         assert waits.result(30)
     assert holder(path) is None
+
+
+def test_who_may_only_read_sees_the_holder() -> None:
+    """Such as a user who is not the one that the endpoint runs as, or one of a home on a read-only disk."""
+    nobody, me = 65_534, os.geteuid()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "replay.lock"
+        with exclusive(path, "a replay"):
+            path.chmod(0o444)
+            Path(folder).chmod(0o555)
+            os.seteuid(nobody if me == 0 else me)
+            try:
+                assert holder(path) == f"process {os.getpid()}: a replay"
+                assert holder(path.with_name("other.lock")) is None
+                assert os.listdir(folder) == [path.name]
+            finally:
+                os.seteuid(me)
+                Path(folder).chmod(0o755)
 
 
 def test_two_who_look_do_not_take_each_other_for_the_holder(tmp_path: Path) -> None:

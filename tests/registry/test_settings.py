@@ -19,6 +19,20 @@ def test_beyond_loopback_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret-key" not in repr(Settings())
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("192.0.2.1", "http://192.0.2.1:8000"),
+    ],
+)
+def test_the_machines_own_programs_reach_the_endpoint_where_it_listens(host: str, url: str) -> None:
+    assert Settings(host=host, api_key="a-key").endpoint_url == url
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GRPC_PORT", "API_KEY", "TLS_CERT", "ALERT_URLS", "STORE_URL", "PORT"):
         monkeypatch.setenv(f"EVERFIT_{name}", "")

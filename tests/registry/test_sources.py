@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -131,7 +133,10 @@ def test_a_failed_query_says_why(tmp_path: Path) -> None:
         ("drop table rows", "a query that gives rows is expected .*, got one to drop"),
         ("-- all\n/* of\nit */ DELETE from rows", "got one to delete"),
         ("with gone as (select 1) delete from rows returning *", "readonly database.; queries are run read-only"),
-        ("attach ':memory:' as other", "gives no rows"),
+        ("reindex", "gives no rows"),
+        ("attach 'new.db' as other", "got one to attach"),
+        ("pragma journal_mode = wal", "got one to pragma"),
+        ("select 1; drop table rows", "at a time..; one statement that gives rows is expected"),
     ],
 )
 def test_a_query_only_reads(tmp_path: Path, query: str, expected: str) -> None:
@@ -149,16 +154,62 @@ def test_a_query_makes_no_database(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.postgres
-def test_a_query_of_postgresql_only_reads(empty_postgres: str) -> None:
+@pytest.fixture
+def kept(empty_postgres: str) -> Iterator[str]:
+    """A database of PostgreSQL with a table, a sequence and functions that write; afterwards they are as before."""
     engine = sa.create_engine(empty_postgres)
     with engine.begin() as connection:
-        connection.execute(sa.text("create table kept as select 1 as one"))
+        connection.exec_driver_sql("CREATE TABLE kept AS SELECT 1 AS one; CREATE SEQUENCE numbers")
+        for name, more in (("writes", ""), ("owner_writes", "SECURITY DEFINER")):
+            body = "INSERT INTO kept VALUES (2) RETURNING one"
+            connection.exec_driver_sql(f"CREATE FUNCTION {name}() RETURNS int LANGUAGE sql {more} AS '{body}'")
+    yield empty_postgres
+    with engine.begin() as connection:
+        relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY relname"
+        assert connection.exec_driver_sql(relations).scalars().all() == ["kept", "numbers"]
+        assert connection.exec_driver_sql("SELECT one FROM kept").scalars().all() == [1]
+        assert connection.exec_driver_sql("SELECT is_called FROM numbers").scalar() is False
+        assert connection.exec_driver_sql("SELECT count(*) FROM pg_largeobject_metadata").scalar() == 0
     engine.dispose()
-    query = "with gone as (delete from kept returning one) select * from gone"
-    with pytest.raises(SourceError, match="read-only transaction"):
-        sources.read(SqlSource(url=empty_postgres, query=query))
-    assert sources.read(SqlSource(url=empty_postgres, query="select * from kept"))["one"].tolist() == [1]
+
+
+@pytest.mark.postgres
+def test_a_query_of_postgresql_only_reads(kept: str) -> None:
+    """Its drivers send several statements as they are: one that ends the transaction must not be followed by others."""
+    one, alone = "read-only transaction.; queries are run read-only", "one statement that gives rows is expected"
+    expected = {
+        "select 1 as a; commit; drop table kept; select 1 as a": alone,
+        "commit; drop table kept; select 1 as a": alone,
+        "set transaction read write; delete from kept; commit; select 1 as a": alone,
+        "select 1; select 2": alone,
+        "select * into other from kept": alone,
+        "do $$ begin commit; drop table kept; end $$": alone,
+        "copy kept to program 'true'": alone,
+        "-- nothing": alone,
+        "with gone as (delete from kept returning one) select * from gone": one,
+        "select writes() as a": one,
+        "select owner_writes() as a": one,
+        "select nextval('numbers')": one,
+        "explain analyze delete from kept": one,
+        "select set_config('transaction_read_only', 'off', false), writes()": "must be set before any query",
+        "selct 1": 'syntax error at or near "selct"',
+    }
+    for query, words in expected.items():
+        for limit in (None, 1):
+            with pytest.raises(SourceError, match=words):
+                sources.read(SqlSource(url=kept, query=query), limit=limit)
+    assert sources.read(SqlSource(url=kept, query="select lo_create(7)")).size == 1  # which is not committed
+
+
+@pytest.mark.postgres
+def test_what_a_query_of_postgresql_gives(kept: str) -> None:
+    """Whatever stands in it, with the types that the driver has for them; of many rows as many as are asked for."""
+    query = """select 'a;b' as text, 1.5 as number, $$;'%$$ as odd, date '2024-05-01' as "day;", one from kept; -- 1"""
+    frame = sources.read(SqlSource(url=kept, query=query))
+    assert frame.iloc[0].tolist() == ["a;b", 1.5, ";'%", date(2024, 5, 1), 1]
+    many = SqlSource(url=kept, query="select generate_series(2, 100000, 2) as number")
+    assert sources.read(many, limit=3)["number"].tolist() == [2, 4, 6]
+    assert len(sources.read(SqlSource(url=kept, query="table kept"))) == 1
 
 
 def test_a_column_that_comes_twice(tmp_path: Path) -> None:

@@ -284,15 +284,47 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
 
 
 def test_other_routes_and_methods_are_problems(client: httpx.Client) -> None:
-    response = client.get("/nowhere")
+    """They say what there is instead."""
+    response = client.post("/prdict", json=ROW)
     assert response.json() == {
         "type": "about:blank",
         "title": "Not Found",
         "status": 404,
-        "detail": "Not Found",
+        "detail": "no path '/prdict' here (did you mean '/predict'?); GET / lists them",
         "request_id": response.headers["x-request-id"],
     }
-    assert client.get("/predict").json()["status"] == 405
+    response = client.get("/predict")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json()["detail"] == "'/predict' is not for GET: expected POST"
+    assert "did you mean" not in client.get("/%00%F0%9F%98%80").json()["detail"]
+    assert client.get("/v2/modls/handmade").json()["error"].startswith("no path '/v2/modls/handmade' here (did you")
+    assert len(client.get(f"/{'a' * 5_000}").json()["detail"]) < 200
+
+
+def test_who_asks_for_the_head_alone_gets_that_of_a_get(client: httpx.Client) -> None:
+    """As probes do; the connection goes on."""
+    for path, status in (("/health/live", 200), ("/health/ready", 200), ("/", 200), ("/docs", 200), ("/nowhere", 404)):
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/predict").headers["allow"] == "POST"
+    assert client.post("/predict", json=ROW).status_code == 200
+
+
+def test_the_index_names_what_there_is(client: httpx.Client) -> None:
+    """Each path that it names is one; behind a proxy they begin as the proxy's do."""
+    index = client.get("/").json()
+    assert index["name"] == "everfit"
+    for name in ("docs", "openapi", "live", "ready", "metrics", "models", "v2"):
+        assert client.get(index[name]).status_code == 200, name
+    short = index["short"]
+    assert short.pop("task") == "handmade"
+    for task in (short, index["tasks"]["handmade"]):
+        assert client.get(task["model"]).status_code == 200
+        assert client.post(task["predict"], json=ROW).status_code == 200
+        assert client.post(task["invocations"], json={"dataframe_records": [ROW]}).status_code == 200
+        assert client.post(task["feedback"], json={"id": "none", "label": "no"}).status_code == 200
+    assert client.get(index["tasks"]["handmade"]["v2"]).status_code == 200
 
 
 def test_the_documentation_page_needs_no_network(client: httpx.Client) -> None:
@@ -314,7 +346,7 @@ def test_examples_in_the_documentation_are_answered(client: httpx.Client) -> Non
     others = {path for path in document["paths"] if path.startswith("/v2") and path not in hot}
     assert len(others) == 12
     quiet = {"/health/live", "/health/ready", "/model", "/models", "/models/{task}", "/metrics", "/ping", "/version"}
-    assert hot | quiet | others == set(document["paths"])
+    assert hot | quiet | others | {"/"} == set(document["paths"])
     for path in ("/predict", "/feedback", "/invocations", "/v2/models/handmade/infer"):
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert content["examples"]

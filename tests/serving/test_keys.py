@@ -129,6 +129,7 @@ def test_scopes_by_route(door: Door) -> None:
         "/models/handmade/predict": "predict",
         "/feedback": "feedback",
         "/model": "read",
+        "/": "read",
         "/models": "read",
         "/metrics": "read",
         "/docs": "read",
