@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from retrain.families import cell
 from retrain.families.base import Candidate
 from retrain.families.cell import Cells
 from retrain.families.parameters import Option, Parameter, Real, Whole
+from retrain.search.experience import Experience
 from retrain.search.geometry import Space
+from retrain.search.taught import Taught
 
 Curve = npt.NDArray[np.float64]
 OPERATIONS = ("none", "skip", "conv1x1", "conv3x3", "avgpool")
@@ -49,6 +52,7 @@ class TableSpace(Space):
     curves: npt.NDArray[np.float64] | None = None
     best: float = float("nan")
     worst: float = float("nan")
+    experience: Experience | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +77,11 @@ class TableSpace(Space):
     def paths(self, candidate: Candidate) -> npt.NDArray[np.float64]:
         """The paths of a cell."""
         return np.asarray(self.encoded(candidate) if self.encoded else (), dtype=np.float64)
+
+    @cached_property
+    def taught(self) -> Taught | None:
+        """By studies of other tables, where it was given any."""
+        return None if self.experience is None else self.experience.taught(self)
 
     def train(self, candidate: Candidate) -> Found:
         """The answer."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ FEW, MANY = 8, 12
 """Windows, each a block, that can tell that it is worse, and that it does not pay: fewer blocks say little."""
 SUDDEN = 4
 """The newest windows that can tell it at once."""
+GROWTH = 1.25
+"""By how much labels must have grown before a step that could not be sealed is tried again within its window."""
 COMPARED = 16_000
 """Rows on which it is compared with its anchor at most, evenly over the windows, whose luck is what makes it unsure."""
 KEPT = 3
@@ -113,13 +115,32 @@ def keep_following(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
         say(f"no step now: {error}")
     except (StateError, InputError) as error:
         say(f"no step now: {error}")
-        _missed(place, str(error), as_of)
+        _missed(place, str(error), as_of, {"labels": error.labels} if isinstance(error, UnsealedError) else {})
     return None
 
 
-def _missed(place: Workplace, why: str, as_of: datetime) -> None:
+class UnsealedError(StateError):
+    """A step that was trained and could not be sealed, with so many labels that were new to it."""
+
+    def __init__(self, why: str, labels: int) -> None:
+        super().__init__(why)
+        self.labels = labels
+
+
+def _in_vain(place: Workplace, as_of: datetime, labels: int) -> bool:
+    """Whether the step was tried since the newest window's end, whole and in vain, with hardly fewer labels."""
+    last = place.ledger.read(kinds={KIND, MISSED}, last=1)
+    told = last[-1].details if last and last[-1].kind == MISSED else {}
+    return "labels" in told and told["window"] == _newest(place, as_of) and labels < GROWTH * told["labels"]
+
+
+def _newest(place: Workplace, as_of: datetime) -> list[str]:
+    return [end.isoformat() for end in place.ledger.moments("window", until=as_of, last=1)]
+
+
+def _missed(place: Workplace, why: str, as_of: datetime, tried: Mapping[str, int]) -> None:
     """Tell the ledger, unless it was told since the newest window's end with the same words, whatever numbers."""
-    told = {"window": [end.isoformat() for end in place.ledger.moments("window", until=as_of, last=1)]}
+    told = {"window": _newest(place, as_of), **tried}
     last = place.ledger.read(kinds={KIND, MISSED}, last=1)
     if last and (last[-1].kind, last[-1].details) == (MISSED, told) and _wording(last[-1].reasons[0]) == _wording(why):
         return
@@ -150,7 +171,8 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     if not (waited := _due(place, now, newest, as_of)):
         return None
     found = arrived(place, newest.manifest.data_schema, now.begun, as_of)
-    if not (found.arrived > np.datetime64(now.known, "us")).any():
+    labels = int((found.arrived > np.datetime64(now.known, "us")).sum())
+    if not labels or _in_vain(place, as_of, labels):
         return None
     own = np.flatnonzero(found.logged["__version__"].isin(now.versions))
     windows = len(np.unique(found.windows[own]))
@@ -275,13 +297,17 @@ def _step(
     radius = _radius(place, newest, found, own)
     all_rows = with_unlabelled(place, found, manifest.data_schema, now.known, as_of)
     asked = Request(task, newest, now.newest, all_rows.rows, out, seed=task.search.seed)
-    return follow(
+    taken = follow(
         asked,
         all_rows.at_once(np.datetime64(now.known, "us"), waited),
         standing=Standing.of(newest),
         keys=keys_of(all_rows.logged["__id__"]),
         calibration=Calibration(temperature=manifest.temperature, radius=radius, scale=read_scale(newest)),
-    ).seal(pictures=False)
+    )
+    try:
+        return taken.seal(pictures=False)
+    except (StateError, InputError) as error:
+        raise UnsealedError(str(error), int((found.arrived > np.datetime64(now.known, "us")).sum())) from error
 
 
 def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDArray[np.int64]) -> float:

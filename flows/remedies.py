@@ -15,6 +15,7 @@ from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
 from flows.retracing import CHAMPIONS, Proof, retrace
 from flows.rows import same_columns
+from flows.search import former_studies
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from retrain.renewal import Request
-
-TRAINS = (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
-"""The remedies that make a challenger, cheapest first."""
 
 FORMER = 3
 """Former champions that may come back, the newest ones."""
@@ -218,6 +216,7 @@ class _Job:
             seconds=budget.seconds,
             seed=task.search.seed,
             enough=budget.enough if isinstance(budget, Research) else 0,
+            formers=former_studies(self.place, prior),
             parent_version=self.version,
             progress=self.report,
         )

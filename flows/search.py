@@ -165,7 +165,6 @@ def _question(place: Workplace) -> str:
 def _find(place: Workplace, intent: Intent) -> ModelBundle:
     """The search's bundle; one that a killed flow had finished is taken as it is."""
     from retrain.search.session import search as find
-    from retrain.search.strategies.catalogue import strategy_named
 
     budget, out = place.task.search, place.study / intent.id / "bundle"
     if (found := finished(out)) is not None:
@@ -179,16 +178,20 @@ def _find(place: Workplace, intent: Intent) -> ModelBundle:
             trials=budget.trials,
             seconds=budget.seconds,
             seed=budget.seed,
-            formers=former_studies(place) if strategy_named(budget.strategy).learns_from_others else (),
+            formers=former_studies(place),
             progress=report,
         )
 
 
-def former_studies(place: Workplace) -> list[Former]:
-    """The studies behind the champions of the other registered tasks; one whose bundle is not sound is passed over."""
+def former_studies(place: Workplace, prior: ModelBundle | None = None) -> list[Former]:
+    """The studies behind the champions of the other registered tasks, for a strategy that learns from them, and that
+    behind a former model; a task whose bundle is not sound is passed over."""
     from retrain.search.experience import Former
+    from retrain.search.strategies.catalogue import strategy_named
 
-    found = []
+    if not strategy_named(place.task.search.strategy).learns_from_others:
+        return []
+    found, names = list[Former](), list[str]()
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
         try:
@@ -198,7 +201,11 @@ def former_studies(place: Workplace) -> list[Former]:
             continue
         if former is not None:
             found.append(former)
-    return found
+            names.append(name)
+    if names:
+        say(f"learning from the studies of {counted(len(names), 'other task')}: {', '.join(names)}")
+    own = None if prior is None else Former.of(prior)
+    return found if own is None else [*found, own]
 
 
 @stage

@@ -79,6 +79,12 @@ def lasting(history: Sequence[WindowRecord], acts: Sequence[Act]) -> float:
     return max(1.0, len(history) / max(1, len(promoted)))
 
 
+def promoted_last(acts: Sequence[Act]) -> Remedy | None:
+    """The remedy that was promoted last: of a recalibration the same again adds little, as it is as old as before."""
+    promotions = [act for act in acts if act.kind == "promotion"]
+    return max(promotions, key=lambda act: act.at).remedy if promotions else None
+
+
 def windows_since(history: Sequence[WindowRecord], moment: datetime) -> int:
     """How many windows have begun since then."""
     return sum(record.window.start >= moment for record in history)

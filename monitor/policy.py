@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from monitor.acts import Act, lasting, stale, waiting, windows_since
+from monitor.acts import Act, lasting, promoted_last, stale, waiting, windows_since
 from monitor.comparison import (
     BY_NAME,
     EXPECTED,
@@ -42,7 +42,7 @@ from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
-from monitor.remedy import Trial, climb, value
+from monitor.remedy import Trial, Upkeep, brings, climb
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.plurals import counted
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
@@ -68,13 +68,14 @@ MIN_LABELS = Monitor().min_labels
 @dataclass(frozen=True)
 class Assessment:
     """How things stand, before anybody asks what to do. `labelled`: labels say so, not an
-    estimate alone. `loss`: what the metric has lost, as a share of the reference."""
+    estimate alone. `loss`: what the metric has lost, and `share` the same as a share of the reference."""
 
     severity: Severity
     reasons: tuple[str, ...]
     diagnosis: Diagnosis | None = None
     labelled: bool = True
     loss: float = 0.0
+    share: float = 0.0
 
 
 def decide(
@@ -84,13 +85,13 @@ def decide(
     *,
     version: str | None = None,
     min_labels: int = MIN_LABELS,
-    follows: bool = False,
+    follows: Upkeep | None = None,
 ) -> Decision:
     """What to do now.
 
     `history` is in time order, one record a window, its last record the newest window; `acts` in any order. `version`
     is the champion (by default the newest record's): only its windows tell of its performance. `min_labels` is the
-    number of labels at which a window's performance is judged. `follows`: the champion learns each window's labels.
+    number of labels at which a window's performance is judged. `follows`: it learns each window's labels, at this cost.
     """
     champion = version or (history[-1].version if history else "")
     match spec:
@@ -125,7 +126,7 @@ def assess(
     told = diagnose(severity, found.degradation, bad, moved, where)
     judged = (*_few(bad), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
     reasons = (*([told.sentence] if told is not None else []), *judged, *known(usual), *unwatched(newest))
-    return Assessment(severity, reasons, told, found.labelled, found.loss)
+    return Assessment(severity, reasons, told, found.labelled, *found.loss)
 
 
 def faulty_level(spec: PolicySpec, history: Sequence[WindowRecord]) -> float:
@@ -162,10 +163,10 @@ class _Performance:
         return any(one.realised.labelled for one in self._comparisons)
 
     @property
-    def loss(self) -> float:
-        """What the metric has lost since the onset, as a share of the reference's size."""
+    def loss(self) -> tuple[float, float]:
+        """What the metric has lost since the onset, and the same as a share of the reference's size."""
         level = self._level if self.degraded else None
-        return level.loss / max(abs(level.reference.value), 1e-9) if level is not None else 0.0
+        return (level.loss, level.loss / max(abs(level.reference.value), 1e-9)) if level is not None else (0.0, 0.0)
 
     @property
     def degradation(self) -> Degradation | None:
@@ -243,42 +244,40 @@ def _mend(
     seen: Assessment,
     history: Sequence[WindowRecord],
     acts: Sequence[Act],
-    follows: bool,
+    follows: Upkeep | None,
     before: Sequence[str] = (),
 ) -> Decision:
-    """Climb the ladder: to its end where the model is degraded. Where it is not, no more is paid for a try than the
-    price of the first rung that trains. `before` is why one is due whatever it is worth."""
+    """Climb the ladder: to its end where the model is degraded. Where it is not, or has to wait after others came to
+    nothing, no more is paid for a try than the price of the first rung that trains. `before` is why one is due."""
     trials = [
         Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
     ]
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     futile = bool(history) and history[-1].metric == ORDER and not former
-    needless = {Remedy.RECALIBRATE} if futile or _promoted_last(acts) is Remedy.RECALIBRATE else set()
-    needless |= LEARNT if follows else set()
+    needless = {Remedy.RECALIBRATE} if futile or promoted_last(acts) is Remedy.RECALIBRATE else set()
+    needless |= LEARNT if follows is not None else set()
     ladder = [rung for rung in ladder if rung not in needless] or ladder[-1:]
     way = climb(ladder, trials, seen.diagnosis)
     rungs, why = way.rungs, (way.why,) if len(ladder) > 1 else ()
-    if seen.severity != "degraded":
+    if seen.severity != "degraded" or before:
         trains = [place for place, rung in enumerate(rungs) if rung is not Remedy.RECALIBRATE]
         rungs = rungs[: trains[0] + 1] if trains else rungs
-    elif spec.worth is not None and not before:
-        brings = value(seen.loss, spec.worth, trials, lasting(history, acts))
-        said = f"an improvement is expected to bring what {brings:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
-        if brings < way.cost:
+    else:
+        worth = brings((seen.loss, seen.share), spec.worth, trials, lasting(history, acts), follows)
+        said = f"an improvement is expected to bring what {worth:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
+        if worth < way.cost:
             return _told(Remedy.NONE, seen, before=before, after=(*why, f"{said}: not tried"))
-        why = (*why, said)
+        why = (*why, said) if np.isfinite(worth) else why
     return _told(rungs[0], seen, before=before, after=why, then=rungs[1:])
 
 
-def _promoted_last(acts: Sequence[Act]) -> Remedy | None:
-    """The remedy that was promoted last: of a recalibration the same again adds little, as it is as old as before."""
-    promotions = [act for act in acts if act.kind == "promotion"]
-    return max(promotions, key=lambda act: act.at).remedy if promotions else None
-
-
 def _on_performance(
-    spec: PerformancePolicy, seen: Assessment, history: Sequence[WindowRecord], acts: Sequence[Act], follows: bool
+    spec: PerformancePolicy,
+    seen: Assessment,
+    history: Sequence[WindowRecord],
+    acts: Sequence[Act],
+    follows: Upkeep | None,
 ) -> Decision:
     if seen.severity == "faulty":
         return _told(Remedy.ALERT, seen)
@@ -290,7 +289,7 @@ def _on_performance(
         if found.remedy is not Remedy.NONE:
             return found
     # one that follows has learnt the newest labels: it is mended where it is degraded, and else at no date
-    due = () if follows else stale(spec, history, acts)
+    due = () if follows is not None else stale(spec, history, acts)
     if seen.severity == "degraded" and not due:
         return found
     return _mend(spec, seen, history, acts, follows, due) if due else _told(Remedy.NONE, seen)
@@ -326,15 +325,14 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
 
 def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str:
     real, reference = one.realised, one.reference
-    change = f"worse by {one.loss:.3g}, tolerated {one.tolerated:.2g}"
+    own, of_loss = ("", f" +/- {real.error:.2g}") if one.paired else (f" +/- {real.error:.3f}", "")
+    change = f"worse by {one.loss:.3g}{of_loss}, tolerated {one.tolerated:.2g}"
     if one.loss <= 0:
         change = f"no worse ({-one.loss:+.3g})"
     elif one.loss > one.tolerated and not degraded:
         change += f", but not surely (+/- {real.error:.2g}): not called degraded yet"
-    return (
-        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.basis} {windows}, "
-        f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
-    )
+    known = f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against})"
+    return f"{metric} {real.value:.3f}{own} on {real.basis} {windows}, {known}: {change}"
 
 
 def _names(records: Sequence[WindowRecord]) -> str:

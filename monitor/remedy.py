@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from registry.decisions import Diagnosis, Remedy
 
 USUAL_COST = {
@@ -31,6 +33,10 @@ LIKELY, UNLIKELY, EVEN = 0.6, 0.15, 0.5
 """Shares of the imagined trials that were promoted."""
 NEWEST = 12
 """Trials of a rung that count."""
+HORIZON = 16
+"""Windows for which a search serves a champion that follows at most: by then both have learnt other rows."""
+ANEW = {Remedy.RESEARCH, Remedy.SEARCH}
+"""What is tried beside a champion that follows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,15 @@ class Trial:
     at: datetime
     promoted: bool
     cpu: float
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What it costs, in CPU-seconds a window, that a champion follows, and the gain in the metric that it was promoted
+    for; None where that is not told."""
+
+    cpu: float = 0.0
+    gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +90,37 @@ def climb(ladder: Sequence[Remedy], trials: Sequence[Trial], diagnosis: Diagnosi
     return Way(tuple(way), expected, f"remedies expected to be cheapest: {told}")
 
 
-def value(loss: float, worth: float, trials: Sequence[Trial], lasting: float) -> float:
-    """What an improvement is expected to bring, in CPU-seconds: the share `loss` of the metric regained, for `lasting`
-    windows, at `worth` CPU-seconds a window and percent, with the probability that improvements have had so far.
+def brings(
+    loss: tuple[float, float],
+    worth: float | None,
+    trials: Sequence[Trial],
+    lasting: float,
+    follows: Upkeep | None = None,
+) -> float:
+    """What an improvement is expected to bring, in CPU-seconds, of a metric's `loss` and the same as a share of it;
+    infinite where nobody says what that is worth.
 
-    >>> value(0.05, 10.0, [], 8.0)
+    A user may say it: `worth` CPU-seconds a window and percent. A champion that follows says it too: no more is paid
+    for what it has lost than following pays for what that brings.
+
+    >>> brings((0.035, 0.05), 10.0, [], 8.0)
     200.0
+    >>> brings((0.1, 0.125), None, [], 8.0, Upkeep(cpu=2.0, gain=0.05))
+    16.0
     """
-    made = {one.at for one in trials}
-    helped = len({one.at for one in trials if one.promoted})
-    return 100 * max(0.0, loss) * worth * lasting * (helped + 1) / (len(made) + IMAGINED)
+    made, helped = {one.at for one in trials}, {one.at for one in trials if one.promoted}
+    said = np.inf if worth is None else 100 * max(0.0, loss[1]) * worth * lasting * _share(len(helped), len(made))
+    if follows is None or not follows.cpu or not follows.gain or follows.gain < 0:
+        return float(said)
+    anew = [one.promoted for one in trials if one.remedy in ANEW][-NEWEST:]
+    windows = min(lasting, HORIZON)
+    paid = max(0.0, loss[0]) / follows.gain * follows.cpu * windows * _share(sum(anew), len(anew))
+    return float(min(said, paid))
+
+
+def _share(promoted: int, tried: int, share: float = EVEN) -> float:
+    """How likely the next one is promoted: the posterior's mean."""
+    return (promoted + IMAGINED * share) / (tried + IMAGINED)
 
 
 def _cost(rung: Remedy, trials: Sequence[Trial]) -> float:
@@ -103,4 +139,4 @@ def _chance(rung: Remedy, trials: Sequence[Trial], diagnosis: Diagnosis | None) 
     if rung is Remedy.RECALIBRATE:
         back = diagnosis is not None and (diagnosis.kind == "prior shift" or diagnosis.recurs is not None)
         share = LIKELY if back else UNLIKELY
-    return (sum(mine) + IMAGINED * share) / (len(mine) + IMAGINED)
+    return _share(sum(mine), len(mine), share)

@@ -21,6 +21,7 @@ from monitor.measures import measure_all
 from monitor.policy import decide, faulty_level
 from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
+from monitor.upkeep import upkeep
 from monitor.views import Fresh, Side, View, read_window, reference_side, window_side
 from monitor.windows import Span, due
 from registry.bundle import Manifest, ModelBundle
@@ -96,7 +97,7 @@ def watch(
     history = {_place(record.window): record for record in (*recent, *records)}
     told = [_as_of_kin(history[place], version, kin) for place in sorted(history)][-HISTORY:]
     missed = _missed(told[-1], version, log) if told else ()
-    decision = _decide(task, version, told, ledger, as_of, noted, missed, follows=bool(followed))
+    decision = _decide(task, version, told, ledger, as_of, noted, missed, followed)
     report = None
     if records and shelf is not None and wanted(task, decision, version, ledger):
         report = report_of_pass(reader.view, records[-1], decision, ledger, shelf)
@@ -245,8 +246,7 @@ def _decide(
     as_of: datetime,
     noted: Sequence[str],
     missed: Sequence[str],
-    *,
-    follows: bool,
+    followed: Collection[str],
 ) -> Decision:
     """The decision on this history; written down unless the newest one is about the same."""
     entries = ledger.read(kinds=_ACTS, last=HISTORY)
@@ -254,6 +254,7 @@ def _decide(
     least, policy = task.monitor.min_labels, task.policy
     if task.time is None and isinstance(policy, PerformancePolicy):
         policy = policy.timeless()
+    follows = upkeep(ledger, followed, as_of) if followed else None
     decision = decide(policy, history, acts, version=version, min_labels=least, follows=follows)
     decision = decision.model_copy(update={"reasons": (*decision.reasons, *missed, *noted)})
     newest = max((entry.id or 0 for entry in ledger.read(kinds={WINDOW}, last=1)), default=0)

@@ -139,6 +139,10 @@ def _numeric(values: pd.Series[Any], name: str) -> pd.Series[Any]:
 
 
 def _boolean(values: pd.Series[Any], name: str) -> pd.Series[Any]:
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
+        numbers = values.to_numpy(dtype=np.float64)
+        if ((numbers == 0) | (numbers == 1) | np.isnan(numbers)).all():  # what the texts below say too, at once
+            return values if values.dtype == np.float64 else values.astype("float64")
     texts = _strings(values, name)
     out = texts.map(truth, na_action="ignore").astype("float64")
     bad = np.flatnonzero(out.isna().to_numpy() & texts.notna().to_numpy())

@@ -222,13 +222,14 @@ class Graph:
         parts = ({name: values[part] for name, values in inputs.items()} for part in self._parts(rows))
         return Scores.join([self.run(part) for part in parts])
 
-    def predict(self, frame: pd.DataFrame) -> Scores:
-        """Scores of a raw frame's rows, in bounded memory. Raises `RowError` for values that do not fit the schema."""
+    def predict(self, frame: pd.DataFrame, *, conformed: bool = False) -> Scores:
+        """Scores of a frame's rows, raw or `conformed`, in bounded memory. Raises `RowError` for a misfit value."""
         from registry.conforming import conform  # here, since it loads pandas
 
         parts = (frame.iloc[part] for part in self._parts(len(frame)))
+        ready = parts if conformed else (conform(part, self.schema) for part in parts)
         try:
-            return Scores.join([self.run(feed(conform(part, self.schema), self.schema)) for part in parts])
+            return Scores.join([self.run(feed(part, self.schema)) for part in ready])
         except RowError:
             conform(frame, self.schema)  # the whole frame tells the row's place in it
             raise
@@ -272,8 +273,7 @@ class Scorer(Graph):
 
 def require_small(found: Mapping[str, float], where: str, *, tolerance: float = TOLERANCE) -> None:
     """Raise `BundleError`, naming the worst output, when one of the `differences` is above `tolerance` or NaN."""
-    bad = {name: value for name, value in found.items() if not value <= tolerance}
-    if bad:
+    if bad := {name: value for name, value in found.items() if not value <= tolerance}:
         shown = ", ".join(f"{name} by {value:.2g}" for name, value in sorted(bad.items()))
         raise BundleError(f"{where}: expected outputs equal within {tolerance:g}, they differ: {shown}")
 

@@ -36,7 +36,9 @@ from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.base import OF_TRAINING
 from retrain.families.catalogue import FAMILIES
+from retrain.families.hidden import kept_share
 from retrain.families.picture import PictureNet
+from retrain.lean_graph import lean
 from retrain.mixture_graph import Mixture, add_answers, add_mixture
 from retrain.network_graph import (
     CATEGORIES,
@@ -106,10 +108,12 @@ def write_model(
     graph = Graph.open(folder / MODEL, schema, target.problem)
     rows = conform(test, schema)
     drawn = np.random.default_rng(seed).permutation(len(rows))
-    parity = check_parity(graph, members, calibration, target, rows.iloc[drawn[:PARITY_ROWS]], seen)
+    checked = rows.iloc[drawn[:PARITY_ROWS]]
+    own = graph.predict(checked, conformed=True)
+    parity = check_parity(own, members, calibration, target, checked, seen)
     left_out = None
     if schema.image is None:
-        left_out = leave_out_unlike(folder, graph, target, calibration.radius, rows.iloc[drawn[:PARITY_ROWS]])
+        left_out = leave_out_unlike(folder, own, schema, target, calibration.radius, checked)
     state = {
         f"member{index}.{name}": value.detach().clone().contiguous()
         for index, member in enumerate(members)
@@ -120,12 +124,12 @@ def write_model(
     told |= {UNSERVED: left_out} if left_out else {}
     (folder / CANDIDATES).write_text(json.dumps(told, indent=1), encoding="utf-8")
     drawn = drawn[:REFERENCE_ROWS]  # in this order, so that the golden rows, which come first, are a random sample too
-    answers = graph.predict(rows) if said is None else said
+    answers = graph.predict(rows, conformed=True) if said is None else said
     shown = answers.take(drawn)
     if said is not None:
-        own, golden, others = graph.predict(rows.iloc[drawn]), slice(GOLDEN_ROWS), slice(GOLDEN_ROWS, None)
-        shown = replace(shown, representation=own.representation)
-        shown = Scores.join([own.take(golden), shown.take(others)])
+        if seen is not None:
+            shown = replace(shown, representation=graph.predict(rows.iloc[drawn], conformed=True).representation)
+        shown = Scores.join([own.take(slice(GOLDEN_ROWS)), shown.take(slice(GOLDEN_ROWS, None))])
     truth = (as_strings(labels) if target.classes else pd.to_numeric(labels)).to_numpy()
     known = rows.iloc[drawn].reset_index(drop=True).assign(**{LABEL: truth[drawn]}, **shown.columns())
     if times is not None:
@@ -192,11 +196,8 @@ def _mixed(
 
 
 def _save_lean(model: onnx.ModelProto, path: Path) -> None:
-    from onnxscript.optimizer import optimize  # here: a search imports this file before its first trial
-
-    lean = optimize(model)
-    onnx.checker.check_model(lean)
-    onnx.save(lean, path)
+    onnx.checker.check_model(made := lean(model))
+    onnx.save(made, path)
 
 
 def _named(builder: GraphBuilder, index: int, preparation: Preparation) -> dict[str, str]:
@@ -234,7 +235,7 @@ def _architecture(member: Member) -> object:
         return member
     names = {one.name for one in family.parameters_for("table" if member.preparation.image is None else "image")}
     told = member.candidate.get("choices", {})
-    return family.name, {name: told.get(name) for name in names.difference(OF_TRAINING)}
+    return family.name, kept_share(told), {name: told.get(name) for name in names.difference(OF_TRAINING)}
 
 
 def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:
@@ -264,21 +265,21 @@ def member_outputs(members: Sequence[Member], conformed: pd.DataFrame) -> Array:
 
 
 def check_parity(
-    graph: Graph,
+    answers: Scores,
     members: Sequence[Member],
     calibration: Calibration,
     target: Target,
     conformed: pd.DataFrame,
     seen: Representation | None = None,
 ) -> dict[str, float]:
-    """The largest difference of each output between the graph and torch, numpy preparation and numpy calibration.
-    Raises `BundleError` when one is too large."""
+    """The largest difference of each output between a graph's answers and those of torch, numpy preparation and numpy
+    calibration. Raises `BundleError` when one is too large."""
     weights = np.array([member.weight for member in members])
     expected = calibration.scores(member_outputs(members, conformed), weights, target)
     if seen is not None:
         features = image_features(members[seen.place], conformed)
         expected = replace(expected, representation=seen.apply(features))
-    found = differences(graph.predict(conformed), expected, radius=calibration.radius)
+    found = differences(answers, expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
     return found
 

@@ -163,7 +163,7 @@ class Learner:
         own = SearchSpace.of((candidate.family,), len(rows), 1, problem, reads).recipe(candidate)
         network = copy.deepcopy(member.module)
         torch.manual_seed(seed)
-        loop = Loop(network, rows, _recipe(own, len(rows), epochs), problem, seed)
+        loop = Loop(network, rows, _recipe(own, len(rows), epochs), problem, seed, averaged=False)
         finite = all(loop.epoch()[1] for _ in range(epochs))
         finite = finite and all(bool(value.isfinite().all()) for value in network.parameters())
         return replace(member, module=network.eval()) if finite else member

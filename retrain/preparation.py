@@ -206,14 +206,13 @@ class Preparation(Frozen):
     def _numbers(self, conformed: pd.DataFrame) -> list[Floats]:
         if not self.numbers:
             return []
+        raw = np.empty((len(conformed), len(self.numbers)))
+        whole = [place for place, column in enumerate(self.numbers) if column.place is None]
+        raw[:, whole] = conformed[[self.numbers[place].name for place in whole]].to_numpy(dtype=np.float64)
         tables = {text.name: _table(conformed, text) for text in self.texts}
-        columns = [
-            conformed[column.name].to_numpy(dtype=np.float64)
-            if column.place is None
-            else tables[column.name][:, column.place]
-            for column in self.numbers
-        ]
-        raw = np.stack(columns, axis=1)
+        for place, column in enumerate(self.numbers):
+            if column.place is not None:
+                raw[:, place] = tables[column.name][:, column.place]
         missing = np.isnan(raw)
         filled = np.where(missing, [column.fill for column in self.numbers], raw)
         gaps = [index for index, column in enumerate(self.numbers) if column.gap]

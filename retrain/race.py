@@ -105,22 +105,21 @@ class Record:
         """With rows that were answered, and without those that are forgotten: a step that answers none is no later."""
         if not len(keys) and self.scores:
             return self
-        count, age, most = len(keys), self.age + 1, most_rows(scores, outputs)
-        kept = np.isfinite(self.labels) | (age < PATIENCE)
-        kept[: max(0, len(kept) + count - most)] = False
+        age, most = self.age + 1, most_rows(scores, outputs)
+        kept, added = _remembered(np.isfinite(self.labels), age, len(keys), most)
 
         def joined(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return np.concatenate([old[kept], new])[-most:] if self.scores else new[-most:]
+            return np.concatenate([old[kept], new[added]]) if self.scores else new[added]
 
         said = np.moveaxis(outputs, 1, 0).astype(np.float32)
         return Record(
             joined(self.keys, keys),
-            joined(self.labels, np.full(count, np.nan)),
-            joined(age, np.zeros(count, dtype=np.int64)),
+            joined(self.labels, np.full(len(keys), np.nan)),
+            joined(age, np.zeros(len(keys), dtype=np.int64)),
             tuple(joined(a, b.astype(np.float32)) for a, b in zip(self.scores or scores, scores, strict=True)),
             np.moveaxis(joined(np.moveaxis(self.outputs, 1, 0), said), 0, 1),
             joined(self.older, older.astype(np.float32)),
-            joined(self.lag, np.full(count, lag)),
+            joined(self.lag, np.full(len(keys), lag)),
         )
 
     def told(self, keys: npt.NDArray[np.int64], labels: Array) -> Record:
@@ -134,6 +133,30 @@ class Record:
         found, latest = np.unique(places, return_index=True)
         found, latest = found[found >= 0], latest[found >= 0]
         return found, self.outputs[:, len(places) - 1 - latest].astype(np.float64)
+
+
+def _remembered(
+    told: npt.NDArray[np.bool_], age: npt.NDArray[np.int64], added: int, most: int
+) -> tuple[Places, Places]:
+    """Which rows are remembered of those answered `age` steps ago (n,), `told` their label, and of some that are added:
+    `most` of them, the newest. Of each step that waits for its labels a share is, evenly, however late they come."""
+    share = max(1, most // (PATIENCE + 1))
+    spared = np.zeros(len(age), dtype=bool)
+    for step in np.unique(age[~told & (age < PATIENCE)]):
+        spared[_evenly(np.flatnonzero(~told & (age == step)), share)] = True
+    new = _evenly(np.arange(added), most - int(spared.sum()))
+    old = np.flatnonzero(told | (age < PATIENCE))
+    droppable = old[~spared[old]]
+    return np.setdiff1d(old, droppable[: max(0, len(old) + len(new) - most)]), new
+
+
+def _evenly(rows: Places, most: int) -> Places:
+    """So many of the rows, evenly; all where they are no more.
+
+    >>> _evenly(np.arange(7), 3).tolist()
+    [0, 2, 4]
+    """
+    return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from retrain.trials import (
 PARETO = "pareto.png"
 ORIGINS = {
     "portfolio": "from the defaults that open a search",
-    "prior": "from the former model",
+    "prior": "handed down by former studies",
     "fresh": "fresh beside those",
     "sampled": "from the strategy",
 }

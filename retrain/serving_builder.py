@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from registry.bundle import MODEL, SERVING
 from registry.errors import BundleError
 from registry.schema import Schema
-from registry.scoring import Graph, differences, feed, input_shape, require_small
+from registry.scoring import Scores, differences, feed, input_shape, require_small
 from registry.serving_graph import ANSWERS, CODES, LAYOUT, MOMENTS, NUMBERS, Coded, Layout, ServingGraph, scores_of
 from registry.target import Target
 from retrain.mixture_graph import Mixture
@@ -76,16 +76,15 @@ class ServingBuilder(GraphBuilder):
         return model
 
 
-def leave_out_unlike(folder: Path, graph: Graph, target: Target, radius: float, conformed: pd.DataFrame) -> str | None:
-    """Remove the graph for serving where it answers otherwise than the bundle's own on conformed rows, and say why;
+def leave_out_unlike(
+    folder: Path, answers: Scores, schema: Schema, target: Target, radius: float, conformed: pd.DataFrame
+) -> str | None:
+    """Remove the graph for serving where it answers otherwise than the bundle's own did on conformed rows, and say why;
     None where it stays. It makes answers quicker, and serving does without it: that is no reason to end a search."""
     try:
-        found = scores_of(
-            ServingGraph.open(folder / SERVING, graph.schema).run(feed(conformed, graph.schema)), target.classes, radius
-        )
-        require_small(
-            differences(found, graph.predict(conformed), radius=radius), f"graph for serving on {len(conformed)} rows"
-        )
+        said = ServingGraph.open(folder / SERVING, schema).run(feed(conformed, schema))
+        found = differences(scores_of(said, target.classes, radius), answers, radius=radius)
+        require_small(found, f"graph for serving on {len(conformed)} rows")
     except BundleError as error:
         (folder / SERVING).unlink()
         _LOG.warning("%s is left out, and %s answers, which takes longer: %s", SERVING, MODEL, error)

@@ -132,9 +132,19 @@ def train(
 
 
 class Loop:
-    """One network, its optimizer and its shuffled batches; every `epoch` is one pass over the training rows."""
+    """One network, its optimizer and its shuffled batches; every `epoch` is one pass over the training rows. Unless
+    `averaged`, there is no running average of the weights."""
 
-    def __init__(self, network: nn.Module, training: Rows, recipe: Recipe, problem: Problem, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        training: Rows,
+        recipe: Recipe,
+        problem: Problem,
+        seed: int,
+        *,
+        averaged: bool = True,
+    ) -> None:
         self.fabric = make_fabric()
         self.optimizer = make_optimizer(network, recipe)
         self.plain = network
@@ -142,7 +152,8 @@ class Loop:
         self.loss = make_loss(
             problem, training.labels, label_smoothing=recipe.label_smoothing, balanced=recipe.balanced
         )
-        self.average = copy.deepcopy(network).eval()
+        self.averaged = averaged
+        self.average = copy.deepcopy(network).eval() if averaged else network
         self._pairs = _tensors(self.average), _tensors(network)
         self.training, self.recipe = training, recipe
         self.generator = torch.Generator().manual_seed(seed)
@@ -209,7 +220,8 @@ class Loop:
         self.fabric.backward(loss)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
-        self._follow()
+        if self.averaged:
+            self._follow()
         return loss.detach()
 
     def _loss(self, rows: Rows) -> Tensor:

@@ -12,9 +12,11 @@ from retrain.search.strategies.base import AskTellSampler
 
 ATTEMPTS = 8
 SKIPPED = "skipped"
-ORIGIN, PRIOR = "origin", "prior"
+ORIGIN = "origin"
 FINISH, FINISHES = "finish", "finishes"
 """The origin of a trial that goes on with a paused one, and the number of the trial that its candidate began with."""
+INHERIT = "inherit"
+"""The prefix of the former model's weights that a trial begins with."""
 PARENT = "parent"
 """The number of the trial that a trial is a mutation of."""
 
@@ -25,7 +27,7 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
     `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
     fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
     exhausted. Enqueued repetitions are passed over without counting. One that there is no time to train comes again in
-    a size that there is, after what is queued; but for a prior's, whose weights have their size.
+    a size that there is, after what is queued; but for one whose weights have their size.
     """
     sampler = study.sampler
     if isinstance(sampler, AskTellSampler):
@@ -34,7 +36,7 @@ def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[
     while True:
         trial = study.ask()
         candidate = space.suggest(trial)
-        made = candidate if trial.user_attrs.get(ORIGIN) == PRIOR else space.affordable(candidate)
+        made = candidate if INHERIT in trial.user_attrs else space.affordable(candidate)
         if made != candidate:
             study.enqueue_trial(space.params(made), user_attrs=trial.user_attrs)
             trial.set_user_attr(SKIPPED, "dear")

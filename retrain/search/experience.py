@@ -1,15 +1,12 @@
-"""What former studies of other tasks teach of candidates before any is trained: a predictor from characteristics of the
-data and of the candidate (after Istrate et al. 2019, "TAPAS: Train-less Accuracy Predictor for Architecture Search").
-
-TAPAS trains a recurrent network on thousands of experiments, those on data sets of like difficulty. A registry holds
-some studies of a few dozen candidates, of which the order is kept: a ridge regression on encodings, in which a study
-counts the more the more alike its data are. It does not know the balance of classes, nor how hard a task is.
+"""Former studies, of this task and of others, as a new search learns from them (`taught.py`): of each a registry keeps
+some dozens of candidates in their order. One counts the more the more alike its data are (after Istrate et al. 2019,
+"TAPAS: Train-less Accuracy Predictor for Architecture Search", who train on data sets of like difficulty); the balance
+of classes is not known of them, nor how hard a task is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,14 +16,12 @@ from registry.target import Target
 from retrain.families.base import Candidate, read_candidate
 from retrain.search.defaults import DEFAULTS
 from retrain.search.geometry import Encoding, Space
+from retrain.search.taught import STRANGE, Study, Taught
 
 FEWEST = 8
 """Candidates of a study that say something of their order."""
-PENALTY = 30.0
 LIKE = 1.0
 """Tasks this far apart, in logarithms, count by exp(-1/2) beside one that is the same."""
-LEAST = 0.05
-"""What a task counts that has nothing in common."""
 
 
 class Facts(Frozen):
@@ -44,9 +39,9 @@ class Facts(Frozen):
         return cls(rows=rows, numeric=numeric, other=len(schema.columns) - numeric, classes=max(1, len(target.classes)))
 
     def likeness(self, other: Facts) -> float:
-        """How much another task's study counts beside one of this very task, which counts 1 + `LEAST`."""
+        """How much another task's study counts beside one of this very task, which counts 1 + `STRANGE`."""
         apart = [math.log1p(getattr(self, name)) - math.log1p(getattr(other, name)) for name in type(self).model_fields]
-        return math.exp(-sum(one * one for one in apart) / (2 * LIKE**2)) + LEAST
+        return math.exp(-sum(one * one for one in apart) / (2 * LIKE**2)) + STRANGE
 
 
 class Former(Frozen):
@@ -67,7 +62,7 @@ class Former(Frozen):
 
 
 class Experience(Frozen):
-    """The studies of other tasks, and what is known of this one's data."""
+    """Former studies, and what is known of this task's data."""
 
     facts: Facts
     formers: tuple[Former, ...]
@@ -77,20 +72,19 @@ class Experience(Frozen):
         """What former studies teach a task of such data; None without any."""
         return cls(facts=Facts.of(rows, schema, target), formers=formers) if formers else None
 
-    def expect(self, space: Space, candidates: Sequence[Candidate]) -> Encoding:
-        """How good candidates (n,) are expected to be, in spreads of a study's ranks; 0 without studies that fit the
-        space."""
-        places, ranks, weights = [np.empty((0, len(space.encode(candidates[0]))))], [np.empty(0)], [np.empty(0)]
-        for former in self.formers:
-            fitted = [space.fit(self._resized(one, former), DEFAULTS) for one in former.candidates]
-            known = [(place, one) for place, one in enumerate(fitted) if one is not None]
-            if len(known) >= FEWEST:
-                places.append(np.stack([space.encode(one) for _, one in known]))
-                ranks.append(scores_of_ranks(len(fitted))[[place for place, _ in known]])
-                weights.append(np.full(len(known), self.facts.likeness(former.facts)))
-        told, wanted, counts = np.concatenate(places), np.concatenate(ranks), np.concatenate(weights)
-        asked = np.stack([space.encode(one) for one in candidates])
-        return ridge(told, wanted, counts, asked) if len(told) else np.zeros(len(asked))
+    def taught(self, space: Space) -> Taught | None:
+        """What the studies teach of a space; None where none has enough candidates that fit it."""
+        found = [one for former in self.formers if (one := self._study(space, former)) is not None]
+        return Taught(tuple(found)) if found else None
+
+    def _study(self, space: Space, former: Former) -> Study | None:
+        fitted = [space.fit(self._resized(one, former), DEFAULTS) for one in former.candidates]
+        known = {place: one for place, one in enumerate(fitted) if one is not None}
+        if len(known) < FEWEST:
+            return None
+        places = np.stack([space.encode(one) for one in known.values()])
+        scores = scores_of_ranks(len(fitted))[list(known)]
+        return Study(tuple(known.values()), places, scores, self.facts.likeness(former.facts))
 
     def _resized(self, candidate: Candidate, former: Former) -> Candidate:
         """A candidate with as many steps an epoch as it had on its own rows."""
@@ -110,13 +104,3 @@ def scores_of_ranks(count: int) -> Encoding:
     from scipy.stats import norm
 
     return np.asarray(norm.ppf((count - np.arange(count) - 0.5) / count))
-
-
-def ridge(places: Encoding, wanted: Encoding, weights: Encoding, asked: Encoding) -> Encoding:
-    """Predictions (m,) for places (m, d) of a weighted ridge regression on places (n, d) with values (n,)."""
-    share = weights / weights.sum()
-    centre, level = share @ places, float(share @ wanted)
-    inside = (places - centre).T * weights
-    penalty = PENALTY * np.eye(places.shape[1])
-    slopes = np.linalg.solve(inside @ (places - centre) + penalty, inside @ (wanted - level))
-    return np.asarray(level + (asked - centre) @ slopes)

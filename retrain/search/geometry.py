@@ -19,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice, Option, Parameter, Whole
+from retrain.search.taught import Taught
 
 FAMILY = "family"
 Chooser = Callable[[str, Parameter], Choice | None]
@@ -61,8 +62,9 @@ class Space(ABC):
         where nothing is."""
         return np.empty(0)
 
-    def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
-        """How good candidates (n,) are by what former studies of other tasks teach; None where there are none."""
+    @property
+    def taught(self) -> Taught | None:
+        """What former studies teach of this space; None where there are none."""
         return None
 
     def affordable(self, candidate: Candidate) -> Candidate:

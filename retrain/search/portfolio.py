@@ -13,10 +13,15 @@ The spaces of architectures have one entry each: a small network of the kind tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice
 from retrain.search.defaults import DEFAULTS
+from retrain.search.plan import Origin
 from retrain.search.space import SearchSpace
+from retrain.search.taught import Taught, first
+from retrain.search.warm import ENOUGH, interleave
 
 _LONG = 1_000_000
 _LARGE = 1_000_000
@@ -59,3 +64,15 @@ def portfolio(space: SearchSpace) -> list[Candidate]:
     small = _OF_IMAGES if space.reads == "image" else {}
     fitted = (space.adapt(Candidate(family=family, choices={**own, **small}), DEFAULTS) for family, own in _VARIATIONS)
     return list({candidate.key: candidate for candidate in fitted if candidate is not None}.values())
+
+
+def opening(defaults: Sequence[Candidate], taught: Taught | None) -> list[tuple[Candidate, Origin]]:
+    """What a cold search begins with, and where that comes from: the defaults. Where former studies teach something,
+    the candidates that they would try first, and as many defaults in turn, which are the guard."""
+    if taught is None:
+        return [(one, "portfolio") for one in defaults]
+    handed = first(taught, ENOUGH)
+    fresh = [one for one in defaults if one not in handed][:ENOUGH]
+    marked: list[tuple[Candidate, Origin]] = [(one, "prior") for one in handed]
+    own: list[tuple[Candidate, Origin]] = [(one, "fresh") for one in fresh]
+    return [*marked[:1], *interleave(marked[1:], own)]

@@ -45,7 +45,7 @@ from retrain.search.journal import locked, open_study
 from retrain.search.limits import Limits
 from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
-from retrain.search.portfolio import portfolio
+from retrain.search.portfolio import opening, portfolio
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import beginning, silent
 from retrain.search.sealing import Finish
@@ -279,9 +279,11 @@ class Session:
         elif self.heritage is not None:
             self.heritage.enqueue(study, space, self.budget.seed)
         else:
-            for candidate in portfolio(space):
-                enqueue(study, space, candidate, "portfolio")
-            for candidate in weighted_draws(space, strategy_named(self.plan.strategy), self.budget.seed):
+            strategy = strategy_named(self.plan.strategy)
+            taught = space.taught if strategy.learns_from_others else None
+            for candidate, origin in opening(portfolio(space), taught):
+                enqueue(study, space, candidate, origin)
+            for candidate in weighted_draws(space, strategy, self.budget.seed):
                 enqueue(study, space, candidate, "sampled")
         plans.write_json(self.folder / plans.PLAN, self.plan)
         return study

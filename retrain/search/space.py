@@ -22,6 +22,7 @@ from retrain.families.parameters import Choice, Option, Parameter, Real, When
 from retrain.search.experience import Experience
 from retrain.search.geometry import FAMILY, Encoding, Space, levels
 from retrain.search.narrowing import narrow, narrow_families
+from retrain.search.taught import Taught
 from retrain.search.workshop import Workshop
 from retrain.training import Recipe
 
@@ -127,9 +128,14 @@ class SearchSpace(Space):
             (one.name, sizes if one.name == BATCH and BATCH in self.choices else one) for one in self.training
         )
         return {
-            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters_for(self.reads)))
+            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in self._own(family)))
             for family in self.families
         }
+
+    def _own(self, family: Family) -> tuple[Parameter, ...]:
+        """A family's dimensions, with those on demand that the user's choices name."""
+        asked = {key.split(".")[-1] for key in self.choices}
+        return (*family.parameters_for(self.reads), *(one for one in family.on_demand() if one.name in asked))
 
     def _sized(self, parameter: Parameter) -> Parameter:
         """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible
@@ -196,9 +202,10 @@ class SearchSpace(Space):
             return 0.0
         return lengths(self.max_epochs)[0] * self.workshop.epoch_seconds(candidate)
 
-    def expected(self, candidates: Sequence[Candidate]) -> Encoding | None:
+    @cached_property
+    def taught(self) -> Taught | None:
         """By the studies that the task's search was given."""
-        return None if self.experience is None else self.experience.expect(self, candidates)
+        return None if self.experience is None else self.experience.taught(self)
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """How a candidate is trained."""

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from retrain.families.base import Candidate
 from retrain.search import plan as plans
-from retrain.search.asking import FINISH, FINISHES, ORIGIN, PARENT
+from retrain.search.asking import FINISH, FINISHES, INHERIT, ORIGIN, PARENT
 from retrain.search.geometry import Space
 from retrain.search.journal import locked
 from retrain.search.plan import Origin, Result
@@ -21,7 +21,6 @@ RUN = "run"
 """Who runs a trial: the process, and its candidate's key."""
 DIVERGED = "diverged"
 REFUSED = "refused"
-INHERIT = "inherit"
 BEGUN_WITH = (INHERIT, PARENT)
 """Whose weights a trial begins with: a trial that is run again begins with the same."""
 RETRIED = "retried"

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -22,11 +23,13 @@ from optuna.trial import TrialState
 from retrain.fabric import make_fabric
 from retrain.families.base import Candidate, Network
 from retrain.families.cost import parameters
+from retrain.families.hidden import kept_share, unpruned
 from retrain.levels import levelled
 from retrain.pausing import Paused
+from retrain.pruning import train_and_prune
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
-from retrain.search.asking import FINISHES, PARENT, propose
+from retrain.search.asking import FINISHES, INHERIT, PARENT, propose
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.journal import locked, open_study
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
@@ -40,7 +43,6 @@ from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import (
     ASKING,
     DIVERGED,
-    INHERIT,
     PRIOR,
     PRIOR_WEIGHTS,
     REFUSED,
@@ -146,9 +148,11 @@ class Worker:
                     return None
                 taken = {one.user_attrs[RUN]["key"] for one in trials if RUN in one.user_attrs and is_spent(one)}
                 taken.update(refused)
+                lost = guard(trials, greater_is_better=self.plan.greater_is_better)
+                if lost and isinstance(self.study.sampler, AskTellSampler):
+                    self.study.sampler.strategy.forget()
                 trial, candidate = propose(self.study, self.space, taken)
-                handed = first_origin(trial, trials) == "prior"
-                if handed and guard(trials, greater_is_better=self.plan.greater_is_better):
+                if lost and first_origin(trial, trials) == "prior":
                     trial.set_user_attr(REFUSED, True)
                     self.study.tell(trial, state=TrialState.FAIL)
                     continue
@@ -239,11 +243,12 @@ class Worker:
         def score(outputs: Outputs) -> float:
             return self.plan.score(labels, outputs)
 
-        trained = train(
+        share = kept_share(candidate.choices)
+        trained = (partial(train_and_prune, share=share) if share < 1 else train)(
             network,
-            training,
-            validation,
-            self.space.recipe(candidate),
+            training=training,
+            validation=validation,
+            recipe=self.space.recipe(candidate),
             problem=self.plan.problem,
             score=score,
             greater_is_better=self.plan.greater_is_better,
@@ -257,8 +262,9 @@ class Worker:
         return trained if regression else levelled(trained, network, training, score)
 
     def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[Network, bool]:
-        """The network, and whether it begins with a prior's weights, or with those of the trial it is a mutation of."""
-        network, layout = self.workshop.network(candidate, seed), self.plan.layout
+        """The network, with all of its units, and whether it begins with a prior's weights, or with those of the trial
+        it is a mutation of."""
+        network, layout = self.workshop.network(unpruned(candidate), seed), self.plan.layout
         member, parent = self._elder(trial, candidate), self._parent(trial, candidate)
         state = None
         if member is not None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,9 @@ def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settin
     (bundle.folder / "candidates.json").write_text(json.dumps({"members": [], "study": study}))
     place.versions.promote("other", place.versions.publish(ModelBundle.seal(bundle.folder, bundle.manifest)))
     (former,) = former_studies(place)
+    assert former_studies(place, ModelBundle.load(bundle.folder)) == [former, former]  # a former model's own study, too
+    random = place.task.model_copy(update={"search": place.task.search.model_copy(update={"strategy": "random"})})
+    assert former_studies(replace(place, task=random)) == []  # it would not listen
     assert former.candidates == tuple(drawn)
     assert former.facts.rows == 1_000
     for path in settings.folder.rglob("candidates.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from monitor.acts import Act
 from monitor.measurements import Measurement
 from monitor.policy import decide
+from monitor.remedy import Upkeep
 from registry.decisions import Remedy
 from registry.policies import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from tests.monitor.records import START, end_of, performance, record, weeks
@@ -138,7 +140,10 @@ def test_worse_than_expected_is_degraded_where_it_is_worse_than_it_was(value: fl
     assert found.severity == severity
     assert found.diagnosis is not None
     assert found.diagnosis.kind == "concept drift"
-    assert ("what its answers lead one to expect" in " ".join(found.reasons)) == (severity == "degraded")
+    said = " ".join(found.reasons)
+    assert ("what its answers lead one to expect" in said) == (severity == "degraded")
+    if severity == "degraded":  # the gap's error is that of the loss: the value's own is three times as large
+        assert re.search(r"auc 0\.640 on [\d,]+ labels .*: worse by 0\.1 \+/- 0\.0\d+, tolerated", said)
 
 
 def test_an_estimate_without_labels_alerts_and_waits() -> None:
@@ -169,9 +174,9 @@ def test_a_champion_that_follows_is_tried_at_no_date() -> None:
     does not any more (a task that only observes) is tried as any other."""
     spec, fallen = PerformancePolicy(refresh=4), weeks([GOOD, 0.71, 0.65, 0.65], reference=0.7)
     acts = [Act(kind="promotion", at=end_of(0) - timedelta(days=90), remedy=Remedy.FOLLOW)]
-    assert decide(spec, weeks([GOOD] * 9), acts, follows=True).remedy is Remedy.NONE
+    assert decide(spec, weeks([GOOD] * 9), acts, follows=Upkeep()).remedy is Remedy.NONE
     assert decide(spec, weeks([GOOD] * 9), acts).remedy is Remedy.FOLLOW
-    assert decide(spec, fallen, acts, follows=True).remedy is Remedy.RESEARCH
+    assert decide(spec, fallen, acts, follows=Upkeep()).remedy is Remedy.RESEARCH
     assert decide(spec, fallen, acts).then
 
 
@@ -247,6 +252,8 @@ def test_improvements_that_come_to_nothing_make_the_next_one_wait_longer() -> No
     due = decide(PerformancePolicy(ladder=("research",), refresh=4), weeks(bad[:14]), tried)
     assert due.remedy is Remedy.RESEARCH
     assert "4 windows since the last promotion or remedy, a challenger is tried every 4" in due.reasons
+    cheap = decide(PerformancePolicy(ladder=("fine_tune", "research"), refresh=4), weeks(bad[:14]), tried)
+    assert (cheap.severity, cheap.remedy, cheap.then) == ("degraded", Remedy.FINE_TUNE, ())
     helped = [*judged([3, 6]), *judged([9], promoted=True), Act(kind="promotion", at=end_of(9))]
     assert decide(spec, weeks([*bad[:14]]), helped).remedy is Remedy.RESEARCH
 
@@ -280,6 +287,22 @@ def test_what_costs_more_than_it_is_expected_to_bring_is_not_tried() -> None:
     cheap = decide(PerformancePolicy(ladder=("research",), worth=10.0), history)
     assert cheap.remedy is Remedy.RESEARCH
     assert "and to cost 90" in cheap.reasons[-1]
+
+
+def test_a_champion_that_follows_is_searched_anew_where_that_pays_as_following_does() -> None:
+    """It fell from .7 to .5 and may regain that for twelve windows: at what following costs, 2 CPU-seconds a window for
+    a gain of .1, that is 16 CPU-seconds after one search that came to nothing, and 8 after four. Where nobody knows
+    what following brings, it is tried as ever."""
+    spec, history = PerformancePolicy(ladder=("research",)), weeks([GOOD, GOOD, *[AWFUL] * 10])
+    early = end_of(0) - timedelta(days=90)
+    tried = Act(kind="remedy", at=early, remedy=Remedy.RESEARCH, promoted=False, cpu=15.0)
+    pays = Upkeep(cpu=2.0, gain=0.1)
+    assert decide(spec, history, [tried], follows=pays).remedy is Remedy.RESEARCH
+    found = decide(spec, history, [tried] * 4, follows=pays)
+    assert (found.remedy, found.severity) == (Remedy.NONE, "degraded")
+    assert found.reasons[-1].endswith("CPU-s are worth, and to cost 15: not tried")
+    assert decide(spec, history, [tried] * 4, follows=Upkeep(cpu=2.0)).remedy is Remedy.RESEARCH
+    assert decide(spec, history, [tried], follows=Upkeep(cpu=2.0, gain=0.4)).remedy is Remedy.NONE
 
 
 @pytest.mark.parametrize(("kind", "pause", "word"), [("promotion", 1, "warm-up"), ("remedy", 2, "cooldown")])

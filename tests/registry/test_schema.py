@@ -106,3 +106,14 @@ def test_a_category_is_the_same_however_it_is_typed(number: int) -> None:
 
 def test_categorical_dtype_is_read_as_strings() -> None:
     assert list(as_strings(pd.Series(pd.Categorical(["a", None, "b"])))) == ["a", None, "b"]
+
+
+def test_truth_values_are_conformed_as_their_texts_are() -> None:
+    """Of numbers and of truth values all at once, which for hundreds of columns is most of a pass."""
+    schema = Schema(columns=(BooleanColumn(name="on"),))
+    for values in (np.array([1.0, np.nan, 0.0]), np.array([1, 0, 0]), np.array([True, False, True])):
+        found = conform(pd.DataFrame({"on": values}), schema)["on"]
+        texts = conform(pd.DataFrame({"on": pd.Series(values, dtype=object)}), schema)["on"]
+        pd.testing.assert_series_equal(found, texts)
+    with pytest.raises(RowError, match="column 'on', row 1: expected true or false, got 2"):
+        conform(pd.DataFrame({"on": [1.0, 2.0]}), schema)

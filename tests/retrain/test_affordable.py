@@ -20,7 +20,7 @@ from retrain.families.base import Candidate
 from retrain.families.catalogue import FAMILIES
 from retrain.image_checks import load_images
 from retrain.image_source import ImageInput
-from retrain.search.asking import ORIGIN, PARENT, SKIPPED, propose
+from retrain.search.asking import INHERIT, ORIGIN, PARENT, SKIPPED, propose
 from retrain.search.budget import Budget
 from retrain.search.inputs import Layout
 from retrain.search.material import gather
@@ -165,12 +165,12 @@ def test_every_trial_has_a_size_that_there_is_time_for(name: str) -> None:
 def test_defaults_come_again_as_defaults_and_what_is_handed_down_stays() -> None:
     space = space_of(("cell",), 1e-9)
     study = optuna.create_study(sampler=strategy_named("tpe").sampler(space, 0))
-    for origin in ("portfolio", "prior"):
-        study.enqueue_trial(space.params(large(space)), user_attrs={ORIGIN: origin})
-    first, second = propose(study, space, ()), propose(study, space, ())
-    assert (first[0].user_attrs[ORIGIN], first[1]) == ("prior", large(space))
-    assert second[0].user_attrs[ORIGIN] == "portfolio"
-    assert is_least(second[1])
+    for marks in ({ORIGIN: "portfolio"}, {ORIGIN: "prior"}, {ORIGIN: "prior", INHERIT: "member0."}):
+        study.enqueue_trial(space.params(large(space)), user_attrs=marks)
+    first, *others = (propose(study, space, ()) for _ in range(3))
+    assert (first[0].user_attrs[ORIGIN], first[1]) == ("prior", large(space))  # its weights have its size
+    assert [one.user_attrs[ORIGIN] for one, _ in others] == ["portfolio", "prior"]
+    assert all(is_least(one) for _, one in others)
 
 
 def test_a_screen_ranks_what_there_is_time_for() -> None:

@@ -14,6 +14,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from onnxscript.optimizer import optimize
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ from retrain.export import Member, check_parity, export, member_outputs, refuse_
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build
 from retrain.families.parameters import Choice
+from retrain.lean_graph import lean
 from retrain.network_graph import exported, extract
 from retrain.preparation import Preparation, ScalingName
 from retrain.search.defaults import DEFAULTS
@@ -138,6 +140,21 @@ def test_the_graph_answers_as_torch_does(made: Made) -> None:
         require_small(differences(found, expected, radius=made.calibration.radius), made.problem)
 
 
+def test_graphs_are_as_lean_as_by_all_rules(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rule that is left out would have made them smaller: the same nodes and constants, to the bit."""
+    kept, seen = onnx.load(made.folder / NETWORKS), list[tuple[onnx.ModelProto, onnx.ModelProto]]()
+    members = [replace(one, graph=extract(kept, place)) for place, one in enumerate(made.members)]
+    monkeypatch.setattr("retrain.export.lean", lambda model: seen.append((model, lean(model))) or seen[-1][1])
+    export(members, made.calibration, SCHEMA, made.target, tmp_path / MODEL)
+    for raw, found in seen:
+        expected = optimize(raw).graph
+        assert [(one.op_type, *one.input) for one in found.graph.node] == [
+            (one.op_type, *one.input) for one in expected.node
+        ]
+        assert list(found.graph.initializer) == list(expected.initializer)
+    assert len(seen) == 2
+
+
 def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other weights, other members, another order: the nodes come from the graph that was kept, which holds no weight;
     where they do not fit, torch is asked again."""
@@ -158,7 +175,8 @@ def test_renewed_members_need_no_exporter(made: Made, tmp_path: Path, monkeypatc
         patch.setattr("retrain.export.exported", refuse)
         export(renewed, made.calibration, SCHEMA, made.target, tmp_path / MODEL)
     graph = Graph.open(tmp_path / MODEL, SCHEMA, made.problem)
-    check_parity(graph, renewed, made.calibration, made.target, conform(made.test.tail(500), SCHEMA))
+    conformed = conform(made.test.tail(500), SCHEMA)
+    check_parity(graph.predict(conformed), renewed, made.calibration, made.target, conformed)
     assert extract(onnx.load(tmp_path / NETWORKS), 1) is not None
     assert extract(kept, 3) is None
     other = Net(made.members[0].preparation, made.members[0].module.head.out_features)  # type: ignore[union-attr,arg-type]
@@ -194,7 +212,7 @@ def test_networks_alike_are_exported_once(tmp_path: Path, monkeypatch: pytest.Mo
     export(members, Calibration(radius=0.5), SCHEMA, target, tmp_path / MODEL)
     assert asked == [members[0].module, members[2].module]
     graph = Graph.open(tmp_path / MODEL, SCHEMA, "binary")
-    check_parity(graph, members, Calibration(radius=0.5), target, conformed)
+    check_parity(graph.predict(conformed), members, Calibration(radius=0.5), target, conformed)
 
 
 def test_one_row_is_answered_as_in_a_batch(made: Made) -> None:
@@ -254,9 +272,9 @@ def test_a_graph_that_differs_from_torch_is_refused(made: Made) -> None:
     graph = Graph.open(made.folder / MODEL, SCHEMA, made.problem)
     swapped = [replace(member, weight=weight) for member, weight in zip(made.members, (0.2, 0.3, 0.5), strict=True)]
     conformed = conform(made.test.head(200), SCHEMA)
-    check_parity(graph, made.members, made.calibration, made.target, conformed)
+    check_parity(graph.predict(conformed), made.members, made.calibration, made.target, conformed)
     with pytest.raises(BundleError, match=r"graph against torch on 200 rows: .*uncertainty by"):
-        check_parity(graph, swapped, made.calibration, made.target, conformed)
+        check_parity(graph.predict(conformed), swapped, made.calibration, made.target, conformed)
 
 
 def alone(columns: tuple[str, ...], calibration: Calibration, path: Path) -> Scores:
@@ -267,7 +285,7 @@ def alone(columns: tuple[str, ...], calibration: Calibration, path: Path) -> Sco
     members = [make_member(conformed, schema, 2, "robust", 1.0)]
     export(members, calibration, schema, target, path)
     graph = Graph.open(path, schema, target.problem)
-    check_parity(graph, members, calibration, target, conformed)
+    check_parity(graph.predict(conformed), members, calibration, target, conformed)
     return graph.predict(conformed)
 
 

@@ -151,17 +151,37 @@ def test_a_record_is_bounded_and_forgets_what_nobody_answers() -> None:
     assert np.array_equal(again.among(np.array([3]))[1], outputs[:, :1] + 100)  # the latest of two
     flat = np.zeros((REMEMBERED, 2))
     grown = record.grown(many, [flat] * 2, np.zeros((3, REMEMBERED, 2)), flat, 1)
-    assert np.array_equal(grown.keys, many)
+    waiting = 5 * PATIENCE - 5  # of the steps before, which have not outlived it
+    assert np.array_equal(
+        grown.keys[waiting:], many[np.arange(REMEMBERED - waiting) * REMEMBERED // (REMEMBERED - waiting)]
+    )
     assert all(len(one) == REMEMBERED for one in (grown.labels, grown.age, *grown.scores))
     assert len(set(keys_of(["a", "b", "a"]))) == 2
     wide = [np.zeros((20_000, 100), dtype=np.float32)] * 2  # of many classes fewer, so that a bundle stays small
     kept = Record().grown(np.arange(20_000), wide, np.stack(wide * 2), wide[0], 1)
-    assert kept.keys[0] == 20_000 - len(kept.keys) > 0
+    assert (kept.keys[0], kept.keys[-1]) == (0, 19_998)
     arrays = (kept.keys, kept.labels, kept.age, kept.lag, kept.older, kept.outputs, *kept.scores)
     assert sum(one.nbytes for one in arrays) <= LARGEST
     for _ in range(PATIENCE):  # the newest model, which answers nothing yet, is made at each pass
-        grown = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0], flat[:0], 1)
-    assert np.array_equal(grown.keys, many)
+        again = grown.grown(many[:0], [one[:0] for one in scores], outputs[:, :0], flat[:0], 1)
+    assert again is grown
+
+
+def test_rows_whose_labels_come_late_are_remembered_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each step a share, evenly: who learns needs some of the latest answers with labels, however late they come."""
+    monkeypatch.setattr("retrain.race.REMEMBERED", 1_020)
+    record, late = Record(), 5
+    scores, outputs = np.full((600, 2), 0.5), np.zeros((1, 600, 2))
+    for step in range(12):
+        record = record.grown(np.arange(600) + 600 * step, [scores] * 2, outputs, scores, 1)
+        told = np.arange(600) + 600 * (step - late)
+        record = record.told(told, np.ones(600)) if step >= late else record
+        assert len(record.keys) <= 1_020
+        if step >= late:
+            mine = (record.keys >= told[0]) & (record.keys <= told[-1])
+            assert np.isfinite(record.labels[mine]).sum() >= 60
+            assert record.keys[mine].min() < told[20]
+            assert record.keys[mine].max() > told[-20]
 
 
 @pytest.mark.parametrize("champion", ["binary"], indirect=True)

@@ -138,10 +138,11 @@ def test_one_that_answers_otherwise_is_left_out_of_a_bundle(
     shutil.copytree(made.folder, tmp_path, dirs_exist_ok=True)
     own, radius = Graph.open(tmp_path / MODEL, SCHEMA, made.problem), made.calibration.radius
     conformed = conform(made.test.head(300), SCHEMA)
-    assert leave_out_unlike(tmp_path, own, made.target, radius, conformed) is None
+    said = own.predict(conformed)
+    assert leave_out_unlike(tmp_path, said, SCHEMA, made.target, radius, conformed) is None
     assert UNSERVED not in json.loads((tmp_path / CANDIDATES).read_text())
     with caplog.at_level("WARNING", "everfit"):
-        why = leave_out_unlike(tmp_path, own, made.target, 3 * radius + 1, conformed)
+        why = leave_out_unlike(tmp_path, said, SCHEMA, made.target, 3 * radius + 1, conformed)
     assert why is not None
     assert "graph for serving on 300 rows" in why
     assert caplog.messages == [f"serving.onnx is left out, and model.onnx answers, which takes longer: {why}"]

@@ -23,10 +23,12 @@ larger one."""
 class Auto(GaussianGuided):
     """Ranks candidates without training and trains the first of them, in a search without defaults the neighbours of
     the first; from ten trials on a Gaussian process of what was seen chooses among all neighbours of the best, children
-    of the good ones and strangers the one that promises most."""
+    of the good ones and strangers the one that promises most. Studies of other tasks, where there are any, are the
+    process's prior from the first trial on, in place of the ranking."""
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"
+    learns_from_others: ClassVar[bool] = True
     drawn_by_weight: ClassVar[int] = STARTUP
 
     def __init__(self, space: Space, rng: np.random.Generator) -> None:
@@ -41,7 +43,7 @@ class Auto(GaussianGuided):
 
     def prepare(self) -> None:
         """Rank the candidates: no other worker has to wait for it."""
-        if len(self.seen) < STARTUP:
+        if len(self.seen) < STARTUP and self.space.taught is None:
             _ = self.screen
 
     def ask(self) -> Proposal:
@@ -52,7 +54,7 @@ class Auto(GaussianGuided):
         near = next(self._around, None)
         if near is not None:
             return Proposal(near, next((one.number for one in self.seen if one.candidate == self._start), None))
-        if len(self.seen) >= STARTUP or not self.screen.ranked:
+        if self.space.taught is not None or len(self.seen) >= STARTUP or not self.screen.ranked:
             return super().ask()
         first = self.screen.ranked.pop(0)
         if not self.seen and self.screen.tells:

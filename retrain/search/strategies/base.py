@@ -95,6 +95,9 @@ class AskTell(Strategy):
     def tell(self, seen: Seen) -> None:
         """Take note of a trial that ended."""
 
+    def forget(self) -> None:
+        """Choose without what former studies teach from now on: it was no help. Nothing in other strategies."""
+
     def pass_over(self, candidate: Candidate) -> None:
         """Take note of a candidate that it proposed and that need not be tried, as it is known already, or would be in
         the size that there is time for. Of use to those that would propose it again."""

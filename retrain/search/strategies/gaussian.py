@@ -40,15 +40,20 @@ class Gaussian:
         far = distances(places, places)
         usual = float(np.sqrt(np.median(far[far > 0]))) if (far > 0).any() else 1.0
         grid = [(length * usual, noise) for length, noise in product(LENGTHS, NOISES)] if kept is None else [kept]
-        fits = [(_likelihood(far, wanted, *each), each) for each in grid]
+        fits = [(likelihood(matern(far, length), wanted, noise), (length, noise)) for length, noise in grid]
         (_, factor, weights), (length, noise) = max(fits, key=lambda one: one[0][0])
         return cls(places, factor, weights, length, noise, centre, spread)
+
+    def mean(self, places: Matrix) -> Matrix:
+        """Means (m,) of the scores at places (m, d)."""
+        cross = matern(distances(places, self.places), self.length)
+        return np.asarray(self.centre + self.spread * (cross @ self.weights))
 
     def predict(self, places: Matrix) -> tuple[Matrix, Matrix]:
         """Means and standard deviations (m,) of the scores, noise left out, at places (m, d)."""
         from scipy.linalg import solve_triangular
 
-        cross = _matern(distances(places, self.places), self.length)
+        cross = matern(distances(places, self.places), self.length)
         inside = solve_triangular(self.factor, cross.T, lower=True, check_finite=False)
         variance = np.clip(1.0 - (inside**2).sum(axis=0), 1e-12, None)
         return self.centre + self.spread * (cross @ self.weights), self.spread * np.sqrt(variance)
@@ -69,18 +74,20 @@ def improvement(mean: Matrix, deviation: Matrix, best: float) -> Matrix:
     return np.asarray(deviation * (z * ndtr(z) + density))
 
 
-def _matern(square: Matrix, length: float) -> Matrix:
+def matern(square: Matrix, length: float) -> Matrix:
+    """Covariances for squared distances."""
     scaled = np.sqrt(5.0 * square) / length
     return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled))
 
 
-def _likelihood(square: Matrix, wanted: Matrix, length: float, noise: float) -> tuple[float, Matrix, Matrix]:
-    """(logarithm of the marginal likelihood, Cholesky factor, weights)."""
+def likelihood(covariance: Matrix, wanted: Matrix, noise: float) -> tuple[float, Matrix, Matrix]:
+    """(logarithm of the marginal likelihood, Cholesky factor, weights) of values (n,) that have a covariance (n, n),
+    noise left out."""
     from scipy.linalg import cho_solve, cholesky
 
-    covariance = _matern(square, length)
-    covariance[np.diag_indices_from(covariance)] += noise**2 + 1e-8
-    factor = cholesky(covariance, lower=True, check_finite=False)
+    noisy = covariance.copy()
+    noisy[np.diag_indices_from(noisy)] += noise**2 + 1e-8
+    factor = cholesky(noisy, lower=True, check_finite=False)
     weights = cho_solve((factor, True), wanted, check_finite=False)
     value = -0.5 * float(wanted @ weights) - float(np.log(np.diag(factor)).sum())
     return value, factor, weights

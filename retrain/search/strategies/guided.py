@@ -14,11 +14,14 @@ from retrain.families.base import Candidate
 from retrain.search.geometry import Encoding, Space
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 from retrain.search.strategies.gaussian import Gaussian, improvement
+from retrain.search.taught import Informed
 
 STARTUP = 10
 PARENTS, CHILDREN, STRANGERS = 5, 20, 60
 """The pool: children of the best candidates, by one mutation or two, and strangers."""
 REFIT = 10
+HANDED = 60
+"""Candidates of former studies in the pool, where there are any."""
 
 
 class Guided(AskTell):
@@ -44,7 +47,10 @@ class Guided(AskTell):
         """A candidate at random at first, then the most promising of a pool."""
         if len(self.seen) < STARTUP:
             return Proposal(self.space.sample(self.rng))
-        pool = self.pool()
+        return self.most_promising(self.pool())
+
+    def most_promising(self, pool: Sequence[Proposal]) -> Proposal:
+        """The best of a pool by the model."""
         worth = self.worth(np.stack([self.place(one.candidate) for one in pool]))
         return pool[int(np.argmax(worth))]
 
@@ -89,6 +95,21 @@ class GaussianGuided(Guided):
         super().__init__(space, rng)
         self._kept: tuple[float, float] | None = None
         self._fitted = 0
+        self.taught = space.taught if self.learns_from_others else None
+
+    def forget(self) -> None:
+        """A plain process."""
+        self.taught = None
+
+    def ask(self) -> Proposal:
+        """The best by former studies, as soon as something was seen by the process that they inform; without any, as
+        every guided strategy asks."""
+        if self.taught is None:
+            return super().ask()
+        handed = [Proposal(one) for one in self.taught.candidates if self.space.canonical(one) not in self._known]
+        if not self.seen:
+            return handed[0] if handed else Proposal(self.space.sample(self.rng))
+        return self.most_promising([*handed[:HANDED], *self.pool()])
 
     def worth(self, places: Encoding) -> Encoding:
         """Expected improvement over the best expected one: the best score seen is the luckiest, too."""
@@ -96,8 +117,10 @@ class GaussianGuided(Guided):
         known, _ = model.predict(np.stack(self.places))
         return improvement(*model.predict(places), float(known.max()))
 
-    def fit(self) -> Gaussian:
+    def fit(self) -> Gaussian | Informed:
         """The process of all that was seen; its length and noise are chosen anew every tenth time."""
+        if self.taught is not None:
+            return Informed.fit(self.taught, np.stack(self.places), self.scores)
         if self._kept is None or len(self.seen) >= self._fitted + REFIT:
             self._kept, self._fitted = None, len(self.seen)
         model = Gaussian.fit(np.stack(self.places), self.scores, self._kept)
