@@ -261,6 +261,22 @@ def _before(tests: Sequence[Level], levels: Sequence[Level]) -> list[Level]:
     return [Level(*one) for one in zip(means.tolist(), (total**-0.5).tolist(), map(int, each), strict=True)]
 
 
+def gap_scores(records: Sequence[WindowRecord], name: str) -> Array:
+    """The standard score of each window's gap of this name against the gaps of all windows before (T,), NaN without a
+    gap. The bias of the estimate is in them all: what the reference does not know of it the windows teach, and nothing
+    has to be allowed for."""
+    out = np.full(len(records), np.nan)
+    found = [next((one for one in record.named(name) if one.value is not None), None) for record in records]
+    there = [one for one in found if one is not None and one.null_error]
+    gaps = [Level(one.value or 0.0, one.null_error or 0.0, one.rows) for one in there]
+    bias = [math.sqrt(max(0.0, (one.error or 0.0) ** 2 - (one.null_error or 0.0) ** 2)) for one in there]
+    before = _before([Level(0.0, error, 0) for error in bias], gaps)
+    apart = [(now.value - was.value) / math.hypot(now.error, was.error) for now, was in zip(gaps, before, strict=True)]
+    laws = np.array([(one.skew or 0.0, one.freedom or math.inf) for one in there], dtype=np.float64).reshape(-1, 2)
+    out[[one is not None and bool(one.null_error) for one in found]] = scores_of(tails(np.array(apart), *laws.T))
+    return out
+
+
 def _precise(levels: Sequence[Level]) -> Level:
     """Levels pooled by precision. A window that happened to have no error is not taken to be exact."""
     least = max(_TINY, sorted(level.error for level in levels)[len(levels) // 2] / 2)

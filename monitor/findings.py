@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr
 
+from monitor.comparison import gap_scores
 from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
 from registry.decisions import DISTANCE
@@ -237,19 +238,29 @@ def thin(history: Sequence[WindowRecord], level: float) -> Finding | None:
 
 def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Finding | None:
     """Performance that lags behind what the champion's answers lead one to expect, however little: the gap over the
-    windows since its onset, of windows of the champion whose data are sound and that have so many labels. It is found
-    falsely in one of `windows` windows at most."""
+    windows since its onset, of windows of the champion whose data are sound and that have so many labels.
+
+    Two e-detectors are averaged. One looks at the gap of the task's metric, the reference's bias taken to be larger
+    than it seems; the other at that of the log loss, of the metric in regression, beside the windows before: it learns
+    to live with a slow change, and sees a sudden one sooner. A gap is found falsely in one of `windows` windows."""
     records = [
         one for one in sound if any(gap.p_value is not None and gap.rows >= min_labels for gap in one.named("gap"))
     ]
-    scores = scores_of(np.array([one.p_values["gap", None] for one in records], dtype=np.float64))
-    if not len(scores) or detect(scores[:, None], cap=windows)[-1, 0] < windows:
+    if not records:
         return None
-    since = records[onset(scores).at :]
-    found = pooled(since, "gap")
+    names = ("gap", "log_gap" if any(one.named("log_gap") for one in records) else "gap")
+    alone = scores_of(np.array([one.p_values["gap", None] for one in records], dtype=np.float64))
+    scores = np.column_stack([alone, gap_scores(records, names[1])])
+    evidence = detect(scores, cap=windows * scores.shape[1])[-1]
+    if evidence.mean() < windows:
+        return None
+    best = int(evidence.argmax())
+    since = records[onset(scores[:, best]).at :]
+    found = pooled(since, names[best])
     if found is None:
         return None
-    rows, note = sum(one.rows for record in since for one in record.named("gap")), records[-1].metric
+    told = [one for record in since for one in record.named(names[best])]
+    rows, note = sum(one.rows for one in told), told[-1].note
     return Finding(Measurement(name="gap", value=found[0], error=found[1], rows=rows, note=note), 1.0)
 
 

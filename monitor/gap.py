@@ -19,10 +19,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from monitor.dependence import Dependence
 from monitor.estimated import estimate_of, expected, expected_of, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
 from monitor.performance import null_of, task_metric
+from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, metrics_for
 from registry.scoring import Scores
@@ -30,6 +32,11 @@ from registry.scoring import Scores
 BIASED = 2.58
 """Standard errors by which the estimate's bias is taken to be larger than it seems: 99.5 %, one-sided. No harm is
 tolerated here, so that a champion whose reference flatters it by more would lag behind it for ever."""
+
+LOG_LOSS = "log_loss"
+
+MOST_ROWS = 20_000
+"""Rows of a window whose log loss is looked at, evenly spread: surer than the bias is known."""
 
 _Z = 1.96
 
@@ -60,6 +67,50 @@ class Missed(Measure):
         return [Measurement(name=self.name, value=value, error=found.error, rows=found.rows, note=metric.name)]
 
 
+class LogGap(Measure):
+    """The gap of the log loss, where the task's metric is another one: labels that were given little probability weigh
+    the most in it, so that a relation that has changed is told from fewer rows. Its noise is that of the long run
+    (`Dependence.over_windows`): windows are held against one another (`comparison.gap_scores`), and luck that lasts for
+    several is no change."""
+
+    name: ClassVar[str] = "log_gap"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement for classification."""
+        if view.manifest.target.problem == "regression" or task_metric(view).name == LOG_LOSS:
+            return []
+        metric = metrics_for(view.manifest.target.problem)[LOG_LOSS]
+        window, all_rows = _thinned(view.window), len(view.window.labels)
+        found = gap(self.name, view, metric, window).model_copy(update={"p_value": None})
+        known = view.once(self.name, lambda: _surprises(view.reference, metric))
+        if found.null_error is None or len(known) < 2:
+            return [found]
+        dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
+        stride = view.stride * len(window.labels) / all_rows
+        luck = dependence.over_windows(found.rows, stride=stride, lasting=True)
+        noise = max(found.null_error, float(known.std()) * math.sqrt(luck.effect / found.rows))
+        law = {"null_error": noise, "freedom": min(found.freedom or math.inf, luck.freedom)}
+        return [Measurement.model_validate(found.model_dump() | law)]
+
+
+def _thinned(side: Side) -> Side:
+    """At most `MOST_ROWS` of the champion's rows, evenly spread."""
+    if len(side.labels) <= MOST_ROWS:
+        return side
+    rows = spaced(len(side.labels), MOST_ROWS)
+    return replace(side, scores=side.scores.take(rows), labels=side.labels[rows], labelled=side.labelled[rows])
+
+
+def _surprises(side: Side, metric: Metric) -> Array:
+    """By how much each labelled row is worse than its answers lead one to expect, (m,), with mean 0."""
+    labels, scores = side.known
+    if not len(labels):
+        return np.empty(0)
+    return np.asarray(
+        metric.gain(0, 1) * (metric.influence(labels, scores.scores) - expected(metric, scores).influence)
+    )
+
+
 class PriorGap(Measure):
     """The gap of the log loss once the answers are adjusted to the labels' shares of the classes."""
 
@@ -69,10 +120,11 @@ class PriorGap(Measure):
         """One measurement for classification."""
         if view.manifest.target.problem == "regression":
             return []
-        metric, shares = metrics_for(view.manifest.target.problem)["log_loss"], class_shares(view.window)
+        window = _thinned(view.window)
+        metric, shares = metrics_for(view.manifest.target.problem)[LOG_LOSS], class_shares(window)
         if shares is None or (known := class_shares(view.reference)) is None:
             return [Measurement(name=self.name, note="no labels to know the classes' shares from")]
-        adjusted = replace(view.window, scores=adjust(view.window.scores, shares / np.where(known > 0, known, 1.0)))
+        adjusted = replace(window, scores=adjust(window.scores, shares / np.where(known > 0, known, 1.0)))
         return [gap(self.name, view, metric, adjusted)]
 
 

@@ -6,7 +6,7 @@ from monitor.attainable import Attainable
 from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
 from monitor.fused import Fused
-from monitor.gap import Gap, Missed, PriorGap
+from monitor.gap import Gap, LogGap, Missed, PriorGap
 from monitor.measurements import Measurement
 from monitor.performance import Performance, SegmentPerformance
 from monitor.quality import (
@@ -34,6 +34,7 @@ MEASURES: tuple[Measure, ...] = (
     Fused(),
     Gap(),
     Missed(),
+    LogGap(),
     PriorGap(),
     SegmentPerformance(),
     FoundSlices(),

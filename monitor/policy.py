@@ -6,7 +6,7 @@ states a budget, one false alarm in n windows (`1 per 90d` is turned into window
 
     a half   degraded: an e-detector over all trails of comparisons reaches 2 n
     a fifth  shifted: one over all columns and outputs reaches 5 n
-    a fifth  shifted: one of the gap between expected and realised performance does, however little is tolerated
+    a fifth  shifted: one of the gaps between expected and realised performance does, however little is tolerated
     a tenth  faulty: a window's p-values hold together with 1 / (20 n) (Holm), and so does its number of rows
 
 so that a champion that is not worse by more than `tolerate`, on inputs that have not moved, meets one alarm of any kind

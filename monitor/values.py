@@ -20,6 +20,7 @@ Marks: TypeAlias = npt.NDArray[np.bool_]
 TELLING = 3
 """Columns that are looked at first for rows that repeat one another."""
 
+_SPARE = 2  # bits by which slots are more than rows
 _CHUNK = 8192  # rows whose hashes stay in the processor's cache
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbours end far apart (Knuth 1973, 6.4)
 
@@ -171,9 +172,23 @@ def repeats(columns: Sequence[Values]) -> int:
     mixed = np.zeros(len(columns[0]), dtype=np.uint64)
     for some in (columns[:TELLING], columns[TELLING:]):
         _mix(mixed, some)
-        if not (same := len(mixed) - len(pd.unique(mixed))):
+        if not (same := _again(mixed)):
             break
     return same
+
+
+def _again(hashes: npt.NDArray[np.uint64]) -> int:
+    """How many of (n,) hashes have come before. Each is written into the slot of its leading bits, of which there are
+    more than hashes: one that is still there was alone, or the last; the few others are told apart, with those that
+    took their slots."""
+    slots = (hashes >> np.uint64(64 - _SPARE - len(hashes).bit_length())).astype(np.int64)
+    rows, last = np.arange(len(hashes), dtype=np.int32), np.empty(1 << (_SPARE + len(hashes).bit_length()), np.int32)
+    last[slots] = rows
+    stayed = last.take(slots)
+    crowded = np.zeros(len(hashes), dtype=np.bool_)
+    crowded[stayed[lost := stayed != rows]] = True
+    some = hashes[crowded | lost]
+    return len(some) - len(pd.unique(some))
 
 
 def _mix(mixed: npt.NDArray[np.uint64], columns: Sequence[Values]) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import EXPECTED, SURE, Level, compare, pool, tolerated_loss, trails, worst_segments
+from monitor.comparison import EXPECTED, SURE, Level, compare, gap_scores, pool, tolerated_loss, trails, worst_segments
 from monitor.measurements import Measurement
 from registry.plurals import counted
 from tests.monitor.records import performance, record, weeks
@@ -75,6 +75,18 @@ def test_a_deviation_from_windows_before_is_independent_of_theirs() -> None:
     apart = np.corrcoef(np.array(found).T)[np.triu_indices(5, 1)]
     assert np.abs(apart).max() < 0.2
     assert np.std(found) == pytest.approx(1.0, abs=0.06)
+
+
+def test_gaps_beside_those_before_are_no_surprise_whatever_the_bias_they_share() -> None:
+    rng, found = np.random.default_rng(0), []
+    known = {"null_error": 0.01, "error": 0.01 * 2**0.5, "skew": 0.0, "rows": 900}
+    for bias in rng.normal(0, 0.01, 300):
+        made = [Measurement(name="log_gap", value=float(bias + noise), **known) for noise in rng.normal(0, 0.01, 6)]
+        found.append(gap_scores([record(index, one) for index, one in enumerate(made)], "log_gap"))
+    apart = np.corrcoef(np.array(found).T)[np.triu_indices(6, 1)]
+    assert np.abs(apart).max() < 0.2
+    assert np.std(found) == pytest.approx(1.0, abs=0.06)
+    assert np.isnan(gap_scores([record(0)], "log_gap")).all()
 
 
 def test_an_estimate_stands_in_for_labels_that_have_not_come() -> None:

@@ -144,6 +144,22 @@ def test_performance_that_lags_is_found_over_several_windows_with_enough_labels(
     assert lag([record(0)], WINDOWS, 100) is None
 
 
+def surprised(index: int, value: float) -> WindowRecord:
+    """A window whose gap is what it always was, and whose log loss is so much worse than expected."""
+    known = {"error": 0.0427, "null_error": 0.015, "skew": 0.0, "rows": 900}
+    usual = Measurement(name="gap", value=0.0, p_value=0.5, note="auc", **known)
+    return record(index, usual, Measurement(name="log_gap", value=value, note="log_loss", **known))
+
+
+def test_a_log_loss_that_lags_behind_that_of_the_windows_before_is_found_and_named() -> None:
+    biased = [surprised(index, 0.05) for index in range(20)]
+    assert lag(biased[:1], WINDOWS, 100) is None
+    assert lag(biased, WINDOWS, 100) is None  # the champion always was so much off
+    found = lag([*biased, *(surprised(20 + index, 0.12) for index in range(3))], WINDOWS, 100)
+    assert found is not None
+    assert found.sentence == "performance: worse than expected by 0.12 +/- 0.041 on 2,700 labels (log_loss)"
+
+
 def sized(*rows: int) -> list[WindowRecord]:
     """Windows of so many rows each."""
     made = [record(index) for index in range(len(rows))]

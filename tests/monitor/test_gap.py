@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from monitor.estimated import Estimated
-from monitor.gap import Gap, Missed, PriorGap, adjust, class_shares
+from monitor.gap import MOST_ROWS, Gap, LogGap, Missed, PriorGap, adjust, class_shares
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side
 from registry.bundle import ModelBundle
@@ -44,7 +44,7 @@ def only(made: list[Measurement]) -> Measurement:
 
 
 def gaps(bundle: ModelBundle, kind: str) -> np.ndarray:
-    """Gap and prior gap, each over its error, of 40 windows of 800 rows, (40, 2)."""
+    """Gap, prior gap and gap of the log loss, each over its error, of 40 windows of 800 rows, (40, 3)."""
     out = []
     for seed in range(40):
         rng = np.random.default_rng([seed, 2])
@@ -56,19 +56,19 @@ def gaps(bundle: ModelBundle, kind: str) -> np.ndarray:
             kept = rng.random(800) < np.where(labels, 1.0, 1 / 3)
             p, labels = p[kept], labels[kept]
         view = view_of(bundle, p, labels, seed)
-        made = [only(measure.measure(view)) for measure in (Gap(), PriorGap())]
+        made = [only(measure.measure(view)) for measure in (Gap(), PriorGap(), LogGap())]
         out.append([(one.value or 0.0) / (one.error or 1.0) for one in made])
     return np.array(out)
 
 
 @pytest.mark.parametrize("kind", ["none", "covariate"])
 def test_calibrated_answers_leave_no_gap(bundle: ModelBundle, kind: str) -> None:
-    found = gaps(bundle, kind)[:, 0]
-    assert abs(found.mean()) < 0.5
-    assert found.std() < 1.3
+    found = gaps(bundle, kind)[:, [0, 2]]
+    assert np.abs(found.mean(axis=0)).max() < 0.5
+    assert found.std(axis=0).max() < 1.3
 
 
-def test_concept_drift_opens_both(bundle: ModelBundle) -> None:
+def test_concept_drift_opens_all(bundle: ModelBundle) -> None:
     assert gaps(bundle, "concept").mean(axis=0).min() > 4
 
 
@@ -101,10 +101,20 @@ def test_what_the_estimate_missed_is_known_exactly_once_all_labels_are_there(bun
     assert (found.error, found.p_value) == (gap.error, None)
 
 
+def test_of_a_large_window_some_rows_tell_the_gaps_of_the_log_loss(bundle: ModelBundle) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.beta(2, 3, 50_000)
+    view = view_of(bundle, p, rng.random(len(p)) < p, 0)
+    for measure in (LogGap(), PriorGap()):
+        found = only(measure.measure(view))
+        assert found.rows == MOST_ROWS
+        assert abs(found.value or 1.0) < 4 * (found.error or 0.0)
+
+
 def test_without_labels_there_is_none(bundle: ModelBundle) -> None:
     view = view_of(bundle, np.full(50, 0.3), np.zeros(50), 0)
     bare = dataclasses.replace(view.window, labelled=np.zeros(50, dtype=bool))
-    for measure in (Gap(), PriorGap()):
+    for measure in (Gap(), LogGap(), PriorGap()):
         assert only(measure.measure(dataclasses.replace(view, window=bare))).value is None
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.measures import MEASURES, NAMES, measure_all
+from monitor.values import Numbers, repeats
 from monitor.views import Measure, Side, View, reference_side, window_side
 from registry.bundle import Manifest, ModelBundle
 from registry.inference_log import InferenceLog
@@ -49,6 +50,15 @@ def test_names_are_unique() -> None:
     assert len(set(NAMES)) == len(NAMES)
 
 
+@pytest.mark.parametrize("n", [1, 2, 500, 20_000])
+def test_rows_that_repeat_are_counted_to_the_last_one(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for rows in (rng.integers(0, 3 * n, n), rng.integers(0, 3, n), np.r_[np.arange(n - n // 2), np.zeros(n // 2)]):
+        first, second = np.divmod(rows, 7)
+        columns = [Numbers(first.astype(np.float64)), Numbers(second.astype(np.float64))]
+        assert repeats(columns) == n - len(np.unique(rows))
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_record_survives_json(bundle_of: BundleOf, log: InferenceLog, problem: Problem) -> None:
     bundle = bundle_of(problem)
@@ -58,7 +68,9 @@ def test_a_record_survives_json(bundle_of: BundleOf, log: InferenceLog, problem:
     record = WindowRecord(window=window, version="1", metric=bundle.manifest.task.metric, measurements=made)
     text = json.dumps(record.model_dump(mode="json", exclude_defaults=True), allow_nan=False)
     assert WindowRecord.model_validate_json(text) == record
-    assert {one.name for one in made} >= set(NAMES) - {"segment_performance", "novel_labels", "prior_gap", "unwatched"}
+    assert {one.name for one in made} >= set(NAMES) - {
+        *("segment_performance", "novel_labels", "prior_gap", "log_gap", "unwatched")
+    }
 
 
 @pytest.mark.parametrize("measure", MEASURES, ids=NAMES)
