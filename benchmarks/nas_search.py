@@ -2,18 +2,23 @@
 
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
         [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--first 0]
-        [--rows 3000] [--keep FILE.json]
+        [--rows 3000] [--keep FILE.json] [--formers FILE.json]
+        [--choices JSON]
 
 So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
 this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
 the worker: strategy, training and whatever it keeps on disk. `--seconds` is a budget of those: what the worker takes
 for the clock is the CPU-time of this process (not under `screen` and `halving`, which look at the journal's clock).
-Searches that are in the file are not run again.
+Searches that are in the file are not run again. `--formers` names the studies that `benchmarks.former_studies` kept:
+strategies that learn from studies of other tasks (`tapas`) are given those of other tables. `--choices` is what the
+task says as `search.choices`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import statistics
 import tempfile
@@ -22,6 +27,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -34,13 +40,17 @@ from registry.conforming import conform
 from registry.metrics import metrics_for
 from registry.task import FileSource, TaskSpec
 from retrain.export import member_outputs
+from retrain.families.base import Candidate
+from retrain.families.cost import parameters
 from retrain.search import plan as plans
 from retrain.search.budget import Budget
 from retrain.search.closing import assemble, calibrate, standing
+from retrain.search.experience import Facts, Former
 from retrain.search.heritage import Elders
 from retrain.search.material import gather
 from retrain.search.progress import silent
 from retrain.search.session import Session
+from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.worker import Worker
 
 TABLES = ("covtype", "elec2", "bike_sharing")
@@ -58,18 +68,29 @@ def task_on(stream: StreamData, shown: pd.DataFrame, **means: object) -> TaskSpe
 
 
 def searched(
-    table: str, strategy: str, stopping: str, trials: int, seconds: float, rows: int, seed: int
+    table: str,
+    strategy: str,
+    stopping: str,
+    trials: int,
+    seconds: float,
+    rows: int,
+    seed: int,
+    formers: Path | None = None,
+    choices: str = "{}",
 ) -> dict[str, float]:
-    """One search: the champion's metric on other rows, and what it took."""
+    """One search: the champion's metric on other rows, its size, and what it took."""
     stream = read(Path(os.environ["EVERFIT_DATA"]), table)
     frame = stream.inputs.assign(**{TARGET: stream.target})
     drawn = frame.iloc[np.random.default_rng(seed).permutation(len(frame))[: rows + MOST_TEST]].reset_index(drop=True)
     shown, other = drawn.iloc[:rows], drawn.iloc[rows:].reset_index(drop=True)
     other = other[other[TARGET].isin(shown[TARGET].unique()) | stream.regression]
-    task = task_on(stream, shown, strategy=strategy, stopping=stopping, trials=trials, workers=1, seed=seed)
+    means = {"strategy": strategy, "stopping": stopping, "trials": trials, "choices": json.loads(choices)}
+    task = task_on(stream, shown, workers=1, seed=seed, **means)
     with tempfile.TemporaryDirectory() as folder:
         material = gather(task, shown)
-        session = Session(task, Path(folder), Budget(time.monotonic(), trials, seconds, seed), None, silent)
+        budget = Budget(time.monotonic(), trials, seconds, seed)
+        known = of_others(formers, table) if strategy_named(strategy).learns_from_others else ()
+        session = Session(task, Path(folder), budget, None, silent, known)
         session._ready(material)
         begin = time.process_time()
         worker = Worker(session.folder, 0)
@@ -86,7 +107,19 @@ def searched(
     epochs: dict[int, int] = {}
     for one in results:  # what went on after a pause tells of its first epochs, too
         epochs[one.seed] = max(epochs.get(one.seed, 0), len(one.history))
-    return {"value": value, "cpu": cpu, "complete": ended, "epochs": sum(epochs.values()), "trials": len(epochs)}
+    size = sum(parameters(one.module) for one in members)
+    facts = {"value": value, "cpu": cpu, "complete": ended, "trials": len(epochs), "parameters": size}
+    return {**facts, "epochs": sum(epochs.values())}
+
+
+def of_others(file: Path | None, table: str) -> tuple[Former, ...]:
+    """The studies in a file of `benchmarks.former_studies` that are of other tables; none without a file."""
+    known: dict[str, dict[str, Any]] = {} if file is None else Kept(file).known
+    return tuple(
+        Former(facts=Facts(**one["facts"]), candidates=tuple(Candidate(**each) for each, _ in one["told"]))
+        for name, one in known.items()
+        if name.split()[0] != table
+    )
 
 
 def summary(values: Sequence[float], digits: int) -> str:
@@ -106,6 +139,8 @@ def main() -> None:
     asked.add_argument("--first", type=int, default=0, help="the first seed")
     asked.add_argument("--rows", type=int, default=3000)
     asked.add_argument("--keep", type=Path)
+    asked.add_argument("--formers", type=Path)
+    asked.add_argument("--choices", default="{}")
     options = asked.parse_args()
     if "EVERFIT_DATA" not in os.environ:
         print("skipped: set EVERFIT_DATA to the folder of the tables")
@@ -114,19 +149,23 @@ def main() -> None:
     torch.set_num_threads(1)
     time.monotonic = time.process_time  # the clock of deadlines
     kept, seeds = Kept(options.keep), range(options.first, options.first + options.seeds)
+    beside = "" if options.choices == "{}" else f" {options.choices}"
     ways = list(product(options.strategies, options.stopping))
     for seed, table, (strategy, stopping) in product(seeds, options.tables, ways):
-        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows} {seed}"
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}{beside} {seed}"
         asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
-        kept.run(name, partial(searched, *asked_for))
+        kept.run(name, partial(searched, *asked_for, options.formers, options.choices))
     print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
-        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}"
+        name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}{beside}"
         runs = [kept[f"{name} {seed}"] for seed in seeds]
         value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
-        counts = [statistics.mean(run[one] for run in runs) for one in ("trials", "complete", "epochs")]
+        counts = [
+            statistics.mean(run.get(one, math.nan) for run in runs)
+            for one in ("trials", "complete", "epochs", "parameters")
+        ]
         told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"
-        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs".format(told, *counts))
+        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs{:10,.0f} parameters".format(told, *counts))
 
 
 if __name__ == "__main__":

@@ -51,18 +51,19 @@ def backtest(
     Example:
       everfit backtest flights.yaml --policy never --policy periodic:every=4 --policy task --write flights.yaml
     """
+    settings = connect()
+    from flows.workplace import find_task
+
+    spec = find_task(settings, task)
     with waiting("loading the libraries"):
-        settings = connect()
         from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
         from flows.frontier import describe, gather
         from flows.frontier_picture import draw
         from flows.replay import told
         from flows.stream import steps
         from flows.terminal import ProgressLine
-        from flows.workplace import find_task
         from registry.proposal import replace_policy
 
-    spec = find_task(settings, task)
     place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
     chosen = policies_of(policies, spec)
     with refusable(place):

@@ -67,21 +67,23 @@ def replay(
       everfit serve flights &
       everfit replay later.parquet --task flights --delay 1d
     """
+    settings = connect()
+    from flows.workplace import Workplace, find_task
+
+    spec = find_task(settings, task)
     with waiting("loading the libraries"):
-        settings = connect()
         from flows.judging import flow_judge
         from flows.replay import Pace, known_before, told
         from flows.replay import replay as run
         from flows.results import describe, gather, write
         from flows.stream import announced, open_stream
         from flows.turns import replaying
-        from flows.workplace import Workplace, find_task
         from registry.sources import read
         from registry.task import FileSource
 
-        judge = flow_judge(find_task(settings, task).name, repair=not watch_only)
+        judge = flow_judge(spec.name, repair=not watch_only)
     with waiting(f"reading {file}"):
-        place = Workplace.open(settings, find_task(settings, task))
+        place = Workplace.open(settings, spec)
         name = name or Path(file).stem.replace("*", "all")
         stream = open_stream(read(FileSource(path=file)), place.task, name=name)
     folder = settings.folder / "replays"

@@ -180,15 +180,18 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     Example:
       everfit improve flights --reason "new aircraft" --remedies fine_tune,research
     """
+    from registry.decisions import parse_remedies
+
+    parse_remedies(remedies)  # first: a word that is wrong is told before what takes seconds to load
+    settings = connect()
+    from flows.workplace import find_task
+
+    name = find_task(settings, task).name
     with waiting("loading the libraries"):
-        settings = connect()
         from flows.improve import improve as flow
         from flows.progress import listening
         from flows.stages import perform
         from flows.terminal import ProgressLine
-        from flows.workplace import find_task
-
-        name = find_task(settings, task).name
     with ProgressLine() as shown, listening(shown):
         done = perform(flow, name, as_of=as_of, reason=reason, remedies=remedies)
     click.echo(outcome_line(task, done))

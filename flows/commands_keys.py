@@ -74,13 +74,15 @@ def list_() -> None:
     """
     from serving.keys import read_keys
 
-    for one in (keys := read_keys(_local().key_file)):
+    if not (keys := read_keys(_local().key_file)):
+        click.echo("no keys yet")
+        return
+    click.echo(f"{'name':<20} {'scopes':<28} {'task':<16} {'rate':<8} {'made':<17} state")
+    for one in keys:
         rate = "-" if one.rate is None else f"{one.rate:g}/s"
         state = "live" if one.revoked is None else f"revoked {one.revoked:%Y-%m-%d %H:%M}"
         scopes = ",".join(one.scopes)
         click.echo(f"{one.name:<20} {scopes:<28} {one.task or '-':<16} {rate:<8} {one.made:%Y-%m-%d %H:%M}  {state}")
-    if not keys:
-        click.echo("no keys yet")
 
 
 @key.command()

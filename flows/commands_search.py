@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import click
 from click.formatting import wrap_text
 
 from flows.door import connect, resumable
+from flows.offered import require_families, require_strategy
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds, from data to card; default: the task's.")
 @click.option("--seed", type=int, help="Seed; default: the task's.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
-@click.option("--strategy", help="How candidates are chosen, this time; default: the task's.")
-@click.option("--space", metavar="NAME[,NAME]", help="Families of networks, this time; default: the task's.")
+@click.option(
+    "--strategy", callback=require_strategy, help="How candidates are chosen, this time; default: the task's."
+)
+@click.option(
+    "--space",
+    "families",
+    metavar="NAME[,NAME]",
+    callback=require_families,
+    help="Families of networks, this time; default: the task's.",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
 @click.option("--list", "listed", is_flag=True, help="Show what strategies, policies and spaces there are; no TASK.")
 def search(
@@ -39,7 +48,7 @@ def search(
     seed: int | None,
     workers: int | None,
     strategy: str | None,
-    space: str | None,
+    families: list[str] | None,
     fresh: bool,
     listed: bool,
 ) -> None:
@@ -59,21 +68,21 @@ def search(
         return
     if task is None:
         raise click.UsageError("Missing argument 'TASK' (or --list).")
+    settings = connect()
+    from flows.workplace import Workplace, find_task, registered_for_search
+
+    spec = find_task(settings, task)  # first of all: a word that is wrong is told before what takes seconds to load
     with waiting("loading the libraries"):
-        settings = connect()
         from flows.progress import listening
         from flows.search import require_known
         from flows.search import search as flow
         from flows.stages import perform
         from flows.terminal import ProgressLine
-        from flows.workplace import Workplace, find_task, registered_for_search
         from registry.mistakes import pointing
         from registry.sources import read
         from retrain.checks import require_columns
         from retrain.search.session import require_means
 
-    spec = find_task(settings, task)
-    families = None if space is None else [name.strip() for name in space.split(",")]
     require_known(strategy, families)
     file = None if task == spec.name else Path(task)
     if file is not None:
@@ -99,22 +108,11 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     values = {"": tables.get("champion", {}).get(metric), "boosted trees ": tables.get("boosted", {}).get(metric)}
     known = ", ".join(f"{who}{value:.4f}" for who, value in values.items() if value is not None)
     yield f"{metric} on the test rows: {known or 'not known'}"
-    yield from useless(tables.get("champion", {}))
+    if (weak := bundle.manifest.weakness) is not None:
+        yield weak
     serves = place.versions.get(name, "champion") == version
     yield "it is the champion" if serves else f"to serve it: everfit promote {name} {version}"
     yield f"card: {bundle.folder / CARD}"
-
-
-def useless(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Why a model is worth nothing on the test rows, where it is not: what one that knows nothing would reach there.
-
-    >>> list(useless({"auc": 0.7})), list(useless({"auc": 0.48}))
-    ([], ['auc 0.48 on the test rows is no better than chance'])
-    """
-    if metrics.get("r2", 1.0) <= 0:
-        yield f"r2 {metrics['r2']:.2f} on the test rows is no better than to answer their mean always"
-    if metrics.get("auc", 1.0) <= 0.5:
-        yield f"auc {metrics['auc']:.2f} on the test rows is no better than chance"
 
 
 def _costs(place: Workplace, version: str) -> Iterator[str]:
@@ -142,7 +140,7 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image:"
+    yield "tasks that read a table and for those that read an image; `kept_units` where a task names it:"
     yield from _dimensions(FAMILIES)
 
 
@@ -168,7 +166,7 @@ def _by_reads(families: Sequence[Family]) -> dict[str, tuple[Parameter, ...]]:
     kinds: tuple[Reads, ...] = ("table", "image")
     training = {f"training, {reads}": SearchSpace((), 10_000, 27, "binary", reads).training for reads in kinds}
     own = {
-        f"{family.name}, {reads}": family.parameters_for(reads)
+        f"{family.name}, {reads}": (*family.parameters_for(reads), *family.on_demand())
         for family in families
         for reads in kinds
         if reads in family.reads

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from flows.comparison import WindowScore
 from flows.frontier import Backtest, Result
-from flows.remedies import TRAINS
+from registry.decisions import TRAINS
 
 _COLOURS = ("#8a8a8a", "#c77c11", "#8e44ad", "#1b5e9e", "#2e7d32", "#c0392b", "#00838f", "#5d4037")
 _ORACLE = "#111111"

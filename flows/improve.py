@@ -27,16 +27,16 @@ from flows.decided import answered, told
 from flows.following import following
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
-from flows.remedies import TRAINS, challenge, make, proof_of
+from flows.remedies import challenge, make, proof_of
 from flows.rollout import KIND as CANARY
 from flows.rollout import ends_as, roll_out
 from flows.rows import forget, kept, known_rows, unseen_rows, why_none
 from flows.stages import in_run, say, show_markdown, show_table, stage
 from flows.workplace import Workplace, enter
 from registry.bundle import ModelBundle
-from registry.decisions import Outcome, Remedy, Verdict
+from registry.decisions import Outcome, Remedy, Verdict, parse_remedies
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, DataError, InputError, NoModelError, StateError, unknown
+from registry.errors import BusyError, DataError, InputError, NoModelError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.plurals import counted
@@ -85,21 +85,6 @@ def summary(entry: Entry) -> dict[str, Any]:
         "tried": tried,
         "seconds": entry.seconds,
     }
-
-
-def parse_remedies(text: str) -> tuple[Remedy, ...]:
-    """Remedies from their writing. Raises `InputError` for a word that is none.
-
-    >>> parse_remedies("fine_tune, research")
-    (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
-    """
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise InputError(f"expected some of {', '.join(TRAINS)} with commas between them, got {text!r}")
-    for word in words:
-        if word not in TRAINS:
-            raise InputError(unknown("remedy", word, [one.value for one in TRAINS]))
-    return tuple(Remedy(word) for word in words)
 
 
 def limit_name(task: str) -> str:

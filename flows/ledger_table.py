@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from html import escape
 
 from registry.ledger import Entry
@@ -15,8 +16,8 @@ def ledger_table(entries: Sequence[Entry]) -> str:
     """The newest of them, newest first; of several reasons of one the first, the others when it is opened."""
     if not entries:
         return '<p class="quiet">Nothing has been written yet.</p>'
-    told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE]
-    rows = "".join(_row(entry) for entry in reversed(told[-_ENTRIES:]))
+    told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE][-_ENTRIES:]
+    rows = "".join(_row(entry, reasons) for entry, reasons in reversed(list(_once(told))))
     heads = "".join(f"<th>{head}</th>" for head in _HEADS)
     return f'{_TIMES}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
@@ -28,13 +29,24 @@ _TIMES = (
 )
 
 
-def _row(entry: Entry) -> str:
+def _once(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Sequence[str]]]:
+    """Entries in order with their reasons; in place of those that one before it gave, of the same version and moment,
+    where they are: a gate's sentence is behind a promotion and behind the improvement that it ends."""
+    first: dict[tuple[str | None, datetime, str], str] = {}
+    for entry in entries:
+        keys = {reason: (entry.version, entry.at, reason) for reason in entry.reasons}
+        before = dict.fromkeys(f"as said under {first[key]}" for key in keys.values() if key in first)
+        yield entry, [*(reason for reason, key in keys.items() if key not in first), *before]
+        first |= {key: entry.kind for key in keys.values() if key not in first}
+
+
+def _row(entry: Entry, reasons: Sequence[str]) -> str:
     written = f"{entry.written:%Y-%m-%d %H:%M:%S}" if entry.written else ""
     outcome = " / ".join(part for part in (entry.severity, entry.outcome) if part)
     about = f"{entry.at:%Y-%m-%d %H:%M}"
     took = f"{entry.seconds:.1f} s" if entry.seconds else ""
     plain = (escape(cell) for cell in (written, about, entry.kind, entry.version or "", outcome))
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*plain, _folded(entry.reasons), escape(took)))}</tr>"
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in (*plain, _folded(reasons), escape(took)))}</tr>"
 
 
 def _folded(reasons: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
 from registry.moves import CHALLENGER
+from registry.naive import weakness
 from registry.plurals import counted
 from registry.thinning import THIN
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flows.services import Running
     from flows.workplace import Workplace
     from registry.ledger import Entry
+    from registry.task import TaskSpec
     from registry.versions import VersionInfo
 
 _LAST_WINDOWS = 8
@@ -41,6 +43,7 @@ def task_lines(place: Workplace) -> list[str]:
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *open_lines(written(place.ledger)[0], name),
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
+        *weak_lines(next((one for one in versions if one.version == champion), None), place.task),
         *decision_lines(windows),
         *version_lines(versions, place.log.versions(), place.task.metric),
         *following_lines(following(place), _newest_step(place)),
@@ -142,6 +145,16 @@ def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[
     answers = f"it answers {share:.0%} of the requests" if share else "it answers no request"
     lead = f"  version {version} is the challenger, {made}: {judged}, {answers}"
     return [f"{lead}; to have it as champion: everfit promote {name} {version}"]
+
+
+def weak_lines(champion: VersionInfo | None, task: TaskSpec) -> list[str]:
+    """That the champion is not surely better than one that knows nothing, where that is so."""
+    found = {} if champion is None else champion.metrics
+    if champion is None or not {task.metric, "naive", "naive.error"} <= found.keys():
+        return []
+    known = found[task.metric], found["naive"], found["naive.error"]
+    weak = weakness(task.metric, task.problem, *known)
+    return [] if weak is None else [f"  version {champion.version} is {weak}"]
 
 
 def waiting_lines(asked: Entry, task: str) -> list[str]:

@@ -84,6 +84,11 @@ class Desk:
         record = self._read(name)
         return () if record is None else tuple(record["command"])
 
+    def pid(self, name: str) -> int | None:
+        """As which process a service was started last; None where that is not known."""
+        record = self._read(name)
+        return None if record is None else record.get("pid")
+
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             record: dict[str, Any] = json.loads(self.record(name).read_text(encoding="utf-8"))
@@ -101,6 +106,8 @@ class Desk:
         """Start a service in a session of its own, so that it outlives whoever started it."""
         for path in (self.log(service.name), self.record(service.name)):
             path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.record(service.name).replace(self._former(service.name))
         self._write_record(service, {})  # first: one that is killed after the start is still found by its command
         with self.log(service.name).open("ab") as log:
             child = subprocess.Popen(
@@ -117,6 +124,17 @@ class Desk:
         self._write_record(service, {"pid": process.pid, "created": process.create_time()})
         return process
 
+    def _former(self, name: str) -> Path:
+        """The record of the time before, until this one has come up."""
+        return self.record(name).with_suffix(".former")
+
+    def _forget(self, name: str) -> None:
+        """What never came up is not to be brought back: the record is the former one again, if there is one."""
+        try:
+            self._former(name).replace(self.record(name))
+        except FileNotFoundError:
+            self.record(name).unlink(missing_ok=True)
+
     def _write_record(self, service: Service, process: Mapping[str, float]) -> None:
         partial = self.record(service.name).with_suffix(".partial")
         partial.write_text(json.dumps({"command": service.command, **process}), encoding="utf-8")
@@ -127,12 +145,14 @@ class Desk:
         deadline = time.monotonic() + service.seconds
         while not is_ready(service, process):
             if not _alive(process):
+                self._forget(service.name)
                 raise OutsideError(f"{service.what} stopped while starting{self._last_words(service.name)}")
             if time.monotonic() > deadline:
                 raise OutsideError(
                     f"{service.what} was not ready within {service.seconds:.0f} s{self._last_words(service.name)}"
                 )
             time.sleep(_POLL_SECONDS)
+        self._former(service.name).unlink(missing_ok=True)
 
     def _last_words(self, name: str) -> str:
         path = self.log(name)
@@ -152,6 +172,7 @@ class Desk:
         psutil.wait_procs(list(left), timeout=grace)
         for name in names:
             self.record(name).unlink(missing_ok=True)
+            self._former(name).unlink(missing_ok=True)
             self.ready(name).unlink(missing_ok=True)
         return tuple(leaders)
 

@@ -44,13 +44,15 @@ def alias_of(place: Workplace, alias: str) -> str | None:
 
 
 def figures_of(bundle: ModelBundle) -> dict[str, float]:
-    """The metrics of a bundle as one flat table: `auc` is the champion's own, `boosted.auc` the reference's."""
-    tables = bundle.manifest.metrics
-    return {
+    """The metrics of a bundle as one flat table: `auc` is the champion's own, `boosted.auc` the reference's; `naive` is
+    what one that knows nothing reaches, `naive.error` the error of the difference to it."""
+    tables, naive = bundle.manifest.metrics, bundle.manifest.naive
+    known = {
         name if model == "champion" else f"{model}.{name}": value
         for model, table in tables.items()
         for name, value in table.items()
     }
+    return known if naive is None else {**known, "naive": naive.value, "naive.error": naive.error}
 
 
 def show_bundle(place: Workplace, bundle: ModelBundle, version: str) -> None:

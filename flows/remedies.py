@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from retrain.renewal import Request
 
-TRAINS = (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
-"""The remedies that make a challenger, cheapest first."""
-
 FORMER = 3
 """Former champions that may come back, the newest ones."""
 

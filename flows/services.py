@@ -23,7 +23,7 @@ from registry.errors import InputError, OutsideError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
-from serving.presence import tasks_in, workers_folder
+from serving.presence import served_by, workers_folder
 from serving.tls import check_tls, trusted
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -214,7 +214,8 @@ def _lost(settings: Settings, desk: Desk, tasks: Sequence[str]) -> tuple[str, ..
     before = desk.command("endpoint")[_TASKS:]
     if not tasks or not before or desk.find("endpoint") is not None:
         return ()
-    return tuple(one for one in tasks_in(workers_folder(settings)) or before if one not in tasks)
+    served = served_by(workers_folder(settings), desk.pid("endpoint")) or before
+    return tuple(one for one in served if one not in tasks)
 
 
 def _begun_with(desk: Desk, tasks: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import httpx
 
@@ -84,9 +85,14 @@ def meant(task: TaskSpec) -> str:
 
 
 def _newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
-    """The newest record of each window, in time order: windows are measured again when labels arrive."""
-    records = [WindowRecord.model_validate(entry.details) for entry in entries if entry.kind == "window"]
-    newest = {(record.window.start, record.window.end): record for record in records}
+    """The newest record of each window, in time order: windows are measured again when labels arrive. What was realised
+    stays until the labels of another version, which answered rows that came late, are there."""
+    newest: dict[tuple[datetime, datetime], WindowRecord] = {}
+    for record in (WindowRecord.model_validate(entry.details) for entry in entries if entry.kind == "window"):
+        place = record.window.start, record.window.end
+        before = newest.get(place)
+        if before is None or before.version == record.version or record.performance or not before.performance:
+            newest[place] = record
     return tuple(newest[place] for place in sorted(newest))
 
 

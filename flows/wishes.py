@@ -7,10 +7,9 @@ from datetime import datetime
 
 from flows.approval import pending
 from flows.intents import Intents
-from flows.remedies import TRAINS
 from flows.rollout import canary_out
 from flows.workplace import Workplace
-from registry.decisions import Remedy
+from registry.decisions import TRAINS, Remedy
 from registry.errors import BusyError
 from registry.locks import exclusive
 

@@ -53,7 +53,8 @@ error of twenty blocks varies by 16 %."""
 YOUNG = 4
 """A version's first windows, which show what newer rows add to it before it can have aged much."""
 
-EXPECTED = "what its answers lead one to expect"
+ADDED, EXPECTED = "what newer rows add", "what its answers lead one to expect"
+"""References on the very same rows: the error of a level beside them is that of the difference."""
 
 _TINY = 1e-9
 
@@ -96,6 +97,11 @@ class Comparison:
     tolerated: float
     deviation: float
     lasting: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether `realised.error` is that of the loss, not that of the value."""
+        return self.against in (ADDED, EXPECTED)
 
     @property
     def p_value(self) -> float:
@@ -277,7 +283,7 @@ def _with_attainable(record: WindowRecord, fresh: Sequence[Measurement | None], 
     more = _precise(usual)
     reference = Level((now.value or 0.0) - more.value, more.error, now.rows)
     mine = Level(now.reference or 0.0, now.error or 0.0, now.rows)
-    return compare(record.metric, mine, reference, "what newer rows add", tolerate, lasting=True)
+    return compare(record.metric, mine, reference, ADDED, tolerate, lasting=True)
 
 
 def _with_expected(record: WindowRecord, now: Level | None, tolerate: float) -> Comparison | None:

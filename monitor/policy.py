@@ -326,15 +326,14 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
 
 def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str:
     real, reference = one.realised, one.reference
-    change = f"worse by {one.loss:.3g}, tolerated {one.tolerated:.2g}"
+    own, of_loss = ("", f" +/- {real.error:.2g}") if one.paired else (f" +/- {real.error:.3f}", "")
+    change = f"worse by {one.loss:.3g}{of_loss}, tolerated {one.tolerated:.2g}"
     if one.loss <= 0:
         change = f"no worse ({-one.loss:+.3g})"
     elif one.loss > one.tolerated and not degraded:
         change += f", but not surely (+/- {real.error:.2g}): not called degraded yet"
-    return (
-        f"{metric} {real.value:.3f} +/- {real.error:.3f} on {real.basis} {windows}, "
-        f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against}): {change}"
-    )
+    known = f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against})"
+    return f"{metric} {real.value:.3f}{own} on {real.basis} {windows}, {known}: {change}"
 
 
 def _names(records: Sequence[WindowRecord]) -> str:

@@ -44,6 +44,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from registry.errors import BundleError
 from registry.golden import GOLDEN, Columns, Golden
+from registry.naive import weakness
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from registry.task import TaskSpec
@@ -106,6 +107,11 @@ class Manifest(Frozen):
     headroom: Estimate | None = Field(
         None, description="what the boosted reference adds to the task's metric when averaged with the champion, ditto"
     )
+    naive: Estimate | None = Field(
+        None,
+        description="the task's metric of the training rows' mean or class shares on the test rows; the error is "
+        "that of its difference to the champion's",
+    )
     metrics: dict[str, dict[str, float]] = Field(
         description="on the test rows, by model (champion, boosted) and metric"
     )
@@ -113,6 +119,14 @@ class Manifest(Frozen):
     temperature: float = 1.0
     lineage: Lineage
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
+
+    @property
+    def weakness(self) -> str | None:
+        """That the model is not surely better than one that knows nothing, in a sentence; None where it is."""
+        if self.naive is None:
+            return None
+        known = self.reference.value, self.naive.value, self.naive.error
+        return weakness(self.task.metric, self.task.problem, *known)
 
 
 class ModelBundle:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from registry.errors import InputError, unknown
 from registry.schema import Frozen
 
 DISTANCE = 0.1
@@ -22,6 +23,25 @@ class Remedy(StrEnum):
     FINE_TUNE = "fine_tune"
     RESEARCH = "research"
     SEARCH = "search"
+
+
+TRAINS = (Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE, Remedy.RESEARCH, Remedy.SEARCH)
+"""The remedies that make a challenger, cheapest first."""
+
+
+def parse_remedies(text: str) -> tuple[Remedy, ...]:
+    """Remedies from their writing. Raises `InputError` for a word that is none.
+
+    >>> parse_remedies("fine_tune, research")
+    (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise InputError(f"expected some of {', '.join(TRAINS)} with commas between them, got {text!r}")
+    for word in words:
+        if word not in TRAINS:
+            raise InputError(unknown("remedy", word, [one.value for one in TRAINS]))
+    return tuple(Remedy(word) for word in words)
 
 
 Severity: TypeAlias = Literal["ok", "shifted", "faulty", "degraded"]

@@ -149,6 +149,11 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
     estimate = manifest.reference
     known = f"{manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}"
     yield f"Monitoring holds the model against its own figure here: {known}."
+    if manifest.weakness is not None:
+        yield f"**The model is {manifest.weakness}.**"
+    elif manifest.naive is not None:
+        answer = "class shares" if manifest.target.classes else "mean"
+        yield f"Always answering the training rows' {answer} gives {manifest.task.metric} {manifest.naive.value:.4f}."
     if story.boosted is None:
         yield "No boosted trees were fitted beside it: its parent's card has them."
         return

@@ -36,6 +36,7 @@ from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.base import OF_TRAINING
 from retrain.families.catalogue import FAMILIES
+from retrain.families.hidden import kept_share
 from retrain.families.picture import PictureNet
 from retrain.mixture_graph import Mixture, add_answers, add_mixture
 from retrain.network_graph import (
@@ -234,7 +235,7 @@ def _architecture(member: Member) -> object:
         return member
     names = {one.name for one in family.parameters_for("table" if member.preparation.image is None else "image")}
     told = member.candidate.get("choices", {})
-    return family.name, {name: told.get(name) for name in names.difference(OF_TRAINING)}
+    return family.name, kept_share(told), {name: told.get(name) for name in names.difference(OF_TRAINING)}
 
 
 def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:

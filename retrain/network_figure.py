@@ -16,6 +16,7 @@ from retrain.canvas import BLUE, GREY, ORANGE, blank, save
 from retrain.families.base import read_candidate
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.drawing import Drawing
+from retrain.families.hidden import kept_share
 from retrain.layout import Layout, depths, lay_out
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def draw_networks(folder: Path, members: Sequence[Mapping[str, Any]]) -> list[Pa
         if candidate is not None and candidate.family in known:
             title = f"Network {number} of {len(members)}: {candidate.family}, weight {member['weight']:.2f}"
             drawing = family_named(candidate.family).drawing(candidate.choices)
-            figures[f"network-{number}"] = network(drawing, ", ".join(filter(None, (title, drawing.caption))))
+            share = kept_share(candidate.choices)
+            pruned = f"pruned to {share:.0%} of its hidden units" if share < 1 else ""
+            figures[f"network-{number}"] = network(drawing, ", ".join(filter(None, (title, drawing.caption, pruned))))
     return save(folder, figures)
 
 

@@ -73,11 +73,18 @@ def exported(module: nn.Module, d_numeric: int, d_categories: int, image: ImageI
 
 
 def _unwrapped(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """The graph with weights under the names that they have in the network itself."""
+    """The graph with weights under the names that they have in the network itself; what a node gives has another: the
+    mean over places and that of the images are both called "mean"."""
+    weights = {one.name: one.name.removeprefix(_WRAPPED) for one in graph.initializer}
+    taken = {*weights.values()}
+
+    def named(name: str) -> str:
+        return weights.get(name, f"{name}_" if name in taken else name)
+
     for one in graph.initializer:
-        one.name = one.name.removeprefix(_WRAPPED)
+        one.name = weights[one.name]
     for node in graph.node:
-        node.input[:] = [name.removeprefix(_WRAPPED) for name in node.input]
+        node.input[:], node.output[:] = map(named, node.input), map(named, node.output)
     return graph
 
 

@@ -46,7 +46,8 @@ class TakeFeedback(HotRoute):
         if (notes := NOTES.get()) is not None:
             notes.rows = len(labels)
         counts = await self._logbook.feedback(labels)
-        warnings = [*_ahead(labels, now), *_overtaken(counts.pop("overtaken"))]
+        old, timed = counts.pop("old"), self._slot.served().manifest.task.time is not None
+        warnings = [*_ahead(labels, now), *_overtaken(counts.pop("overtaken")), *_of_now(labels, old if timed else 0)]
         self._counts.feedback.update(counts)
         return Reply(orjson.dumps(counts | {"warnings": warnings} if warnings else counts))
 
@@ -60,6 +61,18 @@ def _ahead(labels: Sequence[Label], now: int) -> Iterator[str]:
         yield (
             f"row {found[0]}, time: {first} is more than a day after now{more}: monitoring sees the label from then on "
             "only; the same label with its right time takes its place"
+        )
+
+
+def _of_now(labels: Sequence[Label], old: int) -> Iterator[str]:
+    """What is said of labels without a time of rows that ended long ago, at `old` in microseconds; 0: they did not."""
+    count = sum(when == received for _, _, when, received in labels) if old else 0
+    if count:
+        last = np.datetime_as_string(np.datetime64(old, "us"), unit="s")
+        yield (
+            f"labels without a time: {count}; they count as of now, and the newest row logged is of {last}: "
+            "monitoring, which stands there, does not see them; the same labels with the time when they became known "
+            "take their place"
         )
 
 

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from registry.database import from_micros, open_engine
+from registry.database import from_micros, open_engine, to_micros
 from registry.errors import EverfitError, StoreError, words_of
 from registry.image_store import ImageStore
 from registry.inference_log import Feedback, InferenceLog
@@ -51,6 +51,9 @@ RETRY_SECONDS = 1.0
 FAREWELL_SECONDS = 20.0
 ADOPT_SECONDS = 5.0
 JOIN_SECONDS = 30.0
+LOOK_BACK_SECONDS = 60.0
+LONG_AGO = 30 * 86_400_000_000
+"""Microseconds since the last event after which data are those of another time."""
 NICENESS = 5
 """Where the keeper shares a core with the endpoint, answers come first; the journal holds what waits."""
 
@@ -76,7 +79,7 @@ class Keeper:
         self._discretion = Discretion.of(opening)
         self._own = Run(Path(opening["folder"]), self._images, self._discretion)
         self._others: dict[Path, Abandoned] = {}
-        self._adopt_at = self._join_at = self._retry_at = 0.0
+        self._adopt_at = self._join_at = self._retry_at = self._look_back_at = 0.0
         self._said = b""
         self._shadow_fault: str | None = None
 
@@ -123,10 +126,23 @@ class Keeper:
             answer["fault"] = "the store does not take the predictions that came before these labels"
         else:
             try:
-                answer["counts"] = asdict(self._open().add_feedback(list(_labels(order["feedback"]))))
+                log = self._open()
+                counts = asdict(log.add_feedback(list(_labels(order["feedback"]))))
+                answer["counts"] = {**counts, "old": self._old(log)}
             except EverfitError as error:
                 answer["fault"] = str(error)
         self._send(orjson.dumps(answer))
+
+    def _old(self, log: InferenceLog) -> int:
+        """The last event time, in microseconds, where it is long ago: monitoring, which stands there, sees no label of
+        now. Else 0, which is not looked at again for a while."""
+        if time.monotonic() < self._look_back_at:
+            return 0
+        span, long_ago = log.span(), time.time_ns() // 1000 - LONG_AGO
+        if span is not None and (newest := to_micros(span[1])) < long_ago:
+            return newest
+        self._look_back_at = time.monotonic() + LOOK_BACK_SECONDS
+        return 0
 
     def finish(self) -> None:
         """Empty the journal after the endpoint's end, and delete the run; gives up when the store stays away."""

@@ -51,6 +51,16 @@ def tasks_in(folder: Path) -> tuple[str, ...]:
         return ()
 
 
+def served_by(folder: Path, pid: int | None) -> tuple[str, ...]:
+    """The tasks on the roster of a folder where this process was the last to answer there; none where it was not: the
+    roster is then another one's, which may have ended in good order."""
+    try:
+        last = Presence.model_validate_json((folder / ABOUT).read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return tasks_in(folder) if last.pid == pid else ()
+
+
 def begin(folder: Path, tasks: Iterable[str]) -> None:
     """A roster of these tasks, whatever an earlier one held. Raises `OutsideError`."""
     roster, wanted = folder / "tasks", set(tasks)

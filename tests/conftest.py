@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from registry.bundle import ModelBundle
+from registry.bundle import MANIFEST, ModelBundle
+from registry.locks import exclusive
 from registry.metrics import Problem
 from registry.quiet import QUIET
 from registry.task import TaskSpec
+from registry.versions import Versions
 from tests import postgres
 from tests.handmade import make_frame, make_task
 
@@ -24,21 +27,49 @@ for name in [name for name in os.environ if name.startswith("EVERFIT_")]:
         del os.environ[name]
 
 
+_MEMORY = Path("/dev/shm")
+if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4e9:
+    # Tests' folders are in memory where they can be: thousands of commits wait for no disk, and no test is about one
+    # that loses its power. They take 200 MB.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
 def task_of(problem: Problem, **more: object) -> TaskSpec:
     """The handmade task, to be searched for an MLP."""
     return make_task(problem, search={"families": ["mlp"], "workers": 1, "max_epochs": 9}, **more)
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of a run share: what is slow to make, and only read, one of them makes there."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", params=["binary", "regression"])
-def champion(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+def champion(request: pytest.FixtureRequest, run_folder: Path) -> ModelBundle:
     """A searched model of the first half of January 2024: 2,000 rows of seed 1, one every 10 minutes."""
     from retrain.search.session import search
 
     problem: Problem = request.param
     task = task_of(problem, metric={"binary": "log_loss", "regression": "rmse"}[problem])
-    folder: Path = tmp_path_factory.mktemp(problem)
-    frame = make_frame(2_000, seed=1, problem=problem, start="2024-01-01")
-    return search(task, frame, folder=folder / "study", out=folder / "champion", trials=1, seconds=60, seed=0)
+    folder = run_folder / f"champion-{problem}"
+    with exclusive(folder / "lock", "the search of a champion", patience=300):
+        if (folder / "champion" / MANIFEST).is_file():
+            return ModelBundle.load(folder / "champion")
+        frame = make_frame(2_000, seed=1, problem=problem, start="2024-01-01")
+        return search(task, frame, folder=folder / "study", out=folder / "champion", trials=1, seconds=60, seed=0)
+
+
+@pytest.fixture(scope="session")
+def empty_registry(run_folder: Path) -> Path:
+    """MLflow's tables, made once: that takes seconds. To be copied, not written."""
+    file = run_folder / "registry" / "mlflow.db"
+    with exclusive(file.with_name("lock"), "the making of a registry", patience=120):
+        if not file.with_name("made").exists():
+            Versions(f"sqlite:///{file}", file.parent / "artifacts", file.parent / "cache").get("any", "champion")
+            file.with_name("made").touch()
+    return file
 
 
 @pytest.fixture(scope="session")

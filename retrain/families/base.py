@@ -22,7 +22,7 @@ from registry.errors import TaskError
 from registry.schema import Frozen
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import InputEncoder
-from retrain.families.parameters import Choice, Parameter
+from retrain.families.parameters import KEPT_UNITS, Choice, Parameter
 
 Reads: TypeAlias = Literal["table", "image"]
 """What a family's networks read: columns alone, or an image and whatever columns there are beside it."""
@@ -124,10 +124,17 @@ class Family(ABC):
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     reads: ClassVar[frozenset[Reads]] = frozenset({"table"})
+    hidden: ClassVar[bool] = False
+    """Whether its networks have hidden units that can be pruned (see `hidden.py`)."""
 
     @abstractmethod
     def parameters(self) -> tuple[Parameter, ...]:
         """The dimensions of its architectures."""
+
+    def on_demand(self) -> tuple[Parameter, ...]:
+        """The dimensions that a space has only where the user asks for them: networks that are pruned after a while
+        take the place of others, and are smaller rather than better."""
+        return (KEPT_UNITS,) if self.hidden else ()
 
     def parameters_for(self, reads: Reads) -> tuple[Parameter, ...]:
         """The dimensions of its architectures for tasks of this kind; most families read one kind only."""

@@ -12,6 +12,7 @@ from retrain.families.chain import Chains
 from retrain.families.convnet import ConvNets
 from retrain.families.darts import Darts
 from retrain.families.graph import Graphs
+from retrain.families.hidden import kept_share, prune
 from retrain.families.hierarchical import Hierarchies
 from retrain.families.mlp import Mlp
 from retrain.families.picture import PictureFamily
@@ -56,10 +57,15 @@ def families_for(names: Sequence[str], reads: Reads) -> tuple[str, ...]:
 def build(
     candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int, image: ImageInput | None = None
 ) -> Network:
-    """The untrained network of a candidate, for these columns and such images."""
+    """The untrained network of a candidate, for these columns and such images, with the share of its hidden units that
+    it keeps."""
     family = family_named(candidate.family)
     if image is None:
-        return family.build(candidate, d_numeric, cardinalities, d_out)
-    if not isinstance(family, PictureFamily):
+        network: Network = family.build(candidate, d_numeric, cardinalities, d_out)
+    elif isinstance(family, PictureFamily):
+        network = family.build_for(candidate, image, d_numeric, cardinalities, d_out)
+    else:
         raise TaskError(f"family {family.name!r} reads columns alone, and the task has a column of images")
-    return family.build_for(candidate, image, d_numeric, cardinalities, d_out)
+    if (share := kept_share(candidate.choices)) < 1:
+        prune(network, share)
+    return network

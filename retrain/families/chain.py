@@ -3,7 +3,7 @@ section 2.1; layer by layer as in Baker et al. 2017 and Zoph & Le 2017)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -43,6 +43,11 @@ class Chain(Body):
             width = d_out
         self.finish = modality.finish(width, replace(style, activation=plan[-1][2]))
         self.d_out = width
+
+    def in_turn(self) -> Iterable[nn.Module]:
+        """Stem, layers, each with its halving, and finish."""
+        pairs = zip(self.layers, self.halvings, strict=True)
+        return self.stem, *(one for layer, halving in pairs for one in (*layer.children(), halving)), self.finish
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, d_out)."""
@@ -92,6 +97,7 @@ class Chains(ArchitectureSpace):
 
     name: ClassVar[str] = "chain"
     paper: ClassVar[str] = "Wistuba et al. 2019"
+    hidden: ClassVar[bool] = True
 
     def dimensions(self, modality: Modality) -> tuple[Parameter, ...]:
         """How many layers; kind, width and activation of each that there is; the style of all."""

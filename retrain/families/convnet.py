@@ -129,6 +129,7 @@ class ConvNets(PictureFamily):
 
     name: ClassVar[str] = "convnet"
     paper: ClassVar[str] = "He et al. 2016"
+    hidden: ClassVar[bool] = True
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Width of the stem, blocks a stage, whether the stem halves as often as it may, gates, dropout."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -46,6 +46,10 @@ class MlpNet(TabularNet):
         out: Tensor = self.head(self.body(self.embed(numeric, categories)))
         return out
 
+    def in_turn(self) -> Iterable[nn.Module]:
+        """All of it, behind the encoder."""
+        return self.first, self.body, self.head
+
     def level_of(self, name: str) -> int | None:
         """Linear, normalisation, activation, dropout, after the first layer's last three."""
         place = re.match(r"body\.(\d+)\.", name)
@@ -70,6 +74,7 @@ class Mlp(Family):
 
     name: ClassVar[str] = "mlp"
     paper: ClassVar[str] = "Gorishniy et al. 2021"
+    hidden: ClassVar[bool] = True
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Depth, width, activation, normalisation, dropout and the encoder's dimensions."""

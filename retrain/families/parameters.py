@@ -141,6 +141,10 @@ class Real:
 
 Parameter: TypeAlias = Option | Whole | Real
 
+KEPT = "kept_units"
+KEPT_UNITS = Option(KEPT, (1.0, 0.75, 0.5, 0.25))
+"""The pruned width: the share of hidden units that a network keeps once it has been trained with all of them."""
+
 
 def _is_number(value: Choice) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -110,6 +110,7 @@ class ResNets(Family):
 
     name: ClassVar[str] = "resnet"
     paper: ClassVar[str] = "Gorishniy et al. 2021"
+    hidden: ClassVar[bool] = True
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Depth, width, expansion, activation, normalisation, both dropouts and the encoder's dimensions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -113,6 +113,10 @@ class BodyNet(TabularNet):
         """(n, d_numeric), (n, c) -> (n, d_out)."""
         out: Tensor = self.head(self.body(self.embed(numeric, categories)))
         return out
+
+    def in_turn(self) -> Iterable[nn.Module]:
+        """All of it, behind the encoder."""
+        return self.first, self.body, self.head
 
     def is_part(self, name: str) -> bool:
         """All of the body."""

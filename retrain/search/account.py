@@ -73,7 +73,8 @@ def how_it_chooses(strategy: str) -> str:
 def architecture(candidate: Candidate, reads: Reads) -> str:
     """A candidate's network without its training, regularisation and initialisation: equal for isomorphic networks."""
     family = family_named(candidate.family)
-    names = {one.name for one in family.parameters_for(reads)}.difference(OF_TRAINING)
+    known = (*family.parameters_for(reads), *family.on_demand())
+    names = {one.name for one in known}.difference(OF_TRAINING)
     own = family.canonical({name: value for name, value in candidate.choices.items() if name in names})
     return Candidate(family=candidate.family, choices=own).key
 

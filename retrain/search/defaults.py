@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrain.families.parameters import Choice
+from retrain.families.parameters import KEPT, Choice
 
 _CHAIN: dict[str, Choice] = {
     "length": 2,
@@ -96,5 +96,6 @@ DEFAULTS: dict[str, Choice] = {
     "noise": 0.0,
     "mixup": 0.0,
     "feature_dropout": 0.0,
+    KEPT: 1.0,
 }
 """A value for every dimension, for candidates that lack one."""

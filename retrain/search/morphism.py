@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import FAMILIES
+from retrain.families.parameters import KEPT
 from retrain.families.picture import TABLE_WIDTH, PictureNet
 
 TABLE = "inputs.words.table.weight"
@@ -31,7 +32,7 @@ BY_COLUMN = {TABLE: 0, FREQUENCIES: 0, FIRST: 1}
 PIXELS = ("mean", "std")
 """Buffers with an entry for each channel of an image: not a size of the network's either."""
 
-SIZES = ("depth", "width", "expansion", "category_cap", "cells", "stem_width", "blocks")
+SIZES = ("depth", "width", "expansion", "category_cap", "cells", "stem_width", "blocks", KEPT)
 ALIKE = ("activation", "normalisation", "numeric_embedding", "frequencies", "pieces", "coarse", "squeeze")
 SHARED = 0.5
 """The least share of its operations that an akin network of operations has from the other."""

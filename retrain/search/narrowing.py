@@ -159,7 +159,7 @@ def _unknown_dimension(key: str, dimensions: Dimensions) -> str:
         family.name
         for family in FAMILIES
         if family.name not in dimensions
-        and any(key in (one.name, f"{family.name}.{one.name}") for one in family.parameters())
+        and any(key in (one.name, f"{family.name}.{one.name}") for one in (*family.parameters(), *family.on_demand()))
     ]
     if others:
         return f"{KEY}.{key}: a dimension of {', '.join(others)}, not of what is searched ({', '.join(dimensions)})"

@@ -21,6 +21,7 @@ from registry.bundle import CANDIDATES, CARD, FIGURES, MODEL, Estimate, Lineage,
 from registry.conforming import as_datetimes
 from registry.errors import DataError
 from registry.metrics import Array, Labels, Metric, metrics_for
+from registry.naive import naive_scores
 from registry.plurals import counted
 from registry.scoring import REPRESENTATION, Graph, Scores
 from registry.watched import watched, watched_rows
@@ -140,6 +141,7 @@ def _manifest(
         target=material.target,
         reference=Estimate(value=value, error=error, rows=len(labels)),
         headroom=_inherited(finish) if boosted is None else headroom(metric, labels, scores, boosted.scores),
+        naive=naive(metric, material.labels[parts.train], labels, scores),
         metrics=metrics,
         conformal_radius=calibration.radius,
         temperature=calibration.temperature,
@@ -159,6 +161,16 @@ def _manifest(
 
 def _inherited(finish: Finish) -> Estimate | None:
     return None if finish.parent is None else finish.parent.headroom
+
+
+def naive(metric: Metric, training: Labels, labels: Labels, scores: Array) -> Estimate | None:
+    """What the training rows' mean or class shares reach on the test rows, with the error of the champion's difference
+    to it; None where it is undefined."""
+    if not len(training):
+        return None
+    answers = naive_scores(training, scores.shape[1] if scores.ndim > 1 else 0, len(labels))
+    value, error = metric.value(labels, answers), metric.paired_error(labels, answers, scores)
+    return Estimate(value=value, error=error, rows=len(labels)) if np.isfinite([value, error]).all() else None
 
 
 def headroom(metric: Metric, labels: Labels, scores: Array, boosted: Array) -> Estimate | None:

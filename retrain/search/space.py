@@ -128,9 +128,14 @@ class SearchSpace(Space):
             (one.name, sizes if one.name == BATCH and BATCH in self.choices else one) for one in self.training
         )
         return {
-            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in family.parameters_for(self.reads)))
+            family.name: (*training, *((f"{family.name}.{one.name}", one) for one in self._own(family)))
             for family in self.families
         }
+
+    def _own(self, family: Family) -> tuple[Parameter, ...]:
+        """A family's dimensions, with those on demand that the user's choices name."""
+        asked = {key.split(".")[-1] for key in self.choices}
+        return (*family.parameters_for(self.reads), *(one for one in family.on_demand() if one.name in asked))
 
     def _sized(self, parameter: Parameter) -> Parameter:
         """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -22,8 +23,10 @@ from optuna.trial import TrialState
 from retrain.fabric import make_fabric
 from retrain.families.base import Candidate, Network
 from retrain.families.cost import parameters
+from retrain.families.hidden import kept_share, unpruned
 from retrain.levels import levelled
 from retrain.pausing import Paused
+from retrain.pruning import train_and_prune
 from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
 from retrain.search.asking import FINISHES, INHERIT, PARENT, propose
@@ -240,11 +243,12 @@ class Worker:
         def score(outputs: Outputs) -> float:
             return self.plan.score(labels, outputs)
 
-        trained = train(
+        share = kept_share(candidate.choices)
+        trained = (partial(train_and_prune, share=share) if share < 1 else train)(
             network,
-            training,
-            validation,
-            self.space.recipe(candidate),
+            training=training,
+            validation=validation,
+            recipe=self.space.recipe(candidate),
             problem=self.plan.problem,
             score=score,
             greater_is_better=self.plan.greater_is_better,
@@ -258,8 +262,9 @@ class Worker:
         return trained if regression else levelled(trained, network, training, score)
 
     def _network(self, trial: optuna.Trial, candidate: Candidate, seed: int) -> tuple[Network, bool]:
-        """The network, and whether it begins with a prior's weights, or with those of the trial it is a mutation of."""
-        network, layout = self.workshop.network(candidate, seed), self.plan.layout
+        """The network, with all of its units, and whether it begins with a prior's weights, or with those of the trial
+        it is a mutation of."""
+        network, layout = self.workshop.network(unpruned(candidate), seed), self.plan.layout
         member, parent = self._elder(trial, candidate), self._parent(trial, candidate)
         state = None
         if member is not None:

@@ -15,6 +15,7 @@ from retrain.batches import Rows, count_batches
 from retrain.families.base import Candidate, Network
 from retrain.families.catalogue import build
 from retrain.families.cost import flops, parameters
+from retrain.families.hidden import unpruned
 from retrain.families.sharing import Mixture
 from retrain.families.supernet import supernet
 from retrain.search.geometry import Encoding
@@ -66,9 +67,10 @@ class Workshop:
         return self._paces[candidate.key]
 
     def _pace(self, candidate: Candidate) -> float:
-        """By passes forth and back over few rows and over more: what a step takes is linear in its rows."""
+        """By passes forth and back over few rows and over more: what a step takes is linear in its rows. Of one that is
+        pruned, what it takes before."""
         rows, batch = self.rows(candidate.text("scaling")), candidate.count("batch_size")
-        network = self.network(candidate).train()
+        network = self.network(unpruned(candidate)).train()
         counts = (FEW, FEW, min(MORE, len(rows)))  # the first pass is longer than others, and not looked at
         _, few, more = (_seconds(network, rows.take(torch.arange(count))) for count in counts)
         each = max((more - few) / (MORE - FEW), 0.0)

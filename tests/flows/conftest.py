@@ -18,7 +18,6 @@ from flows.workplace import Workplace, open_versions, register_task
 from registry.inference_log import Feedback, InferenceLog
 from registry.scoring import Scorer
 from registry.settings import Settings
-from registry.versions import Versions
 from tests.handmade import make_bundle, make_frame, make_task
 from tests.logged_rows import Prediction, append
 
@@ -33,21 +32,18 @@ TINY_SEARCH = {
 }
 
 
-@pytest.fixture(scope="session")
-def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making one takes seconds, copying it none."""
-    folder = tmp_path_factory.mktemp("registry")
-    Versions(f"sqlite:///{folder / 'mlflow.db'}", folder, folder).list("nothing")
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings of an empty home with ports of its own; the environment says the same."""
-    ports = free_ports(4)
     home = tmp_path / "home"
     home.mkdir()
-    shutil.copy(registry_template, home / "mlflow.db")
+    shutil.copy(empty_registry, home / "mlflow.db")
+    return settings_in(home, monkeypatch)
+
+
+def settings_in(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a home with ports of its own; the environment says the same."""
+    ports = free_ports(4)
     names = ("port", "status_port", "prefect_port", "mlflow_port")
     made = Settings(home=home, poll_seconds=0.2, **dict(zip(names, ports, strict=True)))
     for name, value in everfit_environment(made).items():

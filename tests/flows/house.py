@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,12 +42,15 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path, **changes: Any) -> Iterator[House]:
-    """The handmade task with its champion, version 1, and a better one beside it; `changes` are the task's."""
+def open_house(folder: Path, registry: Path, **changes: Any) -> Iterator[House]:
+    """The handmade task with its champion, version 1, and a better one beside it, in a copy of an empty registry;
+    `changes` are the task's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = Settings(home=folder / "home", port=port, poll_seconds=0.1)
+    settings.folder.mkdir()
+    shutil.copy(registry, settings.folder / "mlflow.db")
     make_frame(300).to_csv(folder / "history.csv", index=False)
     task = make_task(source={"kind": "file", "path": str(folder / "history.csv")}, **changes)
     register_task(settings, task)

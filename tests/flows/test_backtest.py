@@ -65,7 +65,7 @@ def history(folder: Path) -> TaskSpec:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> tuple[Path, Plan, list[str]]:
+def played(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> tuple[Path, Plan, list[str]]:
     """Two policies to the end, the second of them broken off in between; what was told."""
     base = tmp_path_factory.mktemp("backtest")
     task, folder, told = history(base), base / "out", []
@@ -75,7 +75,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) ->
 
     for number in range(2):
         settings_of(folder, number).folder.mkdir(parents=True)
-        shutil.copy(registry_template, settings_of(folder, number).folder / "mlflow.db")
+        shutil.copy(empty_registry, settings_of(folder, number).folder / "mlflow.db")
 
     def tell(name: str, step: Judged) -> None:
         told.append(f"{name}: {step.begin:%m-%d}")
@@ -294,7 +294,7 @@ def replace_version(step: Judged, version: str, champion: str) -> Judged:
 
 
 def test_the_command_plays_prints_draws_and_writes(
-    tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
     task = history(tmp_path)
@@ -302,7 +302,7 @@ def test_the_command_plays_prints_draws_and_writes(
     sheet.write_text("# mine\n" + task_text(task) + "policy:\n  kind: periodic\n# the end\n", encoding="utf-8")
     make_bundle(folder / "first" / "bundle")
     settings_of(folder, 0).folder.mkdir(parents=True)
-    shutil.copy(registry_template, settings_of(folder, 0).folder / "mlflow.db")
+    shutil.copy(empty_registry, settings_of(folder, 0).folder / "mlflow.db")
     arguments = [str(sheet), "--start", "2024-03-09", "--policy", "never", "--folder", str(folder), "--delay", "1h"]
     done = CliRunner().invoke(main, ["backtest", *arguments, "--write", str(sheet)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -324,13 +324,13 @@ def test_the_command_plays_prints_draws_and_writes(
     )
 
 
-def test_a_policy_s_process_ends_with_its_parent_whatever_it_does(tmp_path: Path, registry_template: Path) -> None:
+def test_a_policy_s_process_ends_with_its_parent_whatever_it_does(tmp_path: Path, empty_registry: Path) -> None:
     """Killed alone (the system's memory killer spares its children), the parent takes them along, amid a window."""
     sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
     sheet.write_text(task_text(history(tmp_path)), encoding="utf-8")
     make_bundle(folder / "first" / "bundle")
     settings_of(folder, 0).folder.mkdir(parents=True)
-    shutil.copy(registry_template, settings_of(folder, 0).folder / "mlflow.db")
+    shutil.copy(empty_registry, settings_of(folder, 0).folder / "mlflow.db")
     code = "import sys; from flows.cli import main; sys.exit(main())"
     arguments = ["backtest", str(sheet), "--start", "2024-03-09", "--policy", "never", "--folder", str(folder)]
     environment = {**os.environ, "EVERFIT_HOME": str(tmp_path / "home")}

@@ -81,8 +81,10 @@ class Users:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("house"), gate={"canary": {"share": SHARE, "windows": 2}}) as opened:
+def house(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[House]:
+    with open_house(
+        tmp_path_factory.mktemp("house"), empty_registry, gate={"canary": {"share": SHARE, "windows": 2}}
+    ) as opened:
         yield opened
 
 

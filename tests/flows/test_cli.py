@@ -16,8 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.commands_search import first_sentence, found_lines, useless
+from flows.commands_search import first_sentence, found_lines
+from flows.offered import offered
+from flows.overview import task_lines
+from flows.publishing import figures_of
 from flows.workplace import Workplace, find_task, register_task, registered_for_search, task_names
+from registry.bundle import Estimate, ModelBundle
 from registry.errors import StoreError, TaskError
 from registry.proposal import to_yaml, write
 from registry.settings import Settings
@@ -63,6 +67,34 @@ def test_help_starts_at_once_and_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("pandas", "numpy", "torch", "mlflow", "prefect", "pydantic", "sklearn", "matplotlib"):
         assert f"'{heavy}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("search", "x.yaml", "--strategy", "tpee"), ", tpe (did you mean 'tpe'?)"),
+        (("search", "x.yaml", "--space", "resnt"), ", resnet (did you mean 'resnet'?)"),
+        (("improve", "x", "--remedies", "finetune"), "search (did you mean 'fine_tune'?)"),
+    ],
+)
+def test_a_word_that_is_wrong_is_told_before_the_libraries_are_loaded(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    code = "import sys; from flows.cli import main; main(standalone_mode=False)"
+    seen = f"{code}; print(sorted(set(sys.modules) & {{'torch', 'mlflow', 'prefect', 'pandas'}}))"
+    done = subprocess.run([sys.executable, "-c", seen, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert words in done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_the_names_that_are_offered_are_those_of_the_catalogues() -> None:
+    from retrain.families.catalogue import FAMILIES
+    from retrain.search.stopping.catalogue import STOPPING
+    from retrain.search.strategies.catalogue import STRATEGIES
+
+    assert offered("retrain.families") == tuple(sorted(one.name for one in FAMILIES))
+    assert offered("retrain.search.strategies") == tuple(sorted(one.name for one in STRATEGIES))
+    assert offered("retrain.search.stopping") == tuple(sorted(one.name for one in STOPPING))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -416,12 +448,18 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
     assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
 
 
-def test_a_model_that_is_worth_nothing_is_told() -> None:
+def test_a_model_that_is_worth_nothing_is_told(place: Workplace, tmp_path: Path) -> None:
     """Worse than the mean is no rare thing on the newest rows of a series whose level moves."""
-    (said,) = useless({"rmse": 5.4, "mae": 4.6, "r2": -2.2})
-    assert said == "r2 -2.20 on the test rows is no better than to answer their mean always"
-    assert not list(useless({"rmse": 5.4, "r2": 0.3}))
-    assert not list(useless({}))
+    made, naive = make_bundle(tmp_path / "weak"), Estimate(value=0.95, error=0.02, rows=600)
+    bundle = ModelBundle.seal(made.folder, made.manifest.model_copy(update={"naive": naive}))
+    version = place.versions.publish(bundle, metrics=figures_of(bundle))
+    place.versions.promote("handmade", version)
+    value = bundle.manifest.reference.value
+    said = f"weak: auc {value:.4f} on the test rows is not surely better than the 0.9500 of always answering"
+    assert any(line.startswith(said) for line in found_lines(place, version))
+    assert any(line.startswith(f"  version {version} is {said}") for line in task_lines(place))
+    place.versions.promote("handmade", "1")
+    assert not any("weak" in line for line in (*found_lines(place, "1"), *task_lines(place)))
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:

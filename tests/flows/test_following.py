@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,31 +53,53 @@ from retrain.following import Followed
 from retrain.learners import PACES
 from retrain.paired import Interval
 from retrain.race import RACE, Standing, keys_of
+from tests.flows.conftest import settings_in
+from tests.flows.snapshots import once
 from tests.handmade import make_frame
 
 DAY, BEGIN = 144, datetime(2024, 1, 15)
 pytestmark = pytest.mark.parametrize("champion", ["binary"], indirect=True)
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Path:
+    """One for all tests here: each begins with a state that is put back."""
+    folder = tmp_path_factory.mktemp("following") / "home"
+    folder.mkdir()
+    shutil.copy(empty_registry, folder / "mlflow.db")
+    return folder
+
+
 @pytest.fixture
-def place(settings: Settings, champion: ModelBundle, tmp_path: Path) -> Workplace:
+def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of that home."""
+    return settings_in(home, monkeypatch)
+
+
+@pytest.fixture
+def place(settings: Settings, champion: ModelBundle) -> Workplace:
     """January's champion, on a real registry."""
-    make_frame(2_000, seed=1).to_parquet(tmp_path / "source.parquet")
+    source = settings.folder.with_name("source.parquet")
+    make_frame(2_000, seed=1).to_parquet(source)
     task = champion.manifest.task.model_validate(
         {
             **champion.manifest.task.model_dump(),
-            "source": {"kind": "file", "path": str(tmp_path / "source.parquet")},
+            "source": {"kind": "file", "path": str(source)},
             "monitor": {"windows": {"kind": "time", "every": "1d"}, "report": "never", "yardstick_rows": 0},
             "gate": {"min_rows": 100, "latency_ratio": 100, "coverage_tolerance": 1.0, "calibration_tolerance": 1.0},
         }
     )
-    register_task(settings, task)
-    versions = open_versions(settings)
-    version = versions.publish(champion)
-    versions.promote(task.name, version)
-    made = Workplace.open(settings, task)
-    made.ledger.write(Entry(task=task.name, kind="promotion", at=BEGIN, version=version, outcome="promoted"))
-    return made
+
+    def publish() -> None:
+        register_task(settings, task)
+        versions = open_versions(settings)
+        version = versions.publish(champion)
+        versions.promote(task.name, version)
+        entry = Entry(task=task.name, kind="promotion", at=BEGIN, version=version, outcome="promoted")
+        Workplace.open(settings, task).ledger.write(entry)
+
+    once(settings.folder, "published", publish)
+    return Workplace.open(settings, task)
 
 
 @pytest.fixture(autouse=True)
@@ -110,9 +133,13 @@ def live(
 
 def prove(place: Workplace) -> datetime:
     """Five days of a world that is reversed, and the rung."""
-    moment = live(place, *range(5))
-    assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "promote"
-    return moment
+
+    def proof() -> None:
+        moment = live(place, *range(5))
+        assert complete(place, moment, remedies=(Remedy.FOLLOW,)).outcome == "promote"
+
+    once(place.settings.folder, "proven", proof)
+    return BEGIN + timedelta(days=5)
 
 
 def champion_of(place: Workplace) -> str | None:
@@ -464,7 +491,7 @@ def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(
         return real(*given, **more)
 
     monkeypatch.setattr(retrain.following, "follow", watched)
-    prove(place)
+    assert complete(place, live(place, *range(5)), remedies=(Remedy.FOLLOW,)).outcome == "promote"
     keep_following(place, live(place, 5))
     hold_rival(place, "3", moment := live(place, 6))
     keep_following(place, moment)

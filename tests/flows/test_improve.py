@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 from flows.commands_decide import outcome_line, tried_lines
-from flows.improve import _tried, complete, improve, one_at_a_time, parse_remedies, summary
+from flows.improve import _tried, complete, improve, one_at_a_time, summary
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows
 from flows.wishes import wished
 from flows.workplace import Workplace
-from registry.decisions import Remedy
+from registry.decisions import Remedy, parse_remedies
 from registry.errors import BusyError, DataError, InputError, NoModelError
 from registry.ledger import Entry
 from tests.flows.conftest import TINY_SEARCH, fill

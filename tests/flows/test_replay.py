@@ -40,8 +40,8 @@ QUIET_WEEKS = {"severity": "ok", "remedy": "none"}
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("house")) as opened:
+def house(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[House]:
+    with open_house(tmp_path_factory.mktemp("house"), empty_registry) as opened:
         yield opened
 
 

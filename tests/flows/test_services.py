@@ -29,6 +29,7 @@ from registry.errors import BusyError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
+from serving.presence import present, served_by, workers_folder
 from serving.tls import trusted
 from tests.certificates import make_certificate
 from tests.flows.conftest import fill
@@ -114,9 +115,24 @@ def test_the_port_is_looked_at_where_it_will_be_listened_on() -> None:
             require_free(replace(service, host=host))
 
 
-def test_a_service_that_does_not_come_up_says_why(settings: Settings, stopped: Settings) -> None:
-    with pytest.raises(OutsideError, match=r"the endpoint of No stopped while starting; the end of [^$]*'No'"):
-        up(settings, "No", only=["endpoint"])
+def test_a_service_that_does_not_come_up_says_why_and_is_not_brought_back(stopped: Settings) -> None:
+    """What had run before it, and was killed, still is."""
+    desk = Desk(stopped.folder)
+    for before in ((), ("python", "-m", "serving", "shop", "cars")):
+        if before:
+            desk.record("endpoint").write_text(json.dumps({"command": before, "pid": 1, "created": 0.0}))
+        with pytest.raises(OutsideError, match=r"the endpoint of No[^$]* stopped while starting; the end of [^$]*'No'"):
+            up(stopped, "No", only=["endpoint"], say=lambda _: None)
+        assert desk.command("endpoint") == before
+    assert {one.suffix for one in desk.record("endpoint").parent.iterdir()} == {".json"}
+
+
+def test_what_another_endpoint_had_served_is_not_brought_back(settings: Settings) -> None:
+    """One of `everfit serve` on the same port, between the crash and the next `everfit up`."""
+    with present(settings, ("cars", "shop")):
+        pass
+    assert served_by(workers_folder(settings), os.getpid()) == ("cars", "shop")
+    assert served_by(workers_folder(settings), 1) == ()
 
 
 def test_two_at_once_are_one_too_many(settings: Settings) -> None:
@@ -245,10 +261,12 @@ def test_a_scheduled_watch_asks_for_an_improvement_that_its_event_starts(
 
     with httpx.Client(base_url=f"{server.url}/api", trust_env=False, timeout=30) as client:
         watched = until(lambda: runs("watch"))
+        _pause(client, "watch/handmade")
         other = place.task.model_copy(update={"name": "other"})
         register_task(stopped, other)  # of which the process that runs the deployments is not told
         found = until(lambda: deployed(client, "watch/other"))
         assert (found["parameters"], found["schedules"][0]["active"]) == ({"task": "other"}, True)
+        _pause(client, "watch/other")
         assert watched[0]["auto_scheduled"]
         assert watched[0]["name"] == "watch handmade"
         (improved,) = until(lambda: runs("improve"))
@@ -260,6 +278,11 @@ def deployed(client: httpx.Client, name: str) -> Any:
     """A deployment, or None."""
     answer = client.get(f"/deployments/name/{name}")
     return answer.json() if answer.is_success else None
+
+
+def _pause(client: httpx.Client, name: str) -> None:
+    """No more passes: each is a process, and the rest of the chain needs none."""
+    call(client, "POST", f"/deployments/{deployed(client, name)['id']}/pause_deployment")
 
 
 def _it_was_refused(place: Workplace, improved: dict[str, Any]) -> None:

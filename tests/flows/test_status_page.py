@@ -48,13 +48,13 @@ def client(place: Workplace) -> Client:
     return Client(place)
 
 
-def window(place: Workplace, number: int, value: float | None, *more: dict[str, object]) -> None:
+def window(place: Workplace, number: int, value: float | None, *more: dict[str, object], version: str = "1") -> None:
     """A record of one window in the ledger."""
     start = START + timedelta(days=7 * number)
     span = {"index": number, "start": start.isoformat(), "end": (start + timedelta(days=7)).isoformat(), "rows": 500}
     measured = {"name": "performance", "value": value, "reference": 0.75, "rows": 500}
     measured |= {} if value is None else {"low": value - 0.01, "high": value + 0.01}
-    details = {"window": span, "version": "1", "metric": "auc", "measurements": [measured, *more]}
+    details = {"window": span, "version": version, "metric": "auc", "measurements": [measured, *more]}
     place.ledger.write(Entry(task="handmade", kind="window", at=start + timedelta(days=7), details=details))
 
 
@@ -164,6 +164,16 @@ def test_the_ledger_has_both_times_in_the_order_of_writing(client: Client, place
     assert page.index("<td>decision</td>") < page.index("<td>promotion</td>")
     assert f"<td>{late.written:%Y-%m-%d %H:%M:%S}</td><td>2024-03-01 00:00</td><td>decision</td>" in page
     assert "<th>written</th><th>about</th>" in page
+
+
+def test_the_ledger_says_a_gate_s_sentence_once(client: Client, place: Workplace) -> None:
+    for kind, reasons in (("gate", ("gain 2",)), ("promotion", ("by hand", "gain 2")), ("improvement", ("gain 2",))):
+        place.ledger.write(Entry(task="handmade", kind=kind, at=START, version="2", reasons=reasons))
+    place.ledger.write(Entry(task="handmade", kind="gate", at=START, version="3", reasons=("gain 2",)))
+    page = client.get("/").text
+    assert page.count("<td>gain 2</td>") == 2  # of each version's gate
+    assert page.count("as said under gate") == 2
+    assert "<summary>by hand</summary>as said under gate" in page
 
 
 def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
@@ -278,6 +288,18 @@ def test_what_is_expected_without_labels_is_drawn_after_what_came_true(client: C
     said = re.findall(r"auc (0\.\d+) \([^)]*\), expected", client.get("/").text)
     assert len(said) == 2, "in the broad chart and the narrow one"
     assert float(said[0]) == pytest.approx(0.7, abs=0.02)
+
+
+def test_what_came_true_stays_until_the_labels_of_another_version_are_there(client: Client, place: Workplace) -> None:
+    estimate = {"name": "estimated", "value": 0.8, "error": 0.01, "rows": 900}
+    window(place, 0, 0.7, estimate)
+    window(place, 0, None, estimate, version="2")  # which answered rows that came late
+    assert "version 1: auc 0.7000" in client.get("/").text
+    window(place, 0, 0.6, estimate, version="2")
+    window(place, 0, 0.65, estimate, version="2")
+    page = client.get("/").text
+    assert "version 2: auc 0.6500" in page
+    assert "version 1: auc" not in page
 
 
 @pytest.mark.parametrize("values", [(0.5,), (0.5, 0.5), (1e6, 2e6), (-3.0, 4.0)])

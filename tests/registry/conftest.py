@@ -30,14 +30,6 @@ def engine(empty_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once: that takes seconds. To be copied, not written."""
-    file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    Versions(f"sqlite:///{file}", file.parent / "artifacts", file.parent / "cache").get("any", "champion")
-    return file
-
-
 @pytest.fixture
 def home(tmp_path: Path, empty_registry: Path) -> Path:
     """A folder with an embedded registry that holds nothing yet."""

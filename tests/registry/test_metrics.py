@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from registry.metrics import METRICS, Metric, auc, calibration_by_block, calibration_error, error_of_mean, metrics_for
+from registry.naive import naive_scores, weakness
 
 
 def sample(metric: Metric, rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -132,3 +133,17 @@ def test_the_paired_error_is_the_spread_of_the_difference(metric: Metric) -> Non
     differences = [metric.value(y, a) - metric.value(y, b) for y, a, b in samples]
     claimed = np.mean([metric.paired_error(y, a, b) for y, a, b in samples[:40]])
     assert claimed == pytest.approx(np.std(differences), rel=0.25)
+
+
+def test_what_one_that_knows_nothing_reaches() -> None:
+    """The training rows' mean, whose r2 is 0 where the test rows have the same; their shares of the classes, whose
+    accuracy is the share of the most frequent one, and whose auc is that of chance."""
+    values = np.array([1.0, 3.0, 2.0, 6.0])
+    assert metrics_for("regression")["r2"].value(values, naive_scores(values, 0, 4)) == pytest.approx(0.0)
+    labels = np.array([0, 1, 1, 2, 1])
+    shares = naive_scores(labels, 3, 5)
+    assert metrics_for("multiclass")["accuracy"].value(labels, shares) == pytest.approx(0.6)
+    assert metrics_for("multiclass")["auc"].value(labels, shares) == 0.5
+    assert "is no better than the 0.6000" in (weakness("accuracy", "multiclass", 0.6, 0.6, 0.1) or "")
+    assert "is not surely better" in (weakness("accuracy", "multiclass", 0.7, 0.6, 0.1) or "")
+    assert weakness("log_loss", "multiclass", 0.7, 0.9, 0.1) is None

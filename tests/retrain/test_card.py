@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.bundle import Manifest
+from registry.bundle import Estimate, Manifest
 from registry.metrics import Problem
 from registry.schema import LeftOut
 from registry.scoring import Scorer
@@ -98,6 +98,18 @@ def test_warm_start_left_out_columns_and_findings(tmp_path: Path) -> None:
     assert "- left out: `row` (identifier-like)" in text
     assert "- column 'x': 7 of 9 rows; mend them" in text
     assert "- parent: version 4" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.5, "Always answering the training rows' class shares gives auc 0.5000."),
+        (0.97, "**The model is weak: auc 0."),
+    ],
+)
+def test_what_one_that_knows_nothing_reaches_is_told(tmp_path: Path, value: float, said: str) -> None:
+    manifest, story = tell(tmp_path)
+    assert said in card(manifest.model_copy(update={"naive": Estimate(value=value, error=0.01, rows=600)}), story)
 
 
 def test_without_time_the_card_warns(tmp_path: Path) -> None:

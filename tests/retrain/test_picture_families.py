@@ -95,7 +95,9 @@ def test_becomes_a_graph_with_features_and_any_number_of_rows(family: PictureFam
     assert isinstance(network, PictureNet)
     builder = GraphBuilder()
     state = {name: value.numpy() for name, value in network.state_dict().items()}
-    found = embed(builder, exported(network, 0, 0, GREY), {IMAGES: IMAGES}, state)
+    alone = exported(network, 0, 0, GREY)
+    assert {one.name for one in alone.initializer}.isdisjoint(name for node in alone.node for name in node.output)
+    found = embed(builder, alone, {IMAGES: IMAGES}, state)
     assert found is not None
     inputs = [helper.make_tensor_value_info(IMAGES, 2, ["n", 1, 8, 8])]
     outputs = [helper.make_empty_tensor_value_info(found[name]) for name in (OUTPUTS, FEATURES)]

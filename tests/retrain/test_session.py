@@ -76,6 +76,8 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert set(manifest.metrics) == {"champion", "boosted"}
     good = {"auc": 0.7, "rmse": 2.0}[task.metric]
     assert (manifest.reference.value < good) == (task.metric == "rmse")
+    assert manifest.naive.value == 0.5
+    assert manifest.weakness is None
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
     assert manifest.lineage.cpu_seconds > 0

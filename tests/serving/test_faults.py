@@ -231,9 +231,10 @@ def test_a_keeper_that_dies_is_replaced(tmp_path: Path, bundles: dict[str, Model
     assert log_of(tmp_path).counts().predictions == 20
 
 
-def test_follows_the_real_registry(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+def test_follows_the_real_registry(tmp_path: Path, bundles: dict[str, ModelBundle], empty_registry: Path) -> None:
     from registry.versions import Versions
 
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
     settings = Settings(home=tmp_path, poll_seconds=0.1)
     versions = Versions(settings.tracking, settings.artifacts, settings.folder / "bundles")
     version = versions.publish(bundles["good"])

@@ -357,7 +357,8 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, file: Path) -> None
     secret = done.stdout.strip()
     assert (done.exit_code, "only time" in done.stderr, "export one" in done.stderr) == (0, True, True)
     assert read_keys(file)[0].digest == digest_of(secret.encode())
-    listed = run(tmp_path, "list").output
+    heads, listed = run(tmp_path, "list").output.split("\n", 1)
+    assert heads.split() == ["name", "scopes", "task", "rate", "made", "state"]
     assert secret not in listed
     assert listed.split()[:4] == ["shop", "predict", "-", "100/s"]
     assert run(tmp_path, "add", "other", "--scope", "read").exit_code == 0
