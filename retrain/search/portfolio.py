@@ -68,11 +68,11 @@ def portfolio(space: SearchSpace) -> list[Candidate]:
 
 def opening(defaults: Sequence[Candidate], taught: Taught | None) -> list[tuple[Candidate, Origin]]:
     """What a cold search begins with, and where that comes from: the defaults. Where former studies teach something,
-    the candidates that they would try first, and as many defaults in turn, which are the guard."""
+    the candidates that they would try first, in turn with the defaults, which are the guard."""
     if taught is None:
         return [(one, "portfolio") for one in defaults]
     handed = first(taught, ENOUGH)
-    fresh = [one for one in defaults if one not in handed][:ENOUGH]
+    fresh = [one for one in defaults if one not in handed]
     marked: list[tuple[Candidate, Origin]] = [(one, "prior") for one in handed]
     own: list[tuple[Candidate, Origin]] = [(one, "fresh") for one in fresh]
     return [*marked[:1], *interleave(marked[1:], own)]
