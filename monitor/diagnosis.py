@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monitor.comparison import Comparison
+from monitor.comparison import BY_NAME, Comparison
 from monitor.evidence import score_of, tail
 from monitor.findings import Finding, pooled
 from monitor.measurements import Measurement, WindowRecord
@@ -176,6 +176,16 @@ def input_distance(first: WindowRecord, second: WindowRecord) -> float:
     return float(np.mean([jensen_shannon(a, b) for a, b in counts])) if counts else 1.0
 
 
+def possible(metric: str, one: Comparison) -> Comparison:
+    """The same as it is told: a reference that the metric cannot have, such as an RMSE below 0 where what is taken off
+    an estimate is more than the estimate, is cut to what it can be, and the loss with it."""
+    value = float(np.clip(one.reference.value, *BY_NAME[metric].bounds))
+    if value == one.reference.value:
+        return one
+    against, loss = f"{one.against}, cut to what {metric} can be", BY_NAME[metric].gain(value, one.realised.value)
+    return replace(one, reference=replace(one.reference, value=value), against=against, loss=loss)
+
+
 def _same(one: Measurement, other: Measurement) -> bool:
     return one.subject == other.subject and len(one.counts) == len(other.counts) > 0
 
@@ -188,7 +198,7 @@ def _sentence(
     segments: Sequence[str],
     again: WindowRecord | None,
 ) -> str:
-    one, at = fall.comparison, fall.records[fall.since].window.start
+    one, at = possible(fall.records[-1].metric, fall.comparison), fall.records[fall.since].window.start
     parts = [f"{kind.capitalize()}, {shape}, since {at:%Y-%m-%d %H:%M}"]
     parts.append(f"{fall.records[-1].metric} {one.realised.value:.3f} instead of {one.reference.value:.3f}")
     through = "through" if kind == "covariate shift" else "inputs moved too:"

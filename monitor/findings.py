@@ -259,7 +259,7 @@ def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Findi
     found = pooled(since, names[best])
     if found is None:
         return None
-    told = [one for record in since for one in record.named(names[best])]
+    told = [one for record in since for one in record.named(names[best]) if one.value is not None]
     rows, note = sum(one.rows for one in told), told[-1].note
     return Finding(Measurement(name="gap", value=found[0], error=found[1], rows=rows, note=note), 1.0)
 

@@ -89,7 +89,9 @@ class LogGap(Measure):
         stride = view.stride * len(window.labels) / all_rows
         luck = dependence.over_windows(found.rows, stride=stride, lasting=True)
         noise = max(found.null_error, float(known.std()) * math.sqrt(luck.effect / found.rows))
-        law = {"null_error": noise, "freedom": min(found.freedom or math.inf, luck.freedom)}
+        error, value = math.hypot(noise, experience_of(view, metric).bias_error), found.value or 0.0
+        law = {"error": error, "null_error": noise, "low": value - _Z * error, "high": value + _Z * error}
+        law["freedom"] = min(found.freedom or math.inf, luck.freedom)
         return [Measurement.model_validate(found.model_dump() | law)]
 
 

@@ -38,7 +38,7 @@ from monitor.comparison import (
     trails,
     worst_segments,
 )
-from monitor.diagnosis import Degradation, diagnose
+from monitor.diagnosis import Degradation, diagnose, possible
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
@@ -324,8 +324,9 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
 
 
 def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str:
+    paired, one = one.paired, possible(metric, one)
     real, reference = one.realised, one.reference
-    own, of_loss = ("", f" +/- {real.error:.2g}") if one.paired else (f" +/- {real.error:.3f}", "")
+    own, of_loss = ("", f" +/- {real.error:.2g}") if paired else (f" +/- {real.error:.3f}", "")
     change = f"worse by {one.loss:.3g}{of_loss}, tolerated {one.tolerated:.2g}"
     if one.loss <= 0:
         change = f"no worse ({-one.loss:+.3g})"

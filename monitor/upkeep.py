@@ -19,5 +19,6 @@ def upkeep(ledger: Ledger, versions: Collection[str], as_of: datetime) -> Upkeep
     windows = sum(one.get("windows", 1) for one in steps)
     cost = sum(one.get("cpu", 0.0) for one in steps) / max(1, windows)
     judged = [one for one in ledger.read(kinds=_JUDGED) if one.version in versions and one.at <= as_of]
-    checks = [check for one in judged for check in one.details.get("verdict", {}).get("checks", [])[:1]]
-    return Upkeep(cost, checks[-1]["value"] if checks else None)
+    checks = [check for one in judged for check in one.details.get("verdict", {}).get("checks", [])]
+    gains = [check["value"] for check in checks if check["name"] == "gain"]  # of too few rows their number alone
+    return Upkeep(cost, gains[-1] if gains else None)

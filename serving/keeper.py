@@ -127,8 +127,8 @@ class Keeper:
         else:
             try:
                 log = self._open()
-                counts = asdict(log.add_feedback(list(_labels(order["feedback"]))))
-                answer["counts"] = {**counts, "old": self._old(log)}
+                old = self._old(log)  # first: where it cannot be read, no label is stored and none is said not to be
+                answer["counts"] = {**asdict(log.add_feedback(list(_labels(order["feedback"])))), "old": old}
             except EverfitError as error:
                 answer["fault"] = str(error)
         self._send(orjson.dumps(answer))

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import Level, compare
-from monitor.diagnosis import Degradation, diagnose, input_distance, pooled
+from monitor.comparison import EXPECTED, Level, compare
+from monitor.diagnosis import Degradation, diagnose, input_distance, pooled, possible
 from monitor.findings import Finding
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import START, WEEK, end_of, record
@@ -72,6 +72,21 @@ def test_onset_columns_segments_and_sentence() -> None:
     assert told.sentence == (
         "Covariate shift, abrupt, since 2024-01-15 00:00; auc 0.600 instead of 0.700; through dew; worst in carrier=B6"
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "reference", "told", "loss"),
+    [("rmse", 5.0, -23.1, 0.0, 5.0), ("auc", 0.6, 1.2, 1.0, 0.4), ("r2", 0.1, -4.0, -4.0, -4.1)],
+)
+def test_a_reference_that_cannot_be_is_told_as_the_bound(
+    metric: str, value: float, reference: float, told: float, loss: float
+) -> None:
+    """The evidence is of what was compared."""
+    compared = compare(metric, Level(value, 0.1, 900), Level(reference, 0.1, 900), EXPECTED, 0.02)
+    found = possible(metric, compared)
+    assert (found.reference.value, found.loss) == (told, pytest.approx(loss))
+    assert found.deviation == compared.deviation
+    assert (f"cut to what {metric} can be" in found.against) is (told != reference)
 
 
 def test_a_harmless_shift_says_what_it_costs() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitor.estimated import Estimated
-from monitor.gap import MOST_ROWS, Gap, LogGap, Missed, PriorGap, adjust, class_shares
+from monitor.estimated import Estimated, experience_of
+from monitor.gap import MOST_ROWS, Gap, LogGap, Missed, PriorGap, adjust, class_shares, gap
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side
 from registry.bundle import ModelBundle
@@ -109,6 +109,23 @@ def test_of_a_large_window_some_rows_tell_the_gaps_of_the_log_loss(bundle: Model
         found = only(measure.measure(view))
         assert found.rows == MOST_ROWS
         assert abs(found.value or 1.0) < 4 * (found.error or 0.0)
+
+
+def test_luck_that_lasts_leaves_the_bias_as_unsure_as_it_is(bundle: ModelBundle) -> None:
+    """What a gap's error has beyond its noise is how unsure the bias is, however large that noise is."""
+    rng = np.random.default_rng(0)
+    like, metric = reference_side(bundle), next(one for one in METRICS if one.name == "log_loss")
+    sides = []
+    for n in (800, 4_000):
+        odds = rng.normal(size=n)
+        luck = np.repeat(rng.normal(size=n // 200), 200)
+        sides.append(side_of(like, 1 / (1 + np.exp(-odds)), rng.random(n) < 1 / (1 + np.exp(-odds - luck))))
+    estimate = bundle.manifest.reference.model_copy(update={"rows": 4_000})
+    view = View(*sides, bundle.manifest.model_copy(update={"reference": estimate}))
+    found, usual, known = only(LogGap().measure(view)), gap("gap", view, metric, sides[0]), experience_of(view, metric)
+    assert (found.null_error or 0.0) > (usual.null_error or 0.0)
+    beyond = (found.error or 0.0) ** 2 - (found.null_error or 0.0) ** 2
+    assert beyond == pytest.approx(known.bias_error**2)
 
 
 def test_without_labels_there_is_none(bundle: ModelBundle) -> None:
