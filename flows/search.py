@@ -18,7 +18,7 @@ from flows.workplace import Workplace, enter, task_names
 from registry.bundle import ModelBundle
 from registry.database import utc_now
 from registry.energy import WATTS, costs
-from registry.errors import BundleError, BusyError, EverfitError, OutsideError, TaskError
+from registry.errors import BusyError, EverfitError, OutsideError, RegistryError, StateError, TaskError
 from registry.locks import exclusive
 from registry.plurals import counted
 from registry.sources import read
@@ -185,7 +185,7 @@ def _find(place: Workplace, intent: Intent) -> ModelBundle:
 
 def former_studies(place: Workplace, prior: ModelBundle | None = None) -> list[Former]:
     """The studies behind the champions of the other registered tasks, for a strategy that learns from them, and that
-    behind a former model; a task whose bundle is not sound is passed over."""
+    behind a former model; a task whose bundle is not sound, or is gone, is passed over."""
     from retrain.search.experience import Former
     from retrain.search.strategies.catalogue import strategy_named
 
@@ -196,7 +196,7 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None) -> list[F
         version = place.versions.get(name, "champion") if name != place.task.name else None
         try:
             former = None if version is None else Former.of(place.versions.fetch(name, version))
-        except BundleError as error:
+        except (StateError, RegistryError) as error:
             say(f"nothing is learnt from the studies of task {name!r}: {error}")
             continue
         if former is not None:

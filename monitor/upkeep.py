@@ -19,5 +19,6 @@ def upkeep(ledger: Ledger, versions: Collection[str], as_of: datetime) -> Upkeep
     windows = sum(one.get("windows", 1) for one in steps)
     cost = sum(one.get("cpu", 0.0) for one in steps) / max(1, windows)
     judged = [one for one in ledger.read(kinds=_JUDGED) if one.version in versions and one.at <= as_of]
-    checks = [check for one in judged for check in one.details.get("verdict", {}).get("checks", [])[:1]]
+    checks = [one for told in judged for one in told.details.get("verdict", {}).get("checks", [])]
+    checks = [one for one in checks if one["name"] == "gain"]  # too few rows to judge by have no gain
     return Upkeep(cost, checks[-1]["value"] if checks else None)

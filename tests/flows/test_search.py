@@ -123,3 +123,6 @@ def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settin
     for path in settings.folder.rglob("candidates.json"):
         path.write_text("{}")
     assert former_studies(place) == []  # a bundle of another task that is not sound ends no search
+    for path in list(settings.folder.rglob("candidates.json")):
+        shutil.rmtree(path.parent)
+    assert former_studies(place) == []  # nor does one that is gone

@@ -73,6 +73,16 @@ def test_studies_of_other_spaces_teach_nothing() -> None:
     assert experience.taught(SPACE) is None
 
 
+def test_studies_of_images_teach_a_table_nothing() -> None:
+    """The spaces of architectures have both: some of a chain's layers fit either."""
+    schema, target = Schema(columns=(NumericColumn(name="x", low=0.0, high=1.0),)), Target(problem="regression")
+    table, image = study("silu"), study("silu").model_copy(update={"image": True})
+    assert Experience.of(90, schema, target, (image,)) is None
+    found = Experience.of(90, schema, target, (image, table))
+    assert found is not None
+    assert found.formers == (table,)
+
+
 def test_batches_are_compared_by_the_steps_they_make() -> None:
     """The smallest batches were best on a tenth of the rows: here the smallest are, too."""
     rng, small = np.random.default_rng(0), SearchSpace.of(("mlp",), 1_000, 9, "binary")
@@ -177,6 +187,10 @@ def test_a_bundle_tells_of_its_study(tmp_path: Path) -> None:
     assert found.candidates == drawn
     assert found.facts.rows == bundle.manifest.lineage.rows["train"]
     assert found.facts.classes == len(bundle.manifest.target.classes)
+    file.write_text(json.dumps({"study": [{"candidate": one.model_dump(), "rows": 7_000} for one in drawn]}))
+    found = Former.of(bundle)
+    assert found is not None
+    assert found.facts.rows == 7_000  # of the search, whatever the bundle has learnt since
 
 
 def test_facts_count_columns_by_kind() -> None:
