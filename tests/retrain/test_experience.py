@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,15 +147,21 @@ def test_candidates_to_try_first_are_those_of_each_study_in_turn() -> None:
     assert len(first(taught, 1_000)) == len(taught.candidates) == 80
 
 
+def drawing() -> Callable[[], Candidate]:
+    return partial(SPACE.sample, np.random.default_rng(0))
+
+
 def test_a_search_that_is_taught_opens_with_both_kinds_in_turn() -> None:
     defaults = portfolio(SPACE)
-    assert opening(defaults, None) == [(one, "portfolio") for one in defaults]
+    assert opening(defaults, None, drawing()) == [(one, "portfolio") for one in defaults]
     taught = taught_by(study("silu")).taught
     assert taught is not None
-    opened = opening([*first(taught, 1), *defaults], taught)
+    opened = opening([*first(taught, 1), *defaults], taught, drawing())
     assert [origin for _, origin in opened] == ["prior", "prior", "fresh", "prior", *["fresh"] * 7]
     assert [one for one, origin in opened if origin == "fresh"] == defaults
     assert [one for one, origin in opened if origin == "prior"] == first(taught, 3)
+    few = opening(defaults[:1], taught, drawing())  # as a space of one family of architectures has
+    assert [origin for _, origin in few] == ["prior", "prior", "fresh", "prior", "fresh", "fresh"]
 
 
 @pytest.mark.parametrize("better", ["prior", "fresh"])
