@@ -38,7 +38,6 @@ from retrain.search.portfolio import opening
 from retrain.search.strategies.base import AskTellSampler
 from retrain.search.strategies.catalogue import strategy_named
 from retrain.search.tally import RUN, enqueue, guard
-from retrain.search.warm import ENOUGH
 
 BENCHMARKS = {"hpobench": nas_tables.hpobench, "lcbench": nas_tables.lcbench, "taskset": nas_tables.taskset}
 STRATEGY, BUDGET = "auto", 40
@@ -60,7 +59,7 @@ def play(table: TableSpace, seed: int) -> Tried:
     assert isinstance(sampler, AskTellSampler)
     study, rng = optuna.create_study(direction="maximize", sampler=sampler), np.random.default_rng(seed)
     if table.taught is not None:
-        for one, origin in opening([table.sample(rng) for _ in range(ENOUGH)], table.taught):
+        for one, origin in opening((), table.taught, lambda: table.sample(rng)):
             enqueue(study, table, one, origin)
     tried: Tried = []
     while len(tried) < BUDGET:

@@ -216,7 +216,7 @@ class _Job:
             seconds=budget.seconds,
             seed=task.search.seed,
             enough=budget.enough if isinstance(budget, Research) else 0,
-            formers=former_studies(self.place, prior),
+            formers=former_studies(self.place, prior, self.intent.at),
             parent_version=self.version,
             progress=self.report,
         )

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
@@ -18,7 +19,7 @@ from flows.workplace import Workplace, enter, task_names
 from registry.bundle import ModelBundle
 from registry.database import utc_now
 from registry.energy import WATTS, costs
-from registry.errors import BundleError, BusyError, EverfitError, OutsideError, TaskError
+from registry.errors import BusyError, EverfitError, OutsideError, RegistryError, StateError, TaskError
 from registry.locks import exclusive
 from registry.plurals import counted
 from registry.sources import read
@@ -183,9 +184,10 @@ def _find(place: Workplace, intent: Intent) -> ModelBundle:
         )
 
 
-def former_studies(place: Workplace, prior: ModelBundle | None = None) -> list[Former]:
+def former_studies(place: Workplace, prior: ModelBundle | None = None, as_of: datetime | None = None) -> list[Former]:
     """The studies behind the champions of the other registered tasks, for a strategy that learns from them, and that
-    behind a former model; a task whose bundle is not sound is passed over."""
+    behind a former model; a task whose bundle is not sound, or is gone, is passed over, and so is one that knows rows
+    later than `as_of`: a replay of an older time learns nothing from its future."""
     from retrain.search.experience import Former
     from retrain.search.strategies.catalogue import strategy_named
 
@@ -194,9 +196,13 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None) -> list[F
     found, names = list[Former](), list[str]()
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
+        if version is None:
+            continue
         try:
-            former = None if version is None else Former.of(place.versions.fetch(name, version))
-        except BundleError as error:
+            bundle = place.versions.fetch(name, version)
+            known = bundle.manifest.lineage.known_until
+            former = None if as_of is not None and known is not None and known > as_of else Former.of(bundle)
+        except (StateError, RegistryError) as error:
             say(f"nothing is learnt from the studies of task {name!r}: {error}")
             continue
         if former is not None:

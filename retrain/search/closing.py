@@ -55,7 +55,7 @@ def close(
         validation = validated(material, members, calibration, elders)
         told = replace(
             finish,
-            study=[_told(result) for result in promising(tried, plan)[:KEPT]],
+            study=[_told(result, plan.rows) for result in promising(tried, plan)[:KEPT]],
             searched=account(study, plan, tried, chosen, validation, sufficed=(folder / plans.ENOUGH).exists()),
         )
         return seal(material, members, calibration, out, told)
@@ -163,9 +163,10 @@ def validated(material: Material, members: Sequence[Member], calibration: Calibr
     return metric.value(material.labels[rows], np.asarray(scores, dtype=np.float64))
 
 
-def _told(result: Result) -> dict[str, Any]:
+def _told(result: Result, rows: int) -> dict[str, Any]:
     return {
         "candidate": result.candidate.model_dump(),
+        "rows": rows,  # those of a bundle that is made from this one without a search are others
         "score": result.score,
         "epochs": result.best_epoch,
         "origin": result.origin,

@@ -45,10 +45,11 @@ class Facts(Frozen):
 
 
 class Former(Frozen):
-    """A former study: its data, and its candidates, the best first."""
+    """A former study: its data, whether they were images, and its candidates, the best first."""
 
     facts: Facts
     candidates: tuple[Candidate, ...]
+    image: bool = False
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> Former | None:
@@ -57,8 +58,10 @@ class Former(Frozen):
         candidates = tuple(one for each in told if (one := read_candidate(each["candidate"])) is not None)
         if len(candidates) < FEWEST:
             return None
-        facts = Facts.of(manifest.lineage.rows.get("train", 0), manifest.data_schema, manifest.target)
-        return cls(facts=facts, candidates=candidates)
+        rows = told[0].get("rows", manifest.lineage.rows.get("train", 0))
+        schema = manifest.data_schema
+        image = schema.image is not None
+        return cls(facts=Facts.of(rows, schema, manifest.target), candidates=candidates, image=image)
 
 
 class Experience(Frozen):
@@ -69,8 +72,9 @@ class Experience(Frozen):
 
     @classmethod
     def of(cls, rows: int, schema: Schema, target: Target, formers: tuple[Former, ...]) -> Experience | None:
-        """What former studies teach a task of such data; None without any."""
-        return cls(facts=Facts.of(rows, schema, target), formers=formers) if formers else None
+        """What former studies of tables, or of images, teach a task of such data; None without any."""
+        alike = tuple(one for one in formers if one.image == (schema.image is not None))
+        return cls(facts=Facts.of(rows, schema, target), formers=alike) if alike else None
 
     def taught(self, space: Space) -> Taught | None:
         """What the studies teach of a space; None where none has enough candidates that fit it."""

@@ -13,7 +13,7 @@ The spaces of architectures have one entry each: a small network of the kind tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice
@@ -66,13 +66,17 @@ def portfolio(space: SearchSpace) -> list[Candidate]:
     return list({candidate.key: candidate for candidate in fitted if candidate is not None}.values())
 
 
-def opening(defaults: Sequence[Candidate], taught: Taught | None) -> list[tuple[Candidate, Origin]]:
+def opening(
+    defaults: Sequence[Candidate], taught: Taught | None, draw: Callable[[], Candidate]
+) -> list[tuple[Candidate, Origin]]:
     """What a cold search begins with, and where that comes from: the defaults. Where former studies teach something,
-    the candidates that they would try first, in turn with the defaults, which are the guard."""
+    the candidates that they would try first, in turn with the defaults, which are the guard, and with some at random
+    where there are fewer defaults than a guard needs."""
     if taught is None:
         return [(one, "portfolio") for one in defaults]
     handed = first(taught, ENOUGH)
     fresh = [one for one in defaults if one not in handed]
+    fresh += [draw() for _ in range(ENOUGH - len(fresh))]
     marked: list[tuple[Candidate, Origin]] = [(one, "prior") for one in handed]
     own: list[tuple[Candidate, Origin]] = [(one, "fresh") for one in fresh]
     return [*marked[:1], *interleave(marked[1:], own)]

@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,8 @@ class Session:
         else:
             strategy = strategy_named(self.plan.strategy)
             taught = space.taught if strategy.learns_from_others else None
-            for candidate, origin in opening(portfolio(space), taught):
+            draw = partial(space.sample, np.random.default_rng(self.budget.seed))
+            for candidate, origin in opening(portfolio(space), taught, draw):
                 enqueue(study, space, candidate, origin)
             for candidate in weighted_draws(space, strategy, self.budget.seed):
                 enqueue(study, space, candidate, "sampled")

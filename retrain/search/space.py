@@ -133,9 +133,9 @@ class SearchSpace(Space):
         }
 
     def _own(self, family: Family) -> tuple[Parameter, ...]:
-        """A family's dimensions, with those on demand that the user's choices name."""
-        asked = {key.split(".")[-1] for key in self.choices}
-        return (*family.parameters_for(self.reads), *(one for one in family.on_demand() if one.name in asked))
+        """A family's dimensions, with those on demand that the user's choices name, of all families or of this one."""
+        asked = [one for one in family.on_demand() if {one.name, f"{family.name}.{one.name}"} & self.choices.keys()]
+        return (*family.parameters_for(self.reads), *asked)
 
     def _sized(self, parameter: Parameter) -> Parameter:
         """Of the batch sizes that the user leaves, those that suit the rows, or the nearest: a choice that was possible

@@ -46,7 +46,7 @@ from monitor.measurements import Window, WindowRecord
 from monitor.remedy import Upkeep
 from monitor.upkeep import upkeep
 from registry.bundle import ModelBundle
-from registry.decisions import Outcome, Remedy, Verdict
+from registry.decisions import Check, Outcome, Remedy, Verdict
 from registry.errors import BundleError, InputError, NoModelError, RegistryError
 from registry.ledger import Entry
 from registry.settings import Settings
@@ -176,6 +176,10 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     assert paid.cpu == pytest.approx(sum(one.details["cpu"] for one in steps(place)) / 2)
     assert paid.gain == gate.details["verdict"]["checks"][0]["value"]
     assert upkeep(place.ledger, ("1",), moment) == Upkeep()
+    few = Check(name="rows", passed=False, detail="only 40 fresh labelled rows", value=40.0)
+    held = Verdict(outcome=Outcome.HOLD, reasons=(few.detail,), checks=(few,)).model_dump(mode="json")
+    place.ledger.write(gate.model_copy(update={"id": None, "version": "9", "details": {"verdict": held}}))
+    assert upkeep(place.ledger, ("9",), moment).gain is None  # a person promoted it, and nobody knows its gain
     newest = place.versions.fetch("handmade", "4").manifest.lineage
     assert newest.known_until == moment - timedelta(hours=12)
     assert newest.parent_version == "3"

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,14 @@ def test_the_studies_of_other_tasks_are_found(place: Workplace, settings: Settin
     random = place.task.model_copy(update={"search": place.task.search.model_copy(update={"strategy": "random"})})
     assert former_studies(replace(place, task=random)) == []  # it would not listen
     assert former.candidates == tuple(drawn)
+    known = bundle.manifest.lineage.known_until
+    assert known is not None
+    assert former_studies(place, as_of=known) == [former]
+    assert former_studies(place, as_of=known - timedelta(days=1)) == []  # a replay learns nothing from its future
     assert former.facts.rows == 1_000
     for path in settings.folder.rglob("candidates.json"):
         path.write_text("{}")
     assert former_studies(place) == []  # a bundle of another task that is not sound ends no search
+    for path in list(settings.folder.rglob("candidates.json")):
+        shutil.rmtree(path.parent)
+    assert former_studies(place) == []  # nor does one that is gone

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,16 @@ def test_studies_of_other_spaces_teach_nothing() -> None:
     assert experience.taught(SPACE) is None
 
 
+def test_studies_of_images_teach_a_table_nothing() -> None:
+    """The spaces of architectures have both: some of a chain's layers fit either."""
+    schema, target = Schema(columns=(NumericColumn(name="x", low=0.0, high=1.0),)), Target(problem="regression")
+    table, image = study("silu"), study("silu").model_copy(update={"image": True})
+    assert Experience.of(90, schema, target, (image,)) is None
+    found = Experience.of(90, schema, target, (image, table))
+    assert found is not None
+    assert found.formers == (table,)
+
+
 def test_batches_are_compared_by_the_steps_they_make() -> None:
     """The smallest batches were best on a tenth of the rows: here the smallest are, too."""
     rng, small = np.random.default_rng(0), SearchSpace.of(("mlp",), 1_000, 9, "binary")
@@ -135,15 +147,21 @@ def test_candidates_to_try_first_are_those_of_each_study_in_turn() -> None:
     assert len(first(taught, 1_000)) == len(taught.candidates) == 80
 
 
+def drawing() -> Callable[[], Candidate]:
+    return partial(SPACE.sample, np.random.default_rng(0))
+
+
 def test_a_search_that_is_taught_opens_with_both_kinds_in_turn() -> None:
     defaults = portfolio(SPACE)
-    assert opening(defaults, None) == [(one, "portfolio") for one in defaults]
+    assert opening(defaults, None, drawing()) == [(one, "portfolio") for one in defaults]
     taught = taught_by(study("silu")).taught
     assert taught is not None
-    opened = opening([*first(taught, 1), *defaults], taught)
+    opened = opening([*first(taught, 1), *defaults], taught, drawing())
     assert [origin for _, origin in opened] == ["prior", "prior", "fresh", "prior", *["fresh"] * 7]
     assert [one for one, origin in opened if origin == "fresh"] == defaults
     assert [one for one, origin in opened if origin == "prior"] == first(taught, 3)
+    few = opening(defaults[:1], taught, drawing())  # as a space of one family of architectures has
+    assert [origin for _, origin in few] == ["prior", "prior", "fresh", "prior", "fresh", "fresh"]
 
 
 @pytest.mark.parametrize("better", ["prior", "fresh"])
@@ -177,6 +195,10 @@ def test_a_bundle_tells_of_its_study(tmp_path: Path) -> None:
     assert found.candidates == drawn
     assert found.facts.rows == bundle.manifest.lineage.rows["train"]
     assert found.facts.classes == len(bundle.manifest.target.classes)
+    file.write_text(json.dumps({"study": [{"candidate": one.model_dump(), "rows": 7_000} for one in drawn]}))
+    found = Former.of(bundle)
+    assert found is not None
+    assert found.facts.rows == 7_000  # of the search, whatever the bundle has learnt since
 
 
 def test_facts_count_columns_by_kind() -> None:

@@ -159,6 +159,8 @@ def test_only_who_asks_has_it_in_the_space() -> None:
     asked = SearchSpace.of(("mlp", "cell"), 96, 3, "binary", choices={KEPT: Preference(fixed=0.5)})
     assert {kept_share(one.choices) for one in portfolio(asked) if one.family == "mlp"} == {0.5}
     assert {kept_share(one.choices) for one in portfolio(asked) if one.family == "cell"} == {1.0}
+    one = SearchSpace.of(("mlp", "resnet"), 96, 3, "binary", choices={f"mlp.{KEPT}": Preference(fixed=0.5)})
+    assert [family for family in one.names if any(own.name == KEPT for _, own in one.parameters(family))] == ["mlp"]
     whole = portfolio(SearchSpace.of(("mlp",), 96, 3, "binary", choices=ASKED))[0]
     assert asked.canonical(unpruned(whole)) != asked.canonical(portfolio(asked)[0])
     with pytest.raises(TaskError, match=r"kept_units: a dimension of mlp, resnet, chain, convnet, not of what is"):

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -106,10 +107,11 @@ class GaussianGuided(Guided):
         every guided strategy asks."""
         if self.taught is None:
             return super().ask()
-        handed = [Proposal(one) for one in self.taught.candidates if self.space.canonical(one) not in self._known]
+        others = (Proposal(one) for one in self.taught.candidates if self.space.canonical(one) not in self._known)
+        handed = list(islice(others, HANDED))
         if not self.seen:
             return handed[0] if handed else Proposal(self.space.sample(self.rng))
-        return self.most_promising([*handed[:HANDED], *self.pool()])
+        return self.most_promising([*handed, *self.pool()])
 
     def worth(self, places: Encoding) -> Encoding:
         """Expected improvement over the best expected one: the best score seen is the luckiest, too."""
