@@ -14,8 +14,8 @@ _STEP, _JUDGED = frozenset({"follow"}), frozenset({"gate", "proof", "second_look
 def upkeep(ledger: Ledger, versions: Collection[str], as_of: datetime) -> Upkeep:
     """Of a champion whose versions these are: the cost of a window by its newest steps, and the gain by which it was
     judged when it was promoted."""
-    entries = ledger.read(kinds=_STEP, last=NEWEST)
-    steps = [one.details for one in entries if one.version in versions and one.at <= as_of]
+    entries = ledger.read(kinds=_STEP, timely=True)
+    steps = [one.details for one in entries if one.version in versions and one.at <= as_of][-NEWEST:]
     windows = sum(one.get("windows", 1) for one in steps)
     cost = sum(one.get("cpu", 0.0) for one in steps) / max(1, windows)
     judged = [one for one in ledger.read(kinds=_JUDGED) if one.version in versions and one.at <= as_of]
