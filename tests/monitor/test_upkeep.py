@@ -33,6 +33,8 @@ def test_what_was_known_then_is_found_after_many_later_steps(tmp_path: Path) -> 
     ledger = Ledger(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "handmade")
     for day in range(NEWEST + 1):
         at, cpu = MOMENT + timedelta(days=day), 2.0 if day == 0 else 8.0
+        ledger.write(Entry(task="handmade", kind="promotion" if day == 1 else "proof", at=at, version="2"))
         ledger.write(Entry(task="handmade", kind="follow", at=at, version="2", details={"cpu": cpu}))
-    assert upkeep(ledger, ("2",), MOMENT).cpu == 2.0
-    assert upkeep(ledger, ("2",), MOMENT + timedelta(days=NEWEST)).cpu == 8.0
+    assert upkeep(ledger, ("2",), MOMENT) == Upkeep(2.0)
+    later = upkeep(ledger, ("2",), MOMENT + timedelta(days=NEWEST))
+    assert later == Upkeep(8.0, None, MOMENT + timedelta(days=1))
