@@ -47,6 +47,7 @@ class Service:
     seconds: float = 90.0
     verify: ssl.SSLContext | bool = True
     host: str = "127.0.0.1"
+    grpc_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -189,22 +190,25 @@ def is_ready(service: Service, process: psutil.Process) -> bool:
 
 
 def require_free(service: Service) -> None:
-    """Raise `StateError`, naming port, holder and setting, when the port of a service that does not run is taken, or
-    none of its addresses is of this machine."""
-    if service.port is None:
-        return
+    """Raise `StateError`, naming port, holder and setting, when a port of a service that does not run is taken, or none
+    of its addresses is of this machine."""
+    for port, setting in ((service.port, service.setting), (service.grpc_port, "EVERFIT_GRPC_PORT")):
+        if port is not None:
+            _require_free(service, port, setting)
+
+
+def _require_free(service: Service, port: int, setting: str) -> None:
     try:
-        found = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(service.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         absent = [error for family, kind, _, _, address in found if (error := _absent(family, kind, address))]
         if len(absent) == len(found):
             raise absent[0]
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            where = f"{service.host}, port {service.port}"
+            where = f"{service.host}, port {port}"
             raise StateError(f"{service.what} cannot listen on {where}: {error.strerror}") from error
         raise StateError(
-            f"{service.what}: port {service.port} is taken by {_holder(service.port)}; "
-            f"free it, or choose another with {service.setting}"
+            f"{service.what}: port {port} is taken by {_holder(port)}; free it, or choose another with {setting}"
         ) from error
 
 

@@ -99,6 +99,9 @@ def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) ->
         stranger.listen()
         with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_STATUS_PORT"):
             up(stopped, "handmade", only=["status"])
+        speaking = stopped.model_copy(update={"grpc_port": stopped.status_port})
+        with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_GRPC_PORT"):
+            up(speaking, "handmade", only=["endpoint"])
 
 
 def test_the_port_is_looked_at_where_it_will_be_listened_on() -> None:
