@@ -34,8 +34,13 @@ class ProgressLine:
         self._width = 0
 
     def __call__(self, progress: Progress) -> None:
-        """Show the progress of a search. Off a terminal it waits for its turn, unless the stage is a new one."""
+        """Show the progress of a search. Off a terminal it waits for its turn, unless the stage is a new one.
+        What lasts keeps a line of its own."""
         text = line(progress)
+        if progress.lasting:
+            self._write(f"\r{text:<{self._width}}\n" if self._terminal else f"{text}\n")
+            self._width = 0
+            return
         if self._terminal:
             self._write(f"\r{text:<{self._width}}")
             self._width = len(text)

@@ -85,7 +85,7 @@ class Searched:
     them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
     counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
     be in the model; None where the task sets no such limit. `how` says how the strategy chooses, `planned` how many
-    candidates there might have been.
+    candidates there might have been, `teachers` whose studies taught the strategy.
     """
 
     strategy: str
@@ -106,6 +106,7 @@ class Searched:
     slow: int | None = None
     how: str = ""
     planned: int = 0
+    teachers: tuple[str, ...] = ()
 
     @property
     def ordered(self) -> tuple[Tried, ...]:

@@ -38,6 +38,7 @@ def account(
     return Searched(
         strategy=plan.strategy,
         how=how_it_chooses(plan.strategy),
+        teachers=() if (taught := plan.space.taught) is None else taught.teachers,
         families=plan.families,
         workers=plan.workers,
         planned=0 if sufficed else plan.trials,

@@ -40,6 +40,10 @@ def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     text = card(*told)
     assert "Strategy `tpe` on the space `mlp`. All scores here are on validation rows." in text
     assert "How it chooses." not in text
+    assert "Studies of" not in text
+    assert "\nStudies of `a`, `b` were" in card(
+        told[0], replace(told[1], searched=replace(made(), teachers=("a", "b")))
+    )
     chosen = replace(made(), how="How it chooses.", tried=(*made().tried, replace(made().tried[-1], inherited=True)))
     words = card(told[0], replace(told[1], searched=chosen))
     assert "validation rows.\nHow it chooses.\nCandidates with a result: " in words
