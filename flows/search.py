@@ -130,7 +130,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     if ended.get("unbegun"):
         from retrain.trials import hardly_any
 
-        yield f"{hardly_any(ended.get('complete', 0))} More seconds (--seconds, or search.seconds) find a better model."
+        few = hardly_any(ended.get("complete", 0), ended.get("waited", 0), details.get("wall", 0))
+        yield f"{few} More seconds (--seconds, or search.seconds) find a better model."
     if left := details.get("left"):
         said = f"the budget's trials ({details['trials']:,}) are used up, {left:,} of its seconds are left"
         yield f"{said}: more trials (--trials, or search.trials) make use of them"

@@ -51,7 +51,8 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield from _costs(manifest, searched)
     yield ""
     if searched.hurried:
-        yield f"{hardly_any(searched.complete)} Another search with more `search.seconds` is likely to find a better"
+        few = hardly_any(searched.complete, searched.waited, manifest.lineage.seconds)
+        yield f"{few} Another search with more `search.seconds` is likely to find a better"
         yield "model."
         yield ""
     yield from _against_random(manifest, searched)

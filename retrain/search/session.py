@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,7 @@ class Session:
             ensemble=self.task.search.ensemble,
             limits=Limits.of(self.task.constraints, self.task.search.ensemble),
             experience=Experience.of(len(material.parts.train), material.schema, material.target, self.formers),
+            ready=datetime.now(),
         )
         space = self.plan.space
         if said := lesson(self.task.name, self.formers, space.experience, space.taught):
@@ -320,6 +322,7 @@ class Session:
             if time.monotonic() > self.deadline + PATIENCE_SECONDS:
                 crew.stop()
         recover(study, self.folder)
+        self._look(study)  # the last trials may have ended since
 
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)
