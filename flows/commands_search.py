@@ -17,6 +17,7 @@ from flows.waiting import waiting
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
+    from registry.bundle import Manifest
     from retrain.families.base import Family
     from retrain.families.parameters import Parameter
     from retrain.search.stopping.base import Stopping
@@ -111,8 +112,29 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     if (weak := bundle.manifest.weakness) is not None:
         yield weak
     serves = place.versions.get(name, "champion") == version
+    if not serves and (champion := place.versions.get(name, "champion")) is not None:
+        yield beside(bundle.manifest, champion, place.versions.fetch(name, champion).manifest)
     yield "it is the champion" if serves else f"to serve it: everfit promote {name} {version}"
     yield f"card: {bundle.folder / CARD}"
+
+
+def beside(found: Manifest, version: str, champion: Manifest) -> str:
+    """How a version stands beside the champion, by the test rows where these are the same."""
+    from registry.metrics import metrics_for
+
+    task = found.task
+    mine, its = (one.metrics.get("champion", {}).get(task.metric, float("nan")) for one in (found, champion))
+    if _tested(found) != _tested(champion):
+        return f"version {version}, the champion, was tested on other rows: their figures do not compare"
+    better = (mine > its) == metrics_for(task.problem)[task.metric].greater_is_better
+    said = "as good" if mine == its else "better" if better else "worse"
+    return f"version {version}, the champion, has {task.metric} {its:.4f} on the same rows: this one is {said} there"
+
+
+def _tested(one: Manifest) -> tuple[object, ...]:
+    """What tells which rows a model was tested on."""
+    task = one.task
+    return one.lineage.data_hash, one.lineage.rows, task.splits, task.target, task.time, task.time or task.search.seed
 
 
 def _costs(place: Workplace, version: str) -> Iterator[str]:

@@ -32,14 +32,23 @@ def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
 def tell(progress: Progress) -> None:
     """Give a progress to the listener, or to the log where nobody listens."""
     listener = _LISTENER.get()
-    if listener is None:
+    if listener is None or progress.lasting:
         say(line(progress))
-    else:
+    if listener is not None:
         listener(progress)
+
+
+def note(text: str) -> None:
+    """A sentence on a search, for the log and for whoever listens."""
+    from retrain.search.progress import Progress
+
+    tell(Progress("search", 0, None, None, "", 0.0, text, lasting=True))
 
 
 def line(progress: Progress) -> str:
     """A progress as one line. Of a stage without trials it is what goes on; it may take longer than the budget."""
+    if progress.lasting:
+        return progress.message
     if progress.total is None:
         parts = [": ".join([progress.stage, *([progress.message] if progress.message else [])])]
         return ", ".join([*parts, *([f"{progress.seconds_left:.0f} s left"] if progress.seconds_left >= 0.5 else [])])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.intents import Intent, Intents
-from flows.progress import reported
+from flows.progress import note, reported
 from flows.publishing import alias_of, finished, publish_once, show_bundle
 from flows.stages import say, stage
 from flows.workplace import Workplace, enter, task_names
@@ -130,7 +130,8 @@ def cost_lines(details: Mapping[str, Any]) -> Iterator[str]:
     if ended.get("unbegun"):
         from retrain.trials import hardly_any
 
-        yield f"{hardly_any(ended.get('complete', 0))} More seconds (--seconds, or search.seconds) find a better model."
+        few = hardly_any(ended.get("complete", 0), ended.get("waited", 0), details.get("wall", 0))
+        yield f"{few} More seconds (--seconds, or search.seconds) find a better model."
     if left := details.get("left"):
         said = f"the budget's trials ({details['trials']:,}) are used up, {left:,} of its seconds are left"
         yield f"{said}: more trials (--trials, or search.trials) make use of them"
@@ -150,7 +151,7 @@ def _resumed(intents: Intents, place: Workplace, fresh: bool) -> Intent | None:
         why = "a fresh start was asked for" if fresh else "the task has changed since"
         intents.end(intent, outcome="failed", reasons=(f"broken off, and {why}",))
         return None
-    say(f"resuming the search that began at {intent.at}")
+    note(f"resuming the search that began at {intent.at:%Y-%m-%d %H:%M} UTC")
     return intent
 
 
@@ -193,7 +194,7 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None, as_of: da
 
     if not strategy_named(place.task.search.strategy).learns_from_others:
         return []
-    found, names = list[Former](), list[str]()
+    found = list[Former]()
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
         if version is None:
@@ -203,13 +204,12 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None, as_of: da
             known = bundle.manifest.lineage.known_until
             former = None if as_of is not None and known is not None and known > as_of else Former.of(bundle)
         except (StateError, RegistryError) as error:
-            say(f"nothing is learnt from the studies of task {name!r}: {error}")
+            note(f"nothing is learnt from the studies of task {name!r}: {error}")
             continue
-        if former is not None:
+        if former is None:
+            note(f"nothing is learnt from the studies of task {name!r}: its champion's has too few candidates")
+        else:
             found.append(former)
-            names.append(name)
-    if names:
-        say(f"learning from the studies of {counted(len(names), 'other task')}: {', '.join(names)}")
     own = None if prior is None else Former.of(prior)
     return found if own is None else [*found, own]
 

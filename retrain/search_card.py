@@ -42,12 +42,17 @@ def search_part(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     yield f"Strategy `{searched.strategy}` on {_spaces(searched)}. All scores here are on validation rows."
     yield from (searched.how,) if searched.how else ()
+    if searched.teachers:
+        names = ", ".join(f"`{name}`" for name in searched.teachers)
+        yield f"Studies of {names} were the prior of its process, in place of any ranking, as long as no defaults were"
+        yield "better than what these studies promised."
     yield from _origins(searched)
     yield ""
     yield from _costs(manifest, searched)
     yield ""
     if searched.hurried:
-        yield f"{hardly_any(searched.complete)} Another search with more `search.seconds` is likely to find a better"
+        few = hardly_any(searched.complete, searched.waited, manifest.lineage.seconds)
+        yield f"{few} Another search with more `search.seconds` is likely to find a better"
         yield "model."
         yield ""
     yield from _against_random(manifest, searched)

@@ -24,10 +24,15 @@ HARDLY = 2
 """So few networks that were trained to the end are no choice."""
 
 
-def hardly_any(complete: int) -> str:
-    """A sentence for a search that had time for hardly a network."""
+def hardly_any(complete: int, waited: float, seconds: float) -> str:
+    """A sentence for a search that had time for hardly a network: `waited` of its seconds its workers were starting.
+
+    >>> hardly_any(1, 18, 30)
+    'Only 1 network was trained to the end in the time there was; the start of the workers took 18 of the 30 s.'
+    """
     was = "were" if complete != 1 else "was"
-    return f"Only {counted(complete, 'network')} {was} trained to the end in the time there was."
+    start = f"; the start of the workers took {waited:.0f} of the {seconds:.0f} s" if 3 * waited >= seconds > 0 else ""
+    return f"Only {counted(complete, 'network')} {was} trained to the end in the time there was{start}."
 
 
 class Costed(Protocol):
@@ -85,7 +90,8 @@ class Searched:
     them that stand in no portfolio. `validation` is the metric of the whole model on the validation rows. `refused`
     counts the candidates that were too large to be trained, `slow` the trained networks that answer a row too slowly to
     be in the model; None where the task sets no such limit. `how` says how the strategy chooses, `planned` how many
-    candidates there might have been.
+    candidates there might have been, `teachers` whose studies taught the strategy. `waited` are
+    the seconds from the study's being ready to its first trial.
     """
 
     strategy: str
@@ -106,6 +112,8 @@ class Searched:
     slow: int | None = None
     how: str = ""
     planned: int = 0
+    teachers: tuple[str, ...] = ()
+    waited: float = 0.0
 
     @property
     def ordered(self) -> tuple[Tried, ...]:
@@ -129,11 +137,12 @@ class Searched:
 
     def counts(self) -> dict[str, int]:
         """How the candidates ended, JSON-able, and the trainings that were interrupted; where the task sets limits,
-        also how many candidates broke them; where hardly any was trained, how many more were allowed."""
+        also how many candidates broke them; where hardly any was trained, how many more were allowed and how
+        long the workers' start took."""
         limits = {"refused": self.refused, "slow": self.slow}
         broken = {name: count for name, count in limits.items() if count is not None}
         ended = {"complete": self.complete, "pruned": self.candidates - self.complete - self.diverged}
-        hurried = {"unbegun": self.planned - self.candidates} if self.hurried else {}
+        hurried = {"unbegun": self.planned - self.candidates, "waited": round(self.waited)} if self.hurried else {}
         return {**ended, "diverged": self.diverged, "interrupted": self.interrupted, **broken, **hurried}
 
     @property

@@ -20,7 +20,7 @@ from serving.connection import connections
 from serving.lean import hide_pandas, return_memory
 from serving.log_lines import arrange
 from serving.presence import present
-from serving.server import Server
+from serving.server import INTERRUPTED, Server
 from serving.tls import check_tls
 from serving.tracing import traces_of
 from serving.watching import AccessLog, Watcher
@@ -48,14 +48,15 @@ def main(arguments: list[str]) -> int:
             return serve_together(settings, tasks)
         here = present(settings, tasks) if handles is None else nullcontext()
         with open_port(settings) if handles is None else worker_port(handles) as port, here:
-            serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), port)
+            return serve(settings, create_app(settings, *tasks, watchers=watchers(settings)), port)
     except ValidationError as error:
         print("wrong settings:", *wrong_settings(error), sep="\n  ", file=sys.stderr)
         return 2
     except EverfitError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
+    except KeyboardInterrupt:  # before the server runs
+        return INTERRUPTED
 
 
 def worker_port(handles: str) -> socket.socket:
@@ -65,13 +66,15 @@ def worker_port(handles: str) -> socket.socket:
     return socket.socket(fileno=port)
 
 
-def serve(settings: Settings, app: FastAPI, port: socket.socket) -> None:
-    """Serve in this process on a port that is bound."""
+def serve(settings: Settings, app: FastAPI, port: socket.socket) -> int:
+    """Serve in this process on a port that is bound, until told to stop; the exit code."""
     # the interpreter's default of 5 ms would let the thread that polls the registry hold up requests so long
     sys.setswitchinterval(0.0005)
     config = uvicorn.Config(app, host=settings.host, port=settings.port, **server_options(settings))
     arrange(settings.log_format, with_values=os.environ.get("EVERFIT_DEBUG", "") not in ("", "0"))
-    Server(config, settings.drain_seconds).run(sockets=[port])
+    server = Server(config, settings.drain_seconds)
+    server.run(sockets=[port])
+    return INTERRUPTED if server.interrupted else 0
 
 
 def watchers(settings: Settings) -> list[Watcher]:

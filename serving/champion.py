@@ -286,6 +286,7 @@ class Follower:
     async def attempt(self, work: Callable[..., T], *args: Any) -> tuple[T | None, BaseException | None]:
         """The result of work in the thread, or its error, of whatever kind: no bundle may end the following."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        future.add_done_callback(lambda one: one.cancelled() or one.exception())  # of a server that ends nobody asks
         await asyncio.wait([future])
         error = future.exception()
         return (None, error) if error is not None else (future.result(), None)

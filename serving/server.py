@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from contextlib import suppress
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
@@ -15,6 +17,8 @@ from serving.connection import Connection
 LAST_SECONDS = 0.5
 """How long a connection may be silent after the port is closed: closed at once, one whose request was on its way would
 be reset."""
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended."""
 
 
 class Server(uvicorn.Server):
@@ -25,6 +29,17 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain_seconds: float = 0.0) -> None:
         super().__init__(config)
         self._drain_seconds = drain_seconds
+        self.interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end. uvicorn would raise Ctrl-C once more at the end, as an error of whatever runs then; a second
+        one ends the process as it stands: what it has acknowledged is on disk."""
+        if sig != signal.SIGINT:
+            super().handle_exit(sig, frame)
+            return
+        if self.interrupted:
+            os._exit(INTERRUPTED)
+        self.interrupted = self.should_exit = True
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End."""

@@ -23,6 +23,7 @@ from contextlib import suppress
 from registry.errors import StateError
 from registry.settings import Settings
 from serving.presence import begin, present, workers_folder
+from serving.server import INTERRUPTED
 
 BACKLOG = 4096
 AGAIN_SECONDS = 1.0
@@ -58,8 +59,8 @@ def serve_together(settings: Settings, tasks: Sequence[str]) -> int:
         handles = port.fileno(), ours
         command = [sys.executable, "-m", "serving", "--worker", f"{handles[0]},{handles[1]}", *tasks]
         minder = Minder(lambda: subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=handles), settings.workers)
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, lambda *_: minder.stop())
+        for one, code in ((signal.SIGTERM, 0), (signal.SIGINT, INTERRUPTED)):
+            signal.signal(one, lambda *_, code=code: minder.stop(code))
         try:
             return minder.run()
         finally:
@@ -71,11 +72,11 @@ class Minder:
     """Keeps so many workers running, until told to stop."""
 
     def __init__(self, start: Callable[[], subprocess.Popen[bytes]], count: int) -> None:
-        self._start, self._stopping = start, False
+        self._start, self._stopping, self._code = start, False, 0
         self._workers = [start() for _ in range(count)]
 
     def run(self) -> int:
-        """Return when all have ended: 0, or 2 when they say that what they were given is wrong."""
+        """Return when all have ended: the code that `stop` gave, 2 when they say that what they were given is wrong."""
         while any(worker.poll() is None for worker in self._workers):
             time.sleep(TICK_SECONDS)
             for place, worker in enumerate(self._workers):
@@ -85,11 +86,11 @@ class Minder:
                     print(f"worker {worker.pid} ended unexpectedly ({code}): another one starts", file=sys.stderr)
                     time.sleep(AGAIN_SECONDS)
                     self._workers[place] = self._start()
-        return max(worker.poll() == WRONG_INPUT for worker in self._workers) * WRONG_INPUT
+        return WRONG_INPUT if any(worker.poll() == WRONG_INPUT for worker in self._workers) else self._code
 
-    def stop(self) -> None:
-        """Tell the workers to stop."""
-        self._stopping = True
+    def stop(self, code: int = 0) -> None:
+        """Tell the workers to stop; `code` is what `run` returns then."""
+        self._stopping, self._code = True, code
         for worker in self._workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)

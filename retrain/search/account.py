@@ -38,6 +38,7 @@ def account(
     return Searched(
         strategy=plan.strategy,
         how=how_it_chooses(plan.strategy),
+        teachers=() if (taught := plan.space.taught) is None else taught.teachers,
         families=plan.families,
         workers=plan.workers,
         planned=0 if sufficed else plan.trials,
@@ -46,6 +47,7 @@ def account(
         relapsed=sum(DIVERGED in one.user_attrs and FINISHES in one.user_attrs for one in trials),
         interrupted=sum(map(_interrupted, trials)),
         wall=covered_seconds(spans),
+        waited=0.0 if plan.ready is None or not spans else max(0.0, (min(spans)[0] - plan.ready).total_seconds()),
         busy=sum(one.seconds for one in results),
         architectures=len(tried),
         novel=len(tried - known),

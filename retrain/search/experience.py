@@ -7,10 +7,12 @@ of classes is not known of them, nor how hard a task is.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from registry.bundle import ModelBundle
+from registry.plurals import counted
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from retrain.families.base import Candidate, read_candidate
@@ -48,11 +50,12 @@ class Facts(Frozen):
 
 
 class Former(Frozen):
-    """A former study: its data, whether they were images, and its candidates, the best first."""
+    """A former study: its data, whether they were images, its candidates, the best first, and its task's name."""
 
     facts: Facts
     candidates: tuple[Candidate, ...]
     image: bool = False
+    task: str = ""
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> Former | None:
@@ -64,7 +67,8 @@ class Former(Frozen):
         rows = told[0].get("rows", manifest.lineage.rows.get("train", 0))
         schema = manifest.data_schema
         image = schema.image is not None
-        return cls(facts=Facts.of(rows, schema, manifest.target), candidates=candidates, image=image)
+        facts = Facts.of(rows, schema, manifest.target)
+        return cls(facts=facts, candidates=candidates, image=image, task=manifest.task.name)
 
 
 class Experience(Frozen):
@@ -93,7 +97,7 @@ class Experience(Frozen):
             return None
         places = np.stack([space.encode(one) for one in known.values()])
         scores = scores_of_ranks(len(fitted))[list(known)]
-        return Study(tuple(known.values()), places, scores, self.facts.likeness(former.facts))
+        return Study(tuple(known.values()), places, scores, self.facts.likeness(former.facts), former.task)
 
     def _resized(self, candidate: Candidate, former: Former) -> Candidate:
         """A candidate with as many steps an epoch as it had on its own rows."""
@@ -102,6 +106,18 @@ class Experience(Frozen):
             return candidate
         scaled = float(size) * self.facts.rows / former.facts.rows
         return candidate.model_copy(update={"choices": {**candidate.choices, "batch_size": scaled}})
+
+
+def lesson(task: str, formers: Sequence[Former], experience: Experience | None, taught: Taught | None) -> str | None:
+    """From whose studies a task learns, or why from no other's, as a sentence; None where there are none of others."""
+    others = [one.task for one in formers if one.task != task]
+    if not others:
+        return None
+    if teachers := [one for one in (taught.teachers if taught is not None else ()) if one != task]:
+        return f"learning from the studies of {counted(len(teachers), 'other task')}: {', '.join(teachers)}"
+    like = experience is not None and any(one.task != task for one in experience.formers)
+    why = f"fewer than {FEWEST} of their candidates are of this search's spaces" if like else "tables and images differ"
+    return f"nothing is learnt from the studies of other tasks ({', '.join(others)}): {why}"
 
 
 def scores_of_ranks(count: int) -> Encoding:

@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +72,7 @@ class Plan(Frozen):
     ensemble: int = 4
     limits: Limits = Limits()
     experience: Experience | None = None
+    ready: datetime | None = None
 
     @property
     def space(self) -> SearchSpace:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One look at a search. `finished` of `total` trials; `best` is the validation score of the best one so far."""
+    """One look at a search. `finished` of `total` trials; `best` is the validation score of the best one so far. A
+    `lasting` one is its message, to be read when what comes after it is over, too."""
 
     stage: str
     finished: int
@@ -16,6 +17,7 @@ class Progress:
     metric: str
     seconds_left: float
     message: str = ""
+    lasting: bool = False
 
 
 def silent(progress: Progress) -> None:

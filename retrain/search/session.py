@@ -14,6 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from retrain.search.budget import Budget, closing_seconds, read_spent, write_spe
 from retrain.search.closing import close, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
-from retrain.search.experience import Experience, Former
+from retrain.search.experience import Experience, Former, lesson
 from retrain.search.heritage import Elders, Heritage, hand_down
 from retrain.search.journal import locked, open_study
 from retrain.search.limits import Limits
@@ -224,10 +225,10 @@ class Session:
             shutil.rmtree(self.folder / done, ignore_errors=True)
         return material, study
 
-    def stage(self, stage: str, message: str = "") -> None:
+    def stage(self, stage: str, message: str = "", *, lasting: bool = False) -> None:
         """Tell of a stage in which no trials run."""
         left = max(0.0, self.end - time.monotonic())
-        self.progress(Progress(stage, 0, None, None, self.metric.name, left, message))
+        self.progress(Progress(stage, 0, None, None, self.metric.name, left, message, lasting))
 
     def heirlooms(self, study: optuna.Study) -> dict[str, Any]:
         """What became of the prior, JSON-able; empty without one."""
@@ -269,8 +270,11 @@ class Session:
             ensemble=self.task.search.ensemble,
             limits=Limits.of(self.task.constraints, self.task.search.ensemble),
             experience=Experience.of(len(material.parts.train), material.schema, material.target, self.formers),
+            ready=datetime.now(),
         )
         space = self.plan.space
+        if said := lesson(self.task.name, self.formers, space.experience, space.taught):
+            self.stage("preparation", said, lasting=True)
         costs = len(self.plan.objectives) - 1
         study = open_study(self.folder, greater_is_better=self.metric.greater_is_better, costs=costs)
         if self.prior is not None:
@@ -318,6 +322,7 @@ class Session:
             if time.monotonic() > self.deadline + PATIENCE_SECONDS:
                 crew.stop()
         recover(study, self.folder)
+        self._look(study)  # the last trials may have ended since
 
     def _look(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)

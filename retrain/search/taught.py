@@ -32,12 +32,13 @@ LEVEL = 25.0
 @dataclass(frozen=True)
 class Study:
     """A former study as a space has it: its candidates (n of them), their encodings (n, d), the normal quantiles of
-    their ranks (n,), greater being better, and how much it counts."""
+    their ranks (n,), greater being better, how much it counts, and of which task it is."""
 
     candidates: tuple[Candidate, ...]
     places: Matrix
     scores: Matrix
     weight: float
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Taught:
     """Former studies (s of them, at least one) of one space."""
 
     studies: tuple[Study, ...]
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Of which tasks they are."""
+        return tuple(one.task for one in self.studies)
 
     @cached_property
     def functions(self) -> tuple[Gaussian, ...]:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.commands_search import first_sentence, found_lines
+from flows.commands_search import beside, first_sentence, found_lines
 from flows.offered import offered
 from flows.overview import task_lines
 from flows.publishing import figures_of
@@ -445,7 +445,18 @@ def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -
     assert role == "it is the champion"
     assert Path(card.removeprefix("card: ")).is_file()
     second = place.versions.publish(make_bundle(tmp_path / "second"))
-    assert list(found_lines(place, second))[1] == "to serve it: everfit promote handmade 2"
+    _, than, serve, _ = found_lines(place, second)
+    assert than == f"version 1, the champion, has auc {value:.4f} on the same rows: this one is as good there"
+    assert serve == "to serve it: everfit promote handmade 2"
+    manifest = place.versions.fetch("handmade", second).manifest
+    for auc, word in ((0.01, "worse"), (0.999, "better")):
+        found = manifest.model_copy(update={"metrics": {"champion": {"auc": auc}}})
+        assert beside(found, "1", manifest).endswith(f"this one is {word} there")
+    older = manifest.model_copy(update={"lineage": manifest.lineage.model_copy(update={"data_hash": "b" * 64})})
+    assert (
+        beside(manifest, "1", older)
+        == "version 1, the champion, was tested on other rows: their figures do not compare"
+    )
 
 
 def test_a_model_that_is_worth_nothing_is_told(place: Workplace, tmp_path: Path) -> None:

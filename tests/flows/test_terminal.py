@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 
+from flows.progress import listening, note, tell
 from flows.terminal import ProgressLine
 from retrain.search.progress import Progress
 
@@ -33,10 +34,21 @@ def test_on_a_terminal_the_line_is_rewritten_and_ends_properly() -> None:
     assert len(last.rstrip("\n")) >= len(screen.getvalue().split("\r")[1])  # nothing of the longer line is left
 
 
-def test_elsewhere_only_new_stages_and_the_next_few_seconds_are_shown() -> None:
+def test_what_lasts_keeps_its_line_on_a_terminal_and_elsewhere() -> None:
+    for stream in (Screen(), StringIO()):
+        with ProgressLine(stream) as shown, listening(shown):
+            tell(progress(1))
+            note("learning from others")
+            tell(progress(2, stage="ensemble"))
+        lines = stream.getvalue().replace("\r", "\n").splitlines()
+        assert "learning from others" in [one.strip() for one in lines], "the words alone"
+        assert "2/40" in lines[-1]
+
+
+def test_elsewhere_only_the_ends_of_stages_and_every_few_seconds_are_shown() -> None:
     stream = StringIO()
     with ProgressLine(stream) as line:
         for finished in range(20):
             line(progress(finished))
         line(progress(20, stage="ensemble"))
-    assert len(stream.getvalue().splitlines()) == 2
+    assert [one.split(",")[1] for one in stream.getvalue().splitlines()] == [" 0/40", " 19/40", " 20/40"]

@@ -16,7 +16,7 @@ from registry.schema import NumericColumn, Schema
 from registry.target import Target
 from retrain.families.base import Candidate
 from retrain.search.budget import Budget
-from retrain.search.experience import MOST, Experience, Facts, Former
+from retrain.search.experience import MOST, Experience, Facts, Former, lesson
 from retrain.search.material import gather
 from retrain.search.portfolio import opening, portfolio
 from retrain.search.progress import silent
@@ -92,6 +92,23 @@ def test_studies_of_images_teach_a_table_nothing() -> None:
     found = Experience.of(90, schema, target, (image, table))
     assert found is not None
     assert found.formers == (table,)
+
+
+def test_it_is_told_whose_studies_teach_or_why_none_does() -> None:
+    like, own = (study("silu").model_copy(update={"task": name}) for name in ("bike", "here"))
+    image = like.model_copy(update={"image": True, "task": "digits"})
+    strange = tuple(Candidate(family="convnet", choices={"blocks": 1}) for _ in range(20))
+    odd = Former(facts=HERE, candidates=strange, task="odd")
+
+    def said(*formers: Former) -> str | None:
+        tables = tuple(one for one in formers if not one.image)
+        experience = Experience(facts=HERE, formers=tables) if tables else None
+        return lesson("here", formers, experience, experience and experience.taught(SPACE))
+
+    assert said() is said(own) is None
+    assert said(own, like, image) == "learning from the studies of 1 other task: bike"
+    assert said(own, image) == "nothing is learnt from the studies of other tasks (digits): tables and images differ"
+    assert "other tasks (odd): fewer than 8 of their candidates" in str(said(odd))
 
 
 def test_batches_are_compared_by_the_steps_they_make() -> None:

@@ -40,6 +40,10 @@ def test_what_the_search_cost(told: tuple[Manifest, Story]) -> None:
     text = card(*told)
     assert "Strategy `tpe` on the space `mlp`. All scores here are on validation rows." in text
     assert "How it chooses." not in text
+    assert "Studies of" not in text
+    assert "\nStudies of `a`, `b` were" in card(
+        told[0], replace(told[1], searched=replace(made(), teachers=("a", "b")))
+    )
     chosen = replace(made(), how="How it chooses.", tried=(*made().tried, replace(made().tried[-1], inherited=True)))
     words = card(told[0], replace(told[1], searched=chosen))
     assert "validation rows.\nHow it chooses.\nCandidates with a result: " in words
@@ -63,6 +67,8 @@ def test_a_search_that_had_time_for_hardly_a_network_says_so(told: tuple[Manifes
         assert ("Only 1 network was trained to the end in the time there was. Another search" in text) is said
         assert searched.counts().get("unbegun") == (39 if said else None)
     assert not replace(made(), planned=100).hurried
+    slow = card(manifest, replace(story, searched=replace(few, planned=40, waited=80.0)))
+    assert "in the time there was; the start of the workers took 80 of the 160 s. Another search" in slow
 
 
 def test_networks_above_the_limit_of_latency_are_told_from_the_front(told: tuple[Manifest, Story]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import orjson
+import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
@@ -143,6 +144,17 @@ def _ready(url: str) -> bool:
         return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_ctrl_c_ends_in_silence_with_the_code_of_what_is_interrupted(
+    tmp_path: Path, bundles: dict[str, ModelBundle], capfd: pytest.CaptureFixture[str]
+) -> None:
+    remember(tmp_path, bundles["good"])
+    with process(tmp_path) as (server, _):
+        capfd.readouterr()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
+        assert capfd.readouterr().err == ""
 
 
 def remember(home: Path, bundle: ModelBundle) -> None:

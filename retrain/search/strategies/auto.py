@@ -1,4 +1,5 @@
-"""Everfit's own: screen without training, look around the best of the screen, then predict."""
+"""Everfit's own: screen without training, look around the best of the screen, then predict. Studies of other tasks,
+where there are any, are the process's prior from the first trial on, in place of the screen."""
 
 from __future__ import annotations
 
@@ -23,8 +24,7 @@ larger one."""
 class Auto(GaussianGuided):
     """Ranks candidates without training and trains the first of them, in a search without defaults the neighbours of
     the first; from ten trials on a Gaussian process of what was seen chooses among all neighbours of the best, children
-    of the good ones and strangers the one that promises most. Studies of other tasks, where there are any, are the
-    process's prior from the first trial on, in place of the ranking."""
+    of the good ones and strangers the one that promises most."""
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"

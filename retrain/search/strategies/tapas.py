@@ -8,8 +8,7 @@ from retrain.search.strategies.guided import GaussianGuided
 
 
 class Tapas(GaussianGuided):
-    """Chooses as `gp` does, and what the registry's studies of other tasks teach is the process's prior; without such
-    studies it is `gp`."""
+    """Chooses as `gp` does; what the registry's studies of other tasks teach, where there are any, is the prior."""
 
     name: ClassVar[str] = "tapas"
     paper: ClassVar[str] = "after Istrate et al. 2019 and Wang et al. 2021"
