@@ -207,6 +207,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
         ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
         ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
         ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
+        ("search: {families: [mlp, convnet]}", "line 7: search.families: 'convnet' reads images, and the task has no"),
         ("search: {objectives: [quality, size]}", "line 7: search.objectives: 'auto' looks for quality alone"),
     ],
 )
