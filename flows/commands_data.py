@@ -73,10 +73,10 @@ def replay(
     spec = find_task(settings, task)
     with waiting("loading the libraries"):
         from flows.judging import flow_judge
-        from flows.replay import Pace, known_before, told
+        from flows.replay import Pace, told
         from flows.replay import replay as run
         from flows.results import describe, gather, write
-        from flows.stream import announced, open_stream
+        from flows.stream import open_stream
         from flows.turns import replaying
         from registry.sources import read
         from registry.task import FileSource
@@ -86,12 +86,8 @@ def replay(
         place = Workplace.open(settings, spec)
         name = name or Path(file).stem.replace("*", "all")
         stream = open_stream(read(FileSource(path=file)), place.task, name=name)
-    folder = settings.folder / "replays"
-    checkpoint = folder / f"{place.task.name}-{name}.json"
-    before = known_before(checkpoint)
-    click.echo(before or announced(stream, place.task, delay))
-    if before is None and (said := _learnt(place, stream)) is not None:
-        click.echo(said)
+    checkpoint = settings.folder / "replays" / f"{place.task.name}-{name}.json"
+    click.echo(_begun(place, stream, delay, checkpoint))
     with replaying(place), resumable("run it again, and it goes on where it stopped"):
         progress = run(
             stream,
@@ -105,20 +101,25 @@ def replay(
         )
     with waiting("comparing with the first champion, frozen"):
         results = gather(stream, progress, place)
-        picture = write(results, output or folder / f"{place.task.name}-{name}")
+        picture = write(results, output or checkpoint.with_suffix(""))
     click.echo(f"\n{describe(results)}\n\npicture: {picture}")
 
 
-def _learnt(place: Workplace, stream: Stream) -> str | None:
-    """What is said of rows that the champion knows, if it does."""
-    from flows.stream import learnt
+def _begun(place: Workplace, stream: Stream, delay: timedelta, checkpoint: Path) -> str:
+    """What is said before the first row: where it goes on, or what comes, and which of it the champion knows."""
+    from flows.replay import known_before
+    from flows.stream import announced, learnt
     from registry.moves import CHAMPION
 
+    if (before := known_before(checkpoint)) is not None:
+        return before
+    said = announced(stream, place.task, delay)
     champion = next((one for one in place.versions.list(place.task.name) if CHAMPION in one.aliases), None)
     known = None if champion is None else champion.tags.get("known_until")
-    return (
+    told = (
         None if champion is None or known is None else learnt(stream, champion.version, datetime.fromisoformat(known))
     )
+    return said if told is None else f"{said}\n{told}"
 
 
 def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:

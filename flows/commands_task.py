@@ -141,14 +141,12 @@ def serve(tasks: tuple[str, ...]) -> None:
       everfit serve flights
       curl -s localhost:8000/model
     """
-    from flows.processes import Service, require_free
-    from flows.services import child_environment, running
+    from flows.processes import require_free
+    from flows.services import child_environment, endpoint_of, running
 
     settings = read_settings()
     names = [_served_name(settings, task) for task in tasks]
-    what = f"the endpoint of {', '.join(names)}"
-    for port, setting in ((settings.port, "EVERFIT_PORT"), (settings.grpc_port, "EVERFIT_GRPC_PORT")):
-        require_free(Service("endpoint", what, (), "", port=port, setting=setting, host=settings.host))
+    require_free(endpoint_of(settings, names))
     environment = child_environment(settings, {one.name for one in running(settings)})
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "http" if settings.tls_cert is None else "https"

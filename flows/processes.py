@@ -47,6 +47,7 @@ class Service:
     seconds: float = 90.0
     verify: ssl.SSLContext | bool = True
     host: str = "127.0.0.1"
+    grpc_port: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,9 @@ class Desk:
         """Start a service in a session of its own, so that it outlives whoever started it."""
         for path in (self.log(service.name), self.record(service.name)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.record(service.name).replace(self._former(service.name))
+        if not self._former(service.name).exists():  # else what was recorded since never came up
+            with contextlib.suppress(FileNotFoundError):
+                self.record(service.name).replace(self._former(service.name))
         self._write_record(service, {})  # first: one that is killed after the start is still found by its command
         with self.log(service.name).open("ab") as log:
             child = subprocess.Popen(
@@ -188,26 +190,41 @@ def is_ready(service: Service, process: psutil.Process) -> bool:
 
 
 def require_free(service: Service) -> None:
-    """Raise `StateError`, naming port, holder and setting, when the port of a service that does not run is taken, or
-    its address is none of this machine."""
-    if service.port is None:
-        return
+    """Raise `StateError`, naming port, holder and setting, when a port of a service that does not run is taken, or none
+    of its addresses is of this machine."""
+    for port, setting in ((service.port, service.setting), (service.grpc_port, "EVERFIT_GRPC_PORT")):
+        if port is not None:
+            _require_free(service, port, setting)
+
+
+def _require_free(service: Service, port: int, setting: str) -> None:
     try:
-        found = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, _, _, address in found:
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
+        found = socket.getaddrinfo(service.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        absent = [error for family, kind, _, _, address in found if (error := _absent(family, kind, address))]
+        if len(absent) == len(found):
+            raise absent[0]
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            where = f"{service.host}, port {service.port}"
+            where = f"{service.host}, port {port}"
             raise StateError(f"{service.what} cannot listen on {where}: {error.strerror}") from error
         raise StateError(
-            f"{service.what}: port {service.port} is taken by {_holder(service.port)}; "
-            f"free it, or choose another with {service.setting}"
+            f"{service.what}: port {port} is taken by {_holder(port)}; free it, or choose another with {setting}"
         ) from error
+
+
+def _absent(family: int, kind: int, address: Any) -> OSError | None:
+    """Why an address is none of this machine, as a name's `::1` where IPv6 is off. Raises `OSError` of one that is."""
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            return error
+        raise
+    return None
 
 
 def _holder(port: int) -> str:

@@ -13,7 +13,7 @@ from flows.following import following
 from flows.intents import Intent, Intents
 from flows.progress import Reporter, reported
 from flows.publishing import fetch, finished, publish_once, show_bundle
-from flows.retracing import CHAMPIONS, Proof, retrace
+from flows.retracing import CHAMPIONS, Proof, provable, retrace
 from flows.rows import same_columns
 from flows.search import former_studies
 from flows.stages import say, stage
@@ -21,7 +21,7 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Remedy
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, InputError, StateError
+from registry.errors import BusyError, DataError, InputError, StateError
 from registry.task import Research, Search, TaskSpec
 
 if TYPE_CHECKING:
@@ -80,13 +80,16 @@ def _found(
     place: Workplace, intent: Intent, remedy: Remedy, champion: ModelBundle, history: pd.DataFrame
 ) -> ModelBundle:
     """The remedy's bundle; one that a killed flow had finished is taken as it is. Where the champion follows, its
-    rivals follow too, and are judged as it is."""
+    rivals follow too, and are judged as it is: none is made that could not be."""
     follows, folder = intent.details.get("anchor") is not None, place.study / intent.id / remedy.value
     if follows and remedy is Remedy.FOLLOW:
         raise StateError("the champion follows already")
     with reported(f"{place.task.name}-{remedy.value.replace('_', '-')}") as report:
         job = _Job(place, intent, champion, history, folder, report)
-        made = finished(folder / "bundle") or _made(job, remedy)
+        made = finished(folder / "bundle")
+        if made is None and follows:
+            job.require_judge()
+        made = made or _made(job, remedy)
         return job.follow(made) if follows or remedy is Remedy.FOLLOW else made
 
 
@@ -156,6 +159,14 @@ class _Job:
             raise StateError("without times nobody can tell which labels are new")
         moment: datetime = self.history[self.task.time].max().to_pydatetime()
         return moment
+
+    def require_judge(self) -> None:
+        """Raises `DataError` where what follows beside the champion could not be judged: that is not worth a search."""
+        now = following(self.place)
+        if not provable(self.place, self.known, None if now is None else now.versions, self.intent.at):
+            raise DataError(
+                f"nothing that the champion has answered since {self.known} has its label: nothing can judge"
+            )
 
     def follow(self, first: ModelBundle) -> ModelBundle:
         """The newest of the models that follow a first one; with the proof, against what was served where the champion

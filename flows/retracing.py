@@ -124,6 +124,15 @@ def arrived(place: Workplace, schema: Schema, begun: datetime, as_of: datetime) 
     return Arrived(from_log(logged, place.task, schema), logged, windows, moments)
 
 
+def provable(place: Workplace, after: datetime, versions: Sequence[str] | None, as_of: datetime) -> bool:
+    """Whether any label of what `versions` (None: any) have answered later than `after` has come by `as_of`, in windows
+    whose data were not broken: without any, no proof can be made."""
+    asked: dict[str, Any] = {"start": after + timedelta(microseconds=1), "end": as_of, "labels_by": as_of}
+    told = place.log.frame(**asked, labelled_only=True, columns=[], newest=MOST_ROWS)
+    mine = ~_faulty(place, told["__time__"], as_of)
+    return bool((mine if versions is None else mine & told["__version__"].isin(versions).to_numpy()).any())
+
+
 def with_unlabelled(place: Workplace, found: Arrived, schema: Schema, since: datetime, as_of: datetime) -> Arrived:
     """The same with the rows later than `since` whose labels have not come yet: what they are answered counts later."""
     asked: dict[str, Any] = {"end": as_of, "labels_by": as_of, "newest": MOST_ROWS}

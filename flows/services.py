@@ -142,7 +142,7 @@ def _services(settings: Settings, tasks: Sequence[str], desk: Desk) -> Iterator[
     deployments = _python("flows.deployments")
     yield Service("deployments", "what is scheduled", deployments, health=desk.ready("deployments"))
     if tasks:
-        yield _endpoint(settings, tasks)
+        yield endpoint_of(settings, tasks)
 
 
 def _prefect(settings: Settings) -> Service:
@@ -159,7 +159,8 @@ def _mlflow(settings: Settings) -> Service:
     return _local("mlflow", "MLflow's server", settings.mlflow_port, "mlflow_port", command)
 
 
-def _endpoint(settings: Settings, tasks: Sequence[str]) -> Service:
+def endpoint_of(settings: Settings, tasks: Sequence[str]) -> Service:
+    """The endpoint of these tasks."""
     return Service(
         name="endpoint",
         what=f"the endpoint of {', '.join(tasks)}",
@@ -170,6 +171,7 @@ def _endpoint(settings: Settings, tasks: Sequence[str]) -> Service:
         setting="EVERFIT_PORT",
         verify=trusted(settings),
         host=settings.host,
+        grpc_port=settings.grpc_port,
     )
 
 

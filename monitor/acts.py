@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from monitor.measurements import WindowRecord
+from monitor.remedy import ANEW, Trial
 from registry.decisions import Remedy
 from registry.plurals import counted
 from registry.policies import DriftPolicy, PerformancePolicy
@@ -71,6 +72,21 @@ def patience(cooldown: int, futile: int) -> int:
     [2, 2, 4, 8, 16, 16]
     """
     return max(cooldown, min(MOST_PAUSE, cooldown << max(0, min(futile, 10) - 1)))
+
+
+def judged(acts: Sequence[Act]) -> list[Trial]:
+    """The remedies that a gate has judged, in time order."""
+    known = [
+        Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
+    ]
+    return sorted(known, key=lambda one: one.at)
+
+
+def unsearched(history: Sequence[WindowRecord], acts: Sequence[Act], since: datetime) -> int:
+    """How many windows of the history have begun since a moment, or since a search was tried last if that is later,
+    whatever became of it."""
+    tried = [act.at for act in acts if act.kind == "remedy" and act.remedy in ANEW]
+    return windows_since(history, max([since, *tried]))
 
 
 def lasting(history: Sequence[WindowRecord], acts: Sequence[Act]) -> float:

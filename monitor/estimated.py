@@ -39,9 +39,6 @@ from registry.scoring import Scores
 LEAST_LABELS = BLOCKS * LEAST_IN_BLOCK
 """Fewest labelled reference rows from which a bias is taken off."""
 
-RANGES: Mapping[str, tuple[float, float]] = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "r2": (-math.inf, 1.0)}
-"""What values a metric can have; the others are losses, from 0 up."""
-
 _Z = 1.96
 
 
@@ -245,9 +242,8 @@ def _estimate(view: View) -> Measurement:
     added = _correction(view, metric, known)
     value = found.value + added.value
     error = math.hypot(known.dispersion * found.noise, added.error)
-    least, most = RANGES.get(metric.name, (0.0, math.inf))
     half = _Z * math.hypot(error, max(0.0, abs(added.value) - _Z * added.error))
-    low, middle, high = np.clip([value - half, value, value + half], least, most)
+    low, middle, high = np.clip([value - half, value, value + half], *metric.bounds)
     return Measurement(
         name=Estimated.name,
         value=float(middle),

@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from monitor.estimated import RANGES, Expected, estimate_of, expected, expected_of, experience_of
+from monitor.estimated import Expected, estimate_of, expected, expected_of, experience_of
 from monitor.measurements import Measurement
 from monitor.performance import Null, null_of, task_metric
 from monitor.views import Measure, Side, View
@@ -104,7 +104,7 @@ class Fused(Measure):
         if found is None:
             alone = estimate_of(view)
             return [_renamed(alone, self.name, null, f"{labels} labels are too few: {alone.note}")]
-        known, (least, most) = experience_of(view, metric), RANGES.get(metric.name, (0.0, math.inf))
+        known, (least, most) = experience_of(view, metric), metric.bounds
         best = combined(found, estimate_of(view) if known.bias is not None else None)
         half = float(stdtrit(labels - 1, 0.975)) * best.error
         return [

@@ -33,7 +33,6 @@ import numpy as np
 from scipy.special import ndtri
 
 from monitor.comparison import BY_NAME
-from monitor.estimated import RANGES
 from monitor.measurements import Measurement, WindowRecord
 from registry.metrics import Array
 
@@ -180,7 +179,7 @@ def _measurement(metric: str, estimate: Measurement, forecasts: _Forecasts, t: i
         error = estimate.error or 0.0
         bounds = [abs(end - known) for end in (estimate.low, estimate.high) if end is not None]
         half = float(forecasts.widths[t]) * max([error, *(bound / _Z for bound in bounds)])
-    least, most = RANGES.get(metric, (0.0, math.inf))
+    least, most = BY_NAME[metric].bounds
     low, middle, high = (float(np.clip(one, least, most)) for one in (value - half, value, value + half))
     return Measurement(
         name="outlook",

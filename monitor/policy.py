@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from monitor.acts import Act, lasting, promoted_last, stale, waiting, windows_since
+from monitor.acts import Act, judged, lasting, promoted_last, stale, unsearched, waiting, windows_since
 from monitor.comparison import (
     BY_NAME,
     EXPECTED,
@@ -42,7 +42,7 @@ from monitor.diagnosis import Degradation, diagnose, possible
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
-from monitor.remedy import Trial, Upkeep, brings, climb
+from monitor.remedy import LEARNT, Upkeep, brings, climb
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.plurals import counted
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
@@ -59,16 +59,13 @@ MOST_NAMED = 5
 ORDER = "auc"
 """A metric of the order of rows alone, which recalibration leaves alone: only a former champion could help."""
 
-LEARNT = {Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE}
-"""What a champion that follows does for itself."""
-
 MIN_LABELS = Monitor().min_labels
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """How things stand, before anybody asks what to do. `labelled`: labels say so, not an
-    estimate alone. `loss`: what the metric has lost, and `share` the same as a share of the reference."""
+    """How things stand, before anybody asks what to do. `labelled`: labels say so, not an estimate alone. `loss`: what
+    the metric has lost `since` a moment; `share`: the same as a share of the reference's size."""
 
     severity: Severity
     reasons: tuple[str, ...]
@@ -76,6 +73,7 @@ class Assessment:
     labelled: bool = True
     loss: float = 0.0
     share: float = 0.0
+    since: datetime = datetime.max
 
 
 def decide(
@@ -163,10 +161,12 @@ class _Performance:
         return any(one.realised.labelled for one in self._comparisons)
 
     @property
-    def loss(self) -> tuple[float, float]:
-        """What the metric has lost since the onset, and the same as a share of the reference's size."""
-        level = self._level if self.degraded else None
-        return (level.loss, level.loss / max(abs(level.reference.value), 1e-9)) if level is not None else (0.0, 0.0)
+    def loss(self) -> tuple[float, float, datetime]:
+        """What the metric has lost since the onset, the same as a share of the reference's size, and the onset."""
+        if not self.degraded:
+            return 0.0, 0.0, datetime.max
+        level, begun = self._level, self._records[self._since[0]].window.start
+        return level.loss, level.loss / max(abs(level.reference.value), 1e-9), begun
 
     @property
     def degradation(self) -> Degradation | None:
@@ -249,9 +249,7 @@ def _mend(
 ) -> Decision:
     """Climb the ladder: to its end where the model is degraded. Where it is not, or has to wait after others came to
     nothing, no more is paid for a try than the price of the first rung that trains. `before` is why one is due."""
-    trials = [
-        Trial(one.remedy, one.at, one.promoted, one.cpu) for one in acts if one.remedy and one.promoted is not None
-    ]
+    trials = judged(acts)
     ladder = [Remedy(rung) for rung in spec.ladder]
     former = sum(act.kind == "promotion" for act in acts) > 1
     futile = bool(history) and history[-1].metric == ORDER and not former
@@ -264,7 +262,8 @@ def _mend(
         trains = [place for place, rung in enumerate(rungs) if rung is not Remedy.RECALIBRATE]
         rungs = rungs[: trains[0] + 1] if trains else rungs
     else:
-        worth = brings((seen.loss, seen.share), spec.worth, trials, lasting(history, acts), follows)
+        waited = unsearched(history, acts, seen.since)
+        worth = brings((seen.loss, seen.share), spec.worth, trials, lasting(history, acts), follows, waited)
         said = f"an improvement is expected to bring what {worth:.0f} CPU-s are worth, and to cost {way.cost:.0f}"
         if worth < way.cost:
             return _told(Remedy.NONE, seen, before=before, after=(*why, f"{said}: not tried"))

@@ -37,6 +37,8 @@ HORIZON = 16
 """Windows for which a search serves a champion that follows at most: by then both have learnt other rows."""
 ANEW = {Remedy.RESEARCH, Remedy.SEARCH}
 """What is tried beside a champion that follows."""
+LEARNT = {Remedy.RECALIBRATE, Remedy.FOLLOW, Remedy.FINE_TUNE}
+"""What a champion that follows does for itself."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What it costs, in CPU-seconds a window, that a champion follows, and the gain in the metric that it was promoted
-    for; None where that is not told."""
+    """What it costs, in CPU-seconds a window, that a champion follows, the gain in the metric that it was promoted for
+    (None where that is not told), and the moment when it took over."""
 
     cpu: float = 0.0
     gain: float | None = None
+    since: datetime = datetime.min
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Way:
 
 
 def climb(ladder: Sequence[Remedy], trials: Sequence[Trial], diagnosis: Diagnosis | None = None) -> Way:
-    """The rungs worth trying.
+    """The rungs worth trying, by trials in time order.
 
     >>> climb([Remedy.FINE_TUNE, Remedy.RESEARCH], []).rungs
     (<Remedy.FINE_TUNE: 'fine_tune'>, <Remedy.RESEARCH: 'research'>)
@@ -96,26 +99,34 @@ def brings(
     trials: Sequence[Trial],
     lasting: float,
     follows: Upkeep | None = None,
+    waited: int = 0,
 ) -> float:
     """What an improvement is expected to bring, in CPU-seconds, of a metric's `loss` and the same as a share of it;
     infinite where nobody says what that is worth.
 
-    A user may say it: `worth` CPU-seconds a window and percent. A champion that follows says it too: no more is paid
-    for what it has lost than following pays for what that brings.
+    A user may say it, and then that holds: `worth` CPU-seconds a window and percent. Else a champion that follows says
+    it: no more is paid for what it has lost than following pays for what that brings. As nobody knows how long it will
+    stay as it is, what it has lost counts, too, of the `waited` windows since it fell, or since a search was tried last
+    if that is later: a search is tried at the latest when this would have paid for it, as skis are bought when as much
+    was paid for rent (Karlin, Manasse, Rudolph & Sleator 1988, "Competitive snoopy caching").
+
+    `trials` in time order. A champion that follows answers for the searches alone that were tried since it took over.
 
     >>> brings((0.035, 0.05), 10.0, [], 8.0)
     200.0
     >>> brings((0.1, 0.125), None, [], 8.0, Upkeep(cpu=2.0, gain=0.05))
     16.0
+    >>> brings((0.1, 0.125), None, [], 8.0, Upkeep(cpu=2.0, gain=0.05), waited=10)
+    40.0
     """
-    made, helped = {one.at for one in trials}, {one.at for one in trials if one.promoted}
-    said = np.inf if worth is None else 100 * max(0.0, loss[1]) * worth * lasting * _share(len(helped), len(made))
+    if worth is not None:
+        made, helped = {one.at for one in trials}, {one.at for one in trials if one.promoted}
+        return 100 * max(0.0, loss[1]) * worth * lasting * _share(len(helped), len(made))
     if follows is None or not follows.cpu or not follows.gain or follows.gain < 0:
-        return float(said)
-    anew = [one.promoted for one in trials if one.remedy in ANEW][-NEWEST:]
-    windows = min(lasting, HORIZON)
-    paid = max(0.0, loss[0]) / follows.gain * follows.cpu * windows * _share(sum(anew), len(anew))
-    return float(min(said, paid))
+        return float(np.inf)
+    anew = [one.promoted for one in trials if one.remedy in ANEW and one.at > follows.since][-NEWEST:]
+    windows = max(min(lasting, HORIZON) * _share(sum(anew), len(anew)), waited)
+    return max(0.0, loss[0]) / follows.gain * follows.cpu * windows
 
 
 def _share(promoted: int, tried: int, share: float = EVEN) -> float:

@@ -300,6 +300,8 @@ def _acts(entries: Sequence[Entry]) -> list[Act]:
     acts = []
     for entry in entries:
         act = Act(kind=_ACTS[entry.kind], at=entry.at)
+        if entry.kind == "remedy" and (remedy := entry.details.get("remedy")):
+            act = act.model_copy(update={"remedy": Remedy(remedy)})
         if entry.kind == "promotion" and (remedy := kinds.get(entry.version)):
             act = act.model_copy(update={"remedy": Remedy(remedy)})
         if entry.kind == "gate" and (remedy := entry.details.get("remedy")):

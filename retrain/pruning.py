@@ -47,8 +47,10 @@ def train_and_prune(
     paused: Paused | None = None,
 ) -> Trained:
     """As `training.train`, of a network that keeps `share` of its hidden units: it is pruned in place, and what is
-    given back is the pruned one's. The epochs are those of both trainings together; only the first can be stopped, and
-    what is stopped is pruned and not trained on."""
+    given back is the pruned one's. The recipe's epochs are those of both trainings together, of which each has one at
+    least: of a recipe of one epoch they take two. Only the first can be stopped, and what is stopped is pruned and not
+    trained on. The first is to leave a third of the time; the pruning is not interrupted, and where it has met the
+    deadline the second ends, past it, after a step and a judgement."""
     tuned = max(1, round(TUNED * recipe.epochs))
     wide = replace(recipe, epochs=max(1, recipe.epochs - tuned))
     now = time.monotonic()

@@ -76,7 +76,7 @@ def create_app(
     hosts = Hosts(settings, tasks, scout if versions is None else versions)
     together = workers_folder(settings) if settings.workers > 1 else None
     rates = None if together is None else _shared(together)
-    guard = Guard(settings, lambda: None if hosts.short is None else hosts.short.task, rates)
+    guard = Guard(settings, hosts.whose, rates)
     app = Endpoint(hosts, guard, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     add_index(app, hosts)
     _add_health(app, hosts)

@@ -86,11 +86,11 @@ class Verdict(NamedTuple):
 class Guard:
     """Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, short: Callable[[], str | None], rates: Rates | None = None) -> None:
-        """`short` gives the task whose the routes' short forms are, if any; `rates` are those that other workers share.
+    def __init__(self, settings: Settings, whose: Callable[[str], str | None], rates: Rates | None = None) -> None:
+        """`whose` gives the task of a path that names none, if it has one; `rates` are those that other workers share.
         Raises `InputError` for a file of keys that is not sound, and when the endpoint would be open to other machines
         and no key is there."""
-        self._file, self._short, self._rates = settings.key_file, short, rates or Rates()
+        self._file, self._whose, self._rates = settings.key_file, whose, rates or Rates()
         key = settings.api_key
         self._own = {} if key is None else {one.digest: Pass(one) for one in (_own(key.get_secret_value()),)}
         self._seen: dict[bytes, Pass] = {}
@@ -123,7 +123,7 @@ class Guard:
             return Refusal(401, _NOBODY)
         if scope_of(request["method"], path) not in known.scopes:
             return Refusal(403, f"the key {known.name!r} has not the scope {scope_of(request['method'], path)!r}")
-        if known.task is not None and known.task != (task_of(path) or self._short()):
+        if known.task is not None and known.task != (task_of(path) or self._whose(path)):
             return Refusal(403, f"the key {known.name!r} is for the task {known.task!r} alone")
         if known.rate is not None and (wait := self._rates.wait(known.digest, known.rate, now)):
             detail = f"the key {known.name!r} may send {known.rate:g} requests a second"

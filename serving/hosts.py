@@ -15,6 +15,9 @@ from serving.host import Host
 from serving.problems import UnknownTaskError
 from serving.singles import Singles
 
+_SHORT = frozenset(("/predict", "/feedback", "/invocations", "/model", "/version", "/v2"))
+"""The short forms, and what their clients ask of the server that tells of no task."""
+
 
 class Hosts:
     """Belongs to one event loop. `routes` are the hot paths: a POST to one of them is answered without FastAPI;
@@ -48,6 +51,11 @@ class Hosts:
         if self._first in self._by_name:
             return self._by_name[self._first]
         return next(iter(self._by_name.values())) if len(self._by_name) == 1 else None
+
+    def whose(self, path: str) -> str | None:
+        """The task whose a path is that names none, if it is one's: what tells of all tasks is the only one's."""
+        found = self.short if path in _SHORT or len(self) == 1 else None
+        return None if found is None else found.task
 
     def named(self, task: str) -> Host:
         """A task's host. Raises `UnknownTaskError`."""

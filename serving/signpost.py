@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.errors import did_you_mean
+from serving.context import SCOPE
 from serving.docs import PAGE
 from serving.hosts import Hosts
 from serving.problems import Problem, problem
@@ -80,7 +81,8 @@ def astray(request: Request, error: HTTPException, hosts: Hosts) -> Problem:
         near = did_you_mean(path[:_MOST], islice(_paths(places(hosts)), _MOST))
         detail = f"no path {shown(path)} here{near}; GET / lists them"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{shown(path)} is not for {request.method}: expected {allowed}"
+        asked = SCOPE.get() or request.scope  # a HEAD, which is answered as a GET, is one still
+        detail = f"{shown(path)} is not for {asked['method']}: expected {allowed}"
     found = problem(error.status_code, detail)
     if allowed:
         found.headers.append((b"allow", allowed.encode()))

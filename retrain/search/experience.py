@@ -24,6 +24,9 @@ FEWEST = 8
 """Candidates of a study that say something of their order."""
 LIKE = 1.0
 """Tasks this far apart, in logarithms, count by exp(-1/2) beside one that is the same."""
+MOST = 30
+"""Studies that teach a search, the most alike: with a hundred of forty candidates each the first two proposals took .7
+and .9 CPU-seconds, with these .06 and .09. What the others would have added was not measured."""
 
 
 class Facts(Frozen):
@@ -81,9 +84,11 @@ class Experience(Frozen):
         return cls(facts=Facts.of(rows, schema, target), formers=alike) if alike else None
 
     def taught(self, space: Space) -> Taught | None:
-        """What the studies teach of a space; None where none has enough candidates that fit it."""
+        """What the `MOST` studies that are most alike teach of a space; None where none has enough candidates that fit
+        it."""
         found = [one for former in self.formers if (one := self._study(space, former)) is not None]
-        return Taught(tuple(found)) if found else None
+        most = sorted(found, key=lambda one: -one.weight)[:MOST]
+        return Taught(tuple(most)) if most else None
 
     def _study(self, space: Space, former: Former) -> Study | None:
         fitted = [space.fit(self._resized(one, former), DEFAULTS) for one in former.candidates]

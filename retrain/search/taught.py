@@ -86,10 +86,12 @@ class Taught:
         """How good candidates at these places (n, d) are expected to be (n,), in spreads of a study's scores."""
         return np.asarray(self._each(places) @ self.shares)
 
-    def spread(self, places: Matrix) -> Matrix:
-        """How the studies differ there (n, s): products of two rows are covariances."""
+    def prior(self, places: Matrix) -> tuple[Matrix, Matrix]:
+        """What is expected at these places (n,), and how the studies differ there (n, s): products of two rows of that
+        are covariances."""
         each = self._each(places)
-        return np.asarray((each - (each @ self.shares)[:, None]) * np.sqrt(self.shares))
+        expected = np.asarray(each @ self.shares)
+        return expected, np.asarray((each - expected[:, None]) * np.sqrt(self.shares))
 
     def _each(self, places: Matrix) -> Matrix:
         return np.stack([one.mean(places) for one in self.functions], axis=1)
@@ -97,10 +99,12 @@ class Taught:
 
 @dataclass(frozen=True)
 class Informed:
-    """A process fitted to a task's own scores, with what former studies teach for its prior."""
+    """A process fitted to a task's own scores at places (n, d), with what former studies teach for its prior; `spread`
+    (n, s) is how they differ at these places."""
 
     taught: Taught
     places: Matrix
+    spread: Matrix
     factor: Matrix
     weights: Matrix
     length: float
@@ -110,25 +114,25 @@ class Informed:
     def fit(cls, taught: Taught, places: Matrix, scores: Matrix) -> Informed:
         """The process for places (n, d) and scores (n,), normal quantiles of ranks; of a small grid of lengths, news
         and noises the likeliest."""
-        spread, far = taught.spread(places), distances(places, places)
-        known, wanted = spread @ spread.T + LEVEL, scores - taught.expect(places)
+        (expected, spread), far = taught.prior(places), distances(places, places)
+        known, wanted = spread @ spread.T + LEVEL, scores - expected
         fits = []
         for length, news, noise in product(LENGTHS, NEWS, NOISES):
             covariance = known + news**2 * matern(far, length * taught.usual)
             fits.append((likelihood(covariance, wanted, noise), length, news))
         (_, factor, weights), length, news = max(fits, key=lambda one: one[0][0])
-        return cls(taught, places, factor, weights, length, news)
+        return cls(taught, places, spread, factor, weights, length, news)
 
     def predict(self, places: Matrix) -> tuple[Matrix, Matrix]:
         """Means and standard deviations (m,) of the scores, noise left out, at places (m, d)."""
         from scipy.linalg import solve_triangular
 
-        spread, others = self.taught.spread(places), self.taught.spread(self.places)
+        expected, spread = self.taught.prior(places)
         new = self.news**2 * matern(distances(places, self.places), self.length * self.taught.usual)
-        cross = spread @ others.T + new + LEVEL
+        cross = spread @ self.spread.T + new + LEVEL
         inside = solve_triangular(self.factor, cross.T, lower=True, check_finite=False)
         variance = (spread**2).sum(axis=1) + self.news**2 + LEVEL - (inside**2).sum(axis=0)
-        return self.taught.expect(places) + cross @ self.weights, np.sqrt(np.clip(variance, 1e-12, None))
+        return expected + cross @ self.weights, np.sqrt(np.clip(variance, 1e-12, None))
 
 
 def first(taught: Taught, count: int) -> list[Candidate]:

@@ -298,6 +298,15 @@ def test_rivals_of_a_champion_that_follows_are_judged_as_it_is(place: Workplace)
         assert now.anchor == ended.version
 
 
+def test_no_rival_is_made_that_could_not_be_judged(place: Workplace) -> None:
+    """The champion has taken over this very moment: the rows that have their label were answered by its anchor."""
+    moment = prove(place) + timedelta(hours=1)
+    ended = complete(place, moment, remedies=(Remedy.RESEARCH,))
+    assert (ended.outcome, ended.reasons[0][:46]) == ("refused", "research: nothing that the champion has answer")
+    (made,) = [one for one in place.ledger.read(kinds={"remedy"}) if one.details["remedy"] == "research"]
+    assert (made.version, made.outcome) == (None, "refused")
+
+
 def test_it_ends_where_it_does_not_pay(place: Workplace) -> None:
     moment = prove(place)
     steps_end = Entry(task="handmade", kind=KIND, at=moment, version="2", outcome=STOPPED, reasons=("worse",))

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -98,6 +99,9 @@ def test_a_stranger_on_the_port_is_named(place: Workplace, stopped: Settings) ->
         stranger.listen()
         with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_STATUS_PORT"):
             up(stopped, "handmade", only=["status"])
+        speaking = stopped.model_copy(update={"grpc_port": stopped.status_port})
+        with pytest.raises(StateError, match=rf"port {stopped.status_port} is taken by .*EVERFIT_GRPC_PORT"):
+            up(speaking, "handmade", only=["endpoint"])
 
 
 def test_the_port_is_looked_at_where_it_will_be_listened_on() -> None:
@@ -113,6 +117,37 @@ def test_the_port_is_looked_at_where_it_will_be_listened_on() -> None:
     for host in ("192.0.2.1", "no-such.invalid"):
         with pytest.raises(StateError, match=f"the endpoint cannot listen on {host}, port "):
             require_free(replace(service, host=host))
+
+
+def test_a_name_may_have_addresses_that_the_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `localhost` has `::1` where IPv6 is off; of those that it has, none may be taken."""
+
+    def resolved(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        service = Service("endpoint", "the endpoint", (), "", port=port, setting="EVERFIT_PORT", host="localhost")
+        held.listen()
+        with pytest.raises(StateError, match=f"port {port} is taken by process {os.getpid()} "):
+            require_free(service)
+    require_free(service)
+
+
+def test_a_start_that_was_cut_short_does_not_put_out_what_was_served_before_it(stopped: Settings) -> None:
+    desk = Desk(stopped.folder)
+    desk.record("endpoint").parent.mkdir(parents=True)
+    desk.record("endpoint").write_text(json.dumps({"command": ["served"], "pid": 1, "created": 0.0}))
+    service = Service("endpoint", "the endpoint", (sys.executable, "-c", "raise SystemExit(1)"), desk.ready("endpoint"))
+    desk.start(service, os.environ)  # as by an `up` that is killed before it knows
+    with pytest.raises(OutsideError, match="the endpoint stopped while starting"):
+        desk.wait(service, desk.start(service, os.environ))
+    assert desk.command("endpoint") == ("served",)
 
 
 def test_a_service_that_does_not_come_up_says_why_and_is_not_brought_back(stopped: Settings) -> None:

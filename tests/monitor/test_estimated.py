@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from monitor import weighted
-from monitor.estimated import LEAST_LABELS, RANGES, Estimated, binary_auc, expected, experience
+from monitor.estimated import LEAST_LABELS, Estimated, binary_auc, expected, experience
 from monitor.measurements import Measurement
 from monitor.views import Side, View, reference_side, window_side
 from registry.bundle import Estimate, ModelBundle
@@ -353,7 +353,7 @@ def test_few_rows_are_no_accident(view_of: ViewOf, problem: Problem, metric: Met
     assert found.rows == rows
     assert (found.value is not None) == (rows > 1 or (rows == 1 and metric.name not in ("auc", "r2")))
     if found.value is not None:
-        least, most = RANGES.get(metric.name, (0, np.inf))
+        least, most = metric.bounds
         assert least <= number(found.low) <= found.value <= number(found.high) <= most
         assert ("no bias" in found.note) == (labels < LEAST_LABELS)
 

@@ -277,34 +277,6 @@ def test_a_recalibrated_model_is_trained_next() -> None:
     assert Remedy.RECALIBRATE in (third.remedy, *third.then)
 
 
-def test_what_costs_more_than_it_is_expected_to_bring_is_not_tried() -> None:
-    """AUC .55 instead of .7 is a loss of a fifth; twelve weeks, no promotion yet, half of the imagined ones helped."""
-    history = weeks([GOOD, GOOD, *[AWFUL] * 10])
-    dear = decide(PerformancePolicy(ladder=("research",), worth=0.1), history)
-    assert (dear.remedy, dear.severity) == (Remedy.NONE, "degraded")
-    assert "an improvement is expected to bring what " in dear.reasons[-1]
-    assert dear.reasons[-1].endswith("CPU-s are worth, and to cost 90: not tried")
-    cheap = decide(PerformancePolicy(ladder=("research",), worth=10.0), history)
-    assert cheap.remedy is Remedy.RESEARCH
-    assert "and to cost 90" in cheap.reasons[-1]
-
-
-def test_a_champion_that_follows_is_searched_anew_where_that_pays_as_following_does() -> None:
-    """It fell from .7 to .5 and may regain that for twelve windows: at what following costs, 2 CPU-seconds a window for
-    a gain of .1, that is 16 CPU-seconds after one search that came to nothing, and 8 after four. Where nobody knows
-    what following brings, it is tried as ever."""
-    spec, history = PerformancePolicy(ladder=("research",)), weeks([GOOD, GOOD, *[AWFUL] * 10])
-    early = end_of(0) - timedelta(days=90)
-    tried = Act(kind="remedy", at=early, remedy=Remedy.RESEARCH, promoted=False, cpu=15.0)
-    pays = Upkeep(cpu=2.0, gain=0.1)
-    assert decide(spec, history, [tried], follows=pays).remedy is Remedy.RESEARCH
-    found = decide(spec, history, [tried] * 4, follows=pays)
-    assert (found.remedy, found.severity) == (Remedy.NONE, "degraded")
-    assert found.reasons[-1].endswith("CPU-s are worth, and to cost 15: not tried")
-    assert decide(spec, history, [tried] * 4, follows=Upkeep(cpu=2.0)).remedy is Remedy.RESEARCH
-    assert decide(spec, history, [tried], follows=Upkeep(cpu=2.0, gain=0.4)).remedy is Remedy.NONE
-
-
 @pytest.mark.parametrize(("kind", "pause", "word"), [("promotion", 1, "warm-up"), ("remedy", 2, "cooldown")])
 def test_after_an_act_it_waits(kind: str, pause: int, word: str) -> None:
     history = weeks([GOOD, GOOD, *[AWFUL] * 6])

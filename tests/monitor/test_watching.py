@@ -364,6 +364,7 @@ def test_a_remedy_that_was_rolled_back_has_come_to_nothing() -> None:
         entry("gate", "2", "promote", remedy="fine_tune", cpu=1.0),
         entry("gate", "3", "promote", remedy="research", cpu=2.0),
         entry("rollback", "1", previous="2"),
+        entry("remedy", "", "refused", remedy="search"),
     ]
-    judged = [(act.remedy, act.promoted, act.cpu) for act in _acts(done) if act.remedy]
-    assert judged == [(Remedy.FINE_TUNE, False, 10.0), (Remedy.RESEARCH, True, 2.0)]
+    found = [(act.remedy, act.promoted, act.cpu) for act in _acts(done) if act.remedy]
+    assert found == [(Remedy.FINE_TUNE, False, 10.0), (Remedy.RESEARCH, True, 2.0), (Remedy.SEARCH, None, 0.0)]

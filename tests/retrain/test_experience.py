@@ -16,7 +16,7 @@ from registry.schema import NumericColumn, Schema
 from registry.target import Target
 from retrain.families.base import Candidate
 from retrain.search.budget import Budget
-from retrain.search.experience import Experience, Facts, Former, lesson
+from retrain.search.experience import MOST, Experience, Facts, Former, lesson
 from retrain.search.material import gather
 from retrain.search.portfolio import opening, portfolio
 from retrain.search.progress import silent
@@ -67,6 +67,15 @@ def test_a_task_counts_the_more_the_more_alike_its_data_are() -> None:
     assert means["silu"] > means["elu"]
     means = told(Experience(facts=ELSEWHERE, formers=(study("silu"), study("elu", ELSEWHERE))))
     assert means["elu"] > means["silu"]
+
+
+def test_of_many_studies_the_most_alike_teach() -> None:
+    one = study("silu")
+    likes = [one.model_copy(update={"facts": HERE.model_copy(update={"rows": 100 * n})}) for n in range(1, MOST + 11)]
+    taught = Experience(facts=HERE, formers=tuple(likes)).taught(SPACE)
+    assert taught is not None
+    weights = sorted((HERE.likeness(one.facts) for one in likes), reverse=True)
+    assert [one.weight for one in taught.studies] == weights[:MOST]
 
 
 def test_studies_of_other_spaces_teach_nothing() -> None:

@@ -141,6 +141,20 @@ def test_a_pruned_network_is_trained_on_within_the_same_epochs() -> None:
     network_of(unpruned(candidate), "table").load_state_dict(stopped.paused.part("network"))
 
 
+def test_each_training_has_an_epoch_or_a_step_of_it_however_short_the_time() -> None:
+    shown, candidate = rows("table"), drawn("mlp", "table", 0.5)
+    for deadline, recipe in (
+        (time.monotonic() + 60, Recipe(epochs=1, batch_size=32)),
+        (time.monotonic(), Recipe(epochs=9, batch_size=32)),
+    ):
+        found = train_and_prune(
+            network_of(unpruned(candidate), "table"), 0.5, shown, shown, recipe, problem="multiclass",
+            score=lambda out: float(len(out)), greater_is_better=True, seed=0, deadline=deadline,
+        )  # fmt: skip
+        assert len(found.history) == 2
+        network_of(candidate, "table").load_state_dict(found.state)
+
+
 def test_weights_go_both_ways_between_a_pruned_network_and_a_whole_one() -> None:
     layout = Layout(numeric=("a", "b", "c", "d", "e"), categorical=(("f", ("0", "1")), ("g", tuple("0123"))))
     small = drawn("resnet", "table", 0.5)

@@ -119,7 +119,7 @@ def test_a_file_that_others_may_write_or_that_is_damaged_is_refused(file: Path) 
     file.chmod(0o600)
     file.write_text('{"keys": [{"name": "x"}]}')
     with pytest.raises(InputError, match=r"keys\.0\.digest"):
-        Guard(Settings(home=file.parent), lambda: None)
+        Guard(Settings(home=file.parent), lambda _: None)
 
 
 def test_scopes_by_route(door: Door) -> None:
@@ -183,7 +183,7 @@ def test_a_key_of_one_task(door: Door) -> None:
 def test_a_key_of_one_task_beside_several(tmp_path: Path, file: Path) -> None:
     """What tells of all tasks is closed to it."""
     secret = add_key(file, "one", ["predict", "read"], task="other")
-    guard = Guard(Settings(home=tmp_path), lambda: None)
+    guard = Guard(Settings(home=tmp_path), lambda _: None)
     headers = [(b"authorization", f"Bearer {secret}".encode())]
     paths = ("/models/other", "/models/handmade", "/models", "/metrics", "/model")
     refused = [guard.refusal({"method": "GET", "path": path, "headers": headers}) is not None for path in paths]
@@ -254,7 +254,7 @@ def test_a_file_that_is_spoilt_leaves_the_keys_as_they_were(
     tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = add_key(file, "one", ["read"])
-    guard = Guard(Settings(home=tmp_path), lambda: None)
+    guard = Guard(Settings(home=tmp_path), lambda _: None)
     file.write_text("{")
     time.sleep(1.1)
     logging.getLogger("uvicorn.error").addHandler(caplog.handler)
@@ -267,7 +267,7 @@ def test_a_file_that_is_spoilt_leaves_the_keys_as_they_were(
 
 def test_a_reread_gives_no_new_bucket(tmp_path: Path, file: Path) -> None:
     slow = add_key(file, "slow", ["read"], rate=0.01)
-    guard = Guard(Settings(home=tmp_path), lambda: None)
+    guard = Guard(Settings(home=tmp_path), lambda _: None)
     request = {"method": "GET", "path": "/model", "headers": [(b"authorization", f"Bearer {slow}".encode())]}
     assert guard.refusal(request) is None
     add_key(file, "another", ["read"])
@@ -277,7 +277,7 @@ def test_a_reread_gives_no_new_bucket(tmp_path: Path, file: Path) -> None:
 
 def test_the_scheme_is_read_in_any_case_and_nothing_else_passes(tmp_path: Path, file: Path) -> None:
     secret = add_key(file, "one", ["read"]).encode()
-    guard = Guard(Settings(home=tmp_path), lambda: None)
+    guard = Guard(Settings(home=tmp_path), lambda _: None)
 
     def passes(value: bytes) -> bool:
         return guard.refusal({"method": "GET", "path": "/model", "headers": [(b"authorization", value)]}) is None
@@ -317,7 +317,7 @@ def test_a_look_costs_less_than_three_microseconds(tmp_path: Path, file: Path) -
     """The best of many runs, with room for a machine that does other things meanwhile."""
     for number in range(50):
         last = add_key(file, f"k{number}", ["predict"], rate=1e9)
-    guard = Guard(Settings(home=tmp_path), lambda: None)
+    guard = Guard(Settings(home=tmp_path), lambda _: None)
     headers = [(b"host", b"x"), (b"content-type", b"application/json"), (b"authorization", f"Bearer {last}".encode())]
     request = {"method": "POST", "path": "/models/handmade/predict", "headers": headers}
     best = 1.0
@@ -336,15 +336,15 @@ def test_beyond_loopback_a_live_key_is_there_at_the_start(
     with pytest.raises(ValueError, match="everfit key add"):
         Settings(home=tmp_path, host="0.0.0.0")
     secret = add_key(file, "one", ["read"])
-    guard = Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda: None)
+    guard = Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda _: None)
     assert guard.closed
     assert secret
     revoke_key(file, "one")
     with pytest.raises(InputError, match="every key is revoked"):
-        Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda: None)
-    Guard(Settings(home=tmp_path), lambda: None)
+        Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda _: None)
+    Guard(Settings(home=tmp_path), lambda _: None)
     assert "every key is revoked: all requests are answered 401" in caplog.text
-    Guard(Settings.model_validate({"home": tmp_path, "host": "0.0.0.0", "api_key": "s"}), lambda: None)
+    Guard(Settings.model_validate({"home": tmp_path, "host": "0.0.0.0", "api_key": "s"}), lambda _: None)
 
 
 def run(home: Path, *arguments: str, **more: str) -> Result:

@@ -23,6 +23,8 @@ def client(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, ModelBun
         yield one
 
 
+# A thread of the endpoint, or of a library, that draws a number meanwhile looks to Hypothesis as if a strategy had.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 def test_every_operation_holds_to_its_description(client: httpx.Client) -> None:
     from schemathesis import checks
 

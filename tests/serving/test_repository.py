@@ -16,6 +16,7 @@ from registry.database import open_engine
 from registry.inference_log import InferenceLog
 from registry.settings import Settings
 from serving.app import create_app
+from serving.keys import add_key
 from tests.handmade import make_bundle
 from tests.serving.conftest import ROW, FakeVersions, endpoint, serve, wait_for
 from tests.serving.test_hosts import TwoTasks
@@ -84,6 +85,32 @@ def test_loaded_and_unloaded_while_another_answers(
         assert client.post("/invocations", json={"dataframe_records": [ROW]}).status_code == 200
     log = InferenceLog(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "other")
     assert list(log.frame()["__id__"]) == ids
+
+
+def test_a_key_of_the_first_task_is_not_told_of_what_is_loaded_beside_it(
+    tmp_path: Path, bundles: dict[str, ModelBundle], other: ModelBundle
+) -> None:
+    registry = TwoTasks(handmade=FakeVersions(v1=bundles["good"]), other=FakeVersions(v7=other))
+    registry.tasks["handmade"].champion, registry.tasks["other"].champion = "1", "7"
+    mine, admin = (
+        {"authorization": f"Bearer {add_key(tmp_path / 'keys.json', name, scopes, task=task)}"}
+        for name, scopes, task in (("mine", ["read", "predict"], "handmade"), ("admin", ["admin"], None))
+    )
+    shared = ("/", "/models", "/metrics", "/docs", "/openapi.json", "/v2/repository/index", "/modls/other")
+    own = ("/model", "/models/handmade", "/version", "/v2", "/v2/models/handmade")
+    with serve(create_app(Settings(home=tmp_path, poll_seconds=0.05), "handmade", versions=registry)) as client:
+        wait_for(lambda: client.get("/v2/health/ready").status_code == 200)
+
+        def refused() -> set[str]:
+            return {path for path in (*shared, *own) if client.get(path, headers=mine).status_code == 403}
+
+        assert refused() == set()
+        assert client.post("/v2/repository/models/other/load", json={}, headers=admin).status_code == 200
+        assert refused() == set(shared)
+        assert client.post("/predict", json=ROW, headers=mine).status_code == 200
+        assert client.post("/v2/repository/index", headers=mine).status_code == 403
+        assert client.post("/v2/repository/models/other/unload", json={}, headers=admin).status_code == 200
+        assert refused() == set()
 
 
 def test_what_the_registry_does_not_have_is_not_loaded(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
