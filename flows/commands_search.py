@@ -75,13 +75,11 @@ def search(
     spec = find_task(settings, task)  # first of all: a word that is wrong is told before what takes seconds to load
     with waiting("loading the libraries"):
         from flows.progress import listening
-        from flows.search import require_known
+        from flows.search import require_known, require_rows
         from flows.search import search as flow
         from flows.stages import perform
         from flows.terminal import ProgressLine
         from registry.mistakes import pointing
-        from registry.sources import read
-        from retrain.checks import require_columns
         from retrain.search.session import require_means
 
     require_known(strategy, families)
@@ -89,7 +87,7 @@ def search(
     if file is not None:
         with pointing(file):  # a task that cannot be searched is not registered
             require_means(spec)
-            require_columns(read(spec.source, limit=1), spec)
+            require_rows(spec)
     registered = nullcontext() if file is None else registered_for_search(settings, spec)
     again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
     with pointing(file), registered, resumable(again), ProgressLine() as shown, listening(shown):

@@ -27,7 +27,7 @@ from registry.sources import read
 if TYPE_CHECKING:
     import pandas as pd
 
-    from registry.task import Search
+    from registry.task import Search, TaskSpec
     from retrain.search.experience import Former
 
 
@@ -35,6 +35,8 @@ FAILURES = {"diverged": "diverged", "interrupted": "interrupted", "failed": "fai
 """What is said of trainings without a result, where there are any; older ledgers knew only that they failed."""
 BROKEN = {"refused": "large", "slow": "slow"}
 """What a count of candidates that broke a constraint says of them."""
+FIRST_ROWS = 20
+"""Rows that are looked at before a search begins."""
 MUCH_LEFT = 0.1
 """The share of a search's seconds that is worth a word where no trials were left for it."""
 
@@ -57,16 +59,28 @@ def search(
     begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
     family that is not known, for objectives or choices that do not fit them, and for columns that are not there.
     """
-    from retrain.checks import require_columns
     from retrain.search.session import require_means
 
     require_known(strategy, families)
     means = {"strategy": strategy, "families": None if families is None else tuple(families)}
     place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
     require_means(place.task)
-    require_columns(read(place.task.source, limit=1), place.task)  # a mistake in the task is no search that failed
+    require_rows(place.task)  # a mistake in the task is no search that failed
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
         return search_and_register(place, fresh=fresh)
+
+
+def require_rows(task: TaskSpec) -> None:
+    """Raise `DataError` or `TaskError` for what the first rows of a task show to be wrong: columns that are not there,
+    and families that read images of rows that hold none."""
+    from retrain.checks import require_columns
+    from retrain.families.catalogue import families_for
+    from retrain.image_checks import image_name
+
+    rows = read(task.source, limit=FIRST_ROWS)
+    require_columns(rows, task)
+    if not rows.isna().all().any() and image_name(rows, task) is None:
+        families_for(task.search.families, "table")
 
 
 def require_known(strategy: str | None, families: Sequence[str] | None) -> None:

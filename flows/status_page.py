@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
@@ -147,11 +148,23 @@ class Places:
         return self._known[name][1]
 
 
+class HeadAsGet:
+    """Answers HEAD as a GET, whose body the server leaves out: probes ask so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the lifespan."""
+        await self.app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application: `/`, `/health`, `/tasks/TASK`, `/tasks/TASK/reports/NAME`."""
     app, places = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings)
     # Without it a page from elsewhere could reach this one under a name of its own that resolves to loopback.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(HeadAsGet)
 
     @app.exception_handler(HTTPException)
     def absent(_request: Request, error: HTTPException) -> HTMLResponse:

@@ -72,7 +72,15 @@ def project_of(task: str) -> UUID:
     return uuid5(NAMESPACE_URL, f"everfit:{task}")
 
 
+_PAGES = (
+    "from uvicorn.config import LOGGING_CONFIG\n"
+    "for one in LOGGING_CONFIG['loggers'].values(): one['level'] = 'WARNING'\n"
+    "import evidently.cli.__main__"
+)
+"""Evidently's command line, whose server says nothing of each request."""
+
+
 def pages_command(workspace: Path, port: int) -> tuple[str, ...]:
     """The arguments of Python that show a workspace on loopback."""
     place = ("--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(port))
-    return ("-m", "evidently.cli", "ui", *place)
+    return ("-c", _PAGES, "ui", *place)

@@ -154,7 +154,8 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
-        raise SourceError(f"{path}: damaged, or no {extension} file ({str(error).splitlines()[0]})") from error
+        said = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+        raise SourceError(f"{path}: damaged, or no {extension} file ({said})") from error
 
 
 def _read_csv(path: Path, limit: int | None) -> pd.DataFrame:

@@ -276,10 +276,11 @@ def load(path: Path) -> TaskSpec:
         near = did_you_mean(path.name, [one.name for one in path.parent.glob("*.y*ml")])
         raise TaskError(f"{path}: cannot be read ({error.strerror}){near}") from error
     except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-        tab = "'\\t'" in (error.problem or "")
-        said = "a tab, where YAML wants spaces" if tab else f"not valid YAML: {error.problem or error}"
-        raise TaskError(f"{path}:\n  {line}{said}") from error
+        mark, tab = error.problem_mark, "'\\t'" in (error.problem or "")
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        look = "look here and just before for indentation, brackets, quotes and colons"
+        said = "a tab, where YAML wants spaces" if tab else f"not valid YAML from here on: {look}"
+        raise TaskError(f"{path}:\n  {place}{said}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: not valid YAML: {str(error).replace('<unicode string>', path.name)}") from error
     if not isinstance(raw, dict):

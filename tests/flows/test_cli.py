@@ -161,8 +161,8 @@ def test_init_never_overwrites(home: Path) -> None:
         ),
         (("search", "right.yaml", "--space", ""), "unknown family ''"),
         (("init", "rows.csv", "--target", "late", "--name", "my rows!"), "name: expected lower case letters, digits"),
-        (("search", "tabbed.yaml"), "tabbed.yaml:\n  line 2: a tab, where YAML wants spaces"),
-        (("search", "unclosed.yaml"), "unclosed.yaml:\n  line 2: not valid YAML: "),
+        (("search", "tabbed.yaml"), "tabbed.yaml:\n  line 2, column 1: a tab, where YAML wants spaces"),
+        (("search", "unclosed.yaml"), "unclosed.yaml:\n  line 2, column 1: not valid YAML from here on: look here"),
         (("serve", "nobody"), "unknown task 'nobody'"),
         (("monitor", "nobody"), "unknown task 'nobody'"),
         (("alerts", "nobody"), "unknown task 'nobody'"),
@@ -207,6 +207,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
         ("search:\n  trials: 3\n  stopping: ashes", "line 9: search.stopping: unknown stopping policy 'ashes'"),
         ("search: {choices: {\n  depht: {only: [2]}}}", "line 8: search.choices: unknown dimension 'depht'"),
         ("columns: {kinds: {carrier: image}}\nsearch: {families: [resnet]}", "line 8: search.families: 'resnet'"),
+        ("search: {families: [mlp, convnet]}", "line 7: search.families: 'convnet' reads images, and the task has no"),
         ("search: {objectives: [quality, size]}", "line 7: search.objectives: 'auto' looks for quality alone"),
     ],
 )

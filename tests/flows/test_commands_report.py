@@ -94,7 +94,9 @@ def test_a_report_is_made_and_shown(place: Workplace, tmp_path: Path) -> None:
         process.wait(30)
     finally:
         process.kill()
-        assert f"reports: {own} (Ctrl-C ends it)" in process.communicate()[0]
+        said = process.communicate()[0]
+        assert f"reports: {own} (Ctrl-C ends it)" in said
+        assert "INFO" not in said
     assert place.shelf.runs.is_dir()
 
 

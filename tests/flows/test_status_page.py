@@ -35,10 +35,10 @@ class Client:
     def __init__(self, place: Workplace, host: str = "127.0.0.1") -> None:
         self._transport, self._url = httpx.ASGITransport(create_app(place.settings)), f"http://{host}"
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, method: str = "GET") -> httpx.Response:
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(transport=self._transport, base_url=self._url) as client:
-                return await client.get(path)
+                return await client.request(method, path)
 
         return asyncio.run(ask())
 
@@ -60,6 +60,7 @@ def window(place: Workplace, number: int, value: float | None, *more: dict[str, 
 
 def test_an_empty_home_has_a_page(client: Client) -> None:
     page = client.get("/")
+    assert client.get("/health", "HEAD").status_code == 200
     assert page.status_code == 200
     for text in (
         "not answering",
