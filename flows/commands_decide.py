@@ -180,13 +180,20 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     Example:
       everfit improve flights --reason "new aircraft" --remedies fine_tune,research
     """
-    from registry.decisions import parse_remedies
+    from registry.decisions import Remedy, parse_remedies
 
-    parse_remedies(remedies)  # first: a word that is wrong is told before what takes seconds to load
+    wanted = parse_remedies(remedies)  # first: a word that is wrong is told before what takes seconds to load
     settings = connect()
     from flows.workplace import find_task
 
-    name = find_task(settings, task).name
+    spec = find_task(settings, task)
+    name = spec.name
+    if set(wanted) == {Remedy.FOLLOW}:
+        from flows.following import following
+        from flows.workplace import Workplace
+
+        if following(Workplace.open(settings, spec)) is not None:
+            raise StateError("the champion follows already")
     with waiting("loading the libraries"):
         from flows.improve import improve as flow
         from flows.progress import listening
