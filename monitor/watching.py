@@ -159,7 +159,7 @@ class _Reader:
 def faulty_windows(task: TaskSpec, ledger: Ledger, as_of: datetime, last: int = MOST_ENTRIES) -> list[Window]:
     """The windows whose data were broken by what was known at a moment: by the newest decision about each, of the
     newest `last` decisions; one that was measured again since, as its rows came late, is judged by what it is now."""
-    decided = [one for one in ledger.read(kinds={DECISION}, last=last) if one.at <= as_of and one.details.get("window")]
+    decided = [one for one in ledger.read(kinds={DECISION}, last=last, until=as_of) if one.details.get("window")]
     newest = {_place(window := Window.model_validate(one.details["window"])): (window, one) for one in decided}
     found = [(window, one) for window, one in newest.values() if one.severity == "faulty"]
     if not found:

@@ -78,15 +78,24 @@ class Ledger:
         return _entry(row)
 
     def read(
-        self, *, kinds: Collection[str] | None = None, since: int = 0, last: int | None = None, timely: bool = False
+        self,
+        *,
+        kinds: Collection[str] | None = None,
+        since: int = 0,
+        last: int | None = None,
+        timely: bool = False,
+        until: datetime | None = None,
     ) -> list[Entry]:
-        """The entries with an id above `since`, oldest first: all kinds or those named; only the newest `last`. In the
-        order in which they were written, or `timely` by event time: a replay of an older time is written later."""
+        """The entries with an id above `since`, oldest first: all kinds or those named, of moments not after `until`;
+        only the newest `last`. In the order in which they were written, or `timely` by event time: a replay of an
+        older time is written later."""
         c = _ENTRIES.c
         order = (c.at.desc(), c.id.desc()) if timely else (c.id.desc(),)
         rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(*order).limit(last)
         if kinds is not None:
             rows = rows.where(c.kind.in_(sorted(kinds)))
+        if until is not None:
+            rows = rows.where(c.at <= to_micros(until))
         with reading(self._engine) as connection:
             found = connection.execute(rows).all()
         return [_entry(row) for row in reversed(found)]

@@ -66,6 +66,8 @@ def test_reading_by_the_time_of_the_data(engine: Engine) -> None:
         ledger.write(_entry(at=datetime(2024, 5, day), version=version))
     assert [(one.at.day, one.version) for one in ledger.read(last=3, timely=True)] == [(8, "1"), (15, "1"), (15, "2")]
     assert [one.at.day for one in ledger.read(last=3)] == [1, 15, 2]
+    assert [one.at.day for one in ledger.read(last=2, timely=True, until=datetime(2024, 5, 8))] == [2, 8]
+    assert [one.at.day for one in ledger.read(last=3, until=datetime(2024, 5, 8))] == [8, 1, 2]
 
 
 def test_only_new_entries_of_the_own_task_are_written(engine: Engine) -> None:
