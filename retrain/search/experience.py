@@ -26,7 +26,8 @@ LIKE = 1.0
 """Tasks this far apart, in logarithms, count by exp(-1/2) beside one that is the same."""
 MOST = 30
 """Studies that teach a search, the most alike: with a hundred of forty candidates each the first two proposals took .7
-and .9 CPU-seconds, with these .06 and .09. What the others would have added was not measured."""
+and .9 CPU-seconds, with these .06 and .09 (one run, a busy machine). What the others would have added was not
+measured."""
 
 
 class Facts(Frozen):

@@ -11,5 +11,5 @@ class Tapas(GaussianGuided):
     """Chooses as `gp` does; what the registry's studies of other tasks teach, where there are any, is the prior."""
 
     name: ClassVar[str] = "tapas"
-    paper: ClassVar[str] = "after Istrate et al. 2019 and Wang et al. 2021"
+    paper: ClassVar[str] = "after Istrate et al. 2019 and Wang et al. 2024"
     learns_from_others: ClassVar[bool] = True
