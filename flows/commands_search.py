@@ -132,7 +132,7 @@ def beside(found: Manifest, version: str, champion: Manifest) -> str:
 def _tested(one: Manifest) -> tuple[object, ...]:
     """What tells which rows a model was tested on."""
     task = one.task
-    return one.lineage.data_hash, one.lineage.rows, task.splits, task.target, task.time, task.time or task.search.seed
+    return one.lineage.data_hash, one.lineage.rows, task.splits, task.target, task.time or task.search.seed
 
 
 def _costs(place: Workplace, version: str) -> Iterator[str]:
