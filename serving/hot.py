@@ -20,7 +20,7 @@ from serving.body import AT_ONCE, GoneError, read_body, send_json, send_problem
 from serving.champion import Served, Slot
 from serving.dialects import in_words_of
 from serving.encodings import decompress, header_of
-from serving.lean import Tidy
+from serving.lean import tidy
 from serving.metrics import Counts
 from serving.prediction import KEY_HEADER, Answer, Predictor
 from serving.problems import Headers, problem, problem_of
@@ -61,7 +61,7 @@ class HotRoute(ABC):
         """`gate` is where large bodies wait for those before them; each route has its own where none is given."""
         self._slot, self._counts = slot, counts
         self._gate = asyncio.Semaphore(LARGE_AT_ONCE) if gate is None else gate
-        self._max_bytes, self._max_rows, self._tidy = max_bytes, max_rows, Tidy()
+        self._max_bytes, self._max_rows, self._tidy = max_bytes, max_rows, tidy()
         self.inside = 0
         """How many requests are not answered yet."""
 
