@@ -163,7 +163,8 @@ class Space(ABC):
         if not open_ones:
             return candidate
         label, parameter = open_ones[int(rng.integers(len(open_ones)))]
-        others = [value for value in levels(parameter) if value != self.params(candidate)[label]]
+        own = self.params(candidate)[label]
+        others = [value for value in levels(parameter) if value != own]
         return self.vary(candidate, label, drawn(parameter, others, rng), rng)
 
     def smaller(self, candidate: Candidate, share: float) -> Candidate:
