@@ -136,13 +136,14 @@ class Space(ABC):
 
     def vary(self, candidate: Candidate, label: str, value: Choice, rng: np.random.Generator) -> Candidate:
         """The candidate with one choice changed; dimensions that come to exist by it are drawn at random."""
-        return self.complete({**self.params(candidate), label: value}, rng)
+        return self.complete({**self.params(candidate), label: value}.get, rng)
 
-    def complete(self, given: Mapping[str, Choice], rng: np.random.Generator) -> Candidate:
-        """The candidate of choices by label; dimensions that none is given of are drawn at random."""
+    def complete(self, given: Callable[[str], Choice | None], rng: np.random.Generator) -> Candidate:
+        """The candidate of what is given by label; where that is None, a dimension is drawn at random."""
 
         def choose(label: str, parameter: Parameter) -> Choice:
-            return given[label] if label in given else parameter.sample(rng)
+            value = given(label)
+            return parameter.sample(rng) if value is None else value
 
         return self._certain(choose)
 

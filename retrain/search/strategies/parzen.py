@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,42 +24,44 @@ RECENT = 25
 """So many of the newest points count whole, older ones the less the older they are."""
 NARROWEST = 100
 """No kernel is narrower than this part of its dimension."""
-
-
-class Kernels(Protocol):
-    """The kernels of one dimension, one on each point and the flat one behind them."""
-
-    def draw(self, which: Places, rng: np.random.Generator) -> Encoding:
-        """A coordinate (m,) from each of these kernels (m,)."""
-
-    def log(self, coordinates: Encoding) -> Encoding:
-        """Logarithms (m, kernels) of the densities at coordinates (m,)."""
+TINY = 1e-300
+"""The least mass of a step, whose logarithm is a number."""
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """Kernels on options: their own one most, all alike a little."""
+    """Kernels on the options of some dimensions, places (n, d) of so many (d,): their own one most, all alike a little,
+    and the flat one behind them, as everywhere here."""
 
-    points: Encoding
-    options: int
+    points: Places
+    options: Places
 
     @property
-    def _spread(self) -> float:
-        """How much all options together have beside a point's own."""
+    def _spread(self) -> Encoding:
+        """How much all options of a dimension together have beside a point's own (d,)."""
         return self.options / (len(self.points) + 1)
 
     def draw(self, which: Places, rng: np.random.Generator) -> Encoding:
-        """The points' own options, or any."""
-        own = np.append(self.points, -1.0)[which]
-        anywhere = (own < 0) | (rng.random(len(which)) * (1 + self._spread) > 1)
-        return np.where(anywhere, rng.integers(self.options, size=len(which)), own)
+        """Places (m, d) from these kernels (m,): the points' own, or any."""
+        shape = len(which), len(self.options)
+        own = np.vstack([self.points, np.full(len(self.options), -1)])[which]
+        anywhere = (own < 0) | (rng.random(shape) * (1 + self._spread) > 1)
+        return np.where(anywhere, rng.integers(self.options, size=shape), own)
 
-    def log(self, coordinates: Encoding) -> Encoding:
-        """Of few options: shares."""
+    def log(self, places: Encoding) -> Encoding:
+        """Logarithms (m, kernels) of the shares of places (m, d): what is the same counts, by a product of zeros and
+        ones."""
         little = self._spread / self.options / (1 + self._spread)
-        same = coordinates[:, None] == self.points
-        own = np.where(same, math.log(little + 1 / (1 + self._spread)), math.log(little))
-        return np.column_stack([own, np.full(len(coordinates), -math.log(self.options))])
+        gain = np.log(1 + 1 / (little * (1 + self._spread)))
+        same = self._marks(places.astype(np.int64)) @ (self._marks(self.points) * np.repeat(gain, self.options)).T
+        flat = np.full((len(places), 1), -np.log(self.options).sum())
+        return np.hstack([same + np.log(little).sum(), flat])
+
+    def _marks(self, places: Places) -> Encoding:
+        """One-hot (m, options of all dimensions)."""
+        out = np.zeros((len(places), int(self.options.sum())))
+        out[np.arange(len(places))[:, None], np.cumsum(self.options) - self.options + places] = 1.0
+        return out
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class Bells:
     low: float
     high: float
     step: float
+    least: Encoding
+    mass: Encoding
+    """How much of each whole kernel lies below `low`, and between `low` and `high`."""
 
     @classmethod
     def on(cls, points: Encoding, low: float, high: float, step: float) -> Bells:
@@ -84,53 +88,66 @@ class Bells:
         widths = np.empty(len(points))
         widths[order] = np.maximum(gaps[:-1], gaps[1:])
         widths = np.clip(widths, (high - low) / min(NARROWEST, len(points) + 2), high - low)
-        return cls(np.append(points, (low + high) / 2), np.append(widths, high - low), low, high, step)
-
-    def _below(self, coordinates: float | Encoding, means: Encoding, widths: Encoding) -> Encoding:
-        from scipy.special import ndtr
-
-        return np.asarray(ndtr((coordinates - means) / widths))
+        means, widths = np.append(points, (low + high) / 2), np.append(widths, high - low)
+        least = _below(low, means, widths)
+        return cls(means, widths, low, high, step, least, _below(high, means, widths) - least)
 
     def draw(self, which: Places, rng: np.random.Generator) -> Encoding:
-        """By the inverse of the distribution."""
+        """Coordinates (m,) from these kernels (m,), by the inverse of their distribution."""
         from scipy.special import ndtri
 
-        means, widths = self.means[which], self.widths[which]
-        least, most = (self._below(end, means, widths) for end in (self.low, self.high))
-        drawn = means + widths * ndtri(least + (most - least) * rng.random(len(which)))
+        shares = self.least[which] + self.mass[which] * rng.random(len(which))
+        drawn = self.means[which] + self.widths[which] * ndtri(shares)
         inner = self.step / 2
         if self.step:
             drawn = self.low + inner + self.step * np.round((drawn - self.low - inner) / self.step)
         return np.asarray(np.clip(drawn, self.low + inner, self.high - inner))
 
     def log(self, coordinates: Encoding) -> Encoding:
-        """Of the same whole numbers once."""
-        whole = self._below(self.high, self.means, self.widths) - self._below(self.low, self.means, self.widths)
+        """Logarithms (m, kernels) of the densities at coordinates (m,)."""
         if not self.step:
             far = (coordinates[:, None] - self.means) / self.widths
-            return np.asarray(-0.5 * far**2 - np.log(math.sqrt(2 * math.pi) * self.widths * whole))
+            return np.asarray(-0.5 * far**2 - np.log(math.sqrt(2 * math.pi) * self.widths * self.mass))
         known, back = np.unique(coordinates, return_inverse=True)
-        ends = (self._below(known[:, None] + side, self.means, self.widths) for side in (self.step / 2, -self.step / 2))
-        above, below = ends
-        return np.asarray(np.log(np.maximum((above - below) / whole, 1e-300))[back])
+        ends = known[:, None] + self.step / 2, known[:, None] - self.step / 2
+        above, below = (_below(end, self.means, self.widths) for end in ends)
+        return np.asarray(np.log(np.maximum((above - below) / self.mass, TINY))[back])
 
 
 class Parzen:
     """The density of points (n, d), the oldest first, over these dimensions."""
 
     def __init__(self, dimensions: Sequence[Parameter], points: Encoding) -> None:
-        self.kernels = [_kernels(one, points[:, place]) for place, one in enumerate(dimensions)]
+        options = {place: len(one.values) for place, one in enumerate(dimensions) if isinstance(one, Option)}
+        self._options = list(options)
+        self._ticks = Ticks(points[:, self._options].astype(np.int64), np.array(list(options.values()), dtype=np.int64))
+        self._bells = {
+            place: Bells.on(
+                points[:, place],
+                coordinate(one, one.low),
+                coordinate(one, one.high),
+                one.step if isinstance(one, Whole) else 0.0,
+            )
+            for place, one in enumerate(dimensions)
+            if not isinstance(one, Option)
+        }
         weights = np.append(_by_age(len(points)), 1.0)
         self.weights = weights / weights.sum()
 
     def draw(self, count: int, rng: np.random.Generator) -> Encoding:
         """Coordinates (count, d)."""
         which = rng.choice(len(self.weights), size=count, p=self.weights)
-        return np.column_stack([one.draw(which, rng) for one in self.kernels])
+        out = np.empty((count, len(self._options) + len(self._bells)))
+        out[:, self._options] = self._ticks.draw(which, rng)
+        for place, bells in self._bells.items():
+            out[:, place] = bells.draw(which, rng)
+        return out
 
     def log(self, coordinates: Encoding) -> Encoding:
         """Logarithms (m,) of the density at coordinates (m, d)."""
-        each = sum(one.log(coordinates[:, place]) for place, one in enumerate(self.kernels)) + np.log(self.weights)
+        each = self._ticks.log(coordinates[:, self._options]) + np.log(self.weights)
+        for place, bells in self._bells.items():
+            each += bells.log(coordinates[:, place])
         most = each.max(axis=1, keepdims=True)
         return np.asarray(most[:, 0] + np.log(np.exp(each - most).sum(axis=1)))
 
@@ -151,11 +168,11 @@ def choice(parameter: Parameter, where: float) -> Choice:
     return math.exp(where) if parameter.log else where
 
 
-def _kernels(parameter: Parameter, points: Encoding) -> Kernels:
-    if isinstance(parameter, Option):
-        return Ticks(points, len(parameter.values))
-    low, high = coordinate(parameter, parameter.low), coordinate(parameter, parameter.high)
-    return Bells.on(points, low, high, parameter.step if isinstance(parameter, Whole) else 0.0)
+def _below(coordinates: float | Encoding, means: Encoding, widths: Encoding) -> Encoding:
+    """The distribution function of normal kernels."""
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr((coordinates - means) / widths))
 
 
 def _by_age(count: int) -> Encoding:
