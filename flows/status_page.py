@@ -5,7 +5,7 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
+from flows.shift_map import rows_of, shift_map
 from flows.status_cards import cards, reasons
 from flows.status_snapshot import Snapshot, read
 from flows.status_style import STYLE
@@ -39,6 +40,8 @@ def page(snapshot: Snapshot) -> str:
         cards(snapshot) + reasons(snapshot),
         f"<section><h2>{escape(snapshot.metric)} by window <small>{escape(snapshot.meant)}</small></h2>"
         f"{_chart(snapshot)}</section>",
+        f"<section><h2>What moved <small>distance from the champion's reference, by window</small></h2>"
+        f"{_moved(snapshot)}</section>",
         f"<section><h2>Ledger</h2>{ledger_table(snapshot.entries)}</section>",
         f"<section><h2>Elsewhere</h2>{_links(snapshot)}</section>",
     ]
@@ -76,6 +79,8 @@ def _html(task: str, body: str) -> str:
 
 
 _WIDTHS = {"broad": WIDTH, "narrow": NARROW}
+"""Of a page, and of a telephone's, which shows one of the two."""
+
 _LEGEND = (
     '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
@@ -96,7 +101,23 @@ def _chart(snapshot: Snapshot) -> str:
     drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
     if not points:
         return drawn["broad"]
-    return "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items()) + _LEGEND
+    return _either(drawn) + _LEGEND
+
+
+_MOVED_LEGEND = (
+    '<p class="legend"><span class="moved">the darker, the further: 0 as the reference, 1 nothing in common</span>'
+    '<span class="named">named in the decision on the window</span></p>'
+)
+
+
+def _moved(snapshot: Snapshot) -> str:
+    rows = rows_of(snapshot.records, [entry for entry in snapshot.entries if entry.kind == "decision"])
+    drawn = {name: shift_map(rows, width=width) for name, width in _WIDTHS.items()}
+    return _either(drawn) + _MOVED_LEGEND if rows else drawn["broad"]
+
+
+def _either(drawn: Mapping[str, str]) -> str:
+    return "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items())
 
 
 def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:

@@ -183,6 +183,16 @@ def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     assert not re.search(r"""(?:src|@import|url\()""", page.text)
 
 
+def test_the_page_maps_what_moved_with_what_decisions_named_framed(client: Client, place: Workplace) -> None:
+    assert "No window has been compared" in client.get("/").text
+    window(place, 0, 0.7, {"name": "shift", "subject": "<age>", "value": 0.3})
+    details = {"window": {"index": 0, "start": START.isoformat()}, "diagnosis": {"columns": ["<age>"]}}
+    place.ledger.write(Entry(task="handmade", kind="decision", at=START, severity="shifted", details=details))
+    text = client.get("/").text
+    assert text.count('class="moved named"') == 2  # a broad and a narrow one
+    assert "&lt;age&gt;, window from 2024-03-01 00:00, version 1: moved by 0.30" in text
+
+
 def test_only_loopback_names_are_answered(place: Workplace) -> None:
     stranger = Client(place, host="elsewhere.example")
     assert stranger.get("/").status_code == 400
