@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 
 class _Scored(NamedTuple):
     """Scores, what to be cautious of in the rows, the answer unless it is a table's, what was seen of images, if any,
-    what is logged instead of what was sent, or of all, and how many of the warnings are of columns that nobody reads."""
+    what is logged instead of what was sent, or of all, and how many warnings are of columns that nobody reads."""
 
     outcome: Outcome
     warnings: Sequence[str]
