@@ -17,7 +17,7 @@ from registry.errors import StateError, TaskError
 from registry.metrics import metrics_for
 from retrain.calibration import Calibration
 from retrain.ensemble import select
-from retrain.export import Member, member_outputs
+from retrain.export import Member, lent, member_outputs
 from retrain.families.catalogue import build
 from retrain.search import plan as plans
 from retrain.search.account import account
@@ -118,7 +118,7 @@ def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Res
         if weight > 0
     ]
     kept = zip(old, weights[len(library) :], strict=True)
-    return [*fresh, *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
+    return [*lent(fresh, elders.known), *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
 
 
 def _sizes(library: Sequence[Result], plan: Plan, old: Sequence[Member]) -> list[float]:
