@@ -14,7 +14,7 @@ import safetensors.torch
 
 from registry.bundle import ModelBundle
 from registry.errors import StateError, TaskError
-from registry.metrics import metrics_for
+from registry.metrics import Array, metrics_for
 from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, lent, member_outputs
@@ -76,6 +76,11 @@ def standing(tried: Sequence[Result], plan: Plan) -> list[Result]:
         return found
     kept = unbeaten(found, plan.objectives, greater_is_better=plan.greater_is_better)
     return [one for one, ahead in zip(found, kept, strict=True) if ahead]
+
+
+def mixed(folder: Path, plan: Plan, results: Sequence[Result]) -> Array:
+    """The plain mean of these trials' answers to the validation rows: probabilities (n, k), or values (n,)."""
+    return np.asarray(np.mean([plan.answers(plans.read_outputs(folder, one.number)) for one in results], axis=0))
 
 
 def require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -> None:
