@@ -1,9 +1,7 @@
 """The remedy `fine_tune`: the champion's networks are trained on, with their own recipe at a lower rate, for a few
 epochs. Which rows they are trained on, and how far their weights are first shrunk towards a random beginning (shrink
-and perturb, Ash & Adams 2020), is tried out on the heaviest network: another diet than the first is taken where that is
-surely better on the newest validation rows, which tell little of small differences. Where a tuned network is there that
-the gate would promote with room to spare (`search/enough.py`), nothing more is trained. The champion's own networks
-stand for election to the ensemble beside the tuned ones.
+and perturb, Ash & Adams 2020), is tried out on the heaviest network and chosen on the newest validation rows. The
+champion's own networks stand for election to the ensemble beside the tuned ones.
 """
 
 from __future__ import annotations
@@ -18,17 +16,16 @@ import torch
 
 from registry.bundle import ModelBundle
 from registry.errors import DataError
-from registry.metrics import Array, Labels
+from registry.metrics import Labels
 from registry.plurals import counted
 from retrain.batches import Rows, rows_of
-from retrain.ensemble import SURE, select
+from retrain.ensemble import select
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate, Network, Reads
 from retrain.families.catalogue import build
 from retrain.levels import levelled
 from retrain.preparation import Preparation
 from retrain.renewal import Renewal, Request
-from retrain.search.enough import Enough
 from retrain.search.material import layout_of
 from retrain.search.sealing import one_thread
 from retrain.search.space import SearchSpace
@@ -55,8 +52,8 @@ class Diet:
 
 
 DIETS = (
-    Diet("newer rows", 1.0, 0.0, 1.0),
     Diet("newest third", 1 / 3, 0.0, 1.0),
+    Diet("newer rows", 1.0, 0.0, 1.0),
     Diet("newer rows, as many old ones", 1.0, 1.0, 1.0),
     Diet("all rows, shrunk", 1.0, np.inf, 0.8),
 )
@@ -94,36 +91,14 @@ class Tuner:
         self._known: list[tuple[Preparation, dict[str, Rows]]] = []
 
     def tuned(self) -> tuple[list[Member], Diet]:
-        """The heaviest network tuned on the diet that suits it; where that is not enough, and while there is time,
-        every other one too. And that diet."""
+        """Every network tuned on the diet that suits the heaviest best, while there is time; and that diet."""
         first, *others = sorted(self.renewal.members, key=lambda member: -member.weight)
-        enough, best = self._enough(), None
-        for diet in DIETS:
-            if (found := self._tune(first, diet)) is None:
-                continue
-            member, answers = found[0], self.renewal.answers(found[1].outputs.astype(np.float64))
-            if best is None or self._lead(answers, best[2]) > SURE:
-                best = (diet, member, answers)
-                if enough is not None and enough.reached(answers):
-                    return [member], diet
-        if best is None:
+        tried = [(diet, found) for diet in DIETS if (found := self._tune(first, diet)) is not None]
+        if not tried:
             raise DataError("every training diverged")
-        diet, member, _ = best
-        return [member, *(found[0] for other in others if (found := self._tune(other, diet)) is not None)], diet
-
-    def _enough(self) -> Enough | None:
-        """What is enough; None where the champion cannot be compared."""
-        try:
-            return Enough(self.renewal.asked.bundle, self.renewal.material)
-        except ValueError:
-            return None
-
-    def _lead(self, new: Array, old: Array) -> float:
-        """How far new answers to the validation rows are ahead of old ones, in standard errors of the difference."""
-        labels, metric = self.renewal.rows(self.renewal.new.validation)[1], self.renewal.metric
-        gain = self.renewal.value(new, labels) - self.renewal.value(old, labels)
-        error = metric.paired_error(labels, new, old)
-        return gain / error if error > 0 else 0.0
+        sign = 1 if self.renewal.metric.greater_is_better else -1
+        diet, best = max(tried, key=lambda one: sign * one[1][1].score)
+        return [best[0], *(found[0] for other in others if (found := self._tune(other, diet)) is not None)], diet
 
     def _tune(self, member: Member, diet: Diet) -> tuple[Member, Trained] | None:
         """A network trained on; None when that diverges, or the time is over."""

@@ -1,4 +1,4 @@
-"""When a re-search, or fine-tuning, has found enough: the gate would say yes, with room to spare.
+"""When a re-search has found enough: the gate would say yes, with room to spare.
 
 What was found so far meets the champion on those validation rows that it has never seen, compared as the gate compares
 (`paired.py`). The bound has a tenth of the gate's error probability, which leaves room for what choosing
