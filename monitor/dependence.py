@@ -48,9 +48,9 @@ class Dependence:
         variance. Where the reference is thinned, or too short for stretches as long, the correlation of rows in shorter
         ones is taken to hold further out; unless it is `lasting`, only as far as they reach: longer ones count as made
         of independent ones. Few stretches tell it badly: the excess over 1 is the one that is exceeded with a
-        probability of 10 % only, by the chi-squared law. `LEAST_BLOCKS` stretches may show none by chance, and any longer
-        window would then be told from the reference for ever: what their halves and quarters show counts too, as far as
-        the whole ones reach, where that law holds it for real at 1 %, and the largest effect is taken.
+        probability of 10 % only, by the chi-squared law. `LEAST_BLOCKS` stretches may show none by chance, and any
+        longer window would be told from the reference for ever: what their halves and quarters show counts too, as far
+        as the whole ones reach, where that law holds it for real at 1 %, and the largest effect is taken.
 
         >>> rng = np.random.default_rng(0)
         >>> Dependence(rng.normal(size=(10_000, 1))).effect(500) < 1.5
