@@ -134,6 +134,16 @@ def test_without_choices_draws_are_what_they_were() -> None:
     assert plain.odds("mlp.activation").tolist() == [1, 1, 1]
 
 
+def test_the_probability_of_augmentation_is_a_dimension_where_it_is_named() -> None:
+    plain = SearchSpace.of(("mlp",), 500, 9, "binary")
+    assert "augmented" not in plain.sample(np.random.default_rng(0)).choices
+    asked = SearchSpace.of(("mlp",), 500, 9, "binary", choices={"augmented": Preference(only=(1.0, 0.5))})
+    rng = np.random.default_rng(0)
+    drawn = {asked.recipe(asked.sample(rng)).augmentation.augmented for _ in range(30)}
+    assert drawn == {1.0, 0.5}
+    assert plain.recipe(portfolio(plain)[0]).augmentation.augmented == 1.0
+
+
 def test_a_single_candidate_is_a_space_too() -> None:
     plain = SearchSpace.of(("mlp",), 2_000, 1, "regression")
     only = plain.sample(np.random.default_rng(0))
