@@ -246,6 +246,13 @@ def test_what_contradicts_itself_is_told_with_the_file(wish: str, message: str, 
     assert "search.choices.activation" in str(error.value)
 
 
+def test_a_space_without_families_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(to_yaml(make_task()).replace("families: [mlp, resnet]", "families: []"), encoding="utf-8")
+    with pytest.raises(TaskError, match=r"line \d+: search.families: expected a list of one or more"):
+        load(path)
+
+
 def test_choices_come_back_from_their_file(tmp_path: Path) -> None:
     task = make_task(search={"choices": {**KNOWN, "mlp.pieces": {"weights": {8: 2, 16: 1.5}}}})
     path = tmp_path / "task.yaml"
