@@ -33,6 +33,7 @@ _TASKS = 3
 """Where the tasks begin in the command of the endpoint, `python -m serving TASK ...`."""
 _FIRST = ("prefect", "mlflow", "status")
 _GRACE_SECONDS = 10.0
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,10 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # In memory, the default, a lease outlives a killed holder for ever once the server was restarted.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        # By itself it keeps flow runs for ever: passes every five minutes are 100,000 a year, each with its artifacts.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(settings.run_days * _DAY),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",  # automations hear an event as it comes
     }
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ import pytest
 from flows.approval import ask
 from flows.endpoints import endpoint_lines
 from flows.processes import Desk, Service, require_free
-from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
+from flows.services import (
+    NAMES,
+    child_environment,
+    connected,
+    down,
+    everfit_environment,
+    prefect_environment,
+    running,
+    services,
+    up,
+)
 from flows.traffic import Endpoint
 from flows.workplace import Workplace, register_task
 from registry.errors import BusyError, OutsideError, StateError
@@ -237,6 +247,18 @@ def test_children_reach_the_services_that_are_there(settings: Settings) -> None:
     assert beside["PREFECT_API_URL"] == f"http://127.0.0.1:{settings.prefect_port}/api"
     assert beside["PREFECT_HOME"].startswith(str(settings.folder))
     assert beside["DO_NOT_TRACK"] == "true"
+
+
+def test_prefect_lets_old_runs_go(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its server reads the environment it is given: by itself it keeps every pass for ever."""
+    from prefect.settings import Settings as PrefectSettings
+
+    for name, value in prefect_environment(settings.model_copy(update={"run_days": 3})).items():
+        monkeypatch.setenv(name, value)
+    server = PrefectSettings().server
+    assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert server.services.db_vacuum.retention_period == timedelta(days=3)
+    assert server.events.retention_period == timedelta(days=1)
 
 
 def test_a_key_reaches_the_children(settings: Settings) -> None:
