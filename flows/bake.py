@@ -78,10 +78,9 @@ def in_the_oven(place: Workplace, as_of: datetime) -> Entry | None:
         return promoted
     stands = alias_of(place, "champion") == promoted.version
     stands = stands and alias_of(place, "previous") == promoted.details["previous"]
-    windows = place.ledger.read(kinds={"window"}, since=promoted.id or 0)
-    since = {one.details["window"]["index"] for one in windows if one.version == promoted.version}
-    young = len(since) <= place.task.gate.bake
-    return promoted if stands and young and len(looks) < LOOKS and place.task.gate.bake > 0 else None
+    bake, since, mine = place.task.gate.bake, promoted.id or 0, promoted.version
+    own = place.ledger.moments("window", until=as_of, last=bake + 1, version=mine, since=since)
+    return promoted if stands and 0 < bake >= len(own) and len(looks) < LOOKS else None
 
 
 def _looks(place: Workplace, promoted: Entry) -> list[Entry]:

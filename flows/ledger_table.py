@@ -8,16 +8,18 @@ from html import escape
 
 from registry.ledger import Entry
 
-_ENTRIES = 25
-_SHOWN_ELSEWHERE = ("window", "report")  # in the chart, and among the links
+ENTRIES = 25
+"""So many are shown."""
+
+ELSEWHERE = ("window", "report")
+"""Kinds that are not: they are in the charts, and among the links."""
 
 
 def ledger_table(entries: Sequence[Entry]) -> str:
-    """The newest of them, newest first; of several reasons of one the first, the others when it is opened."""
+    """All of them, newest first; of several reasons of one the first, the others when it is opened."""
     if not entries:
         return '<p class="quiet">Nothing has been written yet.</p>'
-    told = [entry for entry in entries if entry.kind not in _SHOWN_ELSEWHERE][-_ENTRIES:]
-    rows = "".join(_row(entry, reasons) for entry, reasons in reversed(list(_once(told))))
+    rows = "".join(_row(entry, reasons) for entry, reasons in reversed(list(_once(entries))))
     heads = "".join(f"<th>{head}</th>" for head in _HEADS)
     return f'{_TIMES}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 

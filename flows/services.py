@@ -23,7 +23,7 @@ from registry.errors import InputError, OutsideError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
-from serving.presence import served_by, workers_folder
+from serving.presence import secret_for, served_by, workers_folder
 from serving.tls import check_tls, trusted
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -33,6 +33,7 @@ _TASKS = 3
 """Where the tasks begin in the command of the endpoint, `python -m serving TASK ...`."""
 _FIRST = ("prefect", "mlflow", "status")
 _GRACE_SECONDS = 10.0
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _serve_too(settings: Settings, task: str, desk: Desk, say: Callable[[str], N
     process = desk.find("endpoint")
     if process is not None and task in process.cmdline()[_TASKS:]:
         return
-    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    key = secret_for(settings)
     with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
         try:
             endpoint.post(f"/v2/repository/models/{task}/load", {})
@@ -285,6 +286,10 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
         # In memory, the default, a lease outlives a killed holder for ever once the server was restarted.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+        # By itself it keeps flow runs for ever: passes every five minutes are 100,000 a year, each with its artifacts.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(settings.run_days * _DAY),
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",  # automations hear an event as it comes
     }
 
 

@@ -8,7 +8,7 @@ from html import escape
 
 from flows.chart import figures
 from flows.overview import judged_as, window_from
-from flows.spending import Spending, spending
+from flows.spending import Spending
 from flows.status_snapshot import LOCKED, Snapshot
 from monitor.alerts import from_entry
 from monitor.measurements import WindowRecord
@@ -34,7 +34,7 @@ def cards(snapshot: Snapshot) -> str:
         *_waiting_card(snapshot),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
-        _spent_card(spending(snapshot.entries)),
+        _spent_card(snapshot.spent),
     ]
     return f'<div class="cards">{"".join(made)}</div>'
 

@@ -5,7 +5,7 @@ Nothing on it is fetched from elsewhere, and every text from the ledger or the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 
@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
+from flows.shift_map import rows_of, shift_map
 from flows.status_cards import cards, reasons
-from flows.status_snapshot import Snapshot, read
+from flows.status_snapshot import Labelled, Snapshot, read
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
 from monitor.comparison import reference_level
@@ -39,7 +40,9 @@ def page(snapshot: Snapshot) -> str:
         cards(snapshot) + reasons(snapshot),
         f"<section><h2>{escape(snapshot.metric)} by window <small>{escape(snapshot.meant)}</small></h2>"
         f"{_chart(snapshot)}</section>",
-        f"<section><h2>Ledger</h2>{ledger_table(snapshot.entries)}</section>",
+        f"<section><h2>What moved <small>distance from the champion's reference, by window</small></h2>"
+        f"{_moved(snapshot)}</section>",
+        f"<section><h2>Ledger</h2>{ledger_table(snapshot.told)}</section>",
         f"<section><h2>Elsewhere</h2>{_links(snapshot)}</section>",
     ]
     return _html(snapshot.task, "".join(body))
@@ -76,6 +79,8 @@ def _html(task: str, body: str) -> str:
 
 
 _WIDTHS = {"broad": WIDTH, "narrow": NARROW}
+"""Of a page, and of a telephone's, which shows one of the two."""
+
 _LEGEND = (
     '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
@@ -84,9 +89,7 @@ _LEGEND = (
 
 
 def _chart(snapshot: Snapshot) -> str:
-    marks = [
-        Mark(entry.at, f"v{entry.version}") for entry in snapshot.entries if entry.kind in ("promotion", "rollback")
-    ]
+    marks = [Mark(entry.at, f"v{entry.version}") for entry in snapshot.moves]
     bounds = snapshot.bounds
     points = [
         one.within(*bounds)
@@ -96,7 +99,23 @@ def _chart(snapshot: Snapshot) -> str:
     drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
     if not points:
         return drawn["broad"]
-    return "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items()) + _LEGEND
+    return _either(drawn) + _LEGEND
+
+
+_MOVED_LEGEND = (
+    '<p class="legend"><span class="moved">the darker, the further: 0 as the reference, 1 nothing in common</span>'
+    '<span class="named">named in the decision on the window</span></p>'
+)
+
+
+def _moved(snapshot: Snapshot) -> str:
+    rows = rows_of(snapshot.records, snapshot.decisions)
+    drawn = {name: shift_map(rows, width=width) for name, width in _WIDTHS.items()}
+    return _either(drawn) + _MOVED_LEGEND if rows else drawn["broad"]
+
+
+def _either(drawn: Mapping[str, str]) -> str:
+    return "".join(f'<div class="{name}">{svg}</div>' for name, svg in drawn.items())
 
 
 def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
@@ -161,7 +180,7 @@ class HeadAsGet:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application: `/`, `/health`, `/tasks/TASK`, `/tasks/TASK/reports/NAME`."""
-    app, places = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings)
+    app, places, labelled = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings), Labelled()
     # Without it a page from elsewhere could reach this one under a name of its own that resolves to loopback.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.add_middleware(HeadAsGet)
@@ -177,12 +196,16 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/")
     def show() -> HTMLResponse:
         names = places.names
-        shown = page(read(places[names[0]])) if len(names) == 1 else overview([read(places[one]) for one in names])
+        shown = (
+            page(read(places[names[0]], labelled))
+            if len(names) == 1
+            else overview([read(places[one], labelled) for one in names])
+        )
         return HTMLResponse(shown, headers=_HEADERS)
 
     @app.get("/tasks/{task}")
     def show_task(task: str) -> HTMLResponse:
-        return HTMLResponse(page(read(places[task])), headers=_HEADERS)
+        return HTMLResponse(page(read(places[task], labelled)), headers=_HEADERS)
 
     @app.get("/tasks/{task}/reports/{name}")
     def report(task: str, name: str) -> FileResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,10 @@ from datetime import datetime
 import httpx
 
 from flows.approval import pending
+from flows.ledger_table import ELSEWHERE, ENTRIES
 from flows.overview import judged_first
 from flows.services import Running, running
+from flows.spending import KINDS, Spending, spending
 from flows.workplace import Workplace
 from monitor.alerts import ALERT, from_entry
 from monitor.measurements import WindowRecord
@@ -18,16 +21,22 @@ from registry.errors import InputError
 from registry.ledger import Entry
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
+from serving.presence import secret_for
 from serving.tls import trusted
 
 LOCKED = "needs a key"
 
 _REPORTS = 8
+_NEWEST = 400
+"""So many measurements of windows are read, and decisions: a page that is read every ten seconds does not grow with a
+task's age."""
+
+_PART = 100
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the page shows, read at one moment."""
+    """All that the page shows, read at one moment: of windows and decisions the newest, of the ledger its end."""
 
     task: str
     metric: str
@@ -37,40 +46,56 @@ class Snapshot:
     champion: str
     predictions: int
     labelled: int
-    entries: tuple[Entry, ...]
+    decision: Entry | None
+    alert: Entry | None
+    spent: Spending
+    moves: tuple[Entry, ...]
+    decisions: tuple[Entry, ...]
+    told: tuple[Entry, ...]
     records: tuple[WindowRecord, ...]
     asked: Entry | None
     services: tuple[Running, ...]
     reports: tuple[str, ...]
 
-    @property
-    def decision(self) -> Entry | None:
-        """The decision on the newest window."""
-        decisions = judged_first([entry for entry in self.entries if entry.kind == "decision"])
-        return max(decisions, key=lambda entry: (entry.at, entry.id), default=None)
 
-    @property
-    def alert(self) -> Entry | None:
-        """The alert that is open."""
-        last = next((entry for entry in reversed(self.entries) if entry.kind == ALERT), None)
-        return last if last and from_entry(last).alert.is_open else None
+class Labelled:
+    """How many predictions of a task have a label, counted anew no more often than is a hundredth of the time: whoever
+    counts looks at every id that there is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, float]] = {}
+
+    def of(self, place: Workplace) -> int:
+        """The number, as it was counted last. Raises `StoreError`."""
+        name, begun = place.task.name, time.monotonic()
+        if name not in self._known or begun > self._known[name][1]:
+            number, over = place.log.counts().labelled, time.monotonic()
+            self._known[name] = number, over + _PART * (over - begun)
+        return self._known[name][0]
 
 
-def read(place: Workplace) -> Snapshot:
+def read(place: Workplace, labelled: Labelled) -> Snapshot:
     """Read everything. An endpoint that is down is a text on the page; raises `StoreError`."""
-    entries = place.ledger.read()
-    counts = place.log.counts()
+    ledger = place.ledger
+    moves = ledger.read(kinds={"promotion", "rollback"})
+    decisions = ledger.read(kinds={"decision"}, last=_NEWEST, timely=True)
+    last_alert = ledger.read(kinds={ALERT}, last=1)
     return Snapshot(
         task=place.task.name,
         metric=place.task.metric,
         meant=meant(place.task),
         bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
         served=_served(place),
-        champion=_champion(entries),
-        predictions=counts.predictions,
-        labelled=counts.labelled,
-        entries=tuple(entries),
-        records=_newest_records(entries),
+        champion=_champion(moves),
+        predictions=place.log.number(),
+        labelled=labelled.of(place),
+        decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
+        alert=next((one for one in last_alert if from_entry(one).alert.is_open), None),
+        spent=spending(ledger.read(kinds=KINDS)),
+        moves=tuple(moves),
+        decisions=tuple(decisions),
+        told=tuple(ledger.read(without=ELSEWHERE, last=ENTRIES)),
+        records=_newest_records(ledger.read(kinds={"window"}, last=_NEWEST, timely=True)),
         asked=pending(place),
         services=running(place.settings),
         reports=tuple(sorted((path.name for path in place.reports.glob("*.html")), reverse=True)[:_REPORTS]),
@@ -88,7 +113,7 @@ def _newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
     """The newest record of each window, in time order: windows are measured again when labels arrive. What was realised
     stays until the labels of another version, which answered rows that came late, are there."""
     newest: dict[tuple[datetime, datetime], WindowRecord] = {}
-    for record in (WindowRecord.model_validate(entry.details) for entry in entries if entry.kind == "window"):
+    for record in (WindowRecord.model_validate(entry.details) for entry in entries):
         place = record.window.start, record.window.end
         before = newest.get(place)
         if before is None or before.version == record.version or record.performance or not before.performance:
@@ -98,8 +123,8 @@ def _newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
 
 def _served(place: Workplace) -> str:
     settings = place.settings
-    key = settings.api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    key = secret_for(settings)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         url = f"{settings.endpoint_url}/models/{place.task.name}"
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
@@ -110,7 +135,6 @@ def _served(place: Workplace) -> str:
         return "not answering"
 
 
-def _champion(entries: Sequence[Entry]) -> str:
+def _champion(moves: Sequence[Entry]) -> str:
     """The version last promoted or gone back to, by the ledger: a page needs no registry for it."""
-    found = [entry.version for entry in entries if entry.kind in ("promotion", "rollback")]
-    return f"version {found[-1]}" if found else "none yet"
+    return f"version {moves[-1].version}" if moves else "none yet"

@@ -43,6 +43,8 @@ svg .value { fill: none; stroke: var(--value); stroke-width: 2.2; stroke-linejoi
 svg circle { fill: var(--value); stroke: var(--paper); stroke-width: 1.5; }
 svg circle.expected { fill: var(--paper); stroke: var(--value); }
 svg line.expected { stroke: var(--value); stroke-width: 1.2; stroke-dasharray: 2 3; }
+svg .moved { fill: var(--mark); }
+svg .named { stroke: var(--ink); stroke-width: 1.6; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 22px; margin-top: 8px; }
 .legend span::before { content: ""; display: inline-block; width: 22px; margin-right: 7px; vertical-align: middle;
   border-top: 2.5px solid var(--value); }
@@ -50,6 +52,8 @@ svg line.expected { stroke: var(--value); stroke-width: 1.2; stroke-dasharray: 2
 .legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
+.legend .moved::before { border: 0; height: 12px; background: linear-gradient(90deg, transparent, var(--mark)); }
+.legend .named::before { border: 1.6px solid var(--ink); border-radius: 2px; height: 12px; width: 14px; }
 details summary { cursor: pointer; }
 .wide { overflow-x: auto; margin-top: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }

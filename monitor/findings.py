@@ -82,6 +82,11 @@ _SUBJECTS = {
 }
 
 
+def subject_of(one: Measurement) -> str | None:
+    """What a measurement is about, as people call it: the column, or the whole of a window in a word."""
+    return _SUBJECTS.get(one.name, one.subject)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing found. `weight` is the effect over its threshold."""
@@ -92,7 +97,7 @@ class Finding:
     @property
     def subject(self) -> str | None:
         """The column, or what else it is about."""
-        return _SUBJECTS.get(self.measurement.name, self.measurement.subject)
+        return subject_of(self.measurement)
 
     @property
     def cost(self) -> float:

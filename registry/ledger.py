@@ -81,31 +81,45 @@ class Ledger:
         self,
         *,
         kinds: Collection[str] | None = None,
+        without: Collection[str] = (),
         since: int = 0,
         last: int | None = None,
         timely: bool = False,
         until: datetime | None = None,
     ) -> list[Entry]:
-        """The entries with an id above `since`, oldest first: all kinds or those named, of moments not after `until`;
-        only the newest `last`. In the order in which they were written, or `timely` by event time: a replay of an
-        older time is written later."""
+        """The entries with an id above `since`, oldest first: all kinds or those named, but those `without`, of
+        moments not after `until`; only the newest `last`. In the order in which they were written, or `timely` by
+        event time: a replay of an older time is written later."""
         c = _ENTRIES.c
         order = (c.at.desc(), c.id.desc()) if timely else (c.id.desc(),)
         rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(*order).limit(last)
         if kinds is not None:
             rows = rows.where(c.kind.in_(sorted(kinds)))
+        if without:
+            rows = rows.where(c.kind.not_in(sorted(without)))
         if until is not None:
             rows = rows.where(c.at <= to_micros(until))
         with reading(self._engine) as connection:
             found = connection.execute(rows).all()
         return [_entry(row) for row in reversed(found)]
 
-    def moments(self, kind: str, *, until: datetime, last: int, before: int | None = None) -> list[datetime]:
+    def moments(
+        self,
+        kind: str,
+        *,
+        until: datetime,
+        last: int,
+        since: int = 0,
+        before: int | None = None,
+        version: str | None = None,
+    ) -> list[datetime]:
         """The event times of a kind's entries, each once, oldest first: the newest `last` that are not after `until`,
-        of all entries or of those with an id below `before`."""
+        of entries with an id above `since` and below `before`, of all versions or of one."""
         c = _ENTRIES.c
-        found = sa.select(c.at).distinct().where(c.task == self._task, c.kind == kind, c.at <= to_micros(until))
+        of_kind = c.task == self._task, c.kind == kind, c.at <= to_micros(until), c.id > since
+        found = sa.select(c.at).distinct().where(*of_kind)
         found = found if before is None else found.where(c.id < before)
+        found = found if version is None else found.where(c.version == version)
         with reading(self._engine) as connection:
             newest = connection.execute(found.order_by(c.at.desc()).limit(last)).scalars().all()
         return [from_micros(one) for one in reversed(newest)]

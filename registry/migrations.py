@@ -86,4 +86,5 @@ MIGRATIONS = (
         move,
         ("DROP TABLE IF EXISTS predictions",),
     ),
+    Migration(6, ("CREATE INDEX ledger_by_moment ON ledger (task, kind, at, id)",)),
 )

@@ -183,8 +183,7 @@ def _mixed(
     preparations, outputs, known = _distinct(members), list[str](), list[Member]()
     arrays = [_named(builder, index, preparation) for index, preparation in enumerate(preparations)]
     for place, member in enumerate(members):
-        alike = next((one.graph for one in known if _architecture(one) == _architecture(member)), None)
-        member = member if member.graph is not None else replace(member, graph=alike)
+        (member,) = lent([member], [*members, *known])
         graph, found = _embedded(builder, member, arrays[preparations.index(member.preparation)])
         known.append(replace(member, graph=graph))
         builder.name(found[OUTPUTS], member_name(place))
@@ -228,14 +227,26 @@ def _embedded(
     return graph, found
 
 
+def lent(members: Sequence[Member], others: Sequence[Member]) -> list[Member]:
+    """The members, those without a graph with that of another network which differs from theirs in weights alone, if
+    there is one: torch's exporter takes longer than a short training."""
+    known = [(_architecture(one), one.graph) for one in others if one.graph is not None]
+
+    def found(member: Member) -> onnx.GraphProto | None:
+        return next((graph for architecture, graph in known if architecture == _architecture(member)), None)
+
+    return [one if one.graph is not None else replace(one, graph=found(one)) for one in members]
+
+
 def _architecture(member: Member) -> object:
     """What members share whose graphs differ in weights alone; of one of no known family, itself."""
     family = next((one for one in FAMILIES if one.name == member.candidate.get("family")), None)
     if family is None:
         return member
     names = {one.name for one in family.parameters_for("table" if member.preparation.image is None else "image")}
-    told = member.candidate.get("choices", {})
-    return family.name, kept_share(told), {name: told.get(name) for name in names.difference(OF_TRAINING)}
+    told, preparation = member.candidate.get("choices", {}), member.preparation
+    reads = preparation.d_numeric, preparation.cardinalities, preparation.image and preparation.image.input
+    return family.name, kept_share(told), {name: told.get(name) for name in names.difference(OF_TRAINING)}, reads
 
 
 def represent(members: Sequence[Member], training: pd.DataFrame) -> Representation:

@@ -77,15 +77,17 @@ def fine_tune(asked: Request) -> ModelBundle:
     chosen = [replace(one, weight=float(weight)) for one, weight in zip(everybody, weights, strict=True) if weight > 0]
     kept = sum(weight > 0 for weight in weights[len(tuned) :])
     return renewal.seal(
-        chosen, {"tuned": len(tuned), "diet": diet.name, "kept": int(kept)}, renewal.material.parts.train
+        chosen,
+        {"tuned": len(tuned), "diet": diet.name, "kept": int(kept), "trained": tuner.trained},
+        renewal.material.parts.train,
     )
 
 
 class Tuner:
-    """Trains a renewal's networks on. Prepared rows are kept by preparation."""
+    """Trains a renewal's networks on. Prepared rows are kept by preparation; `trained` counts trainings."""
 
     def __init__(self, renewal: Renewal) -> None:
-        self.renewal, self.rng = renewal, np.random.default_rng(renewal.asked.seed)
+        self.renewal, self.rng, self.trained = renewal, np.random.default_rng(renewal.asked.seed), 0
         self._known: list[tuple[Preparation, dict[str, Rows]]] = []
 
     def tuned(self) -> tuple[list[Member], Diet]:
@@ -113,6 +115,7 @@ class Tuner:
         def score(outputs: Outputs) -> float:
             return renewal.metric.value(labels, renewal.answers(outputs.astype(np.float64)))
 
+        self.trained += 1
         try:
             trained = train(
                 network,

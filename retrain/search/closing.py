@@ -14,10 +14,10 @@ import safetensors.torch
 
 from registry.bundle import ModelBundle
 from registry.errors import StateError, TaskError
-from registry.metrics import metrics_for
+from registry.metrics import Array, metrics_for
 from retrain.calibration import Calibration
 from retrain.ensemble import select
-from retrain.export import Member, member_outputs
+from retrain.export import Member, lent, member_outputs
 from retrain.families.catalogue import build
 from retrain.search import plan as plans
 from retrain.search.account import account
@@ -78,6 +78,11 @@ def standing(tried: Sequence[Result], plan: Plan) -> list[Result]:
     return [one for one, ahead in zip(found, kept, strict=True) if ahead]
 
 
+def mixed(folder: Path, plan: Plan, results: Sequence[Result]) -> Array:
+    """The plain mean of these trials' answers to the validation rows: probabilities (n, k), or values (n,)."""
+    return np.asarray(np.mean([plan.answers(plans.read_outputs(folder, one.number)) for one in results], axis=0))
+
+
 def require_feasible(tried: Sequence[Result], plan: Plan, study: optuna.Study) -> None:
     """Raise `TaskError` where it is a constraint that has left no network."""
     trials = study.get_trials(deepcopy=False)
@@ -118,7 +123,7 @@ def assemble(material: Material, folder: Path, plan: Plan, results: Sequence[Res
         if weight > 0
     ]
     kept = zip(old, weights[len(library) :], strict=True)
-    return [*fresh, *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
+    return [*lent(fresh, elders.known), *(replace(elder, weight=float(weight)) for elder, weight in kept if weight > 0)]
 
 
 def _sizes(library: Sequence[Result], plan: Plan, old: Sequence[Member]) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -43,10 +43,12 @@ UNSEEN_ROWS = 40
 @dataclass(frozen=True)
 class Elders:
     """The prior's members as they are, and the newest event time of a row that they were fitted to. Old and new
-    networks err apart, and the ensemble may hold both; what judges and calibrates it is newer than `until`."""
+    networks err apart, and the ensemble may hold both; what judges and calibrates it is newer than `until`. `known` are
+    all of the prior's members, whose graphs serve for networks of their architecture."""
 
     members: tuple[Member, ...] = ()
     until: datetime | None = None
+    known: tuple[Member, ...] = ()
 
 
 class Handed(Frozen):
@@ -112,7 +114,8 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
     dropped = sum(candidate is None for candidate, _ in fitted)
 
     def elect() -> Elders:
-        return Elders(tuple(_elders(prior, material)), trained_until(prior))
+        known = tuple(read_members(prior))
+        return Elders(tuple(_elders(prior, known, material)), trained_until(prior), known)
 
     return Heritage(
         tuple(kept.values())[:MOST],
@@ -122,7 +125,7 @@ def hand_down(prior: ModelBundle, material: Material, space: SearchSpace, folder
     )
 
 
-def _elders(prior: ModelBundle, material: Material) -> Iterator[Member]:
+def _elders(prior: ModelBundle, known: Sequence[Member], material: Material) -> Iterator[Member]:
     """The prior's members, where they answer the same question in the same unit from columns that are still there, and
     rows that they have not seen can judge them.
 
@@ -139,7 +142,7 @@ def _elders(prior: ModelBundle, material: Material) -> Iterator[Member]:
     rows = unseen["train"] if len(unseen["train"]) >= UNSEEN_ROWS else material.parts.train
     rows = rows[:: math.ceil(len(rows) / levels.ROWS)]
     conformed, labels = material.conformed.iloc[rows], material.labels[rows]
-    for elder in read_members(prior):
+    for elder in known:
         level(elder, conformed, labels)
         yield replace(elder, weight=0.0)
 

@@ -38,7 +38,7 @@ from retrain.image_checks import image_name, load_images
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
 from retrain.search.budget import Budget, closing_seconds, read_spent, write_spent
-from retrain.search.closing import close, standing
+from retrain.search.closing import close, mixed, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
 from retrain.search.experience import Experience, Former, lesson
@@ -303,7 +303,7 @@ class Session:
         if self.prior is None or not self.budget.enough:
             return None
         try:
-            return Enough(self.prior, material, self.plan)
+            return Enough(self.prior, material)
         except ValueError as reason:
             _LOG.info("no end before the budget's: %s", reason)
             return None
@@ -333,7 +333,7 @@ class Session:
         if self._goal is not None and scored >= max(self.budget.enough, self._looked + 1):
             self._looked = scored
             found = standing(plans.read_results(self.folder), self.plan)[: self.task.search.ensemble]
-            if found and self._goal.reached(self.folder, found):
+            if found and self._goal.reached(mixed(self.folder, self.plan, found)):
                 (self.folder / plans.ENOUGH).touch()
                 self._goal = None
         left = max(0.0, self.end - time.monotonic())

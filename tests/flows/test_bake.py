@@ -120,8 +120,9 @@ def test_who_is_not_in_the_oven(place: Workplace, tmp_path: Path, why: str) -> N
     week(place, tmp_path, rows=20 if why == "few" else 1_008)
     if why == "over":
         for index in range(place.task.gate.bake + 1):
-            details = {"window": {"index": index, "start": str(BEGIN), "end": str(AS_OF)}}
-            place.ledger.write(Entry(task="handmade", kind="window", at=AS_OF, version="2", details=details))
+            end = AS_OF - index * timedelta(hours=1)
+            details = {"window": {"index": index, "start": str(BEGIN), "end": str(end)}}
+            place.ledger.write(Entry(task="handmade", kind="window", at=end, version="2", details=details))
     if why == "by hand":
         place.versions.promote("handmade", place.versions.publish(make_bundle(tmp_path / "other")))
     gate = place.task.gate.model_copy(update={"bake": 0 if why == "off" else 4})

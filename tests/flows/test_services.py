@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,25 @@ import pytest
 from flows.approval import ask
 from flows.endpoints import endpoint_lines
 from flows.processes import Desk, Service, require_free
-from flows.services import NAMES, child_environment, connected, down, everfit_environment, running, services, up
+from flows.services import (
+    NAMES,
+    child_environment,
+    connected,
+    down,
+    everfit_environment,
+    prefect_environment,
+    running,
+    services,
+    up,
+)
 from flows.traffic import Endpoint
 from flows.workplace import Workplace, register_task
-from registry.errors import BusyError, OutsideError, StateError
+from registry.errors import BusyError, InputError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
-from serving.presence import present, served_by, workers_folder
+from serving.keys import add_key
+from serving.presence import present, secret_for, served_by, workers_folder
 from serving.tls import trusted
 from tests.certificates import make_certificate
 from tests.flows.conftest import fill
@@ -184,8 +195,16 @@ def test_an_unknown_service(settings: Settings) -> None:
 
 
 def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped: Settings, tmp_path: Path) -> None:
+    """An endpoint that asks for keys lets this machine's own programs in by one that it made for them."""
     said: list[str] = []
+
+    def told(*task: str) -> str:
+        with closing(Endpoint(stopped.endpoint_url, *task, key=secret_for(stopped))) as one:
+            return str(one.model()["task"])
+
     (began,) = up(stopped, "handmade", only=["endpoint"], say=said.append)
+    add_key(stopped.key_file, "shop", ["predict"])
+    until(lambda: httpx.get(f"{stopped.endpoint_url}/model", trust_env=False).status_code == 401)
     place.versions.publish(make_bundle(tmp_path / "other", rows=100, name="other"))
     with pytest.raises(OutsideError, match="other"):
         up(stopped, "handmade", "other", only=["endpoint"], say=said.append)  # it has no champion yet
@@ -193,9 +212,10 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     (again,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert again.pid == began.pid
     assert said[-1] == "endpoint: serves other too"
-    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
-        assert other.model()["task"] == "other"
-        assert short.model()["task"] == "handmade"
+    assert (told("other"), told()) == ("other", "handmade")
+    own = workers_folder(stopped) / "key"
+    first_key, mode = own.read_text(), own.stat().st_mode & 0o777
+    assert mode == 0o600
     crashed = psutil.Process(began.pid)
     crashed.kill()
     crashed.wait(timeout=10)
@@ -203,8 +223,9 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     (anew,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert (anew.started, said[-1]) == (True, "endpoint: serves other too")
     assert any("killed while it served handmade too, and will again" in one for one in said)
-    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
-        assert (other.model()["task"], short.model()["task"]) == ("other", "handmade")
+    assert (told("other"), told()) == ("other", "handmade")
+    with closing(Endpoint(stopped.endpoint_url, key=first_key)) as late, pytest.raises(InputError, match="401"):
+        late.model()
     first, *tasks = endpoint_lines(stopped)
     assert re.search(rf"{stopped.endpoint_url} +pid {anew.pid}, since [-\d]+ [:\d]+$", first)
     assert [re.sub(r"[-\d]{10} [:\d]{5}", "then", one) for one in tasks] == [
@@ -237,6 +258,18 @@ def test_children_reach_the_services_that_are_there(settings: Settings) -> None:
     assert beside["PREFECT_API_URL"] == f"http://127.0.0.1:{settings.prefect_port}/api"
     assert beside["PREFECT_HOME"].startswith(str(settings.folder))
     assert beside["DO_NOT_TRACK"] == "true"
+
+
+def test_prefect_lets_old_runs_go(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its server reads the environment it is given: by itself it keeps every pass for ever."""
+    from prefect.settings import Settings as PrefectSettings
+
+    for name, value in prefect_environment(settings.model_copy(update={"run_days": 3})).items():
+        monkeypatch.setenv(name, value)
+    server = PrefectSettings().server
+    assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
+    assert server.services.db_vacuum.retention_period == timedelta(days=3)
+    assert server.events.retention_period == timedelta(days=1)
 
 
 def test_a_key_reaches_the_children(settings: Settings) -> None:

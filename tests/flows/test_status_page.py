@@ -16,10 +16,12 @@ import pytest
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart, ticks
 from flows.overview import task_lines
 from flows.status_page import create_app
-from flows.status_snapshot import meant
+from flows.status_snapshot import Labelled, meant, read
 from flows.workplace import Workplace, register_task
+from registry.inference_log import Feedback
 from registry.ledger import Entry
 from tests.handmade import make_task
+from tests.logged_rows import Prediction, append
 
 START = datetime(2024, 3, 1)
 
@@ -181,6 +183,39 @@ def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"""(?:src|@import|url\()""", page.text)
+
+
+def test_the_page_maps_what_moved_with_what_decisions_named_framed(client: Client, place: Workplace) -> None:
+    assert "No window has been compared" in client.get("/").text
+    window(place, 0, 0.7, {"name": "shift", "subject": "<age>", "value": 0.3})
+    details = {"window": {"index": 0, "start": START.isoformat()}, "diagnosis": {"columns": ["<age>"]}}
+    place.ledger.write(Entry(task="handmade", kind="decision", at=START, severity="shifted", details=details))
+    text = client.get("/").text
+    assert text.count('class="moved named"') == 2  # a broad and a narrow one
+    assert "&lt;age&gt;, window from 2024-03-01 00:00, version 1: moved by 0.30" in text
+
+
+def test_the_page_does_not_grow_with_a_task_s_age(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of windows and decisions the newest by their time are read."""
+    for number in range(6):
+        window(place, number, 0.7)
+    monkeypatch.setattr("flows.status_snapshot._NEWEST", 4)
+    assert [one.window.index for one in read(place, Labelled()).records] == [2, 3, 4, 5]
+
+
+def test_labels_are_counted_anew_when_a_hundredfold_of_what_that_takes_is_over(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Prediction("a", START, START, "1", "champion", {}, "no", (0.5, 0.5), (0,), 0.1, 0.0)
+    labelled, eager = Labelled(), Labelled()
+    monkeypatch.setattr("flows.status_snapshot._PART", 1e9)
+    assert read(place, labelled).labelled == 0
+    append(place.log, [row])
+    place.log.add_feedback([Feedback("a", "no", START, START)])
+    found = read(place, labelled)
+    assert (found.predictions, found.labelled) == (1, 0)
+    monkeypatch.setattr("flows.status_snapshot._PART", 0)
+    assert read(place, eager).labelled == 1
 
 
 def test_only_loopback_names_are_answered(place: Workplace) -> None:

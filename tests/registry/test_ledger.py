@@ -56,6 +56,7 @@ def test_reading_selects_and_keeps_order(engine: Engine) -> None:
     assert [entry.id for entry in ledger.read(since=ids[2] or 0)] == ids[3:]
     assert [entry.id for entry in ledger.read(last=1)] == ids[-1:]
     assert ledger.read(kinds=()) == []
+    assert [entry.id for entry in ledger.read(without=["window"], last=2)] == [ids[2], ids[4]]
     assert len(other.read()) == 1
 
 
@@ -83,10 +84,11 @@ def test_moments_are_told_once_each(engine: Engine) -> None:
     """However often a window was measured, and in which order."""
     ledger, hour = Ledger(engine, "flights"), timedelta(hours=1)
     for after in (1, 0, 2, 2, 1, 3):
-        ledger.write(_entry(kind="window", at=AT + after * hour))
+        ledger.write(_entry(kind="window", at=AT + after * hour, version="2" if after == 2 else "1"))
     ledger.write(_entry(kind="decision", at=AT + 4 * hour))
     assert ledger.moments("window", until=AT + 2 * hour, last=2) == [AT + hour, AT + 2 * hour]
     assert ledger.moments("window", until=AT + 9 * hour, last=9, before=3) == [AT, AT + hour]
+    assert ledger.moments("window", until=AT + 9 * hour, last=9, since=3, version="1") == [AT + hour, AT + 3 * hour]
 
 
 def test_many_threads_write_at_once(engine: Engine) -> None:

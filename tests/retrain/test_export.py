@@ -27,7 +27,7 @@ from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schem
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
 from registry.target import Target
 from retrain.calibration import Calibration, TargetScale
-from retrain.export import Member, check_parity, export, member_outputs, refuse_names, write_model
+from retrain.export import Member, check_parity, export, lent, member_outputs, refuse_names, write_model
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build
 from retrain.families.parameters import Choice
@@ -213,6 +213,12 @@ def test_networks_alike_are_exported_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [members[0].module, members[2].module]
     graph = Graph.open(tmp_path / MODEL, SCHEMA, "binary")
     check_parity(graph.predict(conformed), members, Calibration(radius=0.5), target, conformed)
+    elder = replace(members[0], weight=0.5, graph=extract(onnx.load(tmp_path / NETWORKS), 0))
+    asked.clear()
+    export([replace(members[1], weight=0.5), elder], Calibration(radius=0.5), SCHEMA, target, tmp_path / MODEL)
+    assert not asked
+    narrow = elder.preparation.model_copy(update={"numbers": elder.preparation.numbers[1:]})
+    assert [one.graph is not None for one in lent([replace(elder, preparation=narrow, graph=None)], [elder])] == [False]
 
 
 def test_one_row_is_answered_as_in_a_batch(made: Made) -> None:

@@ -83,6 +83,7 @@ def test_a_tuned_champion_learns_a_new_relation(champion: ModelBundle, tmp_path:
     told = made.candidates["heritage"]
     assert told["diet"] in {diet.name for diet in DIETS}
     assert told["tuned"] == len(list(read_members(champion)))
+    assert told["trained"] == len(DIETS) + told["tuned"] - 1
     until = trained_until(made)
     assert until is not None
     assert newer["when"].min() < until < newer["when"].max()
