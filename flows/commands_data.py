@@ -123,12 +123,16 @@ def _begun(place: Workplace, stream: Stream, delay: timedelta, checkpoint: Path)
 
 
 def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:
-    """The endpoint at an address; without one where this installation's listens, by its very certificate."""
+    """The endpoint at an address, by EVERFIT_API_KEY; without one where this installation's listens, by its very
+    certificate and the key that it made for such as us."""
     from flows.traffic import Endpoint
+    from serving.presence import secret_for
     from serving.tls import trusted
 
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Endpoint(url or settings.endpoint_url, task, key=key, verify=True if url else trusted(settings))
+    if not url:
+        return Endpoint(settings.endpoint_url, task, key=secret_for(settings), verify=trusted(settings))
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    return Endpoint(url, task, key=key)
 
 
 @click.command()

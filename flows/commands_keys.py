@@ -56,11 +56,8 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
     click.echo("this is the only time that it is shown", err=True)
     click.echo(
         "whoever asks the endpoint needs a key from now on: one that runs knows within a second, without a restart.\n"
-        "Everfit's own programs, which ask it, send EVERFIT_API_KEY as they found it at their start:",
+        "Everfit's own programs on this machine are let in by one that the endpoint made for them",
         err=True,
-    )
-    click.echo(
-        "  export one with predict, feedback and read (admin too for `everfit up OTHER`), and restart them", err=True
     )
 
 
@@ -74,11 +71,12 @@ def list_() -> None:
     """
     from serving.keys import read_keys
 
-    if not (keys := read_keys(_local().key_file)):
+    known = read_keys(_local().key_file)
+    if not known.keys:
         click.echo("no keys yet")
         return
     click.echo(f"{'name':<20} {'scopes':<28} {'task':<16} {'rate':<8} {'made':<17} state")
-    for one in keys:
+    for one in known.keys:
         rate = "-" if one.rate is None else f"{one.rate:g}/s"
         state = "live" if one.revoked is None else f"revoked {one.revoked:%Y-%m-%d %H:%M}"
         scopes = ",".join(one.scopes)
@@ -99,12 +97,32 @@ def revoke(name: str) -> None:
     settings = _local()
     revoke_key(settings.key_file, name)
     click.echo(f"{name}: revoked; endpoints that run refuse it within a second")
-    if not any(one.live for one in read_keys(settings.key_file)):
-        rest = "opens only to EVERFIT_API_KEY" if settings.api_key is not None else "answers 401 to everybody"
+    if not read_keys(settings.key_file).live:
+        rest = "opens only to EVERFIT_API_KEY" if settings.api_key is not None else "answers 401 to everybody else"
         click.echo(f"  no key is left: the endpoint {rest} until there is another: everfit key add NAME")
-        click.echo(
-            f"  (to ask for none again, on this machine alone: remove {settings.key_file} and restart the endpoint)"
-        )
+        click.echo("  to have it ask for none again, on loopback: everfit key open")
+
+
+@key.command("open")
+def open_() -> None:
+    """Ask for no key any more, where the endpoint listens on this machine alone.
+
+    For when every key is revoked; `everfit key add` takes it back. Beyond loopback, and where EVERFIT_API_KEY is set, a
+    key is asked for still.
+
+    \b
+    Example:
+      everfit key open
+    """
+    from serving.keys import open_door
+
+    settings = _local()
+    if not open_door(settings.key_file):
+        click.echo("nothing changed: no key of this installation is asked for")
+    else:
+        click.echo("endpoints on loopback ask for no key any more; those that run know within a second")
+    if settings.api_key is not None:
+        click.echo("  but where EVERFIT_API_KEY is set, as it is here, they ask for that one")
 
 
 def _local() -> Settings:

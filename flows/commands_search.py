@@ -160,7 +160,8 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image; `kept_units` where a task names it:"
+    yield "tasks that read a table and for those that read an image; `kept_units` and `augmented` where a task names"
+    yield "them:"
     yield from _dimensions(FAMILIES)
 
 
@@ -180,11 +181,14 @@ def _dimensions(families: Sequence[Family]) -> Iterator[str]:
 def _by_reads(families: Sequence[Family]) -> dict[str, tuple[Parameter, ...]]:
     """The dimensions of training and of each family for tasks of tables and of images, under names such as
     "cell, image"."""
+    from retrain.augmentation import AUGMENTED
     from retrain.families.base import Reads
     from retrain.search.space import SearchSpace
 
     kinds: tuple[Reads, ...] = ("table", "image")
-    training = {f"training, {reads}": SearchSpace((), 10_000, 27, "binary", reads).training for reads in kinds}
+    training = {
+        f"training, {reads}": (*SearchSpace((), 10_000, 27, "binary", reads).training, AUGMENTED) for reads in kinds
+    }
     own = {
         f"{family.name}, {reads}": (*family.parameters_for(reads), *family.on_demand())
         for family in families

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -152,6 +153,7 @@ def serve(tasks: tuple[str, ...]) -> None:
     scheme = "http" if settings.tls_cert is None else "https"
     click.echo(f"serving {', '.join(names)}: {scheme}://{host}:{settings.port}/docs (Ctrl+C ends it)", err=True)
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the endpoint can end in silence: see its `main`
     os.execve(sys.executable, [sys.executable, "-m", "serving", *names], environment)
 
 

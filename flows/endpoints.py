@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from flows.processes import Desk
 from registry.errors import InputError
-from serving.presence import Presence, presences
+from serving.presence import Presence, presences, secret_for
 from serving.tls import trusted
 
 if TYPE_CHECKING:
@@ -32,8 +34,9 @@ def _lines(here: Presence, told: Mapping[str, Any] | None, managed: bool) -> Ite
     whose = "" if managed else ", of `everfit serve`"
     yield f"  {'endpoint':<12} {here.url:<28} pid {here.pid}, since {here.since:%Y-%m-%d %H:%M}{whose}"
     states = {} if told is None else told.get("tasks", {here.tasks[0]: told} if len(here.tasks) == 1 else {})
+    unsaid = "does not answer" if told is None else "answers, but not to this program's key"
     for task in here.tasks:
-        yield f"    {task}: {_state(states[task]) if task in states else 'does not answer'}"
+        yield f"    {task}: {_state(states[task]) if 'version' in states.get(task, ()) else unsaid}"
 
 
 def _state(told: Mapping[str, Any]) -> str:
@@ -53,9 +56,12 @@ def _state(told: Mapping[str, Any]) -> str:
 
 
 def _asked(settings: Settings, here: Presence) -> dict[str, Any] | None:
-    """What an endpoint says of its tasks; None where it does not answer. Its health needs no key."""
+    """What an endpoint says of its tasks; None where it does not answer."""
+    key = secret_for(settings, urlsplit(here.url).port)  # without one its health is answered too, but names no task
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    ask = partial(httpx.get, headers=headers, timeout=_SECONDS, trust_env=False)
     try:
-        answer = httpx.get(f"{here.url}/health/ready", timeout=_SECONDS, trust_env=False, verify=trusted(settings))
+        answer = ask(f"{here.url}/health/ready", verify=trusted(settings))
         found: dict[str, Any] | None = answer.json() if answer.status_code in _TOLD else None
     except (httpx.HTTPError, InputError, ValueError):
         return None

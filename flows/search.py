@@ -37,6 +37,8 @@ BROKEN = {"refused": "large", "slow": "slow"}
 """What a count of candidates that broke a constraint says of them."""
 FIRST_ROWS = 20
 """Rows that are looked at before a search begins."""
+NAMED = 3
+"""Tasks that a message of many names."""
 MUCH_LEFT = 0.1
 """The share of a search's seconds that is worth a word where no trials were left for it."""
 
@@ -208,7 +210,7 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None, as_of: da
 
     if not strategy_named(place.task.search.strategy).learns_from_others:
         return []
-    found = list[Former]()
+    found, small = list[Former](), list[str]()
     for name in task_names(place.settings):
         version = place.versions.get(name, "champion") if name != place.task.name else None
         if version is None:
@@ -216,14 +218,19 @@ def former_studies(place: Workplace, prior: ModelBundle | None = None, as_of: da
         try:
             bundle = place.versions.fetch(name, version)
             known = bundle.manifest.lineage.known_until
-            former = None if as_of is not None and known is not None and known > as_of else Former.of(bundle)
+            if as_of is not None and known is not None and known > as_of:
+                continue
+            former = Former.of(bundle)
         except (StateError, RegistryError) as error:
             note(f"nothing is learnt from the studies of task {name!r}: {error}")
             continue
         if former is None:
-            note(f"nothing is learnt from the studies of task {name!r}: its champion's has too few candidates")
+            small.append(name)
         else:
             found.append(former)
+    if small:
+        names = f"{', '.join(small[:NAMED])}{', ...' if len(small) > NAMED else ''}"
+        note(f"nothing is learnt from the studies of {counted(len(small), 'task')} with too few candidates: {names}")
     own = None if prior is None else Former.of(prior)
     return found if own is None else [*found, own]
 

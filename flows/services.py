@@ -23,7 +23,7 @@ from registry.errors import InputError, OutsideError, StateError, unknown
 from registry.locks import exclusive
 from registry.quiet import QUIET
 from registry.settings import Settings
-from serving.presence import served_by, workers_folder
+from serving.presence import secret_for, served_by, workers_folder
 from serving.tls import check_tls, trusted
 
 NAMES = ("prefect", "mlflow", "status", "deployments", "endpoint")
@@ -232,7 +232,7 @@ def _serve_too(settings: Settings, task: str, desk: Desk, say: Callable[[str], N
     process = desk.find("endpoint")
     if process is not None and task in process.cmdline()[_TASKS:]:
         return
-    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    key = secret_for(settings)
     with closing(Endpoint(settings.endpoint_url, key=key, verify=trusted(settings), retries=0)) as endpoint:
         try:
             endpoint.post(f"/v2/repository/models/{task}/load", {})

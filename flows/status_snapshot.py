@@ -21,6 +21,7 @@ from registry.errors import InputError
 from registry.ledger import Entry
 from registry.metrics import metrics_for
 from registry.task import TaskSpec
+from serving.presence import secret_for
 from serving.tls import trusted
 
 LOCKED = "needs a key"
@@ -122,8 +123,8 @@ def _newest_records(entries: Iterable[Entry]) -> tuple[WindowRecord, ...]:
 
 def _served(place: Workplace) -> str:
     settings = place.settings
-    key = settings.api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    key = secret_for(settings)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         url = f"{settings.endpoint_url}/models/{place.task.name}"
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow
@@ -21,12 +21,16 @@ from flows.turns import left_alone, turn
 from flows.wishes import Wish, wished
 from flows.workplace import Workplace, enter
 from registry.errors import NoModelError
+from registry.plurals import counted
 
 if TYPE_CHECKING:
     from monitor.watching import WatchReport
 
 EVENT = "everfit.degraded"
 """The event that starts `improve`; its resource is `everfit.task.NAME`."""
+
+_TURNS = 100
+"""So many times a pass deletes some of the log at most."""
 
 
 @flow(name="watch", flow_run_name="watch {task}", persist_result=False)
@@ -50,6 +54,7 @@ def watch(
     moment = place.moment(as_of)
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
     alert(place, moment)
+    forget(place)
     if repair:
         keep_coverage(place, moment)
         look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
@@ -99,6 +104,21 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
         )
     show(place, report)
     return report
+
+
+def forget(place: Workplace) -> None:
+    """Let rows of the log go that are older than they are kept, some in one pass: after a year without it there are
+    many. Counted from where monitoring stands, so that a replay of an older time keeps its rows."""
+    if (days := place.settings.log_days) is None:
+        return
+    before, gone = place.now() - timedelta(days=days), 0
+    for _ in range(_TURNS):
+        some = place.log.drop(before)
+        gone += some
+        if not some:
+            break
+    if gone:
+        say(f"let go of {counted(gone, 'row')} of the log, {days} days old or older (EVERFIT_LOG_DAYS)")
 
 
 def show(place: Workplace, report: WatchReport) -> None:

@@ -16,6 +16,9 @@ from scipy.special import chdtri
 LEAST_BLOCKS = 8
 """Fewest stretches that show how they vary."""
 
+_PARTS = (2, 4)
+"""Of the longest stretch: shorter ones, which are more, where a longer one is asked for."""
+
 _SURE = 0.9
 _SHOWN = 0.01
 _TINY = 1e-12
@@ -45,7 +48,9 @@ class Dependence:
         variance. Where the reference is thinned, or too short for stretches as long, the correlation of rows in shorter
         ones is taken to hold further out; unless it is `lasting`, only as far as they reach: longer ones count as made
         of independent ones. Few stretches tell it badly: the excess over 1 is the one that is exceeded with a
-        probability of 10 % only, by the chi-squared law.
+        probability of 10 % only, by the chi-squared law. `LEAST_BLOCKS` stretches may show none by chance, and any
+        longer window would be told from the reference for ever: what their halves and quarters show counts too, as far
+        as the whole ones reach, where that law holds it for real at 1 %, and the largest effect is taken.
 
         >>> rng = np.random.default_rng(0)
         >>> Dependence(rng.normal(size=(10_000, 1))).effect(500) < 1.5
@@ -74,12 +79,20 @@ class Dependence:
         return max(found)
 
     def _luck(self, rows: int, stride: float, lasting: bool, *, cautious: bool = True) -> Luck:
-        block = min(max(2, round(rows / stride)), self._rows // LEAST_BLOCKS)
+        asked, most = max(2, round(rows / stride)), self._rows // LEAST_BLOCKS
+        block = min(asked, most)
         if rows < 2 or block < 2:
             return Luck(1.0, math.inf)
-        count, reach = self._rows // block, rows if lasting else min(rows, block * stride)
-        allowed = unsure(count) if cautious else 1.0
-        beyond = allowed * self._excess(block) * max(0.0, reach - 1) / (block - 1)
+        reach = min(rows, block * stride)
+        found = [(block, rows if lasting else reach)]
+        if lasting and asked > most:
+            found += [(part, reach) for part in (most // share for share in _PARTS) if part > 1 and self._shown(part)]
+        return max(self._of_stretches(part, far, cautious) for part, far in found)
+
+    def _of_stretches(self, block: int, reach: float, cautious: bool) -> Luck:
+        """For `reach` rows, by stretches of so many of the reference."""
+        count = self._rows // block
+        beyond = (unsure(count) if cautious else 1.0) * self._excess(block) * max(0.0, reach - 1) / (block - 1)
         return Luck(1 + beyond, (count - 1) * (1 + 1 / beyond) ** 2 if beyond > 0 else math.inf)
 
     def _shown(self, block: int) -> bool:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.linalg.blas import dsyr, dsyrk
 from scipy.linalg.lapack import dposv
 from scipy.special import ndtr
 
@@ -180,28 +181,27 @@ class _Half:
 
     def __init__(self, scales: Scales, training: Placed, tested: Placed) -> None:
         self._basis = Basis(scales, training)
-        self._mean, self._second = self._moments(training, lacking=True)
+        known = self._basis.expand(training)
+        self._mean = known.mean(axis=1)
+        self._second = np.asfortranarray(known @ known.T / known.shape[1])
         self._tested = self._basis.expand(tested)
 
     def ranks(self, training: Placed, tested: Placed, lacking: bool) -> tuple[Array, Array]:
         """Mid-ranks, over their number, of the tested rows of window and reference; `lacking`: see `Basis.expand`."""
-        direction = self._direction(*self._moments(training, lacking=lacking))
+        direction = self._direction(self._basis.expand(training, lacking=lacking))
         mine = direction @ self._basis.expand(tested, lacking=lacking)
         scores = np.concatenate([mine, direction @ self._tested[: len(direction)]])
         ranks = mid_ranks(scores) / len(scores)
         return ranks[: len(tested)], ranks[len(tested) :]
 
-    def _moments(self, rows: Placed, *, lacking: bool) -> tuple[Array, Array]:
-        """First and second moments of the basis."""
-        numbers = self._basis.expand(rows, lacking=lacking)
-        return numbers.mean(axis=1), numbers @ numbers.T / numbers.shape[1]
-
-    def _direction(self, mean: Array, second: Array) -> Array:
-        """What tells a window of these moments from the reference; both sides weigh the same."""
-        k = len(mean)
+    def _direction(self, rows: Features) -> Array:
+        """What tells the window's rows (k, n) from the reference; both sides weigh the same. Of the matrix, which is
+        symmetric, only the lower half is made."""
+        k, n = rows.shape
+        mean = rows.mean(axis=1)
         centre = (mean + self._mean[:k]) / 2
-        alike = (second + self._second[:k, :k]) / 2
-        alike -= np.outer(centre, centre)
+        alike = dsyrk(0.5 / n, rows.T, 0.5, self._second[:k, :k], trans=1, lower=1)
+        alike = dsyr(-1.0, centre, a=alike, lower=1, overwrite_a=1)
         scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
         alike *= inverse

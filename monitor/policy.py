@@ -44,6 +44,7 @@ from monitor.findings import Finding, broken, faults, known, lag, settled, shift
 from monitor.measurements import WindowRecord
 from monitor.remedy import LEARNT, Upkeep, brings, climb
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
+from registry.metrics import Array
 from registry.plurals import counted
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy, PolicySpec
 from registry.task import Monitor
@@ -144,7 +145,7 @@ class _Performance:
         found = trails(records, spec.tolerate, min_labels)
         scores = [trail_scores(trail) for trail in found]
         evidence = detect(np.array(scores).T, cap=windows * len(found))[-1] if found else np.empty(0)
-        evidence = evidence * [_fallen(records, trail, spec.tolerate) for trail in found]
+        evidence = evidence * [_fallen(records, *both, spec.tolerate) for both in zip(found, scores, strict=True)]
         self.degraded = bool(alarming(evidence, windows).any())
         self._strength = float(evidence.mean()) / windows if found else 0.0
         self._trail: Trail = found[int(np.argmax(evidence))] if found else ()
@@ -206,13 +207,13 @@ class _Performance:
         return replace(first, realised=now, reference=against, loss=loss)
 
 
-def _fallen(records: Sequence[WindowRecord], trail: Trail, tolerate: float) -> bool:
-    """Whether performance, since the onset in a trail, is below that on the test rows by more than is tolerated, errors
-    apart. Only less than was expected of these very rows does not say so: they may be easier ones."""
+def _fallen(records: Sequence[WindowRecord], trail: Trail, scores: Array, tolerate: float) -> bool:
+    """Whether performance, since the onset in a trail of these scores (T,), is below that on the test rows by more than
+    is tolerated, errors apart. Only less than was expected of these very rows does not say so: they may be easier."""
     judged = [(record, one) for record, one in zip(records, trail, strict=True) if one is not None]
     if judged[-1][1].against != EXPECTED:
         return True
-    since = judged[onset([one.score for _, one in judged]).at :]
+    since = judged[onset(scores[[one is not None for one in trail]]).at :]
     test = reference_level(since[0][0])
     now = pool([one.realised for _, one in since])
     return test is None or compare(records[-1].metric, now, test, "", tolerate).deviation > 0

@@ -150,7 +150,8 @@ def importance(reference: Array, window: Array, known: Moments | None = None) ->
     >>> bool((weights * before).mean() > before.mean() + 0.2), 0.3 < share < 1.0
     (True, True)
     """
-    place, spread = (known or Moments.of(reference)).beside(Moments.of(window))
+    known = known or Moments.of(reference)
+    place, spread = known.beside(Moments.of(window))
     n, m = reference.shape[1], window.shape[1]
     sample = reference if n <= SAMPLE else reference.take(spaced(n, SAMPLE), axis=1)
     k = sample.shape[1]
@@ -159,10 +160,15 @@ def importance(reference: Array, window: Array, known: Moments | None = None) ->
     _standardise(window, place, spread, rows[1:, k:])
     of_window = np.arange(k + m) >= k
     found = logistic.fit(rows, of_window, np.where(of_window, 1.0, m / k), _PENALTY)
-    odds, part = np.full(n, found[0]), np.empty((len(window), _CHUNK))
-    for start in range(0, n, _CHUNK):
+    unit, lacking = np.where(spread > 0, spread, 1.0), bool((known.count < n).any())
+    low, high, slope = (place - _FAR * unit)[:, None], (place + _FAR * unit)[:, None], found[1:] / unit
+    odds, part = np.full(n, found[0] - slope @ place), np.empty((len(window), _CHUNK))
+    for start in range(0, n, _CHUNK):  # as `_standardise` has it, which goes through the rows three times as often
         some = reference[:, start : start + _CHUNK]
-        odds[start : start + _CHUNK] += found[1:] @ _standardise(some, place, spread, part[:, : some.shape[1]])
+        held = np.clip(some, low, high, out=part[:, : some.shape[1]])
+        if lacking:
+            np.copyto(held, place[:, None], where=np.isnan(held))
+        odds[start : start + _CHUNK] += slope @ held
     raw = np.exp(odds - odds.max())
     raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
     raw /= raw.mean()

@@ -115,8 +115,8 @@ def stack(images: Sequence[object], size: int, channels: int, fill: Sequence[int
 
 
 def looks_like_images(values: pd.Series[Any]) -> bool:
-    """Whether a column holds encoded images: bytes that begin like one, or paths that end like one and of which one at
-    least, among the first, leads to a file."""
+    """Whether a column holds images: bytes that begin like one, arrays of pixels, or paths that end like one and of
+    which one at least, among the first, leads to a file."""
     if values.dtype.kind != "O" or values.dtype.name == "category":
         return False
     first = values.dropna().head(20)
@@ -124,6 +124,8 @@ def looks_like_images(values: pd.Series[Any]) -> bool:
         return False
     if all(isinstance(unpacked(one), bytes) for one in first):
         return any(_begins_like_one(unpacked(one)) for one in first)
+    if isinstance(first.iloc[0], (list, np.ndarray)):
+        return all(_holds_pixels(one) for one in first)
     return all(is_path(one) for one in first) and any(os.path.isfile(one) for one in first)
 
 
@@ -241,6 +243,14 @@ def _from_array(value: object) -> Image.Image:
     ):
         raise ImageError("pixels from 0 to 255, height x width or height x width x channels")
     return Image.fromarray(array.astype(np.uint8).squeeze(2) if array.shape[2:] == (1,) else array.astype(np.uint8))
+
+
+def _holds_pixels(value: object) -> bool:
+    """Whether an array or lists of lists are an image of the least size at least: smaller ones are other tables."""
+    try:
+        return isinstance(value, (list, np.ndarray)) and min(_from_array(value).size) >= MIN_SIZE
+    except ImageError:
+        return False
 
 
 def _plain(value: object) -> object:

@@ -20,7 +20,7 @@ those of that moment. Only a label's time is not kept once it was corrected: tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,7 @@ from registry.database import from_micros, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
 from registry.log_ids import run_of
 from registry.log_joined import join
+from registry.log_kept import drop
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
 from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
@@ -42,11 +43,6 @@ from registry.statements import among, insert
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from registry.log_frame import Heavy
-
-_AT_ONCE, _ROWS_AT_ONCE, _LENGTH_AT_ONCE = 100, 5_000, 8_000_000
-"""Batches whose features are read by one statement, and about how many rows, and characters, they have."""
 
 _NEWEST = 100_000
 """Rows that are looked at for the newest event."""
@@ -157,6 +153,11 @@ class InferenceLog:
         with writing(self._engine) as connection:
             return join(connection, self._task)
 
+    def drop(self, before: datetime) -> int:
+        """Delete rows that lie before a moment, some at a time, and their labels; how many, 0 if there are no more."""
+        with writing(self._engine) as connection:
+            return drop(connection, self._task, to_micros(before))
+
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another value is a correction, known from
         its own time on; the same value with another time corrects the time, as if it had been right at first.
@@ -207,7 +208,7 @@ class InferenceLog:
         first rows after `offset`, `newest` the last ones instead; `step` takes one of so many, evenly spaced. `role`
         None reads champion's and shadow's rows.
         """
-        from registry.log_frame import Assembly  # pandas, which the keeper does without
+        from registry.log_frame import Assembly, heavy  # pandas, which the keeper does without
 
         asked = Asked(self._task, start, end, version, role, labels_by)
         with reading(self._engine) as connection:
@@ -215,7 +216,7 @@ class InferenceLog:
                 connection, asked, labelled_only=labelled_only, offset=offset, limit=limit, newest=newest, step=step
             )
             found = Assembly(rows, columns, self._unsealed)
-            for one in _heavy(connection, list(found.places), features=columns is None or bool(columns)):
+            for one in heavy(connection, list(found.places), features=columns is None or bool(columns)):
                 found.add(one)
             labels = labels_of(connection, asked.labels(), rows.ids.tolist())
             return found.frame(list(labels))
@@ -224,8 +225,8 @@ class InferenceLog:
         """The first and the last event time, or None when nothing is logged."""
         c, where = BATCHES.c, Asked(self._task, role=role).batches()
         with reading(self._engine) as connection:  # either has an index; both by one question are a look at all
-            low = connection.execute(sa.select(sa.func.min(c.earliest)).where(where)).scalar_one()
-            high = connection.execute(sa.select(sa.func.max(c.latest)).where(where)).scalar_one()
+            bounds = (sa.select(one).where(where) for one in (sa.func.min(c.earliest), sa.func.max(c.latest)))
+            low, high = (connection.execute(one).scalar_one() for one in bounds)
         return None if low is None else (from_micros(low), from_micros(high))
 
     def number(
@@ -319,32 +320,3 @@ class InferenceLog:
     def _predicted(self, connection: Connection, ids: Collection[str]) -> set[str]:
         """Those of the ids that have a prediction."""
         return {one for role in ROLES for one in known(connection, self._task, role, list(ids))}
-
-
-def _heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> Iterator[Heavy]:
-    """Batches by their numbers, in that order, some at a time: of large ones few."""
-    from registry.log_frame import Heavy
-
-    c = BATCHES.c
-    columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
-    for first in range(0, len(numbers), _AT_ONCE):
-        some = numbers[first : first + _AT_ONCE]
-        sizes = sa.select(c.number, c.size, c.length).where(c.number.in_(some))
-        known = {row[0]: row for row in connection.execute(sizes)}
-        for part in _parts(known[one] for one in some):
-            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(part))
-            found = {row[0]: row for row in connection.execute(rows)}
-            yield from (Heavy(*found.pop(number)) for number in part)
-
-
-def _parts(sizes: Iterable[sa.Row[Any]]) -> Iterator[list[int]]:
-    """Numbers, each with its rows and its length, in parts that end where there are enough of either."""
-    part, rows, length = list[int](), 0, 0
-    for number, size, characters in sizes:
-        part.append(number)
-        rows, length = rows + size, length + characters
-        if rows >= _ROWS_AT_ONCE or length >= _LENGTH_AT_ONCE:
-            yield part
-            part, rows, length = [], 0, 0
-    if part:
-        yield part

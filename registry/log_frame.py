@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from registry.log_order import Block
 from registry.log_packed import private_of
+from registry.log_tables import BATCHES
 from registry.task import LogColumns
 from registry.texts import MAX_TEXT_LENGTH
 
 Unseal: TypeAlias = Callable[[str, str, str], dict[str, Any]]
 """Encrypted values, the row's id and one of its encrypted columns in; the values out."""
+
+_AT_ONCE, _ROWS_AT_ONCE, _LENGTH_AT_ONCE = 100, 5_000, 8_000_000
+"""Batches whose features are read by one statement, and about how many rows, and characters, they have."""
 
 _NAT = np.iinfo(np.int64).min  # numpy's NaT
 _OUTPUTS = ("prediction", "scores", "set", "uncertainty", "disagreement")
@@ -31,6 +37,33 @@ class Heavy(NamedTuple):
     outputs: str
     features: str | None
     sealed: str | None
+
+
+def heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> Iterator[Heavy]:
+    """Batches by their numbers, in that order, some at a time: of large ones few."""
+    c = BATCHES.c
+    columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
+    for first in range(0, len(numbers), _AT_ONCE):
+        some = numbers[first : first + _AT_ONCE]
+        sizes = sa.select(c.number, c.size, c.length).where(c.number.in_(some))
+        known = {row[0]: row for row in connection.execute(sizes)}
+        for part in _parts(known[one] for one in some):
+            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(part))
+            found = {row[0]: row for row in connection.execute(rows)}
+            yield from (Heavy(*found.pop(number)) for number in part)
+
+
+def _parts(sizes: Iterable[sa.Row[Any]]) -> Iterator[list[int]]:
+    """Numbers, each with its rows and its length, in parts that end where there are enough of either."""
+    part, rows, length = list[int](), 0, 0
+    for number, size, characters in sizes:
+        part.append(number)
+        rows, length = rows + size, length + characters
+        if rows >= _ROWS_AT_ONCE or length >= _LENGTH_AT_ONCE:
+            yield part
+            part, rows, length = [], 0, 0
+    if part:
+        yield part
 
 
 class Places(NamedTuple):

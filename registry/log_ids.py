@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+import orjson
+
 from registry.errors import RowError
 
 DIGITS = 14
@@ -52,6 +54,11 @@ def runs_of(ids: Iterable[str]) -> list[Run]:
         found.append((name, start, size))
         name, start, size = own, number, 1
     return [*found[1:], (name, start, size)] if size else []
+
+
+def read_runs(text: str) -> list[Run]:
+    """Runs as a batch holds them, in JSON."""
+    return [(name, start, size) for name, start, size in orjson.loads(text)]
 
 
 def ids_of(runs: Iterable[Sequence[str | int]]) -> list[str]:

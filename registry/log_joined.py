@@ -21,7 +21,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from registry.log_ids import NAMED, Run
+from registry.log_ids import NAMED, Run, read_runs
 from registry.log_packed import Packed
 from registry.log_tables import BATCHES, SHORT, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
 from registry.privacy import to_json
@@ -117,14 +117,10 @@ def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:
     rows = connection.execute(
         sa.select(*columns, c.private, c.sealed).where(c.number.in_(numbers)).order_by(c.earliest)
     )
-    parts = [Packed(version, role, _runs(ids), *rest) for ids, version, role, *rest in rows]
+    parts = [Packed(version, role, read_runs(ids), *rest) for ids, version, role, *rest in rows]
     packed = joined(parts)
-    remove(connection, task, packed, numbers)
+    remove(connection, task, packed.role, packed.runs, numbers)
     add(connection, task, packed)
-
-
-def _runs(text: str) -> list[Run]:
-    return [(name, start, size) for name, start, size in orjson.loads(text)]
 
 
 def joined(parts: Sequence[Packed]) -> Packed:

@@ -119,13 +119,13 @@ def add(connection: Connection, task: str, packed: Packed) -> None:
     insert_rows(connection, PLACES, [(task, packed.role, *run, number) for run in packed.runs])
 
 
-def remove(connection: Connection, task: str, packed: Packed, numbers: Sequence[int]) -> None:
-    """Remove batches by their numbers, and where their ids were: those of `packed`."""
+def remove(connection: Connection, task: str, role: Role, runs: Sequence[Run], numbers: Sequence[int]) -> None:
+    """Remove batches by their numbers, and where their ids were, which are these runs."""
     c = PLACES.c
     inside = c.start.between(sa.bindparam("first"), sa.bindparam("last"))
-    gone = sa.delete(PLACES).where(c.task == task, c.role == packed.role, c.name == sa.bindparam("of"), inside)
-    runs = [{"of": name, "first": start, "last": start + size - 1} for name, start, size in packed.runs]
-    connection.execute(gone, runs)
+    gone = sa.delete(PLACES).where(c.task == task, c.role == role, c.name == sa.bindparam("of"), inside)
+    places = [{"of": name, "first": start, "last": start + size - 1} for name, start, size in runs]
+    connection.execute(gone, places)
     connection.execute(sa.delete(BATCHES).where(BATCHES.c.number.in_(numbers)))
 
 

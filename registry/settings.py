@@ -85,6 +85,12 @@ class Settings(BaseSettings):
         "one is made in the home (`log.key`)",
     )
     report_days: int = Field(90, ge=1, description="how long reports are kept; the newest of a task stays")
+    log_days: int | None = Field(
+        None,
+        ge=1,
+        description="how long logged rows and their labels are kept, counted in the task's time from its newest row; "
+        "remedies, gates and looks back read no older ones. Unset: for ever",
+    )
     run_days: int = Field(
         14, ge=1, description="how long our Prefect server keeps finished flow runs; what they did stays in the ledger"
     )

@@ -101,7 +101,7 @@ class Search(Frozen):
 
     strategy: str = "auto"
     stopping: str = "asha"
-    families: tuple[str, ...] = ("mlp", "resnet")
+    families: tuple[str, ...] = Field(("mlp", "resnet"), min_length=1)
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
     objectives: tuple[Objective, ...] = ("quality",)
     trials: int = Field(40, ge=1)

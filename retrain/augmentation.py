@@ -27,6 +27,9 @@ FOR_IMAGES: tuple[Parameter, ...] = (
     Option("mixup", (0.0, 0.2, 0.4)),
 )
 FOR_TABLES: tuple[Parameter, ...] = (Option("mixup", (0.0, 0.2, 0.4)), Option("feature_dropout", (0.0, 0.05, 0.15)))
+AUGMENTED = Option("augmented", (1.0, 0.75, 0.5, 0.25))
+"""The probability beside the strengths, a dimension where a user names it: flips, shifts and squares already change one
+row more and another less."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Batch:
 class Augmentation:
     """How strongly rows are changed: the chance of a flip, the share of the side by which an image may be shifted and
     that of the square blotted out, the standard deviation of noise (of the range), the alpha of mixup's Beta(alpha,
-    alpha), the chance that a column is left out."""
+    alpha), the chance that a column is left out; and the chance that any of it is done, to a row, or for mixup to a
+    batch."""
 
     flip: float = 0.0
     crop: float = 0.0
@@ -50,6 +54,7 @@ class Augmentation:
     noise: float = 0.0
     mixup: float = 0.0
     feature_dropout: float = 0.0
+    augmented: float = 1.0
 
     @classmethod
     def of(cls, choices: Mapping[str, Choice]) -> Augmentation:
@@ -58,11 +63,15 @@ class Augmentation:
 
     def apply(self, rows: Rows, generator: torch.Generator) -> Batch:
         """A batch, changed; the rows given stay as they are."""
+        changed, mixes = rows, self.mixup > 0 and len(rows) > 1
         if rows.images is not None:
-            rows = replace(rows, images=self._images(rows.images, generator))
+            changed = replace(changed, images=self._images(rows.images, generator))
         if self.feature_dropout > 0:
-            rows = _left_out(rows, self.feature_dropout, generator)
-        return mixed(rows, self.mixup, generator) if self.mixup > 0 and len(rows) > 1 else Batch(rows)
+            changed = _left_out(changed, self.feature_dropout, generator)
+        if self.augmented < 1:
+            spared = torch.rand(len(rows) + 1, generator=generator) >= self.augmented
+            changed, mixes = _spared(rows, changed, spared[1:]), mixes and not spared[0]
+        return mixed(changed, self.mixup, generator) if mixes else Batch(changed)
 
     def _images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         side = images.shape[-1]
@@ -105,6 +114,16 @@ def blotted(images: Tensor, edge: int, generator: torch.Generator) -> Tensor:
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     colour = images.float().mean(dim=(0, 2, 3)).to(images.dtype).view(1, channels, 1, 1)
     return torch.where(square, colour, images)
+
+
+def _spared(rows: Rows, changed: Rows, spared: Tensor) -> Rows:
+    """The changed rows, and the given ones in the place of those that are spared (n,)."""
+    images = changed.images
+    if rows.images is not None and images is not None:
+        images = torch.where(spared[:, None, None, None], rows.images, images)
+    numeric = torch.where(spared[:, None], rows.numeric, changed.numeric)
+    categories = torch.where(spared[:, None], rows.categories, changed.categories)
+    return replace(changed, numeric=numeric, categories=categories, images=images)
 
 
 def _left_out(rows: Rows, chance: float, generator: torch.Generator) -> Rows:

@@ -29,6 +29,8 @@ FEW_ROWS = 1_000
 MIN_CLASS_ROWS = 20
 """Two classes at least must have so many rows."""
 MIXED_SHARE = 0.5
+NAMED = 3
+"""Columns that a message of many names."""
 
 
 class Finding(Frozen):
@@ -81,7 +83,9 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     ]
     findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
     if not kinds.kinds:
-        findings.append(Finding(level="fatal", message="no column is left to learn from", remedy="add columns"))
+        gone = "; ".join(f"{one.name!r}: {one.reason}" for one in kinds.left_out[:NAMED])
+        message = f"no column is left to learn from{f' ({gone})' if gone else ''}"
+        findings.append(Finding(level="fatal", message=message, remedy="add columns"))
     for name, kind in kinds.kinds.items():
         findings += _values(frame[name], name, kind, declared=name in task.columns.kinds)
     bad = {finding.column for finding in findings if finding.level == "fatal"}

@@ -65,10 +65,14 @@ _REASONS = {401: "no key", 403: "forbidden", 429: "rate", 503: "crowding"}
 
 
 def create_app(
-    settings: Settings, *tasks: str, versions: VersionSource | None = None, watchers: Sequence[Watcher] = ()
+    settings: Settings,
+    *tasks: str,
+    versions: VersionSource | None = None,
+    watchers: Sequence[Watcher] = (),
+    own: str | None = None,
 ) -> FastAPI:
     """The server of tasks, following their champions in `versions` (default: MLflow at the settings' URL); `watchers`
-    are told of every request, and closed at the end.
+    are told of every request, and closed at the end; `own` is the key of this machine's own programs.
 
     Raises `TaskError` for a name that no task can have, and what `Guard` raises of keys.
     """
@@ -76,7 +80,7 @@ def create_app(
     hosts = Hosts(settings, tasks, scout if versions is None else versions)
     together = workers_folder(settings) if settings.workers > 1 else None
     rates = None if together is None else _shared(together)
-    guard = Guard(settings, hosts.whose, rates)
+    guard = Guard(settings, hosts.whose, rates, own)
     app = Endpoint(hosts, guard, Watch(watchers), most=settings.max_concurrent, after=scout.close)
     add_index(app, hosts)
     _add_health(app, hosts)
@@ -174,6 +178,10 @@ class Endpoint(FastAPI):
         """Whether a request would be refused whatever its path is: its key is none, or too many are inside."""
         return not self._guard.knows(scope) or self._crowd(scope) is not None
 
+    def may_read(self, scope: Scope, task: str) -> bool:
+        """Whether what is told of a task is for who sent a request."""
+        return self._guard.may_read(scope, task)
+
     def samples(self) -> Iterator[Sample]:
         """The metrics that are not of one task."""
         yield Sample("everfit_server_requests_in_progress", self.inside)
@@ -244,13 +252,16 @@ def _add_health(app: Endpoint, hosts: Hosts) -> None:
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @app.get("/health/ready", summary="Can it predict? 503 while a task has no model")
-    async def ready() -> Response:
-        found = {host.task: host.readiness() for host in hosts}
-        good = all(one["ready"] for one in found.values()) and not app.draining
-        content = next(iter(found.values())) if len(found) == 1 else {"tasks": found}
+    @app.get("/health/ready", summary="Can it predict? 503 while a task has no model", description=_READY)
+    async def ready(request: Request) -> Response:
+        good = all(host.slot.current is not None for host in hosts) and not app.draining
+        found = {host.task: host.readiness() for host in hosts if app.may_read(request.scope, host.task)}
+        content = found.get(next(iter(hosts)).task, {}) if len(hosts) == 1 else {"tasks": found} if found else {}
         return _json({**content, "ready": good}, 200 if good else 503)
 
+
+_READY = """Asks for no key, as probes have none. Where the others do, who sends none that may read is told `ready`
+alone: names of tasks, versions and what ails them are in the answer to a key."""
 
 _STATE = """`shadow` says how a challenger fares that predicts beside the champion: the rows it answered, failed at and
 `agreed` on, which are those of the champion's class, or of a regression those where its number is inside of the

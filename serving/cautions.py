@@ -1,5 +1,5 @@
-"""What an answer's `warnings` say of rows that fit: numbers outside the range of training, moments far beyond it, and
-values that are missing where none was in training.
+"""What an answer's `warnings` say of rows that fit: numbers outside the range of training, moments far beyond it,
+values that are missing where none was in training, and, of several rows, columns that nobody reads.
 
 A moment is far when it is further from those of training than these are from one another: that time passes is no news,
 another century is. What lies ahead is measured from now, if that is later than training's end. Whether an image is
@@ -9,7 +9,7 @@ missing is told from the row that was sent: as the graph takes it, it is one of 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from registry.plurals import counted
 from registry.schema import Column, DatetimeColumn, NumericColumn, Schema
 from registry.scoring import MISSING_TIME, Feed
+from serving.quoting import shorten
 
 MOST = 20
 """Columns that are named in one answer."""
@@ -103,6 +104,15 @@ class Cautions:
         for name, _, known, whole in self._moments:
             lines += _of_moments(feed[name][:, 0], name, known, whole)
         return _bounded(lines)
+
+
+def of_unknown(names: Iterable[str]) -> list[str]:
+    """What there is to say of columns that came and are none of the model's; where there are many, of the first.
+
+    >>> of_unknown(["customer"])
+    ['customer: is no column of the model, and was ignored']
+    """
+    return _bounded([f"{shorten(name)}: is no column of the model, and was ignored" for name in names])
 
 
 def _bounded(lines: list[str]) -> list[str]:

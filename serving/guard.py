@@ -27,6 +27,9 @@ from serving.webhook import PATH
 OPEN = frozenset(("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", PATH))
 """The routes that no key is asked for: those of an orchestrator's probes, and the webhook, which is signed."""
 
+OWN = "@everfit"
+"""What the key of this machine's own programs is called, as no key of the file can be."""
+
 LOOK_SECONDS = 1.0
 _LOG = logging.getLogger("uvicorn.error")
 _PREDICT = ("/predict", "/infer", "/invocations")
@@ -86,21 +89,30 @@ class Verdict(NamedTuple):
 class Guard:
     """Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, whose: Callable[[str], str | None], rates: Rates | None = None) -> None:
-        """`whose` gives the task of a path that names none, if it has one; `rates` are those that other workers share.
-        Raises `InputError` for a file of keys that is not sound, and when the endpoint would be open to other machines
-        and no key is there."""
+    def __init__(
+        self,
+        settings: Settings,
+        whose: Callable[[str], str | None],
+        rates: Rates | None = None,
+        own: str | None = None,
+    ) -> None:
+        """`whose` gives the task of a path that names none, if it has one; `rates` are those that other workers share;
+        `own` is the key of this machine's own programs. Raises `InputError` for a file of keys that is not sound, and
+        when the endpoint would be open to other machines and no key is there."""
         self._file, self._whose, self._rates = settings.key_file, whose, rates or Rates()
-        key = settings.api_key
-        self._own = {} if key is None else {one.digest: Pass(one) for one in (_own(key.get_secret_value()),)}
+        key = None if settings.api_key is None else settings.api_key.get_secret_value()
+        given = [_whole("", key)] if key is not None else []
+        self._given = {one.digest: Pass(one) for one in (*given, *([_whole(OWN, own)] if own is not None else []))}
+        self._always = not settings.is_local or key is not None
         self._seen: dict[bytes, Pass] = {}
-        self._passes = dict(self._own)
+        self._passes = dict(self._given)
         self._stamp = _stamp(self._file)
-        self.closed = not settings.is_local or key is not None
-        """Whether a key is asked for: always, but on loopback before the first key is made."""
+        self.closed = self._always
+        """Whether a key is asked for: always, but on loopback before the first key is made, and once all are revoked
+        and it was said that none is wanted."""
         self._read()
         self._look_at = monotonic() + LOOK_SECONDS
-        if not settings.is_local and not self._passes:
+        if not settings.is_local and self._is_shut():
             raise InputError(
                 f"EVERFIT_HOST={settings.host!r} listens beyond this machine, and every key is revoked: make one with "
                 "`everfit key add`, or set EVERFIT_API_KEY"
@@ -135,11 +147,20 @@ class Guard:
         self._looked()
         return not self.closed or self.name_of(request) is not None
 
+    def may_read(self, request: Request, task: str) -> bool:
+        """Whether what is told of a task is for who sent a request, whatever its path is."""
+        self._looked()
+        known = self._pass_of(request) if self.closed else None
+        return not self.closed or (known is not None and "read" in known.scopes and known.task in (None, task))
+
     def name_of(self, request: Request) -> str | None:
         """The name of the key that a request came with; None for none, or one that is not known."""
-        given = next((value for name, value in request["headers"] if name == b"authorization"), b"")
-        known = self._seen.get(given) or self._find(given)
+        known = self._pass_of(request)
         return None if known is None else known.name or "EVERFIT_API_KEY"
+
+    def _pass_of(self, request: Request) -> Pass | None:
+        given = next((value for name, value in request["headers"] if name == b"authorization"), b"")
+        return self._seen.get(given) or self._find(given)
 
     def _find(self, given: bytes) -> Pass | None:
         """Whose header this is. Only the usual spelling of those that pass is remembered, so that what is remembered is
@@ -172,18 +193,27 @@ class Guard:
 
     def _read(self) -> None:
         """A file that is gone opens nothing: its keys are void, and keys are asked for still."""
-        live = {key.digest: Pass(key) for key in read_keys(self._file) if key.live}
-        self._passes, self._seen = {**self._own, **live}, {}
-        self.closed = self.closed or self._stamp is not None
+        found = read_keys(self._file)
+        live = {key.digest: Pass(key) for key in found.live}
+        self._passes, self._seen = {**self._given, **live}, {}
+        if self._stamp is not None:
+            self.closed = self._always or not found.open
+
+    def _is_shut(self) -> bool:
+        """Whether nobody may pass but this machine's own programs."""
+        return self.closed and all(one.name == OWN for one in self._passes.values())
 
     def _tell_if_shut(self) -> None:
-        if self.closed and not self._passes:
-            _LOG.warning("every key is revoked: all requests are answered 401 until there is one: everfit key add")
+        if self._is_shut():
+            _LOG.warning(
+                "every key is revoked: all requests are answered 401 until there is one (everfit key add), or, on "
+                "loopback, until none is asked for (everfit key open)"
+            )
 
 
-def _own(secret: str) -> Key:
-    """The key of the settings, which has no name and every scope."""
-    return Key(name="", digest=digest_of(secret.encode()), scopes=SCOPES, made=datetime.now(UTC))
+def _whole(name: str, secret: str) -> Key:
+    """A key with every scope that is not of the file: that of the settings has no name."""
+    return Key(name=name, digest=digest_of(secret.encode()), scopes=SCOPES, made=datetime.now(UTC))
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -9,10 +9,10 @@ is tried. A quick hash also lets a presented key be found by its hash, whose tim
     >>> secret = add_key(file, "shop", ["predict"], rate=100)
     >>> secret.startswith(PREFIX), secret in file.read_text()
     (True, False)
-    >>> [key.name for key in read_keys(file) if key.digest == digest_of(secret.encode())]
+    >>> [key.name for key in read_keys(file).live if key.digest == digest_of(secret.encode())]
     ['shop']
-    >>> revoke_key(file, "shop").live
-    False
+    >>> revoke_key(file, "shop").live, open_door(file)
+    (False, True)
 """
 
 from __future__ import annotations
@@ -62,10 +62,17 @@ class Key(Frozen):
         return self.revoked is None
 
 
-class _Keys(Frozen):
-    """The file."""
+class KeyFile(Frozen):
+    """What the file holds: all keys, in the order in which they were made, and whether somebody said that an endpoint
+    on loopback is to ask for none any more (`open`), which making one takes back."""
 
     keys: tuple[Key, ...] = ()
+    open: bool = False
+
+    @property
+    def live(self) -> tuple[Key, ...]:
+        """Those that open something."""
+        return tuple(key for key in self.keys if key.live)
 
 
 def digest_of(secret: bytes) -> str:
@@ -73,8 +80,8 @@ def digest_of(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
 
 
-def read_keys(file: Path) -> tuple[Key, ...]:
-    """All keys, in the order in which they were made; none where there is no file.
+def read_keys(file: Path) -> KeyFile:
+    """What a file of keys holds; nothing where there is no file.
 
     Raises `InputError` for a file that is not of keys, or that others may write; `StoreError` if it cannot be read.
     """
@@ -82,13 +89,13 @@ def read_keys(file: Path) -> tuple[Key, ...]:
         with file.open("rb") as opened:
             mode, content = os.fstat(opened.fileno()).st_mode, opened.read()
     except FileNotFoundError:
-        return ()
+        return KeyFile()
     except OSError as error:
         raise StoreError(f"{file}: the keys cannot be read ({error.strerror})") from error
     if mode & 0o022:
         raise InputError(f"{file}: others may write it, and so make themselves keys: chmod 600 {file}")
     try:
-        return _Keys.model_validate_json(content).keys
+        return KeyFile.model_validate_json(content)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{file}: not a file of keys ({where}: {error.errors()[0]['msg']})") from error
@@ -101,11 +108,11 @@ def add_key(file: Path, name: str, scopes: Sequence[str], *, rate: float | None 
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     with _changing(file):
         known = read_keys(file)
-        if any(key.name == name and key.live for key in known):
+        if any(key.name == name for key in known.live):
             raise InputError(f"key {name!r} is there already: revoke it first, or choose another name")
         given = {"name": name, "digest": digest_of(secret.encode()), "made": _now(), "rate": rate, "task": task}
         ordered = tuple(scope for scope in SCOPES if scope in scopes)
-        _write(file, (*known, Key.model_validate({**given, "scopes": ordered})))
+        _write(file, KeyFile(keys=(*known.keys, Key.model_validate({**given, "scopes": ordered}))))
     return secret
 
 
@@ -114,15 +121,29 @@ def revoke_key(file: Path, name: str) -> Key:
     revoked before."""
     with _changing(file):
         known = read_keys(file)
-        found = next((key for key in known if key.name == name and key.live), None)
+        found = next((key for key in known.live if key.name == name), None)
         if found is None:
-            if before := [key.revoked for key in known if key.name == name and key.revoked is not None]:
+            if before := [key.revoked for key in known.keys if key.name == name and key.revoked is not None]:
                 raise InputError(f"key {name!r} was revoked already, {max(before):%Y-%m-%d %H:%M} UTC; nothing changed")
-            near = did_you_mean(name, [key.name for key in known if key.live])
+            near = did_you_mean(name, [key.name for key in known.live])
             raise InputError(f"there is no key {name!r} to revoke{near}")
         ended = found.model_copy(update={"revoked": _now()})
-        _write(file, tuple(ended if key is found else key for key in known))
+        _write(file, KeyFile(keys=tuple(ended if key is found else key for key in known.keys)))
     return ended
+
+
+def open_door(file: Path) -> bool:
+    """Have endpoints on loopback ask for no key any more, as before the first one was made; whether they did. Raises
+    `InputError` while a key is live: whoever has one would not be told that it says nothing any more."""
+    with _changing(file):
+        known = read_keys(file)
+        if known.live:
+            names = ", ".join(key.name for key in known.live)
+            raise InputError(f"keys are live ({names}): revoke them first, everfit key revoke NAME")
+        asked = bool(known.keys) and not known.open
+        if asked:
+            _write(file, known.model_copy(update={"open": True}))
+    return asked
 
 
 def _check(name: str, scopes: Sequence[str]) -> None:
@@ -139,7 +160,7 @@ def _changing(file: Path) -> AbstractContextManager[None]:
     return exclusive(file.parent / "locks" / "keys.lock", "`everfit key`")
 
 
-def _write(file: Path, keys: tuple[Key, ...]) -> None:
+def _write(file: Path, content: KeyFile) -> None:
     """Replace the file whole: an endpoint that reads it meets the old keys or the new ones."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
@@ -147,7 +168,8 @@ def _write(file: Path, keys: tuple[Key, ...]) -> None:
             partial.unlink()
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as opened:
-            opened.write(_Keys(keys=keys).model_dump_json(indent=1).encode())
+            left_out = None if content.open else {"open"}  # an earlier Everfit reads keys alone
+            opened.write(content.model_dump_json(indent=1, exclude=left_out).encode())
             opened.flush()
             os.fsync(opened.fileno())
         partial.replace(file)

@@ -21,6 +21,7 @@ from registry.errors import EverfitError, RowError
 from registry.log_ids import Run, ids_of, run_of, runs_of
 from registry.scoring import Feed, Scores
 from serving.batching import Batcher
+from serving.cautions import of_unknown
 from serving.challenger import chosen
 from serving.champion import Outcome, Served, Slot
 from serving.columns import Table, plain
@@ -59,8 +60,8 @@ class Answer(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """Scores, what to be cautious of in the rows, the answer unless it is a table's, what was seen of images,
-    if any, and what is logged instead of what was sent, or of all."""
+    """Scores, what to be cautious of in the rows, the answer unless it is a table's, what was seen of images, if any,
+    what is logged instead of what was sent, or of all, and how many warnings are of columns that nobody reads."""
 
     outcome: Outcome
     warnings: Sequence[str]
@@ -68,6 +69,7 @@ class _Scored(NamedTuple):
     seen: list[Sighting] | None = None
     sent: bytes | None = None
     record: bytes | None = None
+    unread: int = 0
 
 
 class Ids:
@@ -138,7 +140,7 @@ class Predictor:
             )
         if self._logbook.synced:
             await self._logbook.settle()
-        self._count(served, request, len(scored.warnings))
+        self._count(served, request, len(scored.warnings) - scored.unread)
         return Answer(served, ids, scored.outcome, scored.warnings, scored.body)
 
     async def _one(self, served: Served, ids: list[str], row: Row) -> _Scored:
@@ -184,16 +186,18 @@ async def _apart(served: Served, work: Callable[..., _Scored], *args: Any, rows:
 def _many(served: Served, ids: list[str], rows: list[Row]) -> _Scored:
     feed = served.reader.many(rows)
     scores = _scores(served, feed)
-    image, warnings = served.image, [*served.cautions.of_images(rows), *served.cautions.of(feed)]
+    image, unread = served.image, of_unknown(served.reader.unknown(rows))
+    warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed), *unread]
     seen = None if image is None else sightings(rows, feed[image.name], image, scores)
-    return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen)
+    return _Scored(scores, warnings, served.answers.write(ids, scores, warnings), seen, unread=len(unread))
 
 
 def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> _Scored:
     feed = served.reader.table(table)
     scores = _scores(served, feed)
     record = payload(served.version, served.logged, runs, table, scores, received)
-    return _Scored(scores, served.cautions.of(feed, table.full), record=record)
+    unread = of_unknown(table.others)
+    return _Scored(scores, [*served.cautions.of(feed, table.full), *unread], record=record, unread=len(unread))
 
 
 def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
@@ -202,10 +206,11 @@ def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     image = served.image
     assert image is not None
     rows = [{image.name: value} for value in plain(table.columns[image.name])]
-    warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed)]
+    unread = of_unknown(table.others)
+    warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed), *unread]
     seen = sightings(rows, feed[image.name], image, scores)
     body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)
-    return _Scored(scores, warnings, body, seen, table.to_json())
+    return _Scored(scores, warnings, body, seen, table.to_json(), unread=len(unread))
 
 
 def _scores(served: Served, feed: Feed) -> Scores:

@@ -2,6 +2,7 @@
 
     served/workers/PORT/lock    locked by the process that holds the port; the system unlocks it however that one ends
     served/workers/PORT/endpoint.json    where it answers, as which process, since when
+    served/workers/PORT/key    what this machine's own programs are let in by: see `own_key.py`
     served/workers/PORT/tasks/TASK    the tasks that are served there: see `roster.py`
 
 What is there stays when the endpoint ends, so that who starts it again after a crash knows what it had served.
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from registry.errors import EverfitError, OutsideError
 from registry.locks import exclusive, holder
 from registry.settings import Settings
+from serving.own_key import make_own_key, own_secret
 
 LOCK, ABOUT = "lock", "endpoint.json"
 _PATIENCE_SECONDS = 2.0
@@ -87,16 +89,30 @@ def present(settings: Settings, tasks: Sequence[str]) -> Iterator[None]:
             begin(folder, tasks)
             here = Presence(url=settings.endpoint_url, pid=os.getpid(), since=datetime.now(UTC).replace(tzinfo=None))
             (folder / ABOUT).write_text(here.model_dump_json(exclude={"tasks"}), encoding="utf-8")
+            make_own_key(folder)
         except (EverfitError, OSError) as error:
             print(f"`everfit status` will not know of this endpoint: {error}", file=sys.stderr)
         yield
+
+
+def runs(folder: Path) -> bool:
+    """Whether the endpoint of a folder does."""
+    return holder(folder / LOCK) is not None
+
+
+def secret_for(settings: Settings, port: int | None = None) -> str | None:
+    """What a program of this installation sends to its endpoint, or to that at another port: the key that this made, if
+    it runs, else EVERFIT_API_KEY, if it is set."""
+    folder = workers_folder(settings if port is None else settings.model_copy(update={"port": port}))
+    own = own_secret(folder) if runs(folder) else None
+    return own or (None if settings.api_key is None else settings.api_key.get_secret_value())
 
 
 def presences(home: Path) -> list[Presence]:
     """The endpoints of a home that run now, by port."""
     found = list[Presence]()
     for folder in sorted((home / "served" / "workers").glob("*")):
-        if holder(folder / LOCK) is not None:
+        if runs(folder):
             with suppress(OSError, ValueError):  # it is about to write it
                 here = Presence.model_validate_json((folder / ABOUT).read_bytes())
                 found.append(here.model_copy(update={"tasks": tasks_in(folder)}))

@@ -10,7 +10,7 @@ JSON has fewer types than a frame, so a request is read more strictly than `conf
     image         base64 text of an image file; no path, since a server reads no file that a client names
 
 `null` is a missing value everywhere. A column that is absent is an error, since a client that forgot it and one that
-has no value must not look alike. Columns the schema does not have are ignored.
+has no value must not look alike. Columns the schema does not have are ignored; `unknown` names them.
 """
 
 from __future__ import annotations
@@ -134,9 +134,17 @@ class RowReader:
 
     def ignored(self, rows: Sequence[Row]) -> int:
         """How many values of rows that fit stand in columns the schema does not have."""
-        if sum(map(len, rows)) == len(rows) * len(self._columns):
-            return 0
-        return sum(name not in self._known for row in rows for name in row)
+        return 0 if self._are_bare(rows) else sum(name not in self._known for row in rows for name in row)
+
+    def unknown(self, rows: Sequence[Row]) -> list[str]:
+        """The columns of rows that fit which the schema does not have, each once."""
+        if self._are_bare(rows):
+            return []
+        return list(dict.fromkeys(name for row in rows for name in row if name not in self._known))
+
+    def _are_bare(self, rows: Sequence[Row]) -> bool:
+        """Whether rows that fit hold nothing but the schema's columns."""
+        return sum(map(len, rows)) == len(rows) * len(self._columns)
 
     def _explain(self, rows: Sequence[Any], others: Sequence[str] = ()) -> MisfitError:
         """The first misfit in reading order; the quick paths only find out that there is one. `others` are columns that

@@ -305,6 +305,19 @@ def test_init_writes_a_task_for_a_folder_of_images(tmp_path: Path) -> None:
     assert task.target == "label"
 
 
+def test_init_and_the_search_s_checks_read_arrays_in_parquet(tmp_path: Path) -> None:
+    data, file = tmp_path / "digits.parquet", tmp_path / "digits.yaml"
+    even = np.where(digit_labels()[:300] % 2 == 0, "yes", "no")
+    pd.DataFrame({"photo": digit_pixels()[:300].tolist(), "even": even}).to_parquet(data)
+    done = CliRunner().invoke(init, [str(data), "--target", "even", "--output", str(file)])
+    assert done.exit_code == 0, done.output
+    task = load(file)
+    assert task.search.families == ("convnet",)
+    loaded, found = load_images(read(task.source), task)
+    assert not found
+    assert loaded["photo"].tolist() == [to_pnm(one[None]) for one in digit_pixels()[:300]]
+
+
 def test_one_image_is_answered_and_a_bad_one_refused(client: httpx.Client, tmp_path: Path) -> None:
     row = sent(digit_pixels()[:1])[0]
     assert client.post("/predict", json=row).status_code == 200

@@ -96,6 +96,7 @@ DEFAULTS: dict[str, Choice] = {
     "noise": 0.0,
     "mixup": 0.0,
     "feature_dropout": 0.0,
+    "augmented": 1.0,
     KEPT: 1.0,
 }
 """A value for every dimension, for candidates that lack one."""

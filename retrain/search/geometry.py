@@ -117,22 +117,33 @@ class Space(ABC):
         return np.asarray(weights or np.ones(len(levels(parameter)))) / max(weights, default=1.0)
 
     @cached_property
+    def labelled(self) -> dict[str, Parameter]:
+        """All dimensions, by label, those of families that share one once."""
+        known: dict[str, Parameter] = {FAMILY: self._families}
+        for name in self.names:
+            known.update(self.parameters(name))
+        return known
+
+    @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         """All dimensions as Optuna has them, by label."""
-        return {label: _distribution(one) for label, (_, one) in self._places.items()}
+        return {label: _distribution(one) for label, one in self.labelled.items()}
 
     @cached_property
     def weighted(self) -> dict[str, Option]:
         """The options that are not drawn alike, by label."""
-        known = {label: one for label, (_, one) in self._places.items()}
-        return {label: one for label, one in known.items() if isinstance(one, Option) and one.weights}
+        return {label: one for label, one in self.labelled.items() if isinstance(one, Option) and one.weights}
 
     def vary(self, candidate: Candidate, label: str, value: Choice, rng: np.random.Generator) -> Candidate:
         """The candidate with one choice changed; dimensions that come to exist by it are drawn at random."""
-        given = {**self.params(candidate), label: value}
+        return self.complete({**self.params(candidate), label: value}.get, rng)
 
-        def choose(each: str, parameter: Parameter) -> Choice:
-            return given[each] if each in given else parameter.sample(rng)
+    def complete(self, given: Callable[[str], Choice | None], rng: np.random.Generator) -> Candidate:
+        """The candidate of what is given by label; where that is None, a dimension is drawn at random."""
+
+        def choose(label: str, parameter: Parameter) -> Choice:
+            value = given(label)
+            return parameter.sample(rng) if value is None else value
 
         return self._certain(choose)
 
@@ -153,7 +164,8 @@ class Space(ABC):
         if not open_ones:
             return candidate
         label, parameter = open_ones[int(rng.integers(len(open_ones)))]
-        others = [value for value in levels(parameter) if value != self.params(candidate)[label]]
+        own = self.params(candidate)[label]
+        others = [value for value in levels(parameter) if value != own]
         return self.vary(candidate, label, drawn(parameter, others, rng), rng)
 
     def smaller(self, candidate: Candidate, share: float) -> Candidate:
@@ -197,11 +209,8 @@ class Space(ABC):
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, Parameter]]:
-        known: dict[str, Parameter] = {FAMILY: self._families}
-        for name in self.names:
-            known.update(self.parameters(name))
         out, start = {}, 0
-        for label, parameter in known.items():
+        for label, parameter in self.labelled.items():
             out[label] = (start, parameter)
             start += _width(parameter)
         return out

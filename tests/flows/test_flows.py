@@ -46,6 +46,21 @@ def test_watch_as_a_plain_function(watched: Workplace) -> None:
     assert watch.fn("handmade")["windows"] == 0
 
 
+def test_a_pass_lets_rows_go_that_are_older_than_they_are_kept(
+    watched: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted from the newest row, whatever the clock says; what was measured of them stays."""
+    watch.fn("handmade")
+    fill(watched.log, make_frame(144, seed=4, start="2024-03-20"), tmp_path / "bundle")
+    monkeypatch.setenv("EVERFIT_LOG_DAYS", "30")
+    watch.fn("handmade")
+    assert watched.log.number() == 1_440 + 144
+    monkeypatch.setenv("EVERFIT_LOG_DAYS", "5")
+    watch.fn("handmade")
+    assert watched.log.number() == 144
+    assert len(watched.ledger.moments("window", until=datetime(2024, 4, 1), last=9)) >= 2
+
+
 def test_watch_without_a_champion(place: Workplace) -> None:
     place.versions.unset("handmade", "champion")
     with pytest.raises(NoModelError, match="no champion to watch"):

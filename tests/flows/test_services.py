@@ -36,11 +36,12 @@ from flows.services import (
 )
 from flows.traffic import Endpoint
 from flows.workplace import Workplace, register_task
-from registry.errors import BusyError, OutsideError, StateError
+from registry.errors import BusyError, InputError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.settings import Settings
-from serving.presence import present, served_by, workers_folder
+from serving.keys import add_key
+from serving.presence import present, secret_for, served_by, workers_folder
 from serving.tls import trusted
 from tests.certificates import make_certificate
 from tests.flows.conftest import fill
@@ -194,8 +195,16 @@ def test_an_unknown_service(settings: Settings) -> None:
 
 
 def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped: Settings, tmp_path: Path) -> None:
+    """An endpoint that asks for keys lets this machine's own programs in by one that it made for them."""
     said: list[str] = []
+
+    def told(*task: str) -> str:
+        with closing(Endpoint(stopped.endpoint_url, *task, key=secret_for(stopped))) as one:
+            return str(one.model()["task"])
+
     (began,) = up(stopped, "handmade", only=["endpoint"], say=said.append)
+    add_key(stopped.key_file, "shop", ["predict"])
+    until(lambda: httpx.get(f"{stopped.endpoint_url}/model", trust_env=False).status_code == 401)
     place.versions.publish(make_bundle(tmp_path / "other", rows=100, name="other"))
     with pytest.raises(OutsideError, match="other"):
         up(stopped, "handmade", "other", only=["endpoint"], say=said.append)  # it has no champion yet
@@ -203,9 +212,10 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     (again,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert again.pid == began.pid
     assert said[-1] == "endpoint: serves other too"
-    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
-        assert other.model()["task"] == "other"
-        assert short.model()["task"] == "handmade"
+    assert (told("other"), told()) == ("other", "handmade")
+    own = workers_folder(stopped) / "key"
+    first_key, mode = own.read_text(), own.stat().st_mode & 0o777
+    assert mode == 0o600
     crashed = psutil.Process(began.pid)
     crashed.kill()
     crashed.wait(timeout=10)
@@ -213,8 +223,9 @@ def test_a_task_that_is_new_is_served_while_others_are(place: Workplace, stopped
     (anew,) = up(stopped, "other", only=["endpoint"], say=said.append)
     assert (anew.started, said[-1]) == (True, "endpoint: serves other too")
     assert any("killed while it served handmade too, and will again" in one for one in said)
-    with closing(Endpoint(stopped.endpoint_url, "other")) as other, closing(Endpoint(stopped.endpoint_url)) as short:
-        assert (other.model()["task"], short.model()["task"]) == ("other", "handmade")
+    assert (told("other"), told()) == ("other", "handmade")
+    with closing(Endpoint(stopped.endpoint_url, key=first_key)) as late, pytest.raises(InputError, match="401"):
+        late.model()
     first, *tasks = endpoint_lines(stopped)
     assert re.search(rf"{stopped.endpoint_url} +pid {anew.pid}, since [-\d]+ [:\d]+$", first)
     assert [re.sub(r"[-\d]{10} [:\d]{5}", "then", one) for one in tasks] == [

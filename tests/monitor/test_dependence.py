@@ -92,3 +92,14 @@ def test_a_window_longer_than_the_stretches_has_the_effect_of_one() -> None:
     known = Dependence(hits("by week", ROWS, np.random.default_rng(0))[:, None])
     assert known.over_windows(5_000).effect == known.effect(5_000, lasting=False)
     assert Dependence(np.ones((100, 1))).over_windows(10) == (1.0, math.inf)
+
+
+def test_few_stretches_that_show_nothing_by_chance_are_not_believed() -> None:
+    """Of 600 references one in seventy would have called rows independent of which each fifty share a level, so that
+    any window is told from it for ever: their shorter stretches show better."""
+    effects, shared = [], 0.28
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        rows = np.repeat(rng.normal(size=40), 50) * shared + rng.normal(size=2_000)
+        effects.append(Dependence(rows[:, None]).effect(1_000))
+    assert min(effects) > 1 + 49 * shared**2 / (1 + shared**2)

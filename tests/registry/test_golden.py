@@ -82,7 +82,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
 def test_the_endpoint_loads_no_arrow_for_them(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", rows=100)
     program = (
-        "import sys; from pathlib import Path; import serving.__main__; from serving.champion import Served; "
+        "import sys; from pathlib import Path; import serving.process; from serving.champion import Served; "
         "from registry.bundle import ModelBundle; Served.load(ModelBundle.load(Path(sys.argv[1])), '1', 'handmade'); "
         "sys.exit(not {'pyarrow', 'pandas'}.isdisjoint(sys.modules))"
     )

@@ -165,6 +165,17 @@ def test_paths_start_at_the_folder_of_their_file(table: Path) -> None:
         infer_kinds(frame, Columns(kinds={"photo": "image", "other": "image"}), target="y")
 
 
+def test_arrays_of_pixels_are_images_and_other_tables_in_cells_are_not() -> None:
+    grey, colours = np.asarray(painted(9, 12).convert("L")), np.asarray(painted(9, 12))
+    nested = np.array([*grey, None], dtype=object)[:-1]  # as Parquet gives lists of lists
+    for form in (grey, colours, grey.tolist(), nested):
+        assert looks_like_images(pd.Series([None, form, form]))
+        assert kind_of(pd.Series([form, form])) == "image"
+    wide, flat, shares = np.ones((4, 40), dtype=np.uint8), grey.ravel(), grey / 255
+    for other in (wide, flat, shares, grey.astype(np.int64) - 256, [[1], [2, 3]], []):
+        assert not looks_like_images(pd.Series([grey, other]))
+
+
 def test_names_of_files_that_are_not_there_are_no_images() -> None:
     assert not looks_like_images(pd.Series(["a.png", "b.png"]))
     assert not looks_like_images(pd.Series(["x" * 5_000 + ".png", "a\0b.png"]))

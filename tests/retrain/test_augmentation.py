@@ -70,6 +70,21 @@ def test_augmentation_changes_batches_and_leaves_rows() -> None:
     assert (generator.get_state() == state).all()
 
 
+@pytest.mark.parametrize("chance", [0.25, 0.75])
+def test_rows_are_augmented_with_their_probability(chance: float) -> None:
+    n, generator = 4_000, torch.Generator().manual_seed(0)
+    images = torch.full((n, 1, 8, 8), 100, dtype=torch.uint8)
+    rows = Rows(torch.ones(n, 40), torch.ones(n, 1, dtype=torch.int64), torch.zeros(n, dtype=torch.int64), images)
+    changed = Augmentation(noise=0.05, feature_dropout=0.5, augmented=chance).apply(rows, generator).rows
+    assert changed.images is not None
+    touched = (changed.images != 100).flatten(1).any(1)
+    assert abs(touched.double().mean() - chance) < 0.03
+    assert ((changed.numeric != 1).any(1) == touched).all()  # what is spared is spared all of it
+    few = rows.take(torch.arange(2))
+    mixes = [Augmentation(mixup=0.4, augmented=chance).apply(few, generator).others is not None for _ in range(400)]
+    assert abs(sum(mixes) / 400 - chance) < 0.08
+
+
 def test_mixing_rows_mixes_labels_alike() -> None:
     generator = torch.Generator().manual_seed(1)
     values = torch.tensor([0.0, 1.0, 2.0, 3.0])

@@ -46,6 +46,7 @@ FATAL: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     ("", lambda f: f.head(100), "100 usable rows, at least 200 are needed"),
     ("", lambda f: f.head(0), "there are no rows"),
     ("", lambda f: f[["late"]], "no column is left"),
+    ("", lambda f: f[["late"]].assign(a=[[0.5]] * len(f)), r"left to learn from \('a': values of type list are not"),
 ]
 
 

@@ -134,6 +134,16 @@ def test_without_choices_draws_are_what_they_were() -> None:
     assert plain.odds("mlp.activation").tolist() == [1, 1, 1]
 
 
+def test_the_probability_of_augmentation_is_a_dimension_where_it_is_named() -> None:
+    plain = SearchSpace.of(("mlp",), 500, 9, "binary")
+    assert "augmented" not in plain.sample(np.random.default_rng(0)).choices
+    asked = SearchSpace.of(("mlp",), 500, 9, "binary", choices={"augmented": Preference(only=(1.0, 0.5))})
+    rng = np.random.default_rng(0)
+    drawn = {asked.recipe(asked.sample(rng)).augmentation.augmented for _ in range(30)}
+    assert drawn == {1.0, 0.5}
+    assert plain.recipe(portfolio(plain)[0]).augmentation.augmented == 1.0
+
+
 def test_a_single_candidate_is_a_space_too() -> None:
     plain = SearchSpace.of(("mlp",), 2_000, 1, "regression")
     only = plain.sample(np.random.default_rng(0))
@@ -234,6 +244,13 @@ def test_what_contradicts_itself_is_told_with_the_file(wish: str, message: str, 
     with pytest.raises(TaskError, match=message) as error:
         load(path)
     assert "search.choices.activation" in str(error.value)
+
+
+def test_a_space_without_families_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(to_yaml(make_task()).replace("families: [mlp, resnet]", "families: []"), encoding="utf-8")
+    with pytest.raises(TaskError, match=r"line \d+: search.families: expected a list of one or more"):
+        load(path)
 
 
 def test_choices_come_back_from_their_file(tmp_path: Path) -> None:

@@ -15,17 +15,20 @@ from registry.choices import Preference
 from registry.errors import TaskError
 from retrain.batches import Rows
 from retrain.families.base import Candidate
+from retrain.families.parameters import Option, Real, Whole
 from retrain.families.supernet import SHARED
 from retrain.search.asking import ATTEMPTS, ORIGIN, PARENT, SKIPPED, propose
 from retrain.search.inputs import Layout
 from retrain.search.portfolio import portfolio
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.auto import AROUND
-from retrain.search.strategies.base import Strategy
+from retrain.search.strategies.bananas import Networks
+from retrain.search.strategies.base import Seen, Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named
 from retrain.search.strategies.darts import ONE_SKIP_IN, Differentiable
 from retrain.search.strategies.guided import Guided
 from retrain.search.strategies.one_shot import OneShot
+from retrain.search.strategies.parzen import Parzen
 from retrain.search.strategies.screening import FEWEST, Screen, Screening
 from retrain.search.strategies.tpe import Tpe
 from retrain.search.strategies.weight_sharing import Shared, WeightSharing
@@ -342,3 +345,45 @@ def test_names_are_known() -> None:
     assert [strategy_named(one.name) for one in STRATEGIES] == list(STRATEGIES)
     with pytest.raises(TaskError, match=r"unknown strategy 'tpee'.*did you mean 'tpe'"):
         strategy_named("tpee")
+
+
+def test_tpe_spreads_out_over_what_is_being_tried() -> None:
+    """A running trial makes the density of the others greater where it is."""
+    shares = []
+    for busy in (False, True):
+        tpe = Tpe(SPACE, np.random.default_rng(0))
+        drawn = [SPACE.sample(tpe.rng) for _ in range(40)]
+        for number, candidate in enumerate(drawn):
+            tpe.tell(Seen(number, candidate, quality(candidate)))
+        best = max(drawn, key=quality)
+        tpe.under_way([best] * 20 if busy else [])
+        shares.append(np.mean([tpe.ask().candidate.family == best.family for _ in range(40)]))
+    assert shares[1] < shares[0]
+
+
+def test_densities_are_shares_and_integrate_to_one() -> None:
+    """Of an option and a whole number over all their values, of a real number over its range."""
+    rng, dimensions = np.random.default_rng(0), [Option("a", ("x", "y", "z")), Whole("b", 2, 10, 2)]
+    points = np.array([[0.0, 2.0], [0.0, 4.0], [2.0, 10.0]])
+    density = Parzen(dimensions, points)
+    grid = np.array([[one, other] for one in range(3) for other in range(2, 11, 2)], dtype=float)
+    shares = np.exp(density.log(grid))
+    assert shares.sum() == pytest.approx(1)
+    drawn = density.draw(4_000, rng)
+    found = [(drawn == one).all(axis=1).mean() for one in grid]
+    assert np.abs(np.array(found) - shares).max() < 0.03
+    real = Parzen([Real("c", 1e-3, 1.0, log=True)], np.log([[0.01], [0.02], [0.5]]))
+    places = np.linspace(np.log(1e-3), 0, 2_001)
+    assert np.trapezoid(np.exp(real.log(places[:, None])), places) == pytest.approx(1, abs=1e-3)
+    assert np.exp(Parzen(dimensions, points[:0]).log(grid)).sum() == pytest.approx(1)
+
+
+def test_the_networks_of_bananas_learn() -> None:
+    """A function of two numbers, after as many steps as one suggestion takes."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(-1, 1, (200, 2)).astype(np.float32)
+    wanted = places[:, 0] * 2 - places[:, 1]
+    networks = Networks(2, rng)
+    before = np.abs(networks.answers(places).mean(axis=0) - wanted).mean()
+    networks.learn(places, wanted, rng.integers(200, size=(40, 5, 64)))
+    assert np.abs(networks.answers(places).mean(axis=0) - wanted).mean() < before / 4

@@ -18,8 +18,8 @@ from fastapi import FastAPI
 from registry.bundle import ModelBundle
 from registry.errors import NoModelError, RegistryError
 from registry.settings import Settings
-from serving.__main__ import server_options
 from serving.app import create_app
+from serving.process import server_options
 from serving.server import Server
 from tests.handmade import make_bundle
 

@@ -89,6 +89,18 @@ def test_values_outside_the_range_are_served_with_a_warning(client: httpx.Client
     assert client.post("/predict", json=[ROW, {**ROW, "amount": 99}]).json()["warnings"] == expected
 
 
+def test_columns_that_nobody_reads_are_named_once_and_are_no_values_outside_the_range(client: httpx.Client) -> None:
+    def outside() -> str:
+        return next(one for one in client.get("/metrics").text.splitlines() if one.startswith("everfit_outside_range"))
+
+    before, row = outside(), {**ROW, "shop": 1}
+    expected = ["shop: is no column of the model, and was ignored"]
+    assert client.post("/predict", json=[row, row, ROW]).json()["warnings"] == expected
+    columns = {name: [value] for name, value in row.items()}
+    assert client.post("/predict", json={"columns": columns}).json()["warnings"] == expected
+    assert outside() == before
+
+
 def test_wrong_type_is_a_problem_that_names_row_column_and_value(client: httpx.Client) -> None:
     response = client.post("/predict", json=[ROW, {**ROW, "amount": "lots"}])
     assert response.status_code == 422

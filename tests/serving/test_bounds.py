@@ -20,8 +20,8 @@ import pytest
 from registry.bundle import ModelBundle
 from registry.errors import InputError
 from registry.settings import Settings
-from serving.__main__ import main
 from serving.log_lines import without_values
+from serving.process import main
 from serving.tls import check_tls
 from tests.certificates import make_certificate
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for

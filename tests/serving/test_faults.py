@@ -158,6 +158,21 @@ def test_ctrl_c_ends_in_silence_with_the_code_of_what_is_interrupted(
         assert not [line for line in told if "the registry cannot be asked" not in line]  # said while it runs
 
 
+def test_ctrl_c_while_it_loads_is_as_silent(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
+    """Held back while Python itself starts, as `everfit serve` does, then at some moments of the imports."""
+    remember(tmp_path, bundles["good"])
+    command = [sys.executable, "-m", "serving", "handmade"]
+    settings = {"EVERFIT_HOME": str(tmp_path), "EVERFIT_TRACKING_URL": AWAY, "EVERFIT_PORT": "18766"}
+    for seconds in (0.0, 0.05, 0.15):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        server = subprocess.Popen(command, env={**os.environ, **settings}, stderr=subprocess.PIPE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        time.sleep(seconds)
+        server.send_signal(signal.SIGINT)
+        _, told = server.communicate(timeout=30)
+        assert (server.returncode, told) == (130, b"")
+
+
 def remember(home: Path, bundle: ModelBundle) -> None:
     (home / "served").mkdir(parents=True)
     (home / "served" / "handmade.json").write_bytes(orjson.dumps({"version": "1", "folder": str(bundle.folder)}))

@@ -214,7 +214,7 @@ def test_a_port_that_is_taken_ends_the_server(tmp_path: Path) -> None:
 
 
 def test_without_the_packages_the_extra_is_named(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['grpc'] = None; from serving.__main__ import main; sys.exit(main(['handmade']))"
+    code = "import sys; sys.modules['grpc'] = None; from serving.process import main; sys.exit(main(['handmade']))"
     own = {"EVERFIT_HOME": str(tmp_path), "EVERFIT_PORT": str(free_port()), "EVERFIT_GRPC_PORT": str(free_port())}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | own, capture_output=True, text=True, timeout=60
@@ -224,7 +224,7 @@ def test_without_the_packages_the_extra_is_named(tmp_path: Path) -> None:
 
 
 def test_nobody_else_loads_the_packages(tmp_path: Path) -> None:
-    code = "import sys; from serving.__main__ import create_app; from registry.settings import Settings; "
+    code = "import sys; from serving.process import create_app; from registry.settings import Settings; "
     code += "create_app(Settings(), 'handmade'); print([one for one in sys.modules if one.split('.')[0] == 'grpc'])"
     own = {"EVERFIT_HOME": str(tmp_path)}
     done = subprocess.run(

@@ -22,7 +22,7 @@ from registry.errors import BusyError, InputError
 from registry.locks import exclusive
 from registry.settings import Settings
 from serving.guard import Guard, scope_of, task_of
-from serving.keys import SCOPES, add_key, digest_of, read_keys, revoke_key
+from serving.keys import SCOPES, add_key, digest_of, open_door, read_keys, revoke_key
 from serving.rates import Rates
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 
@@ -75,7 +75,7 @@ def status(client: httpx.Client, path: str, secret: str | None, body: object = N
 
 def test_only_the_hash_is_kept(file: Path) -> None:
     secret = add_key(file, "shop", ["feedback", "predict"], rate=5, task="flights")
-    (key,) = read_keys(file)
+    (key,) = read_keys(file).keys
     assert len(secret) == 4 + 43
     assert secret.startswith("evf_")
     assert secret not in file.read_text()
@@ -91,7 +91,7 @@ def test_a_name_is_taken_until_its_key_is_revoked(file: Path) -> None:
         add_key(file, "shop", ["predict"])
     revoke_key(file, "shop")
     assert add_key(file, "shop", ["read"]) != first
-    assert [key.live for key in read_keys(file)] == [False, True]
+    assert [key.live for key in read_keys(file).keys] == [False, True]
     with pytest.raises(InputError, match="did you mean 'shop'"):
         revoke_key(file, "shp")
     revoke_key(file, "shop")
@@ -245,9 +245,40 @@ def test_keys_come_and_go_without_a_restart(tmp_path: Path, file: Path, versions
         revoke_key(file, "two")
         wait_for(lambda: status(client, "/predict", two, ROW) == 401, 5)
         assert status(client, "/predict", None, ROW) == 401, "the last key's end opens nothing"
+        assert open_door(file)
+        wait_for(lambda: status(client, "/predict", None, ROW) == 200, 5)
+        three = add_key(file, "three", ["predict"])
+        wait_for(lambda: status(client, "/predict", None, ROW) == 401, 5)
+        assert status(client, "/predict", three, ROW) == 200
         file.unlink()
         time.sleep(1.2)
         assert status(client, "/predict", None, ROW) == 401
+
+
+def test_no_key_is_asked_for_again_on_loopback_alone(tmp_path: Path, file: Path) -> None:
+    assert not open_door(file), "nothing asks for one yet"
+    assert not file.exists()
+    add_key(file, "shop", ["read"])
+    with pytest.raises(InputError, match=r"keys are live \(shop\): revoke them first"):
+        open_door(file)
+    revoke_key(file, "shop")
+    assert "open" not in file.read_text(), "an earlier Everfit reads it"
+    assert [open_door(file), open_door(file)] == [True, False]
+    assert [key.name for key in read_keys(file).keys] == ["shop"]
+    assert not Guard(Settings(home=tmp_path), lambda _: None).closed
+    assert Guard(Settings.model_validate({"home": tmp_path, "api_key": "s"}), lambda _: None).closed
+    with pytest.raises(InputError, match="every key is revoked"):
+        Guard(Settings(home=tmp_path, host="0.0.0.0"), lambda _: None, own="the machine's own opens it to nobody else")
+
+
+def test_readiness_names_tasks_to_who_may_read_them(door: Door, bundles: dict[str, ModelBundle]) -> None:
+    """Probes, which have no key, are told whether it is ready."""
+    client, keys = door
+    told = {name: client.get("/health/ready", headers=bearer(secret)).json() for name, secret in keys.items()}
+    assert client.get("/health/ready").json() == told["predict"] == told["other"] == {"ready": True}
+    assert client.get("/health/ready", headers=bearer("evf_unknown")).status_code == 200
+    for name in ("read", "handmade"):
+        assert (told[name]["ready"], told[name]["version"], told[name]["registry"]) == (True, "1", "ok")
 
 
 def test_a_file_that_is_spoilt_leaves_the_keys_as_they_were(
@@ -355,8 +386,8 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, file: Path) -> None
     assert "no keys yet" in run(tmp_path, "list").output
     done = run(tmp_path, "add", "shop", "--scope", "predict", "--rate", "100", EVERFIT_HOST="0.0.0.0")
     secret = done.stdout.strip()
-    assert (done.exit_code, "only time" in done.stderr, "export one" in done.stderr) == (0, True, True)
-    assert read_keys(file)[0].digest == digest_of(secret.encode())
+    assert (done.exit_code, "only time" in done.stderr, "the endpoint made" in done.stderr) == (0, True, True)
+    assert read_keys(file).keys[0].digest == digest_of(secret.encode())
     heads, listed = run(tmp_path, "list").output.split("\n", 1)
     assert heads.split() == ["name", "scopes", "task", "rate", "made", "state"]
     assert secret not in listed
@@ -365,9 +396,15 @@ def test_the_command_makes_lists_and_revokes(tmp_path: Path, file: Path) -> None
     assert "no key is left" not in run(tmp_path, "revoke", "other").output
     told = run(tmp_path, "revoke", "shop").output
     assert "no key is left: the endpoint answers 401 to everybody" in told
-    assert f"remove {file} and restart" in told
+    assert "everfit key open" in told
     assert "revoked" in run(tmp_path, "list").output
     assert run(tmp_path, "revoke", "shop").exit_code == 2
+    assert "endpoints on loopback ask for no key any more" in run(tmp_path, "open").output
+    assert "nothing changed" in (again := run(tmp_path, "open", EVERFIT_API_KEY="x").output)
+    assert "they ask for that one" in again
+    run(tmp_path, "add", "shop", "--scope", "predict")
+    assert (refused := run(tmp_path, "open")).exit_code == 2
+    assert "keys are live (shop)" in refused.stderr
     assert run(tmp_path, "add", "shop").exit_code == 2
 
 

@@ -111,7 +111,8 @@ def test_every_form_is_told_the_same_of_what_is_odd_and_what_is_misnamed(
     answer = asked(client, FORMS[form](pa.Table.from_pandas(part, preserve_index=False)), accept="application/json")
     said = answer.json()["warnings"]
     assert said == client.post("/predict", content=part.to_json(orient="records", date_format="iso")).json()["warnings"]
-    assert [one.split()[0] for one in said] == ["amount:", "weight:", "carrier:", "when:"]
+    assert [one.split()[0] for one in said] == ["amount:", "weight:", "carrier:", "when:", "other:"]
+    assert said[-1] == "other: is no column of the model, and was ignored"
     wrong = pa.Table.from_pandas(part.rename(columns={"weight": "wieght", "carrier": "Carrier"}), preserve_index=False)
     if form != "dictionaries":
         detail = asked(client, FORMS[form](wrong)).json()["detail"]

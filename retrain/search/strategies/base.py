@@ -7,6 +7,7 @@ others, is told the same trials and goes on from there.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +30,14 @@ TRIES = 16
 @dataclass(frozen=True)
 class Seen:
     """A trial that ended. `value` is its score, greater being better; a stopped trial's is the last one it had.
-    `allowed`: it keeps to the task's constraints, as far as they were measured."""
+    `allowed`: it keeps to the task's constraints, as far as they were measured. `reached`: the epoch after which it was
+    stopped."""
 
     number: int
     candidate: Candidate
     value: float
     allowed: bool = True
+    reached: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,10 @@ class AskTell(Strategy):
     def tell(self, seen: Seen) -> None:
         """Take note of a trial that ended."""
 
+    def under_way(self, candidates: Sequence[Candidate]) -> None:
+        """Take note of what is being tried while it is asked: all such trials, each time. Nothing in other strategies,
+        which are given no candidate twice."""
+
     def forget(self) -> None:
         """Choose without what former studies teach from now on: it was no help. Nothing in other strategies."""
 
@@ -125,6 +132,7 @@ class AskTellSampler(optuna.samplers.BaseSampler):
         self.proposal, self._params = None, {}
         for each in told(study, self.strategy.space, self._told):
             self.strategy.tell(each)
+        self.strategy.under_way(running(study, self.strategy.space, trial))
         if trial.system_attrs.get("fixed_params"):
             return
         space = self.strategy.space
@@ -168,8 +176,16 @@ def told(study: optuna.Study, space: Space, known: set[int]) -> Sequence[Seen]:
         candidate, value = space.read(trial.params), _value(trial)
         if candidate is not None and value is not None:
             allowed = all(excess <= 0 for excess in trial.constraints.values())
-            out.append(Seen(trial.number, candidate, sign * value, allowed))
+            reached = math.inf if trial.state == TrialState.COMPLETE else max(trial.intermediate_values)
+            out.append(Seen(trial.number, candidate, sign * value, allowed, reached))
     return out
+
+
+def running(study: optuna.Study, space: Space, new: FrozenTrial) -> list[Candidate]:
+    """The candidates of a study's trials that have not ended, but for a new one."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    found = (space.read(one.params) for one in trials if one.number != new.number)
+    return [one for one in found if one is not None]
 
 
 def _value(trial: FrozenTrial) -> float | None:

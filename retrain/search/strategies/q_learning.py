@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from retrain.families.parameters import Choice
-from retrain.search.geometry import Encoding, Space, levels, nearest
+from retrain.search.geometry import Space, levels, nearest
 from retrain.search.strategies.base import AskTell, Proposal, Seen
 
 RATE = 0.1
@@ -40,7 +40,7 @@ class QLearning(AskTell):
     def __init__(self, space: Space, rng: np.random.Generator) -> None:
         super().__init__(space, rng)
         self.values: list[float] = []
-        self.worth: dict[State, Encoding] = {}
+        self.worth: dict[State, list[float]] = {}
         self._walks: list[list[Step]] = []
         self._met: Counter[State] = Counter()
 
@@ -61,17 +61,19 @@ class QLearning(AskTell):
 
         def choose(label: str, values: tuple[Choice, ...]) -> Choice:
             known = self._known(label, before[-1], len(values))
-            best = np.flatnonzero(known == known.max())
+            most = max(known)
+            best = [value for value, worth in zip(values, known, strict=True) if worth == most]
             greedy = self.rng.random() >= epsilon
-            chosen = values[int(self.rng.choice(best))] if greedy else self.space.draw(label, self.rng)
+            chosen = best[int(self.rng.integers(len(best)))] if greedy else self.space.draw(label, self.rng)
             before.append(chosen)
             return chosen
 
         return Proposal(self.space.decide(choose))
 
-    def _known(self, label: str, before: Choice | None, count: int) -> Encoding:
+    def _known(self, label: str, before: Choice | None, count: int) -> list[float]:
+        """What each way to take a decision is worth. In plain lists, of a few numbers: arrays would take longer."""
         often = self._met[label, before] >= FEW * count
-        return self.worth.get((label, before if often else None), np.full(count, UNKNOWN))
+        return self.worth.get((label, before if often else None)) or [UNKNOWN] * count
 
     def _walk_of(self, seen: Seen) -> list[Step]:
         chosen, out = self.space.params(seen.candidate), []
@@ -80,7 +82,7 @@ class QLearning(AskTell):
             values = levels(parameter)
             place = nearest(values, chosen[label])
             for state in ((label, before), (label, None)):
-                self.worth.setdefault(state, np.full(len(values), UNKNOWN))
+                self.worth.setdefault(state, [UNKNOWN] * len(values))
             self._met[label, before] += 1
             out.append(((label, before), place))
             before = values[place]
@@ -92,5 +94,4 @@ class QLearning(AskTell):
         for state, place in reversed(walk):
             for known in (self.worth[state[0], None], self.worth[state]):
                 known[place] += RATE * (target - known[place])
-            best = float(self._known(*state, len(known)).max())
-            target = TRACE * reward + (1 - TRACE) * best
+            target = TRACE * reward + (1 - TRACE) * max(self._known(*state, len(known)))

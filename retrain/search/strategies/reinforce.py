@@ -4,6 +4,7 @@ Yang 2020): with a hundred trainings there is nothing a recurrent controller cou
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ class Reinforce(AskTell):
         self._baseline: float | None = None
         self._first: dict[str, Encoding] = {}
         self._second: dict[str, Encoding] = {}
+        self._shares: dict[str, list[float]] = {}
         self._steps = 0
 
     def tell(self, seen: Seen) -> None:
@@ -46,12 +48,18 @@ class Reinforce(AskTell):
         return Proposal(self.space.decide(self._draw))
 
     def _draw(self, label: str, values: tuple[Choice, ...]) -> Choice:
-        logits = self._logits(label)
-        return values[int(self.rng.choice(len(values), p=_softmax(logits)))]
+        """By the decision's cumulated shares, which are kept until it is learnt from: a policy that is sure of itself
+        draws what it has drawn before many times in a row."""
+        if label not in self._shares:
+            shares = _softmax(self._logits(label)).cumsum()
+            self._shares[label] = (shares / shares[-1]).tolist()
+        return values[bisect_right(self._shares[label], self.rng.random())]
 
     def _logits(self, label: str) -> Encoding:
         """Of one decision: at first, the user's weights."""
-        return self.logits.setdefault(label, np.log(self.space.odds(label)))
+        if label not in self.logits:
+            self.logits[label] = np.log(self.space.odds(label))
+        return self.logits[label]
 
     def _step(self, seen: Seen, advantage: float) -> None:
         self._steps += 1
@@ -61,6 +69,7 @@ class Reinforce(AskTell):
             logits = self._logits(label)
             gradient = -_softmax(logits)
             gradient[nearest(values, chosen[label])] += 1
+            self._shares.pop(label, None)
             logits += RATE * self._adam(label, advantage * gradient)
 
     def _adam(self, label: str, gradient: Encoding) -> Encoding:
