@@ -160,8 +160,7 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image; `kept_units` and `augmented` where a task names"
-    yield "them:"
+    yield "tasks that read a table and for those that read an image; `kept_units`, `augmented` only where named:"
     yield from _dimensions(FAMILIES)
 
 

@@ -24,12 +24,10 @@ from torch import nn
 
 from registry.bundle import CANDIDATES, LABEL, MODEL, NETWORKS, REFERENCE, SERVING, TIME, WEIGHTS
 from registry.conforming import as_strings, conform
-from registry.errors import DataError
 from registry.golden import GOLDEN_ROWS
-from registry.images import COMPONENTS, seen_names
+from registry.images import COMPONENTS
 from registry.metrics import Array
 from registry.schema import Schema
-from registry.scoring import OUTPUTS as ANSWERS
 from registry.scoring import REPRESENTATION, Graph, Scores, differences, input_shape, outputs_of, require_small
 from registry.target import Target
 from retrain.batches import rows_at_once, rows_of
@@ -53,7 +51,7 @@ from retrain.network_graph import (
     without_weights,
 )
 from retrain.preparation import Preparation, Prepared
-from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation, model_of
+from retrain.preparation_graph import ML_DOMAIN, PREFIX, GraphBuilder, add_preparation, model_of, refuse_names
 from retrain.representation import ROWS, Representation, heaviest
 from retrain.serving_builder import UNSERVED, ServingBuilder, layout_of, leave_out_unlike
 
@@ -293,17 +291,6 @@ def check_parity(
     found = differences(answers, expected, radius=calibration.radius)
     require_small(found, f"graph against torch on {len(conformed)} rows")
     return found
-
-
-def refuse_names(schema: Schema) -> None:
-    """Raise `DataError` for columns whose names the graph and the reference need themselves."""
-    bad = [
-        name for name in schema.names if name in (*ANSWERS, REPRESENTATION, LABEL, TIME, "") or name.startswith(PREFIX)
-    ]
-    if schema.image is not None:
-        bad += sorted({*schema.names} & {*seen_names(schema.image.name)})
-    if bad:
-        raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")
 
 
 def _distinct(members: Sequence[Member]) -> list[Preparation]:

@@ -15,7 +15,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from registry.scoring import MISSING_TIME
+from registry.bundle import LABEL, TIME
+from registry.errors import DataError
+from registry.images import seen_names
+from registry.schema import Schema
+from registry.scoring import MISSING_TIME, REPRESENTATION
+from registry.scoring import OUTPUTS as ANSWERS
 from registry.texts import LENGTHS
 from retrain.preparation import BOUND, CYCLES, DAY, CategoryColumn, Preparation, Robust, Scaling
 
@@ -218,3 +223,14 @@ def _waves(graph: GraphBuilder, raw: str, missing: str, waves: Sequence[tuple[in
     phase = graph.add("Mul", graph.cast(inside, TensorProto.FLOAT), turns)
     shifted = graph.add("Add", phase, graph.constant(np.array([shifts], dtype=np.float32)))
     return graph.add("Where", missing, graph.constant(np.zeros((), dtype=np.float32)), graph.add("Sin", shifted))
+
+
+def refuse_names(schema: Schema) -> None:
+    """Raise `DataError` for columns whose names the graph and the reference need themselves."""
+    bad = [
+        name for name in schema.names if name in (*ANSWERS, REPRESENTATION, LABEL, TIME, "") or name.startswith(PREFIX)
+    ]
+    if schema.image is not None:
+        bad += sorted({*schema.names} & {*seen_names(schema.image.name)})
+    if bad:
+        raise DataError(f"columns {bad} bear names that the model itself uses: rename or exclude them")

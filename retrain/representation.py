@@ -18,8 +18,9 @@ from registry.metrics import Array
 from retrain.preparation_graph import GraphBuilder
 
 LEAST = 1e-5
-"""Share of the largest variance that a direction has at least: below, what single precision errs by would be more than
-the tolerance between graph and torch, once it is stretched to unit variance."""
+"""Share of the features' mean square that a direction's variance has at least: below, what single precision errs by
+would be more than the tolerance between graph and torch, once it is stretched to unit variance. A network that has
+hardly learnt has large features that hardly vary."""
 
 ROWS = 4_096
 """Training rows that show the directions, evenly spread."""
@@ -42,7 +43,7 @@ class Representation:
         spread = np.cov(features - centre, rowvar=False, bias=True).reshape(features.shape[1], features.shape[1])
         variances, vectors = np.linalg.eigh(spread)
         most = np.argsort(-variances)[:COMPONENTS]
-        told = most[variances[most] > LEAST * max(float(variances.max()), 1e-12)]
+        told = most[variances[most] > LEAST * max(float(np.square(features).sum(axis=1).mean()), 1e-12)]
         directions = np.zeros((features.shape[1], COMPONENTS))
         directions[:, : len(told)] = _signed(vectors[:, told]) / np.sqrt(variances[told])
         return cls(place, centre.astype(np.float32), directions.astype(np.float32))

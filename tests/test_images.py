@@ -361,3 +361,5 @@ def test_directions_that_hardly_vary_are_not_told() -> None:
     told = Representation.fit(0, features).apply(features).std(axis=0)
     np.testing.assert_allclose(told[:2], 1, atol=1e-3)
     np.testing.assert_array_equal(told[2:], 0)
+    large = Representation.fit(0, features + 1_000)  # of a network that has hardly learnt
+    np.testing.assert_array_equal(large.apply(features + 1_000), 0)

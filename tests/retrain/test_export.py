@@ -27,13 +27,14 @@ from registry.schema import CategoricalColumn, ImageColumn, NumericColumn, Schem
 from registry.scoring import Graph, Scorer, Scores, differences, require_small
 from registry.target import Target
 from retrain.calibration import Calibration, TargetScale
-from retrain.export import Member, check_parity, export, lent, member_outputs, refuse_names, write_model
+from retrain.export import Member, check_parity, export, lent, member_outputs, write_model
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build
 from retrain.families.parameters import Choice
 from retrain.lean_graph import lean
 from retrain.network_graph import exported, extract
 from retrain.preparation import Preparation, ScalingName
+from retrain.preparation_graph import refuse_names
 from retrain.search.defaults import DEFAULTS
 from retrain.search.space import SearchSpace
 from tests.handmade import make_bundle, make_frame, make_schema

@@ -165,7 +165,9 @@ def test_ctrl_c_while_it_loads_is_as_silent(tmp_path: Path, bundles: dict[str, M
     settings = {"EVERFIT_HOME": str(tmp_path), "EVERFIT_TRACKING_URL": AWAY, "EVERFIT_PORT": "18766"}
     for seconds in (0.0, 0.05, 0.15):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         server = subprocess.Popen(command, env={**os.environ, **settings}, stderr=subprocess.PIPE)
+        signal.signal(signal.SIGINT, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         time.sleep(seconds)
         server.send_signal(signal.SIGINT)
