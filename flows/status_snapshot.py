@@ -10,6 +10,8 @@ from datetime import datetime
 import httpx
 
 from flows.approval import pending
+from flows.following import CONTINUED
+from flows.following import KIND as STEP
 from flows.ledger_table import ELSEWHERE, ENTRIES
 from flows.overview import judged_first
 from flows.services import Running, running
@@ -86,7 +88,7 @@ def read(place: Workplace, labelled: Labelled) -> Snapshot:
         meant=meant(place.task),
         bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
         served=_served(place),
-        champion=_champion(moves),
+        champion=_champion(moves, ledger.read(kinds={STEP}, last=2)),
         predictions=place.log.number(),
         labelled=labelled.of(place),
         decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
@@ -135,6 +137,9 @@ def _served(place: Workplace) -> str:
         return "not answering"
 
 
-def _champion(moves: Sequence[Entry]) -> str:
-    """The version last promoted or gone back to, by the ledger: a page needs no registry for it."""
-    return f"version {moves[-1].version}" if moves else "none yet"
+def _champion(moves: Sequence[Entry], steps: Sequence[Entry]) -> str:
+    """The version last promoted, gone back to or learnt on, by the ledger: a page needs no registry for it."""
+    last = max(
+        (*moves[-1:], *(one for one in steps if one.outcome == CONTINUED)), key=lambda one: one.id or 0, default=None
+    )
+    return "none yet" if last is None else f"version {last.version}"

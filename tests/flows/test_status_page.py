@@ -185,6 +185,17 @@ def test_the_page_asks_nobody_else_for_anything(client: Client) -> None:
     assert not re.search(r"""(?:src|@import|url\()""", page.text)
 
 
+def test_the_champion_is_the_newest_step_of_one_that_follows(client: Client, place: Workplace) -> None:
+    """One that was stopped is none."""
+    place.ledger.write(Entry(task="handmade", kind="promotion", at=START, version="2"))
+    assert "champion: version 2" in client.get("/").text
+    for version, outcome in (("3", "continued"), ("4", "stopped")):
+        place.ledger.write(Entry(task="handmade", kind="follow", at=START, version=version, outcome=outcome))
+    assert "champion: version 3" in client.get("/").text
+    place.ledger.write(Entry(task="handmade", kind="rollback", at=START, version="1"))
+    assert "champion: version 1" in client.get("/").text
+
+
 def test_the_page_maps_what_moved_with_what_decisions_named_framed(client: Client, place: Workplace) -> None:
     assert "No window has been compared" in client.get("/").text
     window(place, 0, 0.7, {"name": "shift", "subject": "<age>", "value": 0.3})
