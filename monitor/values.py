@@ -143,7 +143,8 @@ def values_of(column: pd.Series[Any]) -> Values:
     if column.dtype.kind in "fiub":
         return Numbers(column.to_numpy(dtype=np.float64))
     if column.dtype.kind == "M":
-        return Numbers(np.asarray((column - pd.Timestamp(0)).dt.total_seconds(), dtype=np.float64))
+        since = column - pd.Timestamp(0).as_unit("us")  # nanoseconds end in 2262, and 9999-12-31 is a common "never"
+        return Numbers(np.asarray(since.dt.total_seconds(), dtype=np.float64))
     if column.dtype == TEXT:
         return Texts(np.asarray(column.str.len(), dtype=np.float64), names_of(column))
     return names_of(column)
