@@ -95,7 +95,7 @@ def test_a_window_longer_than_the_stretches_has_the_effect_of_one() -> None:
 
 
 def test_few_stretches_that_show_nothing_by_chance_are_not_believed() -> None:
-    """Of 600 references one in seventy would have called rows independent of which each fifty share a level, so that
+    """Of 600 references one in a hundred would have called rows independent of which each fifty share a level, so that
     any window is told from it for ever: their shorter stretches show better."""
     effects, shared = [], 0.28
     for seed in range(600):
