@@ -67,8 +67,17 @@ def init(
     path = output or Path(f"{task.name}.yaml")
     if query is None:
         task = task.model_copy(update={"source": FileSource(path=_seen_from(path, data))})
-    write(task, path, kinds=infer_kinds(frame, task.columns, target=target, time=time_column))
+    kinds = infer_kinds(frame, task.columns, target=target, time=time_column)
+    write(task, path, kinds=kinds)
     click.echo(f"{len(frame):,} rows, {task.problem} problem, metric {task.metric}")
+    moments = [column for column, kind in kinds.kinds.items() if kind == "datetime"]
+    if time_column is None and moments:
+        click.echo(
+            "note: no column was named as the rows' time: nobody can tell newer rows from older ones, and a champion "
+            f"is never trained on; where {' or '.join(map(repr, moments[:3]))} is that time, delete {path} and say "
+            f"`--time {moments[0]}`",
+            err=True,
+        )
     for finding in findings:
         if finding not in fatal:
             click.echo(f"warning: {finding}", err=True)

@@ -125,6 +125,18 @@ def test_a_column_that_tells_the_target_can_be_left_out_in_the_file_that_init_wr
     assert load(home / "rows.yaml").target == "late"
 
 
+def test_init_names_the_column_that_may_be_the_time(home: Path) -> None:
+    make_frame(1200, every="1h").to_csv(home / "rows.csv", index=False)
+
+    unsaid, said = (
+        run("init", "rows.csv", "--target", "late", *more) for more in ((), ("--time", "when", "--name", "timed"))
+    )
+
+    assert "note: no column was named as the rows' time" in unsaid.stderr
+    assert "where 'when' is that time, delete rows.yaml and say `--time when`" in unsaid.stderr
+    assert "note:" not in said.stderr
+
+
 def test_init_never_overwrites(home: Path) -> None:
     make_frame(1200).to_csv(home / "rows.csv", index=False)
     (home / "rows.yaml").write_text("mine\n")
