@@ -277,8 +277,11 @@ def _text(value: object) -> str:
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
     """What Prefect's server, its clients and its runner must agree on."""
+    home = settings.folder / "prefect"
     return {
-        "PREFECT_HOME": str(settings.folder / "prefect"),
+        "PREFECT_HOME": str(home),
+        # Prefect's own default, said aloud: ours deletes old runs, never those of a database that the user's is set to.
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
         "PREFECT_API_URL": _prefect_url(settings),
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(settings.prefect_port),  # its pages call this port

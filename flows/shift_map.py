@@ -102,7 +102,8 @@ def _named(decisions: Sequence[Entry]) -> Iterator[tuple[datetime, frozenset[str
     for entry in decisions:
         window, diagnosis = entry.details.get("window"), entry.details.get("diagnosis")
         if window and diagnosis:
-            yield datetime.fromisoformat(window["start"]), frozenset(diagnosis["columns"])
+            columns = diagnosis.get("columns", ())  # one that names none is written without
+            yield datetime.fromisoformat(window["start"]), frozenset(columns)
 
 
 def _words(subject: str, record: WindowRecord, one: Measurement) -> str:

@@ -29,7 +29,6 @@ from flows.services import (
     connected,
     down,
     everfit_environment,
-    prefect_environment,
     running,
     services,
     up,
@@ -261,15 +260,21 @@ def test_children_reach_the_services_that_are_there(settings: Settings) -> None:
 
 
 def test_prefect_lets_old_runs_go(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As its server reads the environment it is given: by itself it keeps every pass for ever."""
+    """As its server reads the environment it is given: by itself it keeps every pass for ever. Those of a server of the
+    user's, whose database this environment names, are none of ours to delete."""
     from prefect.settings import Settings as PrefectSettings
 
-    for name, value in prefect_environment(settings.model_copy(update={"run_days": 3})).items():
+    for name in ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+        monkeypatch.setenv(name, "postgresql+asyncpg://user@db/theirs")
+    for name, value in child_environment(settings.model_copy(update={"run_days": 3}), NAMES).items():
         monkeypatch.setenv(name, value)
     server = PrefectSettings().server
     assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
     assert server.services.db_vacuum.retention_period == timedelta(days=3)
     assert server.events.retention_period == timedelta(days=1)
+    assert server.database.connection_url is not None
+    database = f"sqlite+aiosqlite:///{settings.folder}/prefect/prefect.db"
+    assert server.database.connection_url.get_secret_value() == database
 
 
 def test_a_key_reaches_the_children(settings: Settings) -> None:

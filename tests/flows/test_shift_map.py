@@ -10,6 +10,7 @@ import pytest
 from flows.chart import NARROW, WIDTH
 from flows.shift_map import COLUMNS, rows_of, shift_map
 from monitor.measurements import Measurement, Window, WindowRecord
+from registry.decisions import Diagnosis
 from registry.ledger import Entry
 
 START = datetime(2024, 3, 1)
@@ -32,8 +33,11 @@ def record(number: int, **moved: float) -> WindowRecord:
 
 
 def decision(number: int, *columns: str) -> Entry:
+    """As a pass writes it: a diagnosis that names no column has none."""
     span = {"start": moment(number).isoformat()}
-    return Entry(task="t", kind="decision", at=START, details={"window": span, "diagnosis": {"columns": list(columns)}})
+    found = Diagnosis(kind="covariate shift", sentence="Inputs moved", columns=columns)
+    told = found.model_dump(mode="json", exclude_defaults=True)
+    return Entry(task="t", kind="decision", at=START, details={"window": span, "diagnosis": told})
 
 
 def boxes(svg: str, kind: str) -> list[ElementTree.Element]:
