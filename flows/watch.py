@@ -54,7 +54,7 @@ def watch(
     moment = place.moment(as_of)
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
     alert(place, moment)
-    forget(place)
+    forget(place, moment)
     if repair:
         keep_coverage(place, moment)
         look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)
@@ -106,12 +106,15 @@ def observe(place: Workplace, as_of: datetime, until: datetime | None = None) ->
     return report
 
 
-def forget(place: Workplace) -> None:
+def forget(place: Workplace, as_of: datetime) -> None:
     """Let rows of the log go that are older than they are kept, some in one pass: after a year without it there are
-    many. Counted from where monitoring stands, so that a replay of an older time keeps its rows."""
+    many. Counted from where the pass stands, so that one as of an older time keeps the rows of its time; those of a
+    window that is not measured yet stay, however long that one is."""
     if (days := place.settings.log_days) is None:
         return
-    before, gone = place.now() - timedelta(days=days), 0
+    if not (measured := place.ledger.moments("window", until=as_of, last=1)):
+        return
+    before, gone = min(min(as_of, place.now()) - timedelta(days=days), *measured), 0
     for _ in range(_TURNS):
         some = place.log.drop(before)
         gone += some

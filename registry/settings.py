@@ -89,6 +89,7 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="how long logged rows and their labels are kept, counted in the task's time from its newest row; "
+        "those of a window that is not measured yet stay; "
         "remedies, gates and looks back read no older ones. Unset: for ever",
     )
     run_days: int = Field(

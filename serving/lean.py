@@ -92,7 +92,7 @@ def forget(code: Iterable[Code]) -> None:
 
 def mapped_code() -> Iterator[Code]:
     """What is mapped to be run, cannot be written, and has no page of its own: Linux alone tells. Others find none."""
-    with suppress(OSError), open("/proc/self/smaps") as file:
+    with suppress(OSError), open("/proc/self/smaps", errors="replace") as file:  # paths are bytes
         found: Code | None = None
         for line in file:
             if (head := _MAPPING(line)) is not None:

@@ -61,6 +61,19 @@ def test_a_pass_lets_rows_go_that_are_older_than_they_are_kept(
     assert len(watched.ledger.moments("window", until=datetime(2024, 4, 1), last=9)) >= 2
 
 
+def test_rows_that_no_pass_has_measured_yet_stay(
+    watched: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass as of an older time lets none go of later than it; nor does one whose window is longer than rows are kept,
+    before that is over."""
+    fill(watched.log, make_frame(144, seed=4, start="2024-05-20"), tmp_path / "bundle")
+    monkeypatch.setenv("EVERFIT_LOG_DAYS", "2")
+    assert watch.fn("handmade", as_of=datetime(2024, 3, 10))["windows"] == 1
+    assert watched.log.number() == 1_440 - 2 * 144 + 144  # 2 and 3 March, the only window that was over
+    assert watch.fn("handmade", as_of=datetime(2024, 3, 11))["windows"] == 1
+    assert watched.ledger.read(kinds={"window"})[-1].details["window"]["rows"] == 7 * 144
+
+
 def test_watch_without_a_champion(place: Workplace) -> None:
     place.versions.unset("handmade", "champion")
     with pytest.raises(NoModelError, match="no champion to watch"):

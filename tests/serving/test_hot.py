@@ -4,6 +4,8 @@ log; large bodies wait for one another, small ones for nobody."""
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -180,6 +182,16 @@ def test_code_of_libraries_that_nobody_calls_leaves_memory_and_comes_back_when_c
     asyncio.run(asyncio.wait_for(quiet(), 20))
     assert session.run(None, {"x": np.array([-2.0], dtype=np.float32)})[0].tolist() == [2.0]
     assert {one for one in mapped_code() if one in code} == code
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what Linux tells of a process")
+def test_code_of_a_file_whose_name_is_no_text_is_no_fault(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.so"
+    with open(path, "w+b") as file:
+        file.write(b"\0" * 4096)
+        file.flush()
+        with mmap.mmap(file.fileno(), 4096, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC):
+            assert any("caf" in one.file for one in mapped_code())
 
 
 def _number(name: str) -> Any:
