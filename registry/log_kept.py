@@ -1,7 +1,7 @@
 """How long rows of the log are kept: batches that lie before a moment go, with the labels of their rows.
 
 Whole batches go, when the newest of their rows is old enough, some in one transaction: no writer waits for more than
-that. What was measured of them stays in the ledger. A label that comes later waits for a prediction as any other does.
+that. SQLite's file does not become smaller by it: later rows take the room. What was measured of them stays in the ledger. A label that comes later waits for a prediction as any other does.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from registry.log_query import ROLES
 from registry.log_tables import BATCHES, FEEDBACK, lock, remove
 from registry.statements import among
 
-AT_ONCE = 20
-"""So many batches go in one transaction."""
+AT_ONCE, MOST_ROWS = 20, 20_000
+"""So many batches go in one transaction, and no further one once so many rows have."""
 
 
 def drop(connection: Connection, task: str, before: int) -> int:
@@ -32,4 +32,6 @@ def drop(connection: Connection, task: str, before: int) -> int:
                 mine = FEEDBACK.c.task == task, among(connection, FEEDBACK.c.id, ids_of(runs))
                 connection.execute(sa.delete(FEEDBACK).where(*mine))
             gone += size
+            if gone >= MOST_ROWS:
+                return gone
     return gone

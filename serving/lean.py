@@ -98,7 +98,8 @@ def mapped_code() -> Iterator[Code]:
             if (head := _MAPPING(line)) is not None:
                 begin, end, path = head.groups()
                 found = Code(int(begin, 16), int(end, 16), path)
-            elif found is not None and line.startswith("Anonymous:"):
-                if line.split()[1] == "0":
-                    yield found
+            elif line.startswith(("Anonymous:", "Swap:")) and line.split()[1] != "0":
+                found = None
+            elif found is not None and line.startswith("Swap:"):  # the later of the two
+                yield found
                 found = None
