@@ -13,12 +13,15 @@ import click
 
 from flows.door import read_settings
 from flows.waiting import waiting
-from registry.errors import InputError, SourceError, TaskError
+from registry.errors import InputError, SourceError, StateError, TaskError
+from registry.plurals import counted
 
 if TYPE_CHECKING:
     from registry.settings import Settings
 
 _NOTHING = object()
+_MADE_FOR = ("target", "time", "problem", "metric", "coverage", "columns")
+"""Keys of a task that a model is made for."""
 
 
 @click.command()
@@ -98,26 +101,42 @@ def apply(file: str) -> None:
     """Let the edited task in FILE take the place of the registered one, without a search.
 
     Policy, gate, monitoring, budgets and the like hold from the next pass on. What a model was made for (target, time,
-    problem, metric, coverage, columns) asks for a search.
+    problem, metric, coverage, columns) asks for a search. Of a task that no search has registered, FILE and all its
+    rows are checked, and nothing else is done; the exit code is 3 where no mistake is found.
 
     \b
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import find_task, load_task, register_task, require_columns
+    from flows.workplace import load_task, register_task, require_columns
     from registry.mistakes import pointing
-    from retrain.search.session import require_means
+    from registry.task import load
 
     settings = read_settings()
     new = load_task(Path(file))
-    old = find_task(settings, new.name)
-    made_for = ("target", "time", "problem", "metric", "coverage", "columns")
-    changed = list(differing(old.model_dump(), new.model_dump()))
-    if asking := [key for key in changed if key.split(".")[0] in made_for]:
-        raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
+    registered = settings.task_file(new.name)
+    old = load(registered) if registered.is_file() else None
+    changed = [] if old is None else list(differing(old.model_dump(), new.model_dump()))
+    asking = [key for key in changed if key.split(".")[0] in _MADE_FOR]
+    with waiting("loading the libraries"):
+        from retrain.search.session import require_means
     with pointing(Path(file)):
         require_means(new)  # what is wrong would end the next search, perhaps at night
-        if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+        if old is None:
+            with waiting("looking at the rows"):
+                from flows.search import require_data
+
+                rows = counted(require_data(new), "row")
+            found = f"{file}: no mistake is found in it, with its {rows}"
+            raise StateError(f"{found}; task {new.name!r} is not registered yet, next: everfit search {file}")
+        if asking or new.source != old.source:
+            from flows.search import require_rows
+
+            require_rows(new)
+    if asking:
+        raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
+    if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+        with pointing(Path(file)):
             require_columns(settings, new)
     register_task(settings, new)
     click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
