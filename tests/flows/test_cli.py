@@ -512,6 +512,15 @@ def test_a_model_that_is_worth_nothing_is_told(place: Workplace, tmp_path: Path)
     assert not any("weak" in line for line in (*found_lines(place, "1"), *task_lines(place)))
 
 
+def test_a_fall_from_validation_to_test_is_told(place: Workplace, tmp_path: Path) -> None:
+    made, chosen_by = make_bundle(tmp_path / "fallen"), Estimate(value=0.999, error=0.001, rows=600)
+    bundle = ModelBundle.seal(made.folder, made.manifest.model_copy(update={"validation": chosen_by}))
+    version, value = place.versions.publish(bundle), bundle.manifest.reference.value
+    said = "warning: surely worse on the test rows than on the validation rows, by which it was chosen: "
+    assert any(line.startswith(f"{said}auc {value:.4f} after 0.9990") for line in found_lines(place, version))
+    assert not any("warning" in line for line in found_lines(place, "1"))
+
+
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
     done = run("promote", "handmade", "9")
     assert (done.exit_code, place.versions.get("handmade", "champion")) == (2, "1")
