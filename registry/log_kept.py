@@ -1,7 +1,8 @@
 """How long rows of the log are kept: batches that lie before a moment go, with the labels of their rows.
 
 Whole batches go, when the newest of their rows is old enough, some in one transaction: no writer waits for more than
-that. SQLite's file does not become smaller by it: later rows take the room. What was measured of them stays in the ledger. A label that comes later waits for a prediction as any other does.
+that. SQLite's file does not become smaller by it: later rows take the room. What was measured of them stays in the
+ledger. A label that comes later waits for a prediction as any other does.
 """
 
 from __future__ import annotations
