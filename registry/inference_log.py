@@ -32,12 +32,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
+from registry.log_counted import change, claim, tally
 from registry.log_ids import run_of
 from registry.log_joined import join
 from registry.log_kept import drop
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
-from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
+from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, lock, store
 from registry.privacy import Privacy, to_json
 from registry.statements import among, insert
 
@@ -146,7 +147,9 @@ class InferenceLog:
         if not packed:
             return 0
         with writing(self._engine) as connection:
-            return store(connection, self._task, packed)
+            stored = store(connection, self._task, packed)
+            claim(connection, self._task, stored)
+        return sum(one.size for one in stored)
 
     def join(self) -> bool:
         """Make large batches of small ones, some at a time; True if there may be more. Rows stay what they are."""
@@ -169,11 +172,16 @@ class InferenceLog:
         if not newest:
             return FeedbackCounts(0, 0, 0, 0)
         with writing(self._engine) as connection:
+            lock(connection, self._task)  # whoever stores the predictions counts which of them have labels
             said = self._labels(connection, newest)
             before = {name: every[-1] for name, every in said.items()}
             news = [one for name, one in newest.items() if _is_news(one, before.get(name))]
             self._write_labels(connection, news, before)
-            predicted = self._predicted(connection, newest)
+            answered, beside = (known(connection, self._task, role, list(newest)) for role in ROLES)
+            firsts = newest.keys() - said.keys()
+            met, waiting = len(firsts & answered), len(firsts - answered)
+            change(connection, self._task, labelled=met, waiting=waiting)
+        predicted = answered | beside
         told = {one.id for one in news} & predicted
         corrected = len(told & before.keys())
         unknown, stored = len(newest.keys() - predicted), len(told) - corrected
@@ -263,9 +271,11 @@ class InferenceLog:
         role: Role | None = "champion",
         labels_by: datetime | None = None,
     ) -> Counts:
-        """How many rows `frame` would give, and how many with a label."""
+        """How many rows `frame` would give, and how many with a label. Of all the champion's they are kept."""
         asked = Asked(self._task, start, end, version, role, labels_by)
         with reading(self._engine) as connection:
+            if asked == Asked(self._task):
+                return Counts(asked.number(connection), tally(connection, self._task)[0])
             return Counts(*asked.counts(connection))
 
     def versions(self, *, role: Role | None = "champion") -> dict[str, int]:
@@ -316,7 +326,3 @@ class InferenceLog:
         changed = {name: statement.excluded[name] for name in ("label", "time")}
         keys = ["task", "id", "received"]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
-
-    def _predicted(self, connection: Connection, ids: Collection[str]) -> set[str]:
-        """Those of the ids that have a prediction."""
-        return {one for role in ROLES for one in known(connection, self._task, role, list(ids))}

@@ -15,11 +15,9 @@ from sqlalchemy.engine import Connection
 
 from registry.database import to_micros
 from registry.log_batch import Role
+from registry.log_counted import FEW
 from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
 from registry.log_tables import BATCHES, FEEDBACK, is_narrow, is_wide, labelled_in, labelled_of
-
-FEW = 20
-"""So many rows a run make it quicker to ask for the labels of a run than for those of its rows."""
 
 LEAST = 500
 """Rows of a block at least."""

@@ -93,21 +93,20 @@ def lock(connection: Connection, task: str) -> None:
     lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))
 
 
-def store(connection: Connection, task: str, batches: Sequence[Packed]) -> int:
-    """Store batches but for the ids that are known; how many predictions were new."""
+def store(connection: Connection, task: str, batches: Sequence[Packed]) -> list[Packed]:
+    """Store batches but for the ids that are known; what of them was new."""
     lock(connection, task)  # two writers may have one id
-    return sum(_store(connection, task, one) for one in batches)
+    return [_store(connection, task, one) for one in batches]
 
 
-def _store(connection: Connection, task: str, packed: Packed) -> int:
+def _store(connection: Connection, task: str, packed: Packed) -> Packed:
     ordered = pairwise(sorted(packed.runs))
     twice = any(one == other and start + size > later for (one, start, size), (other, later, _) in ordered)
     if twice or overlapping(connection, task, packed.role, packed.runs):
         packed = _new_of(connection, task, packed)
-    if not packed.size:
-        return 0
-    add(connection, task, packed)
-    return packed.size
+    if packed.size:
+        add(connection, task, packed)
+    return packed
 
 
 def add(connection: Connection, task: str, packed: Packed) -> None:
