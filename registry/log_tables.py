@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import orjson
 import sqlalchemy as sa
@@ -24,6 +25,9 @@ from registry.log_batch import Role
 from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
 from registry.log_packed import Packed, pack, unpack
 from registry.statements import among, insert_rows, lock_until_commit
+
+Label: TypeAlias = tuple[str, int]
+"""A label in JSON, and its time in microseconds."""
 
 _METADATA = sa.MetaData()
 _LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks
@@ -157,9 +161,7 @@ def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> 
     return {name if start < 0 else id_of(start, name) for name, start, _ in found}
 
 
-def labels_of(
-    connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]
-) -> Iterator[tuple[str, int] | None]:
+def labels_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> Iterator[Label | None]:
     """Of each id, in their order, the label in JSON that was received last, and its time; `where` says which of them
     count. Ids may be a client's own, long ones: they are asked for some at a time."""
     f = FEEDBACK.c
