@@ -17,6 +17,7 @@ from registry.errors import InputError, SourceError, TaskError
 
 if TYPE_CHECKING:
     from registry.settings import Settings
+    from registry.task import TaskSpec
 
 _NOTHING = object()
 
@@ -104,12 +105,21 @@ def apply(file: str) -> None:
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import find_task, load_task, register_task, require_columns
-    from registry.mistakes import pointing
-    from retrain.search.session import require_means
+    from flows.workplace import changing, load_task
 
     settings = read_settings()
     new = load_task(Path(file))
+    with changing(settings, new.name):
+        changed = _apply(settings, file, new)
+    click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
+
+
+def _apply(settings: Settings, file: str, new: TaskSpec) -> list[str]:
+    """Register it; the keys that are others than before."""
+    from flows.workplace import find_task, register_task, require_columns
+    from registry.mistakes import pointing
+    from retrain.search.session import require_means
+
     old = find_task(settings, new.name)
     made_for = ("target", "time", "problem", "metric", "coverage", "columns")
     changed = list(differing(old.model_dump(), new.model_dump()))
@@ -120,7 +130,7 @@ def apply(file: str) -> None:
         if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
             require_columns(settings, new)
     register_task(settings, new)
-    click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
+    return changed
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
