@@ -138,13 +138,13 @@ class SegmentPerformance(Measure):
         return [one for column in columns for one in self._by_value(view, column)]
 
     def _by_value(self, view: View, column: str) -> list[Measurement]:
-        values = view.reference.inputs[column].value_counts().index[:MOST_SEGMENTS]
+        values = view.reference.columns[column].value_counts().index[:MOST_SEGMENTS]
         made = (self._of(view, column, value) for value in values)
         return [one for one in made if one.rows]
 
     def _of(self, view: View, column: str, value: object) -> Measurement:
         def rows(side: Side) -> npt.NDArray[np.bool_]:
-            return np.asarray((side.inputs[column] == value).to_numpy()[side.own])
+            return np.asarray((side.columns[column] == value).to_numpy()[side.own])
 
         return beside(view, self.name, f"{column}={canonical_category(value)}", rows)
 
