@@ -77,7 +77,7 @@ class Crew:
     def _words(self) -> str:
         logs = sorted((self.folder / LOGS).glob("*.log"), key=lambda path: path.stat().st_mtime)
         said = [path.read_text(errors="replace") for path in logs]
-        said += [] if self._server is None else [self._server.words()]
+        said += [] if self._server is None else [self._server.words]
         lines = [line for one in said for line in one.splitlines() if line.strip()]
         return lines[-1] if lines else "nothing; were they killed?"
 

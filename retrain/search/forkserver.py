@@ -28,7 +28,7 @@ import traceback
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import retrain
 
@@ -84,21 +84,23 @@ class Forked:
 
 
 class ForkServer:
-    """The server's process, seen from the one that has started it."""
+    """The server's process, seen from the one that has started it. `words` are its last ones: nothing, unless it has
+    failed."""
 
     def __init__(self) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server runs
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
                 env=environment(),
                 stdin=other.fileno(),
-                stdout=self._said.fileno(),
-                stderr=self._said.fileno(),
+                stdout=said,
+                stderr=said,
             )
         self._workers: dict[int, Forked] = {}
-        self._end = weakref.finalize(self, _end, self._process, self._socket)
+        self.words = ""
+        self._end = weakref.finalize(self, _end, process, self._socket, said)
 
     @property
     def alive(self) -> bool:
@@ -128,14 +130,9 @@ class ForkServer:
 
     def close(self) -> None:
         """End it and all its workers."""
-        self._end()
+        self.words = self._end() or self.words
         for worker in self._workers.values():
             worker.returncode = -signal.SIGKILL if worker.returncode is None else worker.returncode
-
-    def words(self) -> str:
-        """What it has printed: nothing, unless it has failed."""
-        file = self._said.fileno()  # read by position: both processes write and read at one offset
-        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def _note(self, told: dict[str, Any]) -> None:
         worker = self._workers[told["number"]]
@@ -147,7 +144,8 @@ class ForkServer:
             self._socket.send(json.dumps(asked).encode())
 
 
-def _end(process: subprocess.Popen[bytes], ours: socket.socket) -> None:
+def _end(process: subprocess.Popen[bytes], ours: socket.socket, said: BinaryIO) -> str:
+    """End the server; what it has said."""
     ours.close()
     process.terminate()  # while it imports; later it minds the socket alone
     try:
@@ -155,6 +153,9 @@ def _end(process: subprocess.Popen[bytes], ours: socket.socket) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with said:
+        said.seek(0)
+        return said.read().decode(errors="replace")
 
 
 class _Server:

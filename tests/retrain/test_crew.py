@@ -90,7 +90,7 @@ def test_workers_whose_server_dies_are_dead_and_another_server_takes_its_place(c
     server.kill()
     until(lambda: not crew.working)
     assert set(crew.bury()) == pids
-    assert gone(*pids)
+    until(lambda: gone(*pids))
     crew.replace(2)
     until(lambda: forked(crew))
     assert pids.isdisjoint(process.pid for process in crew.processes)
