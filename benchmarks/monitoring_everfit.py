@@ -77,7 +77,7 @@ class Everfit:
     def _side(self, rows: Rows, *, labelled: bool) -> Side:
         frame, columns = _timed(rows), self._manifest.data_schema.columns
         read = {column.name: read_column(frame[column.name], column) for column in columns}
-        inputs = pd.DataFrame({name: one.values for name, one in read.items()}, pd.RangeIndex(len(rows)), copy=False)
+        inputs = {name: one.values for name, one in read.items()}
         names = {name: one.names for name, one in read.items() if one.names is not None}
         known = np.full(len(rows), labelled)
         labels = np.where(known, rows.labels, -1)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+from flows.deeds import BAKE
 from flows.improve import with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import why_none
@@ -24,7 +25,7 @@ from registry.errors import BusyError
 from registry.ledger import Entry
 from registry.locks import exclusive
 
-KIND = "bake"
+KIND = BAKE
 LOOKS = 4
 
 MOST_ENTRIES = 1_000

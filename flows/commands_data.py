@@ -6,6 +6,7 @@ import signal
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -123,14 +124,17 @@ def _begun(place: Workplace, stream: Stream, delay: timedelta, checkpoint: Path)
 
 
 def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:
-    """The endpoint at an address, by EVERFIT_API_KEY; without one where this installation's listens, by its very
-    certificate and the key that it made for such as us."""
+    """The endpoint at an address; without one, where this installation's listens. One of this home is asked by its very
+    certificate and the key that it made for such as us, any other by EVERFIT_API_KEY."""
+    from flows.endpoints import own_at
     from flows.traffic import Endpoint
     from serving.presence import secret_for
     from serving.tls import trusted
 
     if not url:
         return Endpoint(settings.endpoint_url, task, key=secret_for(settings), verify=trusted(settings))
+    if (here := own_at(settings, url)) is not None:
+        return Endpoint(url, task, key=secret_for(settings, urlsplit(here.url).port), verify=trusted(settings))
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     return Endpoint(url, task, key=key)
 

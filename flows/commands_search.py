@@ -71,8 +71,10 @@ def search(
         raise click.UsageError("Missing argument 'TASK' (or --list).")
     settings = connect()
     from flows.workplace import Workplace, find_task, registered_for_search
+    from retrain.search.forkserver import begin
 
     spec = find_task(settings, task)  # first of all: a word that is wrong is told before what takes seconds to load
+    begin()
     with waiting("loading the libraries"):
         from flows.progress import listening
         from flows.search import require_known, require_rows

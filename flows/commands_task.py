@@ -18,6 +18,7 @@ from registry.plurals import counted
 
 if TYPE_CHECKING:
     from registry.settings import Settings
+    from registry.task import TaskSpec
 
 _NOTHING = object()
 _MADE_FOR = ("target", "time", "problem", "metric", "coverage", "columns")
@@ -108,30 +109,44 @@ def apply(file: str) -> None:
     Example:
       everfit apply flights.yaml
     """
-    from flows.workplace import load_task, register_task, require_columns
+    from flows.workplace import changing, load_task
     from registry.mistakes import pointing
-    from registry.task import load
 
     settings = read_settings()
     new = load_task(Path(file))
-    registered = settings.task_file(new.name)
-    old = load(registered) if registered.is_file() else None
-    changed = [] if old is None else list(differing(old.model_dump(), new.model_dump()))
-    asking = [key for key in changed if key.split(".")[0] in _MADE_FOR]
     with waiting("loading the libraries"):
         from retrain.search.session import require_means
     with pointing(Path(file)):
         require_means(new)  # what is wrong would end the next search, perhaps at night
-        if old is None:
-            with waiting("looking at the rows"):
-                from flows.search import require_data
+    if not settings.task_file(new.name).is_file():
+        raise StateError(f"{_sound(file, new)}; task {new.name!r} is not registered yet, next: everfit search {file}")
+    with changing(settings, new.name):
+        changed = _apply(settings, file, new)
+    click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
 
-                rows = counted(require_data(new), "row")
-            found = f"{file}: no mistake is found in it, with its {rows}"
-            raise StateError(f"{found}; task {new.name!r} is not registered yet, next: everfit search {file}")
-        if asking or new.source != old.source:
-            from flows.search import require_rows
 
+def _sound(file: str, new: TaskSpec) -> str:
+    """That a task that is not registered is sound. Raises `DataError` or `TaskError` for what its rows show."""
+    from registry.mistakes import pointing
+
+    with pointing(Path(file)), waiting("looking at the rows"):
+        from flows.search import require_data
+
+        return f"{file}: no mistake is found in it, with its {counted(require_data(new), 'row')}"
+
+
+def _apply(settings: Settings, file: str, new: TaskSpec) -> list[str]:
+    """Register it; the keys that are others than before."""
+    from flows.workplace import find_task, register_task, require_columns
+    from registry.mistakes import pointing
+
+    old = find_task(settings, new.name)
+    changed = list(differing(old.model_dump(), new.model_dump()))
+    asking = [key for key in changed if key.split(".")[0] in _MADE_FOR]
+    if asking or new.source != old.source:
+        from flows.search import require_rows
+
+        with pointing(Path(file)):
             require_rows(new)
     if asking:
         raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
@@ -139,7 +154,7 @@ def apply(file: str) -> None:
         with pointing(Path(file)):
             require_columns(settings, new)
     register_task(settings, new)
-    click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
+    return changed
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flows.replay import Judged, missed, undone
+from flows.deeds import deed, missed
+from flows.replay import Judged
 from registry.decisions import ROLLBACK
 from registry.errors import StateError
 from registry.metrics import Array, Labels, Metric, metrics_for
@@ -276,6 +277,6 @@ def action(one: WindowScore) -> str:
     if one.promoted:
         done = "is back" if one.outcome == ROLLBACK else "promoted"
         return f"{by}: version {one.champion} {done}"
-    done = f"{by}: {one.outcome}" if one.outcome else undone(one.remedy, one.not_run)
+    done = deed(one.remedy, by, one.outcome, not_run=one.not_run)
     learnt = f"version {one.champion} has learnt on" if one.stepped else ""
     return "; ".join(filter(None, [done, learnt, missed(one.no_step)]))

@@ -10,22 +10,26 @@ import os
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from flows.results import Results, describe, gather, write
 from flows.waiting import waiting
-from registry.errors import InputError
+from registry.errors import EverfitError, InputError
 from registry.schema import Frozen
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec
 
 MARKER = ".everfit-demo"
+_LIBRARIES = ("retrain.search.session", "retrain.following", "monitor.watching", "scipy.stats", "sklearn.ensemble")
 Say = Callable[[str], None]
 
 
@@ -158,7 +162,7 @@ def _play(plan: Plan, folder: Path, settings: Settings, clock: Clock) -> Results
         with waiting("making the data"):
             history, stream = plan.data(folder / "data")
         task = _task(plan, history, settings, clock.say)
-    with clock.stage("services", "starting Prefect's server"):
+    with clock.stage("services", "starting Prefect's server"), _meanwhile(partial(_load, settings, task.name)):
         up(settings, only={"prefect"}, say=clock.say)
         settings = connected(settings)
     with clock.stage("search", f"searching for a model ({task.search.seconds:.0f} s)"):
@@ -167,6 +171,30 @@ def _play(plan: Plan, folder: Path, settings: Settings, clock: Clock) -> Results
         up(settings, task.name, only={"endpoint"}, say=clock.say)
     with clock.stage("replay", "replaying what came later, window by window"):
         return _replay(plan, task, settings, stream, clock.say)
+
+
+@contextmanager
+def _meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do some work in a thread beside the block, and have it done at the end."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _load(settings: Settings, task: str) -> None:
+    """Load what searches, judges and registers, and make the registry: seconds, in which Prefect's server starts.
+    Prefect itself comes later: it has to find its server."""
+    from flows.workplace import open_versions
+    from retrain.fabric import make_fabric
+
+    for name in _LIBRARIES:
+        import_module(name)
+    make_fabric()
+    with suppress(EverfitError):  # it is told where it is first needed
+        open_versions(settings).get(task, "champion")
 
 
 def _task(plan: Plan, history: Path, settings: Settings, say: Say) -> TaskSpec:

@@ -30,6 +30,26 @@ def endpoint_lines(settings: Settings) -> list[str]:
     return [line for here in found for line in _lines(here, _asked(settings, here), here.pid == own)]
 
 
+def own_at(settings: Settings, url: str) -> Presence | None:
+    """The endpoint of this home that runs at an address, if one does: no other is told the key that it made."""
+    wanted = _address(url)
+    return next((here for here in presences(settings.folder) if _address(here.url) == wanted), None)
+
+
+def _address(url: str) -> tuple[str, str | None, int | None]:
+    """What tells one endpoint from another; `localhost` is 127.0.0.1 here.
+
+    >>> _address("http://localhost:8000/") == _address("http://127.0.0.1:8000")
+    True
+    """
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    try:
+        return parts.scheme, host, parts.port
+    except ValueError:  # no port that there is
+        return parts.scheme, host, None
+
+
 def _lines(here: Presence, told: Mapping[str, Any] | None, managed: bool) -> Iterator[str]:
     whose = "" if managed else ", of `everfit serve`"
     yield f"  {'endpoint':<12} {here.url:<28} pid {here.pid}, since {here.since:%Y-%m-%d %H:%M}{whose}"

@@ -24,6 +24,7 @@ from prefect.runtime import deployment
 
 from flows.approval import ask, await_answer
 from flows.decided import answered, told
+from flows.deeds import summary
 from flows.following import following
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
@@ -69,22 +70,6 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
         already = told(place, entry) if any(one.id == entry.id for one in before) else ""
     await_answer(place, entry.at)
     return {**summary(entry), "already": already}
-
-
-def summary(entry: Entry) -> dict[str, Any]:
-    """What the flow answers, from the entry that ended it."""
-    details = entry.details
-    tried = details.get("tried", [])
-    of_version = [one["remedy"] for one in tried if entry.version and one["version"] == entry.version]
-    return {
-        "by": ", ".join(of_version or [one["remedy"] for one in tried]),
-        "outcome": entry.outcome,
-        "version": entry.version,
-        "champion": details.get("champion"),
-        "reasons": list(entry.reasons),
-        "tried": tried,
-        "seconds": entry.seconds,
-    }
 
 
 def limit_name(task: str) -> str:

@@ -10,16 +10,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flows import bake, following, proving, rollout, second_look
-from flows.improve import summary
+from flows.deeds import done, recent
 from flows.replay import Judge
 from flows.workplace import Workplace, enter
-from registry.decisions import ROLLBACK, Outcome, Remedy
-from registry.ledger import Entry
-
-_DONE = ("improvement", second_look.KIND, bake.KIND, rollout.KIND, proving.KIND, following.KIND)
-_RECENT = 100
-"""Entries among which those of a window just judged are looked for."""
 
 
 def flow_judge(task: str, *, repair: bool = True) -> Judge:
@@ -42,33 +35,7 @@ def flow_judge(task: str, *, repair: bool = True) -> Judge:
 def before(place: Workplace, as_of: datetime) -> dict[str, Any]:
     """What was decided at this moment and what was done about it, where something was: of a judgement that was cut off,
     as `lifecycle` answers."""
-    told = (_told(entry) for entry in reversed(_of(place, as_of, _DONE)))
-    done = next((one for one in told if one is not None), None)
-    decided = _of(place, as_of, ("decision",))
-    if done is None or not decided:
+    found, decided = done(recent(place), as_of), [one for one in recent(place, ("decision",)) if one.at == as_of]
+    if found is None or not decided:
         return {}
-    return {"severity": decided[0].severity, "remedy": decided[0].outcome, "improvement": done}
-
-
-def _of(place: Workplace, as_of: datetime, kinds: tuple[str, ...]) -> list[Entry]:
-    return [one for one in place.ledger.read(kinds=kinds, last=_RECENT) if one.at == as_of]
-
-
-def _told(entry: Entry) -> dict[str, Any] | None:
-    """An entry as what `lifecycle` answers of it; None for a look that has changed nothing and is told nowhere else."""
-    outcome = {rollout.PROMOTED: Outcome.PROMOTE.value, rollout.WITHDRAWN: Outcome.REJECT.value}.get(
-        entry.outcome or "", entry.outcome
-    )
-    if entry.kind == "improvement":
-        return summary(entry)
-    if entry.kind == second_look.KIND:
-        return {"by": "second look", "outcome": outcome}
-    if entry.kind == bake.KIND and outcome == ROLLBACK:
-        return {"by": "bake time", "outcome": outcome}
-    if entry.kind == rollout.KIND and outcome != entry.outcome:
-        return {"by": rollout.KIND, "outcome": outcome}
-    if entry.kind == following.KIND and outcome == following.STOPPED:
-        return {"by": Remedy.FOLLOW.value, "outcome": ROLLBACK}
-    if entry.kind == proving.KIND and entry.version is not None:
-        return {"by": Remedy.FOLLOW.value, "outcome": outcome}
-    return None
+    return {"severity": decided[0].severity, "remedy": decided[0].outcome, "improvement": found}

@@ -31,6 +31,7 @@ def task_lines(place: Workplace) -> list[str]:
     them and what that took, its log."""
     from flows.alerting import written
     from flows.approval import pending
+    from flows.deeds import deeds
     from flows.following import following
     from flows.spending import KINDS, spending
 
@@ -38,13 +39,14 @@ def task_lines(place: Workplace) -> list[str]:
     versions = place.versions.list(name)
     windows = judged_first(place.ledger.read(kinds={"decision"}, last=_LAST_WINDOWS, timely=True))
     champion = next((one.version for one in versions if "champion" in one.aliases), None)
+    done = deeds(place, windows)
     return [
-        f"{name}: {verdict(champion, windows[-1] if windows else None)}",
+        f"{name}: {verdict(champion, *((windows[-1], done[-1]) if windows else (None,)))}",
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *open_lines(written(place.ledger)[0], name),
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *weak_lines(next((one for one in versions if one.version == champion), None), place.task),
-        *decision_lines(windows),
+        *decision_lines(windows, done),
         *version_lines(versions, place.log.versions(), place.task.metric),
         *following_lines(following(place), _newest_step(place)),
         f"  so far {spending(place.ledger.read(kinds=KINDS))}",
@@ -52,8 +54,8 @@ def task_lines(place: Workplace) -> list[str]:
     ]
 
 
-def verdict(champion: str | None, decision: Entry | None) -> str:
-    """Which version serves, and how it was judged in the newest window.
+def verdict(champion: str | None, decision: Entry | None, done: str = "") -> str:
+    """Which version serves, how it was judged in the newest window, and what was done about that.
 
     >>> verdict("3", None)
     'version 3 is the champion, nothing was judged yet'
@@ -64,7 +66,8 @@ def verdict(champion: str | None, decision: Entry | None) -> str:
     of = f"version {decision.version}, " if decision.version != champion else ""
     begun = window_from(decision)
     where = "" if begun is None else f" in the window from {begun:%Y-%m-%d %H:%M}"
-    return f"{who}, {decision.severity}{where} ({of}as of {decision.at:%Y-%m-%d %H:%M}), remedy: {decision.outcome}"
+    judged = f"{decision.severity}{where} ({of}as of {decision.at:%Y-%m-%d %H:%M})"
+    return f"{who}, {judged}, remedy: {done or decision.outcome}"
 
 
 def nothing_judged(decision: Entry) -> bool:
@@ -194,18 +197,19 @@ def _version_line(one: VersionInfo, served: int, metric: str) -> str:
     return f"  {one.version:<8} {aliases:<22} {one.created:%Y-%m-%d %H:%M}  {shown:>16} {served:>12,}"
 
 
-def decision_lines(decisions: Sequence[Entry]) -> list[str]:
-    """A table of decisions by the windows they are of, newest last; nothing without any."""
+def decision_lines(decisions: Sequence[Entry], done: Sequence[str]) -> list[str]:
+    """A table of decisions by the windows they are of, newest last, with what was done about each (`flows/deeds.py`);
+    nothing without any."""
     if not decisions:
         return []
     head = f"  {'window from':<17} {'judged as of':<17} {'version':<8} {'severity':<9} remedy"
-    return [head, *map(_decision_line, decisions)]
+    return [head, *map(_decision_line, decisions, done)]
 
 
-def _decision_line(one: Entry) -> str:
+def _decision_line(one: Entry, done: str) -> str:
     begun = "-" if (at := window_from(one)) is None else f"{at:%Y-%m-%d %H:%M}"
     severity = "-" if nothing_judged(one) else one.severity or "-"
-    seen = f"{one.version or '-':<8} {severity:<9} {one.outcome or '-'}"
+    seen = f"{one.version or '-':<8} {severity:<9} {done}"
     return f"  {begun:<17} {one.at:%Y-%m-%d %H:%M}  {seen}"
 
 

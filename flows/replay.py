@@ -11,6 +11,7 @@ sends again is known to the log: nothing is lost and nothing counts twice.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from flows.deeds import deed
 from flows.stream import Step, Stream, is_whole, steps
 from flows.traffic import Counts, Server
 from flows.waiting import waiting
@@ -73,28 +75,14 @@ class Judged(BaseModel):
 
 def told(step: Judged) -> str:
     """One line for a window that is over."""
-    done = f"{step.by or step.remedy}: {step.outcome}" if step.outcome else undone(step.remedy, step.not_run)
-    learnt = step.stepped and not step.promoted  # and it is that step that serves, nothing else that was done
-    did = "; ".join(filter(None, [done, "a step of follow" if learnt else "", missed(step.no_step)]))
-    lead = ", " if learnt else "  "
+    did = deed(step.remedy, step.by, step.outcome, not_run=step.not_run, stepped=step.stepped, no_step=step.no_step)
+    lead = ", " if step.stepped and not step.promoted else "  "  # it is the step that serves
     swap = f"{lead}now serving version {step.champion}" if step.champion != step.version and step.serving else ""
     refused = "" if step.serving else f"  version {step.champion} is NOT served: see the endpoint's /model"
     return (
         f"{step.begin:%Y-%m-%d}  {step.rows:>7,} rows  version {step.version:<3} {step.severity:<9} "
         f"{step.seconds:5.1f} s  {did}{swap}{refused}"
     ).rstrip()
-
-
-def undone(remedy: str, why: str) -> str:
-    """What was decided and not done, in words; of a window that was not judged, why."""
-    if remedy in ("", "none"):
-        return why
-    return remedy if remedy == "alert" else ": ".join([f"{remedy}: decided, not run", *filter(None, [why])])
-
-
-def missed(why: str) -> str:
-    """That a champion that follows could not learn, and why, in words."""
-    return f"no step of follow: {why}" if why else ""
 
 
 class Progress(BaseModel):
@@ -151,6 +139,7 @@ def replay(
         run.through(tell or (lambda judged: None))
         return run.progress
     finally:
+        gc.unfreeze()
         server.close()
 
 
@@ -209,9 +198,13 @@ class _Run:
     def through(self, tell: Callable[[Judged], None]) -> None:
         """All steps that are left, the labels that arrive after the last row, and the last judgement."""
         windows = steps(self.stream.times, self.task.monitor.windows)
-        for step in windows[len(self.progress.steps) :]:
+        first = len(self.progress.steps)
+        for step in windows[first:]:
             final = step.index == len(windows) - 1
             tell(self._step(step, final))
+            if step.index == first:  # all that judges is loaded: thousands of rows set the collector off, which would
+                gc.collect()  # walk all that was imported each time
+                gc.freeze()
         self.progress.finished = True
         self._save()
 

@@ -136,11 +136,10 @@ def provable(place: Workplace, after: datetime, versions: Sequence[str] | None, 
 def with_unlabelled(place: Workplace, found: Arrived, schema: Schema, since: datetime, as_of: datetime) -> Arrived:
     """The same with the rows later than `since` whose labels have not come yet: what they are answered counts later."""
     asked: dict[str, Any] = {"end": as_of, "labels_by": as_of, "newest": MOST_ROWS}
-    told = place.log.frame(start=since, **asked, columns=[])
-    waiting = told["__time__"][told["__label__"].isna()]
-    if not len(waiting):
+    first = place.log.unlabelled_from(since, **asked)
+    if first is None:
         return found
-    logged = place.log.frame(start=waiting.min().to_pydatetime(), **asked, columns=schema.names)
+    logged = place.log.frame(start=first, **asked, columns=schema.names)
     logged = whole(place, logged[logged["__label__"].isna()].reset_index(drop=True), schema)
     logged = logged[~_faulty(place, logged["__time__"], as_of)].reset_index(drop=True)
     if not len(logged):

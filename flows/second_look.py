@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.approval import ask, pending
+from flows.deeds import SECOND_LOOK
 from flows.following import following
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
@@ -36,7 +37,7 @@ from registry.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND = "second_look"
+KIND = SECOND_LOOK
 LOOKS = 4
 GROWTH = 1.25
 """By how much the labelled rows must have grown since the last judgement: looks at the same rows show nothing new."""

@@ -19,7 +19,7 @@ from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
 from flows.shift_map import rows_of, shift_map
 from flows.status_cards import cards, reasons
-from flows.status_snapshot import Labelled, Snapshot, read
+from flows.status_snapshot import Snapshot, read
 from flows.status_style import STYLE
 from flows.workplace import Workplace, find_task, task_names
 from monitor.comparison import reference_level
@@ -180,7 +180,7 @@ class HeadAsGet:
 
 def create_app(settings: Settings) -> FastAPI:
     """The application: `/`, `/health`, `/tasks/TASK`, `/tasks/TASK/reports/NAME`."""
-    app, places, labelled = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings), Labelled()
+    app, places = FastAPI(title="Everfit's status page", openapi_url=None), Places(settings)
     # Without it a page from elsewhere could reach this one under a name of its own that resolves to loopback.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     app.add_middleware(HeadAsGet)
@@ -196,16 +196,12 @@ def create_app(settings: Settings) -> FastAPI:
     @app.get("/")
     def show() -> HTMLResponse:
         names = places.names
-        shown = (
-            page(read(places[names[0]], labelled))
-            if len(names) == 1
-            else overview([read(places[one], labelled) for one in names])
-        )
+        shown = page(read(places[names[0]])) if len(names) == 1 else overview([read(places[one]) for one in names])
         return HTMLResponse(shown, headers=_HEADERS)
 
     @app.get("/tasks/{task}")
     def show_task(task: str) -> HTMLResponse:
-        return HTMLResponse(page(read(places[task], labelled)), headers=_HEADERS)
+        return HTMLResponse(page(read(places[task])), headers=_HEADERS)
 
     @app.get("/tasks/{task}/reports/{name}")
     def report(task: str, name: str) -> FileResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,8 +32,6 @@ _NEWEST = 400
 """So many measurements of windows are read, and decisions: a page that is read every ten seconds does not grow with a
 task's age."""
 
-_PART = 100
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -60,25 +57,9 @@ class Snapshot:
     reports: tuple[str, ...]
 
 
-class Labelled:
-    """How many predictions of a task have a label, counted anew no more often than is a hundredth of the time: whoever
-    counts looks at every id that there is."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[int, float]] = {}
-
-    def of(self, place: Workplace) -> int:
-        """The number, as it was counted last. Raises `StoreError`."""
-        name, begun = place.task.name, time.monotonic()
-        if name not in self._known or begun > self._known[name][1]:
-            number, over = place.log.counts().labelled, time.monotonic()
-            self._known[name] = number, over + _PART * (over - begun)
-        return self._known[name][0]
-
-
-def read(place: Workplace, labelled: Labelled) -> Snapshot:
+def read(place: Workplace) -> Snapshot:
     """Read everything. An endpoint that is down is a text on the page; raises `StoreError`."""
-    ledger = place.ledger
+    ledger, logged = place.ledger, place.log.counts()
     moves = ledger.read(kinds={"promotion", "rollback"})
     decisions = ledger.read(kinds={"decision"}, last=_NEWEST, timely=True)
     last_alert = ledger.read(kinds={ALERT}, last=1)
@@ -89,8 +70,8 @@ def read(place: Workplace, labelled: Labelled) -> Snapshot:
         bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
         served=_served(place),
         champion=_champion(moves, ledger.read(kinds={STEP}, last=2)),
-        predictions=place.log.number(),
-        labelled=labelled.of(place),
+        predictions=logged.predictions,
+        labelled=logged.labelled,
         decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
         alert=next((one for one in last_alert if from_entry(one).alert.is_open), None),
         spent=spending(ledger.read(kinds=KINDS)),

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from registry.database import utc_now
 from registry.errors import EverfitError, OutsideError, TaskError, did_you_mean, unknown
+from registry.locks import exclusive
 from registry.mistakes import explain
 from registry.settings import Settings
 from registry.task import FileSource, TaskSpec, load
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from registry.inference_log import InferenceLog
     from registry.ledger import Ledger
     from registry.versions import Versions
+
+
+_PATIENCE = 60.0
+"""Seconds for which somebody who changes a task is waited for: the registry may be asked meanwhile."""
 
 
 def task_names(settings: Settings) -> tuple[str, ...]:
@@ -71,20 +76,42 @@ def register_task(settings: Settings, task: TaskSpec) -> Path:
 
 
 @contextmanager
-def registered_for_search(settings: Settings, task: TaskSpec) -> Iterator[None]:
-    """Register a task for the search inside. Where that is refused, what stood before is put back; where it is killed,
-    or the outside fails, the task stays, and the search can be gone on with."""
-    file = settings.task_file(task.name)
-    before = file.read_bytes() if file.is_file() else None
-    mine = register_task(settings, task).read_bytes()
-    try:
+def changing(settings: Settings, name: str) -> Iterator[None]:
+    """Whoever reads a registered task and writes what follows from it holds this lock: of two, none is lost between."""
+    lock = settings.folder / "locks" / f"task-{name}.lock"
+    with exclusive(lock, f"a change of task {name}", patience=_PATIENCE):
         yield
-    except OutsideError:
-        raise
-    except EverfitError:
-        if file.read_bytes() == mine:  # else somebody has registered it anew since
-            _put_back(file, before)
-        raise
+
+
+@contextmanager
+def registered_for_search(settings: Settings, task: TaskSpec) -> Iterator[None]:
+    """Register a task for the search inside. Where that is refused, what stood before is put back, unless somebody has
+    registered the task since, in the same words or others; where it is killed, or the outside fails, the task stays,
+    and the search can be gone on with. Raises `BusyError` while another search of the task has registered its file:
+    what stood before that would be lost, were both refused."""
+    file = settings.task_file(task.name)
+    with exclusive(settings.folder / "locks" / f"file-{task.name}.lock", f"a search of task {task.name} by its file"):
+        with changing(settings, task.name):
+            before = file.read_bytes() if file.is_file() else None
+            mine = _mark(register_task(settings, task))
+        try:
+            yield
+        except OutsideError:
+            raise
+        except EverfitError:
+            with changing(settings, task.name):
+                if _mark(file) == mine:
+                    _put_back(file, before)
+            raise
+
+
+def _mark(file: Path) -> tuple[int, int] | None:
+    """Which writing of a file this is, whatever it says: each makes a new one."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _put_back(file: Path, before: bytes | None) -> None:
@@ -102,15 +129,19 @@ def take_over_log(settings: Settings, task: TaskSpec) -> None:
     Raises `TaskError` for columns that neither the champion nor the data it learnt from have, or that cannot be hidden.
     """
     file = settings.task_file(task.name)
-    if not file.is_file() or (registered := load(file)).log == task.log:
-        return
+    with changing(settings, task.name):
+        if file.is_file() and (registered := load(file)).log != task.log:
+            register_task(settings, _with_log(settings, registered, task))
+
+
+def _with_log(settings: Settings, registered: TaskSpec, task: TaskSpec) -> TaskSpec:
     changed = {**registered.model_dump(mode="json"), "log": task.log.model_dump()}
     try:
         spec = TaskSpec.model_validate(changed)
     except ValidationError as error:
         raise TaskError(f"task {task.name!r}:\n{explain(error, TaskSpec)}") from error
     require_columns(settings, spec)
-    register_task(settings, spec)
+    return spec
 
 
 def require_columns(settings: Settings, task: TaskSpec) -> None:

@@ -33,7 +33,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import stdtr
@@ -161,15 +162,34 @@ def compare(
 
 def trails(records: Sequence[WindowRecord], tolerate: float, min_labels: int) -> tuple[Trail, ...]:
     """The trails of records of one version in time order, those that have any comparison."""
-    levels = [realised(record, min_labels) for record in records]
-    fresh = [_attainable(record, min_labels) for record in records]
+    key = "alone", tolerate, min_labels
+    alone = [record.once(key, partial(_alone, record, tolerate, min_labels)) for record in records]
+    fresh = [one.attainable for one in alone]
     found = (
-        tuple(_with_test(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
-        _with_past(records, levels, tolerate),
-        tuple(_with_attainable(record, fresh[: place + 1], tolerate) for place, record in enumerate(records)),
-        tuple(_with_expected(record, now, tolerate) for record, now in zip(records, levels, strict=True)),
+        tuple(one.with_test for one in alone),
+        _with_past(records, alone, tolerate),
+        tuple(_with_attainable(record, fresh[: place + 1], tolerate) for place, record in enumerate(records))
+        if any(fresh)
+        else (),
+        tuple(one.with_expected for one in alone),
     )
     return tuple(trail for trail in found if any(trail))
+
+
+class _Alone(NamedTuple):
+    """What a window says without those before it."""
+
+    realised: Level | None
+    test: Level | None
+    with_test: Comparison | None
+    with_expected: Comparison | None
+    attainable: Measurement | None
+
+
+def _alone(record: WindowRecord, tolerate: float, min_labels: int) -> _Alone:
+    now = realised(record, min_labels)
+    tests = _with_test(record, now, tolerate), _with_expected(record, now, tolerate)
+    return _Alone(now, reference_level(record), *tests, _attainable(record, min_labels))
 
 
 def realised(record: WindowRecord, min_labels: int) -> Level | None:
@@ -188,7 +208,7 @@ def reference_level(record: WindowRecord) -> Level | None:
 
 def estimated(record: WindowRecord) -> Level | None:
     """The metric that is expected of a window without its labels."""
-    found = next((one for one in record.named("estimated") if one.value is not None), None)
+    found = record.first("estimated")
     if found is None or found.error is None:
         return None
     return Level(found.value or 0.0, found.error, found.rows, skew=0.0, labelled=False)
@@ -218,12 +238,12 @@ def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
     return replace(known, error=max(error, own), skew=None)
 
 
-def _with_past(records: Sequence[WindowRecord], levels: Sequence[Level | None], tolerate: float) -> Trail:
+def _with_past(records: Sequence[WindowRecord], alone: Sequence[_Alone], tolerate: float) -> Trail:
     """Each window against its test rows and all windows before it, pooled by precision."""
     judged = [
-        (place, now, test)
-        for place, (record, now) in enumerate(zip(records, levels, strict=True))
-        if now is not None and (test := reference_level(record)) is not None
+        (place, one.realised, one.test)
+        for place, one in enumerate(alone)
+        if one.realised is not None and one.test is not None
     ]
     out: list[Comparison | None] = [None] * len(records)
     before = _before([test for *_, test in judged], [now for _, now, _ in judged])
@@ -255,7 +275,7 @@ def gap_scores(records: Sequence[WindowRecord], name: str) -> Array:
     gap. The bias of the estimate is in them all: what the reference does not know of it the windows teach, and nothing
     has to be allowed for."""
     out = np.full(len(records), np.nan)
-    found = [next((one for one in record.named(name) if one.value is not None), None) for record in records]
+    found = [record.first(name) for record in records]
     there = [one for one in found if one is not None and one.null_error]
     gaps = [Level(one.value or 0.0, one.null_error or 0.0, one.rows) for one in there]
     bias = [math.sqrt(max(0.0, (one.error or 0.0) ** 2 - (one.null_error or 0.0) ** 2)) for one in there]

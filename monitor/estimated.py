@@ -33,7 +33,7 @@ from monitor.measurements import Measurement
 from monitor.performance import task_metric
 from monitor.views import Measure, Side, View
 from monitor.weighted import Correction, Learnt, correct, learn
-from registry.metrics import BLOCKS, LEAST_IN_BLOCK, Array, Metric, error_of_mean
+from registry.metrics import BLOCKS, LEAST_IN_BLOCK, Array, Metric, error_of_mean, runs, sorting
 from registry.scoring import Scores
 
 LEAST_LABELS = BLOCKS * LEAST_IN_BLOCK
@@ -101,25 +101,30 @@ def binary_auc(positive: Array) -> tuple[float, Array]:
     >>> binary_auc(np.array([0.0, 0.5, 1.0]))[0]
     1.0
     """
-    n, weights = len(positive), np.column_stack([1 - positive, positive])
-    others = weights.sum(axis=0) - weights  # (n, 2): negatives and positives expected among the other rows
-    pairs = float((positive * others[:, 0]).sum())
+    n, weights = len(positive), np.array([1 - positive, positive])
+    others = weights.sum(axis=1)[:, None] - weights  # (2, n): negatives and positives expected among the other rows
+    pairs = float(positive @ others[0])
     if not pairs > 0:
         return math.nan, np.full((n, 2), math.nan)
-    below = _weight_below(positive, weights) - weights / 2
-    won = np.column_stack([others[:, 1] - below[:, 1], below[:, 0]])  # pairs in the right order, were it of that class
-    value = float((positive * won[:, 1]).sum()) / pairs
-    return value, (won - value * others[:, ::-1]) * (n / pairs)
+    won = _weight_below(positive, weights)[::-1]  # pairs in the right order, were the row of that class
+    won -= weights[::-1] / 2
+    np.subtract(others[1], won[0], out=won[0])
+    value = float(positive @ won[1]) / pairs
+    won -= value * others[::-1]
+    won *= n / pairs
+    return value, won.T
 
 
 def _weight_below(scores: Array, weights: Array) -> Array:
-    """For each of (n,) scores the weight (n, w) of the rows with a lower one, and half of that with the same."""
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    tied = np.add.reduceat(weights[order], starts, axis=0)
+    """For each of (n,) scores the weight (w, n) of the rows with a lower one, and half of that with the same."""
+    order = sorting(scores)
+    starts, ends = runs(scores.take(order))
     out = np.empty_like(weights)
-    out[order] = np.repeat(tied.cumsum(axis=0) - tied / 2, np.diff(np.r_[starts, len(scores)]), axis=0)
+    for each, weight in zip(out, weights, strict=True):
+        ordered = weight.take(order)
+        tied = ordered if len(starts) == len(scores) else np.add.reduceat(ordered, starts)
+        below = tied.cumsum() - tied / 2
+        each[order] = below if len(starts) == len(scores) else np.repeat(below, ends - starts)
     return out
 
 

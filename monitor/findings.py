@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import stdtr
@@ -20,6 +21,7 @@ from monitor.comparison import gap_scores
 from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
 from registry.decisions import DISTANCE
+from registry.metrics import Array
 
 FAULTS = {"broken": 0.2, "missing": 0.8, "duplicates": 0.8, "constant": 0.5 * math.pi, "rescaled": 1.0}
 """Shares and the growth, as Cohen's h, from which the data count as broken: 0.8 is large (Cohen 1988), from 0 to 15 %;
@@ -170,10 +172,13 @@ def faults(record: WindowRecord, level: float, settled: Collection[str | None] =
     ]
 
 
-def broken(history: Sequence[WindowRecord], level: float) -> list[Finding]:
-    """What is broken in the data of a history's newest window, worst first."""
-    missed = thin(history, level)
-    return [*faults(history[-1], level, settled(history, level)), *([missed] if missed else [])]
+def broken(history: Sequence[WindowRecord], level: float, usual: Collection[str | None] | None = None) -> list[Finding]:
+    """What is broken in the data of a history's newest window, worst first. `usual`: what is `settled` in it, where
+    somebody knows that already."""
+    return [
+        *faults(history[-1], level, settled(history, level) if usual is None else usual),
+        *filter(None, [thin(history, level)]),
+    ]
 
 
 def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
@@ -183,7 +188,7 @@ def settled(history: Sequence[WindowRecord], level: float) -> set[str | None]:
     world that does, such as mail."""
     lasting = [
         {one.measurement.subject for one in faults(record, level) if one.measurement.name in LASTS}
-        if any(record.least.get(name, 1.0) <= level for name in LASTS)
+        if record.least_of(*LASTS) <= level
         else set()
         for record in history
         if record.window.rows
@@ -216,14 +221,19 @@ def shifts(history: Sequence[WindowRecord], windows: float) -> list[Finding]:
     tested = {key: one for key, one in found.items() if one.p_value is not None}
     if not tested:
         return []
-    known = [[*map(record.p_values.get, tested)] for record in records]  # None, where there is none, becomes NaN
-    scores = scores_of(np.array(known, dtype=np.float64))
+    keys = tuple(tested)
+    scores = np.array([record.once(keys, partial(_scores, record, keys)) for record in records])
     sure = alarming(detect(scores, cap=windows * len(tested))[-1], windows)
     bounds = {**SHIFTS, **dict.fromkeys(DISTANCES, DISTANCE)}
     made = [
         Finding(one, _effect(one) / bounds[one.name]) for one, yes in zip(tested.values(), sure, strict=True) if yes
     ]
     return sorted((one for one in made if one.weight >= 1), key=lambda one: (-one.cost, -one.weight))
+
+
+def _scores(record: WindowRecord, keys: Sequence[tuple[str, str | None]]) -> Array:
+    """The standard scores of what a window has measured under these names and subjects, NaN where it has not."""
+    return scores_of(np.array([*map(record.p_values.get, keys)], dtype=np.float64))  # None becomes NaN
 
 
 def thin(history: Sequence[WindowRecord], level: float) -> Finding | None:
@@ -287,7 +297,7 @@ def _key(one: Measurement) -> tuple[str, str | None]:
 
 
 def _ranked(record: WindowRecord, bounds: dict[str, float], level: float) -> list[Finding]:
-    if not any(record.least.get(name, 1.0) <= level for name in bounds):
+    if record.least_of(*bounds) > level:
         return []
     tested = [one for one in record.named(*bounds) if one.p_value is not None]
     real = [one for one, sure in zip(tested, holm([one.p_value or 0.0 for one in tested], level), strict=True) if sure]

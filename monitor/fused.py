@@ -40,7 +40,7 @@ from scipy.special import stdtrit
 
 from monitor.estimated import Expected, estimate_of, expected, expected_of, experience_of
 from monitor.measurements import Measurement
-from monitor.performance import Null, null_of, task_metric
+from monitor.performance import Null, null_of, realised_of, task_metric
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, error_of_mean
 from registry.scoring import Scores
@@ -99,7 +99,8 @@ class Fused(Measure):
         """One measurement."""
         metric, side = task_metric(view), view.window
         labels, rows = int(side.labelled.sum()), len(side.scores)
-        found = fuse(metric, side, expected_of(view, metric) if rows else None)
+        came = realised_of(view, metric)[0] if labels == rows > 1 else None
+        found = fuse(metric, side, expected_of(view, metric) if rows else None, came)
         null = null_of(view, metric, rows)
         if found is None:
             alone = estimate_of(view)
@@ -145,14 +146,14 @@ def combined(found: Fusion, alone: Measurement | None) -> Combined:
     return Combined(value, math.sqrt(weight * mine), weight**2 * (mine + other) - other)
 
 
-def fuse(metric: Metric, side: Side, whole: Expected | None = None) -> Fusion | None:
+def fuse(metric: Metric, side: Side, whole: Expected | None = None, realised: float | None = None) -> Fusion | None:
     """The fused metric on a side's own rows; None with too few labels, or where the metric is undefined. `whole`
-    is what is expected of all rows, where somebody knows that already."""
+    is what is expected of all rows, and `realised` what came of them, where somebody knows that already."""
     labels, scores = side.known
     if len(labels) < min(LEAST_LABELS, max(2, len(side.scores))):
         return None
     if len(labels) == len(side.scores):
-        realised = metric.value(labels, scores.scores)
+        realised = metric.value(labels, scores.scores) if realised is None else realised
         return Fusion(realised, 0.0, 0.0) if math.isfinite(realised) else None
     chance = propensity(strata_score(side.scores), side.labelled)[side.labelled]
     again = repeats(1 / chance)

@@ -23,7 +23,7 @@ from monitor.dependence import Dependence
 from monitor.estimated import estimate_of, expected, expected_of, experience_of
 from monitor.evidence import tail
 from monitor.measurements import Measurement
-from monitor.performance import null_of, task_metric
+from monitor.performance import null_of, realised_of, task_metric
 from monitor.values import spaced
 from monitor.views import Measure, Side, View
 from registry.metrics import Array, Metric, metrics_for
@@ -144,7 +144,7 @@ def gap(name: str, view: View, metric: Metric, window: Side) -> Measurement:
     if (rows := len(labels)) < 2:
         return Measurement(name=name, rows=rows, note="too few labels")
     awaited = expected_of(view, metric) if scores is view.window.scores else expected(metric, scores)
-    came = metric.value(labels, scores.scores)
+    came = realised_of(view, metric)[0] if window is view.window else metric.value(labels, scores.scores)
     if not math.isfinite(came + awaited.value):
         return Measurement(name=name, rows=rows, note=f"{metric.name} is undefined on {rows} labels")
     known = experience_of(view, metric)

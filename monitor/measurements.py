@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BeforeValidator
 
 from registry.schema import Frozen
+
+T = TypeVar("T")
 
 
 def _finite(value: object) -> object:
@@ -89,13 +92,27 @@ class WindowRecord(Frozen):
         """The p-values there are, by name and subject."""
         return {(one.name, one.subject): one.p_value for one in self.measurements if one.p_value is not None}
 
-    @cached_property
-    def least(self) -> dict[str, float]:
-        """The least of these, by name."""
-        found: dict[str, float] = {}
-        for (name, _), p_value in self.p_values.items():
-            found[name] = min(p_value, found.get(name, 1.0))
+    def least_of(self, *names: str) -> float:
+        """The least p-value of the measurements of these names; 1 without any."""
+        return self.once(
+            names, lambda: min((one for (name, _), one in self.p_values.items() if name in names), default=1.0)
+        )
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made when first asked for under this key: it may depend on the measurements, the metric
+        and the key alone. A window is looked at again in each of the passes that remember it."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
         return found
+
+    def first(self, name: str) -> Measurement | None:
+        """The first measurement of this name that has a value."""
+        return next((one for one in self._by_name.get(name, ()) if one.value is not None), None)
+
+    @cached_property
+    def _made(self) -> dict[Hashable, Any]:
+        return {}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Measurement]]:
@@ -107,4 +124,4 @@ class WindowRecord(Frozen):
     @property
     def performance(self) -> Measurement | None:
         """The task's metric on the labels that have arrived, if any has."""
-        return next((one for one in self.named("performance") if one.value is not None), None)
+        return self.first("performance")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.views import Measure, Side, View
-from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric
+from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric, error_of_mean
 from registry.schema import canonical_category
 
 _Z = 1.96
@@ -39,7 +39,13 @@ def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_] | None = No
         labels, scores = side.labels[chosen], side.scores.scores[chosen]
     if (n := len(labels)) < 2:
         return float("nan"), float("nan"), n
-    return metric.value(labels, scores), metric.standard_error(labels, scores), n
+    value, pulls = metric.value_and_influence(labels, scores)
+    return value, error_of_mean(pulls), n
+
+
+def realised_of(view: View, metric: Metric) -> tuple[float, float, int]:
+    """The same of all labels of a view's window, made once."""
+    return view.here(f"realised {metric.name}", lambda: realised(metric, view.window))
 
 
 def known_influence(view: View, metric: Metric) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -99,7 +105,7 @@ class Performance(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         metric, known = task_metric(view), view.manifest.reference
-        value, error, n = realised(metric, view.window)
+        value, error, n = realised_of(view, metric)
         note = metric.name if np.isfinite(value) else f"{metric.name} is undefined on {n} labels"
         null = null_of(view, metric, n)
         return [
@@ -132,13 +138,13 @@ class SegmentPerformance(Measure):
         return [one for column in columns for one in self._by_value(view, column)]
 
     def _by_value(self, view: View, column: str) -> list[Measurement]:
-        values = view.reference.inputs[column].value_counts().index[:MOST_SEGMENTS]
+        values = view.reference.columns[column].value_counts().index[:MOST_SEGMENTS]
         made = (self._of(view, column, value) for value in values)
         return [one for one in made if one.rows]
 
     def _of(self, view: View, column: str, value: object) -> Measurement:
         def rows(side: Side) -> npt.NDArray[np.bool_]:
-            return np.asarray((side.inputs[column] == value).to_numpy()[side.own])
+            return np.asarray((side.columns[column] == value).to_numpy()[side.own])
 
         return beside(view, self.name, f"{column}={canonical_category(value)}", rows)
 

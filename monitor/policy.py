@@ -112,7 +112,8 @@ def assess(
     if not history:
         return Assessment("ok", ("no window is complete yet",))
     newest, windows, level = history[-1], spec.false_alarms.windows_each(_every(history)), faulty_level(spec, history)
-    usual, bad = settled(history, level), broken(history, level)
+    usual = settled(history, level)
+    bad = broken(history, level, usual)
     wrong = {found.measurement for found in bad}
     sound = [one for one in history if one.version == champion and not faults(one, level, usual)]
     lagging = lag(sound, windows / LAGGING, min_labels)
@@ -210,9 +211,10 @@ class _Performance:
 def _fallen(records: Sequence[WindowRecord], trail: Trail, scores: Array, tolerate: float) -> bool:
     """Whether performance, since the onset in a trail of these scores (T,), is below that on the test rows by more than
     is tolerated, errors apart. Only less than was expected of these very rows does not say so: they may be easier."""
-    judged = [(record, one) for record, one in zip(records, trail, strict=True) if one is not None]
-    if judged[-1][1].against != EXPECTED:
+    newest = next(one for one in reversed(trail) if one is not None)
+    if newest.against != EXPECTED:
         return True
+    judged = [(record, one) for record, one in zip(records, trail, strict=True) if one is not None]
     since = judged[onset(scores[[one is not None for one in trail]]).at :]
     test = reference_level(since[0][0])
     now = pool([one.realised for _, one in since])

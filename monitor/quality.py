@@ -302,7 +302,7 @@ class Duplicates(Measure):
 
 def _telling(side: Side) -> list[str]:
     """The columns, those of the most different values first."""
-    return sorted(map(str, side.inputs.columns), key=lambda name: -len(np.unique(side.column(name).present)))
+    return sorted(map(str, side.columns), key=lambda name: -len(np.unique(side.column(name).present)))
 
 
 def _repeats(side: Side, names: Sequence[str]) -> tuple[int, int]:

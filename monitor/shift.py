@@ -128,7 +128,7 @@ class ColumnShift(Measure):
                 return found
             seen = f"number {column.place} of what the model sees of {column.image}"
             return found.model_copy(update={"note": f"{seen}: {found.note}"})
-        if time is None or name == time or time not in view.window.inputs.columns:
+        if time is None or name == time or time not in view.window.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
         return moved(view, self.name, name, known.count(_lag(view.window, name, time)), known, priced=True)

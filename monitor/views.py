@@ -20,7 +20,7 @@ import pandas as pd
 from monitor.measurements import Measurement
 from monitor.values import Names, Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
-from registry.conforming import conform, conform_categories, conform_column
+from registry.conforming import conform, conform_categories, conform_column, numbered
 from registry.errors import RowError
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
@@ -46,13 +46,13 @@ class Broken:
 class Side:
     """n rows of one side.
 
-    `inputs` is the conformed frame (n rows). `own` (n,) says which rows the version in question answered; `scores` and
-    `labels` belong to those m rows alone. `labelled` (m,) says whose label has arrived and is of a known class, `novel`
-    counts the labels that are of none. `times` (n,) are event times, where they are known. `names` are categorical
-    columns of `inputs` as measures read them, where whoever made the frame knows them already.
+    `columns` are the conformed columns (n rows), as a frame or by name. `own` (n,) says which rows the version in
+    question answered; `scores` and `labels` belong to those m rows alone. `labelled` (m,) says whose label has arrived
+    and is of a known class, `novel` counts the labels that are of none. `times` (n,) are event times, where they are
+    known. `names` are categorical columns as measures read them, where whoever conformed them knows them already.
     """
 
-    inputs: pd.DataFrame
+    columns: pd.DataFrame | Mapping[str, pd.Series[Any]]
     own: npt.NDArray[np.bool_]
     scores: Scores
     labels: Labels
@@ -61,16 +61,23 @@ class Side:
     broken: Mapping[str, Broken] = field(default_factory=dict)
     times: pd.Series[Any] | None = None
     names: Mapping[str, Names] = field(default_factory=dict)
-    _columns: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _read: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.own)
+
+    @cached_property
+    def inputs(self) -> pd.DataFrame:
+        """The columns as a frame: to make one takes a small window as long as to look at all of its columns."""
+        if isinstance(self.columns, pd.DataFrame):
+            return self.columns
+        return pd.DataFrame(dict(self.columns), pd.RangeIndex(len(self)), copy=False)
 
     def column(self, name: str) -> Values:
-        """A column of `inputs` as measures read it."""
-        if name not in self._columns:
-            self._columns[name] = self.names[name] if name in self.names else values_of(self.inputs[name])
-        return self._columns[name]
+        """A column as measures read it."""
+        if name not in self._read:
+            self._read[name] = self.names[name] if name in self.names else values_of(self.columns[name])
+        return self._read[name]
 
     @cached_property
     def known(self) -> tuple[Labels, Scores]:
@@ -179,12 +186,12 @@ def window_side(logged: pd.DataFrame, version: str | Collection[str] | None, man
     if manifest.data_schema.image is not None:
         logged, own = logged[own].reset_index(drop=True), own[own]
     columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
-    inputs = pd.DataFrame({name: one.values for name, one in columns.items()}, pd.RangeIndex(len(logged)), copy=False)
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: one.fault for name, one in columns.items() if one.fault is not None}
     found = {name: one.names for name, one in columns.items() if one.names is not None}
     times = logged["__time__"].reset_index(drop=True)
+    inputs = {name: one.values for name, one in columns.items()}
     return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, found)
 
 
@@ -270,7 +277,7 @@ def read_column(raw: pd.Series[Any], column: Column) -> _Read:
     """A raw column of values that it can hold, as `conform_column` raises."""
     if not isinstance(column, CategoricalColumn):
         return _Read(conform_column(raw, column))
-    found = conform_categories(raw := raw.reset_index(drop=True), column)
+    found = conform_categories(raw := numbered(raw), column)
     return _Read(found.strings(raw), Names(found.codes, found.names))
 
 
@@ -278,7 +285,7 @@ def _readable(logged: pd.DataFrame, column: Column) -> _Read:
     """A logged column, what it cannot hold made missing; a vanished column is missing throughout."""
     if column.name not in logged.columns:
         return read_column(pd.Series([None] * len(logged), dtype=object), column)
-    raw = logged[column.name].reset_index(drop=True)
+    raw = numbered(logged[column.name])
     try:
         return read_column(raw, column)
     except (RowError, TypeError, ValueError):  # the latter two: a list or an object, which pandas can't hash or compare

@@ -181,7 +181,7 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
     present = [
         column
         for column in lean_schema(view).columns
-        if column.name in view.window.inputs and column.name in view.reference.inputs
+        if column.name in view.window.columns and column.name in view.reference.columns
     ]
     outputs, places = _outputs(side.scores.take(rows)), np.flatnonzero(side.own)[rows]
     if not present:

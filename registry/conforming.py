@@ -44,8 +44,8 @@ def conform(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 
 
 def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
-    """One raw series in the conformed dtype of its column, with a fresh row index (0 to n - 1)."""
-    values = values.reset_index(drop=True)
+    """One raw series in the conformed dtype of its column, with row index 0 to n - 1."""
+    values = numbered(values)
     if column.kind == "numeric":
         return _numeric(values, column.name)
     if column.kind == "boolean":
@@ -57,6 +57,13 @@ def conform_column(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.kind == "text":
         return _strings(values, column.name, MAX_TEXT_LENGTH).astype(TEXT)
     return _strings(values, column.name)
+
+
+def numbered(values: pd.Series[Any]) -> pd.Series[Any]:
+    """The values with a row index from 0 to n - 1: the same series where it has that, as to make another takes time."""
+    index = values.index
+    plain = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1 and index.name is None
+    return values if plain else values.reset_index(drop=True)
 
 
 def conform_categories(values: pd.Series[Any], column: CategoricalColumn) -> Categories:

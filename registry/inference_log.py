@@ -32,12 +32,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
+from registry.log_counted import change, claim, tally
 from registry.log_ids import run_of
 from registry.log_joined import join
 from registry.log_kept import drop
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
-from registry.log_tables import BATCHES, FEEDBACK, known, labels_of, store
+from registry.log_tables import BATCHES, FEEDBACK, Label, known, labelled_of, labels_of, lock, store
 from registry.privacy import Privacy, to_json
 from registry.statements import among, insert
 
@@ -146,7 +147,9 @@ class InferenceLog:
         if not packed:
             return 0
         with writing(self._engine) as connection:
-            return store(connection, self._task, packed)
+            stored = store(connection, self._task, packed)
+            claim(connection, self._task, stored)
+        return sum(one.size for one in stored)
 
     def join(self) -> bool:
         """Make large batches of small ones, some at a time; True if there may be more. Rows stay what they are."""
@@ -169,11 +172,16 @@ class InferenceLog:
         if not newest:
             return FeedbackCounts(0, 0, 0, 0)
         with writing(self._engine) as connection:
+            lock(connection, self._task)  # whoever stores the predictions counts which of them have labels
             said = self._labels(connection, newest)
             before = {name: every[-1] for name, every in said.items()}
             news = [one for name, one in newest.items() if _is_news(one, before.get(name))]
             self._write_labels(connection, news, before)
-            predicted = self._predicted(connection, newest)
+            answered, beside = (known(connection, self._task, role, list(newest)) for role in ROLES)
+            firsts = newest.keys() - said.keys()
+            met, waiting = len(firsts & answered), len(firsts - answered)
+            change(connection, self._task, labelled=met, waiting=waiting)
+        predicted = answered | beside
         told = {one.id for one in news} & predicted
         corrected = len(told & before.keys())
         unknown, stored = len(newest.keys() - predicted), len(told) - corrected
@@ -211,15 +219,25 @@ class InferenceLog:
         from registry.log_frame import Assembly, heavy  # pandas, which the keeper does without
 
         asked = Asked(self._task, start, end, version, role, labels_by)
+        told: dict[str, Label] | None = {} if labelled_only and step == 1 else None  # of a sample most would go
+        cut: dict[str, Any] = {"offset": offset, "limit": limit, "newest": newest, "step": step}
         with reading(self._engine) as connection:
-            rows = picked(
-                connection, asked, labelled_only=labelled_only, offset=offset, limit=limit, newest=newest, step=step
-            )
+            rows = picked(connection, asked, labelled_only=labelled_only, labels=told, **cut)
             found = Assembly(rows, columns, self._unsealed)
             for one in heavy(connection, list(found.places), features=columns is None or bool(columns)):
                 found.add(one)
-            labels = labels_of(connection, asked.labels(), rows.ids.tolist())
+            ids = rows.ids.tolist()
+            labels = labels_of(connection, asked.labels(), ids) if told is None else map(told.get, ids)
             return found.frame(list(labels))
+
+    def unlabelled_from(self, start: datetime, *, end: datetime, labels_by: datetime, newest: int) -> datetime | None:
+        """Of the champion's `newest` rows with `start <= time < end` that have no label known by `labels_by`, the time
+        of the earliest; None where all have one."""
+        asked = Asked(self._task, start, end, labels_by=labels_by)
+        with reading(self._engine) as connection:
+            rows = picked(connection, asked, newest=newest)
+            bare = ~np.array(labelled_of(connection, asked.labels(), rows.ids.tolist()), dtype=bool)
+        return from_micros(int(rows.times[bare].min())) if bare.any() else None
 
     def span(self, *, role: Role | None = "champion") -> tuple[datetime, datetime] | None:
         """The first and the last event time, or None when nothing is logged."""
@@ -263,9 +281,11 @@ class InferenceLog:
         role: Role | None = "champion",
         labels_by: datetime | None = None,
     ) -> Counts:
-        """How many rows `frame` would give, and how many with a label."""
+        """How many rows `frame` would give, and how many with a label. Of all the champion's they are kept."""
         asked = Asked(self._task, start, end, version, role, labels_by)
         with reading(self._engine) as connection:
+            if asked == Asked(self._task):
+                return Counts(asked.number(connection), tally(connection, self._task)[0])
             return Counts(*asked.counts(connection))
 
     def versions(self, *, role: Role | None = "champion") -> dict[str, int]:
@@ -316,7 +336,3 @@ class InferenceLog:
         changed = {name: statement.excluded[name] for name in ("label", "time")}
         keys = ["task", "id", "received"]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
-
-    def _predicted(self, connection: Connection, ids: Collection[str]) -> set[str]:
-        """Those of the ids that have a prediction."""
-        return {one for role in ROLES for one in known(connection, self._task, role, list(ids))}

@@ -1,7 +1,8 @@
 """How long rows of the log are kept: batches that lie before a moment go, with the labels of their rows.
 
 Whole batches go, when the newest of their rows is old enough, some in one transaction: no writer waits for more than
-that. SQLite's file does not become smaller by it: later rows take the room. What was measured of them stays in the ledger. A label that comes later waits for a prediction as any other does.
+that. SQLite's file does not become smaller by it: later rows take the room. What was measured of them stays in the
+ledger. A label that comes later waits for a prediction as any other does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from registry.log_counted import change
 from registry.log_ids import ids_of, read_runs
 from registry.log_query import ROLES
 from registry.log_tables import BATCHES, FEEDBACK, lock, remove
@@ -30,7 +32,8 @@ def drop(connection: Connection, task: str, before: int) -> int:
             remove(connection, task, role, runs, [number])
             if role == "champion":  # a row of the shadow is of a request that has one of the champion, and one label
                 mine = FEEDBACK.c.task == task, among(connection, FEEDBACK.c.id, ids_of(runs))
-                connection.execute(sa.delete(FEEDBACK).where(*mine))
+                labels = connection.execute(sa.delete(FEEDBACK).where(*mine).returning(FEEDBACK.c.id)).scalars()
+                change(connection, task, labelled=-len(set(labels)))  # a corrected one is several
             gone += size
             if gone >= MOST_ROWS:
                 return gone

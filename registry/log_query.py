@@ -15,11 +15,9 @@ from sqlalchemy.engine import Connection
 
 from registry.database import to_micros
 from registry.log_batch import Role
+from registry.log_counted import FEW
 from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
-from registry.log_tables import BATCHES, FEEDBACK, is_narrow, is_wide, labelled_in, labelled_of
-
-FEW = 20
-"""So many rows a run make it quicker to ask for the labels of a run than for those of its rows."""
+from registry.log_tables import BATCHES, FEEDBACK, Label, is_narrow, is_wide, labelled_in, labelled_of, labels_of
 
 LEAST = 500
 """Rows of a block at least."""
@@ -140,15 +138,16 @@ def picked(
     limit: int | None = None,
     newest: int | None = None,
     step: int = 1,
+    labels: dict[str, Label] | None = None,
 ) -> Block:
-    """Rows by (time, id), as `InferenceLog.frame` says which."""
+    """Rows by (time, id), as `InferenceLog.frame` says which. Of `labelled_only` ones, `labels` takes the labels."""
     backwards = newest is not None and step == 1
     wanted = newest if backwards else limit
     blocks: Iterable[Block] = asked.blocks(
         connection, newest=backwards, wanted=None if wanted is None else offset + wanted
     )
     if labelled_only:
-        blocks = _labelled(connection, asked, blocks)
+        blocks = _labelled(connection, asked, blocks, labels)
     if step > 1:
         blocks = _one_in(blocks, step)
     if newest is None:
@@ -159,9 +158,18 @@ def picked(
     return joined(list(_cut(blocks, offset, newest))).at(slice(None, None, -1))
 
 
-def _labelled(connection: Connection, asked: Asked, blocks: Iterable[Block]) -> Iterator[Block]:
+def _labelled(
+    connection: Connection, asked: Asked, blocks: Iterable[Block], labels: dict[str, Label] | None
+) -> Iterator[Block]:
     for block in blocks:
-        yield block.at(np.array(labelled_of(connection, asked.labels(), block.ids.tolist()), dtype=bool))
+        ids = block.ids.tolist()
+        if labels is None:
+            having = labelled_of(connection, asked.labels(), ids)
+        else:
+            found = list(labels_of(connection, asked.labels(), ids))
+            labels |= {name: one for name, one in zip(ids, found, strict=True) if one is not None}
+            having = [one is not None for one in found]
+        yield block.at(np.array(having, dtype=bool))
 
 
 def _one_in(blocks: Iterable[Block], step: int) -> Iterator[Block]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import orjson
 import sqlalchemy as sa
@@ -24,6 +25,9 @@ from registry.log_batch import Role
 from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
 from registry.log_packed import Packed, pack, unpack
 from registry.statements import among, insert_rows, lock_until_commit
+
+Label: TypeAlias = tuple[str, int]
+"""A label in JSON, and its time in microseconds."""
 
 _METADATA = sa.MetaData()
 _LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks
@@ -93,21 +97,20 @@ def lock(connection: Connection, task: str) -> None:
     lock_until_commit(connection, _LOCKS | zlib.crc32(task.encode()))
 
 
-def store(connection: Connection, task: str, batches: Sequence[Packed]) -> int:
-    """Store batches but for the ids that are known; how many predictions were new."""
+def store(connection: Connection, task: str, batches: Sequence[Packed]) -> list[Packed]:
+    """Store batches but for the ids that are known; what of them was new."""
     lock(connection, task)  # two writers may have one id
-    return sum(_store(connection, task, one) for one in batches)
+    return [_store(connection, task, one) for one in batches]
 
 
-def _store(connection: Connection, task: str, packed: Packed) -> int:
+def _store(connection: Connection, task: str, packed: Packed) -> Packed:
     ordered = pairwise(sorted(packed.runs))
     twice = any(one == other and start + size > later for (one, start, size), (other, later, _) in ordered)
     if twice or overlapping(connection, task, packed.role, packed.runs):
         packed = _new_of(connection, task, packed)
-    if not packed.size:
-        return 0
-    add(connection, task, packed)
-    return packed.size
+    if packed.size:
+        add(connection, task, packed)
+    return packed
 
 
 def add(connection: Connection, task: str, packed: Packed) -> None:
@@ -158,9 +161,7 @@ def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> 
     return {name if start < 0 else id_of(start, name) for name, start, _ in found}
 
 
-def labels_of(
-    connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]
-) -> Iterator[tuple[str, int] | None]:
+def labels_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> Iterator[Label | None]:
     """Of each id, in their order, the label in JSON that was received last, and its time; `where` says which of them
     count. Ids may be a client's own, long ones: they are asked for some at a time."""
     f = FEEDBACK.c

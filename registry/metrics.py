@@ -7,6 +7,7 @@ undefined on the sample (AUC with one class).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -22,6 +23,7 @@ Resampled: TypeAlias = Callable[[Array], Array]
 """From how often each of G blocks is drawn (d, G) to a statistic's values (d,)."""
 
 _TINY = 1e-7
+_MANY = 5_000  # values from which quicksort is faster than a sort that keeps the order of equal ones
 
 BLOCKS = 20
 """Consecutive runs of rows that count as independent of one another."""
@@ -34,13 +36,25 @@ def mid_ranks(values: Array) -> Array:
     >>> mid_ranks(np.array([3.0, 1.0, 3.0])).tolist()
     [2.5, 1.0, 2.5]
     """
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(ordered)])
-    ranks = np.empty(len(ordered))
-    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    order = sorting(values)
+    starts, ends = runs(values.take(order))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
     return ranks
+
+
+def sorting(values: Array) -> Blocks:
+    """The order (n,) that sorts values; among equal ones any: many are sorted faster where theirs need not be kept."""
+    return np.argsort(values, kind="stable" if len(values) < _MANY else None)
+
+
+def runs(ordered: Array) -> tuple[Blocks, Blocks]:
+    """Where each run of equal values begins, and the place after its end, in sorted ones (n,)."""
+    bounds = np.empty(len(ordered) + 1, dtype=np.bool_)
+    bounds[0] = bounds[-1] = len(ordered) > 0
+    np.not_equal(ordered[1:], ordered[:-1], out=bounds[1:-1])
+    found = np.flatnonzero(bounds)
+    return found[:-1], found[1:]
 
 
 def binary_auc(labels: Labels, positive: Array) -> float:
@@ -117,29 +131,39 @@ def _brier_losses(labels: Labels, scores: Array) -> Array:
     return np.asarray((gaps**2).sum(axis=1), dtype=np.float64)
 
 
-def _binary_auc_influence(labels: Labels, positive: Array) -> Array:
-    """DeLong's structural components (DeLong et al. 1988, by mid-ranks as in Sun & Xu 2014), one a row, centred and
-    divided by the share of the row's class. NaN everywhere with one class only."""
+def _binary_auc_and_influence(labels: Labels, positive: Array) -> tuple[float, Array]:
+    """The AUC, and DeLong's structural components (DeLong et al. 1988), one a row, centred and divided by the share of
+    the row's class, from one sorting. NaN everywhere with one class only."""
     ones = labels == 1
-    n, n1 = len(labels), int(ones.sum())
+    n, n1 = len(labels), int(np.count_nonzero(ones))
     if n1 in (0, n):
-        return np.full(n, np.nan)
-    ranks, out = mid_ranks(positive), np.empty(n)
-    above = (ranks[ones] - mid_ranks(positive[ones])) / (n - n1)
-    below = 1 - (ranks[~ones] - mid_ranks(positive[~ones])) / n1
+        return math.nan, np.full(n, np.nan)
+    order = sorting(positive)
+    starts, ends = runs(positive.take(order))
+    up = np.append(0, ones.take(order).cumsum())  # positives below each place, in order
+    beaten, out = np.empty(n), np.empty(n)
+    ahead = np.repeat((up[starts] + up[ends]) / 2, ends - starts)  # positives below a row, ties at half
+    beaten[order] = np.where(ones.take(order), np.repeat((starts + ends) / 2, ends - starts) - ahead, ahead)
+    won = beaten[ones]
+    above, below = won / (n - n1), 1 - beaten[~ones] / n1
     out[ones] = (above - above.mean()) * n / n1
     out[~ones] = (below - below.mean()) * n / (n - n1)
-    return out
+    return float(won.sum() / (n1 * (n - n1))), out
+
+
+def _auc_and_influence(labels: Labels, scores: Array) -> tuple[float, Array]:
+    if scores.shape[1] == 2:
+        return _binary_auc_and_influence(labels, scores[:, 1])
+    present = [k for k in range(scores.shape[1]) if 0 < (labels == k).sum() < len(labels)]
+    if not present:
+        return math.nan, np.full(len(labels), np.nan)
+    each = [_binary_auc_and_influence((labels == k).astype(np.int64), scores[:, k]) for k in present]
+    pulls = np.asarray(np.mean([one for _, one in each], axis=0), dtype=np.float64)
+    return float(np.mean([value for value, _ in each])), pulls
 
 
 def _auc_influence(labels: Labels, scores: Array) -> Array:
-    if scores.shape[1] == 2:
-        return _binary_auc_influence(labels, scores[:, 1])
-    present = [k for k in range(scores.shape[1]) if 0 < (labels == k).sum() < len(labels)]
-    if not present:
-        return np.full(len(labels), np.nan)
-    each = [_binary_auc_influence((labels == k).astype(np.int64), scores[:, k]) for k in present]
-    return np.asarray(np.mean(each, axis=0), dtype=np.float64)
+    return _auc_and_influence(labels, scores)[1]
 
 
 def _rmse_influence(labels: Labels, scores: Array) -> Array:
@@ -216,7 +240,8 @@ class Metric:
     """A metric by name: its direction, the problems it fits, and the functions.
 
     `by_block` takes labels, scores and the block (0 to G - 1) of each row, and gives the function from d resamples, how
-    often each holds each block (d, G), to the metric's values (d,) on them.
+    often each holds each block (d, G), to the metric's values (d,) on them. `both` are value and `per_row` where one
+    comes with the other.
     """
 
     name: str
@@ -225,6 +250,7 @@ class Metric:
     value: Callable[[Labels, Array], float]
     per_row: Callable[[Labels, Array], Array]
     by_block: Callable[[Labels, Array, Blocks], Resampled]
+    both: Callable[[Labels, Array], tuple[float, Array]] | None = None
 
     def gain(self, new: float, old: float) -> float:
         """How much better `new` is than `old`: positive is better, whatever the direction."""
@@ -241,6 +267,13 @@ class Metric:
         classes present), the delta method for the rest. NaN where the metric is undefined."""
         rows = self.per_row(labels, scores)
         return np.asarray(rows - rows.mean(), dtype=np.float64)
+
+    def value_and_influence(self, labels: Labels, scores: Array) -> tuple[float, Array]:
+        """`value` and `influence`, for the price of one where both are had from the same sorting."""
+        if self.both is None:
+            return self.value(labels, scores), self.influence(labels, scores)
+        value, rows = self.both(labels, scores)
+        return value, np.asarray(rows - rows.mean(), dtype=np.float64)
 
     def standard_error(self, labels: Labels, scores: Array) -> float:
         """Standard error on rows in time order, from `influence` (the infinitesimal jackknife, Efron 1982); see
@@ -276,7 +309,7 @@ def error_of_mean(values: Array) -> float:
 _BOUNDS = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "brier": (0.0, 2.0), "r2": (-np.inf, 1.0)}
 _CLASSES = ("binary", "multiclass")
 METRICS = (
-    Metric("auc", True, _CLASSES, auc, _auc_influence, _auc_by_block),
+    Metric("auc", True, _CLASSES, auc, _auc_influence, _auc_by_block, _auc_and_influence),
     Metric("log_loss", False, _CLASSES, log_loss, _log_losses, _by_block(_log_losses)),
     Metric("accuracy", True, _CLASSES, accuracy, _hits, _by_block(_hits)),
     Metric("brier", False, _CLASSES, brier, _brier_losses, _by_block(_brier_losses)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
+from registry.log_counted import count_all
 from registry.log_moved import move
 
 
@@ -87,4 +88,9 @@ MIGRATIONS = (
         ("DROP TABLE IF EXISTS predictions",),
     ),
     Migration(6, ("CREATE INDEX ledger_by_moment ON ledger (task, kind, at, id)",)),
+    Migration(
+        7,
+        ("CREATE TABLE tallies (task {text} PRIMARY KEY, labelled BIGINT NOT NULL, waiting BIGINT NOT NULL)",),
+        count_all,
+    ),
 )

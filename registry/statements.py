@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
 
-def insert(engine: Engine, table: sa.Table) -> Insert:
+def insert(engine: Engine | Connection, table: sa.Table) -> Insert:
     """An INSERT of the engine's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
 

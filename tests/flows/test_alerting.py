@@ -25,7 +25,7 @@ from flows.channels import SIGNATURE, Library, Message, Webhook, channels
 from flows.cli import main
 from flows.overview import alert_lines
 from flows.status_page import page
-from flows.status_snapshot import Labelled, read
+from flows.status_snapshot import read
 from flows.watch import watch
 from flows.workplace import Workplace
 from registry.decisions import Severity
@@ -271,7 +271,7 @@ def test_secrets_stay_secret(
     assert (sent.outcome, sent.details["channel"]) == ("failed", name)
     assert failed is None or sent.reasons == (failed,)
     shown = everything(place) + caplog.text + repr(place.settings) + repr(trial(place, START))
-    shown += "\n".join(alert_lines("handmade", *written(place.ledger))) + page(read(place, Labelled()))
+    shown += "\n".join(alert_lines("handmade", *written(place.ledger))) + page(read(place))
     for part in (*SECRET.split("/"), "k3y-of-hmac"):
         assert part not in shown
 
@@ -329,13 +329,13 @@ def test_a_watch_pass_tells_of_what_it_finds(
 
 
 def test_the_status_page_shows_what_is_open(place: Workplace) -> None:
-    assert "nothing is open" in page(read(place, Labelled()))
+    assert "nothing is open" in page(read(place))
     note(place, decide(place, 0, "faulty"), [])
-    assert "opened, since <time>2024-03-01</time>" in page(read(place, Labelled()))
+    assert "opened, since <time>2024-03-01</time>" in page(read(place))
     deliver(place, START, [])
     for number in (1, 2):
         note(place, decide(place, number, "ok"), [])
-    assert "nothing is open" in page(read(place, Labelled()))
+    assert "nothing is open" in page(read(place))
 
 
 @pytest.fixture

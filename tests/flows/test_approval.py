@@ -19,7 +19,7 @@ from flows.intents import Intents
 from flows.rollout import ASKED
 from flows.second_look import held_challenger, look_again
 from flows.status_page import page
-from flows.status_snapshot import Labelled, read
+from flows.status_snapshot import read
 from flows.wishes import wished
 from flows.workplace import Workplace, register_task
 from registry.decisions import Outcome, Verdict
@@ -80,7 +80,7 @@ def test_a_proved_challenger_waits_and_is_approved(asked: Workplace) -> None:
         f"version 2, proved on rows up to 2024-03-09 00:00, waits for a person since {since}: everfit approve handmade"
     )
     assert said in everfit("status")[1]
-    text = page(read(asked, Labelled()))
+    text = page(read(asked))
     assert '<h3>Waits for a person</h3><p class="big">version 2</p><p>everfit approve handmade, since <time>' in text
     assert everfit("approve", "handmade") == (0, "handmade: version 2 is the champion (previous: 1)")
     assert champion(asked) == "2"
@@ -97,7 +97,7 @@ def test_a_refused_challenger_is_let_go(asked: Workplace) -> None:
     assert (champion(asked), asked.versions.get("handmade", "challenger")) == ("1", None)
     assert [one.outcome for one in asked.ledger.read(kinds={KIND})] == ["asked", "refused"]
     assert pending(asked) is None
-    assert "Waits for a person" not in page(read(asked, Labelled()))
+    assert "Waits for a person" not in page(read(asked))
 
 
 def test_what_a_person_was_asked_is_not_asked_again_on_the_same_rows(asked: Workplace) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from flows.commands_search import beside, first_sentence, found_lines
 from flows.offered import offered
 from flows.overview import task_lines
 from flows.publishing import figures_of
-from flows.workplace import Workplace, find_task, register_task, registered_for_search, task_names
+from flows.workplace import Workplace, changing, find_task, register_task, registered_for_search, task_names
 from registry.bundle import Estimate, ModelBundle
-from registry.errors import StoreError, TaskError
+from registry.errors import BusyError, StoreError, TaskError
 from registry.proposal import to_yaml, write
 from registry.settings import Settings
 from registry.task import FileSource, load
@@ -475,6 +476,56 @@ def test_a_search_that_the_outside_ends_leaves_its_task(place: Workplace) -> Non
     with pytest.raises(TaskError), registered_for_search(place.settings, place.task):
         edit_and_fail()
     assert find_task(place.settings, "handmade") == edited
+
+
+def test_two_who_search_one_task_by_their_files_lose_nothing(place: Workplace) -> None:
+    """The second is told that it has to wait, before its file takes the place of the first one's; what the first, which
+    is refused after that, puts back is what stood before both. In the end the task can be searched again."""
+    mine, other = (place.task.model_copy(update={"mode": mode}) for mode in ("observe", "approve"))
+
+    def one_beside_the_other() -> None:
+        for spec in (other, mine):  # the same words, too
+            busy = pytest.raises(BusyError, match="a search of task handmade by its file")
+            with busy, registered_for_search(place.settings, spec):
+                pytest.fail("two at once")
+            assert find_task(place.settings, "handmade") == mine
+        raise TaskError("wrong")
+
+    with pytest.raises(TaskError), registered_for_search(place.settings, mine):
+        one_beside_the_other()
+    assert find_task(place.settings, "handmade") == place.task
+    with registered_for_search(place.settings, other):
+        pass
+    assert find_task(place.settings, "handmade") == other
+
+
+def test_what_was_applied_during_a_search_that_is_refused_stays(place: Workplace, tmp_path: Path) -> None:
+    """In the very words of the search's own file, too."""
+    edited = place.task.model_copy(update={"mode": "observe"})
+    (tmp_path / "handmade.yaml").write_text(to_yaml(edited))
+
+    def apply_and_fail() -> None:
+        done = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
+        assert done.output == "handmade: nothing changed\n"
+        raise TaskError("wrong")
+
+    with pytest.raises(TaskError), registered_for_search(place.settings, edited):
+        apply_and_fail()
+    assert find_task(place.settings, "handmade") == edited
+
+
+def test_whoever_applies_waits_for_another_change(place: Workplace, tmp_path: Path) -> None:
+    """What it compares with, and replaces, is what that one has left."""
+    asks = place.task.model_copy(update={"metric": "accuracy"})
+    (tmp_path / "handmade.yaml").write_text(to_yaml(place.task.model_copy(update={"mode": "observe"})))
+    with ThreadPoolExecutor(1) as pool:
+        with changing(place.settings, "handmade"):
+            applied = pool.submit(CliRunner().invoke, main, ["apply", str(tmp_path / "handmade.yaml")])
+            time.sleep(0.3)
+            assert not applied.done()
+            register_task(place.settings, asks)
+        assert "metric changed: a model must be found for that" in applied.result().stderr
+    assert find_task(place.settings, "handmade") == asks
 
 
 def test_a_search_says_how_good_its_model_is(place: Workplace, tmp_path: Path) -> None:

@@ -278,6 +278,16 @@ def test_nothing_is_proven_by_who_has_learnt_nothing(place: Workplace) -> None:
     assert "nothing is proven yet" in ended.reasons[0]
 
 
+def test_a_remedy_that_a_champion_that_follows_cannot_have_is_refused(place: Workplace) -> None:
+    """By hand and alone, before anything is begun: exit code 3, and nothing is written."""
+    prove(place)
+    before = place.ledger.read()
+    done = CliRunner().invoke(main, ["improve", "handmade", "--remedies", "follow"])
+    assert (done.exit_code, done.stderr) == (3, "everfit: the champion follows already\n")
+    assert place.ledger.read() == before
+    assert champion_of(place) == "2"
+
+
 def test_rivals_of_a_champion_that_follows_are_judged_as_it_is(place: Workplace) -> None:
     prove(place)
     moment = live(place, 5)

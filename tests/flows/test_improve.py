@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from flows.commands_decide import outcome_line, tried_lines
-from flows.improve import _tried, complete, improve, one_at_a_time, summary
+from flows.deeds import summary
+from flows.improve import _tried, complete, improve, one_at_a_time
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.rows import from_source, kept, known_rows, unseen_rows

@@ -22,6 +22,7 @@ from flows.bake import bake, rolled_back
 from flows.cli import main
 from flows.judging import flow_judge
 from flows.offline import Offline
+from flows.overview import task_lines
 from flows.replay import Judge, Judged, Pace, Progress, _Run, _served, replay, told
 from flows.results import gather
 from flows.stream import Stream, open_stream
@@ -156,6 +157,7 @@ def test_what_was_decided_before_a_break_is_told_after_it(tmp_path: Path, monkey
     assert (first.version, first.champion, first.severity) == ("1", "2", "degraded")
     assert told(first).endswith("fine_tune: promote  now serving version 2")
     assert (second.version, second.outcome) == ("2", "")
+    assert sum(line.endswith("degraded  fine_tune: promote") for line in task_lines(place)) == 1
 
 
 def test_while_a_replay_judges_nobody_else_does(house: House) -> None:

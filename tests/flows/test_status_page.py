@@ -16,7 +16,7 @@ import pytest
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart, ticks
 from flows.overview import task_lines
 from flows.status_page import create_app
-from flows.status_snapshot import Labelled, meant, read
+from flows.status_snapshot import meant, read
 from flows.workplace import Workplace, register_task
 from registry.inference_log import Feedback
 from registry.ledger import Entry
@@ -211,22 +211,15 @@ def test_the_page_does_not_grow_with_a_task_s_age(place: Workplace, monkeypatch:
     for number in range(6):
         window(place, number, 0.7)
     monkeypatch.setattr("flows.status_snapshot._NEWEST", 4)
-    assert [one.window.index for one in read(place, Labelled()).records] == [2, 3, 4, 5]
+    assert [one.window.index for one in read(place).records] == [2, 3, 4, 5]
 
 
-def test_labels_are_counted_anew_when_a_hundredfold_of_what_that_takes_is_over(
-    place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = Prediction("a", START, START, "1", "champion", {}, "no", (0.5, 0.5), (0,), 0.1, 0.0)
-    labelled, eager = Labelled(), Labelled()
-    monkeypatch.setattr("flows.status_snapshot._PART", 1e9)
-    assert read(place, labelled).labelled == 0
-    append(place.log, [row])
+def test_labels_are_counted_as_they_come(place: Workplace) -> None:
+    assert read(place).labelled == 0
+    append(place.log, [Prediction("a", START, START, "1", "champion", {}, "no", (0.5, 0.5), (0,), 0.1, 0.0)])
     place.log.add_feedback([Feedback("a", "no", START, START)])
-    found = read(place, labelled)
-    assert (found.predictions, found.labelled) == (1, 0)
-    monkeypatch.setattr("flows.status_snapshot._PART", 0)
-    assert read(place, eager).labelled == 1
+    found = read(place)
+    assert (found.predictions, found.labelled) == (1, 1)
 
 
 def test_only_loopback_names_are_answered(place: Workplace) -> None:

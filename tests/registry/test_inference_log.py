@@ -289,6 +289,18 @@ def test_labelled_rows_alone(log: InferenceLog) -> None:
     assert log.counts(start=_hour(2), end=_hour(4)) == (2, 2)
 
 
+def test_from_when_on_rows_lack_their_labels(log: InferenceLog) -> None:
+    """Of the newest ones, by what was known at a moment; a shadow's rows are none."""
+    append(log, [*(_prediction(number) for number in range(6)), _prediction(3, role="shadow", id="beside")])
+    log.add_feedback([_label(number, "yes", 10 + number) for number in (0, 1, 2, 5)])
+
+    def first(start: float = 0, end: float = 6, by: float = 20, newest: int = 100) -> datetime | None:
+        return log.unlabelled_from(_hour(start), end=_hour(end), labels_by=_hour(by), newest=newest)
+
+    assert (first(), first(end=3), first(start=5), first(start=4)) == (_hour(3), None, None, _hour(4))
+    assert (first(by=11), first(newest=2), first(newest=1), first(end=0)) == (_hour(2), _hour(4), None, None)
+
+
 def test_one_row_in_so_many(log: InferenceLog) -> None:
     """Evenly spaced in time, of the rows asked for, with their labels."""
     append(log, [_prediction(number) for number in (7, 0, 3, 1, 2, 6, 5, 4)])

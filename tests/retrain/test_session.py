@@ -26,10 +26,12 @@ from retrain.search.ahead import Ahead
 from retrain.search.asking import FINISHES, ORIGIN, PARENT
 from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
+from retrain.search.forkserver import MODULE
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
 from retrain.search.material import gather, hash_frame
 from retrain.search.progress import Progress, beginning, silent
-from retrain.search.session import Session, fingerprint, search
+from retrain.search.question import fingerprint
+from retrain.search.session import Session, search
 from retrain.search.shelf import PAUSED, take
 from retrain.search.tally import recover
 from retrain.search.worker import Worker
@@ -212,8 +214,8 @@ def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> N
 
     def kill_one(progress: Progress) -> None:
         if progress.stage == "search" and progress.finished >= 1 and not killed:
-            workers = children("retrain.search.worker")
-            if workers:
+            for server in children(MODULE):
+                workers = server.children()
                 workers[0].kill()
                 killed.append(workers[0].pid)
 
@@ -288,7 +290,7 @@ def test_fatal_findings_stop_before_any_training(tmp_path: Path) -> None:
     frame = make_frame(200).assign(late="yes")
     with pytest.raises(DataError, match="late"):
         search(small_task(), frame, folder=tmp_path, out=tmp_path / "out", trials=1, seconds=5, seed=0)
-    assert children("retrain.search.worker") == []
+    assert children(MODULE) == []
     assert not (tmp_path / "out").exists()
 
 
