@@ -147,11 +147,12 @@ class Predictor:
         reader, image = served.reader, served.image
         values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        warnings, body = written(served, ids[0], values, outcome, served.cautions.of_images([row]))
+        unread = of_unknown(reader.unknown([row]))
+        warnings, body = written(served, ids[0], values, outcome, served.cautions.of_images([row]), unread)
         if image is None or not isinstance(outcome, Scores):
-            return _Scored(outcome, warnings, body)
+            return _Scored(outcome, warnings, body, unread=len(unread))
         place = served.manifest.data_schema.names.index(image.name)
-        return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome))
+        return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome), unread=len(unread))
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
         ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
@@ -163,11 +164,16 @@ class Predictor:
 
 
 def written(
-    served: Served, name: str, values: list[Any], outcome: Outcome, said: Sequence[str] = ()
+    served: Served,
+    name: str,
+    values: list[Any],
+    outcome: Outcome,
+    said: Sequence[str] = (),
+    unread: Sequence[str] = (),
 ) -> tuple[Sequence[str], bytes]:
-    """The warnings about a row, of which these `values` were scored, after those `said` already, and the body of the
-    answer under this id. Raises `RowError` for an answer that is no number."""
-    warnings = [*said, *served.cautions.one(values)]
+    """The warnings about a row, of which these `values` were scored, after those `said` already and before those of
+    columns `unread`, and the body of the answer under this id. Raises `RowError` for an answer that is no number."""
+    warnings = [*said, *served.cautions.one(values), *unread]
     if isinstance(outcome, Scores):
         _require_finite(outcome)
         return warnings, served.answers.write([name], outcome, warnings)
