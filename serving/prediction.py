@@ -37,6 +37,9 @@ from serving.tabled import payload
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
 
+RUN_MICROS = 200_000
+"""The keeper looks as often for what it stores together."""
+
 _NOT_FINITE = "row {row}: the model has no finite answer to these values"
 
 KEY_HEADER = b"x-everfit-key"
@@ -73,17 +76,20 @@ class _Scored(NamedTuple):
 
 
 class Ids:
-    """Prediction ids: 24 hexadecimal characters, the first 14 the time in microseconds, the rest this process's own.
-    Ids sort in the order in which they were made."""
+    """Prediction ids: 24 hexadecimal characters, the first 14 the time in microseconds, which may be `RUN_MICROS` ago,
+    the rest this process's own. Ids sort in the order in which they were made; within that time they follow one
+    another, so that the log has one place for all of them."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self._next = self._until = 0
         self._own = secrets.token_hex(5)
 
     def take(self, count: int) -> list[str]:
         """The next ids."""
-        first = max(time.time_ns() // 1000, self._last + 1)
-        self._last = first + count - 1
+        if (now := time.time_ns() // 1000) >= self._until:
+            self._next, self._until = max(now, self._next), now + RUN_MICROS
+        first = self._next
+        self._next += count
         return ids_of([(self._own, first, count)])
 
 
