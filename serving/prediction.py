@@ -161,7 +161,8 @@ class Predictor:
         return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome), unread=len(unread))
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
-        ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
+        reader, table = served.reader, request.table
+        ignored = reader.ignored(request.rows) if table is None else len(reader.strange(table.others)) * table.rows
         self._counts.predictions[served.version] += len(request)
         self._counts.outside_range += outside
         self._counts.ignored_values += ignored
@@ -208,7 +209,7 @@ def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> 
     feed = served.reader.table(table)
     scores = _scores(served, feed)
     record = payload(served.version, served.logged, runs, table, scores, received)
-    unread = of_unknown(table.others)
+    unread = of_unknown(served.reader.strange(table.others))
     return _Scored(scores, [*served.cautions.of(feed, table.full), *unread], record=record, unread=len(unread))
 
 
@@ -218,7 +219,7 @@ def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     image = served.image
     assert image is not None
     rows = [{image.name: value} for value in plain(table.columns[image.name])]
-    unread = of_unknown(table.others)
+    unread = of_unknown(served.reader.strange(table.others))
     warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed), *unread]
     seen = sightings(rows, feed[image.name], image, scores)
     body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)
