@@ -12,7 +12,7 @@ import click
 from click.formatting import wrap_text
 
 from flows.door import connect, resumable
-from flows.offered import require_families, require_strategy
+from flows.offered import require_families, require_stopping, require_strategy
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     callback=require_families,
     help="Families of networks, this time; default: the task's.",
 )
+@click.option(
+    "--stopping", callback=require_stopping, help="How weak networks are stopped early, this time; default: the task's."
+)
 @click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
-@click.option("--list", "listed", is_flag=True, help="Show what strategies, policies and spaces there are; no TASK.")
+@click.option("--list", "listed", is_flag=True, help="Show what strategies, early stopping and spaces there are.")
 def search(
     task: str | None,
     trials: int | None,
@@ -50,6 +53,7 @@ def search(
     workers: int | None,
     strategy: str | None,
     families: list[str] | None,
+    stopping: str | None,
     fresh: bool,
     listed: bool,
 ) -> None:
@@ -61,7 +65,7 @@ def search(
     \b
     Example:
       everfit search flights.yaml --seconds 600
-      everfit search flights.yaml --strategy random --space mlp
+      everfit search flights.yaml --strategy random --space mlp --stopping none
       everfit search --list
     """
     if listed:
@@ -93,7 +97,7 @@ def search(
     registered = nullcontext() if file is None else registered_for_search(settings, spec)
     again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
     with pointing(file), registered, resumable(again), ProgressLine() as shown, listening(shown):
-        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
+        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families, stopping)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)
     for line in (*found_lines(place, version), *_costs(place, version)):
@@ -157,10 +161,10 @@ def means() -> Iterator[str]:
     yield "Strategies (`--strategy NAME`, or `search.strategy` in the task):"
     yield from _table(STRATEGIES)
     yield ""
-    yield "Early stopping (`search.stopping` in the task):"
+    yield "Early stopping (`--stopping NAME`, or `search.stopping` in the task):"
     yield from _table(STOPPING)
     yield ""
-    yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
+    yield "Spaces, each a family of networks (`--space NAME[,NAME]`, or `search.families` in the task):"
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"

@@ -54,19 +54,22 @@ def search(
     fresh: bool = False,
     strategy: str | None = None,
     families: list[str] | None = None,
+    stopping: str | None = None,
 ) -> str:
     """Search for a model of a registered task and register it; the version.
 
     What is given takes the place of the task's own budget and means. It becomes the champion if there is none, else the
     challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
-    begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
-    family that is not known, for objectives or choices that do not fit them, and for columns that are not there.
+    begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy, a
+    policy of early stopping or a family that is not known, for objectives or choices that do not fit them, and for
+    columns that are not there.
     """
     from retrain.search.session import require_means
 
     require_known(strategy, families)
-    means = {"strategy": strategy, "families": None if families is None else tuple(families)}
-    place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
+    asked = {"trials": trials, "seconds": seconds, "seed": seed, "workers": workers}
+    means = {"strategy": strategy, "families": None if families is None else tuple(families), "stopping": stopping}
+    place = _budgeted(enter(task), **asked, **means)
     require_means(place.task)
     require_rows(place.task)  # a mistake in the task is no search that failed
     with exclusive(place.lock, f"a search or an improvement of task {task}"):

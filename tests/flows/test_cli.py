@@ -74,6 +74,7 @@ def test_help_starts_at_once_and_loads_nothing_heavy(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("search", "x.yaml", "--strategy", "tpee"), ", tpe (did you mean 'tpe'?)"),
+        (("search", "x.yaml", "--stopping", "halve"), "(did you mean 'halving'?)"),
         (("search", "x.yaml", "--space", "resnt"), ", resnet (did you mean 'resnet'?)"),
         (("improve", "x", "--remedies", "finetune"), "search (did you mean 'fine_tune'?)"),
     ],
@@ -167,6 +168,7 @@ def test_init_never_overwrites(home: Path) -> None:
         (("serve", "rihgt"), "(did you mean 'right.yaml'?)"),
         (("search", "rows.csv"), "rows.csv: a task's file ends in .yaml; of data, `everfit init rows.csv --target "),
         (("search", "right.yaml", "--strategy", "tpee"), "unknown strategy 'tpee'"),
+        (("search", "right.yaml", "--stopping", "ashes"), "unknown stopping policy 'ashes': expected one of asha, "),
         (("search", "right.yaml", "--space", "mlp, resnt"), "unknown family 'resnt': expected one of "),
         (
             ("search", "right.yaml", "--space", "mlp,mlp"),
@@ -570,6 +572,13 @@ def test_a_fall_from_validation_to_test_is_told(place: Workplace, tmp_path: Path
     said = "warning: surely worse on the test rows than on the validation rows, by which it was chosen: "
     assert any(line.startswith(f"{said}auc {value:.4f} after 0.9990") for line in found_lines(place, version))
     assert not any("warning" in line for line in found_lines(place, "1"))
+
+
+def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) -> None:
+    """There are no labels yet."""
+    done = run("improve", "handmade", "--remedies", "recalibrate")
+    assert done.exit_code == 3, done.output
+    assert done.stdout.startswith("handmade: refused (no remedy, version -)\n  ")
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:

@@ -79,7 +79,8 @@ def test_the_better_figure_is_bold(tmp_path: Path) -> None:
         name: value + (0.1 if name in ("log_loss", "brier", "ece") else -0.1)
         for name, value in manifest.metrics["champion"].items()
     }
-    text = card(manifest, replace(story, boosted=replace(story.boosted, metrics=worse)))
+    behind = replace(story.boosted, metrics=worse, scores=1 - story.scores.scores)
+    text = card(manifest, replace(story, boosted=behind))
     rows = [line for line in text.splitlines() if "is better)" in line]
     assert rows[0].startswith("| auc (higher is better) | **")
     assert all("**" in row.split("|")[2] and "**" not in row.split("|")[3] for row in rows)
