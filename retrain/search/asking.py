@@ -24,10 +24,10 @@ PARENT = "parent"
 def propose(study: optuna.Study, space: Space, taken: Collection[str]) -> tuple[optuna.Trial, Candidate]:
     """The next trial and its candidate: one that was enqueued, else one from the sampler.
 
-    `taken` are canonical keys. A candidate that is among them is told as failed and asked for again (TPE repeats a
-    fifth of its samples on discrete spaces); after `ATTEMPTS` a repeated one is accepted, since a small space may be
-    exhausted. Enqueued repetitions are passed over without counting. One that there is no time to train comes again in
-    a size that there is, after what is queued; but for one whose weights have their size.
+    `taken` are canonical keys. A candidate that is among them is told as failed and asked for again; after `ATTEMPTS` a
+    repeated one is accepted, since a small space may be exhausted. Enqueued repetitions are passed over without
+    counting. One that there is no time to train comes again in a size that there is, after what is queued; but for one
+    whose weights have their size.
     """
     sampler = study.sampler
     if isinstance(sampler, AskTellSampler):
