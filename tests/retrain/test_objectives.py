@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
-from retrain.search.closing import require_feasible, standing
+from retrain.search.closing import require_feasible, standing, start_of_workers
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.inputs import Layout
@@ -333,6 +334,21 @@ def test_a_size_that_nothing_meets_ends_the_search_and_is_told(tmp_path: Path) -
     study.add_trials([trials[0]] * (patience(2) - count))
     Worker(tmp_path, 0).run()
     assert len(study.get_trials(deepcopy=False)) == patience(2)
+
+
+def test_a_start_that_took_the_time_is_told_where_no_trial_has_finished() -> None:
+    ready = datetime(2024, 1, 1, 12)
+    plan, study = PLAN.model_copy(update={"ready": ready}), optuna.create_study()
+    now = ready + timedelta(seconds=21)
+    took = "(the start of the workers and their libraries took 21 of the 30 s"
+    assert start_of_workers(plan, study.trials, 30, now) == f" {took}, and none had begun one)"
+    assert start_of_workers(plan, study.trials, 90, now) == start_of_workers(PLAN, study.trials, 30, now) == ""
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    begun = study.trials
+    begun[0].datetime_start = now
+    assert start_of_workers(plan, begun, 30, now + timedelta(seconds=5)) == f" {took})"
+    begun[0].datetime_start = ready - timedelta(hours=1)
+    assert start_of_workers(plan, begun, 30, now) == ""
 
 
 def test_a_latency_that_nothing_meets_is_told() -> None:
