@@ -30,7 +30,8 @@ from retrain.search.inputs import Layout
 from retrain.search.journal import open_study
 from retrain.search.limits import INFEASIBLE, Limits, megabytes_of, patience
 from retrain.search.plan import Plan, Result
-from retrain.search.session import fingerprint, require_means, search
+from retrain.search.question import fingerprint
+from retrain.search.session import require_means, search
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Seen, Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, require_fitting, strategy_named
