@@ -95,7 +95,8 @@ def test_columns_that_nobody_reads_are_named_once_and_are_no_values_outside_the_
 
     before, row = outside(), {**ROW, "shop": 1}
     expected = ["shop: is no column of the model, and was ignored"]
-    assert client.post("/predict", json=[row, row, ROW]).json()["warnings"] == expected
+    for body in (row, [row], [row, row, ROW]):
+        assert client.post("/predict", json=body).json()["warnings"] == expected
     columns = {name: [value] for name, value in row.items()}
     assert client.post("/predict", json={"columns": columns}).json()["warnings"] == expected
     assert outside() == before
