@@ -111,6 +111,8 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     yield f"{metric} on the test rows: {known or 'not known'}"
     if (weak := bundle.manifest.weakness) is not None:
         yield weak
+    if (fallen := bundle.manifest.fall) is not None:
+        yield f"warning: {fallen}"
     serves = place.versions.get(name, "champion") == version
     if not serves and (champion := place.versions.get(name, "champion")) is not None:
         yield beside(bundle.manifest, champion, place.versions.fetch(name, champion).manifest)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from registry.task import Search, TaskSpec
+    from retrain.families.base import Reads
     from retrain.search.experience import Former
 
 
@@ -83,6 +84,23 @@ def require_rows(task: TaskSpec) -> None:
     require_columns(rows, task)
     if not rows.isna().all().any() and image_name(rows, task) is None:
         families_for(task.search.families, "table")
+
+
+def require_data(task: TaskSpec) -> int:
+    """Raise `DataError` or `TaskError` for all that the rows of a task show to be wrong before anything is trained; how
+    many rows there are."""
+    from retrain.checks import examine, require
+    from retrain.families.catalogue import families_for
+    from retrain.image_checks import image_name, load_images
+    from retrain.search.session import require_choices
+
+    require_rows(task)
+    frame, found = load_images(read(task.source), task)
+    require([*found, *examine(frame, task)])
+    reads: Reads = "table" if image_name(frame, task) is None else "image"
+    families_for(task.search.families, reads)
+    require_choices(task, reads)
+    return len(frame)
 
 
 def require_known(strategy: str | None, families: Sequence[str] | None) -> None:

@@ -42,7 +42,7 @@ from scipy.special import stdtr
 from monitor.evidence import score_of, scores_of, tails
 from monitor.measurements import Measurement, WindowRecord
 from monitor.past import TINY, before
-from registry.metrics import BLOCKS, METRICS, Array, Metric
+from registry.metrics import BLOCKS, METRICS, Array, Metric, tolerated_loss
 from registry.plurals import counted
 
 SURE = 1.64
@@ -132,17 +132,6 @@ def trail_scores(trail: Trail) -> Array:
     out, there = np.full(len(trail), np.nan), [one for one in trail if one is not None]
     out[[one is not None for one in trail]] = scores_of(_chances(there))
     return out
-
-
-def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
-    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
-
-    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
-
-    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
-    (0.014, 0.02)
-    """
-    return tolerate * (1.0 if metric == "r2" else abs(reference))
 
 
 def pool(levels: Sequence[Level]) -> Level:

@@ -40,6 +40,9 @@ def _task(manifest: Manifest, story: Story) -> Iterator[str]:
     what = f"one of {len(target.classes)} classes ({_some(target.classes)})" if target.classes else "a number"
     yield f"Predicts `{task.target}`, {what}, from {counted(len(manifest.data_schema.columns), 'column')}. "
     yield f"Made by Everfit {manifest.lineage.code_version}; chosen by {task.metric}."
+    if manifest.fall is not None:
+        yield ""
+        yield f"**Warning: the model is {manifest.fall}.**"
 
 
 def _data(manifest: Manifest, story: Story) -> Iterator[str]:
@@ -206,16 +209,18 @@ def _alone(manifest: Manifest) -> Iterator[str]:
 def _beside(manifest: Manifest, story: Story, boosted: Boosted) -> Iterator[str]:
     yield "| metric | this model | boosted trees |"
     yield "|---|---:|---:|"
+    gain = compare(manifest, story, boosted)
+    sure = gain.low > 0 or gain.high < 0
     for name, mine in _sorted(manifest):
         theirs = boosted.metrics.get(name)
         if theirs is None:
             continue
-        ahead = (mine > theirs) == HIGHER.get(name, True) if mine != theirs else None
+        ahead = (mine > theirs) == HIGHER.get(name, True) if mine != theirs and sure else None
         pair = (f"{mine:.4f}", f"{theirs:.4f}")
         left, right = (_bold(text, ahead is wins) for text, wins in zip(pair, (True, False), strict=True))
         yield f"| {name} ({'higher' if HIGHER.get(name, True) else 'lower'} is better) | {left} | {right} |"
     yield ""
-    yield who_wins(manifest, compare(manifest, story, boosted))
+    yield who_wins(manifest, gain)
 
 
 def _bold(text: str, wins: bool) -> str:

@@ -14,7 +14,7 @@ import optuna
 import safetensors.torch
 from optuna.trial import FrozenTrial
 
-from registry.bundle import ModelBundle
+from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
 from registry.metrics import Array, metrics_for
 from retrain.calibration import Calibration
@@ -61,7 +61,15 @@ def close(
         told = replace(
             finish,
             study=[_told(result, plan.rows) for result in promising(tried, plan)[:KEPT]],
-            searched=account(study, plan, tried, chosen, validation, sufficed=(folder / plans.ENOUGH).exists()),
+            searched=account(
+                study,
+                plan,
+                tried,
+                chosen,
+                None if validation is None else validation.value,
+                sufficed=(folder / plans.ENOUGH).exists(),
+            ),
+            validation=validation,
         )
         return seal(material, members, calibration, out, told)
 
@@ -173,8 +181,11 @@ def calibrate(material: Material, members: Sequence[Member], elders: Elders) -> 
     )
 
 
-def validated(material: Material, members: Sequence[Member], calibration: Calibration, elders: Elders) -> float | None:
-    """The metric of the whole calibrated model on the validation rows that no elder has seen; None without any."""
+def validated(
+    material: Material, members: Sequence[Member], calibration: Calibration, elders: Elders
+) -> Estimate | None:
+    """The metric of the whole calibrated model on the validation rows that no elder has seen; None without any, or
+    where it is undefined."""
     rows = material.parts.validation
     rows = rows[material.after(elders.until, rows)] if elders.members else rows
     if not len(rows):
@@ -183,7 +194,9 @@ def validated(material: Material, members: Sequence[Member], calibration: Calibr
     outputs = member_outputs(members, material.conformed.iloc[rows])
     scores = calibration.scores(outputs, weights, material.target).scores
     metric = metrics_for(material.task.problem)[material.task.metric]
-    return metric.value(material.labels[rows], np.asarray(scores, dtype=np.float64))
+    known = material.labels[rows], np.asarray(scores, dtype=np.float64)
+    value, error = metric.value(*known), metric.standard_error(*known)
+    return Estimate(value=value, error=error, rows=len(rows)) if np.isfinite([value, error]).all() else None
 
 
 def _told(result: Result, rows: int) -> dict[str, Any]:

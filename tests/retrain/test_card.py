@@ -113,6 +113,26 @@ def test_what_one_that_knows_nothing_reaches_is_told(tmp_path: Path, value: floa
     assert said in card(manifest.model_copy(update={"naive": Estimate(value=value, error=0.01, rows=600)}), story)
 
 
+def test_no_figure_is_bold_where_neither_is_surely_ahead(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    mine = manifest.metrics["champion"]
+    same = replace(story.boosted, scores=story.scores.scores, metrics={name: one + 1e-3 for name, one in mine.items()})
+    text = card(manifest, replace(story, boosted=same))
+    assert "Neither is surely ahead" in text
+    assert not any("**" in line for line in text.splitlines() if "is better)" in line)
+
+
+def test_a_fall_from_validation_to_test_stands_at_the_top(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    value, error = manifest.reference.value, manifest.reference.error
+    for better, said in ((value + 10 * error, True), (value + 2 * error, False), (value - 10 * error, False)):
+        chosen_by = Estimate(value=better, error=error, rows=600)
+        text = card(manifest.model_copy(update={"validation": chosen_by}), story)
+        warning = "**Warning: the model is surely worse on the test rows than on the validation rows, by which"
+        assert (warning in text[: text.index("## Data")]) is said
+    assert "Warning" not in card(manifest, story)
+
+
 def test_without_time_the_card_warns(tmp_path: Path) -> None:
     manifest, story = tell(tmp_path)
     lineage = manifest.lineage.model_copy(update={"known_until": None})

@@ -81,6 +81,8 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert (manifest.reference.value < good) == (task.metric == "rmse")
     assert manifest.naive.value == 0.5
     assert manifest.weakness is None
+    assert manifest.validation.rows == manifest.lineage.rows["validation"]
+    assert manifest.validation.error > 0
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
     assert manifest.lineage.cpu_seconds > 0

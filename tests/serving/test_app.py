@@ -226,6 +226,17 @@ def test_labels_without_a_time_in_data_of_the_past_are_told(tmp_path: Path, bund
         assert "warnings" not in client.post("/feedback", json=bare).json()
 
 
+@pytest.mark.parametrize("astray", ["2097-01-01T00:00:00", None])
+def test_a_row_that_monitoring_passes_over_does_not_silence_the_warning(
+    tmp_path: Path, bundles: dict[str, ModelBundle], astray: str | None
+) -> None:
+    """One after the clock, or without a moment, moves no clock of monitoring."""
+    with endpoint_of(bundles["good"], tmp_path) as client:
+        client.post("/predict", json=[ROW, {**ROW, "when": astray}])
+        (told,) = client.post("/feedback", json={"id": "old", "label": "no"}).json()["warnings"]
+    assert "the newest row logged is of 2024-03-01" in told
+
+
 def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home: Path) -> None:
     (one,) = client.post("/predict", json=ROW).json()["predictions"]
     given = {"id": one["id"], "label": "yes", "time": "2024-03-02T00:00:00Z"}
