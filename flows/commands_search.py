@@ -147,7 +147,7 @@ def _costs(place: Workplace, version: str) -> Iterator[str]:
     """What the search took, by the ledger."""
     from flows.search import cost_lines
 
-    found = [entry for entry in place.ledger.read(kinds={"search"}) if entry.version == version]
+    found = place.ledger.read(kinds={"search"}, version=version, last=1)
     return cost_lines(found[-1].details) if found else iter(())
 
 

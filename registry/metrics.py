@@ -302,8 +302,14 @@ def error_of_mean(values: Array) -> float:
     alone = float(values.std(ddof=1) / np.sqrt(n))
     if n < BLOCKS * LEAST_IN_BLOCK:
         return alone
-    sums = np.array([block.sum() for block in np.array_split(values - values.mean(), BLOCKS)])
+    sums = np.add.reduceat(values - values.mean(), _block_starts(n))
     return max(alone, float(np.sqrt((sums**2).sum() * BLOCKS / (BLOCKS - 1)) / n))
+
+
+def _block_starts(rows: int) -> Blocks:
+    """Where each of `BLOCKS` begins; the first ones are a row longer where they cannot be of a length."""
+    places, (length, longer) = np.arange(BLOCKS), divmod(rows, BLOCKS)
+    return places * length + np.minimum(places, longer)
 
 
 _BOUNDS = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "brier": (0.0, 2.0), "r2": (-np.inf, 1.0)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import safetensors.torch
+from optuna.trial import FrozenTrial
 
 from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
@@ -44,7 +46,10 @@ def close(
     results = standing(tried, plan)
     if not results:
         require_feasible(tried, plan, study)
-        raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
+        start = start_of_workers(plan, study.get_trials(deepcopy=False), finish.seconds(), datetime.now())
+        raise StateError(
+            f"no trial has finished in {folder}{start}: give the search more time, or look at its workers' logs"
+        )
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
@@ -67,6 +72,19 @@ def close(
             validation=validation,
         )
         return seal(material, members, calibration, out, told)
+
+
+def start_of_workers(plan: Plan, trials: Sequence[FrozenTrial], seconds: float, now: datetime) -> str:
+    """Half a sentence where the workers, with their libraries, took a third or more of a search's seconds to start;
+    empty otherwise, and where trials of an earlier session began before."""
+    if plan.ready is None:
+        return ""
+    begun = [one.datetime_start for one in trials if one.datetime_start is not None]
+    waited = (min(begun, default=now) - plan.ready).total_seconds()
+    if 3 * waited < seconds:
+        return ""
+    until = "" if begun else ", and none had begun one"
+    return f" (the start of the workers and their libraries took {waited:.0f} of the {seconds:.0f} s{until})"
 
 
 def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result]:

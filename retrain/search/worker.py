@@ -32,7 +32,7 @@ from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
 from retrain.search.asking import FINISHES, INHERIT, PARENT, propose
 from retrain.search.footprint import served_row_ms, single_row_ms
-from retrain.search.journal import locked, open_study
+from retrain.search.journal import locked, open_study, together
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.morphism import akin
 from retrain.search.plan import Result
@@ -140,7 +140,7 @@ class Worker:
         return self.deadline - time.monotonic() > 0.5 * usual
 
     def _ask(self) -> tuple[optuna.Trial, Candidate] | None:
-        with locked(self.folder / ASKING):
+        with locked(self.folder / ASKING), together(self.study):
             while True:
                 if (due := self.stopping.due(self.study)) is not None:
                     return self._taken_over(go_on(self.study, due))

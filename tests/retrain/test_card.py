@@ -49,7 +49,8 @@ def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) 
     assert "| train | 1,000 |" in text
     assert "| numeric | `amount`, `weight` |" in text
     assert "`carrier` (3 of 3 values learnt)" in text
-    assert "| 0.75 | mlp | 0.7123 | depth 2, dropout 0.123 |" in text
+    assert "| 1 | 0.75 | mlp | 0.7123 |\n" in text
+    assert "- Choices of network 1\n  - depth 2, dropout 0.123\n" in text
     assert text.index("| 0.75 | mlp") < text.index("| 0.25 | resnet")
     assert f"{manifest.metrics['champion'][METRIC[problem]]:.4f}" in text
     assert "promised 90%" in text

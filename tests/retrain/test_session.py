@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from registry.bundle import ModelBundle
 from registry.cores import cores
@@ -27,7 +28,7 @@ from retrain.search.asking import FINISHES, ORIGIN, PARENT
 from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
 from retrain.search.forkserver import MODULE
-from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
+from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line, open_study, together
 from retrain.search.material import gather, hash_frame
 from retrain.search.progress import Progress, beginning, silent
 from retrain.search.question import fingerprint
@@ -330,6 +331,27 @@ def test_a_crew_that_keeps_dying_says_what_it_died_of(tmp_path: Path) -> None:
     (tmp_path / "workers" / "0.log").write_text("MemoryError\n")
     with pytest.raises(OutsideError, match="MemoryError"):
         crew.replace(SPARE + 1)
+
+
+def test_choices_and_marks_are_written_at_once_and_in_their_order(tmp_path: Path) -> None:
+    """Another process sees none of them until they are written; what is told in between comes after them."""
+    mine = open_study(tmp_path, greater_is_better=True)
+    other = open_study(tmp_path, greater_is_better=True)
+    with together(mine):
+        first = mine.ask()
+        assert first.suggest_int("depth", 1, 3) in (1, 2, 3)
+        first.set_user_attr("run", "a")
+        assert [(one.params, one.user_attrs) for one in other.trials] == [({}, {})]
+        mine.tell(first, state=TrialState.FAIL)
+        assert other.trials[0].params == first.params
+        assert (other.trials[0].state.name, other.trials[0].user_attrs) == ("FAIL", {"run": "a"})
+        second = mine.ask()
+        second.suggest_float("rate", 0.0, 1.0)
+        theirs = other.ask()
+        theirs.suggest_int("depth", 1, 3)
+        assert (second.number, theirs.number) == (1, 2)
+    again = open_study(tmp_path, greater_is_better=True).trials
+    assert [one.params for one in again] == [first.params, second.params, theirs.params]
 
 
 def test_a_torn_line_is_cut_from_the_journal(tmp_path: Path) -> None:
