@@ -44,7 +44,7 @@ from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
 from monitor.remedy import LEARNT, Upkeep, brings, climb
-from monitor.told import names, sentence, telling
+from monitor.told import names, sentence, telling, worse
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.metrics import Array
 from registry.plurals import counted
@@ -128,7 +128,7 @@ def assess(
     told = diagnose(severity, found.degradation, bad, moved, where)
     kind = (told.sentence,) if told is not None else ()
     rest = (*kind, *_few(bad), *empty)
-    lead = (*rest, *found.reasons)
+    lead = (*found.reasons, *rest) if severity == "shifted" and found.worse else (*rest, *found.reasons)
     judged = (*late, *where[:MOST_NAMED], *_few(moved))
     return Assessment(severity, (*lead, *judged, *known(usual), *unwatched(newest)), told, found.labelled, *found.loss)
 
@@ -194,6 +194,11 @@ class _Performance:
         said = sentence(since, one, degraded=self.degraded, most=most)
         of = f"one false alarm in {self._windows:,.0f} windows"
         return (f"{said}; evidence of all windows so far {self._strength:.2g} of what {of} takes",)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the newest window that is judged is worse than is tolerated, and that is not sure."""
+        return bool(self._since) and not self.degraded and any(one is not None and worse(one) for one in self._newest)
 
     @property
     def _newest(self) -> tuple[Comparison, Comparison | None]:

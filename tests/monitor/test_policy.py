@@ -53,7 +53,7 @@ class TestContract:
         assert (found.remedy, found.severity) == (Remedy.NONE, "shifted")
         assert "x: distribution moved by 0.40 (median 1 -> 2)" in found.reasons
         assert found.diagnosis is not None
-        assert found.diagnosis.sentence == "Inputs moved: x; no fall of performance is seen, and no cost is estimated"
+        assert found.diagnosis.sentence == "Inputs moved: x; no fall of performance is sure, and no cost is estimated"
 
     def test_an_empty_window_is_no_accident(self, spec: PolicySpec) -> None:
         empty = record(3).model_copy(update={"window": record(3).window.model_copy(update={"rows": 0})})
@@ -146,6 +146,14 @@ def test_the_other_reference_is_named_where_more_evidence_is_against_it() -> Non
         "; with more evidence beside 0.730 +/- 0.001 (what newer rows add): worse by 0.03 +/- 0.004, tolerated" in first
     )
     assert not others
+
+
+@pytest.mark.parametrize(("value", "leads"), [(0.67, True), (0.69, False), (0.72, False)])
+def test_what_is_worse_than_tolerated_is_said_before_what_moved(value: float, leads: bool) -> None:
+    found = decide(STRICT, [record(0, performance(value), MOVED)])
+    assert found.severity == "shifted"
+    assert found.reasons[0 if leads else 1].startswith(f"auc {value:.3f} ")
+    assert found.reasons[1 if leads else 0].startswith("Inputs moved: x; no fall of performance is sure")
 
 
 def test_several_in_a_row_ask_for_a_research_in_figures() -> None:
