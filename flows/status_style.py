@@ -30,7 +30,8 @@ header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
 .card.shifted { border-top-color: var(--shifted); } .card.shifted p.big { color: var(--shifted); }
 .card.faulty { border-top-color: var(--faulty); } .card.faulty p.big { color: var(--faulty); }
 .card.degraded { border-top-color: var(--degraded); } .card.degraded p.big { color: var(--degraded); }
-.reasons { margin: 0 0 18px; padding-left: 20px; color: var(--soft); font-size: 14px; }
+.signs { margin: 0 0 18px; }
+.reasons { margin: 0 0 6px; padding-left: 20px; color: var(--soft); font-size: 14px; }
 section { margin-bottom: 18px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }

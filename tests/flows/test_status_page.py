@@ -18,10 +18,14 @@ from flows.overview import task_lines
 from flows.status_page import create_app
 from flows.status_snapshot import meant, read
 from flows.workplace import Workplace, register_task
+from monitor.measurements import Measurement
+from monitor.policy import decide
 from registry.inference_log import Feedback
 from registry.ledger import Entry
+from registry.policies import PerformancePolicy
 from tests.handmade import make_task
 from tests.logged_rows import Prediction, append
+from tests.monitor.records import performance, record
 
 START = datetime(2024, 3, 1)
 
@@ -129,6 +133,27 @@ def test_the_page_begins_with_the_newest_window(client: Client, place: Workplace
     assert "version 1 on 500 labels, window from" in text
     assert "window from 2024-03-08 00:00, version 1: auc 0.7312" in text
     assert ">08 Mar 2024</text>" in text
+
+
+def test_one_window_has_one_figure_in_tile_chart_and_sentence(client: Client, place: Workplace) -> None:
+    """Of a window with labels still to come: what is judged, on all its rows, with the interval of its own rows."""
+    known = performance(0.8192, error=0.05, rows=289, reference=0.8991)
+    fused = Measurement(name="fused", value=0.813, error=0.016, null_error=0.1, rows=336)
+    judged = record(0, known, fused)
+    details = judged.model_dump(mode="json", exclude_defaults=True)
+    place.ledger.write(Entry(task="handmade", kind="window", at=judged.window.end, version="1", details=details))
+    decided = Entry(task="handmade", kind="decision", at=judged.window.end, version="1", severity="ok", outcome="none")
+    reasons = decide(PerformancePolicy(), [judged]).reasons
+    place.ledger.write(decided.model_copy(update={"reasons": reasons, "details": {"window": details["window"]}}))
+    text = client.get("/").text
+    assert '<p class="big">0.8130</p>' in text
+    assert "on 289 labels and 47 rows estimated, window from" in text
+    assert "</time>; 0.7169 to 0.9091, reference 0.8991" in text
+    assert "auc 0.813 (0.717 to 0.909) on 289 labels and 47 rows estimated in the window from" in text
+    assert "reference 0.899 +/- 0.010 (its test rows)" in text
+    assert text.count("auc 0.8130 (0.7169 to 0.9091), on labels") == 2  # a broad and a narrow chart
+    assert "0.8192" not in text
+    assert text.count("95 % interval of its own rows") == 1
 
 
 def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: Workplace) -> None:
