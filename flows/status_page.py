@@ -83,24 +83,26 @@ _WIDTHS = {"broad": WIDTH, "narrow": NARROW}
 """Of a page, and of a telephone's, which shows one of the two."""
 
 _LEGEND = (
-    '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
+    '<span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
-    '<span class="reference">reference: on its test rows</span><span class="mark">promotion or rollback</span></p>'
+    '<span class="reference">reference: on its test rows</span><span class="mark">promotion or rollback</span>'
 )
+_STEPS = '<span class="step">a step: the champion has learnt on</span>'
 
 
 def _chart(snapshot: Snapshot) -> str:
-    marks = [Mark(entry.at, f"v{entry.version}") for entry in snapshot.moves]
+    marks, steps = ([Mark(one.at, f"v{one.version}") for one in done] for done in (snapshot.moves, snapshot.steps))
     bounds = snapshot.bounds
     points = [
         one.within(*bounds)
         for _, records in groupby(snapshot.records, lambda record: record.version)
         for one in _points(records)
     ]
-    drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
+    metric = snapshot.metric
+    drawn = {name: line_chart(points, marks, steps, metric=metric, width=width) for name, width in _WIDTHS.items()}
     if not points:
         return drawn["broad"]
-    return _either(drawn) + _LEGEND
+    return f'{_either(drawn)}<p class="legend">{_LEGEND}{_STEPS if steps else ""}</p>'
 
 
 _MOVED_LEGEND = (

@@ -40,6 +40,8 @@ svg .band { fill: var(--band); }
 svg .reference { stroke: var(--reference); stroke-width: 1.5; stroke-dasharray: 6 4; }
 svg line.mark { stroke: var(--mark); stroke-width: 1.5; }
 svg text.mark { fill: var(--mark); font-weight: 600; }
+svg line.step { stroke: var(--mark); stroke-width: 1.5; }
+svg text.step { font-size: 10px; }
 svg .value { fill: none; stroke: var(--value); stroke-width: 2.2; stroke-linejoin: round; }
 svg circle { fill: var(--value); stroke: var(--paper); stroke-width: 1.5; }
 svg circle.expected { fill: var(--paper); stroke: var(--value); }
@@ -53,6 +55,7 @@ svg .named { stroke: var(--ink); stroke-width: 1.6; }
 .legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
+.legend .step::before { border-top: 0; border-left: 2px solid var(--mark); height: 6px; width: 2px; }
 .legend .moved::before { border: 0; height: 12px; background: linear-gradient(90deg, transparent, var(--mark)); }
 .legend .named::before { border: 1.6px solid var(--ink); border-radius: 2px; height: 12px; width: 14px; }
 details summary { cursor: pointer; }

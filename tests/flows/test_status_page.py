@@ -303,6 +303,43 @@ def test_labels_of_promotions_do_not_lie_on_one_another() -> None:
     assert 1 <= len(svg.findall("line[@class='mark']")) <= 3
 
 
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_fifty_steps_can_be_read(width: int) -> None:
+    """Ticks under the windows, apart; labels that do not lie on one another, the newest among them."""
+    steps = [Mark(START + timedelta(days=7 * number, hours=1), f"v{number + 3}") for number in range(50)]
+    svg = ElementTree.fromstring(line_chart(points(*[0.7] * 50), [], steps, metric="auc", width=width))
+    places = [float(one.attrib["x1"]) for one in svg.findall("line[@class='step']")]
+    labels = {one.text: float(one.attrib["x"]) for one in svg.findall("text[@class='step']")}
+    assert len(places) == 50
+    assert all(before - after >= 3 for before, after in pairwise(places))
+    assert all(before - after >= 26 for before, after in pairwise(labels.values()))
+    assert next(iter(labels)) == "v52"
+    assert len(labels) >= 8
+    lowest = max(float(one.attrib["cy"]) for one in svg.findall("circle"))
+    assert all(float(one.attrib["y1"]) > lowest for one in svg.findall("line[@class='step']"))
+
+
+def test_many_steps_are_bounded() -> None:
+    steps = [Mark(START + timedelta(hours=number), f"v{number}") for number in range(3_000)]
+    svg = ElementTree.fromstring(line_chart(points(*[0.7] * 18), [], steps, metric="auc"))
+    assert 100 < len(svg.findall("line[@class='step']")) <= WIDTH / 3
+    assert len(svg.findall("text[@class='step']")) <= WIDTH / 26
+
+
+def test_the_steps_of_a_champion_that_follows_are_on_the_chart(client: Client, place: Workplace) -> None:
+    """Those that were made; no room is taken, and nothing explained, where there is none."""
+    window(place, 0, 0.7)
+    window(place, 1, 0.7)
+    assert 'class="step"' not in client.get("/").text
+    for version, outcome in (("3", "continued"), ("4", "stopped")):
+        at = START + timedelta(days=7)
+        place.ledger.write(Entry(task="handmade", kind="follow", at=at, version=version, outcome=outcome))
+    text = client.get("/").text
+    assert text.count("<title>v3 has learnt what was known at 2024-03-08 00:00</title>") == 2
+    assert ">v4</text>" not in text
+    assert "a step: the champion has learnt on" in text
+
+
 def test_an_interval_ends_where_the_metric_does(client: Client, place: Workplace) -> None:
     """No area under a curve is above 1."""
     window(place, 0, 0.99)
