@@ -1,5 +1,6 @@
 """A line chart as inline SVG: performance by window, its interval, the reference it is held against, what was done;
-hollow dots for what is expected of windows whose labels are still to come.
+small ticks under it for the steps of a champion that learns on; hollow dots for what is expected of windows whose
+labels are still to come.
 
 Pure text from numbers: no script, no request. Colours come from the page's CSS variables, so that it follows light and
 dark.
@@ -21,6 +22,8 @@ WIDTH, NARROW, HEIGHT = 960, 340, 300
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 36, 26, 30
 _PAUSE = 4
+_STEP = 16  # pixels under the windows that steps take, where there are any
+_APART = 3  # pixels between the ticks of two steps, at least
 _STUB = 24  # pixels of a reference or an interval that is of one window alone
 _LABEL = 26  # pixels that the label of a mark takes
 _LETTERS = 110  # pixels that a day with its year takes, and room beside it
@@ -47,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something done at a moment, drawn as a labelled vertical line."""
+    """Something done at a moment, drawn as a labelled vertical line; a step as a small tick under the windows."""
 
     at: datetime
     label: str
@@ -63,6 +66,7 @@ class _Scale:
     low: float
     high: float
     width: int
+    bottom: int
 
     def x(self, at: datetime) -> float:
         share = float(np.interp(at.timestamp(), self.times, self.places))
@@ -70,15 +74,18 @@ class _Scale:
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
-        return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
+        return round(self.bottom - share * (self.bottom - _TOP), 1)
 
 
-def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str, width: int = WIDTH) -> str:
+def line_chart(
+    points: Sequence[Point], marks: Sequence[Mark], steps: Sequence[Mark] = (), *, metric: str, width: int = WIDTH
+) -> str:
     """The SVG element, so many pixels wide; a sentence in its place when there is nothing to draw yet."""
     if not points:
         return '<p class="quiet">No window has been measured yet.</p>'
-    marks = [mark for mark in marks if mark.at >= points[0].at]
-    scale = _fit(points, marks, width)
+    marks, steps = ([one for one in done if one.at >= points[0].at] for done in (marks, steps))
+    bottom = HEIGHT - _BOTTOM - (_STEP if steps else 0)
+    scale = _fit(points, [*marks, *steps], width, bottom)
     realised = [point for point in points if not point.expected]
     parts = [
         *_grid(scale),
@@ -86,6 +93,7 @@ def line_chart(points: Sequence[Point], marks: Sequence[Mark], *, metric: str, w
         _band(realised, scale),
         *_references(points, scale),
         *_marks(marks, scale),
+        *_steps(steps, scale),
         _path(realised, scale),
         *_whiskers([point for point in points if point.expected], scale),
         *_dots(points, scale, metric),
@@ -118,12 +126,12 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(number * step, digits) for number in range(first, last + 1)]
 
 
-def _fit(points: Sequence[Point], marks: Sequence[Mark], width: int) -> _Scale:
+def _fit(points: Sequence[Point], marks: Sequence[Mark], width: int, bottom: int) -> _Scale:
     values = [each for point in points for each in (point.value, point.low, point.high, point.reference)]
     known = [value for value in values if value is not None]
     low, high = min(known), max(known)
     margin = (high - low) * 0.06 or max(abs(high) * 0.05, 0.01)
-    return _Scale(*_axis(points, marks), low - margin, high + margin, width)
+    return _Scale(*_axis(points, marks), low - margin, high + margin, width, bottom)
 
 
 def _axis(points: Sequence[Point], marks: Sequence[Mark]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -199,10 +207,24 @@ def _marks(marks: Sequence[Mark], scale: _Scale) -> Iterator[str]:
     holds."""
     lines, free = {scale.x(mark.at): mark.label for mark in marks}, math.inf
     for x in sorted(lines, reverse=True):
-        yield f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{HEIGHT - _BOTTOM}"/>'
+        yield f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP - 8}" y2="{scale.bottom}"/>'
         if free - x >= _LABEL:
             yield f'<text class="mark" x="{x}" y="{_TOP - 12}" text-anchor="middle">{escape(lines[x])}</text>'
             free = x
+
+
+def _steps(steps: Sequence[Mark], scale: _Scale) -> Iterator[str]:
+    """A tick under the windows for each; of those that would lie on one another the latest, and so of labels."""
+    lines, free, written = {scale.x(one.at): one for one in steps}, math.inf, math.inf
+    for x in sorted(lines, reverse=True):
+        if free - x < _APART:
+            continue
+        label, free = escape(lines[x].label), x
+        said = f"<title>{label} has learnt what was known at {lines[x].at:%Y-%m-%d %H:%M}</title>"
+        yield f'<line class="step" x1="{x}" x2="{x}" y1="{scale.bottom}" y2="{scale.bottom + 6}">{said}</line>'
+        if written - x >= _LABEL:
+            yield f'<text class="step" x="{x}" y="{scale.bottom + _STEP}" text-anchor="middle">{label}</text>'
+            written = x
 
 
 def _path(points: Sequence[Point], scale: _Scale) -> str:

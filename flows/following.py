@@ -38,7 +38,6 @@ from registry.errors import BusyError, InputError, RegistryError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.moves import CHALLENGER, CHAMPION, PREVIOUS
-from registry.plurals import counted
 from registry.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -264,8 +263,9 @@ def _verdict(now: Following, gain: Interval | None, windows: int, sudden: Interv
     if sudden is not None and sudden.high < 0:
         return True, _said(now, sudden, min(windows, SUDDEN))
     if gain is None:
-        told = counted(windows, "window with labels", "windows with labels")
-        return False, f"its promotion was proven, and {told} since {'does' if windows == 1 else 'do'} not tell more"
+        so_far = f"{windows} so far" if windows < FEW else f"these {windows} do not tell yet"
+        proven = "it learns on: that this pays was proven before its promotion"
+        return False, f"{proven}, and is judged again by {FEW} windows with labels or more; {so_far}"
     return bool(gain.high < 0 or (windows >= MANY and gain.value <= 0)), _said(now, gain, windows)
 
 

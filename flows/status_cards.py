@@ -11,7 +11,9 @@ from flows.overview import judged_as, window_from
 from flows.spending import Spending
 from flows.status_snapshot import LOCKED, Snapshot
 from monitor.alerts import from_entry
+from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
+from monitor.told import figure
 from registry.ledger import Entry
 from registry.plurals import counted
 
@@ -43,7 +45,13 @@ def reasons(snapshot: Snapshot) -> str:
     """Why the newest window is judged as it is, as a list of HTML."""
     decision = snapshot.decision
     items = "".join(f"<li>{escape(reason)}</li>" for reason in decision.reasons) if decision else ""
-    return f'<ul class="reasons">{items}</ul>'
+    return f'<ul class="reasons">{items}</ul>{_SIGNS if items else ""}'
+
+
+_SIGNS = (
+    '<p class="quiet signs">(a to b): 95 % interval of its own rows, the band below; reference: on its test rows, the '
+    "dashed line; +/-: standard error; luck: how windows of so many rows differ while nothing changes</p>"
+)
 
 
 def _alert_card(alert: Entry | None) -> str:
@@ -76,10 +84,11 @@ def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
 
 
 def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
-    judged = [(record, one, one.value) for record in records if (one := record.performance) and one.value is not None]
+    judged = [(record, one) for record in records if (one := figure(record)) is not None]
     if not judged:
         return "unknown", "no labels yet" if records else "no window measured yet"
-    record, found, value = judged[-1]
-    reference = "unknown" if found.reference is None else figures(found.reference)
-    of = f"version {record.version} on {counted(found.rows, 'label')}, window from {record.window.start:%Y-%m-%d}"
-    return figures(value), f"{of}; its reference {reference}"
+    record, told = judged[-1]
+    interval = "" if told.low is None or told.high is None else f"{figures(told.low)} to {figures(told.high)}, "
+    reference = "unknown" if (test := reference_level(record)) is None else figures(test.value)
+    of = f"version {record.version} on {told.level.basis}, window from {record.window.start:%Y-%m-%d}"
+    return figures(told.level.value), f"{of}; {interval}reference {reference}"

@@ -25,6 +25,7 @@ from flows.workplace import Workplace, find_task, task_names
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
 from monitor.outlook import outlook
+from monitor.told import figure
 from registry.database import utc_now
 from registry.errors import EverfitError
 from registry.settings import Settings
@@ -82,24 +83,26 @@ _WIDTHS = {"broad": WIDTH, "narrow": NARROW}
 """Of a page, and of a telephone's, which shows one of the two."""
 
 _LEGEND = (
-    '<p class="legend"><span class="value">served model</span><span class="band">95 % interval</span>'
+    '<span class="value">served model</span><span class="band">95 % interval</span>'
     '<span class="expected">expected, labels to come</span>'
-    '<span class="reference">its reference</span><span class="mark">promotion or rollback</span></p>'
+    '<span class="reference">reference: on its test rows</span><span class="mark">promotion or rollback</span>'
 )
+_STEPS = '<span class="step">a step: the champion has learnt on</span>'
 
 
 def _chart(snapshot: Snapshot) -> str:
-    marks = [Mark(entry.at, f"v{entry.version}") for entry in snapshot.moves]
+    marks, steps = ([Mark(one.at, f"v{one.version}") for one in done] for done in (snapshot.moves, snapshot.steps))
     bounds = snapshot.bounds
     points = [
         one.within(*bounds)
         for _, records in groupby(snapshot.records, lambda record: record.version)
         for one in _points(records)
     ]
-    drawn = {name: line_chart(points, marks, metric=snapshot.metric, width=width) for name, width in _WIDTHS.items()}
+    metric = snapshot.metric
+    drawn = {name: line_chart(points, marks, steps, metric=metric, width=width) for name, width in _WIDTHS.items()}
     if not points:
         return drawn["broad"]
-    return _either(drawn) + _LEGEND
+    return f'{_either(drawn)}<p class="legend">{_LEGEND}{_STEPS if steps else ""}</p>'
 
 
 _MOVED_LEGEND = (
@@ -122,13 +125,13 @@ def _points(records: Iterable[WindowRecord]) -> Iterator[Point]:
     """A version's windows: what came true, or what is to be expected after that."""
     served = list(records)
     for record, expected in zip(served, outlook(served), strict=True):
-        realised = record.performance
-        found = realised or expected
-        if found is not None and found.value is not None:
-            reference = None if (level := reference_level(record)) is None else level.value
-            yield Point(
-                record.window.start, found.value, found.low, found.high, reference, record.version, realised is None
-            )
+        told = figure(record)
+        reference = None if (level := reference_level(record)) is None else level.value
+        at, version = record.window.start, record.version
+        if told is not None:
+            yield Point(at, told.level.value, told.low, told.high, reference, version)
+        elif expected is not None and expected.value is not None:
+            yield Point(at, expected.value, expected.low, expected.high, reference, version, expected=True)
 
 
 def _links(snapshot: Snapshot) -> str:

@@ -49,6 +49,7 @@ class Snapshot:
     alert: Entry | None
     spent: Spending
     moves: tuple[Entry, ...]
+    steps: tuple[Entry, ...]
     decisions: tuple[Entry, ...]
     told: tuple[Entry, ...]
     records: tuple[WindowRecord, ...]
@@ -60,7 +61,8 @@ class Snapshot:
 def read(place: Workplace) -> Snapshot:
     """Read everything. An endpoint that is down is a text on the page; raises `StoreError`."""
     ledger, logged = place.ledger, place.log.counts()
-    moves = ledger.read(kinds={"promotion", "rollback"})
+    moves, steps = ledger.read(kinds={"promotion", "rollback"}), ledger.read(kinds={STEP}, last=_NEWEST)
+    steps = [one for one in steps if one.outcome == CONTINUED]
     decisions = ledger.read(kinds={"decision"}, last=_NEWEST, timely=True)
     last_alert = ledger.read(kinds={ALERT}, last=1)
     return Snapshot(
@@ -69,13 +71,14 @@ def read(place: Workplace) -> Snapshot:
         meant=meant(place.task),
         bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
         served=_served(place),
-        champion=_champion(moves, ledger.read(kinds={STEP}, last=2)),
+        champion=_champion(moves, steps),
         predictions=logged.predictions,
         labelled=logged.labelled,
         decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
         alert=next((one for one in last_alert if from_entry(one).alert.is_open), None),
         spent=spending(ledger.read(kinds=KINDS)),
         moves=tuple(moves),
+        steps=tuple(steps),
         decisions=tuple(decisions),
         told=tuple(ledger.read(without=ELSEWHERE, last=ENTRIES)),
         records=_newest_records(ledger.read(kinds={"window"}, last=_NEWEST, timely=True)),
@@ -120,7 +123,5 @@ def _served(place: Workplace) -> str:
 
 def _champion(moves: Sequence[Entry], steps: Sequence[Entry]) -> str:
     """The version last promoted, gone back to or learnt on, by the ledger: a page needs no registry for it."""
-    last = max(
-        (*moves[-1:], *(one for one in steps if one.outcome == CONTINUED)), key=lambda one: one.id or 0, default=None
-    )
+    last = max((*moves[-1:], *steps[-1:]), key=lambda one: one.id or 0, default=None)
     return "none yet" if last is None else f"version {last.version}"

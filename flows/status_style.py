@@ -30,7 +30,8 @@ header p, .card p, .quiet, .legend { color: var(--soft); font-size: 13px; }
 .card.shifted { border-top-color: var(--shifted); } .card.shifted p.big { color: var(--shifted); }
 .card.faulty { border-top-color: var(--faulty); } .card.faulty p.big { color: var(--faulty); }
 .card.degraded { border-top-color: var(--degraded); } .card.degraded p.big { color: var(--degraded); }
-.reasons { margin: 0 0 18px; padding-left: 20px; color: var(--soft); font-size: 14px; }
+.signs { margin: 0 0 18px; }
+.reasons { margin: 0 0 6px; padding-left: 20px; color: var(--soft); font-size: 14px; }
 section { margin-bottom: 18px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-nums; }
@@ -39,6 +40,8 @@ svg .band { fill: var(--band); }
 svg .reference { stroke: var(--reference); stroke-width: 1.5; stroke-dasharray: 6 4; }
 svg line.mark { stroke: var(--mark); stroke-width: 1.5; }
 svg text.mark { fill: var(--mark); font-weight: 600; }
+svg line.step { stroke: var(--mark); stroke-width: 1.5; }
+svg text.step { font-size: 10px; }
 svg .value { fill: none; stroke: var(--value); stroke-width: 2.2; stroke-linejoin: round; }
 svg circle { fill: var(--value); stroke: var(--paper); stroke-width: 1.5; }
 svg circle.expected { fill: var(--paper); stroke: var(--value); }
@@ -52,6 +55,7 @@ svg .named { stroke: var(--ink); stroke-width: 1.6; }
 .legend .expected::before { border-top: 2px dotted var(--value); }
 .legend .reference::before { border-top: 2px dashed var(--reference); }
 .legend .mark::before { border-top: 0; border-left: 2px solid var(--mark); height: 12px; width: 2px; }
+.legend .step::before { border-top: 0; border-left: 2px solid var(--mark); height: 6px; width: 2px; }
 .legend .moved::before { border: 0; height: 12px; background: linear-gradient(90deg, transparent, var(--mark)); }
 .legend .named::before { border: 1.6px solid var(--ink); border-radius: 2px; height: 12px; width: 14px; }
 details summary { cursor: pointer; }

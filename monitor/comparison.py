@@ -55,6 +55,7 @@ error of twenty blocks varies by 16 %."""
 YOUNG = 4
 """A version's first windows, which show what newer rows add to it before it can have aged much."""
 
+TEST = "its test rows"
 ADDED, EXPECTED = "what newer rows add", "what its answers lead one to expect"
 """References on the very same rows: the error of a level beside them is that of the difference."""
 
@@ -217,7 +218,7 @@ def _with_test(record: WindowRecord, labelled: Level | None, tolerate: float) ->
     now, reference = _known(record, labelled), reference_level(record)
     if now is None or reference is None:
         return None
-    return compare(record.metric, now, reference, "its test rows", tolerate, lasting=True)
+    return compare(record.metric, now, reference, TEST, tolerate, lasting=True)
 
 
 def _known(record: WindowRecord, labelled: Level | None) -> Level | None:
@@ -253,7 +254,7 @@ def _with_past(records: Sequence[WindowRecord], alone: Sequence[_Alone], tolerat
     rows = judged[0][2].rows if judged else 0
     for count, ((place, now, _), mean, error) in enumerate(zip(judged, means.tolist(), errors.tolist(), strict=True)):
         if count:
-            against = f"its test rows and {counted(count, 'window')} before"
+            against = f"{TEST} and {counted(count, 'window')} before"
             out[place] = compare(records[place].metric, now, Level(mean, error, rows), against, tolerate)
         rows += now.rows
     return tuple(out)

@@ -99,11 +99,11 @@ def diagnose(
 
 
 def _harmless(moved: Sequence[Finding]) -> Diagnosis:
-    """Of a window in which something moved, and no fall of performance is seen: that may be for want of labels."""
+    """Of a window in which something moved, and no fall of performance is sure: that may be for want of labels."""
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
         said = lagging[0].sentence
         return Diagnosis(
-            kind="concept drift", sentence=f"Concept drift that has cost no more than is tolerated: {said}"
+            kind="concept drift", sentence=f"Concept drift that has not surely cost more than is tolerated: {said}"
         )
     columns = _columns(moved)
     cost = max((one.cost for one in moved), default=0.0)
@@ -113,7 +113,7 @@ def _harmless(moved: Sequence[Finding]) -> Diagnosis:
     price = "but a cost is estimated" if cost > 0 else "and no cost is estimated"
     return Diagnosis(
         kind=_KINDS.get(moved[0].measurement.name, "covariate shift"),
-        sentence=f"{moving}; no fall of performance is seen, {price}",
+        sentence=f"{moving}; no fall of performance is sure, {price}",
         columns=columns,
         evidence=tuple(one.sentence for one in moved[:MOST]),
     )

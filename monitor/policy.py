@@ -27,6 +27,7 @@ from monitor.acts import Act, judged, lasting, promoted_last, stale, unsearched,
 from monitor.comparison import (
     BY_NAME,
     EXPECTED,
+    TEST,
     Comparison,
     Level,
     Trail,
@@ -38,11 +39,12 @@ from monitor.comparison import (
     trails,
     worst_segments,
 )
-from monitor.diagnosis import Degradation, diagnose, possible
+from monitor.diagnosis import Degradation, diagnose
 from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
 from monitor.remedy import LEARNT, Upkeep, brings, climb
+from monitor.told import names, sentence, telling, worse
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.metrics import Array
 from registry.plurals import counted
@@ -120,13 +122,15 @@ def assess(
     moved = [one for one in (lagging, *shifts(history, windows / SHIFTED)) if one and one.measurement not in wrong]
     found = _Performance(spec, sound, windows / DEGRADED, min_labels)
     severity: Severity = "faulty" if bad else "degraded" if found.degraded else "shifted" if moved else "ok"
-    empty = () if newest.window.rows else (f"no rows in {_names([newest])}",)
+    empty = () if newest.window.rows else (f"no rows in {names([newest])}",)
     late = () if found.covers(newest) else (_not_judged(newest, champion, min_labels),)
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
     told = diagnose(severity, found.degradation, bad, moved, where)
-    judged = (*_few(bad), *empty, *found.reasons, *late, *where[:MOST_NAMED], *_few(moved))
-    reasons = (*([told.sentence] if told is not None else []), *judged, *known(usual), *unwatched(newest))
-    return Assessment(severity, reasons, told, found.labelled, *found.loss)
+    kind = (told.sentence,) if told is not None else ()
+    rest = (*kind, *_few(bad), *empty)
+    lead = (*found.reasons, *rest) if severity == "shifted" and found.worse else (*rest, *found.reasons)
+    judged = (*late, *where[:MOST_NAMED], *_few(moved))
+    return Assessment(severity, (*lead, *judged, *known(usual), *unwatched(newest)), told, found.labelled, *found.loss)
 
 
 def faulty_level(spec: PolicySpec, history: Sequence[WindowRecord]) -> float:
@@ -143,7 +147,7 @@ class _Performance:
         self, spec: PerformancePolicy, records: Sequence[WindowRecord], windows: float, min_labels: int
     ) -> None:
         self._records, self._windows, self._min_labels = records, windows, min_labels
-        found = trails(records, spec.tolerate, min_labels)
+        self._found = found = trails(records, spec.tolerate, min_labels)
         scores = [trail_scores(trail) for trail in found]
         evidence = detect(np.array(scores).T, cap=windows * len(found))[-1] if found else np.empty(0)
         evidence = evidence * [_fallen(records, *both, spec.tolerate) for both in zip(found, scores, strict=True)]
@@ -186,9 +190,23 @@ class _Performance:
         if not self._since:
             return ()
         since = [self._records[place] for place in self._since]
-        windows = f"{'in' if len(since) == 1 else 'pooled over'} {_names(since)}"
-        said = _sentence(windows, self._records[-1].metric, self._level, self.degraded)
-        return (f"{said}; evidence {self._strength:.2g} of what one false alarm in {self._windows:,.0f} windows takes",)
+        one, most = (self._level, None) if self.degraded else self._newest
+        said = sentence(since, one, degraded=self.degraded, most=most)
+        of = f"one false alarm in {self._windows:,.0f} windows"
+        return (f"{said}; evidence of all windows so far {self._strength:.2g} of what {of} takes",)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the newest window that is judged is worse than is tolerated, and that is not sure."""
+        return bool(self._since) and not self.degraded and any(one is not None and worse(one) for one in self._newest)
+
+    @property
+    def _newest(self) -> tuple[Comparison, Comparison | None]:
+        """The newest window that is judged beside the test rows, where that can be, and beside the reference that
+        most evidence is against, where that is another one and says that it is worse."""
+        (most,) = self._comparisons
+        test = next((one for trail in self._found if (one := trail[self._since[0]]) and one.against == TEST), most)
+        return test, most if test is not most and telling(most) else None
 
     @property
     def _judged_scores(self) -> list[float]:
@@ -320,29 +338,9 @@ def _every_so_often(
 def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
     labels = record.performance.rows if record.performance and record.version == champion else 0
     if labels >= min_labels:
-        return f"{_names([record])} is not judged: its data are broken"
+        return f"{names([record])} is not judged: its data are broken"
     known = f"{counted(labels, 'label')} for version {champion}"
-    return f"{_names([record])} is not judged yet: {known}, {min_labels:,} needed"
-
-
-def _sentence(windows: str, metric: str, one: Comparison, degraded: bool) -> str:
-    paired, one = one.paired, possible(metric, one)
-    real, reference = one.realised, one.reference
-    own, of_loss = ("", f" +/- {real.error:.2g}") if paired else (f" +/- {real.error:.3f}", "")
-    change = f"worse by {one.loss:.3g}{of_loss}, tolerated {one.tolerated:.2g}"
-    if one.loss <= 0:
-        change = f"no worse ({-one.loss:+.3g})"
-    elif one.loss > one.tolerated and not degraded:
-        change += f", but not surely (+/- {real.error:.2g}): not called degraded yet"
-    known = f"reference {reference.value:.3f} +/- {reference.error:.3f} ({one.against})"
-    return f"{metric} {real.value:.3f}{own} on {real.basis} {windows}, {known}: {change}"
-
-
-def _names(records: Sequence[WindowRecord]) -> str:
-    first, last = records[0].window.name, records[-1].window.name
-    if len(records) == 1:
-        return f"the window from {first}"
-    return f"{len(records)} windows, from that of {first} to that of {last}"
+    return f"{names([record])} is not judged yet: {known}, {min_labels:,} needed"
 
 
 def _few(found: Sequence[Finding]) -> tuple[str, ...]:

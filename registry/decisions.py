@@ -75,7 +75,7 @@ class Decision(Frozen):
     """What a policy wants done about one window, and why. `then` are the remedies to go on to, should the first one's
     challenger not be proven.
 
-    `severity`: `ok`; `shifted` (something moved, and no fall of performance is seen); `faulty` (the data are broken:
+    `severity`: `ok`; `shifted` (something moved, and no fall of performance is sure); `faulty` (the data are broken:
     never answered by training on them); `degraded` (performance fell beyond what is tolerated: this is what triggers).
     """
 

@@ -350,10 +350,12 @@ def test_when_it_stops(gain: Interval | None, windows: int, stops: bool, champio
     assert _verdict(now, gain, windows, Interval(-0.2, -0.5, 0.1))[0] is stops
 
 
-def test_one_window_is_told_as_one(champion: ModelBundle) -> None:
-    told = [_verdict(Following("1", BEGIN, ("2",), BEGIN), None, windows)[1] for windows in (1, 2)]
-    assert told[0].endswith("1 window with labels since does not tell more")
-    assert told[1].endswith("2 windows with labels since do not tell more")
+def test_how_many_windows_with_labels_it_takes_is_said(champion: ModelBundle) -> None:
+    told = [_verdict(Following("1", BEGIN, ("2",), BEGIN), None, windows)[1] for windows in (1, FEW)]
+    lead = (
+        "it learns on: that this pays was proven before its promotion, and is judged again by 8 windows with labels or"
+    )
+    assert told == [f"{lead} more; 1 so far", f"{lead} more; these 8 do not tell yet"]
 
 
 def test_it_ends_at_once_where_the_world_turns_round(place: Workplace) -> None:

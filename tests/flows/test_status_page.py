@@ -18,10 +18,14 @@ from flows.overview import task_lines
 from flows.status_page import create_app
 from flows.status_snapshot import meant, read
 from flows.workplace import Workplace, register_task
+from monitor.measurements import Measurement
+from monitor.policy import decide
 from registry.inference_log import Feedback
 from registry.ledger import Entry
+from registry.policies import PerformancePolicy
 from tests.handmade import make_task
 from tests.logged_rows import Prediction, append
+from tests.monitor.records import performance, record
 
 START = datetime(2024, 3, 1)
 
@@ -129,6 +133,27 @@ def test_the_page_begins_with_the_newest_window(client: Client, place: Workplace
     assert "version 1 on 500 labels, window from" in text
     assert "window from 2024-03-08 00:00, version 1: auc 0.7312" in text
     assert ">08 Mar 2024</text>" in text
+
+
+def test_one_window_has_one_figure_in_tile_chart_and_sentence(client: Client, place: Workplace) -> None:
+    """Of a window with labels still to come: what is judged, on all its rows, with the interval of its own rows."""
+    known = performance(0.8192, error=0.05, rows=289, reference=0.8991)
+    fused = Measurement(name="fused", value=0.813, error=0.016, null_error=0.1, rows=336)
+    judged = record(0, known, fused)
+    details = judged.model_dump(mode="json", exclude_defaults=True)
+    place.ledger.write(Entry(task="handmade", kind="window", at=judged.window.end, version="1", details=details))
+    decided = Entry(task="handmade", kind="decision", at=judged.window.end, version="1", severity="ok", outcome="none")
+    reasons = decide(PerformancePolicy(), [judged]).reasons
+    place.ledger.write(decided.model_copy(update={"reasons": reasons, "details": {"window": details["window"]}}))
+    text = client.get("/").text
+    assert '<p class="big">0.8130</p>' in text
+    assert "on 289 labels and 47 rows estimated, window from" in text
+    assert "</time>; 0.7169 to 0.9091, reference 0.8991" in text
+    assert "auc 0.813 (0.717 to 0.909) on 289 labels and 47 rows estimated in the window from" in text
+    assert "reference 0.899 +/- 0.010 (its test rows)" in text
+    assert text.count("auc 0.8130 (0.7169 to 0.9091), on labels") == 2  # a broad and a narrow chart
+    assert "0.8192" not in text
+    assert text.count("95 % interval of its own rows") == 1
 
 
 def test_several_tasks_have_a_page_each_and_one_together(client: Client, place: Workplace) -> None:
@@ -276,6 +301,43 @@ def test_labels_of_promotions_do_not_lie_on_one_another() -> None:
     svg = ElementTree.fromstring(line_chart(points(*[0.7] * 30), marks, metric="auc"))
     assert [one.text for one in svg.findall("text[@class='mark']")] == ["v4"]
     assert 1 <= len(svg.findall("line[@class='mark']")) <= 3
+
+
+@pytest.mark.parametrize("width", [WIDTH, NARROW])
+def test_fifty_steps_can_be_read(width: int) -> None:
+    """Ticks under the windows, apart; labels that do not lie on one another, the newest among them."""
+    steps = [Mark(START + timedelta(days=7 * number, hours=1), f"v{number + 3}") for number in range(50)]
+    svg = ElementTree.fromstring(line_chart(points(*[0.7] * 50), [], steps, metric="auc", width=width))
+    places = [float(one.attrib["x1"]) for one in svg.findall("line[@class='step']")]
+    labels = {one.text: float(one.attrib["x"]) for one in svg.findall("text[@class='step']")}
+    assert len(places) == 50
+    assert all(before - after >= 3 for before, after in pairwise(places))
+    assert all(before - after >= 26 for before, after in pairwise(labels.values()))
+    assert next(iter(labels)) == "v52"
+    assert len(labels) >= 8
+    lowest = max(float(one.attrib["cy"]) for one in svg.findall("circle"))
+    assert all(float(one.attrib["y1"]) > lowest for one in svg.findall("line[@class='step']"))
+
+
+def test_many_steps_are_bounded() -> None:
+    steps = [Mark(START + timedelta(hours=number), f"v{number}") for number in range(3_000)]
+    svg = ElementTree.fromstring(line_chart(points(*[0.7] * 18), [], steps, metric="auc"))
+    assert 100 < len(svg.findall("line[@class='step']")) <= WIDTH / 3
+    assert len(svg.findall("text[@class='step']")) <= WIDTH / 26
+
+
+def test_the_steps_of_a_champion_that_follows_are_on_the_chart(client: Client, place: Workplace) -> None:
+    """Those that were made; no room is taken, and nothing explained, where there is none."""
+    window(place, 0, 0.7)
+    window(place, 1, 0.7)
+    assert 'class="step"' not in client.get("/").text
+    for version, outcome in (("3", "continued"), ("4", "stopped")):
+        at = START + timedelta(days=7)
+        place.ledger.write(Entry(task="handmade", kind="follow", at=at, version=version, outcome=outcome))
+    text = client.get("/").text
+    assert text.count("<title>v3 has learnt what was known at 2024-03-08 00:00</title>") == 2
+    assert ">v4</text>" not in text
+    assert "a step: the champion has learnt on" in text
 
 
 def test_an_interval_ends_where_the_metric_does(client: Client, place: Workplace) -> None:

@@ -93,8 +93,8 @@ def test_a_harmless_shift_says_what_it_costs() -> None:
     dear, free = (diagnose("shifted", None, [], found(one)) for one in (COSTLY, FREE))
     assert dear is not None
     assert free is not None
-    assert dear.sentence.endswith("no fall of performance is seen, but a cost is estimated")
-    assert free.sentence.endswith("no fall of performance is seen, and no cost is estimated")
+    assert dear.sentence.endswith("no fall of performance is sure, but a cost is estimated")
+    assert free.sentence.endswith("no fall of performance is sure, and no cost is estimated")
 
 
 def test_what_moved_without_a_column_is_named_for_what_it_is() -> None:

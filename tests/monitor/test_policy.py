@@ -53,7 +53,7 @@ class TestContract:
         assert (found.remedy, found.severity) == (Remedy.NONE, "shifted")
         assert "x: distribution moved by 0.40 (median 1 -> 2)" in found.reasons
         assert found.diagnosis is not None
-        assert found.diagnosis.sentence == "Inputs moved: x; no fall of performance is seen, and no cost is estimated"
+        assert found.diagnosis.sentence == "Inputs moved: x; no fall of performance is sure, and no cost is estimated"
 
     def test_an_empty_window_is_no_accident(self, spec: PolicySpec) -> None:
         empty = record(3).model_copy(update={"window": record(3).window.model_copy(update={"rows": 0})})
@@ -100,7 +100,60 @@ def test_one_bad_window_is_evidence_and_not_enough() -> None:
     found = decide(STRICT, weeks([GOOD, GOOD, 0.675]))
     assert (found.remedy, found.severity, found.diagnosis) == (Remedy.NONE, "ok", None)
     assert "of what one false alarm in 1,000 windows takes" in found.reasons[0]
-    assert "worse by 0.025, tolerated 0.014, but not surely (+/- 0.008): not called degraded yet" in found.reasons[0]
+    assert (
+        "(its test rows): worse by 0.025, tolerated 0.014; with more evidence beside 0.700 +/- 0.005"
+        in found.reasons[0]
+    )
+    said = (
+        "one window in 8 would look as bad by luck (windows of so many rows vary by 0.008): not called degraded yet; "
+    )
+    assert f"{said}evidence of all windows so far 0.0" in found.reasons[0]
+
+
+def test_luck_is_told_by_what_was_compared() -> None:
+    """A fall of more than two errors is no contradiction: what is tolerated and what the reference is unsure of come
+    off first, and the rest is judged by Student's law of few stretches."""
+    known = {"null_error": 0.1, "skew": 0.1, "freedom": 7.4, "low": 0.53, "high": 0.79}
+    bad = performance(0.66, error=0.065, rows=336, reference=0.899).model_copy(
+        update={**known, "reference_error": 0.025}
+    )
+    (said,) = decide(DEFAULT, [record(0, bad)]).reasons
+    assert said.startswith(
+        "auc 0.660 (0.530 to 0.790) on 336 labels in the window from 2024-01-01 00:00, reference 0.899 +/- 0.025 (its "
+        "test rows): worse by 0.239, tolerated 0.018; one window in 18 would look as bad by luck (windows of so many "
+        "rows vary by 0.1): not called degraded yet"
+    )
+
+
+def test_falls_of_a_window_s_luck_take_as_many_windows_as_the_readme_says() -> None:
+    """A reference of few stretches: the evidence of windows that are each no more than bad luck adds up."""
+
+    def found_after(errors: float) -> int:
+        value = 0.7 - 0.014 - 1.64 * 0.01 - errors * 0.02
+        bad = performance(value, error=0.01).model_copy(update={"null_error": 0.02, "skew": 0.0, "freedom": 200.0})
+        history = [record(week, bad) for week in range(9)]
+        return next(k for k in range(1, 10) if decide(DEFAULT, history[:k]).severity == "degraded")
+
+    assert [found_after(errors) for errors in (1.0, 1.5, 2.0, 3.0)] == [8, 4, 3, 1]
+
+
+def test_the_other_reference_is_named_where_more_evidence_is_against_it() -> None:
+    """Beside the test rows all is well; a model of newer rows does better on the very same ones."""
+    fresh = Measurement(name="attainable", value=0.73, reference=0.7, error=0.004, reference_error=0.001, rows=6_000)
+    first, *others = decide(DEFAULT, [record(0, performance(0.7), fresh)]).reasons
+    assert "reference 0.700 +/- 0.010 (its test rows): no worse (+0)" in first
+    assert (
+        "; with more evidence beside 0.730 +/- 0.001 (what newer rows add): worse by 0.03 +/- 0.004, tolerated" in first
+    )
+    assert not others
+
+
+@pytest.mark.parametrize(("value", "leads"), [(0.67, True), (0.69, False), (0.72, False)])
+def test_what_is_worse_than_tolerated_is_said_before_what_moved(value: float, leads: bool) -> None:
+    found = decide(STRICT, [record(0, performance(value), MOVED)])
+    assert found.severity == "shifted"
+    assert found.reasons[0 if leads else 1].startswith(f"auc {value:.3f} ")
+    assert found.reasons[1 if leads else 0].startswith("Inputs moved: x; no fall of performance is sure")
 
 
 def test_several_in_a_row_ask_for_a_research_in_figures() -> None:
