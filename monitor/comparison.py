@@ -42,7 +42,8 @@ from scipy.special import stdtr
 from monitor.evidence import score_of, scores_of, tails
 from monitor.measurements import Measurement, WindowRecord
 from monitor.past import TINY, before
-from registry.metrics import BLOCKS, METRICS, Array, Metric, tolerated_loss
+from registry.fallen import tolerated_loss
+from registry.metrics import BLOCKS, METRICS, Array, Metric
 from registry.plurals import counted
 
 SURE = 1.64

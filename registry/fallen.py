@@ -5,13 +5,24 @@ from __future__ import annotations
 
 from math import hypot
 
-from registry.metrics import METRICS, tolerated_loss
+from registry.metrics import METRICS
 
 SURE = 3.0
 """Standard errors of the difference: a model is best by chance, too, on the rows that chose it."""
 
 TOLERATE = 0.02
 """The share of the figure that is tolerated where the policy of a task names none."""
+
+
+def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
+    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
+
+    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
+
+    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
+    (0.014, 0.02)
+    """
+    return tolerate * (1.0 if metric == "r2" else abs(reference))
 
 
 def fall(

@@ -330,17 +330,6 @@ def metrics_for(problem: Problem) -> dict[str, Metric]:
     return {metric.name: metric for metric in METRICS if problem in metric.problems}
 
 
-def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
-    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
-
-    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
-
-    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
-    (0.014, 0.02)
-    """
-    return tolerate * (1.0 if metric == "r2" else abs(reference))
-
-
 def calibration_error(labels: Labels, scores: Array, *, bins: int = 15) -> float:
     """Expected calibration error of the top class, equal-count bins (Naeini et al. 2015; Nixon et al. 2019)."""
     return float(

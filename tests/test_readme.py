@@ -142,7 +142,7 @@ def test_the_policy_decides(example: Example) -> None:
 
 def test_every_python_block_is_python() -> None:
     blocks = [code for kind, code in BLOCKS if kind == "python"]
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for code in blocks:
         compile(code, "README.md", "exec")
 

@@ -10,7 +10,7 @@ import pytest
 from monitor.comparison import EXPECTED, SURE, Level, compare, pool, trails, worst_segments
 from monitor.measurements import Measurement
 from monitor.past import gap_scores
-from registry.metrics import tolerated_loss
+from registry.fallen import tolerated_loss
 from registry.plurals import counted
 from tests.monitor.records import performance, record, weeks
 
