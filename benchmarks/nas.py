@@ -7,7 +7,7 @@ up; told is the test accuracy on CIFAR-10 and CIFAR-100 of the cell with the bes
 protocol trains a cell again when it comes up again; isomorphic cells are others to it. `--strategies synflow-local`:
 local search begun by synflow alone, which `auto` is held to. `--first` is the first seed.
 NAS-Bench-Macro and hpobench: the final score (of other trainings than those a search sees) after 25, 50, 100 trainings,
-as normalised regret: 0 is the table's best, 1 its median. Cost: milliseconds of a suggestion after 500 trials.
+as normalised regret: 0 is the table's best, 1 its median. Cost: milliseconds of CPU a suggestion after 500 trials.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ AGAIN = ("random", "reinforce", "evolution-10-3")
 
 @dataclass(frozen=True)
 class Run:
-    """A search on a table: the finals of its best candidate after each training, and each suggestion's seconds."""
+    """A search on a table: the finals of its best candidate after each training, and each suggestion's CPU-seconds."""
 
     finals: tuple[tuple[float, ...], ...]
     asked: tuple[float, ...]
@@ -72,9 +72,9 @@ def run(space: TableSpace, sampler: optuna.samplers.BaseSampler, *, seconds: flo
     best: Found | None = None
     finals, asked, spent = [], [], 0.0
     while spent < seconds and len(finals) < trials:
-        start = time.perf_counter()
+        start = time.process_time()
         trial, candidate = propose(study, space, () if again else taken)
-        asked.append(time.perf_counter() - start)
+        asked.append(time.process_time() - start)
         found = space.train(candidate)
         study.tell(trial, found.score)
         taken.add(space.canonical(candidate))
@@ -151,8 +151,8 @@ def marks(title: str, tables: Sequence[str], names: Sequence[str], seeds: Sequen
 
 
 def cost(names: Sequence[str], pool: Pool) -> Iterator[str]:
-    """Milliseconds of a suggestion in the last 20 of 500 trials, on NAS-Bench-Macro."""
-    yield "cost: milliseconds a suggestion (median) at 500 trials, Optuna's own share (in memory) included"
+    """Milliseconds of CPU a suggestion in the last 20 of 500 trials, on NAS-Bench-Macro."""
+    yield "cost: milliseconds of CPU a suggestion (median) at 500 trials, Optuna's own share (in memory) included"
     for name in names:
         (found,) = pool(partial(one, "macro", name, False, math.inf, 500), [0])
         yield f"{name:18}{1_000 * statistics.median(found.asked[-20:]):8.2f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,8 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     """Make a better model, prove it, promote it.
 
     All remedies but a (cold) search start from what TASK's champion knows. A challenger is promoted only if it is
-    better than the champion on fresh rows that neither has seen.
+    better than the champion on fresh rows that neither has seen. Where that cannot be done now, with too few labels,
+    say, it is refused, and the exit code is 3.
 
     \b
     Example:
@@ -204,6 +206,8 @@ def improve(task: str, as_of: datetime | None, reason: str, remedies: str) -> No
     click.echo(outcome_line(task, done))
     for line in tried_lines(done):
         click.echo(f"  {line}")
+    if done["outcome"] == "refused":
+        sys.exit(StateError.exit_code)
 
 
 def outcome_line(task: str, done: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import click
 from click.formatting import wrap_text
 
 from flows.door import connect, resumable
-from flows.offered import require_families, require_strategy
+from flows.offered import require_families, require_stopping, require_strategy
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     callback=require_families,
     help="Families of networks, this time; default: the task's.",
 )
+@click.option(
+    "--stopping", callback=require_stopping, help="How weak networks are stopped early, this time; default: the task's."
+)
 @click.option("--fresh", is_flag=True, help="Begin anew instead of resuming a search that was killed.")
-@click.option("--list", "listed", is_flag=True, help="Show what strategies, policies and spaces there are; no TASK.")
+@click.option("--list", "listed", is_flag=True, help="Show what strategies, early stopping and spaces there are.")
 def search(
     task: str | None,
     trials: int | None,
@@ -50,6 +53,7 @@ def search(
     workers: int | None,
     strategy: str | None,
     families: list[str] | None,
+    stopping: str | None,
     fresh: bool,
     listed: bool,
 ) -> None:
@@ -61,7 +65,7 @@ def search(
     \b
     Example:
       everfit search flights.yaml --seconds 600
-      everfit search flights.yaml --strategy random --space mlp
+      everfit search flights.yaml --strategy random --space mlp --stopping none
       everfit search --list
     """
     if listed:
@@ -71,8 +75,10 @@ def search(
         raise click.UsageError("Missing argument 'TASK' (or --list).")
     settings = connect()
     from flows.workplace import Workplace, find_task, registered_for_search
+    from retrain.search.forkserver import begin
 
     spec = find_task(settings, task)  # first of all: a word that is wrong is told before what takes seconds to load
+    begin()
     with waiting("loading the libraries"):
         from flows.progress import listening
         from flows.search import require_known, require_rows
@@ -91,7 +97,7 @@ def search(
     registered = nullcontext() if file is None else registered_for_search(settings, spec)
     again = "run it again, and it goes on from the networks that are trained (--fresh begins anew)"
     with pointing(file), registered, resumable(again), ProgressLine() as shown, listening(shown):
-        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families)
+        version = perform(flow, spec.name, trials, seconds, seed, workers, fresh, strategy, families, stopping)
     click.echo(f"{spec.name}: version {version}")
     place = Workplace.open(settings, spec)
     for line in (*found_lines(place, version), *_costs(place, version)):
@@ -109,6 +115,8 @@ def found_lines(place: Workplace, version: str) -> Iterator[str]:
     yield f"{metric} on the test rows: {known or 'not known'}"
     if (weak := bundle.manifest.weakness) is not None:
         yield weak
+    if (fallen := bundle.manifest.fall) is not None:
+        yield f"warning: {fallen}"
     serves = place.versions.get(name, "champion") == version
     if not serves and (champion := place.versions.get(name, "champion")) is not None:
         yield beside(bundle.manifest, champion, place.versions.fetch(name, champion).manifest)
@@ -139,7 +147,7 @@ def _costs(place: Workplace, version: str) -> Iterator[str]:
     """What the search took, by the ledger."""
     from flows.search import cost_lines
 
-    found = [entry for entry in place.ledger.read(kinds={"search"}) if entry.version == version]
+    found = place.ledger.read(kinds={"search"}, version=version, last=1)
     return cost_lines(found[-1].details) if found else iter(())
 
 
@@ -153,10 +161,10 @@ def means() -> Iterator[str]:
     yield "Strategies (`--strategy NAME`, or `search.strategy` in the task):"
     yield from _table(STRATEGIES)
     yield ""
-    yield "Early stopping (`search.stopping` in the task):"
+    yield "Early stopping (`--stopping NAME`, or `search.stopping` in the task):"
     yield from _table(STOPPING)
     yield ""
-    yield "Spaces (`--space NAME[,NAME]`, or `search.families` in the task):"
+    yield "Spaces, each a family of networks (`--space NAME[,NAME]`, or `search.families` in the task):"
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"

@@ -13,13 +13,16 @@ import click
 
 from flows.door import read_settings
 from flows.waiting import waiting
-from registry.errors import InputError, SourceError, TaskError
+from registry.errors import InputError, SourceError, StateError, TaskError
+from registry.plurals import counted
 
 if TYPE_CHECKING:
     from registry.settings import Settings
     from registry.task import TaskSpec
 
 _NOTHING = object()
+_MADE_FOR = ("target", "time", "problem", "metric", "coverage", "columns")
+"""Keys of a task that a model is made for."""
 
 
 @click.command()
@@ -99,35 +102,56 @@ def apply(file: str) -> None:
     """Let the edited task in FILE take the place of the registered one, without a search.
 
     Policy, gate, monitoring, budgets and the like hold from the next pass on. What a model was made for (target, time,
-    problem, metric, coverage, columns) asks for a search.
+    problem, metric, coverage, columns) asks for a search. Of a task that no search has registered, FILE and all its
+    rows are checked, and nothing else is done; the exit code is 3 where no mistake is found.
 
     \b
     Example:
       everfit apply flights.yaml
     """
     from flows.workplace import changing, load_task
+    from registry.mistakes import pointing
 
     settings = read_settings()
     new = load_task(Path(file))
+    with waiting("loading the libraries"):
+        from retrain.search.session import require_means
+    with pointing(Path(file)):
+        require_means(new)  # what is wrong would end the next search, perhaps at night
+    if not settings.task_file(new.name).is_file():
+        raise StateError(f"{_sound(file, new)}; task {new.name!r} is not registered yet, next: everfit search {file}")
     with changing(settings, new.name):
         changed = _apply(settings, file, new)
     click.echo(f"{new.name}: {', '.join(changed) or 'nothing'} changed")
+
+
+def _sound(file: str, new: TaskSpec) -> str:
+    """That a task that is not registered is sound. Raises `DataError` or `TaskError` for what its rows show."""
+    from registry.mistakes import pointing
+
+    with pointing(Path(file)), waiting("looking at the rows"):
+        from flows.search import require_data
+
+        return f"{file}: no mistake is found in it, with its {counted(require_data(new), 'row')}"
 
 
 def _apply(settings: Settings, file: str, new: TaskSpec) -> list[str]:
     """Register it; the keys that are others than before."""
     from flows.workplace import find_task, register_task, require_columns
     from registry.mistakes import pointing
-    from retrain.search.session import require_means
 
     old = find_task(settings, new.name)
-    made_for = ("target", "time", "problem", "metric", "coverage", "columns")
     changed = list(differing(old.model_dump(), new.model_dump()))
-    if asking := [key for key in changed if key.split(".")[0] in made_for]:
+    asking = [key for key in changed if key.split(".")[0] in _MADE_FOR]
+    if asking or new.source != old.source:
+        from flows.search import require_rows
+
+        with pointing(Path(file)):
+            require_rows(new)
+    if asking:
         raise InputError(f"{file}: {', '.join(asking)} changed: a model must be found for that: everfit search {file}")
-    with pointing(Path(file)):
-        require_means(new)  # what is wrong would end the next search, perhaps at night
-        if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+    if (new.log, new.monitor.segments) != (old.log, old.monitor.segments):
+        with pointing(Path(file)):
             require_columns(settings, new)
     register_task(settings, new)
     return changed

@@ -15,6 +15,7 @@ from registry.plurals import counted
 
 if TYPE_CHECKING:
     from flows.workplace import Workplace
+    from registry.settings import Settings
 
 
 @click.command()
@@ -66,7 +67,7 @@ def status(task: str | None) -> None:
 
     names = [find_task(settings, task).name] if task else list(task_names(settings))
     if not names:
-        click.echo(f"no task yet in {settings.folder}; begin with: everfit init DATA --target COL")
+        click.echo(_no_task(settings))
     for name in names:
         with waiting(f"asking registry and log of {name}"):
             lines = task_lines(Workplace.open(settings, find_task(settings, name)))
@@ -76,29 +77,40 @@ def status(task: str | None) -> None:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("task", required=False)
 @click.option("--test", "trial", is_flag=True, help="Send a test message to every channel and say whether it arrived.")
-def alerts(task: str, trial: bool) -> None:
-    """Show TASK's alerts, or test the channels.
+def alerts(task: str | None, trial: bool) -> None:
+    """Show alerts, or test the channels.
 
+    Those of TASK, or of every task.
     The alert that is open, the last ones, and which channel has heard of each. The channels are in EVERFIT_ALERT_URLS.
-    With --test the exit code is 4 when a channel did not take the message.
+    With --test, which needs a TASK, the exit code is 4 when a channel did not take the message.
 
     \b
     Example:
-      everfit alerts flights
+      everfit alerts
       everfit alerts flights --test
     """
+    if trial and task is None:
+        raise click.UsageError("Missing argument 'TASK', whose name the test message bears.")
     settings = connect()
     from flows.alerting import written
     from flows.overview import alert_lines
-    from flows.workplace import Workplace, find_task
+    from flows.workplace import Workplace, find_task, task_names
 
-    place = Workplace.open(settings, find_task(settings, task))
-    if trial:
-        _try_channels(place)
-    else:
-        click.echo("\n".join(alert_lines(place.task.name, *written(place.ledger))))
+    names = task_names(settings) if task is None else (task,)
+    if not names:
+        click.echo(_no_task(settings))
+    for name in names:
+        place = Workplace.open(settings, find_task(settings, name))
+        if trial:
+            _try_channels(place)
+        else:
+            click.echo("\n".join(alert_lines(place.task.name, *written(place.ledger))))
+
+
+def _no_task(settings: Settings) -> str:
+    return f"no task yet in {settings.folder}; begin with: everfit init DATA --target COL"
 
 
 def _try_channels(place: Workplace) -> None:

@@ -84,7 +84,7 @@ def following(place: Workplace) -> Following | None:
     if not acts or acts[-1].kind == ROLLBACK or place.task.mode == "observe":
         return None
     first = acts[-1]
-    made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == first.version]
+    made = place.ledger.read(kinds={"remedy"}, version=first.version)
     told = made[-1].details.get("follows") if made else None
     if told is None:
         return None

@@ -228,7 +228,7 @@ def gate(
     if (done := intents.stage(intent, "gate", version=version)) is not None:
         return Verdict.model_validate(done.details["verdict"])
     begun, cpu = time.monotonic(), cpu_seconds()
-    made = next(one for one in place.ledger.read(kinds={"remedy"}) if one.version == version)
+    made = place.ledger.read(kinds={"remedy"}, version=version)[0]
     proof = proof_of(place, intent, Remedy(made.details["remedy"]))
     rows, said = (fresh, (None, None)) if proof is None else (proof.rows, (proof.old, proof.new))
     verdict = judge(with_error(place.task, error), champion, fetch(place, version), rows, said=said)

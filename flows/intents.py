@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,12 +21,18 @@ _ENDS = {"search": "search", "improve": "improvement"}
 
 @dataclass(frozen=True)
 class Intent:
-    """What was set out to do, `at` which moment of event time, and with which particulars."""
+    """What was set out to do, `at` which moment of event time, and with which particulars; `entry` is the ledger's
+    number of it, than which those of its stages are higher."""
 
     id: str
     what: str
     at: datetime
     details: Mapping[str, Any]
+    entry: int = 0
+
+
+def _of(entry: Entry) -> Intent:
+    return Intent(entry.details["intent"], str(entry.outcome), entry.at, entry.details, entry.id or 0)
 
 
 class Intents:
@@ -38,23 +44,22 @@ class Intents:
 
     def open(self, what: str) -> Intent | None:
         """The newest intent of this kind, if it has no end yet."""
-        begun = self._ledger.read(kinds={"intent"})
-        mine = [entry for entry in begun if entry.outcome == what]
-        if not mine:
+        begun = self._ledger.read(kinds={"intent"}, outcome=what, last=1)
+        if not begun:
             return None
-        found = Intent(mine[-1].details["intent"], what, mine[-1].at, mine[-1].details)
+        found = _of(begun[-1])
         return None if self.stage(found, _ENDS[what]) else found
 
     def begin(self, what: str, at: datetime, **details: Any) -> Intent:
         """Write a new intent."""
         intent = Intent(uuid.uuid4().hex[:12], what, at, details)
-        self.write(intent, "intent", outcome=what, details=details)
-        return intent
+        return replace(intent, entry=self.write(intent, "intent", outcome=what, details=details).id or 0)
 
     def stage(self, intent: Intent, kind: str, **details: Any) -> Entry | None:
         """The newest entry that a stage of this intent left, with these details, or None."""
         wanted = {"intent": intent.id, **details}.items()
-        found = [entry for entry in self._ledger.read(kinds={kind}) if wanted <= entry.details.items()]
+        later = self._ledger.read(kinds={kind}, since=intent.entry)
+        found = [entry for entry in later if wanted <= entry.details.items()]
         return found[-1] if found else None
 
     def write(self, intent: Intent, kind: str, *, details: Mapping[str, Any] | None = None, **fields: Any) -> Entry:

@@ -1,4 +1,5 @@
-"""The names of strategies and families without their classes, whose import takes seconds: a slip is told at once.
+"""The names of strategies, stopping policies and families without their classes, whose import takes seconds: a slip is
+told at once.
 
 A name stands in its class as `name: ClassVar[str] = "tpe"`; that is read here. `tests/flows/test_cli.py` holds it
 against the catalogues.
@@ -31,6 +32,13 @@ def require_strategy(_context: click.Context, _option: click.Parameter, strategy
     if strategy is not None and strategy not in (known := offered("retrain.search.strategies")):
         raise TaskError(unknown("strategy", strategy, known))
     return strategy
+
+
+def require_stopping(_context: click.Context, _option: click.Parameter, stopping: str | None) -> str | None:
+    """The option's policy of early stopping. Raises `TaskError` that names the known ones."""
+    if stopping is not None and stopping not in (known := offered("retrain.search.stopping")):
+        raise TaskError(unknown("stopping policy", stopping, known))
+    return stopping
 
 
 def require_families(_context: click.Context, _option: click.Parameter, space: str | None) -> list[str] | None:

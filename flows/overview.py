@@ -140,7 +140,7 @@ def challenger_lines(place: Workplace, versions: Sequence[VersionInfo]) -> list[
         return []
     from flows.spending import CHALLENGE
 
-    told = {one.kind: one for one in place.ledger.read(kinds={*CHALLENGE, "search"}) if one.version == version}
+    told = {one.kind: one for one in place.ledger.read(kinds={*CHALLENGE, "search"}, version=version)}
     made = f"made by {told['remedy'].details.get('remedy')}" if "remedy" in told else "found by a search"
     gate = told.get("second_look") or told.get("gate")
     judged = "no gate has judged it" if gate is None else f"the gate said {gate.outcome}"

@@ -217,7 +217,7 @@ def rival_again(
 
 def judged_after(place: Workplace, version: str) -> datetime | None:
     """Of a version made to follow a champion that does not: the moment after which its procedure was judged."""
-    made = [one for one in place.ledger.read(kinds={"remedy"}) if one.version == version]
+    made = place.ledger.read(kinds={"remedy"}, version=version)
     told = made[-1].details.get("follows") if made else None
     return datetime.fromisoformat(told["judged"]) if told and told["anchor"] else None
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from registry.task import Search, TaskSpec
+    from retrain.families.base import Reads
     from retrain.search.experience import Former
 
 
@@ -53,19 +54,22 @@ def search(
     fresh: bool = False,
     strategy: str | None = None,
     families: list[str] | None = None,
+    stopping: str | None = None,
 ) -> str:
     """Search for a model of a registered task and register it; the version.
 
     What is given takes the place of the task's own budget and means. It becomes the champion if there is none, else the
     challenger: `everfit promote` decides then. A search that was killed is resumed with all its finished trials, or
-    begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy or a
-    family that is not known, for objectives or choices that do not fit them, and for columns that are not there.
+    begun anew if `fresh`. Raises `BusyError` while another search of the task runs, `TaskError` for a strategy, a
+    policy of early stopping or a family that is not known, for objectives or choices that do not fit them, and for
+    columns that are not there.
     """
     from retrain.search.session import require_means
 
     require_known(strategy, families)
-    means = {"strategy": strategy, "families": None if families is None else tuple(families)}
-    place = _budgeted(enter(task), trials=trials, seconds=seconds, seed=seed, workers=workers, **means)
+    asked = {"trials": trials, "seconds": seconds, "seed": seed, "workers": workers}
+    means = {"strategy": strategy, "families": None if families is None else tuple(families), "stopping": stopping}
+    place = _budgeted(enter(task), **asked, **means)
     require_means(place.task)
     require_rows(place.task)  # a mistake in the task is no search that failed
     with exclusive(place.lock, f"a search or an improvement of task {task}"):
@@ -83,6 +87,23 @@ def require_rows(task: TaskSpec) -> None:
     require_columns(rows, task)
     if not rows.isna().all().any() and image_name(rows, task) is None:
         families_for(task.search.families, "table")
+
+
+def require_data(task: TaskSpec) -> int:
+    """Raise `DataError` or `TaskError` for all that the rows of a task show to be wrong before anything is trained; how
+    many rows there are."""
+    from retrain.checks import examine, require
+    from retrain.families.catalogue import families_for
+    from retrain.image_checks import image_name, load_images
+    from retrain.search.session import require_choices
+
+    require_rows(task)
+    frame, found = load_images(read(task.source), task)
+    require([*found, *examine(frame, task)])
+    reads: Reads = "table" if image_name(frame, task) is None else "image"
+    families_for(task.search.families, reads)
+    require_choices(task, reads)
+    return len(frame)
 
 
 def require_known(strategy: str | None, families: Sequence[str] | None) -> None:

@@ -82,8 +82,7 @@ def held_challenger(place: Workplace) -> Entry | None:
     held = ends[-1]
     champion, challenger = alias_of(place, "champion"), alias_of(place, "challenger")
     if champion == held.version:
-        told = any(one.version == champion for one in place.ledger.read(kinds={"promotion"}))
-        return None if told else held
+        return None if place.ledger.read(kinds={"promotion"}, version=champion, last=1) else held
     waits = challenger == held.version and held.details.get("champion") in (champion, *_chain(place))
     return held if waits and len(_looks(place, held)) < LOOKS else None
 
@@ -95,7 +94,7 @@ def _chain(place: Workplace) -> tuple[str, ...]:
 
 
 def _looks(place: Workplace, held: Entry) -> list[Entry]:
-    return [one for one in place.ledger.read(kinds={KIND}) if one.version == held.version]
+    return place.ledger.read(kinds={KIND}, version=held.version)
 
 
 def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
@@ -144,7 +143,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
 
 def _grown(place: Workplace, held: Entry, rows: int) -> bool:
     """Whether labelled rows are enough to judge, and enough more than at the last judgement of the version."""
-    judged = [one for one in place.ledger.read(kinds={"gate", KIND}) if one.version == held.version]
+    judged = place.ledger.read(kinds={"gate", KIND}, version=held.version, last=1)
     before = int(judged[-1].details.get("rows", 0)) if judged else 0
     return rows >= max(GROWTH * before, place.task.gate.min_rows)
 

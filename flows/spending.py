@@ -40,11 +40,10 @@ class Spending:
             return "no remedy has made a challenger"
         told = [f"{counted(self.challengers, 'challenger')} ({self.challenging:,.0f} CPU-s with their gates)"]
         if self.looks:
-            told.append(
-                f"{counted(self.looks, 'try', 'tries')} of following, to see whether it pays ({self.looking:,.0f})"
-            )
+            tries = counted(self.looks, "try", "tries")
+            told.append(f"{tries} of following, to see whether it pays ({self.looking:,.0f} CPU-s)")
         if self.steps:
-            told.append(f"{counted(self.steps, 'step')} of a champion that followed ({self.stepping:,.0f})")
+            told.append(f"{counted(self.steps, 'step')} of a champion that followed ({self.stepping:,.0f} CPU-s)")
         return ", ".join(told)
 
 

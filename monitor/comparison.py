@@ -41,7 +41,8 @@ from scipy.special import stdtr
 
 from monitor.evidence import score_of, scores_of, tails
 from monitor.measurements import Measurement, WindowRecord
-from registry.metrics import BLOCKS, METRICS, Array, Metric
+from monitor.past import TINY, before
+from registry.metrics import BLOCKS, METRICS, Array, Metric, tolerated_loss
 from registry.plurals import counted
 
 SURE = 1.64
@@ -57,8 +58,6 @@ YOUNG = 4
 TEST = "its test rows"
 ADDED, EXPECTED = "what newer rows add", "what its answers lead one to expect"
 """References on the very same rows: the error of a level beside them is that of the difference."""
-
-_TINY = 1e-9
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
@@ -134,17 +133,6 @@ def trail_scores(trail: Trail) -> Array:
     out, there = np.full(len(trail), np.nan), [one for one in trail if one is not None]
     out[[one is not None for one in trail]] = scores_of(_chances(there))
     return out
-
-
-def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
-    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
-
-    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
-
-    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
-    (0.014, 0.02)
-    """
-    return tolerate * (1.0 if metric == "r2" else abs(reference))
 
 
 def pool(levels: Sequence[Level]) -> Level:
@@ -258,49 +246,23 @@ def _with_past(records: Sequence[WindowRecord], alone: Sequence[_Alone], tolerat
         if one.realised is not None and one.test is not None
     ]
     out: list[Comparison | None] = [None] * len(records)
-    before = _before([test for *_, test in judged], [now for _, now, _ in judged])
-    for count, ((place, now, _), known) in enumerate(zip(judged, before, strict=True)):
+    tests, levels = (
+        np.array([(one.value, one.error) for one in side])
+        for side in ([test for *_, test in judged], [now for _, now, _ in judged])
+    )
+    means, errors = before(tests, levels)
+    rows = judged[0][2].rows if judged else 0
+    for count, ((place, now, _), mean, error) in enumerate(zip(judged, means.tolist(), errors.tolist(), strict=True)):
         if count:
             against = f"{TEST} and {counted(count, 'window')} before"
-            out[place] = compare(records[place].metric, now, known, against, tolerate)
+            out[place] = compare(records[place].metric, now, Level(mean, error, rows), against, tolerate)
+        rows += now.rows
     return tuple(out)
-
-
-def _before(tests: Sequence[Level], levels: Sequence[Level]) -> list[Level]:
-    """Of each of k levels what `_precise` makes of its test and all levels before it: all at once, since each of them
-    is needed whenever there is another one."""
-    k = len(levels)
-    values, errors, rows = np.array([(one.value, one.error, one.rows) for one in levels]).reshape(k, 3).T
-    first = np.array([(one.value, one.error, one.rows) for one in tests]).reshape(k, 3).T
-    known = np.tri(k, k + 1, dtype=np.bool_)  # the test, and so many levels
-    value = np.where(known, np.column_stack([first[0], np.tile(values, (k, 1))]), 0.0)
-    error = np.where(known, np.column_stack([first[1], np.tile(errors, (k, 1))]), np.inf)
-    least = np.sort(error, axis=1)[np.arange(k), (np.arange(k) + 1) // 2] / 2
-    weights = 1 / np.maximum(np.maximum(least, _TINY)[:, None], error) ** 2
-    total = weights.sum(axis=1)
-    means, each = (weights * value).sum(axis=1) / total, first[2] + rows.cumsum() - rows
-    return [Level(*one) for one in zip(means.tolist(), (total**-0.5).tolist(), map(int, each), strict=True)]
-
-
-def gap_scores(records: Sequence[WindowRecord], name: str) -> Array:
-    """The standard score of each window's gap of this name against the gaps of all windows before (T,), NaN without a
-    gap. The bias of the estimate is in them all: what the reference does not know of it the windows teach, and nothing
-    has to be allowed for."""
-    out = np.full(len(records), np.nan)
-    found = [record.first(name) for record in records]
-    there = [one for one in found if one is not None and one.null_error]
-    gaps = [Level(one.value or 0.0, one.null_error or 0.0, one.rows) for one in there]
-    bias = [math.sqrt(max(0.0, (one.error or 0.0) ** 2 - (one.null_error or 0.0) ** 2)) for one in there]
-    before = _before([Level(0.0, error, 0) for error in bias], gaps)
-    apart = [(now.value - was.value) / math.hypot(now.error, was.error) for now, was in zip(gaps, before, strict=True)]
-    laws = np.array([(one.skew or 0.0, one.freedom or math.inf) for one in there], dtype=np.float64).reshape(-1, 2)
-    out[[one is not None and bool(one.null_error) for one in found]] = scores_of(tails(np.array(apart), *laws.T))
-    return out
 
 
 def _precise(levels: Sequence[Level]) -> Level:
     """Levels pooled by precision. A window that happened to have no error is not taken to be exact."""
-    least = max(_TINY, sorted(level.error for level in levels)[len(levels) // 2] / 2)
+    least = max(TINY, sorted(level.error for level in levels)[len(levels) // 2] / 2)
     weights = [1 / max(least, level.error) ** 2 for level in levels]
     value = sum(weight * level.value for weight, level in zip(weights, levels, strict=True)) / sum(weights)
     return Level(value, 1 / math.sqrt(sum(weights)), sum(level.rows for level in levels))

@@ -19,6 +19,7 @@ LEAST_BLOCKS = 8
 _PARTS = (2, 4)
 """Of the longest stretch: shorter ones, which are more, where a longer one is asked for."""
 
+_MOST_KEPT = 256  # windows' sizes that are remembered
 _SURE = 0.9
 _SHOWN = 0.01
 _TINY = 1e-12
@@ -38,6 +39,7 @@ class Dependence:
     def __init__(self, values: npt.NDArray[Any]) -> None:
         centred = np.asarray(values, dtype=np.float64) - values.mean(axis=0) if len(values) else np.empty((0, 1))
         self._rows, self._known = len(centred), dict[int, float]()
+        self._found = dict[tuple[int, float, bool, bool], Luck]()
         self._sums = np.vstack([np.zeros(centred.shape[1]), centred.cumsum(axis=0)])
         self._squares = np.append(0.0, np.einsum("ij,ij->i", centred, centred).cumsum())
 
@@ -72,6 +74,14 @@ class Dependence:
         Of the variance the excess alone is estimated, from B stretches. With the degrees of freedom of Satterthwaite
         (1946), (B - 1) (effect / excess)^2, a deviation follows Student's t about as well.
         """
+        asked = rows, stride, lasting, cautious
+        if asked not in self._found:
+            if len(self._found) >= _MOST_KEPT:
+                self._found.clear()
+            self._found[asked] = self._over_windows(*asked)
+        return self._found[asked]
+
+    def _over_windows(self, rows: int, stride: float, lasting: bool, cautious: bool) -> Luck:
         found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS
         while 0 < (rows := 2 * rows) / stride <= most:
             if self._shown(max(2, round(rows / stride))):
@@ -103,10 +113,10 @@ class Dependence:
     def _excess(self, block: int) -> float:
         """Of the effect over 1 in stretches of so many reference rows, as they show it."""
         if block not in self._known:
-            self._known[block] = self._found(block)
+            self._known[block] = self._seen(block)
         return self._known[block]
 
-    def _found(self, block: int) -> float:
+    def _seen(self, block: int) -> float:
         count = self._rows // block
         used, power = count * block, float(self._squares[count * block]) / (count * block)
         spread = power - float(((self._sums[used] / used) ** 2).sum())

@@ -17,9 +17,9 @@ from functools import partial
 import numpy as np
 from scipy.special import stdtr
 
-from monitor.comparison import gap_scores
 from monitor.evidence import alarming, detect, onset, scores_of
 from monitor.measurements import Measurement, WindowRecord
+from monitor.past import gap_scores
 from registry.decisions import DISTANCE
 from registry.metrics import Array
 
@@ -258,9 +258,7 @@ def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Findi
     Two e-detectors are averaged. One looks at the gap of the task's metric, the reference's bias taken to be larger
     than it seems; the other at that of the log loss, of the metric in regression, beside the windows before: it learns
     to live with a slow change, and sees a sudden one sooner. A gap is found falsely in one of `windows` windows."""
-    records = [
-        one for one in sound if any(gap.p_value is not None and gap.rows >= min_labels for gap in one.named("gap"))
-    ]
+    records = [one for one in sound if one.once(("tested gap", min_labels), partial(_tested_gap, one, min_labels))]
     if not records:
         return None
     names = ("gap", "log_gap" if any(one.named("log_gap") for one in records) else "gap")
@@ -277,6 +275,10 @@ def lag(sound: Sequence[WindowRecord], windows: float, min_labels: int) -> Findi
     told = [one for record in since for one in record.named(names[best]) if one.value is not None]
     rows, note = sum(one.rows for one in told), told[-1].note
     return Finding(Measurement(name="gap", value=found[0], error=found[1], rows=rows, note=note), 1.0)
+
+
+def _tested_gap(record: WindowRecord, min_labels: int) -> bool:
+    return any(gap.p_value is not None and gap.rows >= min_labels for gap in record.named("gap"))
 
 
 def pooled(records: Sequence[WindowRecord], name: str) -> tuple[float, float] | None:

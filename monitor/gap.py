@@ -70,7 +70,7 @@ class Missed(Measure):
 class LogGap(Measure):
     """The gap of the log loss, where the task's metric is another one: labels that were given little probability weigh
     the most in it, so that a relation that has changed is told from fewer rows. Its noise is that of the long run
-    (`Dependence.over_windows`): windows are held against one another (`comparison.gap_scores`), and luck that lasts for
+    (`Dependence.over_windows`): windows are held against one another (`past.gap_scores`), and luck that lasts for
     several is no change."""
 
     name: ClassVar[str] = "log_gap"

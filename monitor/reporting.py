@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -72,25 +72,29 @@ def measured(ledger: Ledger, which: datetime | int | None = None) -> WindowRecor
     """The record of a window, named by a moment in it or by its number; by default of the newest that has rows its
     version answered, or of the newest. Raises `StateError` when none was measured yet, `InputError` when this one was
     not."""
-    entries = ledger.read(kinds={"window"})
-    if not entries:
+    newest, oldest, seen = None, None, set[int]()
+    for details in (entry.details for entry in ledger.newest_first("window")):
+        oldest = Window.model_validate(details["window"])
+        if oldest.index in seen:  # it was measured again since
+            continue
+        seen.add(oldest.index)
+        newest = newest or details
+        if _is_meant(oldest, which) and (which is not None or _answered(WindowRecord.model_validate(details))):
+            return WindowRecord.model_validate(details)
+    if newest is None or oldest is None:
         raise StateError("no window was measured yet; `everfit monitor TASK` measures those that are over")
-    newest = {int(entry.details["window"]["index"]): entry for entry in entries}
-    ordered = [newest[number].details for number in sorted(newest, reverse=True)]
-    if which is not None:
-        windows = [Window.model_validate(one["window"]) for one in ordered]
-        return WindowRecord.model_validate(ordered[_place(windows, which)])
-    records = map(WindowRecord.model_validate, ordered)
-    return next((one for one in records if _answered(one)), WindowRecord.model_validate(ordered[0]))
-
-
-def _place(windows: Sequence[Window], which: datetime | int) -> int:
-    """Where among windows, newest first, the one of this number is, or the one that holds this moment."""
-    for place, one in enumerate(windows):
-        if one.index == which if isinstance(which, int) else one.start <= which < one.end:
-            return place
+    record = WindowRecord.model_validate(newest)
+    if which is None:
+        return record
     asked = f"window {which}" if isinstance(which, int) else f"window with {which:%Y-%m-%d %H:%M} in it"
-    raise InputError(f"no {asked} was measured: expected one from {windows[-1].name} to {windows[0].name}")
+    raise InputError(f"no {asked} was measured: expected one from {oldest.name} to {record.window.name}")
+
+
+def _is_meant(window: Window, which: datetime | int | None) -> bool:
+    """Whether it has this number, or this moment in it."""
+    if which is None:
+        return True
+    return window.index == which if isinstance(which, int) else window.start <= which < window.end
 
 
 def _answered(record: WindowRecord) -> bool:
@@ -117,8 +121,8 @@ def report_on_demand(
 def _severity(ledger: Ledger, record: WindowRecord) -> str | None:
     """How the window was judged when it was the newest one."""
     window = record.window.model_dump(mode="json", include={"start", "end"})
-    for entry in reversed(ledger.read(kinds={"decision"})):
+    for entry in reversed(ledger.read(kinds={"decision"}, version=record.version)):
         seen = entry.details.get("window") or {}
-        if entry.version == record.version and window.items() <= seen.items():
+        if window.items() <= seen.items():
             return entry.severity
     return None

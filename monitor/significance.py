@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import bdtr, chdtrc, kolmogorov, ndtr, ndtri, rel_entr
@@ -31,6 +33,7 @@ def share_below(hits: int, rows: int, promised: float) -> float:
     return float(bdtr(hits, rows, promised))
 
 
+@lru_cache(maxsize=4096)
 def share_above(hits: int, rows: int, reference_hits: int, reference_rows: int) -> float:
     """Chance of at least so many hits if they were spread over both samples at random (Fisher's exact test).
 
@@ -87,8 +90,23 @@ def homogeneity(first: Array, second: Array) -> float:
     return float(chdtrc(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
 
 
-def means_differ(first: Array, second: Array) -> float:
+class Spread(NamedTuple):
+    """Mean and variance of so many values: the one NaN of none, the other of fewer than two."""
+
+    mean: float
+    variance: float
+    rows: int
+
+
+def spread_of(values: Array) -> Spread:
+    """That of (n,) values."""
+    n = len(values)
+    mean = float(values.mean()) if n else math.nan
+    return Spread(mean, float(values.var(ddof=1)) if n > 1 else math.nan, n)
+
+
+def means_differ(first: Spread, second: Spread) -> float:
     """Two-sided p-value of Welch's test with the normal law: for means of many rows. At least two rows in each."""
-    error = math.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
-    gap = abs(float(first.mean() - second.mean()))
+    error = math.sqrt(first.variance / first.rows + second.variance / second.rows)
+    gap = abs(first.mean - second.mean)
     return (1.0 if gap == 0 else 0.0) if error == 0 else float(2 * ndtr(-gap / error))

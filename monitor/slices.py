@@ -174,7 +174,8 @@ class FoundSlices(Measure):
         found = Growth(half(view.window, *mine, known.codings), known).worst()
         if not found:
             return [self._none("nothing to split by")]
-        return [beside(view, self.name, in_words(found), lambda side: _inside(side, found))]
+        sought = view.once(f"{self.name}, sought in", lambda: _searching(view.reference))
+        return [beside(view, self.name, in_words(found), lambda side: _inside(view, side, found, sought))]
 
     def _none(self, why: str) -> Measurement:
         return Measurement(name=self.name, note=why)
@@ -189,10 +190,11 @@ def _searching(side: Side) -> Rows:
     return out
 
 
-def _inside(side: Side, found: Slice) -> Rows:
-    """Which of the champion's rows (m,) are in the slice and were not searched."""
+def _inside(view: View, side: Side, found: Slice, sought: Rows) -> Rows:
+    """Which of the champion's rows (m,) are in the slice and were not searched; `sought` are those of the reference
+    that were."""
     held = np.logical_and.reduce([one.holds(side.column(one.column)) for one in found])
-    return np.asarray(held[side.own] & ~_searching(side))
+    return np.asarray(held[side.own] & ~(sought if side is view.reference else _searching(side)))
 
 
 def _ground(view: View) -> Ground | None:

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from monitor.comparison import SURE
 from monitor.dependence import Dependence
 from monitor.measurements import Measurement
-from monitor.significance import means_differ, share_below, wilson
+from monitor.significance import means_differ, share_below, spread_of, wilson
 from monitor.views import Measure, Side, View
 from registry.metrics import Array
 
@@ -25,21 +25,22 @@ class MeanOutput(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, with the reference's mean beside it."""
-        now, before = (self.output(side) for side in (view.window, view.reference))
-        if not len(now):
+        now = spread_of(self.output(view.window))
+        before = view.once(f"spread of {self.name}", lambda: spread_of(self.output(view.reference)))
+        if not now.rows:
             return [Measurement(name=self.name, note="no rows of this version")]
-        mean, enough = float(now.mean()), len(now) > 1 and len(before) > 1
-        error = float(now.std(ddof=1) / np.sqrt(len(now))) if enough else None
+        enough = now.rows > 1 and before.rows > 1
+        error = math.sqrt(now.variance / now.rows) if enough else None
         return [
             Measurement(
                 name=self.name,
-                value=mean,
+                value=now.mean,
                 error=error,
-                low=None if error is None else mean - _Z * error,
-                high=None if error is None else mean + _Z * error,
-                reference=float(before.mean()) if len(before) else None,
+                low=None if error is None else now.mean - _Z * error,
+                high=None if error is None else now.mean + _Z * error,
+                reference=before.mean,
                 p_value=means_differ(now, before) if enough else None,
-                rows=len(now),
+                rows=now.rows,
             )
         ]
 

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from registry.errors import BundleError
+from registry.fallen import fall
 from registry.golden import GOLDEN, Columns, Golden
 from registry.naive import weakness
 from registry.schema import Frozen, Schema
@@ -112,6 +113,9 @@ class Manifest(Frozen):
         description="the task's metric of the training rows' mean or class shares on the test rows; the error is "
         "that of its difference to the champion's",
     )
+    validation: Estimate | None = Field(
+        None, description="the task's metric on the validation rows, by which the model was chosen"
+    )
     metrics: dict[str, dict[str, float]] = Field(
         description="on the test rows, by model (champion, boosted) and metric"
     )
@@ -127,6 +131,16 @@ class Manifest(Frozen):
             return None
         known = self.reference.value, self.naive.value, self.naive.error
         return weakness(self.task.metric, self.task.problem, *known)
+
+    @property
+    def fall(self) -> str | None:
+        """That the model is surely worse on the test rows than on those it was chosen by, in a sentence; None where it
+        is not."""
+        if self.validation is None:
+            return None
+        task, (test, validation) = self.task, ((one.value, one.error) for one in (self.reference, self.validation))
+        tolerate = getattr(task.policy, "tolerate", None)
+        return fall(task.metric, test, validation, tolerate=tolerate, timed=task.time is not None)
 
 
 class ModelBundle:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -86,10 +86,12 @@ class Ledger:
         last: int | None = None,
         timely: bool = False,
         until: datetime | None = None,
+        version: str | None = None,
+        outcome: str | None = None,
     ) -> list[Entry]:
         """The entries with an id above `since`, oldest first: all kinds or those named, but those `without`, of
-        moments not after `until`; only the newest `last`. In the order in which they were written, or `timely` by
-        event time: a replay of an older time is written later."""
+        moments not after `until`, of all versions and outcomes or of one; only the newest `last`. In the order in which
+        they were written, or `timely` by event time: a replay of an older time is written later."""
         c = _ENTRIES.c
         order = (c.at.desc(), c.id.desc()) if timely else (c.id.desc(),)
         rows = sa.select(*c).where(c.task == self._task, c.id > since).order_by(*order).limit(last)
@@ -99,9 +101,25 @@ class Ledger:
             rows = rows.where(c.kind.not_in(sorted(without)))
         if until is not None:
             rows = rows.where(c.at <= to_micros(until))
+        for column, wanted in ((c.version, version), (c.outcome, outcome)):
+            rows = rows if wanted is None else rows.where(column == wanted)
         with reading(self._engine) as connection:
             found = connection.execute(rows).all()
         return [_entry(row) for row in reversed(found)]
+
+    def newest_first(self, kind: str, *, at_once: int = 50) -> Iterator[Entry]:
+        """A kind's entries by event time, the newest first, read some at a time: whoever has found what is looked for
+        reads no further. Of entries of one moment the one written last comes first."""
+        seen: set[int | None] = set()
+        until: datetime | None = None
+        while True:
+            some = self.read(kinds={kind}, timely=True, until=until, last=at_once + len(seen))
+            news = [one for one in reversed(some) if one.id not in seen]
+            if not news:
+                return
+            yield from news
+            until = news[-1].at
+            seen = {one.id for one in some if one.at == until}
 
     def moments(
         self,

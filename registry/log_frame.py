@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from registry.log_order import Block
 from registry.log_packed import private_of
 from registry.log_tables import BATCHES
+from registry.statements import among
 from registry.task import LogColumns
 from registry.texts import MAX_TEXT_LENGTH
 
@@ -45,10 +46,12 @@ def heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> 
     columns = (c.features, c.sealed) if features else (sa.null(), sa.null())
     for first in range(0, len(numbers), _AT_ONCE):
         some = numbers[first : first + _AT_ONCE]
-        sizes = sa.select(c.number, c.size, c.length).where(c.number.in_(some))
+        sizes = sa.select(c.number, c.size, c.length).where(among(connection, c.number, some))
         known = {row[0]: row for row in connection.execute(sizes)}
         for part in _parts(known[one] for one in some):
-            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(c.number.in_(part))
+            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(
+                among(connection, c.number, part)
+            )
             found = {row[0]: row for row in connection.execute(rows)}
             yield from (Heavy(*found.pop(number)) for number in part)
 

@@ -25,6 +25,7 @@ from registry.log_ids import NAMED, Run, read_runs
 from registry.log_packed import Packed
 from registry.log_tables import BATCHES, SHORT, SMALL, WIDE, add, is_narrow, is_small, is_wide, lock, remove
 from registry.privacy import to_json
+from registry.statements import among
 
 FEW = 16
 """So many batches at least become one; and with fewer rows a batch was not joined yet, as a rule."""
@@ -115,7 +116,7 @@ def _join(connection: Connection, task: str, numbers: Sequence[int]) -> None:
     c = BATCHES.c
     columns = (c.ids, c.version, c.role, c.size, c.earliest, c.latest, c.moments, c.outputs, c.features)
     rows = connection.execute(
-        sa.select(*columns, c.private, c.sealed).where(c.number.in_(numbers)).order_by(c.earliest)
+        sa.select(*columns, c.private, c.sealed).where(among(connection, c.number, numbers)).order_by(c.earliest)
     )
     parts = [Packed(version, role, read_runs(ids), *rest) for ids, version, role, *rest in rows]
     packed = joined(parts)

@@ -34,7 +34,7 @@ def drop(connection: Connection, task: str, before: int) -> int:
                 mine = FEEDBACK.c.task == task, among(connection, FEEDBACK.c.id, ids_of(runs))
                 labels = connection.execute(sa.delete(FEEDBACK).where(*mine).returning(FEEDBACK.c.id)).scalars()
                 change(connection, task, labelled=-len(set(labels)))  # a corrected one is several
-            gone += size
+            gone += int(size)
             if gone >= MOST_ROWS:
                 return gone
     return gone

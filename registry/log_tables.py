@@ -129,7 +129,7 @@ def remove(connection: Connection, task: str, role: Role, runs: Sequence[Run], n
     gone = sa.delete(PLACES).where(c.task == task, c.role == role, c.name == sa.bindparam("of"), inside)
     places = [{"of": name, "first": start, "last": start + size - 1} for name, start, size in runs]
     connection.execute(gone, places)
-    connection.execute(sa.delete(BATCHES).where(BATCHES.c.number.in_(numbers)))
+    connection.execute(sa.delete(BATCHES).where(among(connection, BATCHES.c.number, numbers)))
 
 
 def _new_of(connection: Connection, task: str, packed: Packed) -> Packed:

@@ -302,8 +302,14 @@ def error_of_mean(values: Array) -> float:
     alone = float(values.std(ddof=1) / np.sqrt(n))
     if n < BLOCKS * LEAST_IN_BLOCK:
         return alone
-    sums = np.array([block.sum() for block in np.array_split(values - values.mean(), BLOCKS)])
+    sums = np.add.reduceat(values - values.mean(), _block_starts(n))
     return max(alone, float(np.sqrt((sums**2).sum() * BLOCKS / (BLOCKS - 1)) / n))
+
+
+def _block_starts(rows: int) -> Blocks:
+    """Where each of `BLOCKS` begins; the first ones are a row longer where they cannot be of a length."""
+    places, (length, longer) = np.arange(BLOCKS), divmod(rows, BLOCKS)
+    return places * length + np.minimum(places, longer)
 
 
 _BOUNDS = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "brier": (0.0, 2.0), "r2": (-np.inf, 1.0)}
@@ -322,6 +328,17 @@ METRICS = (
 def metrics_for(problem: Problem) -> dict[str, Metric]:
     """The metrics that fit a problem, by name."""
     return {metric.name: metric for metric in METRICS if problem in metric.problems}
+
+
+def tolerated_loss(metric: str, reference: float, tolerate: float) -> float:
+    """How much worse than the reference still is no matter: the share `tolerate` of the reference's size.
+
+    R2 is a share of the variance already and may be near 0: there `tolerate` is taken as it is.
+
+    >>> round(tolerated_loss("auc", 0.7, 0.02), 4), tolerated_loss("r2", 0.01, 0.02)
+    (0.014, 0.02)
+    """
+    return tolerate * (1.0 if metric == "r2" else abs(reference))
 
 
 def calibration_error(labels: Labels, scores: Array, *, bins: int = 15) -> float:

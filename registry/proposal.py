@@ -13,8 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from registry.conforming import as_datetimes
+from registry.dating import dated
 from registry.durations import parse_duration
-from registry.errors import TaskError, did_you_mean
+from registry.errors import RowError, TaskError, did_you_mean
 from registry.images import looks_like_images
 from registry.inference import Kinds, infer_problem
 from registry.mistakes import explain
@@ -89,7 +90,10 @@ def windows(frame: pd.DataFrame, time: str | None) -> Windows:
     """Windows that would cut the data's own span into about `WINDOWS`, none smaller than `MIN_WINDOW_ROWS` if that
     can be: of time when there is a time column, else of rows."""
     if time is not None:
-        times = as_datetimes(frame[time], time)
+        try:
+            times = as_datetimes(frame[time], time)
+        except RowError as error:
+            raise RowError(f"{error}; {dated(frame[time], time)}") from error
         span = (times.max() - times.min()).total_seconds()
         counts = {every: span / parse_duration(every).total_seconds() for every in DURATIONS}
         fitting = {every: n for every, n in counts.items() if n >= 2 and len(frame) / n >= MIN_WINDOW_ROWS}

@@ -12,7 +12,7 @@ images, have no such graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -84,7 +84,8 @@ class ServingGraph:
         # ONNX Runtime's own `run` looks at each input in Python first, which takes a tenth of a single row's time
         self._call = getattr(session, "_sess", session).run
         self._codes = [_numbered(one.categories) for one in layout.codes]
-        self._rows = _Rows(layout, self._codes, schema, self._inputs) if set(layout.numbers.values()) <= {1} else None
+        narrow = set(layout.numbers.values()) <= {1}
+        self._rows = _Rows(layout, self._codes, schema, session) if narrow else None
 
     @classmethod
     def open(cls, path: Path, schema: Schema, *, threads: int = 1) -> ServingGraph:
@@ -107,7 +108,7 @@ class ServingGraph:
     def rows(self, values: Sequence[Sequence[Any]]) -> list[list[float]]:
         """The `answers` to a few rows of values in the schema's order, each as `feed` has it; from one thread alone."""
         assert self._rows is not None
-        found: list[list[float]] = self._once(self._rows.packed(values)).tolist()
+        found: list[list[float]] = self._rows.answers(values).tolist()
         return found
 
     def _run(self, feed: Feed) -> npt.NDArray[np.float32]:
@@ -144,42 +145,57 @@ class ServingScorer(Scorer):
         return scores_of(self.graph.run(inputs), self.bundle.manifest.target.classes, self.conformal_radius)
 
 
-class _Rows:
-    """Fills the matrices from rows of values in the schema's order, for columns that are one number wide.
+class _Bound(NamedTuple):
+    """What writes the matrices of so many rows, the graph's inputs and output bound to them, and the answers' one."""
 
-    The matrices made for as many rows are used again: call `packed` from one thread, and use what it returns before the
-    next call. Numbers written into their bytes cost a third of what arrays made of lists do.
+    writes: tuple[_Write, ...]
+    binding: Any
+    answers: npt.NDArray[np.float32]
+
+
+class _Rows:
+    """Answers rows of values in the schema's order, for columns that are one number wide.
+
+    The matrices made for as many rows are used again, with that of the answers: call `answers` from one thread, and use
+    what it returns before the next call. Numbers written into their bytes cost a third of what arrays made of lists do,
+    and matrices that are bound to the graph once save 4 us a call.
     """
 
     def __init__(
-        self, layout: Layout, codes: Sequence[dict[str, int]], schema: Schema, inputs: Collection[str]
+        self, layout: Layout, codes: Sequence[dict[str, int]], schema: Schema, session: ort.InferenceSession
     ) -> None:
-        """`inputs` are the matrices that the graph asks for."""
         place = {name: number for number, name in enumerate(schema.names)}
         self._numbers = _getter([place[name] for name in layout.numbers])
         self._moments = _getter([place[name] for name in layout.moments])
         self._codes = [(place[one.column], number.get) for one, number in zip(layout.codes, codes, strict=True)]
         self._widths = {NUMBERS: len(layout.numbers), MOMENTS: len(layout.moments), CODES: len(layout.codes)}
-        self._inputs, self._made = inputs, dict[int, tuple[tuple[_Write, ...], Feed]]()
+        self._session, self._made = session, dict[int, _Bound]()
 
-    def packed(self, rows: Sequence[Sequence[Any]]) -> Feed:
-        """The matrices of rows."""
+    def answers(self, rows: Sequence[Sequence[Any]]) -> npt.NDArray[np.float32]:
+        """The answers to rows."""
         numbers, moments, codes = self._numbers, self._moments, self._codes
-        (write_numbers, write_moments, write_codes), feed = self._made.get(len(rows)) or self._make(len(rows))
+        (write_numbers, write_moments, write_codes), binding, found = self._made.get(len(rows)) or self._make(len(rows))
         write_numbers(*chain.from_iterable(map(numbers, rows)))
         write_moments(*chain.from_iterable(map(moments, rows)))
         write_codes(*[code(row[place], UNKNOWN) for row in rows for place, code in codes])
-        return feed
+        self._session.run_with_iobinding(binding)
+        return found
 
-    def _make(self, n: int) -> tuple[tuple[_Write, ...], Feed]:
+    def _make(self, n: int) -> _Bound:
+        inputs = {one.name for one in self._session.get_inputs()}
         writes, feed = list[_Write](), Feed()
         for name, width in self._widths.items():
             form = Struct(f"={n * width}{'d' if name == NUMBERS else 'q'}")
             matrix = np.zeros((n, width), dtype=np.float64 if name == NUMBERS else np.int64)
             writes.append(partial(form.pack_into, matrix.data.cast("B") if width else bytearray(), 0))
-            if name in self._inputs:
+            if name in inputs:
                 feed[name] = matrix
-        self._made[n] = tuple(writes), feed
+        found = np.asarray(self._session.run([ANSWERS], feed)[0])  # of the shape of all that will be written into it
+        binding = self._session.io_binding()
+        for name, matrix in feed.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(matrix))  # its memory, not a copy
+        binding.bind_ortvalue_output(ANSWERS, ort.OrtValue.ortvalue_from_numpy(found))
+        self._made[n] = _Bound(tuple(writes), binding, found)
         return self._made[n]
 
 

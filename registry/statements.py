@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import Connection, Engine
 
 Insert: TypeAlias = postgresql.Insert | sqlite.Insert
+T = TypeVar("T", int, str)
 
 
 def insert(engine: Engine | Connection, table: sa.Table) -> Insert:
@@ -33,10 +34,13 @@ def insert_rows(connection: Connection, table: sa.Table, rows: Sequence[tuple[An
         connection.exec_driver_sql(f"{into} VALUES ({marks})", list(rows))
 
 
-def among(connection: Connection, column: sa.ColumnElement[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
-    """The condition that a column is one of many texts, which reach the database in one piece, however many."""
+def among(connection: Connection, column: sa.ColumnElement[T], values: Sequence[T]) -> sa.ColumnElement[bool]:
+    """The condition that a column is one of many texts, or of many numbers, which reach the database in one piece,
+    however many. A statement with a mark for each would be another one for each number of them, and Python's driver
+    keeps the last 128 of them prepared."""
     if connection.dialect.name == "postgresql":
-        return column == sa.any_(sa.cast(sa.literal(list(values), ARRAY(sa.Text)), ARRAY(sa.Text)))
+        kind = ARRAY(column.type)
+        return column == sa.any_(sa.cast(sa.literal(list(values), kind), kind))
     listed = sa.func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
     return column.in_(sa.select(listed.c.value))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from retrain.preparation import Prepared
+if TYPE_CHECKING:
+    from retrain.preparation import Prepared
 
 EVALUATION_ROWS = 8192
 EVALUATION_BYTES = 2**21

@@ -6,7 +6,9 @@ fitted to; those of the search are of its validation part, and say so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from retrain.search_card import search_part
 from retrain.story import HIGHER, Story, compare, who_wins
 
 SHOWN = 8
+FEW_PLACES = 3
+"""From so many choices of one kind on, by place of an architecture, they have a line of their own."""
 
 
 def card(manifest: Manifest, story: Story) -> str:
@@ -36,6 +40,9 @@ def _task(manifest: Manifest, story: Story) -> Iterator[str]:
     what = f"one of {len(target.classes)} classes ({_some(target.classes)})" if target.classes else "a number"
     yield f"Predicts `{task.target}`, {what}, from {counted(len(manifest.data_schema.columns), 'column')}. "
     yield f"Made by Everfit {manifest.lineage.code_version}; chosen by {task.metric}."
+    if manifest.fall is not None:
+        yield ""
+        yield f"**Warning: the model is {manifest.fall}.**"
 
 
 def _data(manifest: Manifest, story: Story) -> Iterator[str]:
@@ -91,17 +98,39 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
     yield ""
     yield from _origin(manifest, story, len(members))
     yield ""
-    yield f"| weight | family | {manifest.task.metric} on validation | choices |"
-    yield "|---:|---|---:|---|"
-    for member in sorted(members, key=lambda one: -one["weight"]):
+    ordered = sorted(members, key=lambda one: -one["weight"])
+    yield f"| network | weight | family | {manifest.task.metric} on validation |"
+    yield "|---:|---:|---|---:|"
+    for number, member in enumerate(ordered, start=1):
         candidate = member["candidate"]
         score = candidate.get("score")
-        choices = ", ".join(f"{name} {_choice(value)}" for name, value in candidate.get("choices", {}).items())
         shown = "" if score is None else f"{score:.4f}"
-        yield f"| {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} | {choices} |"
+        yield f"| {number} | {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} |"
+    yield ""
+    for number, member in enumerate(ordered, start=1):
+        yield f"- Choices of network {number}"
+        yield from (f"  - {line}" for line in choice_lines(member["candidate"].get("choices", {})))
+    yield ""
     for number in range(1, len(members) + 1):
         yield from story.picture(f"network-{number}.png", f"Network {number} of the ensemble as a graph")
     yield from _warm_start(manifest, story)
+
+
+def choice_lines(choices: Mapping[str, object]) -> list[str]:
+    """Choices, those of places of an architecture a line for each kind of place.
+
+    >>> choice_lines({"node_1": "wide", "width": 64, "node_2": "skip", "node_3": "pool", "weight_decay": 0.1})
+    ['node: 1 wide, 2 skip, 3 pool', 'width 64, weight_decay 0.1']
+    """
+    placed = {name: re.fullmatch(r"([a-z]+)_(\d.*)", name) for name in choices}
+    kinds = Counter(found[1] for found in placed.values() if found)
+    lines: dict[str, list[str]] = {}
+    for name, value in choices.items():
+        found = placed[name]
+        grouped = found is not None and kinds[found[1]] >= FEW_PLACES
+        kind, place = (f"{found[1]}: ", found[2].replace("_", " ")) if found and grouped else ("", name)
+        lines.setdefault(kind, []).append(f"{place} {_choice(value)}")
+    return [f"{kind}{', '.join(told)}" for kind, told in sorted(lines.items(), key=lambda one: not one[0])]
 
 
 def _origin(manifest: Manifest, story: Story, members: int) -> Iterator[str]:
@@ -180,16 +209,18 @@ def _alone(manifest: Manifest) -> Iterator[str]:
 def _beside(manifest: Manifest, story: Story, boosted: Boosted) -> Iterator[str]:
     yield "| metric | this model | boosted trees |"
     yield "|---|---:|---:|"
+    gain = compare(manifest, story, boosted)
+    sure = gain.low > 0 or gain.high < 0
     for name, mine in _sorted(manifest):
         theirs = boosted.metrics.get(name)
         if theirs is None:
             continue
-        ahead = (mine > theirs) == HIGHER.get(name, True) if mine != theirs else None
+        ahead = (mine > theirs) == HIGHER.get(name, True) if mine != theirs and sure else None
         pair = (f"{mine:.4f}", f"{theirs:.4f}")
         left, right = (_bold(text, ahead is wins) for text, wins in zip(pair, (True, False), strict=True))
         yield f"| {name} ({'higher' if HIGHER.get(name, True) else 'lower'} is better) | {left} | {right} |"
     yield ""
-    yield who_wins(manifest, compare(manifest, story, boosted))
+    yield who_wins(manifest, gain)
 
 
 def _bold(text: str, wins: bool) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from registry.conforming import as_datetimes, as_strings
+from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
 from registry.inference import SEGMENTS, conform_as, infer_kinds, nested, no_segments, printed, require_overrides
@@ -120,7 +121,7 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if task.time is None:
         return
     name, values = task.time, frame[task.time]
-    remedy = "write times as ISO 8601 (2024-01-31T12:00:00), in UTC or with an offset"
+    remedy = dated(values, name)
     if values.dtype.kind in "iufb":
         yield Finding(
             level="fatal", column=name, message=f"times are numbers, such as {printed(values.iloc[0])}", remedy=remedy

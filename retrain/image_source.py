@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from registry.images import Pixels, stack
 from registry.schema import Frozen, ImageColumn
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVELS = np.arange(256.0)
 PART = 1_024

@@ -50,7 +50,7 @@ METRICS: dict[str, Described] = {
     "everfit_batch_rows": Described("single rows that one call of the graph took together"),
     "everfit_batch_wait_seconds_total": Described("time in which such calls waited for further rows"),
     "everfit_batch_graph_seconds_total": Described("time in such calls"),
-    "everfit_ignored_values_total": Described("values in columns that the model does not know"),
+    "everfit_ignored_values_total": Described("values in columns that training has not seen"),
     "everfit_outside_range_total": Described("warnings about rows: values outside the range of training, or missing"),
     "everfit_refused_images_total": Described("requests refused for an image that cannot be read"),
     "everfit_ready": Described("whether a version is served"),

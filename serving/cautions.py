@@ -1,5 +1,5 @@
 """What an answer's `warnings` say of rows that fit: numbers outside the range of training, moments far beyond it,
-values that are missing where none was in training, and, of several rows, columns that nobody reads.
+values that are missing where none was in training, and columns that nobody reads.
 
 A moment is far when it is further from those of training than these are from one another: that time passes is no news,
 another century is. What lies ahead is measured from now, if that is later than training's end. Whether an image is

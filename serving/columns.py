@@ -37,11 +37,6 @@ class Table:
     others: tuple[str, ...] = ()
     """The columns beside them, that neither a model nor the log reads."""
 
-    @property
-    def ignored(self) -> int:
-        """How many values stand in such columns."""
-        return len(self.others) * self.rows
-
     def records(self) -> list[dict[str, Any]]:
         """The same as rows of what JSON has: to name the place of a value that does not fit."""
         lists = {name: plain(values) for name, values in self.columns.items()}

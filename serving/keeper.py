@@ -80,6 +80,7 @@ class Keeper:
         self._own = Run(Path(opening["folder"]), self._images, self._discretion)
         self._others: dict[Path, Abandoned] = {}
         self._adopt_at = self._join_at = self._retry_at = self._look_back_at = 0.0
+        self._newest = 0
         self._said = b""
         self._shadow_fault: str | None = None
 
@@ -135,14 +136,16 @@ class Keeper:
 
     def _old(self, log: InferenceLog) -> int:
         """The last event time, in microseconds, where it is long ago: monitoring, which stands there, sees no label of
-        now. Else 0, which is not looked at again for a while."""
-        if time.monotonic() < self._look_back_at:
-            return 0
-        span, long_ago = log.span(), time.time_ns() // 1000 - LONG_AGO
-        if span is not None and (newest := to_micros(span[1])) < long_ago:
-            return newest
-        self._look_back_at = time.monotonic() + LOOK_BACK_SECONDS
-        return 0
+        now. Else 0. Rows after the clock, or without a moment of their own, are passed over as monitoring does; that
+        takes a look at many rows, which is not taken again for a while."""
+        now, span = time.time_ns() // 1000, log.span()
+        if span is not None and (last := to_micros(span[1])) < now - LONG_AGO:
+            return last
+        if time.monotonic() >= self._look_back_at:
+            newest, _ = log.newest(from_micros(now), timed=True)
+            self._newest = 0 if newest is None else to_micros(newest)
+            self._look_back_at = time.monotonic() + LOOK_BACK_SECONDS
+        return self._newest if self._newest < now - LONG_AGO else 0
 
     def finish(self) -> None:
         """Empty the journal after the endpoint's end, and delete the run; gives up when the store stays away."""

@@ -37,6 +37,9 @@ from serving.tabled import payload
 THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
 
+RUN_MICROS = 200_000
+"""The keeper looks as often for what it stores together."""
+
 _NOT_FINITE = "row {row}: the model has no finite answer to these values"
 
 KEY_HEADER = b"x-everfit-key"
@@ -73,17 +76,20 @@ class _Scored(NamedTuple):
 
 
 class Ids:
-    """Prediction ids: 24 hexadecimal characters, the first 14 the time in microseconds, the rest this process's own.
-    Ids sort in the order in which they were made."""
+    """Prediction ids: 24 hexadecimal characters, the first 14 the time in microseconds, which may be `RUN_MICROS` ago,
+    the rest this process's own. Ids sort in the order in which they were made; within that time they follow one
+    another, so that the log has one place for all of them."""
 
     def __init__(self) -> None:
-        self._last = 0
+        self._next = self._until = 0
         self._own = secrets.token_hex(5)
 
     def take(self, count: int) -> list[str]:
         """The next ids."""
-        first = max(time.time_ns() // 1000, self._last + 1)
-        self._last = first + count - 1
+        if (now := time.time_ns() // 1000) >= self._until:
+            self._next, self._until = max(now, self._next), now + RUN_MICROS
+        first = self._next
+        self._next += count
         return ids_of([(self._own, first, count)])
 
 
@@ -147,14 +153,16 @@ class Predictor:
         reader, image = served.reader, served.image
         values = reader.values(row) if image is None else await asyncio.to_thread(reader.values, row)
         outcome = await self.batcher.score(served, values)
-        warnings, body = written(served, ids[0], values, outcome, served.cautions.of_images([row]))
+        unread = of_unknown(reader.unknown([row]))
+        warnings, body = written(served, ids[0], values, outcome, served.cautions.of_images([row]), unread)
         if image is None or not isinstance(outcome, Scores):
-            return _Scored(outcome, warnings, body)
+            return _Scored(outcome, warnings, body, unread=len(unread))
         place = served.manifest.data_schema.names.index(image.name)
-        return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome))
+        return _Scored(outcome, warnings, body, sightings([row], [values[place]], image, outcome), unread=len(unread))
 
     def _count(self, served: Served, request: Request, outside: int) -> None:
-        ignored = served.reader.ignored(request.rows) if request.table is None else request.table.ignored
+        reader, table = served.reader, request.table
+        ignored = reader.ignored(request.rows) if table is None else len(reader.strange(table.others)) * table.rows
         self._counts.predictions[served.version] += len(request)
         self._counts.outside_range += outside
         self._counts.ignored_values += ignored
@@ -163,11 +171,16 @@ class Predictor:
 
 
 def written(
-    served: Served, name: str, values: list[Any], outcome: Outcome, said: Sequence[str] = ()
+    served: Served,
+    name: str,
+    values: list[Any],
+    outcome: Outcome,
+    said: Sequence[str] = (),
+    unread: Sequence[str] = (),
 ) -> tuple[Sequence[str], bytes]:
-    """The warnings about a row, of which these `values` were scored, after those `said` already, and the body of the
-    answer under this id. Raises `RowError` for an answer that is no number."""
-    warnings = [*said, *served.cautions.one(values)]
+    """The warnings about a row, of which these `values` were scored, after those `said` already and before those of
+    columns `unread`, and the body of the answer under this id. Raises `RowError` for an answer that is no number."""
+    warnings = [*said, *served.cautions.one(values), *unread]
     if isinstance(outcome, Scores):
         _require_finite(outcome)
         return warnings, served.answers.write([name], outcome, warnings)
@@ -196,7 +209,7 @@ def _table(served: Served, runs: Sequence[Run], table: Table, received: int) -> 
     feed = served.reader.table(table)
     scores = _scores(served, feed)
     record = payload(served.version, served.logged, runs, table, scores, received)
-    unread = of_unknown(table.others)
+    unread = of_unknown(served.reader.strange(table.others))
     return _Scored(scores, [*served.cautions.of(feed, table.full), *unread], record=record, unread=len(unread))
 
 
@@ -206,7 +219,7 @@ def _table_of_images(served: Served, ids: list[str], table: Table) -> _Scored:
     image = served.image
     assert image is not None
     rows = [{image.name: value} for value in plain(table.columns[image.name])]
-    unread = of_unknown(table.others)
+    unread = of_unknown(served.reader.strange(table.others))
     warnings = [*served.cautions.of_images(rows), *served.cautions.of(feed), *unread]
     seen = sightings(rows, feed[image.name], image, scores)
     body = served.answers.write_columns(served.answers.columns(ids, scores), warnings)

@@ -15,6 +15,9 @@ from serving.rows import MisfitError, Row, TooManyRowsError
 from serving.tables import form_of, table_of_lists
 
 MAX_ID_LENGTH = 64
+_OTHERS = ("instances", "inputs", "dataframe_split", "dataframe_records")
+"""Keys by which bodies of other protocols are told."""
+_MLFLOW, _V2 = "/invocations or /models/TASK/invocations", "/v2/models/TASK/infer"
 JSON_BEGINS = (b"{", b"[")
 
 
@@ -63,6 +66,8 @@ def read_request(parsed: object, kinds: Kinds, max_rows: int) -> Request:
         table = table_of_lists(parsed["columns"], kinds, max_rows=max_rows)
         ids = parsed.get("ids")
         return Request([], None if ids is None else check_ids(ids, table.rows), table)
+    if (other := _other_protocol(parsed, kinds)) is not None:
+        raise MisfitError(other)
     if len(parsed) <= 2 and kinds.keys().isdisjoint(parsed):  # no row of this task: a shape that is misspelt
         for key in parsed:
             if (near := did_you_mean(key, ("rows", "columns"))) and "rows" not in parsed:
@@ -75,6 +80,18 @@ def read_request(parsed: object, kinds: Kinds, max_rows: int) -> Request:
         raise MisfitError(f"rows: expected a list of rows, got {shown(parsed['rows'])}")
     check_keys(parsed, ("rows", "ids"))
     return _checked(parsed["rows"], parsed.get("ids"), max_rows)
+
+
+def _other_protocol(parsed: Mapping[str, Any], kinds: Kinds) -> str | None:
+    """What is said of a body of another protocol that an endpoint answers, each at its own path; None of others."""
+    found = next((one for one in _OTHERS if one in parsed), None)
+    if found is None or not kinds.keys().isdisjoint(parsed):
+        return None
+    values = parsed[found]
+    tensors = isinstance(values, list) and bool(values) and isinstance(values[0], dict) and "datatype" in values[0]
+    known = ("the Open Inference Protocol (V2)", _V2) if found == "inputs" and tensors else ("MLflow", _MLFLOW)
+    said = "expected a row, a list of rows or {'rows': [...]}"
+    return f"{said}, got the key {shown(found)} of {known[0]}, which is spoken at {known[1]}"
 
 
 def check_keys(parsed: Mapping[str, Any], known: Sequence[str], row: int | None = None) -> None:

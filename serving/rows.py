@@ -10,13 +10,14 @@ JSON has fewer types than a frame, so a request is read more strictly than `conf
     image         base64 text of an image file; no path, since a server reads no file that a client names
 
 `null` is a missing value everywhere. A column that is absent is an error, since a client that forgot it and one that
-has no value must not look alike. Columns the schema does not have are ignored; `unknown` names them.
+has no value must not look alike. Columns the schema does not have are ignored; `unknown` names them, but for those that
+training left out: rows that come as they stand in the source hold them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -71,7 +72,7 @@ class RowReader:
         self._arrays: dict[int, tuple[Feed, list[npt.NDArray[Any]]]] = {}
         self._image = schema.image
         self._time = time if time not in schema.names else None
-        self._known = {*schema.names, time}
+        self._known = {*schema.names, time, *(one.name for one in schema.left_out)}
 
     def values(self, row: Row) -> list[Any]:
         """One row's values as the graph takes them, in the order of the columns. Raises `MisfitError`."""
@@ -133,14 +134,17 @@ class RowReader:
             raise self._explain(table.records(), table.others) from error
 
     def ignored(self, rows: Sequence[Row]) -> int:
-        """How many values of rows that fit stand in columns the schema does not have."""
+        """How many values of rows that fit stand in columns that `unknown` names."""
         return 0 if self._are_bare(rows) else sum(name not in self._known for row in rows for name in row)
 
     def unknown(self, rows: Sequence[Row]) -> list[str]:
-        """The columns of rows that fit which the schema does not have, each once."""
-        if self._are_bare(rows):
-            return []
-        return list(dict.fromkeys(name for row in rows for name in row if name not in self._known))
+        """The columns of rows that fit which training has not seen, each once."""
+        return [] if self._are_bare(rows) else self.strange(name for row in rows for name in row)
+
+    def strange(self, names: Iterable[str]) -> list[str]:
+        """Those of the columns which training has not seen, each once: neither the schema has them nor were they left
+        out of it."""
+        return list(dict.fromkeys(name for name in names if name not in self._known))
 
     def _are_bare(self, rows: Sequence[Row]) -> bool:
         """Whether rows that fit hold nothing but the schema's columns."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from serving.batching import Batcher
 from serving.body import parse
+from serving.cautions import of_unknown
 from serving.champion import Outcome, Served, Slot
 from serving.hot import THREAD_BYTES
 from serving.logbook import Logbook
@@ -107,14 +108,16 @@ class Singles:
     def _logged(self, scored: Sequence[tuple[_Single, Outcome | None]]) -> list[bytes]:
         """The answers to rows of one version, all of them in the journal. Raises where one has none, or the journal
         does not take them; then it has none of them."""
-        served, outside, bodies = scored[0][0].served, 0, list[bytes]()
+        served, outside, ignored, bodies = scored[0][0].served, 0, 0, list[bytes]()
         for (one, outcome), name in zip(scored, self._ids.take(len(scored)), strict=True):
             if outcome is None:
                 raise RuntimeError("the call of the graph failed")
-            warnings, body = written(served, name, one.values, outcome)
+            names = served.reader.unknown([one.row])
+            unread = of_unknown(names) if names else ()
+            warnings, body = written(served, name, one.values, outcome, unread=unread)
             bodies.append(body)
-            outside += len(warnings)
-        ignored = served.reader.ignored([one.row for one, _ in scored])
+            outside += len(warnings) - len(unread)
+            ignored += len(names)
         contents = [
             b'{"received":%d,"answer":%b,"sent":%b}' % (one.received, body, one.sent)
             for (one, _), body in zip(scored, bodies, strict=True)

@@ -21,6 +21,8 @@ from retrain.families.stack import Body
 LONGEST = 6
 HALVED = 2
 """After so many layers an image is halved."""
+POOLING = ("pool", "max")
+"""Kinds of layers that have no activation of their own while they keep the width."""
 
 
 class Chain(Body):
@@ -126,6 +128,15 @@ class Chains(ArchitectureSpace):
         width = candidate.count("width_1")
         style = Style(candidate.text("activation_1"), candidate.text("normalisation"), candidate.number("dropout"))
         return SharedChain(mixture, modality, style, width=width, d_in=width if d_in is None else d_in, side=side)
+
+    def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+        """Pooling between two layers that keeps the width has an activation in name only: the first one there is."""
+        written, plan = dict(super().canonical(choices)), _plan(choices)
+        for place in range(2, len(plan)):
+            (_, before, _), (kind, width, _) = plan[place - 2 : place]
+            if kind in POOLING and width == before:
+                written[f"activation_{place}"] = next(iter(ACTIVATIONS))
+        return written
 
     def parts(self, choices: Mapping[str, Choice]) -> dict[str, str]:
         """Kind, width and activation of each layer."""

@@ -56,15 +56,26 @@ class Graphs(CellSpace):
         return Wiring.between([name for node in NODES for name in (node, f"{node}o")], edges).live()
 
     def drawing(self, choices: Mapping[str, Choice]) -> Drawing:
-        """A node for each operation."""
+        """A node for each operation; connections past others that lead to the same node are told as skips."""
         links = _links(choices)
+        past = _past_others(links)
         used = {node for link in links for node in link}
         operations = {node: str(choices[f"node_{node}"]) for node in NODES if node in used}
         names = {node: f"{node} {one}" for node, one in operations.items()}
-        edges = ((names[source], names[target], "") for source, target in sorted(links))
+        edges = ((names[one], names[other], SKIP * ((one, other) in past)) for one, other in sorted(links))
         return Drawing.named(
             tuple(names.values()), edges, template_caption(choices), operations=tuple(operations.values())
         )
+
+
+def _past_others(links: Links) -> Links:
+    """The connections between nodes that others join, too."""
+    joined = set(links)
+    for node in NODES:
+        joined |= {(one, other) for one, here in joined if here == node for there, other in joined if there == node}
+    return frozenset(
+        (one, other) for one, other in links if any({(one, node), (node, other)} <= joined for node in NODES)
+    )
 
 
 def _links(choices: Mapping[str, Choice]) -> Links:

@@ -4,6 +4,7 @@ Simonyan & Yang 2018), in their order of activation, convolution and normalisati
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,26 @@ def separable(d_in: int, d_out: int, style: Style) -> nn.Module:
             norm=normal(d_out, style),
         )
     )
+
+
+def mean_pool() -> nn.Module:
+    """The mean of 3 x 3 pixels around each, those outside left out."""
+    return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+
+
+def max_pool() -> nn.Module:
+    """The greatest of 3 x 3 pixels around each."""
+    return nn.MaxPool2d(3, stride=1, padding=1)
+
+
+def pooling(pool: Callable[[], nn.Module]) -> Layer:
+    """Pooling, and where the width changes a convolution of 1 x 1 after it."""
+
+    def make(d_in: int, d_out: int, style: Style) -> nn.Module:
+        project = nn.Identity() if d_in == d_out else convolution(1)(d_in, d_out, style)
+        return nn.Sequential(OrderedDict(pool=pool(), project=project))
+
+    return make
 
 
 class GatedConvolution(nn.Module):
@@ -137,8 +158,8 @@ IMAGE = Modality(
         "wider": lambda width, style: convolution(5)(width, width, style),
         "separable": lambda width, style: separable(width, width, style),
         "excitation": Excitation,
-        "pool": lambda width, style: nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
-        "max": lambda width, style: nn.MaxPool2d(3, stride=1, padding=1),
+        "pool": lambda width, style: mean_pool(),
+        "max": lambda width, style: max_pool(),
     },
     layers={
         "narrow": convolution(1),
@@ -148,6 +169,8 @@ IMAGE = Modality(
         "residual": ResidualConvolutions,
         "separable": separable,
         "excitation": excited,
+        "pool": pooling(mean_pool),
+        "max": pooling(max_pool),
     },
     normalisations=("batch", "layer"),
     stem=stem,

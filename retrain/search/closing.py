@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import safetensors.torch
+from optuna.trial import FrozenTrial
 
-from registry.bundle import ModelBundle
+from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
 from registry.metrics import Array, metrics_for
 from retrain.calibration import Calibration
@@ -44,7 +46,10 @@ def close(
     results = standing(tried, plan)
     if not results:
         require_feasible(tried, plan, study)
-        raise StateError(f"no trial has finished in {folder}: give the search more time, or look at its workers' logs")
+        start = start_of_workers(plan, study.get_trials(deepcopy=False), finish.seconds(), datetime.now())
+        raise StateError(
+            f"no trial has finished in {folder}{start}: give the search more time, or look at its workers' logs"
+        )
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
@@ -56,9 +61,30 @@ def close(
         told = replace(
             finish,
             study=[_told(result, plan.rows) for result in promising(tried, plan)[:KEPT]],
-            searched=account(study, plan, tried, chosen, validation, sufficed=(folder / plans.ENOUGH).exists()),
+            searched=account(
+                study,
+                plan,
+                tried,
+                chosen,
+                None if validation is None else validation.value,
+                sufficed=(folder / plans.ENOUGH).exists(),
+            ),
+            validation=validation,
         )
         return seal(material, members, calibration, out, told)
+
+
+def start_of_workers(plan: Plan, trials: Sequence[FrozenTrial], seconds: float, now: datetime) -> str:
+    """Half a sentence where the workers, with their libraries, took a third or more of a search's seconds to start;
+    empty otherwise, and where trials of an earlier session began before."""
+    if plan.ready is None:
+        return ""
+    begun = [one.datetime_start for one in trials if one.datetime_start is not None]
+    waited = (min(begun, default=now) - plan.ready).total_seconds()
+    if 3 * waited < seconds:
+        return ""
+    until = "" if begun else ", and none had begun one"
+    return f" (the start of the workers and their libraries took {waited:.0f} of the {seconds:.0f} s{until})"
 
 
 def ranked(results: Sequence[Result], *, greater_is_better: bool) -> list[Result]:
@@ -155,8 +181,11 @@ def calibrate(material: Material, members: Sequence[Member], elders: Elders) -> 
     )
 
 
-def validated(material: Material, members: Sequence[Member], calibration: Calibration, elders: Elders) -> float | None:
-    """The metric of the whole calibrated model on the validation rows that no elder has seen; None without any."""
+def validated(
+    material: Material, members: Sequence[Member], calibration: Calibration, elders: Elders
+) -> Estimate | None:
+    """The metric of the whole calibrated model on the validation rows that no elder has seen; None without any, or
+    where it is undefined."""
     rows = material.parts.validation
     rows = rows[material.after(elders.until, rows)] if elders.members else rows
     if not len(rows):
@@ -165,7 +194,9 @@ def validated(material: Material, members: Sequence[Member], calibration: Calibr
     outputs = member_outputs(members, material.conformed.iloc[rows])
     scores = calibration.scores(outputs, weights, material.target).scores
     metric = metrics_for(material.task.problem)[material.task.metric]
-    return metric.value(material.labels[rows], np.asarray(scores, dtype=np.float64))
+    known = material.labels[rows], np.asarray(scores, dtype=np.float64)
+    value, error = metric.value(*known), metric.standard_error(*known)
+    return Estimate(value=value, error=error, rows=len(rows)) if np.isfinite([value, error]).all() else None
 
 
 def _told(result: Result, rows: int) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import retrain
 from registry.errors import OutsideError
+from retrain.search.forkserver import FORKS, LOGS, Forked, ForkServer, environment, log_of, take
+from retrain.search.journal import locked
+from retrain.search.tally import WORKING
 
-LOGS = "workers"
 MODULE = "retrain.search.worker"
 SPARE = 3
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class Crew:
@@ -25,8 +24,10 @@ class Crew:
         self.folder = folder
         self.spare = SPARE
         self.started = 0
+        self._server: ForkServer | None = None
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
-        self.processes = [self._start() for _ in range(size)]
+        self.processes: list[Forked | subprocess.Popen[bytes]] = []
+        self.grow(size)
 
     @property
     def working(self) -> bool:
@@ -37,7 +38,10 @@ class Crew:
         """The ids of processes that died of something else than the end of their work, since the last call."""
         dead = [process for process in self.processes if process.poll() not in (None, 0)]
         self.processes = [process for process in self.processes if process.poll() is None]
-        return [process.pid for process in dead]
+        if dead and self._server is not None and not self._server.alive:
+            with locked(self.folder / WORKING):  # forks that have lost their server end within half a second
+                pass
+        return [process.pid or 0 for process in dead]
 
     def replace(self, count: int) -> None:
         """Start others in their place. Raises `OutsideError` with the last words of one when too many have died."""
@@ -46,33 +50,45 @@ class Crew:
                 f"search workers keep dying ({SPARE + count} so far), the last one said: {self._words()}"
             )
         self.spare -= count
+        self.grow(count)
+
+    def grow(self, count: int) -> None:
+        """Start more."""
         self.processes += [self._start() for _ in range(count)]
 
-    def stop(self, grace: float = 0.0) -> None:
-        """End all processes, after up to `grace` seconds in which they may end by themselves."""
-        end = time.monotonic() + grace
+    def stop(self) -> None:
+        """End all processes."""
+        if self._server is not None:
+            self._server.close()
         for process in self.processes:
-            try:
-                process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if isinstance(process, subprocess.Popen):
                 process.kill()
                 process.wait()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Forked | subprocess.Popen[bytes]:
         number = self.started
         self.started += 1
-        root = str(Path(retrain.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        with (self.folder / LOGS / f"{number}.log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder), str(number), str(os.getpid())],
-                env={**os.environ, **THREADS, "PYTHONPATH": path},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        if not FORKS:
+            return spawn(self.folder, number)
+        if self._server is None or not self._server.alive:
+            self._server = take()
+        return self._server.start(self.folder, number)
 
     def _words(self) -> str:
         logs = sorted((self.folder / LOGS).glob("*.log"), key=lambda path: path.stat().st_mtime)
-        lines = [line for path in logs for line in path.read_text(errors="replace").splitlines() if line.strip()]
+        said = [path.read_text(errors="replace") for path in logs]
+        said += [] if self._server is None else [self._server.words]
+        lines = [line for one in said for line in one.splitlines() if line.strip()]
         return lines[-1] if lines else "nothing; were they killed?"
+
+
+def spawn(folder: Path, number: int) -> subprocess.Popen[bytes]:
+    """A worker that imports everything itself."""
+    with log_of(folder, number).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", MODULE, str(folder), str(number), str(os.getpid())],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )

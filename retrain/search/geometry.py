@@ -15,7 +15,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice, Option, Parameter, Whole
@@ -123,11 +122,6 @@ class Space(ABC):
         for name in self.names:
             known.update(self.parameters(name))
         return known
-
-    @cached_property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """All dimensions as Optuna has them, by label."""
-        return {label: _distribution(one) for label, one in self.labelled.items()}
 
     @cached_property
     def weighted(self) -> dict[str, Option]:
@@ -291,14 +285,6 @@ def _width(parameter: Parameter) -> int:
 
 def _snapped(parameter: Parameter, value: Choice | None) -> Choice | None:
     return None if value is None else parameter.snap(value)
-
-
-def _distribution(parameter: Parameter) -> BaseDistribution:
-    if isinstance(parameter, Option):
-        return CategoricalDistribution(parameter.values)
-    if isinstance(parameter, Whole):
-        return IntDistribution(parameter.low, parameter.high, step=parameter.step)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def _suggest(trial: optuna.Trial, label: str, parameter: Parameter) -> Choice:

@@ -73,15 +73,19 @@ class Heritage:
         return self.elect()
 
     def enqueue(self, study: optuna.Study, space: SearchSpace, seed: int) -> None:
-        """Fill a study's queue: the prior's candidates and fresh ones in turn. The fresh ones are the defaults that the
-        prior does not hand down, then candidates at random; they are the guard, and what a prior that never met them
-        is judged by: a short re-search of the prior's own kind would never leave it."""
+        """Fill a study's queue."""
+        for one in self.queue(space, seed):
+            enqueue(study, space, one.candidate, "prior" if one in self.handed else "fresh", member=one.member)
+
+    def queue(self, space: SearchSpace, seed: int) -> list[Handed]:
+        """The prior's candidates and fresh ones in turn. The fresh ones are the defaults that the prior does not hand
+        down, then candidates at random; they are the guard, and what a prior that never met them is judged by: a short
+        re-search of the prior's own kind would never leave it."""
         rng = np.random.default_rng(seed)
         known = {one.candidate.key for one in self.handed}
         fresh = [Handed(candidate=one) for one in portfolio(space) if one.key not in known]
         fresh += [Handed(candidate=space.sample(rng)) for _ in range(len(self.handed) - len(fresh))]
-        for one in interleave(self.handed, fresh):
-            enqueue(study, space, one.candidate, "prior" if one in self.handed else "fresh", member=one.member)
+        return list(interleave(self.handed, fresh))
 
     def record(self, study: optuna.Study) -> dict[str, Any]:
         """What became of it, JSON-able: counts, and how often the guard refused one of the prior's candidates."""

@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
 
 JOURNAL = "journal.log"
@@ -56,6 +59,52 @@ def cut_torn_line(journal: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
+class Journal(JournalStorage):
+    """Optuna's storage, which can write the choices and marks of a trial at once: each alone is locked, written and
+    synced for itself, and a candidate has dozens."""
+
+    def __init__(self, backend: JournalFileBackend) -> None:
+        self._kept: list[dict[str, Any]] | None = None
+        super().__init__(backend)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Keep choices and marks until the end, or until something else is written: others learn of them then, in their
+        order. A process that is killed before that leaves a trial without choices, as one does that is asking."""
+        self._kept = []
+        try:
+            yield
+        finally:
+            kept, self._kept = self._kept, None
+            if kept:
+                with self._thread_lock:
+                    self._backend.append_logs(kept)
+                    self._sync_with_backend()
+
+    def _write_log(self, op_code: int, extra_fields: dict[str, Any]) -> None:
+        if self._kept is None:
+            super()._write_log(op_code, extra_fields)
+            return
+        self._kept.append({"op_code": op_code, "worker_id": self._replay_result.worker_id, **extra_fields})
+        if op_code not in (JournalOperation.SET_TRIAL_PARAM, JournalOperation.SET_TRIAL_USER_ATTR):
+            kept, self._kept = self._kept, []
+            self._backend.append_logs(kept)
+
+    def _sync_with_backend(self) -> None:
+        if not self._kept:
+            super()._sync_with_backend()
+
+
+@contextmanager
+def together(study: optuna.Study) -> Iterator[None]:
+    """Write the choices and marks of a study's trials at once; as ever where it is in no journal of ours."""
+    if isinstance(study._storage, Journal):
+        with study._storage.together():
+            yield
+    else:
+        yield
+
+
 def open_study(
     folder: Path,
     *,
@@ -68,7 +117,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal, less = folder / JOURNAL, [StudyDirection.MINIMIZE] * costs
     return optuna.create_study(
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal), lock_obj=KernelLock(journal))),
+        storage=Journal(JournalFileBackend(str(journal), lock_obj=KernelLock(journal))),
         sampler=sampler,
         pruner=optuna.pruners.NopPruner(),  # `stopping/` does it
         study_name=STUDY,

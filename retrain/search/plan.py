@@ -183,6 +183,11 @@ def read_results(folder: Path) -> list[Result]:
     return [result for result in found if result is not None]
 
 
+def trained_cpu(folder: Path) -> float:
+    """CPU-seconds of all finished trials."""
+    return sum(one.cpu for one in read_results(folder))
+
+
 def read_outputs(folder: Path, number: int) -> npt.NDArray[np.float32]:
     """A finished trial's outputs (n, d_out) on the validation rows, at its best epoch."""
     outputs: npt.NDArray[np.float32] = np.load(trial_folder(folder, number) / OUTPUTS, allow_pickle=False)

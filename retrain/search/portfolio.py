@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from retrain.families.base import Candidate
 from retrain.families.parameters import Choice
 from retrain.search.defaults import DEFAULTS
 from retrain.search.plan import Origin
 from retrain.search.space import SearchSpace
+from retrain.search.strategies.base import Strategy
 from retrain.search.taught import Taught, first
 from retrain.search.warm import ENOUGH, interleave
 
@@ -80,3 +83,9 @@ def opening(
     marked: list[tuple[Candidate, Origin]] = [(one, "prior") for one in handed]
     own: list[tuple[Candidate, Origin]] = [(one, "fresh") for one in fresh]
     return [*marked[:1], *interleave(marked[1:], own)]
+
+
+def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:
+    """The candidates by a user's weights that a strategy begins with after the portfolio; none without weights."""
+    rng = np.random.default_rng(seed)
+    return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]

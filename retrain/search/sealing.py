@@ -47,7 +47,8 @@ class Finish:
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
     `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before. `beside` writes
     into the bundle's folder what else is to be sealed with it. `said` are the answers to the test rows (n) where models
-    gave them before their labels came that have learnt these since; else the graph answers them.
+    gave them before their labels came that have learnt these since; else the graph answers them. `validation` is the
+    task's metric on the rows that chose the members, where any did.
     """
 
     data_hash: str
@@ -65,6 +66,7 @@ class Finish:
     boosted: Callable[[], Boosted | None] | None = None
     beside: Callable[[Path], None] | None = None
     said: Scores | None = None
+    validation: Estimate | None = None
 
 
 def seal(
@@ -142,6 +144,7 @@ def _manifest(
         reference=Estimate(value=value, error=error, rows=len(labels)),
         headroom=_inherited(finish) if boosted is None else headroom(metric, labels, scores, boosted.scores),
         naive=naive(metric, material.labels[parts.train], labels, scores),
+        validation=finish.validation,
         metrics=metrics,
         conformal_radius=calibration.radius,
         temperature=calibration.temperature,

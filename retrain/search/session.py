@@ -9,8 +9,8 @@ question, begin a fresh study beside it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -30,11 +30,12 @@ from registry.errors import TaskError
 from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.mistakes import under
-from registry.task import Constraints, Search, TaskSpec
+from registry.task import TaskSpec
 from retrain.checks import Finding, require
-from retrain.families.base import Candidate, Reads
+from retrain.families.base import Reads
 from retrain.families.catalogue import families_for
 from retrain.image_checks import image_name, load_images
+from retrain.search import here
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
 from retrain.search.budget import Budget, closing_seconds, read_spent, write_spent
@@ -47,16 +48,17 @@ from retrain.search.journal import locked, open_study
 from retrain.search.limits import Limits
 from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
-from retrain.search.portfolio import opening, portfolio
+from retrain.search.portfolio import opening, portfolio, weighted_draws
 from retrain.search.progress import Progress as Progress
 from retrain.search.progress import beginning, silent
+from retrain.search.question import fingerprint
 from retrain.search.sealing import Finish
 from retrain.search.shelf import PAUSED
 from retrain.search.space import SearchSpace
 from retrain.search.stopping.catalogue import stopping_named
-from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import require_fitting, strategy_named
 from retrain.search.tally import WORKING, best_of, enqueue, is_spent, quality_of, recover
+from retrain.search.worker import Worker
 
 _LOG = logging.getLogger("everfit")
 
@@ -105,7 +107,7 @@ def search(
         budget = Budget(begin, trials, seconds, seed, enough, closing_seconds(seconds))
         session = Session(task, home, budget, prior, progress, formers)
         # of sessions that were killed: at least, as their interrupted trials are not counted
-        earlier = session.spent_cpu + sum(one.cpu for one in plans.read_results(home))
+        earlier = session.spent_cpu + plans.trained_cpu(home)
         material, study = session.run(frame, found)
         finish = Finish(
             data_hash=data_hash,
@@ -155,28 +157,6 @@ def require_choices(task: TaskSpec, reads: Reads) -> None:
         strategy_named(means.strategy).require(space.names)
 
 
-def fingerprint(task: TaskSpec, data_hash: str, seed: int, prior: ModelBundle | None) -> str:
-    """A name for the study of this question on these rows; its budget and its number of workers are not part of it."""
-    asked = task.model_dump_json(include={"target", "time", "problem", "metric", "columns", "splits"})
-    means = task.search.model_dump_json(include={"strategy", "families", "max_epochs"}) + _asked_beside(task)
-    heir = prior.manifest.model_dump_json(include={"lineage", "files"}) if prior is not None else ""
-    return hashlib.sha256("\0".join([data_hash, asked, means, str(seed), heir]).encode()).hexdigest()[:16]
-
-
-def _asked_beside(task: TaskSpec) -> str:
-    """What is asked beyond what every task asks: a task without it keeps the name that its study always had."""
-    means, constrained = task.search, task.constraints != Constraints()
-    beside = {
-        "choices": bool(means.choices),
-        "objectives": len(means.objectives) > 1,
-        "ensemble": constrained,
-        "stopping": means.stopping != Search().stopping,
-    }
-    asked = {name for name, is_asked in beside.items() if is_asked}
-    limits = task.constraints.model_dump_json() if constrained else ""
-    return means.model_dump_json(include=asked) + limits if asked else ""
-
-
 class Session:
     """One run of a study: prepares it, or finds it prepared, and sees its workers through to the end."""
 
@@ -210,7 +190,8 @@ class Session:
             (self.folder / plans.ENOUGH).unlink(missing_ok=True)  # found out anew
             for torn in (self.folder / PAUSED).glob("*.partial"):
                 torn.unlink()
-        crew = Crew(self.folder, self.workers)
+        begins_small = self.prior is not None and len(frame) <= here.ROWS
+        crew = Crew(self.folder, 0 if begins_small else self.workers)
         try:
             self.stage("preparation", f"checks, splits and preparation{self.budget.told}")
             material = gather(self.task, frame, found)
@@ -218,6 +199,8 @@ class Session:
             self.ahead = Ahead(material, self.budget.seed)
             _ = self.elders  # made while the workers train
             self._goal = self._find_goal(material)
+            if begins_small and not self._train_here(study):
+                crew.grow(self.workers)
             self._see_through(crew, study)
         finally:
             crew.stop()
@@ -308,6 +291,31 @@ class Session:
             _LOG.info("no end before the budget's: %s", reason)
             return None
 
+    def _train_here(self, study: optuna.Study) -> bool:
+        """Train in this process what the prior and its guard begin with, if that is small; whether it was, and done."""
+        if self.heritage is None or self.plan.reads == "image":
+            return False
+        worker = Worker(self.folder, 0)
+        first = [one.candidate for one in self.heritage.queue(worker.space, self.budget.seed)][: self.budget.trials]
+        if not here.is_small(worker.workshop, first, self.budget.trials):
+            return False
+        self.stage("search", "training in this process")
+        begin, known = self._begin_cpu, plans.trained_cpu(self.folder)
+
+        def after() -> None:
+            self._begin_cpu = begin + plans.trained_cpu(self.folder) - known  # trials are counted apart
+            self._keep_spent()
+            self._look(study)
+
+        if here.train_here(worker, after):
+            return True
+        recover(study, self.folder, [os.getpid()])
+        return False
+
+    def _keep_spent(self) -> None:
+        seconds = self.spent + time.monotonic() - self.budget.begin
+        write_spent(self.folder, seconds, self.spent_cpu + time.process_time() - self._begin_cpu)
+
     def _see_through(self, crew: Crew, study: optuna.Study) -> None:
         while crew.working:
             time.sleep(LOOK_SECONDS)
@@ -316,8 +324,7 @@ class Session:
                 recover(study, self.folder, dead)
                 if time.monotonic() < self.deadline:
                     crew.replace(len(dead))
-            seconds = self.spent + time.monotonic() - self.budget.begin
-            write_spent(self.folder, seconds, self.spent_cpu + time.process_time() - self._begin_cpu)
+            self._keep_spent()
             self._look(study)
             if time.monotonic() > self.deadline + PATIENCE_SECONDS:
                 crew.stop()
@@ -339,9 +346,3 @@ class Session:
         left = max(0.0, self.end - time.monotonic())
         going = "" if tried else beginning(sum(one.state is optuna.trial.TrialState.RUNNING for one in trials))
         self.progress(Progress("search", tried, self.budget.trials, best, self.metric.name, left, going))
-
-
-def weighted_draws(space: SearchSpace, strategy: type[Strategy], seed: int) -> list[Candidate]:
-    """The candidates by a user's weights that a strategy begins with after the portfolio; none without weights."""
-    rng = np.random.default_rng(seed)
-    return [space.sample(rng) for _ in range(strategy.drawn_by_weight if space.weighted else 0)]

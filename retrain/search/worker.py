@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from retrain.search import plan as plans
 from retrain.search.arrays import Arrays
 from retrain.search.asking import FINISHES, INHERIT, PARENT, propose
 from retrain.search.footprint import served_row_ms, single_row_ms
-from retrain.search.journal import locked, open_study
+from retrain.search.journal import locked, open_study, together
 from retrain.search.limits import INFEASIBLE, megabytes_of, patience
 from retrain.search.morphism import akin
 from retrain.search.plan import Result
@@ -109,8 +110,8 @@ class Worker:
         share = self.share * (self.deadline - self.begin)
         return min(self.deadline, time.monotonic() + max(LEAST_SECONDS, share, self.space.short_seconds(candidate)))
 
-    def run(self) -> None:
-        """Trial after trial, until the budget is spent."""
+    def run(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Trial after trial, until the budget is spent or `is_over`, which is asked after each; whether it is spent."""
         while self._worth_starting():
             self._prepare()
             if (asked := self._ask()) is None:
@@ -118,6 +119,9 @@ class Worker:
             start = time.monotonic()
             self._try(*asked, start)
             self.durations.append(time.monotonic() - start)
+            if is_over():
+                return False
+        return True
 
     def _prepare(self) -> None:
         """Let the strategy do what takes long, once, when the queue has no candidate left for this worker: those come
@@ -136,7 +140,7 @@ class Worker:
         return self.deadline - time.monotonic() > 0.5 * usual
 
     def _ask(self) -> tuple[optuna.Trial, Candidate] | None:
-        with locked(self.folder / ASKING):
+        with locked(self.folder / ASKING), together(self.study):
             while True:
                 if (due := self.stopping.due(self.study)) is not None:
                     return self._taken_over(go_on(self.study, due))
@@ -182,7 +186,7 @@ class Worker:
 
     def _try(self, trial: optuna.Trial, candidate: Candidate, start: float) -> None:
         first = trial.user_attrs.get(FINISHES, trial.number)  # it goes on as it was begun: from the same seed
-        seed, cpu = self.plan.seed * 10_000 + first, time.process_time()
+        seed, cpu = self.plan.seed * 10_000 + first, time.thread_time()
         network, inherited = self._network(trial, candidate, seed)
         try:
             trained = self._train(trial, candidate, network, seed, take(self.folder, first))
@@ -203,7 +207,7 @@ class Worker:
             seconds=time.monotonic() - start,
             ending=trained.ending,
             inherited=inherited,
-            cpu=time.process_time() - cpu,
+            cpu=time.thread_time() - cpu,
             parameters=parameters(network),
             latency_ms=single_row_ms(network, self.arrays.of(candidate.text("scaling"))[1]),
         )

@@ -27,6 +27,9 @@ LOOKED_AT = 32
 FEW, MORE = 2, 6
 """Rows whose passes tell how long an epoch takes: so few that even a network that is much too large is soon known."""
 
+STEPS = 3
+"""Steps of which the quickest tells how long a training will be."""
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -66,6 +69,15 @@ class Workshop:
             self._paces[candidate.key] = self._pace(candidate)
         return self._paces[candidate.key]
 
+    def training_seconds(self, candidate: Candidate) -> float:
+        """About how many CPU-seconds a candidate for a table trains for at most: that of a step there and back through
+        its untrained network, and as much again by half for the optimizer's, times all steps."""
+        rows = self.rows(candidate.text("scaling"))
+        size, epochs = min(candidate.count("batch_size"), len(rows)), candidate.count("epochs")
+        network, batch = self.network(unpruned(candidate)).train(), rows.take(torch.arange(size))
+        _, *taken = (_seconds(network, batch) for _ in range(1 + STEPS))  # the first is longer than others
+        return 1.5 * min(taken) * count_batches(len(rows), size) * epochs
+
     def _pace(self, candidate: Candidate) -> float:
         """By passes forth and back over few rows and over more: what a step takes is linear in its rows. Of one that is
         pruned, what it takes before."""
@@ -88,6 +100,6 @@ class Workshop:
 
 
 def _seconds(network: Network, rows: Rows) -> float:
-    begun = time.process_time()
+    begun = time.thread_time()
     network(*rows.inputs).square().mean().backward()
-    return time.process_time() - begun
+    return time.thread_time() - begun

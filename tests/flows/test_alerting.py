@@ -354,7 +354,9 @@ def run(settings: Settings) -> Iterator[Callable[..., tuple[int, str]]]:
 
 
 def test_the_command_lists_alerts(place: Workplace, run: Callable[..., tuple[int, str]]) -> None:
-    assert run("alerts", "handmade") == (0, "handmade: no alert yet\n")
+    assert run("alerts", "handmade") == run("alerts") == (0, "handmade: no alert yet\n")
+    code, output = run("alerts", "--test")
+    assert (code, "Missing argument 'TASK'" in output) == (2, True)
     for number, severity in enumerate(("faulty", "ok", "ok", "degraded")):
         note(place, decide(place, number, severity), [])
     code, output = run("alerts", "handmade")

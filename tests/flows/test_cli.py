@@ -74,6 +74,7 @@ def test_help_starts_at_once_and_loads_nothing_heavy(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("search", "x.yaml", "--strategy", "tpee"), ", tpe (did you mean 'tpe'?)"),
+        (("search", "x.yaml", "--stopping", "halve"), "(did you mean 'halving'?)"),
         (("search", "x.yaml", "--space", "resnt"), ", resnet (did you mean 'resnet'?)"),
         (("improve", "x", "--remedies", "finetune"), "search (did you mean 'fine_tune'?)"),
     ],
@@ -167,6 +168,7 @@ def test_init_never_overwrites(home: Path) -> None:
         (("serve", "rihgt"), "(did you mean 'right.yaml'?)"),
         (("search", "rows.csv"), "rows.csv: a task's file ends in .yaml; of data, `everfit init rows.csv --target "),
         (("search", "right.yaml", "--strategy", "tpee"), "unknown strategy 'tpee'"),
+        (("search", "right.yaml", "--stopping", "ashes"), "unknown stopping policy 'ashes': expected one of asha, "),
         (("search", "right.yaml", "--space", "mlp, resnt"), "unknown family 'resnt': expected one of "),
         (
             ("search", "right.yaml", "--space", "mlp,mlp"),
@@ -374,7 +376,7 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     file = tmp_path / "edited.yaml"
     write(edited, file)
     done = CliRunner().invoke(main, ["apply", str(file)])
-    assert (done.exit_code, done.output) == (0, "handmade: gate.bake changed\n")
+    assert (done.exit_code, done.stdout) == (0, "handmade: gate.bake changed\n")
     assert find_task(place.settings, "handmade").gate.bake == 1
     text = file.read_text()
     file.write_text(text.replace("hash: []", "hash: [nobody]"))
@@ -398,6 +400,32 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     assert refused.exit_code == 2
     assert "metric changed: a model must be found for that" in refused.output
     assert find_task(place.settings, "handmade").metric == "auc"
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "said"),
+    [
+        ("\n  exclude: []", "\n  exclude: [carier]", "columns.exclude: the data have no column 'carier' (did you mean"),
+        ("\n  segments: []", "\n  segments: [amount]", "column 'amount': a categorical or boolean column is expected"),
+        ("\n  strategy: auto", "\n  strategy: atuo", "search.strategy: unknown strategy 'atuo'"),
+        ("rows.csv", "rwos.csv", "rwos.csv"),
+    ],
+)
+def test_a_task_that_is_not_registered_is_checked_by_apply(home: Path, key: str, wrong: str, said: str) -> None:
+    """Its mistakes come first; without any, what comes next."""
+    make_frame(300).to_csv(home / "rows.csv", index=False)
+    assert run("init", "rows.csv", "--target", "late", "--time", "when").exit_code == 0
+    text = (home / "rows.yaml").read_text()
+    assert key in text
+    (home / "rows.yaml").write_text(text.replace(key, wrong))
+    refused = run("apply", "rows.yaml")
+    assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
+    (home / "rows.yaml").write_text(text)
+    sound = run("apply", "rows.yaml")
+    assert sound.exit_code == 3
+    assert "rows.yaml: no mistake is found in it, with its 300 rows; task 'rows' is not registered yet" in sound.stderr
+    assert "next: everfit search rows.yaml" in sound.stderr
+    assert not (home / "home" / "tasks").exists()
 
 
 def test_a_task_whose_data_lack_a_column_is_not_registered(home: Path) -> None:
@@ -434,7 +462,7 @@ def test_a_search_that_is_refused_leaves_the_task_that_stood_before(place: Workp
     refused = CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")])
     assert "columns.kinds.carrier changed: a model must be found for that" in refused.stderr
     (tmp_path / "handmade.yaml").write_text(to_yaml(place.task))
-    assert CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")]).output == "handmade: nothing changed\n"
+    assert CliRunner().invoke(main, ["apply", str(tmp_path / "handmade.yaml")]).stdout == "handmade: nothing changed\n"
 
 
 def test_a_search_that_the_outside_ends_leaves_its_task(place: Workplace) -> None:
@@ -535,6 +563,22 @@ def test_a_model_that_is_worth_nothing_is_told(place: Workplace, tmp_path: Path)
     assert any(line.startswith(f"  version {version} is {said}") for line in task_lines(place))
     place.versions.promote("handmade", "1")
     assert not any("weak" in line for line in (*found_lines(place, "1"), *task_lines(place)))
+
+
+def test_a_fall_from_validation_to_test_is_told(place: Workplace, tmp_path: Path) -> None:
+    made, chosen_by = make_bundle(tmp_path / "fallen"), Estimate(value=0.999, error=0.001, rows=600)
+    bundle = ModelBundle.seal(made.folder, made.manifest.model_copy(update={"validation": chosen_by}))
+    version, value = place.versions.publish(bundle), bundle.manifest.reference.value
+    said = "warning: surely worse on the test rows than on the validation rows, by which it was chosen: "
+    assert any(line.startswith(f"{said}auc {value:.4f} after 0.9990") for line in found_lines(place, version))
+    assert not any("warning" in line for line in found_lines(place, "1"))
+
+
+def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) -> None:
+    """There are no labels yet."""
+    done = run("improve", "handmade", "--remedies", "recalibrate")
+    assert done.exit_code == 3, done.output
+    assert done.stdout.startswith("handmade: refused (no remedy, version -)\n  ")
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:

@@ -85,15 +85,18 @@ def test_a_mistake_in_the_task_is_no_search_that_failed(make_place: Callable[...
     assert list(place.ledger.read()) == []
 
 
-def test_strategy_and_families_of_one_run(make_place: Callable[..., Workplace]) -> None:
+def test_strategy_families_and_stopping_of_one_run(make_place: Callable[..., Workplace]) -> None:
     place = make_place(search={**TINY_SEARCH, "trials": 1})
-    version = search.fn("handmade", strategy="random", families=["resnet"])
+    version = search.fn("handmade", strategy="random", families=["resnet"], stopping="median")
     bundle = place.versions.fetch("handmade", version)
-    assert (bundle.manifest.task.search.strategy, bundle.manifest.task.search.families) == ("random", ("resnet",))
+    made = bundle.manifest.task.search
+    assert (made.strategy, made.families, made.stopping) == ("random", ("resnet",), "median")
     assert {one["candidate"]["family"] for one in bundle.candidates["members"]} == {"resnet"}
     assert place.task.search.families != ("resnet",)
     with pytest.raises(TaskError, match="unknown family 'resnt'"):
         search.fn("handmade", families=["resnt"])
+    with pytest.raises(TaskError, match="unknown stopping policy 'medain'"):
+        search.fn("handmade", stopping="medain")
 
 
 def test_two_searches_at_once(place: Workplace) -> None:

@@ -37,8 +37,8 @@ def test_a_training_is_told_by_what_it_was() -> None:
     assert found == Spending(challengers=1, steps=1, looks=2, challenging=6.75, stepping=1.5, looking=5.0)
     assert found.cpu == 13.25
     assert str(found) == (
-        "1 challenger (7 CPU-s with their gates), 2 tries of following, to see whether it pays (5), "
-        "1 step of a champion that followed (2)"
+        "1 challenger (7 CPU-s with their gates), 2 tries of following, to see whether it pays (5 CPU-s), "
+        "1 step of a champion that followed (2 CPU-s)"
     )
     assert str(spending([])) == "no remedy has made a challenger"
 

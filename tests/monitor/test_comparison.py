@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import EXPECTED, SURE, Level, compare, gap_scores, pool, tolerated_loss, trails, worst_segments
+from monitor.comparison import EXPECTED, SURE, Level, compare, pool, trails, worst_segments
 from monitor.measurements import Measurement
+from monitor.past import gap_scores
+from registry.metrics import tolerated_loss
 from registry.plurals import counted
 from tests.monitor.records import performance, record, weeks
 

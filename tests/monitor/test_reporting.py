@@ -92,7 +92,7 @@ def test_a_report_that_cannot_be_written_is_a_line_in_the_log(
 
 def test_the_newest_record_of_a_window_is_found(ledger: Ledger) -> None:
     for one in (record_of(0), record_of(1), record_of(1, "2"), record_of(0, "2")):
-        ledger.write(Entry(task="handmade", kind="window", at=START, details=one.model_dump(mode="json")))
+        ledger.write(Entry(task="handmade", kind="window", at=one.window.end, details=one.model_dump(mode="json")))
     assert measured(ledger) == record_of(1, "2")
     assert measured(ledger, 0) == record_of(0, "2")
     assert measured(ledger, START) == measured(ledger, START + timedelta(days=3)) == record_of(0, "2")
@@ -109,7 +109,7 @@ def test_an_empty_window_is_passed_over_unless_asked_for(ledger: Ledger) -> None
         for number, own in enumerate(rows)
     ]
     for one in records:
-        ledger.write(Entry(task="handmade", kind="window", at=START, details=one.model_dump(mode="json")))
+        ledger.write(Entry(task="handmade", kind="window", at=one.window.end, details=one.model_dump(mode="json")))
     assert measured(ledger) == records[1]
     assert measured(ledger, 2) == records[2]
 

@@ -71,6 +71,28 @@ def test_reading_by_the_time_of_the_data(engine: Engine) -> None:
     assert [one.at.day for one in ledger.read(last=3, until=datetime(2024, 5, 8))] == [8, 1, 2]
 
 
+def test_entries_of_one_version_or_outcome(engine: Engine) -> None:
+    ledger = Ledger(engine, "flights")
+    for version, outcome in (("1", "hold"), ("2", "hold"), ("1", "promote"), (None, "hold")):
+        ledger.write(_entry(version=version, outcome=outcome))
+    assert [one.id for one in ledger.read(version="1")] == [1, 3]
+    assert [one.id for one in ledger.read(outcome="hold", last=2)] == [2, 4]
+    assert [one.id for one in ledger.read(version="1", outcome="hold", since=1)] == []
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 50])
+def test_the_newest_come_first_some_at_a_time(engine: Engine, at_once: int) -> None:
+    """Each once, more of one moment than are read at once among them, and of these the last one first."""
+    ledger = Ledger(engine, "flights")
+    for minute in (5, 1, 3, 3, 3, 3, 2, 9):
+        ledger.write(_entry("window", at=AT + timedelta(minutes=minute)))
+        ledger.write(_entry("decision", at=AT + timedelta(minutes=minute)))
+    written = ledger.read(kinds={"window"})
+    expected = sorted(written, key=lambda one: (one.at, one.id), reverse=True)
+    assert list(ledger.newest_first("window", at_once=at_once)) == expected
+    assert list(ledger.newest_first("report", at_once=at_once)) == []
+
+
 def test_only_new_entries_of_the_own_task_are_written(engine: Engine) -> None:
     """Writing an entry twice, or into another task's ledger, is a bug and says so."""
     ledger = Ledger(engine, "flights")

@@ -118,6 +118,19 @@ def test_a_row_is_written_again_twice_at_most(engine: Engine, log: InferenceLog)
     assert log.frame()["name"].tolist() == [made([one])[0] for one in sorted(range(640), key=lambda one: one * 7 % 640)]
 
 
+def test_however_many_are_joined_and_read_the_statements_are_the_same(engine: Engine, log: InferenceLog) -> None:
+    """Python's driver of SQLite keeps the last 128 prepared, which made a keeper grow for half an hour."""
+    seen, first = set[str](), set[str]()
+    sa.event.listen(engine, "before_cursor_execute", lambda connection, cursor, statement, *_: seen.add(statement))
+    for count in range(FEW, FEW + 8):
+        log.append_batches([batch(made([100 * count + one]), [100 * count + one]) for one in range(count)])
+        log.frame()
+        join_all(log)
+        first = first or set(seen)
+    assert seen == first
+    assert rows_in(engine, "batches") == 8
+
+
 def numbers(engine: Engine) -> list[int]:
     with reading(engine) as connection:
         return [number for (number,) in connection.exec_driver_sql("SELECT number FROM batches ORDER BY number")]

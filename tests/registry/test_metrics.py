@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from registry.fallen import SURE, fall
 from registry.metrics import METRICS, Metric, auc, calibration_by_block, calibration_error, error_of_mean, metrics_for
 from registry.naive import naive_scores, weakness
 
@@ -147,3 +148,17 @@ def test_what_one_that_knows_nothing_reaches() -> None:
     assert "is no better than the 0.6000" in (weakness("accuracy", "multiclass", 0.6, 0.6, 0.1) or "")
     assert "is not surely better" in (weakness("accuracy", "multiclass", 0.7, 0.6, 0.1) or "")
     assert weakness("log_loss", "multiclass", 0.7, 0.9, 0.1) is None
+
+
+@pytest.mark.parametrize(("test", "told"), [(0.70, True), (0.72, False), (0.84, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_fall_is_beyond_luck_and_beyond_what_is_tolerated(test: float, told: bool, sign: int) -> None:
+    """Of 0.78 a tolerance of .1 allows .078, three errors .06; whichever direction is worse."""
+    metric = "auc" if sign == 1 else "brier"
+    value = test if sign == 1 else 2 * 0.78 - test
+    found = fall(metric, (value, 0.012), (0.78, 0.016), tolerate=0.1, timed=True)
+    assert (found is not None) is told
+    assert fall(metric, (value, 0.012), (0.78, SURE), tolerate=0.1, timed=True) is None
+    if found is not None:
+        assert "newest" in found
+        assert "newest" not in (fall(metric, (value, 0.012), (0.78, 0.016), tolerate=None, timed=False) or "")

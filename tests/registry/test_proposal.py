@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 
 from registry.durations import format_duration
-from registry.errors import RowError, TaskError
+from registry.errors import DataError, RowError, TaskError
 from registry.inference import infer_kinds
 from registry.proposal import propose, task_name, to_yaml, write
 from registry.task import FileSource, SqlSource, TaskSpec, load
+from retrain.checks import examine, require
 from tests.handmade import make_frame, make_task
 
 SOURCE = FileSource(path="data/flights.parquet")
@@ -113,6 +115,30 @@ def test_wrong_wishes_are_task_errors(arguments: dict[str, str], expected: str) 
 def test_a_time_column_without_times() -> None:
     with pytest.raises(RowError, match="'carrier', row 0: expected an ISO 8601"):
         propose(make_frame(300), SOURCE, target="late", time="carrier")
+
+
+@pytest.mark.parametrize(
+    ("written", "how"),
+    [
+        (lambda at: at.astype("int64") // 10**6, {"unit": "s"}),
+        (lambda at: at.astype("int64") // 10**3, {"unit": "ms"}),
+        (lambda at: at.dt.strftime("%d/%m/%Y %H:%M"), {"dayfirst": True}),
+        (lambda at: at.dt.strftime("%m/%d/%Y %H:%M"), {"dayfirst": False}),
+    ],
+)
+def test_a_time_column_that_is_none_yet_is_told_how_to_become_one(
+    written: Callable[[pd.Series], pd.Series], how: dict[str, Any]
+) -> None:
+    """What is told works, by init and by a search in the same words."""
+    frame = make_frame(300, start="2024-01-20")
+    moments = frame["when"].dt.floor("min").astype("datetime64[us]")
+    other = frame.assign(when=written(moments))
+    said = re.escape(f"pd.to_datetime(frame['when'], {', '.join(f'{key}={value!r}' for key, value in how.items())})")
+    with pytest.raises(RowError, match=said):
+        propose(other, SOURCE, target="late", time="when")
+    with pytest.raises(DataError, match=said):
+        require(examine(other, make_task()))
+    assert (pd.to_datetime(other["when"], **how).astype("datetime64[us]") == moments).all()
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) 
     assert "| train | 1,000 |" in text
     assert "| numeric | `amount`, `weight` |" in text
     assert "`carrier` (3 of 3 values learnt)" in text
-    assert "| 0.75 | mlp | 0.7123 | depth 2, dropout 0.123 |" in text
+    assert "| 1 | 0.75 | mlp | 0.7123 |\n" in text
+    assert "- Choices of network 1\n  - depth 2, dropout 0.123\n" in text
     assert text.index("| 0.75 | mlp") < text.index("| 0.25 | resnet")
     assert f"{manifest.metrics['champion'][METRIC[problem]]:.4f}" in text
     assert "promised 90%" in text
@@ -79,7 +80,8 @@ def test_the_better_figure_is_bold(tmp_path: Path) -> None:
         name: value + (0.1 if name in ("log_loss", "brier", "ece") else -0.1)
         for name, value in manifest.metrics["champion"].items()
     }
-    text = card(manifest, replace(story, boosted=replace(story.boosted, metrics=worse)))
+    behind = replace(story.boosted, metrics=worse, scores=1 - story.scores.scores)
+    text = card(manifest, replace(story, boosted=behind))
     rows = [line for line in text.splitlines() if "is better)" in line]
     assert rows[0].startswith("| auc (higher is better) | **")
     assert all("**" in row.split("|")[2] and "**" not in row.split("|")[3] for row in rows)
@@ -110,6 +112,26 @@ def test_warm_start_left_out_columns_and_findings(tmp_path: Path) -> None:
 def test_what_one_that_knows_nothing_reaches_is_told(tmp_path: Path, value: float, said: str) -> None:
     manifest, story = tell(tmp_path)
     assert said in card(manifest.model_copy(update={"naive": Estimate(value=value, error=0.01, rows=600)}), story)
+
+
+def test_no_figure_is_bold_where_neither_is_surely_ahead(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    mine = manifest.metrics["champion"]
+    same = replace(story.boosted, scores=story.scores.scores, metrics={name: one + 1e-3 for name, one in mine.items()})
+    text = card(manifest, replace(story, boosted=same))
+    assert "Neither is surely ahead" in text
+    assert not any("**" in line for line in text.splitlines() if "is better)" in line)
+
+
+def test_a_fall_from_validation_to_test_stands_at_the_top(tmp_path: Path) -> None:
+    manifest, story = tell(tmp_path)
+    value, error = manifest.reference.value, manifest.reference.error
+    for better, said in ((value + 10 * error, True), (value + 2 * error, False), (value - 10 * error, False)):
+        chosen_by = Estimate(value=better, error=error, rows=600)
+        text = card(manifest.model_copy(update={"validation": chosen_by}), story)
+        warning = "**Warning: the model is surely worse on the test rows than on the validation rows, by which"
+        assert (warning in text[: text.index("## Data")]) is said
+    assert "Warning" not in card(manifest, story)
 
 
 def test_without_time_the_card_warns(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from retrain.search.defaults import DEFAULTS
 from retrain.search.inputs import Layout
 from retrain.search.narrowing import described, narrowed
 from retrain.search.plan import Plan
-from retrain.search.portfolio import portfolio
-from retrain.search.session import fingerprint, require_means, search, weighted_draws
+from retrain.search.portfolio import portfolio, weighted_draws
+from retrain.search.question import fingerprint
+from retrain.search.session import require_means, search
 from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, strategy_named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
-from retrain.search.closing import require_feasible, standing
+from retrain.search.closing import require_feasible, standing, start_of_workers
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.inputs import Layout
 from retrain.search.journal import open_study
 from retrain.search.limits import INFEASIBLE, Limits, megabytes_of, patience
 from retrain.search.plan import Plan, Result
-from retrain.search.session import fingerprint, require_means, search
+from retrain.search.question import fingerprint
+from retrain.search.session import require_means, search
 from retrain.search.space import SearchSpace
-from retrain.search.strategies.base import Strategy
+from retrain.search.strategies.base import Seen, Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, require_fitting, strategy_named
-from retrain.search.strategies.nsga import POPULATION, precedes
+from retrain.search.strategies.nsga import POPULATION, associated, fronts, normalised
 from retrain.search.tally import RUN, guard, quality_of, recover, tell
 from retrain.search.worker import Worker
 from retrain.search_figures import draw_search, pareto
@@ -138,24 +140,47 @@ def test_a_study_of_several_objectives_is_resumed_from_its_journal(name: str, tm
                 keys.add(SPACE.canonical(candidate))
                 study.tell(trial, (*costs(candidate), 1.0))
     assert [one.name for one in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
-    generations = [next(v for k, v in one.system_attrs.items() if "generation" in k) for one in study.trials]
-    assert generations == [0] * POPULATION + [1] * POPULATION + [2] * 4
-    assert len(keys) == len(study.trials)
+    assert len(keys) == len(study.trials) == 2 * POPULATION + 4
+    chosen = [sampler.strategy.parents for sampler in (study.sampler, strategy_named(name).sampler(SPACE, 1))]
+    known = [one.number for one in chosen[0]]
+    assert len(known) == POPULATION
+    assert chosen[1] == []
+    assert max(known) < 2 * POPULATION
+    assert min(known) < POPULATION
 
 
 def test_a_feasible_trial_precedes_one_that_is_not() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    for values, excess in (((0.9, 1.0), 0.5), ((0.5, 2.0), -0.5), ((0.4, 2.0), None), ((0.95, 0.5), 2.0)):
-        trial = study.ask()
-        if excess is not None:
-            trial.set_constraint("latency_ms", excess)
-        study.tell(trial, values)
-    dear, fine, worse, dearest = study.trials
-    assert precedes(fine, dear, study.directions)
-    assert precedes(fine, worse, study.directions)
-    assert not precedes(worse, fine, study.directions)
-    assert precedes(dear, dearest, study.directions)
-    assert not precedes(fine, fine, study.directions)
+    costs, excess = np.array([[-0.9, 1.0], [-0.5, 2.0], [-0.4, 2.0], [-0.95, 0.5]]), np.array([0.5, 0.0, 0.0, 2.0])
+    assert fronts(costs, excess).tolist() == [2, 0, 1, 3]
+    assert fronts(costs, np.zeros(4)).tolist() == [1, 2, 3, 0]
+    assert fronts(costs[[0, 0]], np.zeros(2)).tolist() == [0, 0]
+
+
+@genetic
+def test_survivors_are_the_better_fronts_and_what_is_spread_out(name: str) -> None:
+    """Ten that something dominates, one that breaks a constraint, and 21 of a front, 12 of them crowded in a corner."""
+    strategy = strategy_named(name)(SPACE, np.random.default_rng(0))  # type: ignore[call-arg]
+    shares = np.append(np.linspace(0, 0.01, 12), np.linspace(0.1, 1, 9))
+    seen = [Seen(each, SPACE.sample(strategy.rng), -share, others=(share - 1,)) for each, share in enumerate(shares)]
+    seen += [replace(seen[0], number=100 + each, value=-3.0) for each in range(10)]
+    seen.append(replace(seen[0], number=200, value=9.0, excess=0.1))
+    for one in seen:
+        strategy.tell(one)
+    kept = {one.number for one in strategy.parents}
+    assert kept <= set(range(21))
+    assert kept >= set(range(12, 21))
+    assert len(kept) == POPULATION
+
+
+def test_costs_are_measured_from_the_best_in_units_of_the_front() -> None:
+    points = np.array([[-3.0, 10.0], [-1.0, 4.0], [-2.5, 5.0], [-3.0, np.inf]])
+    assert np.allclose(normalised(points)[:3], [[0.0, 1.0], [1.0, 0.0], [0.25, 1 / 6]])
+    assert np.isfinite(normalised(points)).all()
+    assert np.allclose(normalised(np.array([[2.0, 1.0], [2.0, 1.0]])), 0.0)
+    assert not normalised(np.array([[np.inf, 1.0], [np.inf, 2.0]]))[:, 0].any()
+    near, distances = associated(np.array([[0.2, 0.2], [0.0, 3.0]]), np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]))
+    assert near.tolist() == [1, 2]
+    assert np.allclose(distances, 0.0)
 
 
 def test_what_reads_a_study_copes_with_several_objectives(tmp_path: Path) -> None:
@@ -310,6 +335,21 @@ def test_a_size_that_nothing_meets_ends_the_search_and_is_told(tmp_path: Path) -
     study.add_trials([trials[0]] * (patience(2) - count))
     Worker(tmp_path, 0).run()
     assert len(study.get_trials(deepcopy=False)) == patience(2)
+
+
+def test_a_start_that_took_the_time_is_told_where_no_trial_has_finished() -> None:
+    ready = datetime(2024, 1, 1, 12)
+    plan, study = PLAN.model_copy(update={"ready": ready}), optuna.create_study()
+    now = ready + timedelta(seconds=21)
+    took = "(the start of the workers and their libraries took 21 of the 30 s"
+    assert start_of_workers(plan, study.trials, 30, now) == f" {took}, and none had begun one)"
+    assert start_of_workers(plan, study.trials, 90, now) == start_of_workers(PLAN, study.trials, 30, now) == ""
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    begun = study.trials
+    begun[0].datetime_start = now
+    assert start_of_workers(plan, begun, 30, now + timedelta(seconds=5)) == f" {took})"
+    begun[0].datetime_start = ready - timedelta(hours=1)
+    assert start_of_workers(plan, begun, 30, now) == ""
 
 
 def test_a_latency_that_nothing_meets_is_told() -> None:

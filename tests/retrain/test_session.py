@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from registry.bundle import ModelBundle
 from registry.cores import cores
@@ -26,10 +27,12 @@ from retrain.search.ahead import Ahead
 from retrain.search.asking import FINISHES, ORIGIN, PARENT
 from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
-from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line
+from retrain.search.forkserver import MODULE
+from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line, open_study, together
 from retrain.search.material import gather, hash_frame
 from retrain.search.progress import Progress, beginning, silent
-from retrain.search.session import Session, fingerprint, search
+from retrain.search.question import fingerprint
+from retrain.search.session import Session, search
 from retrain.search.shelf import PAUSED, take
 from retrain.search.tally import recover
 from retrain.search.worker import Worker
@@ -78,6 +81,8 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert (manifest.reference.value < good) == (task.metric == "rmse")
     assert manifest.naive.value == 0.5
     assert manifest.weakness is None
+    assert manifest.validation.rows == manifest.lineage.rows["validation"]
+    assert manifest.validation.error > 0
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
     assert manifest.lineage.cpu_seconds > 0
@@ -210,8 +215,8 @@ def test_a_dead_worker_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> N
 
     def kill_one(progress: Progress) -> None:
         if progress.stage == "search" and progress.finished >= 1 and not killed:
-            workers = children("retrain.search.worker")
-            if workers:
+            for server in children(MODULE):
+                workers = server.children()
                 workers[0].kill()
                 killed.append(workers[0].pid)
 
@@ -286,7 +291,7 @@ def test_fatal_findings_stop_before_any_training(tmp_path: Path) -> None:
     frame = make_frame(200).assign(late="yes")
     with pytest.raises(DataError, match="late"):
         search(small_task(), frame, folder=tmp_path, out=tmp_path / "out", trials=1, seconds=5, seed=0)
-    assert children("retrain.search.worker") == []
+    assert children(MODULE) == []
     assert not (tmp_path / "out").exists()
 
 
@@ -326,6 +331,27 @@ def test_a_crew_that_keeps_dying_says_what_it_died_of(tmp_path: Path) -> None:
     (tmp_path / "workers" / "0.log").write_text("MemoryError\n")
     with pytest.raises(OutsideError, match="MemoryError"):
         crew.replace(SPARE + 1)
+
+
+def test_choices_and_marks_are_written_at_once_and_in_their_order(tmp_path: Path) -> None:
+    """Another process sees none of them until they are written; what is told in between comes after them."""
+    mine = open_study(tmp_path, greater_is_better=True)
+    other = open_study(tmp_path, greater_is_better=True)
+    with together(mine):
+        first = mine.ask()
+        assert first.suggest_int("depth", 1, 3) in (1, 2, 3)
+        first.set_user_attr("run", "a")
+        assert [(one.params, one.user_attrs) for one in other.trials] == [({}, {})]
+        mine.tell(first, state=TrialState.FAIL)
+        assert other.trials[0].params == first.params
+        assert (other.trials[0].state.name, other.trials[0].user_attrs) == ("FAIL", {"run": "a"})
+        second = mine.ask()
+        second.suggest_float("rate", 0.0, 1.0)
+        theirs = other.ask()
+        theirs.suggest_int("depth", 1, 3)
+        assert (second.number, theirs.number) == (1, 2)
+    again = open_study(tmp_path, greater_is_better=True).trials
+    assert [one.params for one in again] == [first.params, second.params, theirs.params]
 
 
 def test_a_torn_line_is_cut_from_the_journal(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_columns_that_nobody_reads_are_named_once_and_are_no_values_outside_the_
 
     before, row = outside(), {**ROW, "shop": 1}
     expected = ["shop: is no column of the model, and was ignored"]
-    assert client.post("/predict", json=[row, row, ROW]).json()["warnings"] == expected
+    for body in (row, [row], [row, row, ROW]):
+        assert client.post("/predict", json=body).json()["warnings"] == expected
     columns = {name: [value] for name, value in row.items()}
     assert client.post("/predict", json={"columns": columns}).json()["warnings"] == expected
     assert outside() == before
@@ -223,6 +224,17 @@ def test_labels_without_a_time_in_data_of_the_past_are_told(tmp_path: Path, bund
         now = f"{datetime.now(UTC):%FT%T}"
         client.post("/predict", json={"rows": [{**ROW, "when": now}], "ids": ["new"]})
         assert "warnings" not in client.post("/feedback", json=bare).json()
+
+
+@pytest.mark.parametrize("astray", ["2097-01-01T00:00:00", None])
+def test_a_row_that_monitoring_passes_over_does_not_silence_the_warning(
+    tmp_path: Path, bundles: dict[str, ModelBundle], astray: str | None
+) -> None:
+    """One after the clock, or without a moment, moves no clock of monitoring."""
+    with endpoint_of(bundles["good"], tmp_path) as client:
+        client.post("/predict", json=[ROW, {**ROW, "when": astray}])
+        (told,) = client.post("/feedback", json={"id": "old", "label": "no"}).json()["warnings"]
+    assert "the newest row logged is of 2024-03-01" in told
 
 
 def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home: Path) -> None:

@@ -144,6 +144,7 @@ def test_warnings_ignored_columns_and_latencies_are_counted(line: Line) -> None:
         line.taken.clear()
         assert plain(asked(one, head(len(odd)) + odd)[1]) == plain(first)
     assert line.taken == [odd]
+    assert plain(first)["warnings"][1] == "strange: is no column of the model, and was ignored"
     assert "outside the range" in plain(first)["warnings"][0]
     assert [line.metric(f"everfit_{name}") - old for name, old in zip(names, before, strict=True)] == [1, 1, 1]
 

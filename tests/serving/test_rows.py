@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from registry.conforming import conform
-from registry.schema import ImageColumn, NumericColumn, Schema
+from registry.schema import ImageColumn, LeftOut, NumericColumn, Schema
 from registry.scoring import MISSING_TIME, feed
 from serving.problems import problem_of
 from serving.request import read_request
@@ -135,6 +135,35 @@ def test_unknown_columns_are_counted_not_refused() -> None:
     reader = RowReader(SCHEMA, time="when")
     assert reader.ignored([ROW, ROW]) == 0
     assert reader.ignored([{**ROW, "x": 1}, {**ROW, "x": 1, "y": 2}]) == 3
+
+
+def test_columns_that_training_left_out_are_not_unknown() -> None:
+    """Rows that are sent as they stand in the source hold them; the target among them is worth a word."""
+    left_out = (LeftOut(name="constant", reason="one value"), LeftOut(name="row", reason="identifier-like"))
+    reader = RowReader(SCHEMA.model_copy(update={"left_out": left_out}), time="when")
+    rows = [{**ROW, "constant": 1, "late": "no"}, {**ROW, "row": 7, "other": 2}]
+    assert reader.unknown(rows) == ["late", "other"]
+    assert reader.ignored(rows) == 2
+    assert reader.strange(["constant", "other", "row"]) == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"instances": [ROW]}, "/invocations"),
+        ({"dataframe_split": {"columns": ["amount"], "data": [[1]]}}, "/invocations"),
+        ({"dataframe_records": [ROW], "params": {}}, "/invocations"),
+        ({"inputs": [ROW]}, "/invocations"),
+        (
+            {"inputs": [{"name": "amount", "datatype": "FP64", "shape": [1], "data": [1]}], "id": "a", "outputs": []},
+            "/v2/",
+        ),
+    ],
+)
+def test_a_body_of_another_protocol_is_told_its_path(body: dict[str, object], path: str) -> None:
+    with pytest.raises(MisfitError, match=f"got the key '.*' of .*, which is spoken at {path}"):
+        read_request(body, KINDS, 10)
+    assert read_request({"inputs": [1]}, {"inputs": "numeric"}, 10).rows == [{"inputs": [1]}]
 
 
 def test_shapes_of_a_request() -> None:

@@ -22,9 +22,10 @@ larger one."""
 
 
 class Auto(GaussianGuided):
-    """Ranks candidates without training and trains the first of them, in a search without defaults the neighbours of
-    the first; from ten trials on a Gaussian process of what was seen chooses among all neighbours of the best, children
-    of the good ones and strangers the one that promises most."""
+    """Ranks candidates without training them and trains those ranked first; from ten trials on a Gaussian process
+    learns from the results and picks the most promising of variants of the best, children of good ones and random ones.
+
+    A search that no defaults open trains the first of the ranking and then what differs from it in one choice alone."""
 
     name: ClassVar[str] = "auto"
     paper: ClassVar[str] = "Everfit's own, after Abdelfattah et al. 2021, Snoek et al. 2012 and White et al. 2021"

@@ -30,14 +30,20 @@ TRIES = 16
 @dataclass(frozen=True)
 class Seen:
     """A trial that ended. `value` is its score, greater being better; a stopped trial's is the last one it had.
-    `allowed`: it keeps to the task's constraints, as far as they were measured. `reached`: the epoch after which it was
-    stopped."""
+    `excess`: by how much it breaks the task's constraints, added up, as far as they were measured. `reached`: the epoch
+    after which it was stopped. `others`: its values in further objectives, greater being better."""
 
     number: int
     candidate: Candidate
     value: float
-    allowed: bool = True
+    excess: float = 0.0
     reached: float = math.inf
+    others: tuple[float, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it keeps to the task's constraints."""
+        return self.excess <= 0
 
 
 @dataclass(frozen=True)
@@ -167,17 +173,18 @@ class AskTellSampler(optuna.samplers.BaseSampler):
 
 def told(study: optuna.Study, space: Space, known: set[int]) -> Sequence[Seen]:
     """The trials of a study that ended since the last call; `known` holds the numbers of those told before."""
-    sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+    signs = [1.0 if one == optuna.study.StudyDirection.MAXIMIZE else -1.0 for one in study.directions]
     out = []
     for trial in study.get_trials(deepcopy=False, states=ENDED):
         if trial.number in known:
             continue
         known.add(trial.number)
-        candidate, value = space.read(trial.params), _value(trial)
-        if candidate is not None and value is not None:
-            allowed = all(excess <= 0 for excess in trial.constraints.values())
+        candidate, values = space.read(trial.params), _values(trial)
+        if candidate is not None and values:
+            value, *others = (sign * one for sign, one in zip(signs, values, strict=False))
+            excess = sum(max(0.0, one) for one in trial.constraints.values())
             reached = math.inf if trial.state == TrialState.COMPLETE else max(trial.intermediate_values)
-            out.append(Seen(trial.number, candidate, sign * value, allowed, reached))
+            out.append(Seen(trial.number, candidate, value, excess, reached, tuple(others)))
     return out
 
 
@@ -188,7 +195,8 @@ def running(study: optuna.Study, space: Space, new: FrozenTrial) -> list[Candida
     return [one for one in found if one is not None]
 
 
-def _value(trial: FrozenTrial) -> float | None:
+def _values(trial: FrozenTrial) -> list[float]:
+    """Of all objectives; of the first alone, as it was last, for a trial that was stopped."""
     if trial.state == TrialState.COMPLETE:
-        return trial.value
-    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+        return list(trial.values or ())
+    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else []

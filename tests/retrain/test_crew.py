@@ -1,0 +1,169 @@
+"""Workers of a study: forks of one process that has imported what they need, and none of them outlives the search."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from registry.energy import cpu_seconds
+from registry.errors import OutsideError
+from retrain.search import crew as crews
+from retrain.search.crew import SPARE, Crew
+from retrain.search.forkserver import MODULE, begin
+from tests.processes import children
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+
+ROOT = Path(__file__).parents[2]
+_A_CREW = """
+import sys, time
+from pathlib import Path
+from retrain.search.crew import Crew
+crew = Crew(Path(sys.argv[1]), 2)
+while crew.working:
+    time.sleep(0.05)
+    print(*(one.pid for one in crew.processes if one.pid), flush=True)
+"""
+
+
+@pytest.fixture
+def crew(tmp_path: Path) -> Iterator[Crew]:
+    """Two workers, which wait for a plan."""
+    made = Crew(tmp_path, 2)
+    yield made
+    made.stop()
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end, "this took too long"
+        time.sleep(0.05)
+
+
+def gone(*pids: int) -> bool:
+    """Whether these have ended: what has lost its parent is for the system to bury."""
+    return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+
+
+def forked(crew: Crew) -> bool:
+    return crew.working and all(process.pid for process in crew.processes)
+
+
+def test_workers_are_forks_of_one_process_and_are_counted_with_it(crew: Crew) -> None:
+    until(lambda: forked(crew))
+    (server,) = children(MODULE)
+    pids = [process.pid for process in crew.processes]
+    assert sorted(pids) == sorted(child.pid for child in server.children())
+    assert server.num_threads() == 1
+    before = cpu_seconds()
+    crew.stop()
+    assert cpu_seconds() - before > 0.5  # its imports
+    assert gone(server.pid, *pids)
+    assert not crew.working
+
+
+def test_a_worker_that_dies_is_buried_and_another_is_forked(crew: Crew) -> None:
+    until(lambda: forked(crew))
+    first, second = (process.pid for process in crew.processes)
+    psutil.Process(first).kill()
+    until(lambda: crew.processes[0].poll() is not None)
+    assert crew.bury() == [first]
+    crew.replace(1)
+    until(lambda: forked(crew))
+    assert len(children(MODULE)) == 1
+    assert crew.processes[0].pid == second
+    assert first not in {process.pid for process in crew.processes}
+
+
+def test_workers_whose_server_dies_are_dead_and_another_server_takes_its_place(crew: Crew) -> None:
+    until(lambda: forked(crew))
+    (server,) = children(MODULE)
+    pids = {process.pid for process in crew.processes}
+    server.kill()
+    until(lambda: not crew.working)
+    assert set(crew.bury()) == pids
+    until(lambda: gone(*pids))
+    crew.replace(2)
+    until(lambda: forked(crew))
+    assert pids.isdisjoint(process.pid for process in crew.processes)
+
+
+def test_a_crew_is_stopped_while_its_server_imports(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, 2)
+    (server,) = children(MODULE)
+    crew.stop()
+    assert gone(server.pid)
+    assert [process.poll() for process in crew.processes] == [-9, -9]
+
+
+def test_a_server_that_was_begun_before_is_the_next_crew_s(tmp_path: Path) -> None:
+    begin()
+    begin()
+    (server,) = children(MODULE)
+    crews = [Crew(tmp_path / name, 1) for name in "ab"]
+    try:
+        until(lambda: all(map(forked, crews)))
+        forks = [psutil.Process(crew.processes[0].pid).ppid() for crew in crews]
+        assert forks[0] == server.pid
+        assert forks[1] != server.pid
+    finally:
+        for crew in crews:
+            crew.stop()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch today')")
+    found = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    monkeypatch.setattr("retrain.search.forkserver.environment", lambda: found)
+    crew = Crew(tmp_path, 2)
+    until(lambda: not crew.working)
+    with pytest.raises(OutsideError, match="no torch today"):
+        crew.replace(SPARE + len(crew.bury()))
+    crew.stop()
+
+
+def test_no_worker_outlives_a_search_that_is_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _A_CREW, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    pids = next(found for line in process.stdout if len(found := line.split()) == 2)
+    (server,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until(lambda: gone(server.pid, *map(int, pids)))
+
+
+def test_elsewhere_each_worker_imports_everything_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "FORKS", False)
+    crew = Crew(tmp_path, 1)
+    (worker,) = children(crews.MODULE)
+    assert [worker.pid] == [process.pid for process in crew.processes]
+    crew.stop()
+    assert gone(worker.pid)
+
+
+def test_nothing_that_workers_import_starts_a_thread() -> None:
+    """A fork in one of several threads may find a lock held for ever. Arrow, which pandas loads, starts one."""
+    code = (
+        "import os, sys\n"
+        "from retrain.fabric import make_fabric\n"
+        "from retrain.search import worker\n"
+        "make_fabric()\n"
+        "assert len(os.listdir('/proc/self/task')) == 1\n"
+        "assert not {'pandas', 'pyarrow', 'onnxruntime'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
