@@ -49,8 +49,8 @@ def reasons(snapshot: Snapshot) -> str:
 
 
 _SIGNS = (
-    '<p class="quiet signs">(a to b): 95 % interval of its own rows, the band below; reference: on its test rows, the '
-    "dashed line; +/-: standard error; luck: how windows of so many rows differ while nothing changes</p>"
+    '<p class="quiet signs">(a to b): 95 % interval of its own rows, the band below; reference: on test rows, the '
+    "dashed line; +/-: standard error; luck: how windows differ while nothing changes</p>"
 )
 
 
