@@ -35,13 +35,14 @@ def promote(task: str, version: str) -> None:
     """
     settings = connect()
     from flows.following import following
+    from flows.handover import handing_over
     from flows.workplace import Workplace, find_task
     from registry.moves import CHAMPION
 
     place = Workplace.open(settings, find_task(settings, task))
-    followed = following(place)
-    with waiting("asking the registry"):
+    with waiting("asking the registry"), handing_over(place):
         _require_version(place, version)
+        followed = following(place)
         already = place.versions.get(place.task.name, CHAMPION) == version
         done = place.versions.promote(place.task.name, version)  # also what completes a promotion that was cut short
         if not already:
@@ -101,11 +102,12 @@ def rollback(task: str) -> None:
     """
     settings = connect()
     from flows.following import following
+    from flows.handover import handing_over
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    followed = following(place)
-    with waiting("asking the registry"):
+    with waiting("asking the registry"), handing_over(place):
+        followed = following(place)
         done = place.versions.rollback(place.task.name)
         _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
@@ -155,9 +157,10 @@ def _tell_following(place: Workplace, before: Following | None) -> None:
 
 def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
     """Write in the ledger what a person did to the aliases: policies count their warm-up from it."""
+    from flows.handover import BY_HAND
     from flows.rollout import write
 
-    write(place, kind, outcome, done.version, ("by hand",), place.now(), {"previous": done.previous})
+    write(place, kind, outcome, done.version, (BY_HAND,), place.now(), {"previous": done.previous})
 
 
 @click.command()

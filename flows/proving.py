@@ -21,6 +21,7 @@ import numpy as np
 from flows.approval import KIND as APPROVAL
 from flows.approval import ask, pending
 from flows.following import following
+from flows.handover import newest_act, require_unchanged
 from flows.improve import show_verdict, with_error
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, publish_once
@@ -71,14 +72,14 @@ def prove(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
 
 def _looked(place: Workplace, as_of: datetime) -> Entry | None:
     """The entry of a look, of this pass or of one that was killed; None when none is due."""
-    champion = alias_of(place, "champion")
+    champion, since = alias_of(place, "champion"), newest_act(place)
     if champion is None or not _wanted(place):
         return None
     looks = place.ledger.read(kinds={KIND})
     entry = looks[-1] if looks and _cut_short(place, looks[-1], champion) else None
     entry = entry or _look(place, champion, [one for one in looks if one.details["champion"] == champion], as_of)
     if entry is not None and entry.version is not None:
-        _act(place, entry)
+        _act(place, entry, since)
     return entry
 
 
@@ -175,12 +176,14 @@ def _judged(task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, proo
 
 
 @stage
-def _act(place: Workplace, look: Entry) -> None:
-    """Promote what has passed, or ask. May be done twice with the same end."""
+def _act(place: Workplace, look: Entry, since: int) -> None:
+    """Promote what has passed, or ask. May be done twice with the same end. Raises `StateError` when somebody has
+    changed the champion since the act of this id."""
     version, champion = str(look.version), look.details["champion"]
+    require_unchanged(place, version, champion, since)
     if alias_of(place, "champion") != version:
         challenge(place, version)
     if place.task.mode != "auto":
         ask(place, version, champion, look.reasons, look.at)
         return
-    roll_out(place, version, champion, look.reasons, look.at)
+    roll_out(place, version, champion, look.reasons, look.at, since)
