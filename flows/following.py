@@ -337,7 +337,11 @@ def _stop(place: Workplace, now: Following) -> dict[str, Any] | None:
         if again is None or not again.ended:
             return None
         place.versions.promote(name, now.anchor)
-        told = {"outcome": "rolled back", "reasons": last.reasons, "details": {"previous": now.newest}}
+        told = {
+            "outcome": "rolled back",
+            "reasons": last.reasons,
+            "details": {"previous": now.newest, "follows": now.anchor},
+        }
         place.ledger.write(Entry(task=name, kind=ROLLBACK, at=last.at, version=now.anchor, **told))
     found = {"by": "follow", "outcome": ROLLBACK, "version": now.newest, "champion": now.anchor}
     return {**found, "reasons": list(last.reasons), "seconds": last.seconds}

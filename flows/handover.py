@@ -43,6 +43,16 @@ def newest_act(place: Workplace) -> int:
     return (acts[-1].id or 0) if acts else 0
 
 
+def chosen(place: Workplace) -> Entry | None:
+    """The promotion or roll-back by hand, or the roll-back after a bake time, that the champion came by, if by one: on
+    the windows of before somebody has decided, or found what a gate had chosen to be worse. That a champion which
+    followed has stopped (`follows` in its details) is none."""
+    acts = place.ledger.read(kinds=ACTS, last=1)
+    if not acts or (acts[-1].reasons != (BY_HAND,) and acts[-1].kind != ROLLBACK):
+        return None
+    return None if "follows" in acts[-1].details else acts[-1]
+
+
 @dataclass(frozen=True)
 class Standing:
     """Who was champion at a moment, and the newest act of then."""

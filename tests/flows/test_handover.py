@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
@@ -12,10 +13,11 @@ import flows.following
 import flows.proving
 from flows.cli import main
 from flows.following import MISSED, following, keep_following
-from flows.handover import handing_over
+from flows.handover import BY_HAND, chosen, handing_over
 from flows.workplace import Workplace
 from registry.errors import StateError
-from tests.flows.test_following import champion_of, each_window, home, live, place, prove, settings, steps
+from registry.ledger import Entry
+from tests.flows.test_following import BEGIN, DAY, champion_of, each_window, home, live, place, prove, settings, steps
 from tests.flows.test_proving import looks, wanting
 
 __all__ = ["each_window", "home", "place", "settings"]
@@ -73,6 +75,38 @@ def test_a_promotion_by_hand_during_a_look_stands(place: Workplace, monkeypatch:
     assert mine.versions.get("handmade", "challenger") is None
     (look,) = looks(mine)
     assert look.version == "3"
+    assert flows.proving.prove(mine, moment) is None, "of a kill nothing is made that nobody has killed"
+    assert champion_of(mine) == chosen
+
+
+def test_who_has_chosen_is_not_overruled_by_the_same_rows(place: Workplace) -> None:
+    """Following would pay on the windows of before: only those that end later are looked at."""
+    mine = wanting(place)
+    moment = live(mine, *range(8))
+    said = everfit("promote", "handmade", mine.versions.publish(mine.versions.fetch("handmade", "1")))
+    assert "looked at by what is answered of windows that end after 2024-01-23 00:00, once 4 are there; it can" in said
+    for end in (moment, live(mine, 8, 9, 10)):
+        assert flows.proving.prove(mine, end) is None
+    assert not looks(mine)
+    assert flows.proving.prove(mine, live(mine, 11)) is not None
+    (look,) = looks(mine)
+    compared = re.search(r" on ([\d,]+) rows", look.reasons[0])
+    assert compared is not None
+    assert 3 * DAY < int(compared[1].replace(",", "")) < 4 * DAY
+    assert following(mine) is not None
+
+
+def test_which_changes_are_somebody_s_choice(place: Workplace) -> None:
+    assert chosen(place) is None
+    act = Entry(task="handmade", kind="promotion", at=BEGIN, version="1", reasons=("better",))
+    for made, stands in (
+        (act, False),
+        (act.model_copy(update={"reasons": (BY_HAND,)}), True),
+        (act.model_copy(update={"kind": "rollback"}), True),  # after a bake time
+        (act.model_copy(update={"kind": "rollback", "details": {"previous": "2", "follows": "1"}}), False),
+    ):
+        entry = place.ledger.write(made)
+        assert chosen(place) == (entry if stands else None)
 
 
 def test_one_change_waits_for_another(place: Workplace) -> None:
