@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from flows.deeds import BAKE
+from flows.handover import handing_over, newest_act
 from flows.improve import with_error
 from flows.publishing import alias_of, fetch
 from flows.rows import why_none
@@ -184,17 +185,11 @@ def _act(place: Workplace, promoted: Entry, look: Entry) -> None:
     """Roll back, and tell the ledger; may be done twice with the same end. Whoever changed the champion meanwhile is
     not overruled."""
     name, former = place.task.name, str(promoted.details["previous"])
-    if place.versions.get(name, "champion") == promoted.version:
-        place.versions.rollback(name)
-    if place.versions.get(name, "champion") == former:
-        place.ledger.write(
-            Entry(
-                task=name,
-                kind=ROLLBACK,
-                at=look.at,
-                version=former,
-                outcome="rolled back",
-                reasons=look.reasons,
-                details={"previous": promoted.version},
-            )
-        )
+    with handing_over(place):
+        if newest_act(place) != promoted.id:
+            return
+        if place.versions.get(name, "champion") == promoted.version:
+            place.versions.rollback(name)
+        if place.versions.get(name, "champion") == former:
+            told = {"outcome": "rolled back", "reasons": look.reasons, "details": {"previous": promoted.version}}
+            place.ledger.write(Entry(task=name, kind=ROLLBACK, at=look.at, version=former, **told))

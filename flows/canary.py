@@ -21,7 +21,7 @@ from flows.rollout import KIND, PROMOTED, WITHDRAWN, canary_out, promote, write
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.decisions import Outcome
-from registry.errors import BusyError
+from registry.errors import BusyError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.plurals import counted
@@ -39,7 +39,7 @@ def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
                 return _let_go(place, let_go)
             begun = canary_out(place)
             return None if begun is None else _looked_at(place, begun, as_of)
-    except BusyError as error:
+    except (BusyError, StateError) as error:
         say(f"no look at the canary now: {error}")
         return None
 
@@ -76,7 +76,7 @@ def _looked_at(place: Workplace, begun: Entry, as_of: datetime) -> dict[str, Any
     if verdict is not None and is_worse(verdict):
         spent = time.monotonic() - began
         return _let_go(place, write(place, KIND, WITHDRAWN, version, (reason,), as_of, details, spent))
-    promote(place, version, (reason, *begun.reasons), as_of, {"previous": former})
+    promote(place, version, former, (reason, *begun.reasons), as_of)
     place.versions.set_canary(place.task.name, version, 0)
     seconds = time.monotonic() - began
     write(place, KIND, PROMOTED, version, (reason,), as_of, details, seconds)

@@ -36,20 +36,22 @@ def promote(task: str, version: str) -> None:
     """
     settings = connect()
     from flows.following import following
+    from flows.handover import handing_over
     from flows.workplace import Workplace, find_task
     from registry.moves import CHAMPION
 
     place = Workplace.open(settings, find_task(settings, task))
-    followed = following(place)
-    with waiting("asking the registry"):
+    with waiting("asking the registry"), handing_over(place):
         _require_version(place, version)
+        followed = following(place)
         already = place.versions.get(place.task.name, CHAMPION) == version
         done = place.versions.promote(place.task.name, version)  # also what completes a promotion that was cut short
         if not already:
             _record(place, "promotion", "promoted", done)
     said = "is the champion already, nothing changed" if already else "is the champion"
     click.echo(f"{place.task.name}: version {done.version} {said} (previous: {done.previous or 'none'})")
-    _tell_following(place, followed)
+    if not already:
+        _tell_following(place, followed)
 
 
 def _require_version(place: Workplace, version: str) -> None:
@@ -102,11 +104,12 @@ def rollback(task: str) -> None:
     """
     settings = connect()
     from flows.following import following
+    from flows.handover import handing_over
     from flows.workplace import Workplace, find_task
 
     place = Workplace.open(settings, find_task(settings, task))
-    followed = following(place)
-    with waiting("asking the registry"):
+    with waiting("asking the registry"), handing_over(place):
+        followed = following(place)
         done = place.versions.rollback(place.task.name)
         _record(place, "rollback", "rolled back", done)
     click.echo(f"{place.task.name}: version {done.version} is the champion again (instead of {done.previous})")
@@ -142,23 +145,30 @@ def approve(task: str, refuse: bool) -> None:
 
 
 def _tell_following(place: Workplace, before: Following | None) -> None:
-    """Say that a person has ended the following, and how it may begin again."""
+    """Say that a person has ended the following, from when on it may begin again by itself, and how it is asked for."""
     from flows.following import following
+    from flows.handover import chosen
+    from flows.wishes import FIRST, looked_for
 
-    if before is None or following(place) is not None:
+    if following(place) is not None:
         return
-    click.echo(f"  this ends the following of version {before.anchor} (by version {before.newest}): no more steps")
-    rung = "follow" in getattr(place.task.policy, "ladder", ())
-    looks = "whether it pays is looked at again from a champion's fourth window on" if rung else ""
-    asked = f"it can be asked for: everfit improve {place.task.name} --remedies follow"
-    click.echo(f"  {'; '.join(filter(None, [looks, asked]))}")
+    if before is not None:
+        click.echo(f"  this ends the following of version {before.anchor} (by version {before.newest}): no more steps")
+    act, said = chosen(place), [f"it can be asked for: everfit improve {place.task.name} --remedies follow"]
+    if act is not None and looked_for(place.task):
+        those = f"of windows that end after {act.at:%Y-%m-%d %H:%M}, once {FIRST} are there"
+        said = [f"whether following pays is looked at by what is answered {those}", *said]
+    elif before is None:
+        return
+    click.echo(f"  {'; '.join(said)}")
 
 
 def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
     """Write in the ledger what a person did to the aliases: policies count their warm-up from it."""
+    from flows.handover import BY_HAND
     from flows.rollout import write
 
-    write(place, kind, outcome, done.version, ("by hand",), place.now(), {"previous": done.previous})
+    write(place, kind, outcome, done.version, (BY_HAND,), place.now(), {"previous": done.previous})
 
 
 @click.command()

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from flows.handover import Standing, handing_over
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, figures_of
 from flows.retracing import RECENT, Arrived, arrived, with_unlabelled
@@ -164,8 +165,12 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
 
     if now.ended:
         return _stop(place, now)
-    if alias_of(place, "champion") != now.newest:  # a step that was cut short
-        place.versions.promote(place.task.name, now.newest)
+    with handing_over(place):
+        if following(place) != now:
+            return None
+        if alias_of(place, CHAMPION) != now.newest:  # a step that was cut short
+            place.versions.promote(place.task.name, now.newest)
+        before = Standing.now(place)
     begun, cpu, newest = time.monotonic(), cpu_seconds(), fetch(place, now.newest)
     if not (waited := _due(place, now, newest, as_of)):
         return None
@@ -178,28 +183,30 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     gain, sudden = _gains(place, now, newest, found, own) if windows > 1 else (None, None)
     stops, reason = _verdict(now, gain, windows, sudden)
     say(f"version {now.newest} {'stops following' if stops else 'follows'}: {reason}")
-    version, told = now.newest, {"anchor": now.anchor, "before": now.newest, "rows": len(own), "windows": waited}
-    if not stops:
-        bundle = _step(place, now, newest, found, own, as_of, waited)
-        version = place.versions.publish(bundle, metrics=figures_of(bundle))
-        told |= {"wait": waits(bundle)}
-    details: dict[str, Any] = {**told, **costs(cpu_seconds() - cpu)}
+    bundle = None if stops else _step(place, now, newest, found, own, as_of, waited)
+    told = {"anchor": now.anchor, "before": now.newest, "rows": len(own), "windows": waited}
+    details: dict[str, Any] = {**told, **({} if bundle is None else {"wait": waits(bundle)})}
     details |= {} if gain is None else {"gain": gain.value, "low": gain.low, "high": gain.high}
-    place.ledger.write(
-        Entry(
-            task=place.task.name,
-            kind=KIND,
-            at=as_of,
-            version=version,
-            outcome=STOPPED if stops else CONTINUED,
-            reasons=(reason,),
-            details=details,
-            seconds=time.monotonic() - begun,
+    with handing_over(place):
+        if why := before.changed(place):
+            raise StateError(f"the step of version {now.newest} is dropped: since it began, {why}")
+        version = now.newest if bundle is None else place.versions.publish(bundle, metrics=figures_of(bundle))
+        place.ledger.write(
+            Entry(
+                task=place.task.name,
+                kind=KIND,
+                at=as_of,
+                version=version,
+                outcome=STOPPED if stops else CONTINUED,
+                reasons=(reason,),
+                details={**details, **costs(cpu_seconds() - cpu)},
+                seconds=time.monotonic() - begun,
+            )
         )
-    )
+        if not stops:
+            place.versions.promote(place.task.name, version)
     if stops:
         return _stop(place, now)
-    place.versions.promote(place.task.name, version)
     thin_out(place, (*now.versions, version))
     return None
 
@@ -321,20 +328,20 @@ def _radius(place: Workplace, newest: ModelBundle, found: Arrived, own: npt.NDAr
 
 
 @stage
-def _stop(place: Workplace, now: Following) -> dict[str, Any]:
-    """Let the anchor serve again, and tell the ledger. May be done twice with the same end."""
+def _stop(place: Workplace, now: Following) -> dict[str, Any] | None:
+    """Let the anchor serve again, and tell the ledger, unless somebody has chosen another champion meanwhile. May be
+    done twice with the same end."""
     name, last = place.task.name, place.ledger.read(kinds={KIND}, last=1)[-1]
-    place.versions.promote(name, now.anchor)
-    place.ledger.write(
-        Entry(
-            task=name,
-            kind=ROLLBACK,
-            at=last.at,
-            version=now.anchor,
-            outcome="rolled back",
-            reasons=last.reasons,
-            details={"previous": now.newest},
-        )
-    )
+    with handing_over(place):
+        again = following(place)
+        if again is None or not again.ended:
+            return None
+        place.versions.promote(name, now.anchor)
+        told = {
+            "outcome": "rolled back",
+            "reasons": last.reasons,
+            "details": {"previous": now.newest, "follows": now.anchor},
+        }
+        place.ledger.write(Entry(task=name, kind=ROLLBACK, at=last.at, version=now.anchor, **told))
     found = {"by": "follow", "outcome": ROLLBACK, "version": now.newest, "champion": now.anchor}
     return {**found, "reasons": list(last.reasons), "seconds": last.seconds}

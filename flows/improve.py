@@ -26,6 +26,7 @@ from flows.approval import ask, await_answer
 from flows.decided import answered, told
 from flows.deeds import summary
 from flows.following import following
+from flows.handover import require_unchanged
 from flows.intents import Intent, Intents
 from flows.publishing import alias_of, fetch
 from flows.remedies import challenge, make, proof_of
@@ -274,22 +275,12 @@ def act(place: Workplace, intents: Intents, intent: Intent, version: str, verdic
     if verdict.outcome is Outcome.PROMOTE:
         if intents.stage(intent, "promotion") or intents.stage(intent, CANARY):
             return  # all was done; whatever the aliases say now is somebody's later wish
-        _require_unchanged(place, intents, intent, version)
+        judged = intents.stage(intent, "gate", version=version)
+        since = (judged.id if judged else None) or 0
+        require_unchanged(place, version, champion, since)
         if place.task.mode != "auto":
             ask(place, version, champion, verdict.reasons, intent.at)
             return
-        roll_out(place, version, champion, verdict.reasons, intent.at, intent=intent.id)
+        roll_out(place, version, champion, verdict.reasons, intent.at, since, intent=intent.id)
     elif verdict.outcome is Outcome.REJECT and place.versions.get(name, "challenger") == version:
         place.versions.unset(name, "challenger")
-
-
-def _require_unchanged(place: Workplace, intents: Intents, intent: Intent, version: str) -> None:
-    """Somebody who changed the champion by hand since the verdict is not overruled, even if it is the old one again."""
-    champion, now = intent.details["champion"], place.versions.get(place.task.name, "champion")
-    if now not in (champion, version):
-        raise StateError(f"version {version} was proved against {champion}, but {now} is the champion now")
-    judged = intents.stage(intent, "gate", version=version)
-    since = (judged.id if judged else None) or 0
-    for one in place.ledger.read(kinds={"promotion", "rollback"}, since=since):
-        if one.details.get("intent") != intent.id:
-            raise StateError(f"version {version} was proved, but since then a {one.kind} chose version {one.version}")

@@ -2,9 +2,10 @@
 
 From the fourth window of a champion on, and whenever its labels have grown by `GROWTH` since, the steps that would have
 been taken are taken, and what those models answered before the labels came meets the champion's answers on the newest
-`NEWEST` windows. A look costs the steps alone: only what passes is sealed, judged by the whole gate,
-registered and promoted (or put to a person, or let begin as a canary). There are at most `LOOKS` of a champion, and
-each has that share of the error probability that the gate grants (Bonferroni).
+`NEWEST` windows. After a promotion or roll-back by hand, or the roll-back after a bake time, only windows that end
+later count: for when a look is due, and for what is compared. A look costs the steps alone: only what passes is sealed,
+judged by the whole gate, registered and promoted (or put to a person, or let begin as a canary). There are at most
+`LOOKS` of a champion, and each has that share of the error probability that the gate grants (Bonferroni).
 
 The ledger holds each look (`proof`). One that passes is written down before an alias moves, so whoever comes after a
 kill completes it.
@@ -21,6 +22,7 @@ import numpy as np
 from flows.approval import KIND as APPROVAL
 from flows.approval import ask, pending
 from flows.following import following
+from flows.handover import chosen, newest_act, require_unchanged
 from flows.improve import show_verdict, with_error
 from flows.intents import Intents
 from flows.publishing import alias_of, fetch, publish_once
@@ -30,6 +32,7 @@ from flows.rollout import KIND as CANARY
 from flows.rollout import canary_out, ends_as, roll_out, write
 from flows.spending import LOOK
 from flows.stages import say, stage
+from flows.wishes import FIRST, looked_for
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import Outcome, Remedy, Verdict
@@ -37,14 +40,11 @@ from registry.energy import costs, cpu_seconds
 from registry.errors import BusyError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
-from registry.policies import PerformancePolicy
 from registry.scoring import Scorer
 from registry.task import TaskSpec
 
 KIND = LOOK
 
-FIRST = 4
-"""Windows since the champion's rows before the first look: one learns, one answers, one waits for its labels."""
 GROWTH = 1.4
 LOOKS = 8
 """Between four windows and about forty."""
@@ -71,28 +71,25 @@ def prove(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
 
 def _looked(place: Workplace, as_of: datetime) -> Entry | None:
     """The entry of a look, of this pass or of one that was killed; None when none is due."""
-    champion = alias_of(place, "champion")
+    champion, since = alias_of(place, "champion"), newest_act(place)
     if champion is None or not _wanted(place):
         return None
     looks = place.ledger.read(kinds={KIND})
     entry = looks[-1] if looks and _cut_short(place, looks[-1], champion) else None
     entry = entry or _look(place, champion, [one for one in looks if one.details["champion"] == champion], as_of)
     if entry is not None and entry.version is not None:
-        _act(place, entry)
+        _act(place, entry, since)
     return entry
 
 
 def _wanted(place: Workplace) -> bool:
     """Whether anybody wants a champion that follows, and none is there or on its way."""
-    task = place.task
-    if task.time is None or task.mode == "observe" or not isinstance(task.policy, PerformancePolicy):
-        return False
-    if Remedy.FOLLOW not in task.policy.ladder or following(place) is not None:
-        return False
     return (
-        pending(place) is None
+        looked_for(place.task)
+        and following(place) is None
+        and pending(place) is None
         and canary_out(place) is None
-        and Intents(place.ledger, task.name).open("improve") is None
+        and Intents(place.ledger, place.task.name).open("improve") is None
     )
 
 
@@ -109,15 +106,17 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     begun = bundle.manifest.lineage.known_until
     if begun is None or len(before) >= LOOKS:
         return None
-    ends = ends_of(place, begun, as_of)
-    start = begun + timedelta(microseconds=1)
-    rows = place.log.counts(start=start, end=as_of, labels_by=as_of).labelled
-    least = GROWTH * int(before[-1].details["rows"]) if before else 2 * place.task.gate.min_rows
-    if len(ends) <= FIRST or rows < least:
+    act = chosen(place)
+    since = begun if act is None else max(begun, act.at)
+    least = 2 * place.task.gate.min_rows
+    if len(ends_of(place, since, as_of)) <= FIRST or _labelled(place, since, as_of) < least:
+        return None
+    ends, rows = ends_of(place, begun, as_of), _labelled(place, begun, as_of)
+    if before and rows < GROWTH * int(before[-1].details["rows"]):
         return None
     began, cpu = time.monotonic(), cpu_seconds()
     chain, arrived = retrace(place, bundle, champion, as_of, place.study / "proving", CHAMPIONS)
-    proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], arrived.taught))
+    proof = arrived.proof(chain, bundle, max(ends[-NEWEST - 1 :][0], arrived.taught, since))
     task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
     pays, said = _pays(task, bundle, proof)
     reasons: tuple[str, ...] = (f"{compared(champion)}: {said}",)
@@ -138,6 +137,11 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
     outcome = (Outcome.HOLD if version is None else Outcome.PROMOTE).value
     details = {"champion": champion, "rows": rows, **more, **spent}
     return write(place, KIND, outcome, version, reasons, as_of, details, seconds)
+
+
+def _labelled(place: Workplace, since: datetime, as_of: datetime) -> int:
+    """How many rows later than a moment have their label."""
+    return place.log.counts(start=since + timedelta(microseconds=1), end=as_of, labels_by=as_of).labelled
 
 
 def compared(champion: str) -> str:
@@ -175,12 +179,14 @@ def _judged(task: TaskSpec, champion: ModelBundle, challenger: ModelBundle, proo
 
 
 @stage
-def _act(place: Workplace, look: Entry) -> None:
-    """Promote what has passed, or ask. May be done twice with the same end."""
+def _act(place: Workplace, look: Entry, since: int) -> None:
+    """Promote what has passed, or ask. May be done twice with the same end. Raises `StateError` when somebody has
+    changed the champion since the act of this id."""
     version, champion = str(look.version), look.details["champion"]
+    require_unchanged(place, version, champion, since)
     if alias_of(place, "champion") != version:
         challenge(place, version)
     if place.task.mode != "auto":
         ask(place, version, champion, look.reasons, look.at)
         return
-    roll_out(place, version, champion, look.reasons, look.at)
+    roll_out(place, version, champion, look.reasons, look.at, since)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from flows.following import following
+from flows.handover import ACTS, handing_over, require_unchanged
 from flows.publishing import alias_of
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -25,20 +26,27 @@ ASKED = "asked"
 
 @stage
 def roll_out(
-    place: Workplace, version: str, former: str, reasons: Sequence[str], at: datetime, **details: object
+    place: Workplace,
+    version: str,
+    former: str,
+    reasons: Sequence[str],
+    at: datetime,
+    since: int | None = None,
+    **details: object,
 ) -> None:
     """Promote a version that was proven against `former`, or let it begin as a canary. May be done twice with the same
-    end. `details` go into the ledger."""
-    told = {"previous": former, **details}
-    canary = place.task.gate.canary
-    if canary is None or following(place) is not None:  # which is another version after each window
-        promote(place, version, reasons, at, told)
-        return
-    if (begun := canary_out(place)) is not None and begun.version == version:
-        return
-    place.versions.set_canary(place.task.name, version, canary.share)
-    place.versions.set(place.task.name, "challenger", version)
-    write(place, KIND, BEGUN, version, reasons, at, {**told, **canary.model_dump()})
+    end. `details` go into the ledger. Raises `StateError` where that would overrule somebody (`require_unchanged`)."""
+    told, canary = {"previous": former, **details}, place.task.gate.canary
+    with handing_over(place):
+        require_unchanged(place, version, former, since)
+        if canary is None or following(place) is not None:  # which is another version after each window
+            _promote(place, version, reasons, at, told)
+            return
+        if (begun := canary_out(place)) is not None and begun.version == version:
+            return
+        place.versions.set_canary(place.task.name, version, canary.share)
+        place.versions.set(place.task.name, "challenger", version)
+        write(place, KIND, BEGUN, version, reasons, at, {**told, **canary.model_dump()})
     span = counted(canary.windows, "window")
     say(f"version {version} answers {canary.share:.0%} of the requests for {span}, then is promoted")
 
@@ -52,10 +60,18 @@ def ends_as(place: Workplace, outcome: Outcome) -> str:
     return outcome.value if canary_out(place) is None else KIND
 
 
-def promote(place: Workplace, version: str, reasons: Sequence[str], at: datetime, details: Mapping[str, Any]) -> None:
-    """Make a version the champion and tell the ledger, once: the aliases first, so that what the ledger says is so."""
+def promote(place: Workplace, version: str, former: str, reasons: Sequence[str], at: datetime) -> None:
+    """Make a version the champion instead of `former` and tell the ledger, once. Raises `StateError` where somebody has
+    made another one the champion."""
+    with handing_over(place):
+        require_unchanged(place, version, former, None)
+        _promote(place, version, reasons, at, {"previous": former})
+
+
+def _promote(place: Workplace, version: str, reasons: Sequence[str], at: datetime, details: Mapping[str, Any]) -> None:
+    """The aliases first, so that what the ledger says is so."""
     place.versions.promote(place.task.name, version)
-    last = place.ledger.read(kinds={"promotion", "rollback"}, last=1)
+    last = place.ledger.read(kinds=ACTS, last=1)
     if not last or last[-1].version != version:
         write(place, "promotion", PROMOTED, version, reasons, at, details)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 
+from flows.handover import handing_over
 from flows.intents import Intent, Intents
 from flows.progress import note, reported
 from flows.publishing import alias_of, finished, publish_once, show_bundle
@@ -265,11 +266,13 @@ def source_rows(place: Workplace) -> pd.DataFrame:
 @stage
 def _name(place: Workplace, intents: Intents, intent: Intent, version: str, bundle: ModelBundle) -> None:
     """Champion if there is none, or if this very search made it so before it was killed; else challenger."""
-    if alias_of(place, "champion") not in (None, version):
-        place.versions.set(place.task.name, "challenger", version)
-        say(f"version {version} is registered as the challenger")
-        return
-    place.versions.promote(place.task.name, version)
-    at = bundle.manifest.lineage.known_until or intent.at
-    intents.write_once(intent, "promotion", version=version, outcome="promoted", at=at, reasons=("the first model",))
+    with handing_over(place):
+        if alias_of(place, "champion") not in (None, version):
+            place.versions.set(place.task.name, "challenger", version)
+            say(f"version {version} is registered as the challenger")
+            return
+        place.versions.promote(place.task.name, version)
+        told = {"outcome": "promoted", "reasons": ("the first model",)}
+        at = bundle.manifest.lineage.known_until or intent.at
+        intents.write_once(intent, "promotion", version=version, at=at, **told)
     say(f"version {version} is the champion")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flows.approval import ask, pending
 from flows.deeds import SECOND_LOOK
 from flows.following import following
+from flows.handover import newest_act, require_unchanged
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.retracing import judged_after, proof_again, rival_again
@@ -101,7 +102,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     """The entry of a look, or None when there is nothing new to look at."""
     from retrain.gate import judge
 
-    began, cpu = time.monotonic(), cpu_seconds()
+    began, cpu, since = time.monotonic(), cpu_seconds(), newest_act(place)
     version, former = str(held.version), str(held.details["champion"])
     if (champion := alias_of(place, "champion")) == version:
         verdict = Verdict(outcome=Outcome.PROMOTE, reasons=("a promotion that was broken off",), checks=())
@@ -125,7 +126,7 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
         verdict = judge(task, *models, fresh, said=(proof.old, proof.new) if proof else (None, None))
         show_verdict(place, version, verdict)
-    _act(place, version, former, verdict, as_of)
+    _act(place, version, former, verdict, as_of, since)
     spent = costs(cpu_seconds() - cpu)
     return place.ledger.write(
         Entry(
@@ -181,20 +182,18 @@ def labelled_rows(
 
 
 @stage
-def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: datetime) -> None:
+def _act(place: Workplace, version: str, former: str, verdict: Verdict, as_of: datetime, since: int) -> None:
     """Move the aliases as the verdict says, and tell the ledger. Each may be done twice with the same end.
 
-    Raises `StateError` when somebody has made another version the champion since.
+    Raises `StateError` when somebody has changed the champion since the act of this id.
     """
     name = place.task.name
     if verdict.outcome is Outcome.REJECT:
         place.versions.unset(name, "challenger")
     if verdict.outcome is not Outcome.PROMOTE:
         return
-    now = place.versions.get(name, "champion")
-    if now not in (former, version):
-        raise StateError(f"version {version} was proved against {former}, but {now} is the champion now")
+    require_unchanged(place, version, former, since)
     if place.task.mode != "auto":
         ask(place, version, former, verdict.reasons, as_of)
         return
-    roll_out(place, version, former, verdict.reasons, as_of)
+    roll_out(place, version, former, verdict.reasons, as_of, since)

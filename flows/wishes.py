@@ -12,6 +12,11 @@ from flows.workplace import Workplace
 from registry.decisions import TRAINS, Remedy
 from registry.errors import BusyError
 from registry.locks import exclusive
+from registry.policies import PerformancePolicy
+from registry.task import TaskSpec
+
+FIRST = 4
+"""Windows before the first look at whether following pays: one learns, one answers, one waits for its labels."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,12 @@ def wished(place: Workplace) -> Wish | None:
         return None
     remedies = (entry.outcome, *entry.details.get("then", ()))
     return Wish(entry.at, "; ".join(entry.reasons), ",".join(remedies))
+
+
+def looked_for(task: TaskSpec) -> bool:
+    """Whether it is looked at, without being asked for, whether following pays."""
+    acts = task.time is not None and task.mode != "observe"
+    return acts and isinstance(task.policy, PerformancePolicy) and Remedy.FOLLOW in task.policy.ladder
 
 
 def _idle(place: Workplace) -> bool:

@@ -132,7 +132,7 @@ def view(tmp_path: Path) -> View:
     letter = describe(pd.DataFrame({"letter": letters(300)}), infer_kinds(_table(300), Columns(), target="y"))
     wider = Schema(columns=(*schema.columns, *letter.columns))
     sides = [
-        dataclasses.replace(side, inputs=side.inputs.assign(letter=conform(_table(len(side), more), letter)["letter"]))
+        dataclasses.replace(side, columns=side.inputs.assign(letter=conform(_table(len(side), more), letter)["letter"]))
         for side, more in ((window, 6), (reference, 0))
     ]
     return View(sides[0], sides[1], bundle.manifest.model_copy(update={"data_schema": wider}))
@@ -160,7 +160,7 @@ def test_longer_texts_are_a_shift(view: View) -> None:
 def test_texts_that_vanish_and_repeat_are_seen(view: View) -> None:
     gone = view.window.inputs.copy()
     gone.loc[:249, "letter"] = np.nan
-    made = measure_all(dataclasses.replace(view, window=dataclasses.replace(view.window, inputs=gone)))
+    made = measure_all(dataclasses.replace(view, window=dataclasses.replace(view.window, columns=gone)))
     assert _of(made, "missing").value == 0.5
     assert _of(made, "duplicates", None).value == 0
     assert TextNumbers(()).of("a b").tolist() == [3, 2]

@@ -33,6 +33,7 @@ from flows.following import (
     stepped,
     thin_out,
 )
+from flows.handover import newest_act
 from flows.improve import complete
 from flows.offline import Offline
 from flows.overview import task_lines
@@ -566,7 +567,7 @@ def test_a_held_rival_is_judged_again_after_the_champion_has_gone_on(
     served = place.log.frame(start=known, end=moment, labels_by=moment, labelled_only=True, columns=[])
     assert 0 < entry.details["rows"] <= served["__version__"].isin(["2", "3", "5"]).sum()
     better = Verdict(outcome=Outcome.PROMOTE, reasons=("better",), checks=())
-    act_on(place, "4", "6", better, moment)
+    act_on(place, "4", "6", better, moment, newest_act(place))
     now = following(place)
     assert now is not None
     assert (now.anchor, now.versions) == ("4", ("4",))

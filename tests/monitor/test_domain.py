@@ -67,7 +67,7 @@ def test_outputs_move_with_what_the_model_uses_alone(bundle: ModelBundle) -> Non
     assert only(OutputShift(), moved).p_value < 1e-4
     still = view_of(bundle, frame, known)
     still = dataclasses.replace(
-        still, window=dataclasses.replace(still.window, inputs=still.window.inputs.assign(weight=9.0))
+        still, window=dataclasses.replace(still.window, columns=still.window.inputs.assign(weight=9.0))
     )
     assert only(DomainShift(), still).value > 0.9
     assert only(OutputShift(), still).p_value > 0.05
@@ -165,7 +165,7 @@ def test_moments_count_as_lags_only(bundle: ModelBundle) -> None:
         frame = make_frame(400, seed=seed, start=f"{year}-01-01")
         lag = pd.to_timedelta(days * 24 + np.random.default_rng(seed).random(400) * 24, unit="h")
         plain = side_of(bundle, frame)
-        return dataclasses.replace(plain, inputs=plain.inputs.assign(ordered=plain.inputs["when"] - lag))
+        return dataclasses.replace(plain, columns=plain.inputs.assign(ordered=plain.inputs["when"] - lag))
 
     known = side(0, 2024, 2)
     assert only(DomainShift(), View(side(1, 2030, 2), known, manifest)).p_value > 0.05

@@ -89,7 +89,7 @@ def test_what_the_estimate_missed_is_known_exactly_once_all_labels_are_there(bun
     rng, made = np.random.default_rng(0), []
     for p in (rng.beta(4, 2, 800), rng.beta(2, 3, 4_000)):
         side = side_of(reference_side(bundle), p, rng.random(len(p)) < 0.3 + 0.4 * p)
-        made.append(dataclasses.replace(side, inputs=pd.DataFrame(index=range(len(p)))))
+        made.append(dataclasses.replace(side, columns=pd.DataFrame(index=range(len(p)))))
     window, reference = made
     manifest = bundle.manifest.model_copy(update={"data_schema": Schema(columns=())})
     view = View(window, reference, manifest)

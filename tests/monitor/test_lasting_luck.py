@@ -46,7 +46,7 @@ def side(like: Side, values: Array) -> Side:
     known = np.ones(n, dtype=bool)
     inputs = pd.DataFrame({"x": values})
     return dataclasses.replace(
-        like, inputs=inputs, own=known, scores=scores, labels=np.arange(n) % 2, labelled=known, times=None, names={}
+        like, columns=inputs, own=known, scores=scores, labels=np.arange(n) % 2, labelled=known, times=None, names={}
     )
 
 

@@ -42,7 +42,7 @@ def side(like: Side, rows: int, day: int, rng: np.random.Generator, *, moved: fl
     scores = Scores(answers, positive, np.zeros(rows), probabilities=probabilities, sets=sets)
     known, frame = np.ones(rows, dtype=bool), pd.DataFrame(inputs, columns=_names())
     return dataclasses.replace(
-        like, inputs=frame, own=known, scores=scores, labels=labels, labelled=known, times=None, names={}
+        like, columns=frame, own=known, scores=scores, labels=labels, labelled=known, times=None, names={}
     )
 
 
@@ -61,7 +61,7 @@ def alarms(bundle: ModelBundle, measure: Measure, known: Side, now: Side, size: 
         rows = np.arange(start, start + size)
         part = dataclasses.replace(
             now,
-            inputs=now.inputs.iloc[rows].reset_index(drop=True),
+            columns=now.inputs.iloc[rows].reset_index(drop=True),
             own=now.own[rows],
             scores=now.scores.take(rows),
             labels=now.labels[rows],
@@ -120,11 +120,11 @@ def test_small_and_poor_references_have_chances(
     known, now = side(like, rows, day, rng, missed=missed), side(like, 205, 1, rng, missed=missed)
     schema = Schema(columns=tuple(NumericColumn(name=name) for name in _names()))
     manifest = bundle.manifest.model_copy(update={"data_schema": schema})
-    for reference in (known, dataclasses.replace(known, inputs=known.inputs * 0)):
+    for reference in (known, dataclasses.replace(known, columns=known.inputs * 0)):
         for size in (5, 200):
             part = dataclasses.replace(
                 now,
-                inputs=now.inputs.head(size) * 0,
+                columns=now.inputs.head(size) * 0,
                 own=now.own[:size],
                 scores=now.scores.take(slice(size)),
                 labels=now.labels[:size],

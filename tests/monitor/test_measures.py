@@ -29,7 +29,7 @@ def part(side: Side, rows: np.ndarray) -> Side:
     """Some rows of a side of which all are its own."""
     return dataclasses.replace(
         side,
-        inputs=side.inputs.iloc[rows].reset_index(drop=True),
+        columns=side.inputs.iloc[rows].reset_index(drop=True),
         own=side.own[rows],
         scores=side.scores.take(rows),
         labels=side.labels[rows],
@@ -200,7 +200,7 @@ def test_extremes_of_a_column_that_moves_slowly_come_together(bundle: ModelBundl
     waves = 3 + np.sin(np.arange(len(reference)) / 15) + 0.1 * rng.normal(size=40).repeat(20)[: len(reference)]
     p_values = []
     for weight in (waves, rng.permutation(waves)):
-        known = dataclasses.replace(reference, inputs=reference.inputs.assign(weight=weight))
+        known = dataclasses.replace(reference, columns=reference.inputs.assign(weight=weight))
         p_values.append(found(measure_all(view_of(bundle, window, known)), "out_of_range", "weight").p_value)
     assert p_values[0] > 1e-4
     assert p_values[1] < 1e-9
@@ -218,7 +218,7 @@ def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: Mode
     p_values = []
     for runs in (3, 300):
         carriers = np.resize(["BB", "CC"], runs)[np.arange(rows) * runs // rows]
-        known = dataclasses.replace(reference, inputs=reference.inputs.assign(carrier=carriers))
+        known = dataclasses.replace(reference, columns=reference.inputs.assign(carrier=carriers))
         p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
     assert p_values[0] == pytest.approx(np.exp(-2 / 2), rel=0.05)
     assert p_values[1] is not None
@@ -233,7 +233,7 @@ def test_a_column_whose_changes_come_together_may_stand_still(bundle: ModelBundl
     restless, p_values = np.resize(["BB", "CC"], rows), []
     restful = np.where(np.arange(rows) % 80 < 40, "BB", np.where(np.arange(rows) % 2, "CC", "DD"))
     for carriers in (restful, restless):
-        known = dataclasses.replace(reference, inputs=reference.inputs.assign(carrier=carriers))
+        known = dataclasses.replace(reference, columns=reference.inputs.assign(carrier=carriers))
         p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
     assert p_values[0] == pytest.approx(0.5, abs=0.1)
     assert p_values[1] is not None

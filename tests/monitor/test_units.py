@@ -30,8 +30,8 @@ def rescaled(view: View, change: Callable[[np.ndarray], np.ndarray]) -> Measurem
     """What the measure says of `amount` once it is changed: normal, about 0 in the reference."""
     side = view.reference
     inputs = side.inputs.assign(amount=change(side.inputs["amount"].to_numpy() + 4))
-    known = dataclasses.replace(side, inputs=side.inputs.assign(amount=side.inputs["amount"] + 4))
-    made = Rescaled().measure(View(dataclasses.replace(side, inputs=inputs), known, view.manifest))
+    known = dataclasses.replace(side, columns=side.inputs.assign(amount=side.inputs["amount"] + 4))
+    made = Rescaled().measure(View(dataclasses.replace(side, columns=inputs), known, view.manifest))
     return next(one for one in made if one.subject == "amount")
 
 
@@ -64,10 +64,10 @@ def test_one_of_many_columns_that_moved_looks_converted_by_chance(bundle: ModelB
     columns = tuple(NumericColumn(name=name, low=0.0, high=9.0, missing=0.0) for name in names)
     manifest = bundle.manifest.model_copy(update={"data_schema": Schema(columns=columns)})
     values = 4 + np.random.default_rng(0).normal(size=(len(side), 20))
-    known = dataclasses.replace(side, inputs=pd.DataFrame(values, columns=names))
+    known = dataclasses.replace(side, columns=pd.DataFrame(values, columns=names))
     for moved, believed in ((1.0, True), (1.35, False)):
         now = pd.DataFrame(values * [1.609344, *[moved] * 19], columns=names)
-        made = Rescaled().measure(View(dataclasses.replace(side, inputs=now), known, manifest))
+        made = Rescaled().measure(View(dataclasses.replace(side, columns=now), known, manifest))
         assert [one.subject for one in made if (one.value or 0) > 0] == names[:believed]
 
 
@@ -77,6 +77,6 @@ def test_a_column_that_stood_still_tells_no_unit(bundle: ModelBundle, share: flo
     side = reference_side(bundle)
     still = np.arange(len(side)) < share * len(side)
     inputs = side.inputs.assign(amount=np.where(still, -3.9, side.inputs["amount"]))
-    view = View(dataclasses.replace(side, inputs=inputs), dataclasses.replace(side, inputs=inputs), bundle.manifest)
+    view = View(dataclasses.replace(side, columns=inputs), dataclasses.replace(side, columns=inputs), bundle.manifest)
     found = rescaled(view, lambda x: np.where(still, 1.7 * x, x))
     assert (found.value, found.p_value) == (0.0, 1.0)

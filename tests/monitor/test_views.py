@@ -113,7 +113,7 @@ def test_rows_are_in_time_order_though_no_model_reads_the_time(bundle: ModelBund
     assert window.times is not None
     assert window.times.tolist() == rows["when"].tolist()
     known, now = (
-        dataclasses.replace(one, inputs=one.inputs.assign(month=float(month)))
+        dataclasses.replace(one, columns=one.inputs.assign(month=float(month)))
         for one, month in ((side, 3), (window, 4))
     )
     known.inputs.loc[: len(known) // 2, "month"] = 2.0

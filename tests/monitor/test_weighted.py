@@ -27,7 +27,7 @@ def rows_of(shift: float, rows: int, seed: int, twist: float = 1.5) -> Side:
     p = 1 / (1 + np.exp(-logit))
     labels = (rng.random(rows) < 1 / (1 + np.exp(-logit * np.exp(twist * np.tanh(amount))))).astype(np.int64)
     side = side_of(np.column_stack([1 - p, p]), labels)
-    return dataclasses.replace(side, inputs=pd.DataFrame({"amount": amount}))
+    return dataclasses.replace(side, columns=pd.DataFrame({"amount": amount}))
 
 
 def view_of(bundle: ModelBundle, window: Side, reference: Side) -> View:
