@@ -134,7 +134,8 @@ def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:
     if not url:
         return Endpoint(settings.endpoint_url, task, key=secret_for(settings), verify=trusted(settings))
     if (here := own_at(settings, url)) is not None:
-        return Endpoint(url, task, key=secret_for(settings, urlsplit(here.url).port), verify=trusted(settings))
+        # at the very address that it told: `localhost` may be ::1 first, where somebody else may listen
+        return Endpoint(here.url, task, key=secret_for(settings, urlsplit(here.url).port), verify=trusted(settings))
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     return Endpoint(url, task, key=key)
 

@@ -48,9 +48,10 @@ def missed(why: str) -> str:
     return f"no step of follow: {why}" if why else ""
 
 
-def recent(place: Workplace, kinds: Sequence[str] = (*KINDS, following.MISSED)) -> list[Entry]:
-    """The newest entries of these kinds, among which those of a window just judged are."""
-    return place.ledger.read(kinds=kinds, last=_RECENT)
+def recent(place: Workplace, kinds: Sequence[str] = (*KINDS, following.MISSED), *, timely: bool = False) -> list[Entry]:
+    """The newest entries of these kinds, as they were written, among which those of a window just judged are; or
+    `timely` by the time of the data, among which those of the newest windows are."""
+    return place.ledger.read(kinds=kinds, last=_RECENT, timely=timely)
 
 
 def done(entries: Iterable[Entry], at: datetime) -> dict[str, Any] | None:
@@ -63,7 +64,7 @@ def done(entries: Iterable[Entry], at: datetime) -> dict[str, Any] | None:
 def deeds(place: Workplace, decisions: Sequence[Entry]) -> list[str]:
     """What was done about each of these decisions; of the newest, about which something may yet be done, what was
     decided until then."""
-    entries, newest = recent(place), max((one.id or 0 for one in decisions), default=0)
+    entries, newest = recent(place, timely=True), max((one.id or 0 for one in decisions), default=0)
     return [_deed(one, [found for found in entries if found.at == one.at], one.id == newest) for one in decisions]
 
 

@@ -32,7 +32,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, reading, to_micros, writing
 from registry.log_batch import Batch, Role, about
-from registry.log_counted import change, claim, tally
+from registry.log_counted import agrees, change, claim, recount, tally
 from registry.log_ids import run_of
 from registry.log_joined import join
 from registry.log_kept import drop
@@ -160,6 +160,16 @@ class InferenceLog:
         """Delete rows that lie before a moment, some at a time, and their labels; how many, 0 if there are no more."""
         with writing(self._engine) as connection:
             return drop(connection, self._task, to_micros(before))
+
+    def recount(self) -> bool:
+        """Count labels anew where the kept numbers are not those of the labels that there are; True if so."""
+        with reading(self._engine) as connection:
+            if agrees(connection, self._task):
+                return False
+        with writing(self._engine) as connection:
+            lock(connection, self._task)
+            recount(connection, self._task)
+        return True
 
     def add_feedback(self, feedback: Sequence[Feedback]) -> FeedbackCounts:
         """Store labels. One that says what is known already changes nothing; another value is a correction, known from

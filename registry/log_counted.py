@@ -2,7 +2,8 @@
 
 Of each task two numbers: the champion's predictions that have a `labelled` id, and the labels that are `waiting` for
 such a prediction. Whoever stores predictions or labels, or lets them go, changes the numbers in the same transaction,
-under the task's lock, so that they are those of the rows whatever is killed.
+under the task's lock, so that they are those of the rows whatever is killed. An endpoint of an Everfit that does not
+count may go on for a while after the migration: the next one to start sees it by the labels, and counts anew.
 """
 
 from __future__ import annotations
@@ -55,16 +56,30 @@ def claim(connection: Connection, task: str, stored: Iterable[Packed]) -> None:
     change(connection, task, labelled=met, waiting=-met)
 
 
+def agrees(connection: Connection, task: str) -> bool:
+    """Whether as many labels are counted as there are: whoever does not count stores more of them, or lets some go."""
+    return sum(tally(connection, task)) == _labels(connection, task)
+
+
+def recount(connection: Connection, task: str) -> None:
+    """Count all rows of a task. The caller holds its lock."""
+    c, (labelled, waiting) = BATCHES.c, tally(connection, task)
+    mine = sa.select(c.ids).where(c.task == task, c.role == "champion")
+    batches = connection.execute(mine, execution_options={"yield_per": _BATCHES_AT_ONCE}).scalars()
+    met = sum(_labelled(connection, task, read_runs(ids)) for ids in batches)
+    left = _labels(connection, task) - met
+    change(connection, task, labelled=met - labelled, waiting=left - waiting)
+
+
 def count_all(connection: Connection) -> None:
     """Count all rows of all tasks, once: a migration."""
-    c, f = BATCHES.c, FEEDBACK.c
-    each = sa.select(f.task, f.id).distinct().subquery()
-    labels = sa.select(each.c.task, sa.func.count()).group_by(each.c.task)
-    for task, number in connection.execute(labels).all():
-        mine = sa.select(c.ids).where(c.task == task, c.role == "champion")
-        batches = connection.execute(mine, execution_options={"yield_per": _BATCHES_AT_ONCE}).scalars()
-        labelled = sum(_labelled(connection, task, read_runs(ids)) for ids in batches)
-        change(connection, task, labelled=labelled, waiting=number - labelled)
+    for task in connection.execute(sa.select(FEEDBACK.c.task).distinct()).scalars().all():
+        recount(connection, task)
+
+
+def _labels(connection: Connection, task: str) -> int:
+    found = sa.select(sa.func.count(FEEDBACK.c.id.distinct())).where(FEEDBACK.c.task == task)
+    return int(connection.execute(found).scalar_one())
 
 
 def _labelled(connection: Connection, task: str, runs: Sequence[Run]) -> int:

@@ -168,6 +168,7 @@ class Keeper:
             if (seconds := self._opening.get("ledger_seconds")) is not None:
                 self._lookout = Lookout(Ledger(engine, self._opening["task"]), seconds)
             gc.freeze()  # rows by the thousand set the collector off, which would walk all that was imported each time
+            self._log.recount()  # the endpoint before may have been one of an Everfit that did not count
         return self._log
 
     def _look(self) -> None:

@@ -26,6 +26,7 @@ def test_a_replay_sends_its_home_s_own_key_to_the_endpoint_that_made_it_alone(tm
         assert own
         for url in ("http://127.0.0.1:8123", "http://localhost:8123/"):
             assert key_for(settings, url) == own
+            assert _endpoint(settings, "handmade", url)._client.base_url.host == "127.0.0.1", "localhost may be ::1"
         for url in ("http://127.0.0.1:8124", "https://127.0.0.1:8123", "http://elsewhere:8123", "http://127.0.0.1"):
             assert (own_at(settings, url), key_for(settings, url)) == (None, "theirs")
         assert key_for(settings, None) == "theirs", "where the settings say, nothing runs"

@@ -76,6 +76,11 @@ def test_what_was_done_about_a_window_is_told_as_a_replay_tells_it(place: Workpl
     ]
     assert idle == "research: decided, not run"
     assert lines[0].endswith("remedy: research")
+    for hour in range(150):  # an older time that is replayed is written later, and takes nothing's place
+        place.ledger.write(Entry(task="handmade", kind="second_look", at=START - timedelta(hours=hour), outcome="hold"))
+    assert [line for line in task_lines(place) if line.startswith("  2024-")] == [
+        line for line in lines if line.startswith("  2024-")
+    ]
 
 
 def test_a_challenger_is_told_with_its_maker_and_how_it_stands(place: Workplace, tmp_path: Path) -> None:

@@ -79,6 +79,22 @@ def test_a_database_of_before_is_counted_once(engine: Engine, empty_url: str) ->
     again.dispose()
 
 
+def test_what_an_older_everfit_stored_after_the_migration_is_counted(engine: Engine) -> None:
+    """It goes on until its endpoint is started again, and counts nothing."""
+    log, ids = InferenceLog(engine, "flights"), made(range(40))
+    log.append_batches([batch(ids[:20], range(20))])
+    log.add_feedback(labels(ids[:30]))
+    assert not log.recount()
+    before = kept(engine, "flights")
+    log.append_batches([batch(ids[20:], range(20))])
+    log.add_feedback(labels([*ids, "waits"]))
+    expected = kept(engine, "flights")
+    with writing(engine) as connection:  # as if nobody had counted
+        connection.exec_driver_sql(f"UPDATE tallies SET labelled = {before[0].labelled}, waiting = {before[1]}")
+    assert (log.recount(), log.recount()) == (True, False)
+    assert kept(engine, "flights") == expected == counted(engine, "flights") == (Counts(40, 40), 1)
+
+
 def test_rows_and_their_labels_may_come_at_once(engine: Engine) -> None:
     """Neither of two writers sees what the other has not finished: one has to wait, or nobody would count the pair."""
     log, ids = InferenceLog(engine, "flights"), made(range(600))

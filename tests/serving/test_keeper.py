@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 from registry.bundle import ModelBundle
-from registry.database import open_engine, reading
+from registry.database import open_engine, reading, writing
 from registry.errors import StoreError
 from registry.image_store import ImageStore
 from registry.images import decode_sent, digest_of
-from registry.inference_log import InferenceLog
+from registry.inference_log import Feedback, InferenceLog
 from registry.log_batch import Batch
 from registry.log_ids import runs_of
 from registry.privacy import Privacy, Vault
@@ -433,6 +433,24 @@ def test_what_was_stored_row_by_row_is_joined(served: Served, tmp_path: Path, lo
         assert keeper.turn()
         assert connection.exec_driver_sql("SELECT count(*) FROM batches").scalar_one() == 1
     pd.testing.assert_frame_equal(log.frame(), before)
+    journal.close()
+
+
+def test_labels_that_an_older_endpoint_did_not_count_are(served: Served, tmp_path: Path, log: InferenceLog) -> None:
+    """By the keeper of the next one, as it begins."""
+    journal = Journal(tmp_path / "journal", max_bytes=10**6)
+    write(journal, served, ["a", "b"])
+    Run(journal.folder).drain(log)
+    at = datetime(2024, 6, 1)
+    log.add_feedback([Feedback(one, "yes", at, at) for one in "abc"])
+    ours, theirs = socket.socketpair()
+    opening = {"store": f"sqlite:///{tmp_path}/everfit.db", "task": "handmade", "folder": str(journal.folder)}
+    with writing(open_engine(opening["store"])) as connection:
+        connection.exec_driver_sql("DELETE FROM tallies")
+    with ours, theirs:
+        assert log.counts().labelled == 0
+        assert Keeper({**opening, "durable": False}, theirs).turn()
+    assert log.counts().labelled == 2
     journal.close()
 
 
