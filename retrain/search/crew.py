@@ -44,12 +44,15 @@ class Crew:
         return [process.pid or 0 for process in dead]
 
     def replace(self, count: int) -> None:
-        """Start others in their place. Raises `OutsideError` with the last words of one when too many have died."""
-        if count > self.spare:
+        """Start others in their place. Raises `OutsideError` with the last words of one when too many have died: those
+        that their server has taken along count as one."""
+        deaths = 1 if self._server is not None and not self._server.alive else count
+        if deaths > self.spare:
             raise OutsideError(
-                f"search workers keep dying ({SPARE + count} so far), the last one said: {self._words()}"
+                f"search workers keep dying ({SPARE - self.spare + deaths} times so far), the last one said: "
+                f"{self._words()}"
             )
-        self.spare -= count
+        self.spare -= deaths
         self.grow(count)
 
     def grow(self, count: int) -> None:

@@ -58,10 +58,10 @@ def take() -> ForkServer:
 
 
 def environment() -> dict[str, str]:
-    """A worker's: one thread, and this code first."""
+    """A worker's: one thread, and this code first. `-m` would put the folder that the user is in before all of it."""
     root = str(Path(retrain.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **THREADS, "PYTHONPATH": path}
+    return {**os.environ, **THREADS, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def log_of(folder: Path, number: int) -> Path:

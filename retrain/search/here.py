@@ -31,12 +31,14 @@ LONGEST = 2 * SECONDS
 
 
 def is_small(workshop: Workshop, candidates: Sequence[Candidate], trials: int) -> bool:
-    """Whether so many trials of candidates such as these (the first ones of a queue) are short together."""
+    """Whether so many trials of candidates such as these (the first ones of a queue) are short together. Looked at on
+    one thread, as they train: the seconds of further ones would not be counted."""
     share, left = trials / max(1, len(candidates)), SECONDS
-    for candidate in candidates:
-        left -= share * workshop.training_seconds(candidate)
-        if left < 0:
-            return False
+    with one_thread():
+        for candidate in candidates:
+            left -= share * workshop.training_seconds(candidate)
+            if left < 0:
+                return False
     return bool(candidates)
 
 

@@ -96,6 +96,19 @@ def test_workers_whose_server_dies_are_dead_and_another_server_takes_its_place(c
     assert pids.isdisjoint(process.pid for process in crew.processes)
 
 
+def test_the_death_of_a_server_is_one_death_however_many_workers_it_has(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, SPARE + 2)
+    try:
+        (server,) = children(MODULE)
+        server.kill()
+        until(lambda: not crew.working)
+        crew.replace(len(crew.bury()))
+        assert (crew.spare, len(crew.processes)) == (SPARE - 1, SPARE + 2)
+        until(lambda: forked(crew))
+    finally:
+        crew.stop()
+
+
 def test_a_crew_is_stopped_while_its_server_imports(tmp_path: Path) -> None:
     crew = Crew(tmp_path, 2)
     (server,) = children(MODULE)
@@ -125,9 +138,21 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("retrain.search.forkserver.environment", lambda: found)
     crew = Crew(tmp_path, 2)
     until(lambda: not crew.working)
-    with pytest.raises(OutsideError, match="no torch today"):
-        crew.replace(SPARE + len(crew.bury()))
+    crew.spare = 0
+    with pytest.raises(OutsideError, match=r"4 times so far.*no torch today"):
+        crew.replace(len(crew.bury()))
     crew.stop()
+
+
+def test_what_the_user_s_folder_holds_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.py").write_text("raise ImportError('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    crew = Crew(tmp_path / "study", 1)
+    try:
+        until(lambda: forked(crew) or not crew.working)
+        assert crew.working
+    finally:
+        crew.stop()
 
 
 def test_no_worker_outlives_a_search_that_is_killed(tmp_path: Path) -> None:

@@ -88,10 +88,20 @@ def test_workers_take_over_what_takes_longer_than_expected(
 
 def test_what_will_take_long_is_not_small() -> None:
     rows = Rows(torch.randn(1_000, 2), torch.zeros(1_000, 0, dtype=torch.int64), torch.zeros(1_000, dtype=torch.int64))
-    workshop = Workshop("binary", Layout(numeric=("a", "b")), 2, lambda scaling: rows, lambda: 1.0)
+    threads, before = set[int](), torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def look(_scaling: str) -> Rows:
+        threads.add(torch.get_num_threads())
+        return rows
+
+    workshop = Workshop("binary", Layout(numeric=("a", "b")), 2, look, lambda: 1.0)
     short, *_ = portfolio(SearchSpace.of(("mlp",), 1_000, 1, "binary"))
     long = Candidate(family=short.family, choices={**short.choices, "epochs": 1_000_000})
     assert here.is_small(workshop, [short], 2)
     assert not here.is_small(workshop, [short], 1_000_000)
     assert not here.is_small(workshop, [short, long], 2)
     assert not here.is_small(workshop, [], 2)
+    assert threads == {1}
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)

@@ -9,8 +9,9 @@ that do not, the one that breaks them less dominates. Parents are the winners of
 first when survivors were chosen, which is NSGA-II's rule (by front, then by crowding). The paper on NSGA-III draws them
 at random.
 
-A generation are the next trials that end, whoever asked for them: processes that were told the same trials agree on
-who survived. Children are made of whole candidates, since most dimensions of these spaces belong to one family alone.
+A generation are the next trials that end, whoever asked for them, in the order in which a process learns of them:
+processes may differ in a trial or two at its end, and in what NSGA-III draws at random. Children are made of whole
+candidates, since most dimensions of these spaces belong to one family alone.
 """
 
 from __future__ import annotations
