@@ -130,11 +130,12 @@ class Chains(ArchitectureSpace):
         return SharedChain(mixture, modality, style, width=width, d_in=width if d_in is None else d_in, side=side)
 
     def canonical(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
-        """Pooling between two layers that keeps the width has an activation in name only: the first one there is."""
-        written, plan = dict(super().canonical(choices)), _plan(choices)
-        for place in range(2, len(plan)):
-            (_, before, _), (kind, width, _) = plan[place - 2 : place]
-            if kind in POOLING and width == before:
+        """Pooling between two layers that keeps the width has an activation in name only: the first one there is. A
+        supernet's choices say no widths."""
+        written = dict(super().canonical(choices))
+        for place in range(2, int(choices["length"])):
+            width = choices.get(f"width_{place}")
+            if choices[f"kind_{place}"] in POOLING and width is not None and width == choices.get(f"width_{place - 1}"):
                 written[f"activation_{place}"] = next(iter(ACTIVATIONS))
         return written
 

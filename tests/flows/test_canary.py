@@ -164,7 +164,7 @@ def test_a_promotion_cut_short_is_completed_once(place: Workplace, tmp_path: Pat
 def test_an_end_cut_short_after_its_promotion_is_not_a_second_one(place: Workplace, tmp_path: Path) -> None:
     version = begin(place, tmp_path / "new")
     pass_windows(place)
-    promote(place, version, ("canary",), AS_OF, {"previous": "1"})  # told, and then it was killed
+    promote(place, version, "1", ("canary",), AS_OF)  # told, and then it was killed
     found = keep_canary(place, AS_OF + timedelta(days=1))
     assert found is not None
     assert (found["outcome"], outcomes(place)) == ("promote", ["begun", "promoted"])
@@ -271,7 +271,7 @@ def test_beside_a_champion_that_follows_there_is_none(place: Workplace, tmp_path
     told = {"follows": {"anchor": "1", "begun": BEGIN.isoformat()}}
     following = place.versions.publish(make_bundle(tmp_path / "following"))
     place.ledger.write(Entry(task="handmade", kind="remedy", at=BEGIN, version=following, details=told))
-    promote(place, following, ("proven",), BEGIN, {"previous": "1"})
+    promote(place, following, "1", ("proven",), BEGIN)
     version = place.versions.publish(make_bundle(tmp_path / "new"))
     roll_out(place, version, following, ("better",), AS_OF)
     assert (aliases(place)[0], outcomes(place), ends_as(place, Outcome.PROMOTE)) == (version, [], "promote")
@@ -285,7 +285,7 @@ def test_without_the_setting_a_promotion_is_one_and_told_once(tmp_path: Path) ->
     (entry,) = place.ledger.read(kinds={"promotion"})
     assert entry.details == {"previous": "1", "intent": "abc"}
     assert (aliases(place)[0], outcomes(place), ends_as(place, Outcome.PROMOTE)) == (version, [], "promote")
-    promote(place, "1", ("back",), AS_OF, {"previous": version})
+    promote(place, "1", version, ("back",), AS_OF)
     assert len(place.ledger.read(kinds={"promotion"})) == 2
 
 

@@ -264,7 +264,7 @@ def test_a_rollback_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -
     place.versions.rollback("handmade")
     place.ledger.write(Entry(task="handmade", kind="rollback", at=AS_OF, version="1", reasons=("by hand",)))
     entry = complete(place, intent.at)
-    reason = f"version {version} was proved, but since then a rollback chose version 1"
+    reason = f"version {version} was proved, but since then a rollback by hand chose version 1"
     assert (entry.outcome, entry.reasons) == ("refused", (reason,))
     assert place.versions.get("handmade", "champion") == "1"
 
