@@ -38,7 +38,7 @@ THREAD_ROWS = 64
 """From so many rows on a request is answered in a thread: about a millisecond of work."""
 
 RUN_MICROS = 200_000
-"""The keeper looks as often for what it stores together."""
+"""As often the keeper looks for what it stores together (`keeper.TICK_SECONDS`, which no worker imports)."""
 
 _NOT_FINITE = "row {row}: the model has no finite answer to these values"
 
