@@ -24,6 +24,8 @@ ALMOST = 0.97
 DEPTH = {"binary": 4, "multiclass": 6, "regression": 8}
 MIN_HELD_OUT = 5
 """Fewest held-out rows of a class for its recall to count."""
+LARGEST = float(np.finfo(np.float32).max)
+"""What trees read at most: they refuse larger numbers, such as the largest double where a value is missing."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,9 @@ def _score(
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     model = DecisionTreeRegressor if problem == "regression" else DecisionTreeClassifier
-    tree = model(max_depth=DEPTH[problem], random_state=0).fit(values[fit, None], labels[fit])
-    found, truth = tree.predict(values[~fit, None]), labels[~fit]
+    read = np.clip(values, -LARGEST, LARGEST)[:, None]
+    tree = model(max_depth=DEPTH[problem], random_state=0).fit(read[fit], labels[fit])
+    found, truth = tree.predict(read[~fit]), labels[~fit]
     if problem == "regression":
         return 1 - float(((truth - found) ** 2).mean() / truth.var())
     classes, counts = np.unique(truth, return_counts=True)
