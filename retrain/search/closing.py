@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
 from registry.metrics import Array, metrics_for
+from registry.plurals import counted
 from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, lent, member_outputs
@@ -28,6 +29,7 @@ from retrain.search.limits import INFEASIBLE, megabytes_of, why_none_fits
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
 from retrain.search.sealing import Finish, one_thread, seal
+from retrain.search.tally import DIVERGED
 from retrain.training import load_state
 from retrain.trials import unbeaten
 
@@ -35,6 +37,7 @@ LIBRARY = 20
 """The best trials from which the ensemble is chosen."""
 KEPT = 50
 """The best trials whose candidates a bundle keeps."""
+MORE_TIME = "give the search more time, or look at its workers' logs"
 
 
 def close(
@@ -46,10 +49,9 @@ def close(
     results = standing(tried, plan)
     if not results:
         require_feasible(tried, plan, study)
-        start = start_of_workers(plan, study.get_trials(deepcopy=False), finish.seconds(), datetime.now())
-        raise StateError(
-            f"no trial has finished in {folder}{start}: give the search more time, or look at its workers' logs"
-        )
+        trials = study.get_trials(deepcopy=False)
+        start = start_of_workers(plan, trials, finish.seconds(), datetime.now())
+        raise StateError(f"no trial has finished in {folder}{why_none(trials) or f'{start}: {MORE_TIME}'}")
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
@@ -72,6 +74,19 @@ def close(
             validation=validation,
         )
         return seal(material, members, calibration, out, told)
+
+
+def why_none(trials: Sequence[FrozenTrial]) -> str:
+    """Why no trial has finished, where it was not for lack of time; empty elsewhere.
+
+    >>> why_none([])
+    ''
+    """
+    diverged = sum(DIVERGED in one.user_attrs for one in trials)
+    if not diverged:
+        return ""
+    where = "see `search.choices`, and the data for values out of all proportion"
+    return f": {counted(diverged, 'network')} had no finite loss or score after an epoch; {where}"
 
 
 def start_of_workers(plan: Plan, trials: Sequence[FrozenTrial], seconds: float, now: datetime) -> str:

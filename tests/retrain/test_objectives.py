@@ -23,7 +23,7 @@ from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
-from retrain.search.closing import require_feasible, standing, start_of_workers
+from retrain.search.closing import require_feasible, standing, start_of_workers, why_none
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.inputs import Layout
@@ -36,7 +36,7 @@ from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Seen, Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, require_fitting, strategy_named
 from retrain.search.strategies.nsga import POPULATION, associated, fronts, normalised
-from retrain.search.tally import RUN, guard, quality_of, recover, tell
+from retrain.search.tally import DIVERGED, RUN, guard, quality_of, recover, tell
 from retrain.search.worker import Worker
 from retrain.search_figures import draw_search, pareto
 from retrain.training import Rows
@@ -350,6 +350,16 @@ def test_a_start_that_took_the_time_is_told_where_no_trial_has_finished() -> Non
     assert start_of_workers(plan, begun, 30, now + timedelta(seconds=5)) == f" {took})"
     begun[0].datetime_start = ready - timedelta(hours=1)
     assert start_of_workers(plan, begun, 30, now) == ""
+
+
+def test_networks_that_diverged_are_told_where_no_trial_has_finished() -> None:
+    """More time would be no help."""
+    study = optuna.create_study()
+    study.add_trials([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={DIVERGED: True})] * 3)
+    assert why_none(study.trials).startswith(": 3 networks had no finite loss or score after an epoch; see `search.ch")
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    assert why_none(study.trials) == ""
 
 
 def test_a_latency_that_nothing_meets_is_told() -> None:
