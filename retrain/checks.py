@@ -185,12 +185,13 @@ def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
         message = f"every target is {printed(values.dropna().iloc[0])}"
         yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
     else:
-        yield from _single(pd.to_numeric(values), task)
+        yield from _single(values, task)
 
 
 def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     """Targets that an answer in single precision cannot hold, or cannot tell apart."""
-    known = values[np.isfinite(values)].to_numpy(dtype=np.float64)
+    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
+    known = numbers[np.isfinite(numbers)]
     largest = float(np.abs(known).max())
     if largest > LARGEST:
         message, remedy = f"targets are as large as {largest:.3g}", "give them in a larger unit"
