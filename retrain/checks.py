@@ -83,6 +83,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         if one.name not in task.columns.exclude
     ]
     findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
+    findings += _columns_beside(kinds.kinds, task)
     if not kinds.kinds:
         gone = "; ".join(f"{one.name!r}: {one.reason}" for one in kinds.left_out[:NAMED])
         message = f"no column is left to learn from{f' ({gone})' if gone else ''}"
@@ -247,6 +248,17 @@ def _images(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
         if (why := hides_image(task, name)) is not None:
             message, remedy = why.split(": ", 1)
             yield Finding(level="fatal", column=name, message=message, remedy=remedy)
+
+
+def _columns_beside(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Choices of how columns are augmented where there are none beside the images."""
+    if not task.search.choices or set(kinds.values()) != {"image"}:
+        return
+    from retrain.augmentation import OF_COLUMNS
+
+    for name in (name for name in OF_COLUMNS if name in task.search.choices):
+        message = f"search.choices.{name}: it changes columns, and there are none beside the images"
+        yield Finding(level="fatal", message=message, remedy="leave it out, or add columns")
 
 
 def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:

@@ -272,6 +272,10 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
     assert list(told)[:2] == ["training, table", "training, image"]
     assert "cutout" in told["training, image"]
     assert "cutout" not in told["training, table"]
+    assert all(
+        "jitter, swap_noise" in told[f"training, {reads}"] or "jitter: " in told[f"training, {reads}"]
+        for reads in ("table", "image")
+    )
     for family in FAMILIES:
         assert {name for name in told if name.startswith(f"{family.name},")} == {
             f"{family.name}, {reads}" for reads in family.reads
@@ -285,7 +289,7 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
 
 def _dimensions_told(output: str) -> dict[str, str]:
     """By name: the lines of the dimensions, joined."""
-    lines, told, name = output[output.index("tasks that read a table") :].splitlines()[1:], {}, ""
+    lines, told, name = output[output.index("`jitter`, `swap_noise`") :].splitlines()[1:], {}, ""
     for line in lines:
         if found := re.match(r"  (\w+, \w+) +(.*)", line):
             name = found[1]

@@ -134,3 +134,13 @@ def test_columns_named_like_what_the_log_holds_of_an_image_are_fatal() -> None:
     assert not [one for one in told if "the log needs" in one]
     renamed = frame.drop(columns="photo [1]").rename(columns={"late": "photo [8]"})
     assert any("the log needs" in str(one) for one in examine(renamed, make_task(target="photo [8]")))
+
+
+def test_augmented_columns_that_are_not_there_beside_images_are_fatal() -> None:
+    frame = make_frame(400).assign(photo=[encoded(painted(8, 8))] * 400)
+    task = make_task(search={"choices": {"jitter": {"fixed": 0.1}}})
+    assert not [one for one in examine(frame, task) if "beside the images" in one.message]
+    without_time = task.model_copy(update={"time": None})
+    (finding,) = (one for one in examine(frame[["photo", "late"]], without_time) if "beside the images" in one.message)
+    assert finding.level == "fatal"
+    assert finding.message.startswith("search.choices.jitter")
