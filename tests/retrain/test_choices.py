@@ -227,6 +227,7 @@ def test_dimensions_are_narrowed_to_what_is_left() -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"activaton": {"fixed": "relu"}}, r"dimension 'activaton' \(did you mean 'activation'\?\); known are .*width"),
+    ({"swap_nois": {"fixed": 0.05}}, r"unknown dimension 'swap_nois' \(did you mean 'swap_noise'\?\)"),
     ({"mlp.dept": {"fixed": 2}}, r"unknown dimension 'mlp.dept' \(did you mean 'mlp.depth'\?\)"),
     ({"cell.width": {"fixed": 64}}, r"cell.width: a dimension of cell, not of what is searched \(mlp, resnet\)"),
     ({"activation": {"fixed": "rellu"}}, r"search.choices.activation: unknown value of activation 'rellu'.*'relu'"),
