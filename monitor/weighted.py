@@ -183,18 +183,18 @@ def features_of(view: View, side: Side, rows: Rows) -> Array:
         for column in lean_schema(view).columns
         if column.name in view.window.columns and column.name in view.reference.columns
     ]
-    outputs, places = _outputs(side.scores.take(rows)), np.flatnonzero(side.own)[rows]
+    outputs, places = _outputs(side.scores, rows), side.positions[rows]
     if not present:
         return outputs
     made = sampled(view, present, places) if side is view.window else encoded(side, present, places)
     return np.hstack([made, outputs])
 
 
-def _outputs(scores: Scores) -> Array:
+def _outputs(scores: Scores, rows: Rows) -> Array:
     if scores.probabilities is not None:
-        return np.log(np.clip(scores.scores, 1e-6, 1.0))
-    spread = np.asarray(scores.uncertainty, dtype=np.float64)
-    return np.column_stack([scores.scores, np.log(np.maximum(spread, 1e-12))])
+        return np.log(np.clip(scores.scores[rows], 1e-6, 1.0))
+    spread = np.asarray(scores.uncertainty, dtype=np.float64)[rows]
+    return np.column_stack([scores.scores[rows], np.log(np.maximum(spread, 1e-12))])
 
 
 def _standardise(columns: Array, place: Array, spread: Array, out: Array) -> Array:
