@@ -82,9 +82,9 @@ class Borders:
 
 
 class SortedColumns:
-    """Increasing finite values (v_i,) of each of k columns; how many are below each of other numbers is told for all columns
-    at once, as a small window has more columns than numbers in one. From where a cell's values begin it is bisected, in
-    as many steps as the fullest cell of any column takes: at worst a bisection of all.
+    """Increasing finite values (v_i,) of each of k columns; how many are below each of other numbers is told for all
+    columns at once, as a small window has more columns than numbers in one. From where a cell's values begin it is
+    bisected, in as many steps as the fullest cell of any column takes: at worst a bisection of all.
 
     >>> values, numbers = SortedColumns([np.array([1.0, 2.0]), np.array([0.0, 5.0])]), np.array([[2.0], [9.0]])
     >>> (below := values.below(numbers)).tolist(), values.hold(numbers, below).tolist()
