@@ -192,8 +192,8 @@ class _Performance:
         since = [self._records[place] for place in self._since]
         one, most = (self._level, None) if self.degraded else self._newest
         said = sentence(since, one, degraded=self.degraded, most=most)
-        of = f"one false alarm in {self._windows:,.0f} windows"
-        return (f"{said}; evidence of all windows so far {self._strength:.2g} of what {of} takes",)
+        of = f"at one false alarm in {self._windows:,.0f} windows"
+        return (f"{said}; evidence of harm, all windows together: {_share(self._strength)} an alarm takes, {of}",)
 
     @property
     def worse(self) -> bool:
@@ -341,6 +341,15 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
         return f"{names([record])} is not judged: its data are broken"
     known = f"{counted(labels, 'label')} for version {champion}"
     return f"{names([record])} is not judged yet: {known}, {min_labels:,} needed"
+
+
+def _share(strength: float) -> str:
+    """How much of the evidence that an alarm takes there is.
+
+    >>> _share(0.00029), _share(0.5), _share(1234.5)
+    ('0.029 % of what', '50 % of what', '1,234 times what')
+    """
+    return f"{100 * strength:.2g} % of what" if strength < 1 else f"{strength:,.0f} times what"
 
 
 def _few(found: Sequence[Finding]) -> tuple[str, ...]:
