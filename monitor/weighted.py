@@ -29,6 +29,7 @@ from monitor.values import spaced
 from monitor.views import Side, View
 from registry.metrics import Array, error_of_mean
 from registry.scoring import Scores
+from registry.yardstick import filled
 
 LEAST_ROWS = 800
 """Fewest labelled reference rows that can tell one kind of row from another."""
@@ -132,7 +133,7 @@ def _boosted(features: Array, corrections: Array) -> Any:
         random_state=0,
     )
     with threadpool_limits(1):
-        return kind.fit(features, corrections)
+        return kind.fit(filled(features), corrections)
 
 
 def _out_of_fold(features: Array, corrections: Array) -> Array:

@@ -33,12 +33,17 @@ from registry.schema import ColumnKind, Frozen
 from registry.task import TaskSpec
 from retrain.leaks import leaks
 from retrain.notation import misread, spellings
+from retrain.splits import split
 
 MIN_ROWS = 200
 """Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
 FEW_ROWS = 1_000
 MIN_CLASS_ROWS = 20
 """Two classes at least must have so many rows."""
+UNDEFINED_ON_ONE = ("auc", "r2")
+"""Metrics that say nothing of rows whose targets are all the same."""
+LARGEST, COARSE = 1e37, 0.25
+"""The largest target, and the largest step between two answers beside the targets' standard deviation."""
 NAMED = 3
 """Columns that a message of many names."""
 
@@ -202,6 +207,22 @@ def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     elif values.nunique() == 1:
         message = f"every target is {printed(values.dropna().iloc[0])}"
         yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
+    else:
+        yield from _single(pd.to_numeric(values), task)
+
+
+def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
+    """Targets that an answer in single precision cannot hold, or cannot tell apart."""
+    known = values[np.isfinite(values)].to_numpy(dtype=np.float64)
+    largest = float(np.abs(known).max())
+    if largest > LARGEST:
+        message, remedy = f"targets are as large as {largest:.3g}", "give them in a larger unit"
+    elif (step := float(np.spacing(np.float32(largest)))) > COARSE * float(known.std()):
+        message = f"targets as large as {largest:.9g} vary by {known.std():.3g} only, less than answers can tell apart"
+        message, remedy = f"{message} (steps of {step:.3g})", "predict the difference to something near them instead"
+    else:
+        return
+    yield _fatal(task, f"{message}; answers are in single precision", remedy, len(known))
 
 
 def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
@@ -239,20 +260,36 @@ def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if n < MIN_ROWS:
         message = f"{counted(n, 'usable row')}, at least {MIN_ROWS} are needed"
         yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
-    elif n < FEW_ROWS:
+        return
+    if n < FEW_ROWS:
         message = f"only {n:,} usable rows: scores will be noisy"
         yield Finding(level="warning", message=message, remedy=f"more than {FEW_ROWS:,} are advisable", rows=n)
-    if task.time is not None and task.problem != "regression":
-        yield from _first_rows(rows, task)
+    yield from _in_parts(rows, task)
 
 
-def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    """In time order the oldest rows train: they must show two classes."""
-    held = task.splits.validation + task.splits.calibration + task.splits.test
-    oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
-    if as_strings(oldest[task.target]).nunique() == 1:
-        message = f"the oldest {len(oldest):,} rows, which train, are all {printed(oldest[task.target].iloc[0])}"
-        yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
+def _in_parts(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """Training rows must show two classes, and those that choose and judge networks what the metric tells apart."""
+    try:
+        parts = split(rows, task)
+    except DataError:  # which says enough, when they are cut for real
+        return
+    target = rows[task.target]
+    train, time = target.iloc[parts.train], "" if task.time is None else "oldest "
+    if task.problem != "regression" and as_strings(train).nunique() == 1:
+        message = f"the {time}{len(train):,} rows, which train, are all {printed(train.iloc[0])}"
+        yield _fatal(task, message, "give rows that begin earlier or end later", len(train))
+    for name, held in (("validation", parts.validation), ("test", parts.test)):
+        if (why := undecided(target.iloc[held], task)) is not None:
+            message = f"the {len(held):,} rows of the {name} part tell nothing: {why}"
+            remedy = "give more rows, choose another `metric`, or change `splits`"
+            yield _fatal(task, message, remedy, len(held))
+
+
+def undecided(target: pd.Series[Any], task: TaskSpec) -> str | None:
+    """Why no model is better than another by the task's metric on rows of these targets; None where one may be."""
+    if task.metric not in UNDEFINED_ON_ONE or as_strings(target).nunique() > 1:
+        return None
+    return f"all targets are {printed(target.iloc[0])}, and {task.metric} is undefined on them"
 
 
 def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:

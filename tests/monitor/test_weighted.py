@@ -104,3 +104,11 @@ def test_missing_values_and_constant_columns_are_no_accident() -> None:
 def test_a_window_of_few_rows_is_no_accident(bundle: ModelBundle, rows: int) -> None:
     found = estimate(view_of(bundle, rows_of(0.0, rows, 1), rows_of(0.0, ROWS, 2)))
     assert found.value is not None
+
+
+def test_a_column_without_any_value_in_the_reference_is_no_accident(bundle: ModelBundle) -> None:
+    """It vanished before the rows that the model was tested on."""
+    window, reference = rows_of(1.0, ROWS, 1), rows_of(0.0, ROWS, 2)
+    plain = estimate(view_of(bundle, window, reference))
+    emptied = [dataclasses.replace(one, columns=one.inputs.assign(weight=np.nan)) for one in (window, reference)]
+    assert estimate(view_of(bundle, *emptied)).value == pytest.approx(plain.value, abs=0.01)
