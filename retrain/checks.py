@@ -17,12 +17,22 @@ from registry.conforming import as_datetimes, as_strings
 from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import SEGMENTS, conform_as, infer_kinds, nested, no_segments, printed, require_overrides
+from registry.inference import (
+    MAX_CLASSES,
+    SEGMENTS,
+    conform_as,
+    infer_kinds,
+    nested,
+    no_segments,
+    printed,
+    require_overrides,
+)
 from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
 from registry.task import TaskSpec
 from retrain.leaks import leaks
+from retrain.notation import misread, spellings
 from retrain.splits import split
 
 MIN_ROWS = 200
@@ -30,7 +40,6 @@ MIN_ROWS = 200
 FEW_ROWS = 1_000
 MIN_CLASS_ROWS = 20
 """Two classes at least must have so many rows."""
-MIXED_SHARE = 0.5
 UNDEFINED_ON_ONE = ("auc", "r2")
 """Metrics that say nothing of rows whose targets are all the same."""
 LARGEST, COARSE = 1e37, 0.25
@@ -75,7 +84,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     Later checks need what earlier ones establish: a missing target or unparsable times end the examination there.
     """
     findings: list[Finding] = []
-    for stage in (_columns, _times, _target):
+    for stage in (_columns, _enough, _times, _target):
         findings += stage(frame, task)
         if any(finding.level == "fatal" for finding in findings):
             return sorted(findings, key=lambda finding: finding.level)
@@ -87,7 +96,10 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
+    for one in (one for one in kinds.left_out if one.reason.startswith("identifier-like")):
+        findings += _misread(frame[one.name], one.name, "it is left out")
     findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
+    findings += _columns_beside(kinds.kinds, task)
     if not kinds.kinds:
         gone = "; ".join(f"{one.name!r}: {one.reason}" for one in kinds.left_out[:NAMED])
         message = f"no column is left to learn from{f' ({gone})' if gone else ''}"
@@ -122,6 +134,13 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         yield Finding(level="fatal", message="there are no rows", remedy="check the source")
 
 
+def _enough(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """Too few rows for anything: what else is wrong with so few would lead astray."""
+    if (n := len(frame)) < MIN_ROWS:
+        message = f"{counted(n, 'row')}, at least {MIN_ROWS} are needed"
+        yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
+
+
 def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if task.time is None:
         return
@@ -142,6 +161,10 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     elif missing:
         message = f"{missing:,} of {len(values):,} rows have no time"
         yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=missing)
+    if not len(bad) and missing < len(values) and values.nunique() == 1:
+        message = f"every row has the same time, {printed(values.dropna().iloc[0])}: none is newer than another"
+        remedy = "name a column that tells them apart, or none (`time: null`; no `--time`)"
+        yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(values))
 
 
 def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
@@ -205,7 +228,7 @@ def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
 
 def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     counts = as_strings(values).value_counts()
-    shown = ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
+    shown = _counted(counts)
     if len(counts) == 1:
         yield _fatal(task, f"only one class, {shown}", "give data with at least two classes", int(counts.iloc[0]))
     elif task.problem == "binary" and len(counts) > 2:
@@ -215,9 +238,18 @@ def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
         yield _fatal(task, message, "give more rows of them", int(counts.iloc[1]))
     elif counts.iloc[-1] < MIN_CLASS_ROWS:
         rare = counts[counts < MIN_CLASS_ROWS]
-        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {shown}"
+        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {_counted(rare)}"
         remedy = "merge or drop them; they will hardly be learnt"
         yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=int(rare.sum()))
+
+    written = misread(values, task.target, "each different value is a class") if len(counts) > MAX_CLASSES else ()
+    for message, remedy, rows in [*written, *spellings(values)]:
+        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=rows)
+
+
+def _counted(counts: pd.Series[Any]) -> str:
+    """Classes with their rows: the rarest, if they are many."""
+    return ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
 
 
 def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
@@ -287,6 +319,17 @@ def _images(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
             yield Finding(level="fatal", column=name, message=message, remedy=remedy)
 
 
+def _columns_beside(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Choices of how columns are augmented where there are none beside the images."""
+    if not task.search.choices or set(kinds.values()) != {"image"}:
+        return
+    from retrain.augmentation import OF_COLUMNS
+
+    for name in (name for name in OF_COLUMNS if name in task.search.choices):
+        message = f"search.choices.{name}: it changes columns, and there are none beside the images"
+        yield Finding(level="fatal", message=message, remedy="leave it out, or add columns")
+
+
 def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
     """Segments that are no categories."""
     for name, why in no_segments(kinds, task.monitor.segments):
@@ -297,7 +340,7 @@ def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:
     """Values that do not fit the column's kind, or types that are mixed in it."""
     if kind == "categorical":
-        yield from _mixed(values, name, declared)
+        yield from () if declared else _misread(values, name, "it is read as categories")
     elif declared:
         yield from _misfits(values, name, kind)
     if kind == "numeric" and values.dtype.kind == "f" and (infinite := int(np.isinf(values.to_numpy()).sum())):
@@ -305,19 +348,11 @@ def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bo
         yield Finding(level="warning", column=name, message=message, remedy="they count as missing", rows=infinite)
 
 
-def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Finding]:
-    """A categorical column most of whose values are numbers holds a few texts that make it one."""
-    if declared or values.dtype.kind in "iufb":
-        return
-    counts = values.astype(object).value_counts()
-    known = pd.Series(counts.index, dtype=object)
-    number = pd.to_numeric(known.astype(str), errors="coerce").notna().to_numpy()
-    texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
-    if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
-        return
-    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {printed(counts.index[~number][0])}"
-    remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
-    yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
+def _misread(values: pd.Series[Any], name: str, now: str) -> Iterator[Finding]:
+    """A column whose texts are likely to be meant as numbers or dates."""
+    for message, remedy, rows in misread(values, name, now):
+        remedy = f"{remedy}, or declare its kind under `columns.kinds`"
+        yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=rows)
 
 
 def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Finding]:

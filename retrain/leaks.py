@@ -5,6 +5,7 @@ Rows that the tree has not seen, so that an identifier, which knows every row by
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,9 @@ def _score(
 
     model = DecisionTreeRegressor if problem == "regression" else DecisionTreeClassifier
     read = np.clip(values, -LARGEST, LARGEST)[:, None]
-    tree = model(max_depth=DEPTH[problem], random_state=0).fit(read[fit], labels[fit])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that many classes may be numbers is told by the checks
+        tree = model(max_depth=DEPTH[problem], random_state=0).fit(read[fit], labels[fit])
     found, truth = tree.predict(read[~fit]), labels[~fit]
     if problem == "regression":
         return 1 - float(((truth - found) ** 2).mean() / truth.var())

@@ -272,6 +272,7 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
     assert list(told)[:2] == ["training, table", "training, image"]
     assert "cutout" in told["training, image"]
     assert "cutout" not in told["training, table"]
+    assert all("jitter: " in told[f"training, {reads}"] for reads in ("table", "image"))
     for family in FAMILIES:
         assert {name for name in told if name.startswith(f"{family.name},")} == {
             f"{family.name}, {reads}" for reads in family.reads
@@ -285,7 +286,7 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
 
 def _dimensions_told(output: str) -> dict[str, str]:
     """By name: the lines of the dimensions, joined."""
-    lines, told, name = output[output.index("tasks that read a table") :].splitlines()[1:], {}, ""
+    lines, told, name = output[output.index("`jitter`, `swap_noise`") :].splitlines()[1:], {}, ""
     for line in lines:
         if found := re.match(r"  (\w+, \w+) +(.*)", line):
             name = found[1]
@@ -578,7 +579,7 @@ def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) ->
     """There are no labels yet."""
     done = run("improve", "handmade", "--remedies", "recalibrate")
     assert done.exit_code == 3, done.output
-    assert done.stdout.startswith("handmade: refused (no remedy, version -)\n  ")
+    assert done.stdout.startswith("handmade: refused (no remedy, no version was made)\n  ")
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
@@ -592,7 +593,7 @@ def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> N
     second = place.versions.publish(place.versions.fetch("handmade", "1"))
     told = run("promote", "handmade", second).stdout.splitlines()
     assert told[0] == "handmade: version 2 is the champion (previous: 1)"
-    assert told[1].startswith("  whether following pays is looked at by what is answered of windows that end after ")
+    assert told[1].startswith("  by itself it is tried, once 4 windows that end after ")
     for _ in range(2):
         done = run("promote", "handmade", second)
         assert done.stdout == "handmade: version 2 is the champion already, nothing changed (previous: 1)\n"

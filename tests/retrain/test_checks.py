@@ -43,7 +43,9 @@ FATAL: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     ("when", lambda f: f.assign(when=range(400)), "times are numbers, such as 0"),
     ("when", lambda f: f.assign(when=["2024-01-01"] * 398 + ["soon"] * 2), "2 of 400 values are no times.* 'soon'"),
     ("when", lambda f: f.assign(when=pd.NaT), "all times are missing"),
-    ("", lambda f: f.head(100), "100 usable rows, at least 200 are needed"),
+    ("", lambda f: f.head(100), "100 rows, at least 200 are needed; give more rows"),
+    ("", lambda f: f.assign(late=[*f["late"].head(150), *[None] * 250]), "150 usable rows, at least 200 are needed"),
+    ("when", lambda f: f.assign(when="2024-01-01"), "every row has the same time, .2024-01-01."),
     ("", lambda f: f.head(0), "there are no rows"),
     ("", lambda f: f[["late"]], "no column is left"),
     ("", lambda f: f[["late"]].assign(a=[[0.5]] * len(f)), r"left to learn from \('a': values of type list are not"),
@@ -159,3 +161,13 @@ def test_columns_named_like_what_the_log_holds_of_an_image_are_fatal() -> None:
     assert not [one for one in told if "the log needs" in one]
     renamed = frame.drop(columns="photo [1]").rename(columns={"late": "photo [8]"})
     assert any("the log needs" in str(one) for one in examine(renamed, make_task(target="photo [8]")))
+
+
+def test_augmented_columns_that_are_not_there_beside_images_are_fatal() -> None:
+    frame = make_frame(400).assign(photo=[encoded(painted(8, 8))] * 400)
+    task = make_task(search={"choices": {"jitter": {"fixed": 0.1}}})
+    assert not [one for one in examine(frame, task) if "beside the images" in one.message]
+    without_time = task.model_copy(update={"time": None})
+    (finding,) = (one for one in examine(frame[["photo", "late"]], without_time) if "beside the images" in one.message)
+    assert finding.level == "fatal"
+    assert finding.message.startswith("search.choices.jitter")

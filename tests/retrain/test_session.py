@@ -84,6 +84,7 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert manifest.validation.rows == manifest.lineage.rows["validation"]
     assert manifest.validation.error > 0
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
+    assert all(0 < one["candidate"]["parameters"] < one["candidate"]["flops"] for one in bundle.candidates["members"])
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
     assert manifest.lineage.cpu_seconds > 0
     assert sum(bundle.candidates["search"].values()) == 3
