@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from registry.conforming import as_datetimes, as_strings
+from registry.conforming import as_datetimes
 from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
 from registry.inference import (
-    MAX_CLASSES,
     SEGMENTS,
     conform_as,
     infer_kinds,
@@ -29,38 +28,18 @@ from registry.inference import (
 )
 from registry.plurals import counted
 from registry.privacy import hides_image
-from registry.schema import ColumnKind, Frozen
+from registry.schema import ColumnKind
 from registry.task import TaskSpec
+from retrain.finding import Finding
 from retrain.leaks import leaks
-from retrain.notation import misread, spellings
-from retrain.splits import split
+from retrain.notation import misread
+from retrain.target_checks import examine_target, in_parts, target_gaps
 
 MIN_ROWS = 200
 """Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
 FEW_ROWS = 1_000
-MIN_CLASS_ROWS = 20
-"""Two classes at least must have so many rows."""
-UNDEFINED_ON_ONE = ("auc", "r2")
-"""Metrics that say nothing of rows whose targets are all the same."""
-LARGEST, COARSE = 1e37, 0.25
-"""The largest target, and the largest step between two answers beside the targets' standard deviation."""
 NAMED = 3
 """Columns that a message of many names."""
-
-
-class Finding(Frozen):
-    """One finding: fatal or a warning, about a column or the whole frame, in words that hold the counts and values,
-    with the remedy and the number of rows concerned."""
-
-    level: Literal["fatal", "warning"]
-    column: str | None = None
-    message: str
-    remedy: str
-    rows: int = 0
-
-    def __str__(self) -> str:
-        where = f"column {self.column!r}: " if self.column else ""
-        return f"{where}{self.message}; {self.remedy}"
 
 
 def require(findings: Sequence[Finding]) -> None:
@@ -72,7 +51,7 @@ def require(findings: Sequence[Finding]) -> None:
 
 def usable(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
     """The rows that have a target (finite, for regression) and a time, if the task has a time column."""
-    keep = ~_target_gaps(frame[task.target], task)
+    keep = ~target_gaps(frame[task.target], task)
     if task.time is not None:
         keep &= frame[task.time].notna()
     return frame[keep].reset_index(drop=True)
@@ -84,7 +63,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     Later checks need what earlier ones establish: a missing target or unparsable times end the examination there.
     """
     findings: list[Finding] = []
-    for stage in (_columns, _enough, _times, _target):
+    for stage in (_columns, _enough, _times, examine_target):
         findings += stage(frame, task)
         if any(finding.level == "fatal" for finding in findings):
             return sorted(findings, key=lambda finding: finding.level)
@@ -177,85 +156,6 @@ def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
     return values.index[:0]
 
 
-def _target_gaps(target: pd.Series[Any], task: TaskSpec) -> pd.Series[bool]:
-    """Rows without a usable target: missing, an empty text, or for regression infinite."""
-    if task.problem != "regression":
-        return as_strings(target).isna().set_axis(target.index)
-    numbers = pd.to_numeric(target, errors="coerce")
-    return target.isna() | numbers.isin([np.inf, -np.inf])
-
-
-def _target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    name, values, n = task.target, frame[task.target], len(frame)
-    gaps = int(_target_gaps(values, task).sum())
-    if gaps == n:
-        yield Finding(level="fatal", column=name, message="no row has a target", remedy="check `target`", rows=n)
-        return
-    if gaps:
-        kind = "a missing or infinite" if task.problem == "regression" else "no"
-        message = f"{gaps:,} of {n:,} rows have {kind} target"
-        yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=gaps)
-    yield from _numbers(values, task) if task.problem == "regression" else _classes(values, task)
-
-
-def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
-    wrong = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
-    if len(wrong):
-        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {printed(wrong.iloc[0])}"
-        remedy = "clean them, or set `problem` to multiclass"
-        yield Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=len(wrong))
-    elif values.nunique() == 1:
-        message = f"every target is {printed(values.dropna().iloc[0])}"
-        yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
-    else:
-        yield from _single(values, task)
-
-
-def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
-    """Targets that an answer in single precision cannot hold, or cannot tell apart."""
-    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    known = numbers[np.isfinite(numbers)]
-    largest = float(np.abs(known).max())
-    if largest > LARGEST:
-        message, remedy = f"targets are as large as {largest:.3g}", "give them in a larger unit"
-    elif (step := float(np.spacing(np.float32(largest)))) > COARSE * float(known.std()):
-        message = f"targets as large as {largest:.9g} vary by {known.std():.3g} only, less than answers can tell apart"
-        message, remedy = f"{message} (steps of {step:.3g})", "predict the difference to something near them instead"
-    else:
-        return
-    yield _fatal(task, f"{message}; answers are in single precision", remedy, len(known))
-
-
-def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
-    counts = as_strings(values).value_counts()
-    shown = _counted(counts)
-    if len(counts) == 1:
-        yield _fatal(task, f"only one class, {shown}", "give data with at least two classes", int(counts.iloc[0]))
-    elif task.problem == "binary" and len(counts) > 2:
-        yield _fatal(task, f"{len(counts)} classes, but the problem is binary", "set `problem` to multiclass", 0)
-    elif counts.iloc[1] < MIN_CLASS_ROWS:
-        message = f"too few rows in all classes but one: {shown}; at least {MIN_CLASS_ROWS} each are needed in two"
-        yield _fatal(task, message, "give more rows of them", int(counts.iloc[1]))
-    elif counts.iloc[-1] < MIN_CLASS_ROWS:
-        rare = counts[counts < MIN_CLASS_ROWS]
-        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {_counted(rare)}"
-        remedy = "merge or drop them; they will hardly be learnt"
-        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=int(rare.sum()))
-
-    written = misread(values, task.target, "each different value is a class") if len(counts) > MAX_CLASSES else ()
-    for message, remedy, rows in [*written, *spellings(values)]:
-        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=rows)
-
-
-def _counted(counts: pd.Series[Any]) -> str:
-    """Classes with their rows: the rarest, if they are many."""
-    return ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
-
-
-def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
-    return Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=rows)
-
-
 def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     n = len(rows)
     if n < MIN_ROWS:
@@ -265,32 +165,7 @@ def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if n < FEW_ROWS:
         message = f"only {n:,} usable rows: scores will be noisy"
         yield Finding(level="warning", message=message, remedy=f"more than {FEW_ROWS:,} are advisable", rows=n)
-    yield from _in_parts(rows, task)
-
-
-def _in_parts(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    """Training rows must show two classes, and those that choose and judge networks what the metric tells apart."""
-    try:
-        parts = split(rows, task)
-    except DataError:  # which says enough, when they are cut for real
-        return
-    target = rows[task.target]
-    train, time = target.iloc[parts.train], "" if task.time is None else "oldest "
-    if task.problem != "regression" and as_strings(train).nunique() == 1:
-        message = f"the {time}{len(train):,} rows, which train, are all {printed(train.iloc[0])}"
-        yield _fatal(task, message, "give rows that begin earlier or end later", len(train))
-    for name, held in (("validation", parts.validation), ("test", parts.test)):
-        if (why := undecided(target.iloc[held], task)) is not None:
-            message = f"the {len(held):,} rows of the {name} part tell nothing: {why}"
-            remedy = "give more rows, choose another `metric`, or change `splits`"
-            yield _fatal(task, message, remedy, len(held))
-
-
-def undecided(target: pd.Series[Any], task: TaskSpec) -> str | None:
-    """Why no model is better than another by the task's metric on rows of these targets; None where one may be."""
-    if task.metric not in UNDEFINED_ON_ONE or as_strings(target).nunique() > 1:
-        return None
-    return f"all targets are {printed(target.iloc[0])}, and {task.metric} is undefined on them"
+    yield from in_parts(rows, task)
 
 
 def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:

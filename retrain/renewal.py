@@ -26,13 +26,14 @@ from registry.target import UNKNOWN_CLASS
 from registry.task import Splits, TaskSpec
 from retrain import levels
 from retrain.calibration import Calibration, TargetScale
-from retrain.checks import undecided, usable
+from retrain.checks import usable
 from retrain.export import Member, member_outputs
 from retrain.members import level, read_members, read_scale, trained_until
 from retrain.search.material import Material, hash_frame
 from retrain.search.progress import Progress, silent
 from retrain.search.sealing import Finish, one_thread, seal
 from retrain.splits import Parts, Rows, split
+from retrain.target_checks import undecided
 
 NEWER = Splits(validation=0.15, calibration=0.15, test=0.1, spread=2.0)
 """Shares of the newer rows."""

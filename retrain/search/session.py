@@ -31,9 +31,10 @@ from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.mistakes import under
 from registry.task import TaskSpec
-from retrain.checks import Finding, require
+from retrain.checks import require
 from retrain.families.base import Reads
 from retrain.families.catalogue import families_for
+from retrain.finding import Finding
 from retrain.image_checks import image_name, load_images
 from retrain.search import here
 from retrain.search import plan as plans

@@ -14,7 +14,7 @@ from registry.schema import LeftOut
 from registry.scoring import Scorer
 from retrain.boosted import Boosted, evaluate
 from retrain.card import card
-from retrain.checks import Finding
+from retrain.finding import Finding
 from retrain.paired import Interval
 from retrain.story import Story, compare, who_wins
 from tests.handmade import make_bundle, make_frame

@@ -11,7 +11,8 @@ import pytest
 
 from registry.errors import DataError
 from registry.metrics import Problem
-from retrain.checks import Finding, examine, require, usable
+from retrain.checks import examine, require, usable
+from retrain.finding import Finding
 from tests.handmade import make_frame, make_task
 from tests.pictures import encoded, painted
 
