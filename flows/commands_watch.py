@@ -63,7 +63,9 @@ def when_judged(task: TaskSpec) -> str:
     else:
         long, over = f"is of {windows.rows:,} rows", "they have come"
     labels = counted(task.monitor.min_labels, "label")
-    return f"a window {long}: it is measured once {over}, and judged once {labels} of it are there (`monitor`)"
+    return (
+        f"a window {long}: it is measured once {over}, and judged once {labels} of it are there (`monitor` in the task)"
+    )
 
 
 @click.command()

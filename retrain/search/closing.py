@@ -48,7 +48,8 @@ def close(
         require_feasible(tried, plan, study)
         start = start_of_workers(plan, study.get_trials(deepcopy=False), finish.seconds(), datetime.now())
         raise StateError(
-            f"no trial has finished in {folder}{start}: give the search more time, or look at its workers' logs"
+            f"no network has a result in the time there was{start}: give the search more (--seconds, or "
+            f"`search.seconds`), or see what its workers say in {folder / 'workers'}"
         )
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():

@@ -593,7 +593,7 @@ def test_who_waits_for_the_first_window_is_told_when_it_is_judged(place: Workpla
         "a window lasts 1w: it is measured once a row from after it has come, and judged once 30 labels of it are there"
     )
     timed = place.task.model_copy(update={"monitor": weekly, "time": "when"})
-    assert when_judged(timed) == f"{said} (`monitor`)"
+    assert when_judged(timed) == f"{said} (`monitor` in the task)"
     rows = place.task.monitor.model_copy(update={"windows": RowWindows(rows=500)})
     assert when_judged(place.task.model_copy(update={"monitor": rows})).startswith("a window is of 500 rows: it is ")
 
