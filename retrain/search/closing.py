@@ -37,7 +37,6 @@ LIBRARY = 20
 """The best trials from which the ensemble is chosen."""
 KEPT = 50
 """The best trials whose candidates a bundle keeps."""
-MORE_TIME = "give the search more time, or look at its workers' logs"
 
 
 def close(
@@ -50,8 +49,13 @@ def close(
     if not results:
         require_feasible(tried, plan, study)
         trials = study.get_trials(deepcopy=False)
+        if why := why_none(trials):
+            raise StateError(f"no network has a result{why}")
         start = start_of_workers(plan, trials, finish.seconds(), datetime.now())
-        raise StateError(f"no trial has finished in {folder}{why_none(trials) or f'{start}: {MORE_TIME}'}")
+        raise StateError(
+            f"no network has a result in the time there was{start}: give the search more (--seconds, or "
+            f"`search.seconds`), or see what its workers say in {folder / 'workers'}"
+        )
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
@@ -77,7 +81,7 @@ def close(
 
 
 def why_none(trials: Sequence[FrozenTrial]) -> str:
-    """Why no trial has finished, where it was not for lack of time; empty elsewhere.
+    """Why no network has a result, where that was not for lack of time; empty elsewhere.
 
     >>> why_none([])
     ''

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import beside, first_sentence, found_lines
+from flows.commands_watch import when_judged
+from flows.door import _warn
 from flows.offered import offered
 from flows.overview import task_lines
 from flows.publishing import figures_of
@@ -26,7 +28,7 @@ from registry.bundle import Estimate, ModelBundle
 from registry.errors import BusyError, StoreError, TaskError
 from registry.proposal import to_yaml, write
 from registry.settings import Settings
-from registry.task import FileSource, load
+from registry.task import FileSource, RowWindows, TimeWindows, load
 from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
@@ -573,6 +575,28 @@ def test_a_fall_from_validation_to_test_is_told(place: Workplace, tmp_path: Path
     said = "warning: surely worse on the test rows than on the validation rows, by which it was chosen: "
     assert any(line.startswith(f"{said}auc {value:.4f} after 0.9990") for line in found_lines(place, version))
     assert not any("warning" in line for line in found_lines(place, "1"))
+
+
+def test_a_setting_that_is_nearly_one_is_told(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERFIT_PROT", "8001")
+    monkeypatch.setenv("EVERFIT_OF_MY_OWN", "1")
+    _warn.cache_clear()
+    told = run("alerts", "handmade").stderr
+    assert told == "warning: EVERFIT_PROT is no setting (did you mean 'EVERFIT_PORT'?)\n"
+
+
+def test_who_waits_for_the_first_window_is_told_when_it_is_judged(place: Workplace) -> None:
+    told = run("monitor", "handmade").stdout.splitlines()
+    assert told[:2] == ["handmade: nothing is judged yet, 0 windows measured", "  no window is complete yet"]
+    assert told[-1] == f"  {when_judged(place.task)}"
+    weekly = place.task.monitor.model_copy(update={"windows": TimeWindows(every=timedelta(days=7))})
+    said = (
+        "a window lasts 1w: it is measured once a row from after it has come, and judged once 30 labels of it are there"
+    )
+    timed = place.task.model_copy(update={"monitor": weekly, "time": "when"})
+    assert when_judged(timed) == f"{said} (`monitor` in the task)"
+    rows = place.task.monitor.model_copy(update={"windows": RowWindows(rows=500)})
+    assert when_judged(place.task.model_copy(update={"monitor": rows})).startswith("a window is of 500 rows: it is ")
 
 
 def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) -> None:

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from registry.bundle import ModelBundle
-from registry.errors import TaskError
+from registry.errors import StateError, TaskError
 from registry.metrics import metrics_for
 from registry.task import Constraints, Search, TaskSpec
 from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
-from retrain.search.closing import require_feasible, standing, start_of_workers, why_none
+from retrain.search.closing import close, require_feasible, standing, start_of_workers, why_none
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.inputs import Layout
@@ -392,3 +393,12 @@ def test_the_front_is_drawn_of_the_objectives(tmp_path: Path) -> None:
 
 def labels(one: Searched) -> list[str]:
     return [axes.get_xlabel() for axes in pareto(one, AUC).axes]
+
+
+def test_a_search_without_a_result_tells_where_its_workers_speak(tmp_path: Path) -> None:
+    nothing: Any = None
+    finish: Any = SimpleNamespace(seconds=lambda: 30.0)
+    with pytest.raises(StateError) as error:
+        close(nothing, tmp_path, PLAN, optuna.create_study(), tmp_path / "out", finish, nothing)
+    assert "no network has a result in the time there was: give the search more (--seconds" in str(error.value)
+    assert str(error.value).endswith(str(tmp_path / "workers"))
