@@ -80,6 +80,11 @@ class Side:
         return self._read[name]
 
     @cached_property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Which of the n rows are the m of the version in question, (m,)."""
+        return np.flatnonzero(self.own)
+
+    @cached_property
     def known(self) -> tuple[Labels, Scores]:
         """The labels that have arrived, and the scores of their rows: no copies where all have."""
         if self.labelled.all():

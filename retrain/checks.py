@@ -17,19 +17,33 @@ from registry.conforming import as_datetimes, as_strings
 from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import SEGMENTS, conform_as, infer_kinds, nested, no_segments, printed, require_overrides
+from registry.inference import (
+    MAX_CLASSES,
+    SEGMENTS,
+    conform_as,
+    infer_kinds,
+    nested,
+    no_segments,
+    printed,
+    require_overrides,
+)
 from registry.plurals import counted
 from registry.privacy import hides_image
 from registry.schema import ColumnKind, Frozen
 from registry.task import TaskSpec
 from retrain.leaks import leaks
+from retrain.notation import misread, spellings
+from retrain.splits import split
 
 MIN_ROWS = 200
 """Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
 FEW_ROWS = 1_000
 MIN_CLASS_ROWS = 20
 """Two classes at least must have so many rows."""
-MIXED_SHARE = 0.5
+UNDEFINED_ON_ONE = ("auc", "r2")
+"""Metrics that say nothing of rows whose targets are all the same."""
+LARGEST, COARSE = 1e37, 0.25
+"""The largest target, and the largest step between two answers beside the targets' standard deviation."""
 NAMED = 3
 """Columns that a message of many names."""
 
@@ -70,7 +84,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     Later checks need what earlier ones establish: a missing target or unparsable times end the examination there.
     """
     findings: list[Finding] = []
-    for stage in (_columns, _times, _target):
+    for stage in (_columns, _enough, _times, _target):
         findings += stage(frame, task)
         if any(finding.level == "fatal" for finding in findings):
             return sorted(findings, key=lambda finding: finding.level)
@@ -82,6 +96,8 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
+    for one in (one for one in kinds.left_out if one.reason.startswith("identifier-like")):
+        findings += _misread(frame[one.name], one.name, "it is left out")
     findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
     findings += _columns_beside(kinds.kinds, task)
     if not kinds.kinds:
@@ -118,6 +134,13 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         yield Finding(level="fatal", message="there are no rows", remedy="check the source")
 
 
+def _enough(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """Too few rows for anything: what else is wrong with so few would lead astray."""
+    if (n := len(frame)) < MIN_ROWS:
+        message = f"{counted(n, 'row')}, at least {MIN_ROWS} are needed"
+        yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
+
+
 def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if task.time is None:
         return
@@ -138,6 +161,10 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     elif missing:
         message = f"{missing:,} of {len(values):,} rows have no time"
         yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=missing)
+    if not len(bad) and missing < len(values) and values.nunique() == 1:
+        message = f"every row has the same time, {printed(values.dropna().iloc[0])}: none is newer than another"
+        remedy = "name a column that tells them apart, or none (`time: null`; no `--time`)"
+        yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(values))
 
 
 def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
@@ -180,11 +207,27 @@ def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     elif values.nunique() == 1:
         message = f"every target is {printed(values.dropna().iloc[0])}"
         yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
+    else:
+        yield from _single(pd.to_numeric(values), task)
+
+
+def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
+    """Targets that an answer in single precision cannot hold, or cannot tell apart."""
+    known = values[np.isfinite(values)].to_numpy(dtype=np.float64)
+    largest = float(np.abs(known).max())
+    if largest > LARGEST:
+        message, remedy = f"targets are as large as {largest:.3g}", "give them in a larger unit"
+    elif (step := float(np.spacing(np.float32(largest)))) > COARSE * float(known.std()):
+        message = f"targets as large as {largest:.9g} vary by {known.std():.3g} only, less than answers can tell apart"
+        message, remedy = f"{message} (steps of {step:.3g})", "predict the difference to something near them instead"
+    else:
+        return
+    yield _fatal(task, f"{message}; answers are in single precision", remedy, len(known))
 
 
 def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
     counts = as_strings(values).value_counts()
-    shown = ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
+    shown = _counted(counts)
     if len(counts) == 1:
         yield _fatal(task, f"only one class, {shown}", "give data with at least two classes", int(counts.iloc[0]))
     elif task.problem == "binary" and len(counts) > 2:
@@ -194,9 +237,18 @@ def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
         yield _fatal(task, message, "give more rows of them", int(counts.iloc[1]))
     elif counts.iloc[-1] < MIN_CLASS_ROWS:
         rare = counts[counts < MIN_CLASS_ROWS]
-        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {shown}"
+        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {_counted(rare)}"
         remedy = "merge or drop them; they will hardly be learnt"
         yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=int(rare.sum()))
+
+    written = misread(values, task.target, "each different value is a class") if len(counts) > MAX_CLASSES else ()
+    for message, remedy, rows in [*written, *spellings(values)]:
+        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=rows)
+
+
+def _counted(counts: pd.Series[Any]) -> str:
+    """Classes with their rows: the rarest, if they are many."""
+    return ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
 
 
 def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
@@ -208,20 +260,36 @@ def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if n < MIN_ROWS:
         message = f"{counted(n, 'usable row')}, at least {MIN_ROWS} are needed"
         yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
-    elif n < FEW_ROWS:
+        return
+    if n < FEW_ROWS:
         message = f"only {n:,} usable rows: scores will be noisy"
         yield Finding(level="warning", message=message, remedy=f"more than {FEW_ROWS:,} are advisable", rows=n)
-    if task.time is not None and task.problem != "regression":
-        yield from _first_rows(rows, task)
+    yield from _in_parts(rows, task)
 
 
-def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    """In time order the oldest rows train: they must show two classes."""
-    held = task.splits.validation + task.splits.calibration + task.splits.test
-    oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
-    if as_strings(oldest[task.target]).nunique() == 1:
-        message = f"the oldest {len(oldest):,} rows, which train, are all {printed(oldest[task.target].iloc[0])}"
-        yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
+def _in_parts(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """Training rows must show two classes, and those that choose and judge networks what the metric tells apart."""
+    try:
+        parts = split(rows, task)
+    except DataError:  # which says enough, when they are cut for real
+        return
+    target = rows[task.target]
+    train, time = target.iloc[parts.train], "" if task.time is None else "oldest "
+    if task.problem != "regression" and as_strings(train).nunique() == 1:
+        message = f"the {time}{len(train):,} rows, which train, are all {printed(train.iloc[0])}"
+        yield _fatal(task, message, "give rows that begin earlier or end later", len(train))
+    for name, held in (("validation", parts.validation), ("test", parts.test)):
+        if (why := undecided(target.iloc[held], task)) is not None:
+            message = f"the {len(held):,} rows of the {name} part tell nothing: {why}"
+            remedy = "give more rows, choose another `metric`, or change `splits`"
+            yield _fatal(task, message, remedy, len(held))
+
+
+def undecided(target: pd.Series[Any], task: TaskSpec) -> str | None:
+    """Why no model is better than another by the task's metric on rows of these targets; None where one may be."""
+    if task.metric not in UNDEFINED_ON_ONE or as_strings(target).nunique() > 1:
+        return None
+    return f"all targets are {printed(target.iloc[0])}, and {task.metric} is undefined on them"
 
 
 def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:
@@ -271,7 +339,7 @@ def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:
     """Values that do not fit the column's kind, or types that are mixed in it."""
     if kind == "categorical":
-        yield from _mixed(values, name, declared)
+        yield from () if declared else _misread(values, name, "it is read as categories")
     elif declared:
         yield from _misfits(values, name, kind)
     if kind == "numeric" and values.dtype.kind == "f" and (infinite := int(np.isinf(values.to_numpy()).sum())):
@@ -279,19 +347,11 @@ def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bo
         yield Finding(level="warning", column=name, message=message, remedy="they count as missing", rows=infinite)
 
 
-def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Finding]:
-    """A categorical column most of whose values are numbers holds a few texts that make it one."""
-    if declared or values.dtype.kind in "iufb":
-        return
-    counts = values.astype(object).value_counts()
-    known = pd.Series(counts.index, dtype=object)
-    number = pd.to_numeric(known.astype(str), errors="coerce").notna().to_numpy()
-    texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
-    if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
-        return
-    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {printed(counts.index[~number][0])}"
-    remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
-    yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
+def _misread(values: pd.Series[Any], name: str, now: str) -> Iterator[Finding]:
+    """A column whose texts are likely to be meant as numbers or dates."""
+    for message, remedy, rows in misread(values, name, now):
+        remedy = f"{remedy}, or declare its kind under `columns.kinds`"
+        yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=rows)
 
 
 def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Finding]:

@@ -579,7 +579,7 @@ def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) ->
     """There are no labels yet."""
     done = run("improve", "handmade", "--remedies", "recalibrate")
     assert done.exit_code == 3, done.output
-    assert done.stdout.startswith("handmade: refused (no remedy, version -)\n  ")
+    assert done.stdout.startswith("handmade: refused (no remedy, no version was made)\n  ")
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
@@ -593,7 +593,7 @@ def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> N
     second = place.versions.publish(place.versions.fetch("handmade", "1"))
     told = run("promote", "handmade", second).stdout.splitlines()
     assert told[0] == "handmade: version 2 is the champion (previous: 1)"
-    assert told[1].startswith("  whether following pays is looked at by what is answered of windows that end after ")
+    assert told[1].startswith("  by itself it is tried, once 4 windows that end after ")
     for _ in range(2):
         done = run("promote", "handmade", second)
         assert done.stdout == "handmade: version 2 is the champion already, nothing changed (previous: 1)\n"

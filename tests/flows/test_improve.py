@@ -229,6 +229,17 @@ def test_the_same_twice_is_answered_once_and_more_is_done(place: Workplace, tmp_
     assert kinds(place)["improvement"] == 4
 
 
+def test_rows_that_a_kill_left_behind_are_removed_by_the_next_one(place: Workplace) -> None:
+    """They are in plain, whatever the log hides. Studies of searches stay."""
+    intents, at = Intents(place.ledger, "handmade"), datetime(2024, 3, 3)
+    intent = intents.begin("improve", at, champion="1", remedies=["research"])
+    for name in (intent.id, "a-search"):
+        kept(place.study / name, lambda: (make_frame(5), make_frame(3, seed=1)))
+    intents.end(intent, outcome="hold", version="2", details={"champion": "1"})
+    assert complete(place, at + timedelta(days=1)).outcome == "refused"
+    assert [path.name for path in place.study.iterdir()] == ["a-search"]
+
+
 def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -> None:
     fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
     bundle = place.versions.fetch("handmade", "1")

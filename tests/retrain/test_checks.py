@@ -43,11 +43,29 @@ FATAL: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     ("when", lambda f: f.assign(when=range(400)), "times are numbers, such as 0"),
     ("when", lambda f: f.assign(when=["2024-01-01"] * 398 + ["soon"] * 2), "2 of 400 values are no times.* 'soon'"),
     ("when", lambda f: f.assign(when=pd.NaT), "all times are missing"),
-    ("", lambda f: f.head(100), "100 usable rows, at least 200 are needed"),
+    ("", lambda f: f.head(100), "100 rows, at least 200 are needed; give more rows"),
+    ("", lambda f: f.assign(late=[*f["late"].head(150), *[None] * 250]), "150 usable rows, at least 200 are needed"),
+    ("when", lambda f: f.assign(when="2024-01-01"), "every row has the same time, .2024-01-01."),
     ("", lambda f: f.head(0), "there are no rows"),
     ("", lambda f: f[["late"]], "no column is left"),
     ("", lambda f: f[["late"]].assign(a=[[0.5]] * len(f)), r"left to learn from \('a': values of type list are not"),
 ]
+
+
+@pytest.mark.parametrize(("part", "first"), [("validation", 1_400), ("test", 1_800)])
+@pytest.mark.parametrize(("problem", "metric"), [("binary", "auc"), ("regression", "r2"), ("binary", "log_loss")])
+def test_a_part_on_which_the_metric_is_undefined_is_fatal_before_anything_is_trained(
+    problem: Problem, metric: str, part: str, first: int
+) -> None:
+    frame = make_frame(2_000, problem=problem)
+    one = "no" if problem == "binary" else 0.5
+    size = round(2_000 * (make_task().splits.validation if part == "validation" else make_task().splits.test))
+    frame.loc[first : first + size - 1, "late"] = one
+    findings = [str(found) for found in examine(frame, make_task(problem, metric=metric)) if found.level == "fatal"]
+    words = (
+        f"the {size} rows of the {part} part tell nothing: all targets are {one!r}, and {metric} is undefined on them"
+    )
+    assert [words in found for found in findings] == ([] if metric == "log_loss" else [True])
 
 
 @pytest.mark.parametrize(("column", "spoil", "words"), FATAL)
@@ -90,6 +108,15 @@ def test_a_regressions_targets_must_be_finite_numbers() -> None:
     texts.loc[7, "late"] = "n/a"
     assert find(texts, "1 of 2,000 targets are no numbers, such as 'n/a'", "regression").level == "fatal"
     assert find(frame.assign(late=1.5), "every target is 1.5", "regression").level == "fatal"
+
+
+def test_a_regressions_targets_must_fit_into_single_precision() -> None:
+    """The graph answers in it: of 1e9 and a little it says 1e9, whatever the network knows."""
+    frame = make_frame(2_000, problem="regression")
+    assert find(frame.assign(late=1e9 + frame["late"]), "steps of 64", "regression").level == "fatal"
+    assert find(frame.assign(late=1e39 * frame["late"]), "in a larger unit", "regression").level == "fatal"
+    for sound in (1e6 + frame["late"], 1e30 * frame["late"], 1e-30 * frame["late"]):
+        assert examine(frame.assign(late=sound), make_task("regression")) == []
 
 
 def test_mixed_types_are_counted() -> None:
