@@ -129,7 +129,7 @@ class Known:
         return self._scores.take(places, axis=1), _At(*np.nonzero(gone.take(places, axis=1)))
 
     def _by_column(self, at: _At, values: Array) -> Array:
-        return np.bincount(at.column, values, len(self))
+        return np.asarray(np.bincount(at.column, values, len(self)), dtype=np.float64)
 
 
 def importance(reference: Known, window: Array) -> tuple[Array, float]:
