@@ -129,7 +129,7 @@ class Known:
         return self._scores.take(places, axis=1), _At(*np.nonzero(gone.take(places, axis=1)))
 
     def _by_column(self, at: _At, values: Array) -> Array:
-        return np.bincount(at.column, values, len(self))
+        return np.asarray(np.bincount(at.column, values, len(self)), dtype=np.float64)
 
 
 def importance(reference: Known, window: Array) -> tuple[Array, float]:
@@ -149,8 +149,7 @@ def importance(reference: Known, window: Array) -> tuple[Array, float]:
     rows[0] = 1.0  # the intercept's
     reference.sample(scale, rows[1:, :k])
     _standardise(window, place, spread, rows[1:, k:])
-    of_window = np.arange(k + m) >= k
-    found = logistic.fit(rows, of_window, np.where(of_window, 1.0, m / k), _PENALTY)
+    found = logistic.fit(rows, np.repeat([0.0, 1.0], [k, m]), np.repeat([m / k, 1.0], [k, m]), _PENALTY)
     odds = reference.weighed(scale, found[1:])
     raw = np.exp(odds - odds.max())  # the intercept weighs all alike
     raw = np.minimum(raw / raw.mean(), MOST_WEIGHT)
