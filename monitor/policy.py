@@ -44,7 +44,7 @@ from monitor.evidence import alarming, detect, onset
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.measurements import WindowRecord
 from monitor.remedy import LEARNT, Upkeep, brings, climb
-from monitor.told import names, sentence, telling, worse
+from monitor.told import names, sentence, share_of_alarm, telling, worse
 from registry.decisions import Decision, Diagnosis, Remedy, Severity
 from registry.metrics import Array
 from registry.plurals import counted
@@ -193,7 +193,9 @@ class _Performance:
         one, most = (self._level, None) if self.degraded else self._newest
         said = sentence(since, one, degraded=self.degraded, most=most)
         of = f"at one false alarm in {self._windows:,.0f} windows"
-        return (f"{said}; evidence of harm, all windows together: {_share(self._strength)} an alarm takes, {of}",)
+        return (
+            f"{said}; evidence of harm, all windows together: {share_of_alarm(self._strength)} an alarm takes, {of}",
+        )
 
     @property
     def worse(self) -> bool:
@@ -341,15 +343,6 @@ def _not_judged(record: WindowRecord, champion: str, min_labels: int) -> str:
         return f"{names([record])} is not judged: its data are broken"
     known = f"{counted(labels, 'label')} for version {champion}"
     return f"{names([record])} is not judged yet: {known}, {min_labels:,} needed"
-
-
-def _share(strength: float) -> str:
-    """How much of the evidence that an alarm takes there is.
-
-    >>> _share(0.00029), _share(0.5), _share(1234.5)
-    ('0.029 % of what', '50 % of what', '1,234 times what')
-    """
-    return f"{100 * strength:.2g} % of what" if strength < 1 else f"{strength:,.0f} times what"
 
 
 def _few(found: Sequence[Finding]) -> tuple[str, ...]:
