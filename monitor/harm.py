@@ -25,7 +25,7 @@ from monitor.comparison import (
 from monitor.diagnosis import Degradation
 from monitor.evidence import alarming, detect, onset
 from monitor.measurements import WindowRecord
-from monitor.told import sentence, telling, worse
+from monitor.told import sentence, share_of_alarm, telling, worse
 from registry.metrics import Array
 
 
@@ -80,8 +80,8 @@ class Harm:
         since = [self._records[place] for place in self._since]
         one, most = (self._level, None) if self.degraded else self._newest
         said = sentence(since, one, degraded=self.degraded, most=most)
-        of = f"at one false alarm in {self._windows:,.0f} windows"
-        return (f"{said}; evidence of harm, all windows together: {_share(self._strength)} an alarm takes, {of}",)
+        takes = f"{share_of_alarm(self._strength)} an alarm takes, at one false alarm in {self._windows:,.0f} windows"
+        return (f"{said}; evidence of harm, all windows together: {takes}",)
 
     @property
     def worse(self) -> bool:
@@ -129,12 +129,3 @@ def _fallen(records: Sequence[WindowRecord], trail: Trail, scores: Array, tolera
 
 def _weighted(one: Comparison) -> Level:
     return Level(one.reference.value, one.reference.error, one.realised.rows)
-
-
-def _share(strength: float) -> str:
-    """How much of the evidence that an alarm takes there is.
-
-    >>> _share(0.00029), _share(0.5), _share(1234.5)
-    ('0.029 % of what', '50 % of what', '1,234 times what')
-    """
-    return f"{100 * strength:.2g} % of what" if strength < 1 else f"{strength:,.0f} times what"

@@ -25,7 +25,7 @@ _NUMBER = re.compile(
 )
 _DECIMAL_COMMA = re.compile(r"[-+]?(?:0,\d+|[\d.' \u00a0\u202f]+,(?:\d{1,2}|\d{4,}))")
 """A comma that no thousands can stand behind."""
-_DAY = re.compile(r"\s*\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})\b")
+_DAY = re.compile(r"\s*\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})(?![\d./-])")
 
 
 class Misread(NamedTuple):

@@ -42,6 +42,7 @@ def test_what_is_likely_to_be_meant_otherwise(values: list[Any], message: str, r
         ["1.5", "2"],
         ["red", "green", "1,5"],
         ["10.0.0.1", "10.0.0.2"],
+        ["10.10.10.1", "10.10.10.2"],
         ["N14228", "N24211"],
         ["12 A", "7 B", "9 A"],
         ["10%", "20%", "40%"],
