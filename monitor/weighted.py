@@ -38,6 +38,7 @@ SURE = 1.0
 """Standard errors by which trees must foretell better than a constant."""
 
 FOLDS, ROUNDS, LEAVES, RATE = 5, 60, 15, 0.05
+
 Rows = npt.NDArray[np.int64]
 
 

@@ -11,6 +11,7 @@ import pytest
 from monitor.estimated import Estimated
 from monitor.measurements import Measurement
 from monitor.ratio import MOST_WEIGHT, SAMPLE, Known, importance
+from monitor.values import spaced
 from monitor.views import Side, View
 from monitor.weighted import LEAST_ROWS, correct, learn
 from registry.bundle import Estimate, ModelBundle
@@ -91,6 +92,26 @@ def test_weights_that_lean_on_a_few_rows_count_little() -> None:
     assert far.max() <= MOST_WEIGHT * 3
     assert far.mean() == pytest.approx(1.0)
     assert far.min() >= 1 - share_far - 1e-9
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0, 8.0])
+@pytest.mark.parametrize("spread", [0.2, 1.0, 3.0])
+def test_scores_are_added_up_as_if_each_was_cut(shift: float, spread: float) -> None:
+    """Missing values in the middle, none far out: as the rows that the weights are learnt from have it."""
+    rng = np.random.default_rng(0)
+    columns = np.array([rng.normal(size=3_000), rng.standard_t(2, 3_000), np.ones(3_000), np.full(3_000, np.nan)])
+    columns[:2, ::7] = np.nan
+    place, spreads, weights = (
+        np.array([shift, -shift, shift, 0.0]),
+        np.array([spread, spread, 0.0, 0.0]),
+        np.arange(1.0, 5.0),
+    )
+    known, unit = Known(columns), np.where(spreads > 0, spreads, 1.0)
+    scores = np.nan_to_num(np.clip((columns - place[:, None]) / unit[:, None], -4.0, 4.0))
+    scale = known.scale(place, spreads)
+    assert known.weighed(scale, weights) == pytest.approx(weights @ scores, abs=1e-12)
+    known.sample(scale, out := np.empty((4, SAMPLE)))
+    assert out == pytest.approx(scores[:, spaced(3_000, SAMPLE)], abs=1e-12)
 
 
 def test_missing_values_and_constant_columns_are_no_accident() -> None:
