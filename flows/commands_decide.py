@@ -64,9 +64,26 @@ def _require_version(place: Workplace, version: str) -> None:
         raise InputError(f"task {name!r} has no version {version!r}: {few}; `everfit status {name}` lists them")
 
 
+class _Share(click.ParamType):
+    """A part of all requests: 0.1, or 10%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The part, from 0 to 1."""
+        said = str(value).strip()
+        try:
+            share = float(said.removesuffix("%")) / (100 if said.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"expected a part of the requests, from 0 to 1 as 0.1 or 10%, got {said!r}", param, ctx)
+        return share
+
+
 @click.command()
 @click.argument("task")
-@click.argument("share", type=click.FloatRange(0, 1))
+@click.argument("share", type=_Share())
 def canary(task: str, share: float) -> None:
     """Let the challenger of TASK answer SHARE of the live requests; 0 ends it.
 

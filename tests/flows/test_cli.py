@@ -186,6 +186,8 @@ def test_init_never_overwrites(home: Path) -> None:
         (("report", "nobody"), "unknown task 'nobody'"),
         (("promote", "nobody", "1"), "unknown task 'nobody'"),
         (("rollback", "nobody"), "unknown task 'nobody'"),
+        (("canary", "nobody", "0.1"), "unknown task 'nobody'"),
+        (("canary", "nobody", "10%"), "unknown task 'nobody'"),
         (("improve", "nobody"), "unknown task 'nobody'"),
         (("replay", "rows.csv", "--task", "nobody"), "unknown task 'nobody'"),
         (("status", "nobody"), "unknown task 'nobody'"),
@@ -212,6 +214,13 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
     assert told[0].startswith("everfit: ")
     assert "Traceback" not in done.stderr
     assert not list(home.glob("gone*"))
+
+
+@pytest.mark.parametrize("share", ["110%", "1.1", "nan", "a tenth", "%"])
+def test_a_share_that_is_none_is_told_what_it_may_be(home: Path, share: str) -> None:
+    done = run("canary", "nobody", share)
+    assert done.exit_code == 2
+    assert f"from 0 to 1 as 0.1 or 10%, got {share!r}" in done.stderr
 
 
 @pytest.mark.parametrize(
