@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.monitoring_contenders import Contender, Evidently, Rivals, Trace, play
 from benchmarks.monitoring_everfit import Everfit
@@ -218,11 +219,12 @@ def _rate(contender: Contender, current: Rows, size: int, windows: int) -> float
 
 
 def _rows(count: int, seed: int) -> Rows:
+    """Texts are of the dtype that those of the log's frame are, as pandas makes it of a list of them."""
     frame = make_rows(count, 20, seed)
     labels = (frame["label"] == "yes").to_numpy().astype(np.int64)
     inputs = frame.drop(columns=["p", "label"])
-    texts = [name for name in inputs if not np.issubdtype(inputs[name].dtype.type, np.number)]
-    return Rows(inputs.astype(dict.fromkeys(texts, object)), frame["p"].to_numpy(), labels)
+    texts = [name for name in inputs if not pd.api.types.is_numeric_dtype(inputs[name])]
+    return Rows(inputs.assign(**{name: inputs[name].to_list() for name in texts}), frame["p"].to_numpy(), labels)
 
 
 def every_run(options: argparse.Namespace) -> Iterator[list[Run]]:

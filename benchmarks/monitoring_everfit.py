@@ -16,7 +16,8 @@ from benchmarks.monitoring_streams import COVERAGE, Rows
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.measures import measure_all
 from monitor.policy import decide
-from monitor.views import Side, View, read_column
+from monitor.reading import Conformed, read_column
+from monitor.views import Side, View
 from monitor.watching import HISTORY
 from registry.bundle import Estimate, Lineage, Manifest
 from registry.metrics import METRICS
@@ -77,7 +78,7 @@ class Everfit:
     def _side(self, rows: Rows, *, labelled: bool) -> Side:
         frame, columns = _timed(rows), self._manifest.data_schema.columns
         read = {column.name: read_column(frame[column.name], column) for column in columns}
-        inputs = {name: one.values for name, one in read.items()}
+        inputs = Conformed(read)
         names = {name: one.names for name, one in read.items() if one.names is not None}
         known = np.full(len(rows), labelled)
         labels = np.where(known, rows.labels, -1)

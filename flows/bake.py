@@ -22,7 +22,7 @@ from flows.second_look import GROWTH, known_until, labelled_rows, read_by
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.decisions import ROLLBACK, Outcome, Verdict
-from registry.errors import BusyError
+from registry.errors import InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 
@@ -41,14 +41,15 @@ Span: TypeAlias = tuple[datetime, datetime]
 def bake(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
     """Look at a new champion as of a moment, and roll it back where it is surely worse than the one before.
 
-    None when no champion is being baked, nothing new is known of it, or an improvement is at work. Otherwise what
-    `improve` answers; the outcome is `rollback`, or `hold` for a champion that stays under watch.
+    None when no champion is being baked, nothing new is known of it, the former one cannot be compared with it, or an
+    improvement is at work. Otherwise what `improve` answers; the outcome is `rollback`, or `hold` for a champion that
+    stays under watch.
     """
     try:
         with exclusive(place.lock, f"the bake time of task {place.task.name}"):
             promoted = in_the_oven(place, as_of)
             entry = None if promoted is None else _look(place, promoted, as_of)
-    except BusyError as error:
+    except (StateError, InputError) as error:  # such as a former champion of other classes
         say(f"no look at the new champion now: {error}")
         return None
     if entry is None:

@@ -21,7 +21,7 @@ from flows.rollout import KIND, PROMOTED, WITHDRAWN, canary_out, promote, write
 from flows.stages import say, stage
 from flows.workplace import Workplace
 from registry.decisions import Outcome
-from registry.errors import BusyError, StateError
+from registry.errors import InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.plurals import counted
@@ -39,7 +39,7 @@ def keep_canary(place: Workplace, as_of: datetime) -> dict[str, Any] | None:
                 return _let_go(place, let_go)
             begun = canary_out(place)
             return None if begun is None else _looked_at(place, begun, as_of)
-    except (BusyError, StateError) as error:
+    except (StateError, InputError) as error:
         say(f"no look at the canary now: {error}")
         return None
 

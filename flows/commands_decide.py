@@ -64,9 +64,26 @@ def _require_version(place: Workplace, version: str) -> None:
         raise InputError(f"task {name!r} has no version {version!r}: {few}; `everfit status {name}` lists them")
 
 
+class _Share(click.ParamType):
+    """A part of all requests: 0.1, or 10%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The part, from 0 to 1."""
+        said = str(value).strip()
+        try:
+            share = float(said.removesuffix("%")) / (100 if said.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"expected a part of the requests, from 0 to 1 as 0.1 or 10%, got {said!r}", param, ctx)
+        return share
+
+
 @click.command()
 @click.argument("task")
-@click.argument("share", type=click.FloatRange(0, 1))
+@click.argument("share", type=_Share())
 def canary(task: str, share: float) -> None:
     """Let the challenger of TASK answer SHARE of the live requests; 0 ends it.
 
@@ -154,13 +171,16 @@ def _tell_following(place: Workplace, before: Following | None) -> None:
         return
     if before is not None:
         click.echo(f"  this ends the following of version {before.anchor} (by version {before.newest}): no more steps")
-    act, said = chosen(place), [f"it can be asked for: everfit improve {place.task.name} --remedies follow"]
+    act, how = chosen(place), f"everfit improve {place.task.name} --remedies follow"
+    said = f"following, which learns from labels as they come, can be asked for: {how}"
     if act is not None and looked_for(place.task):
-        those = f"of windows that end after {act.at:%Y-%m-%d %H:%M}, once {FIRST} are there"
-        said = [f"whether following pays is looked at by what is answered {those}", *said]
+        said = (
+            f"by itself it is tried, once {FIRST} windows that end after {act.at:%Y-%m-%d %H:%M} are over, whether "
+            f"following (learning from labels as they come) pays; at once: {how}"
+        )
     elif before is None:
         return
-    click.echo(f"  {'; '.join(said)}")
+    click.echo(f"  {said}")
 
 
 def _record(place: Workplace, kind: str, outcome: str, done: Promotion) -> None:
@@ -228,7 +248,8 @@ def outcome_line(task: str, done: Mapping[str, Any]) -> str:
     if done.get("already"):
         return f"{task}: {done['already']}"
     asked = f"; a person decides: everfit approve {task}" if done["outcome"] == ASKED else ""
-    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, version {done['version'] or '-'}){asked}"
+    made = f"version {done['version']}" if done["version"] else "no version was made"
+    return f"{task}: {done['outcome']} ({done['by'] or 'no remedy'}, {made}){asked}"
 
 
 def tried_lines(done: Mapping[str, Any]) -> Iterator[str]:

@@ -168,7 +168,8 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image; `kept_units`, `augmented` only where named:"
+    yield "tasks that read a table and for those that read an image; only where named are `kept_units`, `augmented`,"
+    yield "`jitter`, `swap_noise`, and of images `feature_dropout`, which is of columns beside them:"
     yield from _dimensions(FAMILIES)
 
 
@@ -188,13 +189,14 @@ def _dimensions(families: Sequence[Family]) -> Iterator[str]:
 def _by_reads(families: Sequence[Family]) -> dict[str, tuple[Parameter, ...]]:
     """The dimensions of training and of each family for tasks of tables and of images, under names such as
     "cell, image"."""
-    from retrain.augmentation import AUGMENTED
+    from retrain.augmentation import on_demand
     from retrain.families.base import Reads
     from retrain.search.space import SearchSpace
 
     kinds: tuple[Reads, ...] = ("table", "image")
     training = {
-        f"training, {reads}": (*SearchSpace((), 10_000, 27, "binary", reads).training, AUGMENTED) for reads in kinds
+        f"training, {reads}": (*SearchSpace((), 10_000, 27, "binary", reads).training, *on_demand(reads))
+        for reads in kinds
     }
     own = {
         f"{family.name}, {reads}": (*family.parameters_for(reads), *family.on_demand())

@@ -16,6 +16,7 @@ from registry.plurals import counted
 if TYPE_CHECKING:
     from flows.workplace import Workplace
     from registry.settings import Settings
+    from registry.task import TaskSpec
 
 
 @click.command()
@@ -37,15 +38,34 @@ def monitor(task: str, as_of: datetime | None) -> None:
         from flows.watch import watch
         from flows.workplace import find_task
 
-        name = find_task(settings, task).name
+        spec = find_task(settings, task)
+        name = spec.name
     with waiting("measuring what is new"):
         found = perform(watch, name, as_of=as_of, repair=False)
     judged = f"{found['severity']}, remedy: {found['remedy']}" if found["judged"] else "nothing is judged yet"
     click.echo(f"{name}: {judged}, {counted(found['windows'], 'window')} measured")
     for reason in found["reasons"]:
         click.echo(f"  {reason}")
+    if not found["judged"] and not found["windows"]:
+        click.echo(f"  {when_judged(spec)}")
     if found["severity"] == "degraded":
         sys.exit(DEGRADED)
+
+
+def when_judged(task: TaskSpec) -> str:
+    """When a window of the task will be judged, for those who wait for the first."""
+    from registry.durations import format_duration
+    from registry.task import TimeWindows
+
+    windows, after = task.monitor.windows, "a row from after it has come"
+    if isinstance(windows, TimeWindows):
+        long, over = f"lasts {format_duration(windows.every)}", after if task.time is not None else "its time is past"
+    else:
+        long, over = f"is of {windows.rows:,} rows", "they have come"
+    labels = counted(task.monitor.min_labels, "label")
+    return (
+        f"a window {long}: it is measured once {over}, and judged once {labels} of it are there (`monitor` in the task)"
+    )
 
 
 @click.command()

@@ -15,9 +15,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 DEGRADED = 10
 INTERRUPTED = 130
+PREFIX = "EVERFIT_"
+_NEAR = 0.75
+"""How like a setting's name one must be to be taken for a slip: two letters of four in the wrong order are."""
 _GRACE_SECONDS = 2.0
 """How long what is interrupted may take to end in good order."""
 
@@ -147,9 +152,32 @@ def read_settings(**fixed: Any) -> Settings:
     from registry.settings import Settings, wrong_settings
 
     try:
-        return Settings(**fixed)
+        settings = Settings(**fixed)
     except ValidationError as error:
         raise InputError("wrong settings:\n" + "\n".join(f"  {line}" for line in wrong_settings(error))) from error
+    for line in misspelt(os.environ, Settings.model_fields):
+        _warn(line)
+    return settings
+
+
+def misspelt(given: Iterable[str], fields: Iterable[str]) -> list[str]:
+    """Variables that are no setting and nearly one, which nobody would read.
+
+    >>> misspelt(["EVERFIT_PROT", "EVERFIT_PORT", "EVERFIT_DEBUG", "HOME"], ["port", "host"])
+    ["EVERFIT_PROT is no setting (did you mean 'EVERFIT_PORT'?)"]
+    """
+    known = {f"{PREFIX}{field.upper()}" for field in fields}
+    return [
+        f"{name} is no setting (did you mean {PREFIX + near[0]!r}?)"
+        for name in sorted(name for name in given if name.startswith(PREFIX) and name not in known)
+        if (near := get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1, _NEAR))
+    ]
+
+
+@cache
+def _warn(line: str) -> None:
+    """Say it once a process."""
+    click.echo(f"warning: {line}", err=True)
 
 
 def connect() -> Settings:

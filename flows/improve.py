@@ -95,6 +95,7 @@ def complete(
 ) -> Entry:
     """Complete the open improvement, or begin one and complete it; the entry that ends it."""
     intents = Intents(place.ledger, place.task.name)
+    _forget_ended(place)
     if (intent := intents.open("improve")) is not None:
         say(f"completing the improvement of {intent.at} that was broken off")
     elif (done := answered(place, as_of, remedies)) is not None:
@@ -126,6 +127,13 @@ def _champion(place: Workplace) -> str:
     if champion is None:
         raise NoModelError(f"task {place.task.name!r} has no champion to improve on; run `everfit search` first")
     return champion
+
+
+def _forget_ended(place: Workplace) -> None:
+    """Remove the folder of the last improvement, with rows in plain, where a kill came between its end and that."""
+    for ended in place.ledger.read(kinds={"improvement"}, last=1):
+        if name := ended.details.get("intent"):
+            forget(place.study / name)
 
 
 def _folder(place: Workplace, intent: Intent) -> Path:

@@ -130,7 +130,7 @@ def _look(place: Workplace, champion: str, before: list[Entry], as_of: datetime)
             show_verdict(place, version, verdict)
     say(f"following version {champion} {'pays' if version else 'is not shown to pay'}: {'; '.join(reasons)}")
     spent, seconds = costs(cpu_seconds() - cpu), time.monotonic() - began
-    if version is not None:
+    if version is not None and not place.ledger.read(kinds={"remedy"}, version=version):
         follows = {"anchor": champion, "begun": begun.isoformat(), "judged": begun.isoformat()}
         made_of = {"remedy": Remedy.FOLLOW.value, "rows": rows, "follows": follows}
         write(place, "remedy", "registered", version, reasons, as_of, made_of)

@@ -219,7 +219,7 @@ class _Run:
         version = self.progress.judging = self.progress.judging or str(self.server.model()["version"])
         self._save()
         began, cpu = time.monotonic(), cpu_seconds()
-        judging = waiting(f"{step.begin:%Y-%m-%d}: the window is judged")
+        judging = waiting(f"{step.begin:%Y-%m-%d}: judging the window, and doing what is due then")
         with judging, self.server.meanwhile(self._asked_before(step)) as counts:
             decided = self.judge(as_of, (step.end if whole else step.begin) if final else None)
             champion = self._champion()

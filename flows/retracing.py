@@ -232,8 +232,10 @@ class Proof:
     new: Scores
 
     def save(self, folder: Path) -> None:
-        """Write it down; complete once the last file is there."""
+        """Write it down in place of another one; complete once the last file is there."""
         folder.mkdir(parents=True, exist_ok=True)
+        for name in ("new", "old"):  # the last file first: what a kill leaves is no proof
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
         sides = {"old": self.old, "new": self.new}
         for name, frame in {"rows": self.rows, **{k: pd.DataFrame(v.columns()) for k, v in sides.items() if v}}.items():
             frame.to_parquet(folder / f"{name}.partial", index=False)

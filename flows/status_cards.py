@@ -9,7 +9,7 @@ from html import escape
 from flows.chart import figures
 from flows.overview import judged_as, window_from
 from flows.spending import Spending
-from flows.status_snapshot import LOCKED, Snapshot
+from flows.status_snapshot import ABSENT, LOCKED, Snapshot
 from monitor.alerts import from_entry
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
@@ -30,7 +30,7 @@ def cards(snapshot: Snapshot) -> str:
     of = f"version {decision.version}{where}, as of {decision.at:%Y-%m-%d %H:%M}" if decision else ""
     judged = f"remedy {decision.outcome}; {of}" if decision else "nothing was watched yet"
     made = [
-        _card("Endpoint", snapshot.served, UNLOCKED if snapshot.served == LOCKED else f"champion: {snapshot.champion}"),
+        _card("Endpoint", snapshot.served, _of_endpoint(snapshot)),
         _card("Newest window", severity, judged, mood=severity),
         _alert_card(snapshot.alert),
         *_waiting_card(snapshot),
@@ -52,6 +52,14 @@ _SIGNS = (
     '<p class="quiet signs">(a to b): 95 % interval of its own rows, the band below; reference: on test rows, the '
     "dashed line; +/-: standard error; luck: how windows differ while nothing changes</p>"
 )
+
+
+def _of_endpoint(snapshot: Snapshot) -> str:
+    if snapshot.served == LOCKED:
+        return UNLOCKED
+    return f"champion: {snapshot.champion}" + f"; everfit up {snapshot.task} has it served" * (
+        snapshot.served == ABSENT
+    )
 
 
 def _alert_card(alert: Entry | None) -> str:
@@ -86,7 +94,7 @@ def _card(title: str, value: str, note: str, *, mood: str = "") -> str:
 def _newest(records: Sequence[WindowRecord]) -> tuple[str, str]:
     judged = [(record, one) for record in records if (one := figure(record)) is not None]
     if not judged:
-        return "unknown", "no labels yet" if records else "no window measured yet"
+        return "none yet", "no labels yet" if records else "no window measured yet"
     record, told = judged[-1]
     interval = "" if told.low is None or told.high is None else f"{figures(told.low)} to {figures(told.high)}, "
     reference = "unknown" if (test := reference_level(record)) is None else figures(test.value)

@@ -26,6 +26,8 @@ from serving.presence import secret_for
 from serving.tls import trusted
 
 LOCKED = "needs a key"
+ABSENT = "not served"
+"""Of a task that is not among those of the endpoint that runs."""
 
 _REPORTS = 8
 _NEWEST = 400
@@ -116,6 +118,8 @@ def _served(place: Workplace) -> str:
         answer = httpx.get(url, headers=headers, timeout=1.0, trust_env=False, verify=trusted(settings))
         if answer.status_code in (401, 403):
             return LOCKED
+        if answer.status_code == 404:
+            return ABSENT
         return f"version {answer.raise_for_status().json()['version']}"
     except (httpx.HTTPError, InputError, ValueError, KeyError):
         return "not answering"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitor.borders import SortedColumns
 from monitor.values import Codes, Marks
 from registry.metrics import Array
 from registry.yardstick import Features
@@ -48,21 +49,20 @@ class Scales:
         codes = np.asarray(categorical, dtype=np.bool_)
         self._numbers, self._codes = np.flatnonzero(~codes), np.flatnonzero(codes)
         known = [np.unique(column[~np.isnan(column)]) for column in rows[:, self._numbers].T]
-        self._values = [np.append(one, np.nan) for one in known]
-        self.starts = np.cumsum([0, *(2 * len(one) for one in self._values)])
+        self._values = SortedColumns(known)
+        self.starts = np.cumsum([0, *(2 * len(one) + 2 for one in known)])
 
     def place(self, rows: Features) -> Placed:
         """Where (n, d) rows lie."""
         columns = np.ascontiguousarray(rows.T)
         missing = np.isnan(columns)
-        places = np.empty((len(self._numbers), len(rows)), dtype=np.int64)
-        for out, column, values, start in zip(places, self._numbers, self._values, self.starts, strict=False):
-            numbers = np.where(missing[column], np.inf, columns[column])  # a NaN would slow the sorting down
-            order = np.argsort(numbers)  # in order they find their places in a third of the time
-            ordered = numbers.take(order)
-            found = np.searchsorted(values[:-1], ordered, "left")
-            out[order] = 2 * found + (values.take(found) == ordered) + start
-            np.copyto(out, 2 * len(values) - 1 + start, where=missing[column])
+        numbers = columns[self._numbers]
+        places = self._values.below(numbers)
+        same = self._values.hold(numbers, places)
+        places *= 2
+        places += same
+        places += self.starts[:-1, None]
+        np.copyto(places, self.starts[1:, None] - 1, where=missing[self._numbers])
         return Placed(places, columns[self._codes], missing)
 
 

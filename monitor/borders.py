@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,7 @@ class Borders:
     def __init__(self, borders: Array) -> None:
         self._borders = borders
         self._rounds: list[Array] = []
-        reach = float(borders[-1]) - float(borders[0]) if len(borders) > 1 else 0.0
-        self._scale = CELLS / reach if reach > CELLS * sys.float_info.min and math.isfinite(reach) else 0.0
+        self._scale = _scale(borders)
         if not self._scale:
             return
         cells = self._cells(borders)
@@ -79,3 +79,61 @@ class Borders:
             scaled *= self._scale
             np.minimum(scaled, CELLS, out=scaled)
             return np.asarray(scaled.astype(np.int64))
+
+
+class SortedColumns:
+    """Increasing finite values (v_i,) of each of k columns; how many are below each of other numbers is told for all
+    columns at once, as a small window has more columns than numbers in one. From where a cell's values begin it is
+    bisected, in as many steps as the fullest cell of any column takes: at worst a bisection of all.
+
+    >>> values, numbers = SortedColumns([np.array([1.0, 2.0]), np.array([0.0, 5.0])]), np.array([[2.0], [9.0]])
+    >>> (below := values.below(numbers)).tolist(), values.hold(numbers, below).tolist()
+    ([[1], [2]], [[True], [False]])
+    """
+
+    def __init__(self, columns: Sequence[Array]) -> None:
+        self._lowest = np.array([one[0] if len(one) else 0.0 for one in columns])[:, None]
+        self._scales = np.array([_scale(one) for one in columns])[:, None]
+        self._first_cells = np.arange(len(columns))[:, None] * (CELLS + 1)
+        of_column = zip(columns, self._lowest, self._scales, strict=True)
+        cells = [_cells(one, lowest, scale) for one, lowest, scale in of_column]
+        sharing = np.empty((len(columns), CELLS + 1), dtype=np.int64)
+        for out, one in zip(sharing, cells, strict=True):
+            out[:] = np.bincount(one, minlength=CELLS + 1)
+        self._steps = [1 << power for power in reversed(range(int(sharing.max(initial=0)).bit_length()))]
+        beyond = np.full(sum(self._steps) + 1, np.inf)  # no step leads out of its column
+        self._values = np.concatenate([np.append(one, beyond) for one in columns] or [beyond])
+        self._starts = np.cumsum([0, *(len(one) + len(beyond) for one in columns)])[:-1, None]
+        self._before = (sharing.cumsum(axis=1) - sharing + self._starts).ravel()
+
+    def below(self, numbers: Array) -> Places:
+        """How many of its column's values are below each of (k, n) numbers, none being below NaN."""
+        cells = _cells(numbers, self._lowest, self._scales) + self._first_cells
+        found: Places = self._before.take(cells, mode="clip")  # none is beyond; clip copies less
+        for step in self._steps:
+            further = self._values.take(found + (step - 1), mode="clip") < numbers
+            found += further if step == 1 else step * further
+        found -= self._starts
+        return found
+
+    def hold(self, numbers: Array, below: Places) -> npt.NDArray[np.bool_]:
+        """Which of the numbers, finite or NaN, that have so many values below them are values of their column."""
+        return np.asarray(self._values.take(below + self._starts, mode="clip") == numbers)
+
+
+def _scale(values: Array) -> float:
+    """How many cells a unit has: 0, all in one, where there is no way from the first of increasing values to the last,
+    or it is endless."""
+    with np.errstate(over="ignore"):
+        reach = float(values[-1] - values[0]) if len(values) > 1 else 0.0
+    return CELLS / reach if reach > CELLS * sys.float_info.min and math.isfinite(reach) else 0.0
+
+
+def _cells(numbers: Array, lowest: Array, scales: Array) -> Places:
+    """From 0, that of NaN, to `CELLS`."""
+    with np.errstate(over="ignore", invalid="ignore"):  # endless is as good as far
+        scaled = numbers - lowest
+        scaled *= scales
+        np.fmax(scaled, 0, out=scaled)
+    np.minimum(scaled, CELLS, out=scaled)
+    return scaled.astype(np.int64)

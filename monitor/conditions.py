@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from monitor.borders import Borders
+from monitor.borders import SortedColumns
 from monitor.values import Codes, Names, Numbers, Values, places_of
 from registry.metrics import Array
 from registry.schema import Column, Schema
@@ -116,21 +116,17 @@ class Coding:
 
     def __init__(self, column: Column, found: Sequence[Condition]) -> None:
         self.name = column.name
-        self._places = np.array([one.value for one in found if one.sign == ">"], dtype=np.float64)
-        self._borders = Borders(self._places)
+        self.places: Array = np.array([one.value for one in found if one.sign == ">"], dtype=np.float64)
         names = (one.value for one in found if one.sign == "=")
         self._names = {name: place for place, name in enumerate(names)}
-        self.size = 2 + len(self._places) + len(self._names)
+        self.size = 2 + len(self.places) + len(self._names)
 
     def code(self, values: Values, rows: Positions) -> Codes:
-        """The codes of these rows."""
+        """The codes of these rows, of a column that is cut at no number."""
         if isinstance(values, Names):
             return self._of_names(values.names)[values.codes[rows]]
         numbers = values.array[rows]
-        missing = np.isnan(numbers)
-        if len(self._names):
-            return self._of_names(_TRUTHS)[np.where(missing, -1, numbers).astype(np.int64)]
-        return np.where(missing, 0, self._borders.places(numbers) + 1)
+        return self._of_names(_TRUTHS)[np.where(np.isnan(numbers), -1, numbers).astype(np.int64)]
 
     def _of_names(self, names: pd.Index) -> Codes:
         """The code of each name, and last of none."""
@@ -146,5 +142,34 @@ class Coding:
             case "=" | "!=":
                 same = codes == 1 + self._names.get(one.value, -1)
                 return np.asarray((codes > 0) & (same == (one.sign == "=")))
-        above = codes > 1 + np.searchsorted(self._places, float(one.value or 0.0))
+        above = codes > 1 + np.searchsorted(self.places, float(one.value or 0.0))
         return np.asarray((codes > 0) & (above == (one.sign == ">")))
+
+
+class Codebook:
+    """Columns in codes, each column's beyond those of the columns before it, which begin at `starts` (d + 1,)."""
+
+    def __init__(self, codings: Sequence[Coding]) -> None:
+        self.codings = tuple(codings)
+        self.starts: Codes = np.cumsum([0, *(one.size for one in codings)])
+        self._numbers = [place for place, one in enumerate(codings) if len(one.places)]
+        self._names = [place for place, one in enumerate(codings) if not len(one.places)]
+        self._borders = SortedColumns([codings[place].places for place in self._numbers])
+
+    def code(self, column: Callable[[str], Values], rows: Positions) -> Codes:
+        """The codes of these rows (d, n) in the columns of a side."""
+        out = np.empty((len(self.codings), len(rows)), dtype=np.int64)
+        numbers = np.empty((len(self._numbers), len(rows)))
+        for each, place in zip(numbers, self._numbers, strict=True):
+            each[:] = _numbers(column(self.codings[place].name))[rows]
+        out[self._numbers] = np.where(np.isnan(numbers), 0, self._borders.below(numbers) + 1)
+        for place in self._names:
+            out[place] = self.codings[place].code(column(self.codings[place].name), rows)
+        out += self.starts[:-1, None]
+        return out
+
+
+def _numbers(values: Values) -> Array:
+    if isinstance(values, Names):
+        raise TypeError("a column that is cut at numbers holds names")
+    return values.array

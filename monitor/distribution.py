@@ -91,7 +91,7 @@ class Distribution:
             value = jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64))
             return Distance(value, part_of(chance, units))
         apart = counts.cumsum() / rows
-        apart -= self._below
+        apart -= self.below
         gap = float(max(apart.max(), -apart.min()))
         return Distance(gap, part_of(smirnov_p(gap, worth, known), units))
 
@@ -119,7 +119,7 @@ class Distribution:
         return [-math.inf, *self._edges.tolist(), math.inf]
 
     @cached_property
-    def _below(self) -> Array:
+    def below(self) -> Array:
         """The share of the reference's rows up to each bin."""
         return np.asarray(self.counts.cumsum() / self.total, dtype=np.float64)
 

@@ -80,7 +80,7 @@ class LogGap(Measure):
         if view.manifest.target.problem == "regression" or task_metric(view).name == LOG_LOSS:
             return []
         metric = metrics_for(view.manifest.target.problem)[LOG_LOSS]
-        window, all_rows = _thinned(view.window), len(view.window.labels)
+        window, all_rows = _thinned(view), len(view.window.labels)
         found = gap(self.name, view, metric, window).model_copy(update={"p_value": None})
         known = view.once(self.name, lambda: _surprises(view.reference, metric))
         if found.null_error is None or len(known) < 2:
@@ -95,12 +95,17 @@ class LogGap(Measure):
         return [Measurement.model_validate(found.model_dump() | law)]
 
 
-def _thinned(side: Side) -> Side:
-    """At most `MOST_ROWS` of the champion's rows, evenly spread."""
-    if len(side.labels) <= MOST_ROWS:
-        return side
+def _thinned(view: View) -> Side:
+    """At most `MOST_ROWS` of the champion's rows of the window, evenly spread, made once; of the outputs of those of a
+    larger one, classes' probabilities alone."""
+    return view.window if len(view.window.labels) <= MOST_ROWS else view.here("thinned", lambda: _thin(view.window))
+
+
+def _thin(side: Side) -> Side:
     rows = spaced(len(side.labels), MOST_ROWS)
-    return replace(side, scores=side.scores.take(rows), labels=side.labels[rows], labelled=side.labelled[rows])
+    none, chances = np.full(len(rows), np.nan), side.scores.scores.take(rows, axis=0)
+    scores = Scores(none, none, none, probabilities=chances)
+    return replace(side, scores=scores, labels=side.labels[rows], labelled=side.labelled[rows])
 
 
 def _surprises(side: Side, metric: Metric) -> Array:
@@ -122,7 +127,7 @@ class PriorGap(Measure):
         """One measurement for classification."""
         if view.manifest.target.problem == "regression":
             return []
-        window = _thinned(view.window)
+        window = _thinned(view)
         metric, shares = metrics_for(view.manifest.target.problem)[LOG_LOSS], class_shares(window)
         if shares is None or (known := class_shares(view.reference)) is None:
             return [Measurement(name=self.name, note="no labels to know the classes' shares from")]

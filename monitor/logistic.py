@@ -3,6 +3,8 @@ in two milliseconds, a third of what a general solver takes to look at its input
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from registry.metrics import Array
@@ -25,22 +27,22 @@ def fit(rows: Array, marks: Array, weights: Array, strength: float) -> Array:
     >>> 0.7 < slope < 1.2, -0.9 < intercept < -0.3
     (np.True_, np.True_)
     """
-    ridge, signs = np.append(0.0, np.ones(len(rows) - 1)), np.where(marks > 0, -1.0, 1.0)
-    found, each = np.zeros(len(rows)), strength * weights
-    loss, chance = _state(rows, signs, each, ridge, found)
+    ridge, ones = np.append(0.0, np.ones(len(rows) - 1)), np.asarray(marks > 0, dtype=np.float64)
+    found, each, signs = np.zeros(len(rows)), strength * weights, 1 - 2 * ones
+    loss, chance = float(each.sum()) * math.log(2), np.full(len(marks), 0.5)
     scaled = np.empty_like(rows)  # one for all steps: fresh memory of this size takes longer than what is done in it
     for _ in range(MOST_STEPS):
-        slope = rows @ (each * (chance - (marks > 0))) + ridge * found
+        slope = rows @ (each * (chance - ones)) + ridge * found
         np.multiply(rows, np.sqrt(each * chance * (1 - chance)), out=scaled)
         step = np.linalg.solve(scaled @ scaled.T + np.diag(ridge + _LEAST), slope)
-        size, saved = 1.0, float(slope @ step) / 2
+        if float(slope @ step) / 2 <= ENOUGH * loss:  # so near, rounding says more of the loss than the step does
+            return found - step
+        size = 1.0
         while (now := _state(rows, signs, each, ridge, found - size * step))[0] > loss and size > _SHORTEST:
             size /= 2
         if now[0] > loss:
             break
         found, (loss, chance) = found - size * step, now
-        if saved <= ENOUGH * loss:
-            break
     return found
 
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr
 
+from monitor.binned import counts_of
 from monitor.dependence import Dependence
 from monitor.evidence import part_of, score_of
 from monitor.measurements import Measurement
-from monitor.shift import counts_of
 from monitor.significance import share_above
 from monitor.values import Codes, Marks, Names, Numbers, repeats
 from monitor.views import Logged, Measure, Side, View

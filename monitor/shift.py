@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from monitor.binned import counts_of, distance_of_column, known_column
 from monitor.distribution import Distance, Distribution, distribution_of
 from monitor.measurements import Measurement
 from monitor.performance import known_influence, task_metric
@@ -33,11 +34,17 @@ from registry.watched import SeenColumn
 
 
 def moved(
-    view: View, name: str, subject: str | None, counts: Codes, known: Distribution, *, priced: bool = False
+    view: View,
+    name: str,
+    subject: str | None,
+    counts: Codes,
+    known: Distribution,
+    distance: Distance | None,
+    *,
+    priced: bool = False,
 ) -> Measurement:
-    """Shift of a window's values, counted by bin; with `priced`, and its cost."""
+    """Shift of a window's values, counted by bin, that are so far from the reference's; with `priced`, and its cost."""
     rows = int(counts.sum())
-    distance = distance_of(view, name, subject, counts, known)
     if distance is None:
         return Measurement(name=name, subject=subject, rows=rows, note="no values to compare")
     cost, error = _cost(view, str(subject), known, counts) if priced else (None, None)
@@ -52,11 +59,6 @@ def moved(
         rows=rows,
         note=_note(known, counts),
     )
-
-
-def distance_of(view: View, name: str, subject: str | None, counts: Codes, known: Distribution) -> Distance | None:
-    """`Distribution.distance` of what a measure of this name counted, told once however many ask."""
-    return view.here(f"distance of {name} {subject}", lambda: known.distance(counts, stride=view.stride))
 
 
 def _note(known: Distribution, counts: Codes) -> str:
@@ -123,7 +125,8 @@ class ColumnShift(Measure):
     def _of(self, view: View, column: Column) -> Measurement:
         time, name = view.manifest.task.time, column.name
         if column.kind != "datetime":
-            found = moved(view, self.name, name, counts_of(view, name), known_column(view, name), priced=True)
+            counts, distance = counts_of(view, name), distance_of_column(view, name)
+            found = moved(view, self.name, name, counts, known_column(view, name), distance, priced=True)
             if not isinstance(column, SeenColumn):
                 return found
             seen = f"number {column.place} of what the model sees of {column.image}"
@@ -131,17 +134,9 @@ class ColumnShift(Measure):
         if time is None or name == time or time not in view.window.columns:
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
-        return moved(view, self.name, name, known.count(_lag(view.window, name, time)), known, priced=True)
-
-
-def known_column(view: View, name: str) -> Distribution:
-    """The distribution of a column in the reference."""
-    return view.once(f"distribution of {name}", lambda: distribution_of(view.reference.column(name)))
-
-
-def counts_of(view: View, name: str) -> Codes:
-    """A column's rows of the window in the bins of the reference."""
-    return view.here(f"counts of {name}", lambda: known_column(view, name).count(view.window.column(name)))
+        counts = known.count(_lag(view.window, name, time))
+        distance = known.distance(counts, stride=view.stride)
+        return moved(view, self.name, name, counts, known, distance, priced=True)
 
 
 def _lag(side: Side, name: str, time: str) -> Numbers:
@@ -158,7 +153,8 @@ class OutputMeasure(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         known = view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
-        return [moved(view, self.name, None, known.count(self.values(view, view.window)), known)]
+        counts = known.count(self.values(view, view.window))
+        return [moved(view, self.name, None, counts, known, known.distance(counts, stride=view.stride))]
 
     @abstractmethod
     def values(self, view: View, side: Side) -> Values:

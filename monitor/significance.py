@@ -64,8 +64,13 @@ def _log_choose(n: int, k: int) -> float:
 def smirnov_p(distance: float, first: float, second: float) -> float:
     """p-value of a two-sample Kolmogorov-Smirnov distance between so many rows, by the asymptotic law with Stephens'
     (1970) correction for small samples. Conservative where values are tied, or the distance is taken between bins."""
-    root = math.sqrt(first * second / (first + second))
-    return float(kolmogorov((root + 0.12 + 0.11 / root) * distance))
+    return float(smirnov_ps(np.array(distance), np.array(first), np.array(second)))
+
+
+def smirnov_ps(distances: Array, first: Array, second: Array) -> Array:
+    """`smirnov_p` of many (k,), at once."""
+    root = np.sqrt(first * second / (first + second))
+    return np.asarray(kolmogorov((root + 0.12 + 0.11 / root) * distances), dtype=np.float64)
 
 
 def jensen_shannon(first: Array, second: Array) -> float:

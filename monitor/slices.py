@@ -12,16 +12,17 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from monitor.conditions import Coding, Condition, Positions, Rows, Slice, cuts, in_words
+from monitor.conditions import Codebook, Coding, Condition, Positions, Rows, Slice, cuts, in_words
 from monitor.measurements import Measurement
 from monitor.performance import beside, task_metric
-from monitor.values import Codes
+from monitor.values import Codes, Marks
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, Array
 from registry.schema import Schema
@@ -40,7 +41,7 @@ MOST_ROWS = 2_000
 
 @dataclass(frozen=True)
 class Half:
-    """Rows that a tree is grown on: their codes (n, d), each column's beyond those of the columns before it, and their
+    """Rows that a tree is grown on: their codes (d, n), each column's beyond those of the columns before it, and their
     badness (n,)."""
 
     codes: Codes
@@ -52,10 +53,10 @@ class Half:
         everything = bool(rows.all())
         if everything and self._whole:
             return self._whole[0]
-        codes, badness = (self.codes, self.badness) if everything else (self.codes[rows], self.badness[rows])
+        codes, badness = (self.codes, self.badness) if everything else (self.codes[:, rows], self.badness[rows])
         places = codes.ravel()
         counts = np.bincount(places, minlength=size).astype(np.float64)
-        sums = np.bincount(places, np.repeat(badness, codes.shape[1]), minlength=size)
+        sums = np.bincount(places, np.broadcast_to(badness, codes.shape).ravel(), minlength=size)
         found = counts, np.asarray(sums, dtype=np.float64)
         if everything:
             self._whole.append(found)
@@ -70,38 +71,41 @@ class Ground:
 
     conditions: tuple[Condition, ...]
     columns: Codes
-    held: Array
-    codings: tuple[Coding, ...]
+    held: Marks
+    codebook: Codebook
     half: Half
+
+    def add_up(self, by_code: Array) -> Array:
+        """Of numbers by code (k, s) the sums by condition (k, c): few codes fulfil any, and at least one."""
+        codes, starts = self._fulfilling
+        return np.asarray(np.add.reduceat(by_code.take(codes, axis=1), starts, axis=1), dtype=np.float64)
+
+    @cached_property
+    def _fulfilling(self) -> tuple[Codes, Codes]:
+        """The codes that fulfil each condition, one after another, and where those of each begin."""
+        rows, codes = np.nonzero(self.held)
+        return codes, np.searchsorted(rows, np.arange(len(self.held)))
 
 
 def ground(side: Side, rows: Positions, badness: Array, schema: Schema) -> Ground:
     """The ground of these own rows of a reference: its quantiles and most frequent categories are what is cut at."""
-    found = cuts(side.inputs.iloc[np.flatnonzero(side.own)[rows]].reset_index(drop=True), schema)
+    found = cuts(side.inputs.iloc[side.positions[rows]].reset_index(drop=True), schema)
     conditions = (*found, *(one.opposite for one in found))
     by_column = {name: [one for one in found if one.column == name] for name in schema.names}
-    codings = tuple(Coding(one, by_column[one.name]) for one in schema.columns if by_column[one.name])
-    place = {one.name: number for number, one in enumerate(codings)}
-    starts = _starts(codings)
-    held = np.zeros((len(conditions), int(starts[-1])))
+    book = Codebook([Coding(one, by_column[one.name]) for one in schema.columns if by_column[one.name]])
+    place = {one.name: number for number, one in enumerate(book.codings)}
+    held = np.zeros((len(conditions), int(book.starts[-1])), dtype=np.bool_)
     for row, one in enumerate(conditions):
-        coding = codings[place[one.column]]
-        start = starts[place[one.column]]
+        coding = book.codings[place[one.column]]
+        start = book.starts[place[one.column]]
         held[row, start : start + coding.size] = coding.held(one)
     columns = np.array([place[one.column] for one in conditions], dtype=np.int64)
-    return Ground(conditions, columns, held, codings, half(side, rows, badness, codings))
+    return Ground(conditions, columns, held, book, half(side, rows, badness, book))
 
 
-def half(side: Side, rows: Positions, badness: Array, codings: Sequence[Coding]) -> Half:
+def half(side: Side, rows: Positions, badness: Array, book: Codebook) -> Half:
     """These of a side's own rows as a tree reads them."""
-    places, starts = np.flatnonzero(side.own)[rows], _starts(codings)
-    codes = [start + one.code(side.column(one.name), places) for one, start in zip(codings, starts[:-1], strict=True)]
-    return Half(np.column_stack(codes) if codes else np.empty((len(rows), 0), dtype=np.int64), badness)
-
-
-def _starts(codings: Sequence[Coding]) -> Codes:
-    """Where each column's codes begin, and where all end."""
-    return np.cumsum([0, *(one.size for one in codings)])
+    return Half(book.code(side.column, side.positions[rows]), badness)
 
 
 class Growth:
@@ -128,8 +132,8 @@ class Growth:
             yield float((means[0] - means[1]) * np.sqrt(_weight(counts)[0])), path
             return
         for place in (split, split + len(self._ground.conditions) // 2):
-            held, column = self._ground.held[place] > 0, self._ground.columns[place]
-            inside = [rows & held[side.codes[:, column]] for rows, side in zip(node, self._sides, strict=True)]
+            held, column = self._ground.held[place], self._ground.columns[place]
+            inside = [rows & held[side.codes[column]] for rows, side in zip(node, self._sides, strict=True)]
             yield from self._leaves((*path, self._ground.conditions[place]), inside, depth - 1)
 
     def _best(self, node: list[Rows]) -> int | None:
@@ -145,9 +149,9 @@ class Growth:
     def _sums(self, node: list[Rows]) -> tuple[Array, Array]:
         """Rows of window and reference (2, c) in a node that fulfil each condition, and their excess (c,): counted once
         by code, and added up by condition."""
-        held = self._ground.held.T
-        found = [side.within(rows, len(held)) for side, rows in zip(self._sides, node, strict=True)]
-        counts, sums = (np.array(each) @ held for each in zip(*found, strict=True))
+        size = self._ground.held.shape[1]
+        found = [side.within(rows, size) for side, rows in zip(self._sides, node, strict=True)]
+        counts, sums = self._ground.add_up(np.concatenate(list(zip(*found, strict=True)))).reshape(2, 2, -1)
         means = sums / np.maximum(counts, 1)
         return counts, np.asarray(means[0] - means[1], dtype=np.float64)
 
@@ -171,7 +175,7 @@ class FoundSlices(Measure):
         mine = _searched(view, view.window)
         if mine is None or known is None:
             return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
-        found = Growth(half(view.window, *mine, known.codings), known).worst()
+        found = Growth(half(view.window, *mine, known.codebook), known).worst()
         if not found:
             return [self._none("nothing to split by")]
         sought = view.once(f"{self.name}, sought in", lambda: _searching(view.reference))

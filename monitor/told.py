@@ -113,3 +113,14 @@ def _change(one: Comparison, *, lucky: bool) -> str:
         return change
     spread = "" if one.paired else f" (windows of so many rows vary by {one.realised.error:.2g})"
     return f"{change}; {by_luck(one.p_value)} would look as bad by luck{spread}"
+
+
+def share_of_alarm(strength: float) -> str:
+    """How much of the evidence that an alarm takes there is.
+
+    >>> share_of_alarm(0.00029), share_of_alarm(0.996), share_of_alarm(1234.5)
+    ('0.029 % of what', '99 % of what', '1,234 times what')
+    """
+    if strength >= 1:
+        return f"{strength:,.0f} times what"
+    return f"{min(99.0, 100 * strength):.2g} % of what"

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from monitor.binned import distance_of_column, known_column
 from monitor.distribution import Distance
 from monitor.measurements import Measurement
-from monitor.shift import ColumnShift, counts_of, distance_of, known_column
 from monitor.values import Numbers, spaced
 from monitor.views import Measure, View
 from registry.metrics import Array
@@ -123,7 +123,7 @@ class _Converted:
 
 def _converted(view: View, name: str) -> _Converted | None:
     known = known_column(view, name)
-    distance = distance_of(view, ColumnShift.name, name, counts_of(view, name), known)
+    distance = distance_of_column(view, name)
     if distance is None:
         return None
     if distance.value < FAR or view.reference.column(name).most_frequent() is not None:

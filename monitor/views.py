@@ -18,28 +18,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from monitor.measurements import Measurement
+from monitor.reading import Broken, Conformed, readable
 from monitor.values import Names, Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
-from registry.conforming import conform, conform_categories, conform_column, numbered
-from registry.errors import RowError
+from registry.conforming import conform
 from registry.inference_log import InferenceLog
 from registry.log_frame import lost, sealed
 from registry.metrics import Labels
-from registry.schema import CategoricalColumn, Column, Schema
+from registry.schema import Schema
 from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS, Target
 from registry.watched import watched, watched_manifest, watched_rows
 from registry.yardstick import Yardstick
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Broken:
-    """How many values of a column it cannot hold, and one of them."""
-
-    rows: int
-    example: str
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,11 @@ class Side:
         if name not in self._read:
             self._read[name] = self.names[name] if name in self.names else values_of(self.columns[name])
         return self._read[name]
+
+    @cached_property
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Which of the n rows are the m of the version in question, (m,)."""
+        return np.flatnonzero(self.own)
 
     @cached_property
     def known(self) -> tuple[Labels, Scores]:
@@ -185,14 +182,13 @@ def window_side(logged: pd.DataFrame, version: str | Collection[str] | None, man
     own = (logged["__version__"].isin(names) | (version is None)).to_numpy(dtype=bool)
     if manifest.data_schema.image is not None:
         logged, own = logged[own].reset_index(drop=True), own[own]
-    columns = {column.name: _readable(logged, column) for column in watched(manifest.data_schema).columns}
+    columns = {column.name: readable(logged, column) for column in watched(manifest.data_schema).columns}
     mine = logged[own]
     labels, labelled, novel = _labels(mine["__label__"], manifest.target)
     broken = {name: one.fault for name, one in columns.items() if one.fault is not None}
     found = {name: one.names for name, one in columns.items() if one.names is not None}
     times = logged["__time__"].reset_index(drop=True)
-    inputs = {name: one.values for name, one in columns.items()}
-    return Side(inputs, own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, found)
+    return Side(Conformed(columns), own, _scores(mine, manifest.target), labels, labelled, novel, broken, times, found)
 
 
 class Read(NamedTuple):
@@ -263,59 +259,3 @@ def _scores(logged: pd.DataFrame, target: Target) -> Scores:
     rows = np.repeat(np.arange(n), [len(one or ()) for one in members])
     sets[rows, np.array([index for one in members for index in one or ()], dtype=np.int64)] = True
     return Scores(logged["__prediction__"].to_numpy(dtype=object), total, apart, probabilities=matrix, sets=sets)
-
-
-class _Read(NamedTuple):
-    """A conformed column, its names if it is categorical, and what it could not hold."""
-
-    values: pd.Series[Any]
-    names: Names | None = None
-    fault: Broken | None = None
-
-
-def read_column(raw: pd.Series[Any], column: Column) -> _Read:
-    """A raw column of values that it can hold, as `conform_column` raises."""
-    if not isinstance(column, CategoricalColumn):
-        return _Read(conform_column(raw, column))
-    found = conform_categories(raw := numbered(raw), column)
-    return _Read(found.strings(raw), Names(found.codes, found.names))
-
-
-def _readable(logged: pd.DataFrame, column: Column) -> _Read:
-    """A logged column, what it cannot hold made missing; a vanished column is missing throughout."""
-    if column.name not in logged.columns:
-        return read_column(pd.Series([None] * len(logged), dtype=object), column)
-    raw = numbered(logged[column.name])
-    try:
-        return read_column(raw, column)
-    except (RowError, TypeError, ValueError):  # the latter two: a list or an object, which pandas can't hash or compare
-        fits = _fits(raw, column)
-    broken = Broken(int((~fits).sum()), repr(raw[~fits].iloc[0])[:80])
-    return read_column(raw.where(fits, None), column)._replace(fault=broken)
-
-
-def _fits(raw: pd.Series[Any], column: Column) -> npt.NDArray[np.bool_]:
-    """Which values the column can hold, missing ones included."""
-    flat = raw.map(lambda value: not isinstance(value, (list, dict))).to_numpy(dtype=bool)
-    missing, values = raw.isna().to_numpy(), raw.where(flat, None)
-    if column.kind == "numeric":
-        return flat & (missing | pd.to_numeric(values, errors="coerce").notna().to_numpy())
-    if column.kind == "datetime":
-        moments = pd.to_datetime(values.map(_text), utc=True, format="ISO8601", errors="coerce")
-        return flat & (missing | moments.notna().to_numpy())
-    if column.kind == "boolean":
-        known = {value: _holds(value, column) for value in values.dropna().unique()}
-        return flat & (missing | values.map(known).eq(True).to_numpy())
-    return flat
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _holds(value: object, column: Column) -> bool:
-    try:
-        conform_column(pd.Series([value], dtype=object), column)
-    except RowError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 from monitor.acts import Act, ActKind
 from monitor.attainable import fit_fresh
 from monitor.findings import broken
+from monitor.kept import Common, common_of
 from monitor.measurements import Window, WindowRecord
 from monitor.measures import measure_all
 from monitor.policy import decide, faulty_level
 from monitor.reporting import report_of_pass, wanted
 from monitor.shelf import Shelf
 from monitor.upkeep import upkeep
-from monitor.views import Fresh, Side, View, read_window, reference_side, window_side
+from monitor.views import Fresh, View, read_window, window_side
 from monitor.windows import Span, due
 from registry.bundle import Manifest, ModelBundle
 from registry.decisions import Decision, Outcome, Remedy
@@ -106,16 +107,15 @@ def watch(
 
 @dataclass
 class _Known:
-    """What windows of the same columns have in common: manifest, reference, what is measured once, the yardstick."""
+    """What windows of the same columns have in common: the manifest, what is kept from pass to pass, the yardstick."""
 
     manifest: Manifest
-    reference: Side
-    memory: dict[str, Any] = field(default_factory=dict)
+    common: Common
     fresh: Fresh | None = None
 
 
 class _Reader:
-    """Reads windows out of the log, for one champion; the reference is prepared once, when it is first needed."""
+    """Reads windows out of the log, for one champion."""
 
     def __init__(self, bundle: ModelBundle, version: str, log: InferenceLog, as_of: datetime) -> None:
         self._bundle, self._version, self._log, self._as_of = bundle, version, log, as_of
@@ -131,9 +131,9 @@ class _Reader:
         read = read_window(self._log, place.start, place.end, versions, bundle.manifest, self._as_of)
         key = read.manifest.data_schema.names, read.sealed
         if key not in self._known:
-            self._known[key] = _Known(read.manifest, reference_side(bundle, read.manifest))
+            self._known[key] = _Known(read.manifest, common_of(bundle, read.manifest, read.sealed))
         known = self._known[key]
-        return read.view(known.reference, known.memory), known
+        return read.view(known.common.reference, known.common.memory), known
 
     def _yardstick(self, place: Span, known: _Known) -> Fresh | None:
         """Fitted once, for the first window that has enough labelled rows before it: windows come in time order."""

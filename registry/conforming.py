@@ -110,9 +110,10 @@ def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> Categor
         values = values.astype(object)
     codes, known = pd.factorize(values)
     texts = [canonical_category(value, longest) for value in known]
-    pairs = zip(known, texts, strict=True)
-    if values.dtype == object and all(type(value) is str and value == text for value, text in pairs):
-        return Categories(codes.astype(np.int64, copy=False), known, bool(len(codes) and codes.min() >= 0))
+    pairs, plain = zip(known, texts, strict=True), values.dtype == object
+    if (plain or values.dtype == "str") and all(type(value) is str and value == text for value, text in pairs):
+        whole = plain and bool(len(codes) and codes.min() >= 0)
+        return Categories(codes.astype(np.int64, copy=False), pd.Index(known, dtype=object), whole)
     places, names = pd.factorize(np.array([*texts, None], dtype=object))  # 1 and "1" are one; what is missing is at -1
     return Categories(places.astype(np.int64)[codes], pd.Index(names, dtype=object), False)
 

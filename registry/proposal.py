@@ -198,7 +198,8 @@ COMMENTS = {
     "Classification: auc, log_loss, accuracy, brier. Regression: rmse, mae, r2.",
     "coverage": "Promised share of answers whose conformal set or interval holds the truth.",
     "columns": "Your word on columns, over what the data show.",
-    "columns.kinds": "Kinds by column, such as {zip: categorical}: numeric, boolean, datetime, categorical.",
+    "columns.kinds": "Kinds by column, such as {zip: categorical}: numeric, boolean, datetime, categorical,\n"
+    "text, image.",
     "columns.exclude": "Columns no model may read, such as [id, decided_at].",
     "splits": "Shares of the rows held out; the rest trains. The newest rows test if there is a time column.",
     "splits.validation": "Ranks candidates and weighs the ensemble.",

@@ -150,7 +150,10 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"{path}: the file is empty; a header line and rows are expected") from error
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+        raise SourceError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8; with pandas, where "
+            f"Windows wrote it: pd.read_csv({path.name!r}, encoding='cp1252').to_csv('new.csv', index=False)"
+        ) from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
@@ -169,10 +172,13 @@ def _require_header(path: Path) -> None:
     than the comma divides."""
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0].dropna()
     if header.duplicated().any():
-        raise SourceError(f"{path}: column {header[header.duplicated()].iloc[0]!r} comes more than once")
+        raise SourceError(f"{path}: column {header[header.duplicated()].iloc[0]!r} comes more than once; rename one")
     found = next((one for one in SEPARATORS if len(header) == 1 and one in header.iloc[0]), None)
     if found is not None:
-        raise SourceError(f"{path}: its separator seems to be {found!r}; save it with commas between the columns")
+        raise SourceError(
+            f"{path}: its separator seems to be {found!r}; save it with commas between the columns, points in numbers; "
+            f"with pandas: pd.read_csv({path.name!r}, sep={found!r}, decimal=',').to_csv('new.csv', index=False)"
+        )
 
 
 def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:

@@ -56,7 +56,7 @@ class Yardstick:
         model = _model(target, schema, seed)
         with threadpool_limits(1):
             model.fit(
-                encode(training, schema),
+                filled(encode(training, schema)),
                 labels,
                 X_val=encode(validation[known], schema),
                 y_val=validation_labels[known],
@@ -82,6 +82,16 @@ def encode(conformed: pd.DataFrame, schema: Schema) -> Features:
     """Conformed rows as (n, d): numbers, truths, calendar parts and category codes, NaN where missing. Images have
     numbers in their place already (`watched.py`)."""
     return np.column_stack([_encode(conformed[column.name], column) for column in schema.columns])
+
+
+def filled(features: Features) -> Features:
+    """Features (n, d) to fit trees to: those without a single value become 0, of which trees make nothing either. As
+    they are, scikit-learn cannot cut them into bins.
+
+    >>> filled(np.array([[1.0, np.nan], [np.nan, np.nan]])).tolist()
+    [[1.0, 0.0], [nan, 0.0]]
+    """
+    return np.where(np.isnan(features).all(axis=0), 0.0, features)
 
 
 def lean(schema: Schema) -> Schema:

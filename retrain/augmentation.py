@@ -2,10 +2,13 @@
 
     images    flipped left to right, and shifted (Krizhevsky et al. 2012; He et al. 2016), a square of them blotted out
               (cutout, DeVries & Taylor 2017), with noise (Bishop 1995)
-    columns   left out at random (dropout of inputs, Hinton et al. 2012)
+    columns   numbers with noise (jitter, Bishop 1995), values of other rows in the place of theirs (swap noise, the
+              corruption of SCARF, Bahri et al. 2022), left out at random (dropout of inputs, Hinton et al. 2012); those
+              beside an image, too
     both      two rows mixed, and their labels with them (mixup, Zhang et al. 2018)
 
-Whatever has a strength of 0 draws no random number.
+Whatever has a strength of 0 draws no random number. Feature maps have no way of their own: the `dropout` of families
+for images stands behind the mean over places, and so leaves out whole ones (Tompson et al. 2015).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from retrain.batches import Rows
+from retrain.families.base import Reads
 from retrain.families.parameters import Choice, Option, Parameter
 
 FOR_IMAGES: tuple[Parameter, ...] = (
@@ -26,10 +30,19 @@ FOR_IMAGES: tuple[Parameter, ...] = (
     Option("noise", (0.0, 0.02, 0.05)),
     Option("mixup", (0.0, 0.2, 0.4)),
 )
-FOR_TABLES: tuple[Parameter, ...] = (Option("mixup", (0.0, 0.2, 0.4)), Option("feature_dropout", (0.0, 0.05, 0.15)))
+FEATURE_DROPOUT = Option("feature_dropout", (0.0, 0.05, 0.15))
+FOR_TABLES: tuple[Parameter, ...] = (Option("mixup", (0.0, 0.2, 0.4)), FEATURE_DROPOUT)
+NOISE_OF_COLUMNS = (Option("jitter", (0.0, 0.05, 0.1, 0.2)), Option("swap_noise", (0.0, 0.05, 0.15)))
 AUGMENTED = Option("augmented", (1.0, 0.75, 0.5, 0.25))
-"""The probability beside the strengths, a dimension where a user names it: flips, shifts and squares already change one
-row more and another less."""
+"""The probability beside the strengths: flips, shifts and squares already change one row more and another less."""
+OF_COLUMNS = tuple(one.name for one in (*NOISE_OF_COLUMNS, FEATURE_DROPOUT))
+"""What changes columns and nothing else."""
+
+
+def on_demand(reads: Reads) -> tuple[Option, ...]:
+    """The dimensions that a space has only where a user names them: what gained nothing as a default, and for images
+    what changes the columns that may be beside them."""
+    return (*NOISE_OF_COLUMNS, *(() if reads == "table" else (FEATURE_DROPOUT,)), AUGMENTED)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,8 @@ class Batch:
 class Augmentation:
     """How strongly rows are changed: the chance of a flip, the share of the side by which an image may be shifted and
     that of the square blotted out, the standard deviation of noise (of the range), the alpha of mixup's Beta(alpha,
-    alpha), the chance that a column is left out; and the chance that any of it is done, to a row, or for mixup to a
+    alpha); of columns the standard deviation of jitter (prepared numbers are within [-3, 3]), the chance that a value
+    is another row's, and that it is left out; and the chance that any of it is done, to a row, or for mixup to a
     batch."""
 
     flip: float = 0.0
@@ -53,6 +67,8 @@ class Augmentation:
     cutout: float = 0.0
     noise: float = 0.0
     mixup: float = 0.0
+    jitter: float = 0.0
+    swap_noise: float = 0.0
     feature_dropout: float = 0.0
     augmented: float = 1.0
 
@@ -66,12 +82,20 @@ class Augmentation:
         changed, mixes = rows, self.mixup > 0 and len(rows) > 1
         if rows.images is not None:
             changed = replace(changed, images=self._images(rows.images, generator))
-        if self.feature_dropout > 0:
-            changed = _left_out(changed, self.feature_dropout, generator)
+        changed = self._columns(changed, generator)
         if self.augmented < 1:
             spared = torch.rand(len(rows) + 1, generator=generator) >= self.augmented
             changed, mixes = _spared(rows, changed, spared[1:]), mixes and not spared[0]
         return mixed(changed, self.mixup, generator) if mixes else Batch(changed)
+
+    def _columns(self, rows: Rows, generator: torch.Generator) -> Rows:
+        if self.jitter > 0:
+            noise = torch.randn(rows.numeric.shape, generator=generator)
+            rows = replace(rows, numeric=rows.numeric + self.jitter * noise)
+        if self.swap_noise > 0:
+            numeric = swapped(rows.numeric, self.swap_noise, generator)
+            rows = replace(rows, numeric=numeric, categories=swapped(rows.categories, self.swap_noise, generator))
+        return _left_out(rows, self.feature_dropout, generator) if self.feature_dropout > 0 else rows
 
     def _images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         side = images.shape[-1]
@@ -114,6 +138,14 @@ def blotted(images: Tensor, edge: int, generator: torch.Generator) -> Tensor:
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     colour = images.float().mean(dim=(0, 2, 3)).to(images.dtype).view(1, channels, 1, 1)
     return torch.where(square, colour, images)
+
+
+def swapped(values: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Values (n, d) of which some are another row's of the batch, in the same column: so each value comes as often as
+    training rows have it."""
+    others = torch.randint(0, len(values), values.shape, generator=generator)
+    kept = torch.rand(values.shape, generator=generator) >= chance
+    return torch.where(kept, values, values.gather(0, others))
 
 
 def _spared(rows: Rows, changed: Rows, spared: Tensor) -> Rows:

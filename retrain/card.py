@@ -99,13 +99,14 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
     yield from _origin(manifest, story, len(members))
     yield ""
     ordered = sorted(members, key=lambda one: -one["weight"])
-    yield f"| network | weight | family | {manifest.task.metric} on validation |"
-    yield "|---:|---:|---|---:|"
+    yield f"| network | weight | family | {manifest.task.metric} on validation | parameters | operations a row |"
+    yield "|---:|---:|---|---:|---:|---:|"
     for number, member in enumerate(ordered, start=1):
         candidate = member["candidate"]
         score = candidate.get("score")
         shown = "" if score is None else f"{score:.4f}"
-        yield f"| {number} | {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} |"
+        costs = " | ".join(f"{candidate[name]:,}" if name in candidate else "" for name in ("parameters", "flops"))
+        yield f"| {number} | {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} | {costs} |"
     yield ""
     for number, member in enumerate(ordered, start=1):
         yield f"- Choices of network {number}"

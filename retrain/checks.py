@@ -8,45 +8,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from registry.conforming import as_datetimes, as_strings
+from registry.conforming import as_datetimes
 from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
-from registry.inference import SEGMENTS, conform_as, infer_kinds, nested, no_segments, printed, require_overrides
+from registry.inference import (
+    SEGMENTS,
+    conform_as,
+    infer_kinds,
+    nested,
+    no_segments,
+    printed,
+    require_overrides,
+)
 from registry.plurals import counted
 from registry.privacy import hides_image
-from registry.schema import ColumnKind, Frozen
+from registry.schema import ColumnKind
 from registry.task import TaskSpec
+from retrain.finding import Finding
 from retrain.leaks import leaks
+from retrain.notation import misread
+from retrain.target_checks import examine_target, in_parts, target_gaps
 
 MIN_ROWS = 200
 """Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
 FEW_ROWS = 1_000
-MIN_CLASS_ROWS = 20
-"""Two classes at least must have so many rows."""
-MIXED_SHARE = 0.5
 NAMED = 3
 """Columns that a message of many names."""
-
-
-class Finding(Frozen):
-    """One finding: fatal or a warning, about a column or the whole frame, in words that hold the counts and values,
-    with the remedy and the number of rows concerned."""
-
-    level: Literal["fatal", "warning"]
-    column: str | None = None
-    message: str
-    remedy: str
-    rows: int = 0
-
-    def __str__(self) -> str:
-        where = f"column {self.column!r}: " if self.column else ""
-        return f"{where}{self.message}; {self.remedy}"
 
 
 def require(findings: Sequence[Finding]) -> None:
@@ -58,7 +51,7 @@ def require(findings: Sequence[Finding]) -> None:
 
 def usable(frame: pd.DataFrame, task: TaskSpec) -> pd.DataFrame:
     """The rows that have a target (finite, for regression) and a time, if the task has a time column."""
-    keep = ~_target_gaps(frame[task.target], task)
+    keep = ~target_gaps(frame[task.target], task)
     if task.time is not None:
         keep &= frame[task.time].notna()
     return frame[keep].reset_index(drop=True)
@@ -70,7 +63,7 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
     Later checks need what earlier ones establish: a missing target or unparsable times end the examination there.
     """
     findings: list[Finding] = []
-    for stage in (_columns, _times, _target):
+    for stage in (_columns, _enough, _times, examine_target):
         findings += stage(frame, task)
         if any(finding.level == "fatal" for finding in findings):
             return sorted(findings, key=lambda finding: finding.level)
@@ -82,7 +75,10 @@ def examine(frame: pd.DataFrame, task: TaskSpec, *, seed: int = 0) -> list[Findi
         for one in kinds.left_out
         if one.name not in task.columns.exclude
     ]
+    for one in (one for one in kinds.left_out if one.reason.startswith("identifier-like")):
+        findings += _misread(frame[one.name], one.name, "it is left out")
     findings += [*_taken(kinds.kinds, task), *_images(kinds.kinds, task), *_segments(kinds.kinds, task)]
+    findings += _columns_beside(kinds.kinds, task)
     if not kinds.kinds:
         gone = "; ".join(f"{one.name!r}: {one.reason}" for one in kinds.left_out[:NAMED])
         message = f"no column is left to learn from{f' ({gone})' if gone else ''}"
@@ -117,6 +113,13 @@ def _columns(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         yield Finding(level="fatal", message="there are no rows", remedy="check the source")
 
 
+def _enough(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
+    """Too few rows for anything: what else is wrong with so few would lead astray."""
+    if (n := len(frame)) < MIN_ROWS:
+        message = f"{counted(n, 'row')}, at least {MIN_ROWS} are needed"
+        yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
+
+
 def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if task.time is None:
         return
@@ -137,6 +140,10 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     elif missing:
         message = f"{missing:,} of {len(values):,} rows have no time"
         yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=missing)
+    if not len(bad) and missing < len(values) and values.nunique() == 1:
+        message = f"every row has the same time, {printed(values.dropna().iloc[0])}: none is newer than another"
+        remedy = "name a column that tells them apart, or none (`time: null`; no `--time`)"
+        yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(values))
 
 
 def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
@@ -149,78 +156,16 @@ def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
     return values.index[:0]
 
 
-def _target_gaps(target: pd.Series[Any], task: TaskSpec) -> pd.Series[bool]:
-    """Rows without a usable target: missing, an empty text, or for regression infinite."""
-    if task.problem != "regression":
-        return as_strings(target).isna().set_axis(target.index)
-    numbers = pd.to_numeric(target, errors="coerce")
-    return target.isna() | numbers.isin([np.inf, -np.inf])
-
-
-def _target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    name, values, n = task.target, frame[task.target], len(frame)
-    gaps = int(_target_gaps(values, task).sum())
-    if gaps == n:
-        yield Finding(level="fatal", column=name, message="no row has a target", remedy="check `target`", rows=n)
-        return
-    if gaps:
-        kind = "a missing or infinite" if task.problem == "regression" else "no"
-        message = f"{gaps:,} of {n:,} rows have {kind} target"
-        yield Finding(level="warning", column=name, message=message, remedy="they are left out", rows=gaps)
-    yield from _numbers(values, task) if task.problem == "regression" else _classes(values, task)
-
-
-def _numbers(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
-    wrong = values[values.notna() & pd.to_numeric(values, errors="coerce").isna()]
-    if len(wrong):
-        message = f"{len(wrong):,} of {len(values):,} targets are no numbers, such as {printed(wrong.iloc[0])}"
-        remedy = "clean them, or set `problem` to multiclass"
-        yield Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=len(wrong))
-    elif values.nunique() == 1:
-        message = f"every target is {printed(values.dropna().iloc[0])}"
-        yield Finding(level="fatal", column=task.target, message=message, remedy="check `target`", rows=len(values))
-
-
-def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
-    counts = as_strings(values).value_counts()
-    shown = ", ".join(f"{label} ({rows:,})" for label, rows in counts.tail(5).items())
-    if len(counts) == 1:
-        yield _fatal(task, f"only one class, {shown}", "give data with at least two classes", int(counts.iloc[0]))
-    elif task.problem == "binary" and len(counts) > 2:
-        yield _fatal(task, f"{len(counts)} classes, but the problem is binary", "set `problem` to multiclass", 0)
-    elif counts.iloc[1] < MIN_CLASS_ROWS:
-        message = f"too few rows in all classes but one: {shown}; at least {MIN_CLASS_ROWS} each are needed in two"
-        yield _fatal(task, message, "give more rows of them", int(counts.iloc[1]))
-    elif counts.iloc[-1] < MIN_CLASS_ROWS:
-        rare = counts[counts < MIN_CLASS_ROWS]
-        message = f"{len(rare)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {shown}"
-        remedy = "merge or drop them; they will hardly be learnt"
-        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=int(rare.sum()))
-
-
-def _fatal(task: TaskSpec, message: str, remedy: str, rows: int) -> Finding:
-    return Finding(level="fatal", column=task.target, message=message, remedy=remedy, rows=rows)
-
-
 def _count(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     n = len(rows)
     if n < MIN_ROWS:
         message = f"{counted(n, 'usable row')}, at least {MIN_ROWS} are needed"
         yield Finding(level="fatal", message=message, remedy="give more rows", rows=n)
-    elif n < FEW_ROWS:
+        return
+    if n < FEW_ROWS:
         message = f"only {n:,} usable rows: scores will be noisy"
         yield Finding(level="warning", message=message, remedy=f"more than {FEW_ROWS:,} are advisable", rows=n)
-    if task.time is not None and task.problem != "regression":
-        yield from _first_rows(rows, task)
-
-
-def _first_rows(rows: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
-    """In time order the oldest rows train: they must show two classes."""
-    held = task.splits.validation + task.splits.calibration + task.splits.test
-    oldest = rows.loc[as_datetimes(rows[str(task.time)], str(task.time)).argsort()[: int(len(rows) * (1 - held))]]
-    if as_strings(oldest[task.target]).nunique() == 1:
-        message = f"the oldest {len(oldest):,} rows, which train, are all {printed(oldest[task.target].iloc[0])}"
-        yield _fatal(task, message, "give rows that begin earlier or end later", len(oldest))
+    yield from in_parts(rows, task)
 
 
 def _duplicates(frame: pd.DataFrame) -> Iterator[Finding]:
@@ -249,6 +194,17 @@ def _images(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
             yield Finding(level="fatal", column=name, message=message, remedy=remedy)
 
 
+def _columns_beside(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
+    """Choices of how columns are augmented where there are none beside the images."""
+    if not task.search.choices or set(kinds.values()) != {"image"}:
+        return
+    from retrain.augmentation import OF_COLUMNS
+
+    for name in (name for name in OF_COLUMNS if name in task.search.choices):
+        message = f"search.choices.{name}: it changes columns, and there are none beside the images"
+        yield Finding(level="fatal", message=message, remedy="leave it out, or add columns")
+
+
 def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
     """Segments that are no categories."""
     for name, why in no_segments(kinds, task.monitor.segments):
@@ -259,7 +215,7 @@ def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]
 def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bool) -> Iterator[Finding]:
     """Values that do not fit the column's kind, or types that are mixed in it."""
     if kind == "categorical":
-        yield from _mixed(values, name, declared)
+        yield from () if declared else _misread(values, name, "it is read as categories")
     elif declared:
         yield from _misfits(values, name, kind)
     if kind == "numeric" and values.dtype.kind == "f" and (infinite := int(np.isinf(values.to_numpy()).sum())):
@@ -267,19 +223,11 @@ def _values(values: pd.Series[Any], name: str, kind: ColumnKind, *, declared: bo
         yield Finding(level="warning", column=name, message=message, remedy="they count as missing", rows=infinite)
 
 
-def _mixed(values: pd.Series[Any], name: str, declared: bool) -> Iterator[Finding]:
-    """A categorical column most of whose values are numbers holds a few texts that make it one."""
-    if declared or values.dtype.kind in "iufb":
-        return
-    counts = values.astype(object).value_counts()
-    known = pd.Series(counts.index, dtype=object)
-    number = pd.to_numeric(known.astype(str), errors="coerce").notna().to_numpy()
-    texts, numbers = int(counts[~number].sum()), int(counts[number].sum())
-    if texts == 0 or numbers <= MIXED_SHARE * (texts + numbers):
-        return
-    message = f"mixed types: {numbers:,} numbers and {texts:,} texts such as {printed(counts.index[~number][0])}"
-    remedy = "it is read as categories; clear the texts for a number, or declare it under `columns.kinds`"
-    yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=texts)
+def _misread(values: pd.Series[Any], name: str, now: str) -> Iterator[Finding]:
+    """A column whose texts are likely to be meant as numbers or dates."""
+    for message, remedy, rows in misread(values, name, now):
+        remedy = f"{remedy}, or declare its kind under `columns.kinds`"
+        yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=rows)
 
 
 def _misfits(values: pd.Series[Any], name: str, kind: ColumnKind) -> Iterator[Finding]:

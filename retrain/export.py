@@ -34,6 +34,7 @@ from retrain.batches import rows_at_once, rows_of
 from retrain.calibration import Calibration
 from retrain.families.base import OF_TRAINING
 from retrain.families.catalogue import FAMILIES
+from retrain.families.cost import flops, parameters
 from retrain.families.hidden import kept_share
 from retrain.families.picture import PictureNet
 from retrain.lean_graph import lean
@@ -118,7 +119,7 @@ def write_model(
         for name, value in member.module.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
-    told = {**_candidates(members, study, calibration), PARITY: parity}
+    told = {**_candidates(members, study, calibration, rows.iloc[:1]), PARITY: parity}
     told |= {UNSERVED: left_out} if left_out else {}
     (folder / CANDIDATES).write_text(json.dumps(told, indent=1), encoding="utf-8")
     drawn = drawn[:REFERENCE_ROWS]  # in this order, so that the golden rows, which come first, are a random sample too
@@ -326,12 +327,20 @@ def _forward(module: nn.Module, rows: Prepared) -> Array:
     return torch.cat(parts).numpy().astype(np.float64)
 
 
+def _costs(member: Member, row: pd.DataFrame) -> dict[str, int]:
+    """Parameters and operations; a former network's were told before, and the counter takes a second to load."""
+    if member.graph is not None:
+        return {}
+    inputs = rows_of(member.preparation.apply(row), torch.zeros(len(row))).inputs
+    return {"parameters": parameters(member.module), "flops": flops(member.module, *inputs)}
+
+
 def _candidates(
-    members: Sequence[Member], study: Sequence[Mapping[str, Any]], calibration: Calibration
+    members: Sequence[Member], study: Sequence[Mapping[str, Any]], calibration: Calibration, row: pd.DataFrame
 ) -> dict[str, Any]:
     made = [
         {
-            "candidate": dict(member.candidate),
+            "candidate": {**member.candidate, **_costs(member, row)},
             "weight": member.weight,
             "preparation": member.preparation.model_dump(mode="json"),
         }

@@ -16,7 +16,7 @@ from registry.images import ImageError, channels_of, decode, looks_like_images, 
 from registry.inference import image_column, printed
 from registry.schema import ImageColumn
 from registry.task import TaskSpec
-from retrain.checks import Finding
+from retrain.finding import Finding
 
 MOST_UNREADABLE = 0.1
 """Share of the images from which it is fatal that they cannot be read."""

@@ -5,6 +5,7 @@ Rows that the tree has not seen, so that an identifier, which knows every row by
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ ALMOST = 0.97
 DEPTH = {"binary": 4, "multiclass": 6, "regression": 8}
 MIN_HELD_OUT = 5
 """Fewest held-out rows of a class for its recall to count."""
+LARGEST = float(np.finfo(np.float32).max)
+"""What trees read at most: they refuse larger numbers, such as the largest double where a value is missing."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,11 @@ def _score(
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
     model = DecisionTreeRegressor if problem == "regression" else DecisionTreeClassifier
-    tree = model(max_depth=DEPTH[problem], random_state=0).fit(values[fit, None], labels[fit])
-    found, truth = tree.predict(values[~fit, None]), labels[~fit]
+    read = np.clip(values, -LARGEST, LARGEST)[:, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that many classes may be numbers is told by the checks
+        tree = model(max_depth=DEPTH[problem], random_state=0).fit(read[fit], labels[fit])
+    found, truth = tree.predict(read[~fit]), labels[~fit]
     if problem == "regression":
         return 1 - float(((truth - found) ** 2).mean() / truth.var())
     classes, counts = np.unique(truth, return_counts=True)

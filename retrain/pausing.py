@@ -20,7 +20,6 @@ from registry.schema import Frozen
 State: TypeAlias = dict[str, Tensor]
 
 FACTS = "facts"
-OPTIMIZER = "optimizer"
 
 
 class Facts(Frozen):

@@ -33,6 +33,7 @@ from retrain.search.material import Material, hash_frame
 from retrain.search.progress import Progress, silent
 from retrain.search.sealing import Finish, one_thread, seal
 from retrain.splits import Parts, Rows, split
+from retrain.target_checks import undecided
 
 NEWER = Splits(validation=0.15, calibration=0.15, test=0.1, spread=2.0)
 """Shares of the newer rows."""
@@ -59,7 +60,7 @@ class Renewal:
     """A champion's networks beside the rows they have not seen.
 
     Raises `DataError` when nobody can tell which rows those are, when they are too few, when their labels are of
-    classes the champion does not know, or when none of its networks can be read.
+    classes the champion does not know or say nothing by the task's metric, or when none of its networks can be read.
     """
 
     def __init__(self, asked: Request) -> None:
@@ -72,10 +73,13 @@ class Renewal:
             raise DataError("the newer rows have labels of classes that the champion does not know")
         known = np.isin(np.arange(len(rows)), newer) | (labels != UNKNOWN_CLASS)
         parts = split(rows.iloc[newer].reset_index(drop=True), asked.task.model_copy(update={"splits": NEWER}))
+        self.new = Parts(*(newer[part] for part in vars(parts).values()))
+        for name, part in (("validation", self.new.validation), ("test", self.new.test)):
+            if (why := undecided(rows[asked.task.target].iloc[part], asked.task)) is not None:
+                raise DataError(f"of the newer rows the {len(part):,} of the {name} part tell nothing: {why}")
         self.scale = read_scale(asked.bundle)
         if not manifest.target.classes and self.scale is None:
             raise DataError("the champion does not tell the scale of its target")
-        self.new = Parts(*(newer[part] for part in vars(parts).values()))
         self.old: Rows = np.setdiff1d(np.flatnonzero(known), newer)
         self.members = list(read_members(asked.bundle))
         if not self.members:

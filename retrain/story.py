@@ -13,7 +13,7 @@ from registry.bundle import FIGURES, Manifest
 from registry.metrics import METRICS, Labels, metrics_for
 from registry.scoring import Scores
 from retrain.boosted import Boosted
-from retrain.checks import Finding
+from retrain.finding import Finding
 from retrain.paired import Interval, blocks_of, clustered
 from retrain.trials import Searched
 

@@ -158,6 +158,8 @@ class Slot:
     previous: Served | None = None
     """The version served before this one, kept loaded: a rollback to it waits for nothing."""
 
+    awaited: str | None = None
+    """The champion that is being loaded, where none is served yet."""
     loading: int = 0
     """How large the graph is that is being loaded, until it is one of those above, or given up."""
 
@@ -187,7 +189,9 @@ class Slot:
     def served(self) -> Served:
         """The version that answers. Raises `NoModelError`."""
         if self.current is None:
-            why = self.last_error or self.registry_error or "the registry has no champion"
+            coming = self.awaited and f"version {self.awaited} is being loaded"
+            none = "the registry has no champion" if self.registry_seen else "the registry has not answered yet"
+            why = self.last_error or self.registry_error or coming or none
             raise NoModelError(f"task {self.task!r} has no model to serve yet: {why}")
         return self.current
 
@@ -195,7 +199,7 @@ class Slot:
         """Answer with this version from the next request on."""
         self.swaps += self.current is not None
         self.previous, self.current = self.current, new
-        self.last_error, self.loading = None, 0
+        self.last_error, self.awaited, self.loading = None, None, 0
 
 
 class Follower:
@@ -268,11 +272,11 @@ class Follower:
                 current.scorer.radius = radius
                 await self.attempt(self._remember, current)
             return
-        loaded = self._slot.loaded(version)
+        loaded, self._slot.awaited = self._slot.loaded(version), version
         served, error = await self.attempt(self._load, version, loaded)
         if served is None:
             assert error is not None
-            self._slot.loading = 0
+            self._slot.loading, self._slot.awaited = 0, None
             self._refuse(version, error)
             return
         self._refused = None

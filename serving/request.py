@@ -127,6 +127,6 @@ def check_ids(ids: object, expected: int) -> list[str]:
 def check_id(one: object, row: int) -> str:
     """One prediction id. Raises `MisfitError`."""
     if not isinstance(one, str) or not 0 < len(one) <= MAX_ID_LENGTH or not one.isprintable():
-        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, got {shown(one)}"
+        message = f"row {row}: expected an id of 1 to {MAX_ID_LENGTH} printable characters, in quotes, got {shown(one)}"
         raise MisfitError(message, row=row, column="id", value=one)
     return one

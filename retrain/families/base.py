@@ -153,10 +153,6 @@ class Family(ABC):
         weights are inherited place by place. Empty for families whose networks differ in sizes."""
         return {}
 
-    def adjacency_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...] | None:
-        """Which operation is where, as zeros and ones of one length for the family; None for one without a graph."""
-        return None
-
     def path_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...] | None:
         """Which paths of operations lead from input to output, as zeros and ones of one length for the family (White,
         Neiswanger & Savani 2019, arXiv 1910.11858); None for a family without a graph."""

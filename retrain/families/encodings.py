@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 
-from retrain.families.parameters import Choice, Option
 from retrain.families.wiring import Path, Wiring
 
 MOST_PATHS = 1_000
 """How long a path encoding may be. Longer paths are left out: a network has the fewer of them, and White et al. 2019
 find that nothing is lost."""
-
-
-def one_hot(dimensions: Sequence[Option], choices: Mapping[str, Choice]) -> tuple[int, ...]:
-    """A one for each choice, at its place among the options.
-
-    >>> one_hot([Option("a", ("x", "y")), Option("b", (True, False))], {"a": "y", "b": True})
-    (0, 1, 1, 0)
-    """
-    return tuple(int(choices.get(one.name) == value) for one in dimensions for value in one.values)
 
 
 @cache

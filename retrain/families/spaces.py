@@ -12,7 +12,7 @@ from registry.errors import TaskError
 from retrain.families.base import ACTIVATIONS, Candidate, Reads
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import INPUT_PARAMETERS, InputEncoder
-from retrain.families.encodings import one_hot, paths_of
+from retrain.families.encodings import paths_of
 from retrain.families.image_operations import IMAGE
 from retrain.families.modality import Modality, Style
 from retrain.families.parameters import Choice, Option, Parameter, Real, Whole
@@ -105,10 +105,6 @@ class WiredSpace(ArchitectureSpace):
         return drawn(
             {f"{name} " if len(wirings) > 1 else "": one for name, one in wirings.items()}, template_caption(choices)
         )
-
-    def adjacency_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...]:
-        """One-hot, of the canonical graphs."""
-        return one_hot(self.graph_dimensions(MODALITIES[reads]), self.canonical(choices))
 
     def path_encoding(self, choices: Mapping[str, Choice], reads: Reads = "table") -> tuple[int, ...]:
         """Graph by graph, input by input: alike for isomorphic ones."""

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
 from registry.metrics import Array, metrics_for
+from registry.plurals import counted
 from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, lent, member_outputs
@@ -28,6 +29,7 @@ from retrain.search.limits import INFEASIBLE, megabytes_of, why_none_fits
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
 from retrain.search.sealing import Finish, one_thread, seal
+from retrain.search.tally import DIVERGED
 from retrain.training import load_state
 from retrain.trials import unbeaten
 
@@ -46,9 +48,13 @@ def close(
     results = standing(tried, plan)
     if not results:
         require_feasible(tried, plan, study)
-        start = start_of_workers(plan, study.get_trials(deepcopy=False), finish.seconds(), datetime.now())
+        trials = study.get_trials(deepcopy=False)
+        if why := why_none(trials):
+            raise StateError(f"no network has a result{why}")
+        start = start_of_workers(plan, trials, finish.seconds(), datetime.now())
         raise StateError(
-            f"no trial has finished in {folder}{start}: give the search more time, or look at its workers' logs"
+            f"no network has a result in the time there was{start}: give the search more (--seconds, or "
+            f"`search.seconds`), or see what its workers say in {folder / 'workers'}"
         )
     shutil.rmtree(out, ignore_errors=True)
     with one_thread():
@@ -72,6 +78,19 @@ def close(
             validation=validation,
         )
         return seal(material, members, calibration, out, told)
+
+
+def why_none(trials: Sequence[FrozenTrial]) -> str:
+    """Why no network has a result, where that was not for lack of time; empty elsewhere.
+
+    >>> why_none([])
+    ''
+    """
+    diverged = sum(DIVERGED in one.user_attrs for one in trials)
+    if not diverged:
+        return ""
+    where = "see `search.choices`, and the data for values out of all proportion"
+    return f": {counted(diverged, 'network')} had no finite loss or score after an epoch; {where}"
 
 
 def start_of_workers(plan: Plan, trials: Sequence[FrozenTrial], seconds: float, now: datetime) -> str:

@@ -95,6 +95,8 @@ DEFAULTS: dict[str, Choice] = {
     "cutout": 0.0,
     "noise": 0.0,
     "mixup": 0.0,
+    "jitter": 0.0,
+    "swap_noise": 0.0,
     "feature_dropout": 0.0,
     "augmented": 1.0,
     KEPT: 1.0,

@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._storage import JournalOperation
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 JOURNAL = "journal.log"
 STUDY = "study"
@@ -124,3 +125,13 @@ def open_study(
         directions=[StudyDirection.MAXIMIZE if greater_is_better else StudyDirection.MINIMIZE, *less],
         load_if_exists=True,
     )
+
+
+def begin_study(folder: Path, *, greater_is_better: bool, costs: int = 0) -> optuna.Study:
+    """The study of a folder for whoever is to fill its queue: one of which no trial was begun is made anew, as a kill
+    may have cut the filling short. Nobody else may have it open."""
+    study = open_study(folder, greater_is_better=greater_is_better, costs=costs)
+    if any(one.state is not TrialState.WAITING for one in study.get_trials(deepcopy=False)):
+        return study
+    (folder / JOURNAL).unlink()
+    return open_study(folder, greater_is_better=greater_is_better, costs=costs)

@@ -21,7 +21,8 @@ from registry.schema import Schema
 from registry.target import Target
 from registry.task import TaskSpec
 from retrain.calibration import TargetScale
-from retrain.checks import Finding, examine, require, usable
+from retrain.checks import examine, require, usable
+from retrain.finding import Finding
 from retrain.preparation import Preparation, ScalingName
 from retrain.search import plan as plans
 from retrain.search.inputs import Layout

@@ -151,10 +151,12 @@ def _unknown_value(key: str, value: Value, meant: Sequence[Parameter]) -> str:
 
 def _unknown_dimension(key: str, dimensions: Dimensions) -> str:
     """What is known are names; what is near may be a label too. One of a family that is not searched is told so."""
+    from retrain.augmentation import on_demand
     from retrain.families.catalogue import FAMILIES
 
     labels = [label for own in dimensions.values() for label, _ in own]
-    names = sorted({one.name for own in dimensions.values() for _, one in own})
+    asked = [*on_demand("image"), *(one for each in FAMILIES if each.name in dimensions for one in each.on_demand())]
+    names = sorted({one.name for own in dimensions.values() for _, one in own} | {one.name for one in asked})
     others = [
         family.name
         for family in FAMILIES

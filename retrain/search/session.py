@@ -31,9 +31,10 @@ from registry.locks import exclusive
 from registry.metrics import metrics_for
 from registry.mistakes import under
 from registry.task import TaskSpec
-from retrain.checks import Finding, require
+from retrain.checks import require
 from retrain.families.base import Reads
 from retrain.families.catalogue import families_for
+from retrain.finding import Finding
 from retrain.image_checks import image_name, load_images
 from retrain.search import here
 from retrain.search import plan as plans
@@ -44,7 +45,7 @@ from retrain.search.crew import Crew
 from retrain.search.enough import Enough
 from retrain.search.experience import Experience, Former, lesson
 from retrain.search.heritage import Elders, Heritage, hand_down
-from retrain.search.journal import locked, open_study
+from retrain.search.journal import begin_study, locked
 from retrain.search.limits import Limits
 from retrain.search.material import Material, gather, hash_frame, write_arrays
 from retrain.search.plan import Plan
@@ -259,7 +260,7 @@ class Session:
         if said := lesson(self.task.name, self.formers, space.experience, space.taught):
             self.stage("preparation", said, lasting=True)
         costs = len(self.plan.objectives) - 1
-        study = open_study(self.folder, greater_is_better=self.metric.greater_is_better, costs=costs)
+        study = begin_study(self.folder, greater_is_better=self.metric.greater_is_better, costs=costs)
         if self.prior is not None:
             self.heritage = hand_down(self.prior, material, space, self.folder)
         if study.get_trials(deepcopy=False):

@@ -15,7 +15,7 @@ import numpy as np
 
 from registry.choices import Preference
 from registry.metrics import Problem
-from retrain.augmentation import AUGMENTED, FOR_IMAGES, FOR_TABLES, Augmentation
+from retrain.augmentation import FOR_IMAGES, FOR_TABLES, Augmentation, on_demand
 from retrain.families.base import Candidate, Family, Reads
 from retrain.families.catalogue import family_named
 from retrain.families.parameters import Choice, Option, Parameter, Real, When
@@ -82,7 +82,7 @@ class SearchSpace(Space):
             Option("epochs", lengths(self.max_epochs)),
             *(() if self.problem == "regression" else classes),
             *(FOR_IMAGES if self.reads == "image" else FOR_TABLES),
-            *((AUGMENTED,) if AUGMENTED.name in self.choices else ()),
+            *(one for one in on_demand(self.reads) if one.name in self.choices),
         )
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from flows.bake import KIND, LOOKS, bake, in_the_oven, rolled_back
 from flows.improve import one_at_a_time
 from flows.lifecycle import lifecycle
 from flows.workplace import Workplace
+from registry.bundle import ModelBundle
 from registry.ledger import Entry
+from registry.schema import NumericColumn, Schema
 from tests.flows.conftest import fill
 from tests.flows.shelf import shelf_place
 from tests.handmade import make_bundle, make_frame
@@ -109,6 +112,28 @@ def test_a_rollback_cut_short_is_completed(place: Workplace, tmp_path: Path) -> 
     assert aliases(place) == ("1", "2")
     (entry,) = place.ledger.read(kinds={"rollback"})
     assert entry.reasons == ("worse",)
+
+
+@pytest.mark.parametrize("other", ["classes", "columns"])
+def test_a_former_champion_that_cannot_be_compared_stops_no_pass(
+    place: Workplace, tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody promotes a model of a new search by hand: its classes, or the kinds of its columns, may be others."""
+    shelf: Any = place.versions
+    former = shelf.bundles[0]
+    manifest = former.manifest
+    changes: dict[str, Any] = {"target": manifest.target.model_copy(update={"classes": ("0", "1")})}
+    if other == "columns":
+        columns = [one for one in manifest.data_schema.columns if one.name != "carrier"]
+        changes = {"data_schema": Schema(columns=(*columns, NumericColumn(name="carrier", low=0, high=9)))}
+    shelf.bundles[0] = ModelBundle(former.folder, manifest.model_copy(update=changes))
+    promote(place, tmp_path / "new", quality=1.0)
+    week(place, tmp_path)
+    with caplog.at_level("INFO", logger="everfit"):
+        assert bake(place, AS_OF) is None
+    assert "no look at the new champion now: " in caplog.text
+    assert aliases(place) == ("2", "1")
+    assert place.ledger.read(kinds={KIND}) == []
 
 
 @pytest.mark.parametrize("why", ["over", "off", "first", "by hand", "busy", "few"])

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import beside, first_sentence, found_lines
+from flows.commands_watch import when_judged
+from flows.door import _warn
 from flows.offered import offered
 from flows.overview import task_lines
 from flows.publishing import figures_of
@@ -26,7 +28,7 @@ from registry.bundle import Estimate, ModelBundle
 from registry.errors import BusyError, StoreError, TaskError
 from registry.proposal import to_yaml, write
 from registry.settings import Settings
-from registry.task import FileSource, load
+from registry.task import FileSource, RowWindows, TimeWindows, load
 from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
@@ -184,6 +186,8 @@ def test_init_never_overwrites(home: Path) -> None:
         (("report", "nobody"), "unknown task 'nobody'"),
         (("promote", "nobody", "1"), "unknown task 'nobody'"),
         (("rollback", "nobody"), "unknown task 'nobody'"),
+        (("canary", "nobody", "0.1"), "unknown task 'nobody'"),
+        (("canary", "nobody", "10%"), "unknown task 'nobody'"),
         (("improve", "nobody"), "unknown task 'nobody'"),
         (("replay", "rows.csv", "--task", "nobody"), "unknown task 'nobody'"),
         (("status", "nobody"), "unknown task 'nobody'"),
@@ -210,6 +214,13 @@ def test_wrong_input_is_one_message_and_exit_code_2(home: Path, arguments: tuple
     assert told[0].startswith("everfit: ")
     assert "Traceback" not in done.stderr
     assert not list(home.glob("gone*"))
+
+
+@pytest.mark.parametrize("share", ["110%", "1.1", "nan", "a tenth", "%"])
+def test_a_share_that_is_none_is_told_what_it_may_be(home: Path, share: str) -> None:
+    done = run("canary", "nobody", share)
+    assert done.exit_code == 2
+    assert f"from 0 to 1 as 0.1 or 10%, got {share!r}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -272,6 +283,7 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
     assert list(told)[:2] == ["training, table", "training, image"]
     assert "cutout" in told["training, image"]
     assert "cutout" not in told["training, table"]
+    assert all("jitter: " in told[f"training, {reads}"] for reads in ("table", "image"))
     for family in FAMILIES:
         assert {name for name in told if name.startswith(f"{family.name},")} == {
             f"{family.name}, {reads}" for reads in family.reads
@@ -285,7 +297,7 @@ def test_strategies_policies_and_spaces_are_listed_without_task_or_home(home: Pa
 
 def _dimensions_told(output: str) -> dict[str, str]:
     """By name: the lines of the dimensions, joined."""
-    lines, told, name = output[output.index("tasks that read a table") :].splitlines()[1:], {}, ""
+    lines, told, name = output[output.index("`jitter`, `swap_noise`") :].splitlines()[1:], {}, ""
     for line in lines:
         if found := re.match(r"  (\w+, \w+) +(.*)", line):
             name = found[1]
@@ -574,11 +586,33 @@ def test_a_fall_from_validation_to_test_is_told(place: Workplace, tmp_path: Path
     assert not any("warning" in line for line in found_lines(place, "1"))
 
 
+def test_a_setting_that_is_nearly_one_is_told(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERFIT_PROT", "8001")
+    monkeypatch.setenv("EVERFIT_OF_MY_OWN", "1")
+    _warn.cache_clear()
+    told = run("alerts", "handmade").stderr
+    assert told == "warning: EVERFIT_PROT is no setting (did you mean 'EVERFIT_PORT'?)\n"
+
+
+def test_who_waits_for_the_first_window_is_told_when_it_is_judged(place: Workplace) -> None:
+    told = run("monitor", "handmade").stdout.splitlines()
+    assert told[:2] == ["handmade: nothing is judged yet, 0 windows measured", "  no window is complete yet"]
+    assert told[-1] == f"  {when_judged(place.task)}"
+    weekly = place.task.monitor.model_copy(update={"windows": TimeWindows(every=timedelta(days=7))})
+    said = (
+        "a window lasts 1w: it is measured once a row from after it has come, and judged once 30 labels of it are there"
+    )
+    timed = place.task.model_copy(update={"monitor": weekly, "time": "when"})
+    assert when_judged(timed) == f"{said} (`monitor` in the task)"
+    rows = place.task.monitor.model_copy(update={"windows": RowWindows(rows=500)})
+    assert when_judged(place.task.model_copy(update={"monitor": rows})).startswith("a window is of 500 rows: it is ")
+
+
 def test_an_improvement_that_is_refused_is_the_wrong_moment(place: Workplace) -> None:
     """There are no labels yet."""
     done = run("improve", "handmade", "--remedies", "recalibrate")
     assert done.exit_code == 3, done.output
-    assert done.stdout.startswith("handmade: refused (no remedy, version -)\n  ")
+    assert done.stdout.startswith("handmade: refused (no remedy, no version was made)\n  ")
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(place: Workplace) -> None:
@@ -592,7 +626,7 @@ def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> N
     second = place.versions.publish(place.versions.fetch("handmade", "1"))
     told = run("promote", "handmade", second).stdout.splitlines()
     assert told[0] == "handmade: version 2 is the champion (previous: 1)"
-    assert told[1].startswith("  whether following pays is looked at by what is answered of windows that end after ")
+    assert told[1].startswith("  by itself it is tried, once 4 windows that end after ")
     for _ in range(2):
         done = run("promote", "handmade", second)
         assert done.stdout == "handmade: version 2 is the champion already, nothing changed (previous: 1)\n"

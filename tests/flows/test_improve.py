@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -19,12 +20,14 @@ from flows.deeds import summary
 from flows.improve import _tried, complete, improve, one_at_a_time
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
+from flows.retracing import Proof
 from flows.rows import from_source, kept, known_rows, unseen_rows
 from flows.wishes import wished
 from flows.workplace import Workplace
 from registry.decisions import Remedy, parse_remedies
 from registry.errors import BusyError, DataError, InputError, NoModelError
 from registry.ledger import Entry
+from registry.scoring import Scores
 from tests.flows.conftest import TINY_SEARCH, fill
 from tests.handmade import make_frame, make_schema
 
@@ -229,6 +232,17 @@ def test_the_same_twice_is_answered_once_and_more_is_done(place: Workplace, tmp_
     assert kinds(place)["improvement"] == 4
 
 
+def test_rows_that_a_kill_left_behind_are_removed_by_the_next_one(place: Workplace) -> None:
+    """They are in plain, whatever the log hides. Studies of searches stay."""
+    intents, at = Intents(place.ledger, "handmade"), datetime(2024, 3, 3)
+    intent = intents.begin("improve", at, champion="1", remedies=["research"])
+    for name in (intent.id, "a-search"):
+        kept(place.study / name, lambda: (make_frame(5), make_frame(3, seed=1)))
+    intents.end(intent, outcome="hold", version="2", details={"champion": "1"})
+    assert complete(place, at + timedelta(days=1)).outcome == "refused"
+    assert [path.name for path in place.study.iterdir()] == ["a-search"]
+
+
 def test_a_champion_changed_by_hand_is_not_overruled(place: Workplace, tmp_path: Path) -> None:
     fill(place.log, make_frame(40, start="2024-03-02"), tmp_path / "bundle")
     bundle = place.versions.fetch("handmade", "1")
@@ -294,6 +308,16 @@ def test_rows_hold_nothing_from_after_the_moment_and_none_twice(place: Workplace
 def test_a_source_without_its_target_is_refused(place: Workplace) -> None:
     with pytest.raises(DataError, match="no longer has the target 'late'"):
         from_source(make_frame(9).drop(columns="late"), place.task, make_schema(), AS_OF)
+
+
+def test_a_proof_takes_the_place_of_another_one_whole(tmp_path: Path) -> None:
+    spread = np.ones(3)
+    rows, said = make_frame(3), Scores(np.zeros(3), spread, spread, interval=np.zeros((3, 2)))
+    Proof(rows, said, said).save(tmp_path)
+    Proof(rows.head(2), None, said.take(slice(2))).save(tmp_path)
+    found = Proof.load(tmp_path)
+    assert found is not None
+    assert (found.old, len(found.rows), len(found.new)) == (None, 2, 2)
 
 
 def test_rows_once_cut_stay_as_they_are(tmp_path: Path) -> None:

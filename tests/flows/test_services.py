@@ -83,6 +83,10 @@ def test_up_and_down(place: Workplace, secured: Settings) -> None:
     assert "version 1" in page.text
     assert httpx.get(status.url, headers={"Host": "elsewhere.example"}, trust_env=False).status_code == 400
     assert "not answering" not in page.text
+    register_task(stopped, place.task.model_copy(update={"name": "other"}))
+    other = httpx.get(f"{status.url}/tasks/other", trust_env=False, timeout=30).text
+    assert "not served" in other
+    assert "everfit up other has it served" in other
     assert httpx.get(f"{endpoint.url}/model", trust_env=False, verify=verify).json()["version"] == "1"
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(f"{endpoint.url}/model", trust_env=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 
 from monitor.attainable import LEAST_ROWS, Attainable, fit_fresh
@@ -55,6 +56,13 @@ def test_it_never_looks_ahead(bundle: ModelBundle, log: InferenceLog) -> None:
     found = measured(bundle, log, pd.concat([old, new], ignore_index=True))
     assert found.value is not None
     assert found.value < 0.2
+
+
+def test_a_column_that_has_had_no_value_for_so_long_is_no_accident(bundle: ModelBundle, log: InferenceLog) -> None:
+    """A sensor died: the yardstick's rows have nothing of it, and trees cannot cut nothing into bins."""
+    found = measured(bundle, log, make_frame(PAST + ROWS).assign(weight=np.nan, member=None))
+    assert found.value is not None
+    assert found.value > 0.6
 
 
 def test_too_few_labels_make_no_yardstick(bundle: ModelBundle, log: InferenceLog) -> None:

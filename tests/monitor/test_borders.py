@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.borders import CHUNK, Borders
+from monitor.borders import CHUNK, Borders, SortedColumns
 
 NUMBERS = st.floats(allow_nan=False, width=64)
 
@@ -18,6 +18,19 @@ def test_places_are_those_of_a_bisection(borders: list[float], numbers: list[flo
     with np.errstate(over="ignore"):
         asked = np.array([*numbers, *known, *np.nextafter(known, -np.inf), *np.nextafter(known, np.inf)])
     assert Borders(known).places(asked).tolist() == np.searchsorted(known, asked, side="left").tolist()
+
+
+@given(st.lists(st.lists(NUMBERS.filter(np.isfinite), max_size=12), max_size=4), st.lists(NUMBERS, max_size=8))
+def test_columns_are_bisected_at_once(columns: list[list[float]], numbers: list[float]) -> None:
+    known = [np.unique(np.array(one)) for one in columns]
+    asked = np.array([*numbers, *(value for one in columns for value in one), np.nan])
+    table, everywhere = SortedColumns(known), np.tile(asked, (len(columns), 1))
+    below = table.below(everywhere)
+    places = [np.searchsorted(one, np.where(np.isnan(asked), -np.inf, asked), side="left").tolist() for one in known]
+    assert below.tolist() == places
+    finite = np.isfinite(asked)
+    found = table.hold(everywhere, below)[:, finite].tolist()
+    assert found == [np.isin(asked[finite], one).tolist() for one in known]
 
 
 @pytest.mark.parametrize("kind", ["normal", "whole", "heavy", "one", "none"])

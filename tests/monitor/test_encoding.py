@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from monitor.encoding import encoded
-from monitor.views import Side, read_column
+from monitor.reading import read_column
+from monitor.views import Side
 from registry.bundle import ModelBundle
 from registry.conforming import conform
 from registry.yardstick import encode, lean

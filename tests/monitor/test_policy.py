@@ -99,7 +99,7 @@ def test_drift_alone_asks_for_a_research_where_the_policy_is_to_act_on_it() -> N
 def test_one_bad_window_is_evidence_and_not_enough() -> None:
     found = decide(STRICT, weeks([GOOD, GOOD, 0.675]))
     assert (found.remedy, found.severity, found.diagnosis) == (Remedy.NONE, "ok", None)
-    assert "of what one false alarm in 1,000 windows takes" in found.reasons[0]
+    assert " % of what an alarm takes, at one false alarm in 1,000 windows" in found.reasons[0]
     assert (
         "(its test rows): worse by 0.025, tolerated 0.014; with more evidence beside 0.700 +/- 0.005"
         in found.reasons[0]
@@ -107,7 +107,7 @@ def test_one_bad_window_is_evidence_and_not_enough() -> None:
     said = (
         "one window in 8 would look as bad by luck (windows of so many rows vary by 0.008): not called degraded yet; "
     )
-    assert f"{said}evidence of all windows so far 0.0" in found.reasons[0]
+    assert f"{said}evidence of harm, all windows together: " in found.reasons[0]
 
 
 def test_luck_is_told_by_what_was_compared() -> None:

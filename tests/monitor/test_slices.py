@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from monitor.comparison import worst_segments
-from monitor.conditions import Coding, Condition, cuts, in_words
+from monitor.conditions import Codebook, Coding, Condition, cuts, in_words
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.policy import decide
 from monitor.slices import LEAST_LABELS, FoundSlices
@@ -130,7 +130,7 @@ def test_codes_tell_conditions_apart(bundle: ModelBundle) -> None:
     for column in schema.of("numeric", "boolean", "categorical"):
         mine = [one for one in found if one.column == column.name]
         coding, values = Coding(column, mine), values_of(now[column.name])
-        codes = coding.code(values, rows)
+        codes = Codebook([coding]).code(lambda name, values=values: values, rows)[0]
         for one in (*mine, *(one.opposite for one in mine)):
             assert coding.held(one)[codes].tolist() == one.holds(values)[rows].tolist(), one
 

@@ -10,8 +10,10 @@ import pytest
 
 from monitor.estimated import Estimated
 from monitor.measurements import Measurement
+from monitor.ratio import MOST_WEIGHT, SAMPLE, Known, importance
+from monitor.values import spaced
 from monitor.views import Side, View
-from monitor.weighted import LEAST_ROWS, MOST_WEIGHT, SAMPLE, correct, importance, learn
+from monitor.weighted import LEAST_ROWS, correct, learn
 from registry.bundle import Estimate, ModelBundle
 from tests.handmade import make_task
 from tests.monitor.test_estimated import side_of
@@ -82,8 +84,8 @@ def test_few_rows_have_one_constant(bundle: ModelBundle) -> None:
 def test_weights_that_lean_on_a_few_rows_count_little() -> None:
     rng = np.random.default_rng(0)
     before = rng.normal(size=(1, 2_000))
-    near, share_near = importance(before, rng.normal(size=(1, SAMPLE)))
-    far, share_far = importance(before, rng.normal(4.0, size=(1, SAMPLE)))
+    near, share_near = importance(Known(before), rng.normal(size=(1, SAMPLE)))
+    far, share_far = importance(Known(before), rng.normal(4.0, size=(1, SAMPLE)))
     assert share_near > 0.98
     assert share_far < 0.4
     assert near.std() < 0.15
@@ -92,9 +94,29 @@ def test_weights_that_lean_on_a_few_rows_count_little() -> None:
     assert far.min() >= 1 - share_far - 1e-9
 
 
+@pytest.mark.parametrize("shift", [0.0, 2.0, 8.0])
+@pytest.mark.parametrize("spread", [0.2, 1.0, 3.0])
+def test_scores_are_added_up_as_if_each_was_cut(shift: float, spread: float) -> None:
+    """Missing values in the middle, none far out: as the rows that the weights are learnt from have it."""
+    rng = np.random.default_rng(0)
+    columns = np.array([rng.normal(size=3_000), rng.standard_t(2, 3_000), np.ones(3_000), np.full(3_000, np.nan)])
+    columns[:2, ::7] = np.nan
+    place, spreads, weights = (
+        np.array([shift, -shift, shift, 0.0]),
+        np.array([spread, spread, 0.0, 0.0]),
+        np.arange(1.0, 5.0),
+    )
+    known, unit = Known(columns), np.where(spreads > 0, spreads, 1.0)
+    scores = np.nan_to_num(np.clip((columns - place[:, None]) / unit[:, None], -4.0, 4.0))
+    scale = known.scale(place, spreads)
+    assert known.weighed(scale, weights) == pytest.approx(weights @ scores, abs=1e-12)
+    known.sample(scale, out := np.empty((4, SAMPLE)))
+    assert out == pytest.approx(scores[:, spaced(3_000, SAMPLE)], abs=1e-12)
+
+
 def test_missing_values_and_constant_columns_are_no_accident() -> None:
     before = np.array([np.full(900, np.nan), np.ones(900), np.r_[np.nan, np.arange(899.0)]])
-    weights, share = importance(before, before[:, :1])
+    weights, share = importance(Known(before), before[:, :1])
     assert np.isfinite(weights).all()
     assert 0 < share <= 1
 
@@ -103,3 +125,11 @@ def test_missing_values_and_constant_columns_are_no_accident() -> None:
 def test_a_window_of_few_rows_is_no_accident(bundle: ModelBundle, rows: int) -> None:
     found = estimate(view_of(bundle, rows_of(0.0, rows, 1), rows_of(0.0, ROWS, 2)))
     assert found.value is not None
+
+
+def test_a_column_without_any_value_in_the_reference_is_no_accident(bundle: ModelBundle) -> None:
+    """It vanished before the rows that the model was tested on."""
+    window, reference = rows_of(1.0, ROWS, 1), rows_of(0.0, ROWS, 2)
+    plain = estimate(view_of(bundle, window, reference))
+    emptied = [dataclasses.replace(one, columns=one.inputs.assign(weight=np.nan)) for one in (window, reference)]
+    assert estimate(view_of(bundle, *emptied)).value == pytest.approx(plain.value, abs=0.01)

@@ -10,7 +10,7 @@ from registry.errors import TaskError
 from registry.images import (
     COMPONENTS,
 )
-from retrain.augmentation import Augmentation, blotted, flipped, mixed, shifted
+from retrain.augmentation import Augmentation, blotted, flipped, mixed, shifted, swapped
 from retrain.batches import Rows
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build, families_for
@@ -57,9 +57,8 @@ def test_augmentation_changes_batches_and_leaves_rows() -> None:
     assert (blotted(images, 4, generator) != images).any()
     rows = Rows(torch.ones(2, 3), torch.ones(2, 1, dtype=torch.int64), torch.tensor([0, 1]), images)
     before = images.clone()
-    batch = Augmentation(flip=0.5, crop=0.125, cutout=0.25, noise=0.05, mixup=0.4, feature_dropout=0.1).apply(
-        rows, generator
-    )
+    columns = {"jitter": 0.1, "swap_noise": 0.1, "feature_dropout": 0.1}
+    batch = Augmentation(flip=0.5, crop=0.125, cutout=0.25, noise=0.05, mixup=0.4, **columns).apply(rows, generator)
     assert (images == before).all()
     assert batch.rows.images is not None
     assert batch.rows.images.shape == images.shape
@@ -83,6 +82,33 @@ def test_rows_are_augmented_with_their_probability(chance: float) -> None:
     few = rows.take(torch.arange(2))
     mixes = [Augmentation(mixup=0.4, augmented=chance).apply(few, generator).others is not None for _ in range(400)]
     assert abs(sum(mixes) / 400 - chance) < 0.08
+
+
+def test_jitter_is_of_the_strength_asked_for_and_leaves_categories() -> None:
+    rows = Rows(torch.zeros(2_000, 5), torch.ones(2_000, 2, dtype=torch.int64), torch.zeros(2_000, dtype=torch.int64))
+    changed = Augmentation(jitter=0.2).apply(rows, torch.Generator().manual_seed(0)).rows
+    assert changed.numeric.std() == pytest.approx(0.2, rel=0.03)
+    assert changed.numeric.mean() == pytest.approx(0, abs=0.01)
+    assert (changed.categories == 1).all()
+    assert (rows.numeric == 0).all()
+    again = Augmentation(jitter=0.2).apply(rows, torch.Generator().manual_seed(0)).rows
+    assert (again.numeric == changed.numeric).all()
+
+
+def test_swapped_values_are_of_their_own_column_as_often_as_it_has_them() -> None:
+    n, generator = 4_000, torch.Generator().manual_seed(0)
+    numeric = torch.stack([torch.arange(n) % 4, 10 + torch.arange(n) % 2], dim=1).float()
+    codes = torch.full((n, 1), 2)
+    codes[: n // 4] = 3
+    rows = Rows(numeric, codes, torch.zeros(n, dtype=torch.int64))
+    changed = Augmentation(swap_noise=0.5).apply(rows, generator).rows
+    assert (changed.numeric[:, 0] != numeric[:, 0]).double().mean() == pytest.approx(0.5 * 3 / 4, abs=0.03)
+    assert (changed.numeric[:, 1] != numeric[:, 1]).double().mean() == pytest.approx(0.5 / 2, abs=0.03)
+    assert set(changed.numeric[:, 1].tolist()) == {10.0, 11.0}
+    assert (changed.categories == 3).double().mean() == pytest.approx(0.25, abs=0.03)
+    assert changed.categories[: n // 4].eq(2).double().mean() == pytest.approx(0.5 * 3 / 4, abs=0.04)
+    everything = swapped(numeric, 1.0, generator)
+    assert everything[:, 0].mean() == pytest.approx(1.5, abs=0.08)
 
 
 def test_mixing_rows_mixes_labels_alike() -> None:

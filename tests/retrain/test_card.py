@@ -14,14 +14,20 @@ from registry.schema import LeftOut
 from registry.scoring import Scorer
 from retrain.boosted import Boosted, evaluate
 from retrain.card import card
-from retrain.checks import Finding
+from retrain.finding import Finding
 from retrain.paired import Interval
 from retrain.story import Story, compare, who_wins
 from tests.handmade import make_bundle, make_frame
 
 METRIC = {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}
 MEMBER = {"family": "resnet", "choices": {"depth": 2, "dropout": 0.123456}, "seed": 1, "score": 0.71234, "epochs": 9}
-TOLD = {"members": [{"candidate": MEMBER, "weight": 0.25}, {"candidate": {**MEMBER, "family": "mlp"}, "weight": 0.75}]}
+COSTS = {"parameters": 5_945, "flops": 11_264}
+TOLD = {
+    "members": [
+        {"candidate": MEMBER, "weight": 0.25},
+        {"candidate": {**MEMBER, **COSTS, "family": "mlp"}, "weight": 0.75},
+    ]
+}
 
 
 def tell(tmp_path: Path, problem: Problem = "binary", other: float = 0.5) -> tuple[Manifest, Story]:
@@ -49,7 +55,7 @@ def test_every_part_is_there_with_its_numbers(problem: Problem, tmp_path: Path) 
     assert "| train | 1,000 |" in text
     assert "| numeric | `amount`, `weight` |" in text
     assert "`carrier` (3 of 3 values learnt)" in text
-    assert "| 1 | 0.75 | mlp | 0.7123 |\n" in text
+    assert "| 1 | 0.75 | mlp | 0.7123 | 5,945 | 11,264 |\n| 2 | 0.25 | resnet | 0.7123 |  |  |\n" in text
     assert "- Choices of network 1\n  - depth 2, dropout 0.123\n" in text
     assert text.index("| 0.75 | mlp") < text.index("| 0.25 | resnet")
     assert f"{manifest.metrics['champion'][METRIC[problem]]:.4f}" in text

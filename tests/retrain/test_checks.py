@@ -11,7 +11,8 @@ import pytest
 
 from registry.errors import DataError
 from registry.metrics import Problem
-from retrain.checks import Finding, examine, require, usable
+from retrain.checks import examine, require, usable
+from retrain.finding import Finding
 from tests.handmade import make_frame, make_task
 from tests.pictures import encoded, painted
 
@@ -43,11 +44,29 @@ FATAL: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     ("when", lambda f: f.assign(when=range(400)), "times are numbers, such as 0"),
     ("when", lambda f: f.assign(when=["2024-01-01"] * 398 + ["soon"] * 2), "2 of 400 values are no times.* 'soon'"),
     ("when", lambda f: f.assign(when=pd.NaT), "all times are missing"),
-    ("", lambda f: f.head(100), "100 usable rows, at least 200 are needed"),
+    ("", lambda f: f.head(100), "100 rows, at least 200 are needed; give more rows"),
+    ("", lambda f: f.assign(late=[*f["late"].head(150), *[None] * 250]), "150 usable rows, at least 200 are needed"),
+    ("when", lambda f: f.assign(when="2024-01-01"), "every row has the same time, .2024-01-01."),
     ("", lambda f: f.head(0), "there are no rows"),
     ("", lambda f: f[["late"]], "no column is left"),
     ("", lambda f: f[["late"]].assign(a=[[0.5]] * len(f)), r"left to learn from \('a': values of type list are not"),
 ]
+
+
+@pytest.mark.parametrize(("part", "first"), [("validation", 1_400), ("test", 1_800)])
+@pytest.mark.parametrize(("problem", "metric"), [("binary", "auc"), ("regression", "r2"), ("binary", "log_loss")])
+def test_a_part_on_which_the_metric_is_undefined_is_fatal_before_anything_is_trained(
+    problem: Problem, metric: str, part: str, first: int
+) -> None:
+    frame = make_frame(2_000, problem=problem)
+    one = "no" if problem == "binary" else 0.5
+    size = round(2_000 * (make_task().splits.validation if part == "validation" else make_task().splits.test))
+    frame.loc[first : first + size - 1, "late"] = one
+    findings = [str(found) for found in examine(frame, make_task(problem, metric=metric)) if found.level == "fatal"]
+    words = (
+        f"the {size} rows of the {part} part tell nothing: all targets are {one!r}, and {metric} is undefined on them"
+    )
+    assert [words in found for found in findings] == ([] if metric == "log_loss" else [True])
 
 
 @pytest.mark.parametrize(("column", "spoil", "words"), FATAL)
@@ -92,6 +111,15 @@ def test_a_regressions_targets_must_be_finite_numbers() -> None:
     assert find(frame.assign(late=1.5), "every target is 1.5", "regression").level == "fatal"
 
 
+def test_a_regressions_targets_must_fit_into_single_precision() -> None:
+    """The graph answers in it: of 1e9 and a little it says 1e9, whatever the network knows."""
+    frame = make_frame(2_000, problem="regression")
+    assert find(frame.assign(late=1e9 + frame["late"]), "steps of 64", "regression").level == "fatal"
+    assert find(frame.assign(late=1e39 * frame["late"]), "in a larger unit", "regression").level == "fatal"
+    for sound in (1e6 + frame["late"], 1e30 * frame["late"], 1e-30 * frame["late"]):
+        assert examine(frame.assign(late=sound), make_task("regression")) == []
+
+
 def test_mixed_types_are_counted() -> None:
     frame = make_frame(2_000)
     frame["weight"] = frame["weight"].round(1).astype(str)
@@ -134,3 +162,13 @@ def test_columns_named_like_what_the_log_holds_of_an_image_are_fatal() -> None:
     assert not [one for one in told if "the log needs" in one]
     renamed = frame.drop(columns="photo [1]").rename(columns={"late": "photo [8]"})
     assert any("the log needs" in str(one) for one in examine(renamed, make_task(target="photo [8]")))
+
+
+def test_augmented_columns_that_are_not_there_beside_images_are_fatal() -> None:
+    frame = make_frame(400).assign(photo=[encoded(painted(8, 8))] * 400)
+    task = make_task(search={"choices": {"jitter": {"fixed": 0.1}}})
+    assert not [one for one in examine(frame, task) if "beside the images" in one.message]
+    without_time = task.model_copy(update={"time": None})
+    (finding,) = (one for one in examine(frame[["photo", "late"]], without_time) if "beside the images" in one.message)
+    assert finding.level == "fatal"
+    assert finding.message.startswith("search.choices.jitter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from registry.choices import Preference
 from registry.errors import TaskError
 from registry.proposal import to_yaml
 from registry.task import load
-from retrain.families.base import Candidate
+from retrain.families.base import Candidate, Reads
 from retrain.families.catalogue import FAMILIES
 from retrain.families.parameters import Option, Real, Whole
 from retrain.search.asking import propose
@@ -145,6 +146,44 @@ def test_the_probability_of_augmentation_is_a_dimension_where_it_is_named() -> N
     assert plain.recipe(portfolio(plain)[0]).augmentation.augmented == 1.0
 
 
+@pytest.mark.parametrize(("reads", "family"), [("table", "mlp"), ("image", "convnet")])
+def test_ways_to_augment_columns_are_dimensions_where_they_are_named(reads: Reads, family: str) -> None:
+    plain = space_of({}, families=(family,), reads=reads)
+    known = {label for label, _ in plain.parameters(family)}
+    assert not known & {"jitter", "swap_noise"}
+    assert ("feature_dropout" in known) is (reads == "table")
+    wishes = {
+        "jitter": {"only": [0.0, 0.1], "weights": {0.1: 30}},
+        "swap_noise": {"never": [0.05]},
+        "feature_dropout": {"fixed": 0.15},
+    }
+    space, rng = space_of(wishes, families=(family,), reads=reads), np.random.default_rng(0)
+    drawn = [space.recipe(space.sample(rng)).augmentation for _ in range(60)]
+    assert np.mean([one.jitter == 0.1 for one in drawn]) > 0.85
+    assert {one.swap_noise for one in drawn} == {0.0, 0.15}
+    assert {one.feature_dropout for one in drawn} == {0.15}
+    first = space.recipe(portfolio(space)[0]).augmentation
+    assert (first.jitter, first.swap_noise, first.feature_dropout) == (0.0, 0.0, 0.15)
+
+
+@pytest.mark.parametrize("strategy", [one for one in STRATEGIES if not one.needs], ids=lambda strategy: strategy.name)
+def test_every_strategy_decides_on_augmentation(strategy: type[Strategy]) -> None:
+    """In a space of nothing else each way is found."""
+    fixed = space_of({}).sample(np.random.default_rng(0))
+    wishes = {name: {"fixed": value} for name, value in fixed.choices.items()}
+    ways = {name: {"never": [0.05]} for name in ("jitter", "swap_noise")}
+    space = space_of({**wishes, **ways, "augmented": {"only": [1.0, 0.5]}}, families=(fixed.family,))
+    study, seen, keys = optuna.create_study(direction="maximize", sampler=strategy.sampler(space, 0)), [], []
+    for _ in range(12):
+        trial, candidate = propose(study, space, keys)
+        keys.append(space.canonical(candidate))
+        seen.append(space.recipe(candidate).augmentation)
+        study.tell(trial, -seen[-1].jitter)
+    found = {(one.jitter, one.swap_noise, one.augmented) for one in seen}
+    assert len(found) >= 10
+    assert found <= set(product((0.0, 0.1, 0.2), (0.0, 0.15), (1.0, 0.5)))
+
+
 def test_a_single_candidate_is_a_space_too() -> None:
     plain = SearchSpace.of(("mlp",), 2_000, 1, "regression")
     only = plain.sample(np.random.default_rng(0))
@@ -188,6 +227,7 @@ def test_dimensions_are_narrowed_to_what_is_left() -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"activaton": {"fixed": "relu"}}, r"dimension 'activaton' \(did you mean 'activation'\?\); known are .*width"),
+    ({"swap_nois": {"fixed": 0.05}}, r"unknown dimension 'swap_nois' \(did you mean 'swap_noise'\?\)"),
     ({"mlp.dept": {"fixed": 2}}, r"unknown dimension 'mlp.dept' \(did you mean 'mlp.depth'\?\)"),
     ({"cell.width": {"fixed": 64}}, r"cell.width: a dimension of cell, not of what is searched \(mlp, resnet\)"),
     ({"activation": {"fixed": "rellu"}}, r"search.choices.activation: unknown value of activation 'rellu'.*'relu'"),

@@ -182,14 +182,13 @@ def test_can_be_drawn(family: Family) -> None:
 
 @every_family
 def test_encodings_have_one_length_and_are_the_same_for_the_same_network(family: Family) -> None:
-    for encode in (family.adjacency_encoding, family.path_encoding):
-        found = [encode(one.choices) for one in candidates(family)]
-        assert found == [encode(family.canonical(one.choices)) for one in candidates(family)]
-        if found[0] is not None:
-            assert {len(one) for one in found if one} == {len(found[0])}
-            assert {bit for one in found if one for bit in one} == {0, 1}
-        else:
-            assert not any(found)
+    found = [family.path_encoding(one.choices) for one in candidates(family)]
+    assert found == [family.path_encoding(family.canonical(one.choices)) for one in candidates(family)]
+    if found[0] is not None:
+        assert {len(one) for one in found if one} == {len(found[0])}
+        assert {bit for one in found if one for bit in one} == {0, 1}
+    else:
+        assert not any(found)
 
 
 @every_family

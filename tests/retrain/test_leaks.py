@@ -49,6 +49,7 @@ def test_excluded_or_declared_it_stops_nothing() -> None:
         lambda f: [f"{number}" * 3 for number in RNG.permutation(N)],  # an identifier
         lambda f: np.where(RNG.random(N) < 0.9, f["late"], "no"),  # strong, not perfect
         lambda f: (f["late"] == "yes") + RNG.normal(0, 0.5, N),
+        lambda f: np.where(RNG.random(N) < 0.1, np.finfo(float).max, RNG.random(N)),  # more than trees can read
     ],
 )
 def test_what_is_no_leak(make: Callable[[pd.DataFrame], object]) -> None:

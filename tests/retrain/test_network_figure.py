@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
-from retrain.families.catalogue import FAMILIES, family_named
+from retrain.families.catalogue import FAMILIES, build, family_named
 from retrain.families.drawing import Drawing
+from retrain.families.wiring import WIRE
 from retrain.layout import crossings, depths, lay_out
 from retrain.network_figure import ENDS, FILLS, _colours, draw_networks, network
 from retrain.search.defaults import DEFAULTS
+from retrain.search.space import SearchSpace
 
 CELL = Drawing(
     ("c(k-2)", "c(k-1)", "0", "1", "2", "3", "concat"),
@@ -151,6 +153,26 @@ def test_what_does_the_same_has_one_colour_in_every_space() -> None:
     assert graph == [FILLS[0], FILLS[1], FILLS[0], FILLS[1], FILLS[0]]
     with pytest.raises(ValueError, match="expected an operation for each of 2 nodes"):
         Drawing(("a", "b"), (), operations=("a",))
+
+
+def test_every_link_of_a_graph_is_drawn_and_those_past_others_as_skips() -> None:
+    """The links are those of the network that is built; one that is on no path is in neither."""
+    space, rng = SearchSpace.of(("graph",), 1_000, 9, "binary"), np.random.default_rng(0)
+    for candidate in (space.sample(rng) for _ in range(12)):
+        drawing = family_named("graph").drawing(candidate.choices)
+        numbers = [text.split()[0] for text in drawing.nodes]
+        drawn = {(numbers[one], numbers[other]) for one, other, _ in drawing.edges}
+        cell = build(candidate, 3, (), 2).body.cells[0]
+        built = {(edge.source.rstrip("o"), edge.target) for edge in cell.wiring.edges if edge.operation == WIRE}
+        assert drawn == built
+        layers = depths(drawing)
+        assert all(label == "skip" for one, other, label in drawing.edges if layers[other] > layers[one] + 1)
+        figure = network(drawing, "graph")
+        arrows = [one for one in figure.axes[0].patches if isinstance(one, PathPatch)]
+        assert len(arrows) == len(built)
+        assert sum(text.get_text() == "skip" for text in figure.axes[0].texts) == sum(
+            label == "skip" for *_, label in drawing.edges
+        )
 
 
 def test_one_picture_for_each_network_the_heaviest_first(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,14 @@ from optuna.trial import TrialState
 from pydantic import ValidationError
 
 from registry.bundle import ModelBundle
-from registry.errors import TaskError
+from registry.errors import StateError, TaskError
 from registry.metrics import metrics_for
 from registry.task import Constraints, Search, TaskSpec
 from retrain.ensemble import select
 from retrain.families.mlp import Mlp
 from retrain.search import plan as plans
 from retrain.search.asking import propose
-from retrain.search.closing import require_feasible, standing, start_of_workers
+from retrain.search.closing import close, require_feasible, standing, start_of_workers, why_none
 from retrain.search.footprint import served_row_ms, single_row_ms
 from retrain.search.importance import importances
 from retrain.search.inputs import Layout
@@ -36,7 +37,7 @@ from retrain.search.space import SearchSpace
 from retrain.search.strategies.base import Seen, Strategy
 from retrain.search.strategies.catalogue import STRATEGIES, require_fitting, strategy_named
 from retrain.search.strategies.nsga import POPULATION, associated, fronts, normalised
-from retrain.search.tally import RUN, guard, quality_of, recover, tell
+from retrain.search.tally import DIVERGED, RUN, guard, quality_of, recover, tell
 from retrain.search.worker import Worker
 from retrain.search_figures import draw_search, pareto
 from retrain.training import Rows
@@ -352,6 +353,16 @@ def test_a_start_that_took_the_time_is_told_where_no_trial_has_finished() -> Non
     assert start_of_workers(plan, begun, 30, now) == ""
 
 
+def test_networks_that_diverged_are_told_where_no_trial_has_finished() -> None:
+    """More time would be no help."""
+    study = optuna.create_study()
+    study.add_trials([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={DIVERGED: True})] * 3)
+    assert why_none(study.trials).startswith(": 3 networks had no finite loss or score after an epoch; see `search.ch")
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    assert why_none(study.trials) == ""
+
+
 def test_a_latency_that_nothing_meets_is_told() -> None:
     study, tried = optuna.create_study(), [result(0, 0.9, 0.25), result(1, 0.8, 0.5)]
     limited = PLAN.model_copy(update={"limits": Limits(latency_ms=0.1)})
@@ -382,3 +393,12 @@ def test_the_front_is_drawn_of_the_objectives(tmp_path: Path) -> None:
 
 def labels(one: Searched) -> list[str]:
     return [axes.get_xlabel() for axes in pareto(one, AUC).axes]
+
+
+def test_a_search_without_a_result_tells_where_its_workers_speak(tmp_path: Path) -> None:
+    nothing: Any = None
+    finish: Any = SimpleNamespace(seconds=lambda: 30.0)
+    with pytest.raises(StateError) as error:
+        close(nothing, tmp_path, PLAN, optuna.create_study(), tmp_path / "out", finish, nothing)
+    assert "no network has a result in the time there was: give the search more (--seconds" in str(error.value)
+    assert str(error.value).endswith(str(tmp_path / "workers"))

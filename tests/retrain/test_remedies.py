@@ -135,6 +135,11 @@ def test_what_cannot_be_done_is_said(champion: ModelBundle, tmp_path: Path) -> N
     enough = make_frame(400, seed=6, problem=problem, start=NEW)
     with pytest.raises(DataError, match="classes that the champion does not know"):
         Renewal(asked(champion, enough.assign(late="perhaps"), tmp_path))
+    alike = enough.assign(late=enough["late"].where(enough.index < 300, "no"))
+    undefined = asked(champion, alike, tmp_path)
+    undefined = replace(undefined, task=undefined.task.model_copy(update={"metric": "auc"}))
+    with pytest.raises(DataError, match="of the test part tell nothing: all targets are 'no', and auc is undef"):
+        fine_tune(undefined)
     of_order = replace(
         asked(champion, enough, tmp_path), task=champion.manifest.task.model_copy(update={"metric": "auc"})
     )

@@ -84,6 +84,7 @@ def _check_bundle(bundle: ModelBundle, frame: object, task: TaskSpec) -> None:
     assert manifest.validation.rows == manifest.lineage.rows["validation"]
     assert manifest.validation.error > 0
     assert sum(member["weight"] for member in bundle.candidates["members"]) == pytest.approx(1)
+    assert all(0 < one["candidate"]["parameters"] < one["candidate"]["flops"] for one in bundle.candidates["members"])
     assert bundle.candidates["study"][0]["origin"] == "portfolio"
     assert manifest.lineage.cpu_seconds > 0
     assert sum(bundle.candidates["search"].values()) == 3
@@ -262,6 +263,23 @@ def test_a_killed_search_resumes_with_all_it_had_finished(tmp_path: Path) -> Non
     after = {result.number: result for result in plans.read_results(home)}
     assert {number: after[number] for number in before} == before
     assert len(after) >= budget
+
+
+def test_a_queue_that_a_kill_left_half_filled_is_filled_anew(tmp_path: Path) -> None:
+    queues = []
+    for name in ("whole", "killed"):
+        session = Session(small_task(), tmp_path / name, Budget(time.monotonic(), 9, 60.0, 0), None, silent)
+        session.folder.mkdir()
+        material = gather(session.task, make_frame(ROWS))
+        if name == "killed":
+            begun = open_study(session.folder, greater_is_better=True)
+            begun.enqueue_trial(queues[0][0])
+        study = session._ready(material)
+        queues.append([one.system_attrs["fixed_params"] for one in study.trials])
+    assert len(queues[0]) > 1
+    assert queues[0] == queues[1]
+    study.ask()
+    assert len(session._ready(material).trials) == len(queues[1]) + 1, "one that was begun is gone on with"
 
 
 def _wait_for_results(folder: Path, process: subprocess.Popen[bytes]) -> list[int]:

@@ -29,6 +29,7 @@ from retrain.search.strategies.darts import ONE_SKIP_IN, Differentiable
 from retrain.search.strategies.guided import Guided
 from retrain.search.strategies.one_shot import OneShot
 from retrain.search.strategies.parzen import Parzen
+from retrain.search.strategies.reinforce import RATE, Reinforce
 from retrain.search.strategies.screening import FEWEST, Screen, Screening
 from retrain.search.strategies.tpe import Tpe
 from retrain.search.strategies.weight_sharing import Shared, WeightSharing
@@ -387,3 +388,16 @@ def test_the_networks_of_bananas_learn() -> None:
     before = np.abs(networks.answers(places).mean(axis=0) - wanted).mean()
     networks.learn(places, wanted, rng.integers(200, size=(40, 5, 64)))
     assert np.abs(networks.answers(places).mean(axis=0) - wanted).mean() < before / 4
+
+
+def test_the_first_step_of_a_decision_is_as_long_whenever_it_is_met() -> None:
+    """Adam corrects its averages for the steps that they are of (Kingma & Ba 2015, algorithm 1)."""
+    rng = np.random.default_rng(0)
+    agent = Reinforce(SPACE, rng)
+    drawn = iter([SPACE.sample(rng) for _ in range(200)])
+    for number in range(30):
+        agent.tell(Seen(number, next(one for one in drawn if one.family == "mlp"), float(rng.random())))
+    assert not any(label.startswith("resnet.") for label in agent.logits)
+    agent.tell(Seen(30, next(one for one in drawn if one.family == "resnet"), 2.0))
+    steps = [np.abs(one).max() for label, one in agent.logits.items() if label.startswith("resnet.") and len(one) > 1]
+    assert steps == pytest.approx([RATE] * len(steps), rel=1e-4)

@@ -270,7 +270,7 @@ def test_feedback_late_repeated_corrected_and_unknown(client: httpx.Client, home
         ({"label": "no"}, 'got {"label": "no"}: id missing (id is that of the prediction, in its answer)'),
         ({"prediction_id": "a", "truth": "no"}, "id and label missing (id is that of the prediction, in its answer); "),
         ({"id": "a", "value": "no"}, "label missing; 'value': no field of a label, which has id, label"),
-        ({"id": 7, "label": "no"}, "row 0: expected an id of 1 to 64 printable characters, got 7"),
+        ({"id": 7, "label": "no"}, "row 0: expected an id of 1 to 64 printable characters, in quotes, got 7"),
         ({"id": "a", "label": "no", "time": "soon"}, "row 0, time: expected an ISO 8601 date and time, got 'soon'"),
         ({"labels": []}, "labels: expected at least one, got none"),
         ({"labels": 3}, "expected a label, a list of labels"),

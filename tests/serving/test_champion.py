@@ -40,6 +40,28 @@ def test_no_champion_is_no_fault(tmp_path: Path) -> None:
         watch.slot.served()
 
 
+def test_until_the_first_champion_is_loaded_it_is_said_that_it_is_being_loaded(
+    tmp_path: Path, bundles: dict[str, ModelBundle]
+) -> None:
+    said: list[str] = []
+
+    class Slow(FakeVersions):
+        def fetch(self, task: str, version: str) -> ModelBundle:
+            with pytest.raises(NoModelError) as error:
+                watch.slot.served()
+            said.append(str(error.value))
+            return super().fetch(task, version)
+
+    versions = Slow(v1=bundles["good"])
+    versions.champion = "1"
+    watch = Watch(tmp_path, versions)
+    with pytest.raises(NoModelError, match="no model to serve yet: the registry has not answered yet"):
+        watch.slot.served()
+    watch.look()
+    assert said == ["task 'handmade' has no model to serve yet: version 1 is being loaded"]
+    assert (watch.slot.served().version, watch.slot.awaited) == ("1", None)
+
+
 def test_a_champion_is_fetched_once_and_remembered(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
     versions = FakeVersions(v1=bundles["good"])
     versions.champion = "1"

@@ -5,6 +5,7 @@ Yang 2020): with a hundred trainings there is nothing a recurrent controller cou
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +32,7 @@ class Reinforce(AskTell):
         self._first: dict[str, Encoding] = {}
         self._second: dict[str, Encoding] = {}
         self._shares: dict[str, list[float]] = {}
-        self._steps = 0
+        self._steps: Counter[str] = Counter()
 
     def tell(self, seen: Seen) -> None:
         """One step of Adam on advantage times the gradient of the candidate's log-probability. Scores are divided by
@@ -62,7 +63,6 @@ class Reinforce(AskTell):
         return self.logits[label]
 
     def _step(self, seen: Seen, advantage: float) -> None:
-        self._steps += 1
         chosen = self.space.params(seen.candidate)
         for label, parameter in self.space.dimensions(seen.candidate):
             values = levels(parameter)
@@ -73,11 +73,12 @@ class Reinforce(AskTell):
             logits += RATE * self._adam(label, advantage * gradient)
 
     def _adam(self, label: str, gradient: Encoding) -> Encoding:
+        self._steps[label] += 1  # its own: a decision that is seldom met is not corrected for steps of others
         first = MOMENTUM * self._first.get(label, np.zeros_like(gradient)) + (1 - MOMENTUM) * gradient
         second = DECAY * self._second.get(label, np.zeros_like(gradient)) + (1 - DECAY) * gradient**2
         self._first[label], self._second[label] = first, second
-        root = np.sqrt(second / (1 - DECAY**self._steps)) + 1e-8
-        moved: Encoding = first / (1 - MOMENTUM**self._steps) / root
+        root = np.sqrt(second / (1 - DECAY ** self._steps[label])) + 1e-8
+        moved: Encoding = first / (1 - MOMENTUM ** self._steps[label]) / root
         return moved
 
 
