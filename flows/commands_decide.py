@@ -64,7 +64,7 @@ def _require_version(place: Workplace, version: str) -> None:
         raise InputError(f"task {name!r} has no version {version!r}: {few}; `everfit status {name}` lists them")
 
 
-class _Share(click.ParamType):
+class _Share(click.ParamType[float]):
     """A part of all requests: 0.1, or 10%."""
 
     name = "share"
