@@ -75,7 +75,7 @@ def test_a_tuned_champion_learns_a_new_relation(champion: ModelBundle, tmp_path:
     """Where the relation to the target is reversed, no calibration helps; trained on, the networks follow. Once such a
     one was rolled back it does not come back: it would be judged by rows that it was fitted to."""
     problem = champion.manifest.task.problem
-    newer = make_frame(2_500, seed=4, problem=problem, start=NEW, flip=1.0)
+    newer = make_frame(1_500, seed=4, problem=problem, start=NEW, flip=1.0)
     fresh = make_frame(1_000, seed=5, problem=problem, start=FRESH, flip=1.0)
     made = fine_tune(asked(champion, newer, tmp_path))
     assert value(made, fresh) < 0.7 * value(champion, fresh)
