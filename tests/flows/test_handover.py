@@ -84,7 +84,7 @@ def test_who_has_chosen_is_not_overruled_by_the_same_rows(place: Workplace) -> N
     mine = wanting(place)
     moment = live(mine, *range(8))
     said = everfit("promote", "handmade", mine.versions.publish(mine.versions.fetch("handmade", "1")))
-    assert "looked at by what is answered of windows that end after 2024-01-23 00:00, once 4 are there; it can" in said
+    assert "by itself it is tried, once 4 windows that end after 2024-01-23 00:00 are over, whether following" in said
     for end in (moment, live(mine, 8, 9, 10)):
         assert flows.proving.prove(mine, end) is None
     assert not looks(mine)

@@ -70,8 +70,8 @@ def test_a_task_that_changed_is_not_answered_with_the_old_search(place: Workplac
     intents = Intents(place.ledger, "handmade")
     intent = intents.begin("search", place.now(), question="another")
     shutil.copytree(tmp_path / "bundle", place.study / intent.id / "bundle")
-    make_frame(30).assign(late="yes").to_parquet(tmp_path / "source.parquet")
-    with pytest.raises(DataError, match="late"):
+    make_frame(300).assign(late="yes").to_parquet(tmp_path / "source.parquet")
+    with pytest.raises(DataError, match="only one class, yes"):
         search.fn("handmade")
     assert [entry.outcome for entry in place.ledger.read(kinds={"search"})] == ["failed", "failed"]
     assert intents.open("search") is None
