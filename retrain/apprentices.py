@@ -191,8 +191,9 @@ class Round:
                 exercise = self.exercises[place]
                 self.found[place] = apprentice.train(exercise, self._file(exercise))
         except (EOFError, OSError, SafetensorError, ValueError) as error:
+            if apprentice.alive:  # and was not let go, as by Ctrl-C
+                _LOG.warning("a process that trained beside this one has gone (%s): its work is done here", error)
             apprentice.close()
-            _LOG.warning("a process that trained beside this one has gone (%s): its work is done here", error)
 
     def _file(self, exercise: Exercise) -> int:
         with self._lock:
