@@ -31,6 +31,7 @@ from registry.errors import DataError
 from registry.metrics import Array
 from registry.plurals import counted
 from registry.scoring import Scores
+from retrain.apprentices import apprentices
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
 from retrain.members import read_members
@@ -105,7 +106,7 @@ def follow(
 
     Raises `DataError` when the task has no times, or no network of the champion can be read.
     """
-    with one_thread():
+    with one_thread(), apprentices(asked.task.search.workers) as crew:
         began, ground = time.monotonic(), Ground(asked)
         keys = np.arange(len(asked.frame)) if keys is None else keys
         standing = before.standing if before is not None else standing
@@ -114,7 +115,7 @@ def follow(
         for step in steps:
             learnt[step.learn] = True
             race.hear(step.learn)
-            race.learn(step)
+            race.learn(step, crew.train)
             race.answer(step.answer)
         rows, said = race.record.among(keys)
         answers = (calibration or ground.inherited).scores(said, ground.weights, ground.material.target)
