@@ -24,13 +24,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from registry.cores import cores
 from registry.energy import count
-from retrain.apprentice import PACKET, memory_file, path_of
-from retrain.exercises import Exercise, rows_as_bytes
+from retrain.exercises import Exercise, rows_as_bytes, rows_of_file, weights_of
 from retrain.search.forkserver import FORKS, ForkServer
 
 _LOG = logging.getLogger("everfit")
@@ -199,7 +199,7 @@ class Round:
         with self._lock:
             key = id(exercise.rows)
             if key not in self._rows:
-                self._rows[key] = memory_file(rows_as_bytes(exercise.rows))
+                self._rows[key] = _memory(rows_as_bytes(exercise.rows))
             return self._rows[key]
 
 
@@ -215,7 +215,7 @@ class Apprentice:
     def is_ready(self, patience: float) -> bool:
         """Whether it can be asked by now, or within so many seconds. Raises `EOFError` when it cannot any more."""
         if not self._ready and select.select([self._channel], [], [], patience)[0]:
-            self._ready = bool(self._channel.recv(PACKET))
+            self._ready = bool(self._channel.recv(_PACKET))
             if not self._ready:
                 raise EOFError(LOST)
         return self._ready
@@ -227,16 +227,16 @@ class Apprentice:
 
     def train(self, exercise: Exercise, rows: int) -> nn.Module | None:
         """The network after an exercise, whose rows lie in a file in memory. Raises `EOFError` when it dies of it."""
-        weights = memory_file(exercise.bytes())
+        weights = _memory(exercise.bytes())
         try:
             socket.send_fds(self._channel, [b"{}"], [rows, weights])
         finally:
             os.close(weights)
-        packet, files, _, _ = socket.recv_fds(self._channel, PACKET, 1)
+        packet, files, _, _ = socket.recv_fds(self._channel, _PACKET, 1)
         try:
             if not packet:
                 raise EOFError(LOST)
-            return exercise.after(path_of(files[0])) if json.loads(packet)["finite"] else None
+            return exercise.after(_path(files[0])) if json.loads(packet)["finite"] else None
         finally:
             for one in files:
                 os.close(one)
@@ -251,7 +251,48 @@ class Apprentice:
         self._channel.close()  # not before: a thread may wait for it
 
 
+def serve(channel: socket.socket, parent: int) -> None:
+    """An apprentice's own process: train what is asked for until the other end is closed, or the parent has gone."""
+    from retrain.search.worker import end_with
+
+    end_with(parent)
+    torch.set_num_threads(1)
+    with suppress(ConnectionError):  # nobody is there any more
+        channel.send(b"{}")
+        while _answered(channel):
+            pass
+
+
+def _answered(channel: socket.socket) -> bool:
+    """Whether something was asked for, which was done then."""
+    packet, files, _, _ = socket.recv_fds(channel, _PACKET, 2)
+    if not packet:
+        return False
+    rows, weights = files
+    network = Exercise.read(_path(weights), rows_of_file(_path(rows))).done()
+    answer = _memory(b"" if network is None else weights_of(network))
+    socket.send_fds(channel, [json.dumps({"finite": network is not None}).encode()], [answer])
+    for file in (*files, answer):
+        os.close(file)
+    return True
+
+
+_PACKET = 1024
+
+
 def _bytes_of(exercises: Sequence[Exercise]) -> int:
     """Of all rows, each counted once."""
     rows = {id(one.rows): one.rows for one in exercises}.values()
     return sum(tensor.nbytes for one in rows for tensor in (one.labels, *one.inputs))
+
+
+def _memory(content: bytes) -> int:
+    """A file in memory that holds this, by its descriptor."""
+    file = os.memfd_create("everfit")
+    with open(file, "wb", closefd=False) as out:
+        out.write(content)
+    return file
+
+
+def _path(file: int) -> str:
+    return f"/proc/self/fd/{file}"

@@ -7,7 +7,7 @@ at a fork, and it never computes, as autograd's threads do not survive one.
 Packets of JSON go over a pair of sockets, which is the server's standard input too:
 
     {"start": 0, "folder": "..."}                             to it: a worker of a study
-    {"start": 0}, with the socket that it is to answer on     to it: an apprentice (`retrain/apprentice.py`)
+    {"start": 0}, with the socket that it is to answer on     to it: an apprentice (`retrain/apprentices.py`)
     {"number": 0, "pid": 7}, {"number": 0, "code": -9}        from it
 
 The server kills its workers and ends when the other end of the pair is closed, as that of a killed process is; a worker
@@ -250,11 +250,11 @@ class _Server:
 
 def _work(asked: dict[str, Any], parent: int, *descriptors: int) -> None:
     """What a fork is there for."""
-    from retrain import apprentice
+    from retrain import apprentices
     from retrain.search import worker
 
     if descriptors:
-        apprentice.serve(socket.socket(fileno=descriptors[0]), parent)
+        apprentices.serve(socket.socket(fileno=descriptors[0]), parent)
         return
     folder, number = Path(asked["folder"]), asked["start"]
     said = os.open(log_of(folder, number), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -265,11 +265,11 @@ def _work(asked: dict[str, Any], parent: int, *descriptors: int) -> None:
 
 def serve() -> None:
     """Import what workers need, and fork them as they are asked for."""
-    from retrain import apprentice
+    from retrain import apprentices
     from retrain.fabric import make_fabric
     from retrain.search import worker
 
-    del apprentice, worker
+    del apprentices, worker
     make_fabric()
     gc.collect()
     gc.freeze()  # a collector that looked at what forks share would copy it

@@ -22,10 +22,9 @@ from registry.bundle import ModelBundle
 from registry.energy import cpu_seconds
 from registry.metrics import Problem
 from retrain import apprentices as module
-from retrain.apprentice import memory_file
 from retrain.apprentices import SERVERS, Crew, apprentices
 from retrain.batches import Rows
-from retrain.exercises import Exercise, Terms, one_by_one, rows_as_bytes
+from retrain.exercises import Exercise, Terms, one_by_one
 from retrain.following import follow
 from retrain.image_source import ImageInput
 from retrain.renewal import Request
@@ -160,7 +159,7 @@ def test_an_apprentice_s_network_is_bit_for_bit_this_process_s(family: str, prob
     exercises = [exercise(rows, family, seed, problem=problem, image=image) for seed in range(3)]
     crew = known(Crew(1), exercises)
     (apprentice,) = crew._apprentices
-    file = memory_file(rows_as_bytes(rows))
+    file = module._memory(module.rows_as_bytes(rows))
     found = [apprentice.train(one, file) for one in exercises]
     os.close(file)
     assert all(map(same, found, one_by_one(exercises)))
@@ -172,7 +171,7 @@ def test_one_that_diverges_is_told_from_one_that_is_trained() -> None:
     broken = replace(rows, numeric=torch.full_like(rows.numeric, torch.inf))
     exercises = [exercise(broken, "mlp", 0), exercise(rows, "mlp", 1), exercise(broken, "mlp", 2)]
     crew = known(Crew(1), exercises)
-    file = memory_file(rows_as_bytes(broken))
+    file = module._memory(module.rows_as_bytes(broken))
     assert crew._apprentices[0].train(exercises[0], file) is None
     os.close(file)
     assert [one is None for one in crew.train(exercises)] == [True, False, True]
