@@ -58,7 +58,7 @@ class Arrived:
     def taught(self) -> datetime:
         """The end of the window by which labels enough had come to be learnt: whoever answered before is who the models
         begin with."""
-        from retrain.exercises import LEAST_BATCH
+        from retrain.learners import LEAST_BATCH
 
         known = (end for end, one in zip(self.ends, self.lessons(), strict=True) if len(one.learn) >= LEAST_BATCH)
         moment: datetime = pd.Timestamp(next(known, self.ends[-1])).to_pydatetime()

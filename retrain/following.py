@@ -31,7 +31,6 @@ from registry.errors import DataError
 from registry.metrics import Array
 from registry.plurals import counted
 from registry.scoring import Scores
-from retrain.apprentices import apprentices
 from retrain.calibration import Calibration
 from retrain.learners import DEEPEST, PACES, Ground, Lesson, Pace
 from retrain.members import read_members
@@ -106,7 +105,7 @@ def follow(
 
     Raises `DataError` when the task has no times, or no network of the champion can be read.
     """
-    with one_thread(), apprentices(asked.task.search.workers) as crew:
+    with one_thread():
         began, ground = time.monotonic(), Ground(asked)
         keys = np.arange(len(asked.frame)) if keys is None else keys
         standing = before.standing if before is not None else standing
@@ -115,7 +114,7 @@ def follow(
         for step in steps:
             learnt[step.learn] = True
             race.hear(step.learn)
-            race.learn(step, crew.train)
+            race.learn(step)
             race.answer(step.answer)
         rows, said = race.record.among(keys)
         answers = (calibration or ground.inherited).scores(said, ground.weights, ground.material.target)

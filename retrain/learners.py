@@ -3,16 +3,15 @@ labels that came in the last few windows. How many of either is their pace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
 
 from registry.errors import DataError
 from registry.metrics import Array, Metric, metrics_for
@@ -20,18 +19,19 @@ from registry.scoring import Scores
 from registry.target import UNKNOWN_CLASS
 from retrain.batches import Rows, rows_of
 from retrain.calibration import Calibration
-from retrain.exercises import LEAST_BATCH, Exercise, Terms, one_by_one
 from retrain.export import Member, member_outputs
-from retrain.families.base import Candidate
+from retrain.families.base import Candidate, Reads
 from retrain.members import read_members, read_scale
 from retrain.preparation import Preparation
 from retrain.renewal import Request
-from retrain.search.material import Material, layout_of
+from retrain.search.material import Material
+from retrain.search.space import SearchSpace
 from retrain.splits import Parts
 from retrain.splits import Rows as Places
+from retrain.training import Loop, Recipe
 
-Train: TypeAlias = Callable[[Sequence[Exercise]], list[nn.Module | None]]
-"""What gives each exercise's network after it, None where it has diverged."""
+BATCHES, LEAST_BATCH = 16, 16
+"""Fewest batches of a step, if rows allow, and the smallest batch."""
 MOST = 20_000
 """Rows of a step at most, each counted as often as it is learnt, the newest."""
 NEWEST = 2_000
@@ -142,41 +142,31 @@ class Learner:
         self.ground, self.pace = ground, pace
         self.members = tuple(ground.members if members is None else members)
 
-    def exercises(self, step: Lesson) -> list[Exercise]:
-        """What each network is to learn of a step: as much as the pace says, less rows of a class that the champion
-        does not know. None where that is too little."""
+    def learn(self, step: Lesson) -> None:
+        """As much of a step as the pace says, less rows of a class the champion does not know."""
         rows = step.learn[step.ago < self.pace.windows]
         rows = rows[self.ground.known[rows]][-MOST // self.pace.epochs :]
         if len(rows) < LEAST_BATCH:
-            return []
+            return
         found = dict[int, Rows]()
-        return [
-            Exercise(self._terms(member), member.module, self._rows(member, rows, found)) for member in self.members
-        ]
-
-    def take(self, networks: Sequence[nn.Module | None]) -> None:
-        """Have learnt: these instead of its networks, which stay where there is none."""
-        self.members = tuple(
-            member if network is None else replace(member, module=network)
-            for member, network in zip(self.members, networks, strict=True)
-        )
+        self.members = tuple(self._trained(member, self._rows(member, rows, found)) for member in self.members)
 
     def outputs(self, rows: Places) -> Array:
         """(m, n, d_out) by the models of now."""
         return self.ground.outputs(self.members, rows)
 
-    def _terms(self, member: Member) -> Terms:
-        told, asked, layout = member.candidate, self.ground.asked, layout_of(member.preparation)
-        return Terms(
-            candidate=Candidate(family=told["family"], choices=told["choices"]),
-            d_numeric=len(layout.numeric),
-            cardinalities=layout.cardinalities,
-            image=layout.image,
-            d_out=self.ground.material.d_out,
-            problem=asked.task.problem,
-            epochs=self.pace.epochs,
-            seed=asked.seed,
-        )
+    def _trained(self, member: Member, rows: Rows) -> Member:
+        told, asked = member.candidate, self.ground.asked
+        candidate = Candidate(family=told["family"], choices=told["choices"])
+        problem, seed, epochs = asked.task.problem, asked.seed, self.pace.epochs
+        reads: Reads = "table" if self.ground.material.schema.image is None else "image"
+        own = SearchSpace.of((candidate.family,), len(rows), 1, problem, reads).recipe(candidate)
+        network = copy.deepcopy(member.module)
+        torch.manual_seed(seed)
+        loop = Loop(network, rows, _recipe(own, len(rows), epochs), problem, seed, averaged=False)
+        finite = all(loop.epoch()[1] for _ in range(epochs))
+        finite = finite and all(bool(value.isfinite().all()) for value in network.parameters())
+        return replace(member, module=network.eval()) if finite else member
 
     def _rows(self, member: Member, rows: Places, found: dict[int, Rows]) -> Rows:
         """The rows as a member reads them; `found` has those of the preparations that were met before."""
@@ -198,10 +188,7 @@ class Learner:
         return out
 
 
-def learn(learners: Sequence[Learner], step: Lesson, train: Train = one_by_one) -> None:
-    """All of them take a step."""
-    asked = [learner.exercises(step) for learner in learners]
-    networks = iter(train([one for each in asked for one in each]))
-    for learner, mine in zip(learners, asked, strict=True):
-        if mine:
-            learner.take([next(networks) for _ in mine])
+def _recipe(own: Recipe, rows: int, epochs: int) -> Recipe:
+    """A network's own recipe for so many epochs at its full rate."""
+    batch = min(own.batch_size, max(LEAST_BATCH, rows // BATCHES))
+    return replace(own, epochs=epochs, patience=epochs, batch_size=batch, schedule="constant")

@@ -26,9 +26,8 @@ from registry.bundle import ModelBundle
 from registry.metrics import Array
 from registry.scoring import Floats
 from retrain.cadence import RECENT, chance, losses, wait, worth
-from retrain.exercises import one_by_one
 from retrain.export import Member
-from retrain.learners import PACES, Ground, Learner, Lesson, Pace, Train, learn
+from retrain.learners import PACES, Ground, Learner, Lesson, Pace
 from retrain.members import read_members
 from retrain.splits import Rows as Places
 from retrain.training import load_state
@@ -238,10 +237,11 @@ class Race:
         self.record = self.record.told(self.keys[rows], self.ground.material.labels[rows].astype(np.float64))
         self.leader = self._leader()
 
-    def learn(self, step: Lesson, train: Train = one_by_one) -> None:
+    def learn(self, step: Lesson) -> None:
         """Everybody takes the step."""
         before = self.first.members
-        learn(self.learners, step, train)
+        for learner in self.learners:
+            learner.learn(step)
         if any(new is not old for new, old in zip(self.first.members, before, strict=True)):
             self.former = Former(before, step.windows)
 

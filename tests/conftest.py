@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,14 +37,6 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
 def task_of(problem: Problem, **more: object) -> TaskSpec:
     """The handmade task, to be searched for an MLP."""
     return make_task(problem, search={"families": ["mlp"], "workers": 1, "max_epochs": 9}, **more)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_trained_before() -> Iterator[None]:
-    """What tests before have trained begins no apprentices."""
-    yield
-    if (module := sys.modules.get("retrain.apprentices")) is not None:
-        module._past.seconds = module._past.work = 0.0
 
 
 @pytest.fixture(scope="session")

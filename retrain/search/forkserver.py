@@ -6,8 +6,7 @@ at a fork, and it never computes, as autograd's threads do not survive one.
 
 Packets of JSON go over a pair of sockets, which is the server's standard input too:
 
-    {"start": 0, "folder": "..."}                             to it: a worker of a study
-    {"start": 0}, with the socket that it is to answer on     to it: an apprentice (`retrain/apprentices.py`)
+    {"start": 0, "folder": "..."}                             to it
     {"number": 0, "pid": 7}, {"number": 0, "code": -9}        from it
 
 The server kills its workers and ends when the other end of the pair is closed, as that of a killed process is; a worker
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import retrain
-from registry.energy import count
 
 MODULE = "retrain.search.forkserver"
 LOGS = "workers"
@@ -93,7 +91,7 @@ class ForkServer:
         said = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the server runs
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
                 env=environment(),
                 stdin=other.fileno(),
@@ -102,12 +100,7 @@ class ForkServer:
             )
         self._workers: dict[int, Forked] = {}
         self.words = ""
-        self._end = weakref.finalize(self, _end, self._process, self._socket, said)
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        return self._process.pid
+        self._end = weakref.finalize(self, _end, process, self._socket, said)
 
     @property
     def alive(self) -> bool:
@@ -119,12 +112,6 @@ class ForkServer:
         """Worker `number` of the study in `folder`."""
         worker = self._workers[number] = Forked(self)
         self._send({"start": number, "folder": str(folder)})
-        return worker
-
-    def apprentice(self, number: int, answers_on: socket.socket) -> Forked:
-        """A process that trains what it is asked for on this socket, until the other end of it is closed."""
-        worker = self._workers[number] = Forked(self)
-        self._send({"start": number}, answers_on.fileno())
         return worker
 
     def hear(self) -> None:
@@ -151,12 +138,10 @@ class ForkServer:
         worker = self._workers[told["number"]]
         worker.pid = told.get("pid", worker.pid)
         worker.returncode = told.get("code")
-        if worker.returncode is not None:
-            del self._workers[told["number"]]
 
-    def _send(self, asked: dict[str, Any], *descriptors: int) -> None:
+    def _send(self, asked: dict[str, Any]) -> None:
         with suppress(OSError):  # it has gone, which the next look finds out
-            socket.send_fds(self._socket, [json.dumps(asked).encode()], descriptors)
+            self._socket.send(json.dumps(asked).encode())
 
 
 def _end(process: subprocess.Popen[bytes], ours: socket.socket, said: BinaryIO) -> str:
@@ -168,7 +153,6 @@ def _end(process: subprocess.Popen[bytes], ours: socket.socket, said: BinaryIO) 
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    count(process.pid, lasts=False)
     with said:
         said.seek(0)
         return said.read().decode(errors="replace")
@@ -202,12 +186,11 @@ class _Server:
         if self._woken in ready:
             os.read(self._woken, PACKET)
         if self._socket in ready:
-            packet, descriptors, _, _ = socket.recv_fds(self._socket, PACKET, 1)
+            packet = self._socket.recv(PACKET)
             if not packet:
                 return False
-            self._fork(json.loads(packet), *descriptors)
-            for one in descriptors:
-                os.close(one)
+            asked = json.loads(packet)
+            self._fork(Path(asked["folder"]), asked["start"])
         return True
 
     def _reap(self) -> None:
@@ -217,16 +200,18 @@ class _Server:
                 code = os.waitstatus_to_exitcode(status)
                 self._tell({"number": self._numbers.pop(pid), "code": code})
 
-    def _fork(self, asked: dict[str, Any], *descriptors: int) -> None:
-        parent, number = os.getpid(), asked["start"]
+    def _fork(self, folder: Path, number: int) -> None:
+        parent = os.getpid()
         if pid := os.fork():
             self._numbers[pid] = number
             self._tell({"number": number, "pid": pid})
             return
         code = 1
         try:
-            self._leave()
-            _work(asked, parent, *descriptors)
+            self._leave(log_of(folder, number))
+            from retrain.search import worker
+
+            worker.main(folder, number, parent)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -234,7 +219,7 @@ class _Server:
         finally:
             os._exit(code)  # nothing of the server's may run here, and taking torch down takes seconds
 
-    def _leave(self) -> None:
+    def _leave(self, log: Path) -> None:
         """What is the server's own is not its worker's."""
         signal.set_wakeup_fd(-1)
         for each in (signal.SIGCHLD, signal.SIGTERM):
@@ -242,34 +227,20 @@ class _Server:
         self._socket.close()
         os.close(self._woken)
         os.close(self._wakes)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing, said = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for old, new in ((nothing, 0), (said, 1), (said, 2)):
+            os.dup2(old, new)
 
     def _tell(self, told: dict[str, Any]) -> None:
         self._socket.send(json.dumps(told).encode())
 
 
-def _work(asked: dict[str, Any], parent: int, *descriptors: int) -> None:
-    """What a fork is there for."""
-    from retrain import apprentices
-    from retrain.search import worker
-
-    if descriptors:
-        apprentices.serve(socket.socket(fileno=descriptors[0]), parent)
-        return
-    folder, number = Path(asked["folder"]), asked["start"]
-    said = os.open(log_of(folder, number), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for one in (1, 2):
-        os.dup2(said, one)
-    worker.main(folder, number, parent)
-
-
 def serve() -> None:
     """Import what workers need, and fork them as they are asked for."""
-    from retrain import apprentices
     from retrain.fabric import make_fabric
     from retrain.search import worker
 
-    del apprentices, worker
+    del worker
     make_fabric()
     gc.collect()
     gc.freeze()  # a collector that looked at what forks share would copy it

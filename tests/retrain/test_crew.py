@@ -186,7 +186,6 @@ def test_nothing_that_workers_import_starts_a_thread() -> None:
     code = (
         "import os, sys\n"
         "from retrain.fabric import make_fabric\n"
-        "from retrain import apprentices\n"
         "from retrain.search import worker\n"
         "make_fabric()\n"
         "assert len(os.listdir('/proc/self/task')) == 1\n"
