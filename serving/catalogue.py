@@ -71,6 +71,9 @@ METRICS: dict[str, Described] = {
     "everfit_shadow_seconds_total": Described("time that took"),
     "everfit_monitoring_up": Described("whether the ledger could be read at the last look"),
     "everfit_monitoring_age_seconds": Described("since when the values below were read from the ledger"),
+    "everfit_pass_age_seconds": Described(
+        "time since a pass of monitoring over the newest rows came to its end; absent until the first"
+    ),
     "everfit_severity": Described(
         "1 for the severity of the newest window, 0 for the others; absent until a window is over", ("task", "severity")
     ),

@@ -57,6 +57,8 @@ class Findings:
     """On the newest window; what a replay of an older time decides is none."""
     decided: float = 0.0
     """When the last decision was written."""
+    passed: float | None = None
+    """When the last pass over the newest rows came to its end."""
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Take in entries, oldest first."""
@@ -75,7 +77,7 @@ class Findings:
     def told(self) -> dict[str, Any]:
         """What the endpoint is told: metrics, and the moments at which what they say was written."""
         samples: list[Sample] = []
-        ages: dict[str, float] = {}
+        ages: dict[str, float] = {} if self.passed is None else {"everfit_pass_age_seconds": self.passed}
         if self.decision is not None:
             samples.append(Sample("everfit_decision_timestamp_seconds", self.decided))
             if _is_judged(self.decision):  # else `ok` is no good news
@@ -110,6 +112,7 @@ class Lookout:
             else:
                 entries = ledger.read(kinds=("window",), last=WINDOWS) + ledger.read(kinds=("decision",), last=1)
             found.take(entries)
+            found.passed = None if (ended := ledger.last_pass()) is None else _seconds(ended)
         except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too
             return {"fault": words_of(error)}
         return found.told()

@@ -101,6 +101,7 @@ def test_alerts_name_what_they_are_about() -> None:
         assert rule["annotations"]["summary"]
         assert rule["expr"].count("(") == rule["expr"].count(")")
     wanted = {"NotReady", "Errors", "Slow", "LogBacklog", "LogFault", "RegistryAway", "Degraded", "NoLabels"}
+    wanted |= {"PassesStopped", "NoRequests"}
     assert {f"Everfit{name}" for name in wanted} <= set(names)
 
 

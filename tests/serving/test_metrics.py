@@ -138,6 +138,7 @@ def test_what_monitoring_found_is_told(client: httpx.Client, home: Path) -> None
     states = {one: found[f'everfit_severity{{severity="{one}",{TASK}}}'] for one in ("ok", "shifted", "degraded")}
     assert sum(states.values()) == 1
     assert found[f"everfit_window_age_seconds{{{TASK}}}"] < 600
+    assert found[f"everfit_pass_age_seconds{{{TASK}}}"] < 600
     assert found[f"everfit_monitoring_age_seconds{{{TASK}}}"] < 30
 
 
