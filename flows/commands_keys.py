@@ -50,9 +50,15 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
     Example:
       everfit key add shop --scope predict --scope feedback --rate 100
     """
+    from flows.workplace import task_names
+    from registry.errors import did_you_mean
     from serving.keys import add_key
 
-    click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
+    settings = _local()
+    click.echo(add_key(settings.key_file, name, scopes, rate=rate, task=task))
+    if task is not None and task not in (known := task_names(settings)):
+        near = did_you_mean(task, known)
+        click.echo(f"warning: no task {task!r} is registered here{near}; the key opens nothing else", err=True)
     click.echo("this is the only time that it is shown", err=True)
     click.echo(
         "whoever asks the endpoint needs a key from now on: one that runs knows within a second, without a restart.\n"
