@@ -36,7 +36,7 @@ from flows.backtest import (
 )
 from flows.cli import main
 from flows.frontier import Backtest, Result, _played, _recommended, _result, describe, gather
-from flows.frontier_picture import _time_line, draw
+from flows.frontier_picture import _middles, _time_line, draw
 from flows.replay import Judged
 from flows.spending import Spending
 from registry.errors import BusyError, DataError, InputError, StateError
@@ -290,18 +290,15 @@ def test_steps_of_a_champion_that_follows_are_no_promotions(played: tuple[Path, 
 
 def test_a_roll_back_is_drawn_as_one_and_not_as_a_promotion(played: tuple[Path, Plan, list[str]]) -> None:
     found = gather(*played[:2])
-    outcomes = {"promote": True, "rollback": True}
-    for place, (outcome, promoted) in enumerate(outcomes.items()):
+    for place, (outcome, mark) in enumerate({"promote": "^", "rollback": "v"}.items()):
         windows = list(found.policies[0].windows)
-        windows[place] = windows[place].model_copy(update={"outcome": outcome, "promoted": promoted})
+        windows[place] = windows[place].model_copy(update={"outcome": outcome, "promoted": True})
         one = found.policies[0].model_copy(update={"windows": tuple(windows)})
         axes = Figure().subplots()
         _time_line(axes, found.model_copy(update={"policies": (one,)}))
-        x = (
-            windows[place].begin + (windows[place].end - windows[place].begin) / 2 - datetime(1970, 1, 1)
-        ).total_seconds()
-        marks = [line.get_marker() for line in axes.lines if list(line.get_xdata()) == [x / 86_400]]
-        assert marks == [{"promote": "^", "rollback": "v"}[outcome]]
+        x = _middles(windows)[place]
+        marks = [line.get_marker() for line in axes.lines if np.array_equal(line.get_xdata(), [x])]
+        assert marks == [mark]
         told = axes.get_legend_handles_labels()[1]
         assert ("rolled back" in told) == (outcome == "rollback")
 
