@@ -15,6 +15,7 @@ from flows.waiting import waiting
 if TYPE_CHECKING:
     from flows.backtest import Plan
     from flows.replay import Judged
+    from registry.task import TaskSpec
 
 _AGAIN = "run it again, and it goes on where it stopped"
 
@@ -55,6 +56,8 @@ def backtest(
     from flows.workplace import find_task
 
     spec = find_task(settings, task)
+    if write is not None:
+        _check(write, spec)
     with waiting("loading the libraries"):
         from flows.backtest import first_champion, has_first, policies_of, prepare, refusable, run, stream_of
         from flows.frontier import describe, gather
@@ -63,6 +66,7 @@ def backtest(
         from flows.stream import steps
         from flows.terminal import ProgressLine
         from registry.proposal import replace_policy
+        from registry.task import load
 
     place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
     chosen = policies_of(policies, spec)
@@ -88,8 +92,19 @@ def backtest(
     (place / "backtest.txt").write_text(f"{said}\n", encoding="utf-8")
     click.echo(f"\n{said}\npicture: {draw(found, place / 'backtest.png')}")
     if write is not None:
-        replace_policy(write, plan.policies[found.recommended])
-        click.echo(f"{write}: its policy is {found.recommended} now")
+        same = load(write).policy == plan.policies[found.recommended]
+        if not same:
+            replace_policy(write, plan.policies[found.recommended])
+        click.echo(f"{write}: its policy {'stays as it is' if same else f'is {found.recommended} now'}")
+
+
+def _check(file: Path, task: TaskSpec) -> None:
+    """Whether the recommendation has a place there, before hours are spent on it. Raises `InputError`."""
+    from registry.errors import InputError
+    from registry.task import load
+
+    if (name := load(file).name) != task.name:
+        raise InputError(f"--write {file}: it is of task {name!r}, the back-test of {task.name!r}")
 
 
 def _announce(place: Path, plan: Plan, *, rows: int, windows: int, most: float | None) -> None:

@@ -52,7 +52,10 @@ def add(name: str, scopes: tuple[str, ...], rate: float | None, task: str | None
     """
     from serving.keys import add_key
 
-    click.echo(add_key(_local().key_file, name, scopes, rate=rate, task=task))
+    settings = _local()
+    click.echo(add_key(settings.key_file, name, scopes, rate=rate, task=task))
+    if task is not None:
+        _warn_of(task, settings)
     click.echo("this is the only time that it is shown", err=True)
     click.echo(
         "whoever asks the endpoint needs a key from now on: one that runs knows within a second, without a restart.\n"
@@ -123,6 +126,16 @@ def open_() -> None:
         click.echo("endpoints on loopback ask for no key any more; those that run know within a second")
     if settings.api_key is not None:
         click.echo("  but where EVERFIT_API_KEY is set, as it is here, they ask for that one")
+
+
+def _warn_of(task: str, settings: Settings) -> None:
+    """A task that is none may be a slip, or be registered later, or elsewhere."""
+    from flows.workplace import task_names
+    from registry.errors import did_you_mean
+
+    if task not in (known := task_names(settings)):
+        near = did_you_mean(task, known)
+        click.echo(f"warning: no task {task!r} is registered here{near}; the key opens nothing else", err=True)
 
 
 def _local() -> Settings:

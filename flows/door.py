@@ -11,6 +11,7 @@ Only click and the errors are imported here: `everfit --help` must not wait for 
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry.errors import EverfitError, InputError
+from registry.errors import EverfitError, InputError, OutsideError
 from registry.quiet import QUIET
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 DEGRADED = 10
 INTERRUPTED = 130
 PREFIX = "EVERFIT_"
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""What a disk says when it is full or fails: no bug, wherever it is met."""
 _NEAR = 0.75
 """How like a setting's name one must be to be taken for a slip: two letters of four in the wrong order are."""
 _GRACE_SECONDS = 2.0
@@ -77,6 +80,12 @@ class Door(click.Group):
                 raise
             click.echo(f"everfit: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _DISK or debugging():
+                raise
+            where = f"{os.fsdecode(error.filename)}: " if error.filename else "the disk: "
+            click.echo(f"everfit: {where}{os.strerror(error.errno)}", err=True)
+            ctx.exit(OutsideError.exit_code)
         except KeyboardInterrupt as error:
             click.echo(": ".join(["everfit: interrupted", *map(str, error.args)]), err=True)
             self.interrupted = True

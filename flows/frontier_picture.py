@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from flows.comparison import WindowScore
 from flows.frontier import Backtest, Result
-from registry.decisions import TRAINS
+from registry.decisions import ROLLBACK, TRAINS
 
 _COLOURS = ("#8a8a8a", "#c77c11", "#8e44ad", "#1b5e9e", "#2e7d32", "#c0392b", "#00838f", "#5d4037")
 _ORACLE = "#111111"
@@ -77,6 +77,8 @@ def _time_line(axes: Axes, found: Backtest) -> None:
         axes.plot(x, [window.served for window in one.windows], "-", color=_colour(number), lw=1.8, label=one.name)
         _marks(axes, one, _colour(number))
     axes.plot([], [], "^", color="#444444", label="promoted")
+    if any(window.outcome == ROLLBACK for one in found.policies for window in one.windows):
+        axes.plot([], [], "v", color="#444444", label="rolled back")
     axes.plot([], [], "x", color="#444444", label="re-search without promotion")
     if not found.greater_is_better:
         axes.invert_yaxis()
@@ -90,7 +92,8 @@ def _time_line(axes: Axes, found: Backtest) -> None:
 def _marks(axes: Axes, one: Result, colour: str) -> None:
     for window, place in zip(one.windows, _middles(one.windows), strict=True):
         if window.promoted or (window.outcome and window.remedy in TRAINS):
-            axes.plot(place, window.served, "^" if window.promoted else "x", color=colour, ms=9, mew=2, zorder=4)
+            mark = "v" if window.outcome == ROLLBACK else "^" if window.promoted else "x"
+            axes.plot(place, window.served, mark, color=colour, ms=9, mew=2, zorder=4)
 
 
 def _middles(windows: Sequence[WindowScore]) -> list[float]:

@@ -43,6 +43,7 @@ def task_lines(place: Workplace) -> list[str]:
     return [
         f"{name}: {verdict(champion, *((windows[-1], done[-1]) if windows else (None,)))}",
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
+        *mode_lines(place.task),
         *open_lines(written(place.ledger)[0], name),
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *weak_lines(next((one for one in versions if one.version == champion), None), place.task),
@@ -93,6 +94,15 @@ def window_from(decision: Entry) -> datetime | None:
     """Where the newest window of a decision begins, which is what windows are called by; None of one without."""
     window = decision.details.get("window")
     return None if window is None else datetime.fromisoformat(window["start"])
+
+
+def mode_lines(task: TaskSpec) -> list[str]:
+    """What becomes of decisions, where it is not done by itself."""
+    told = {
+        "approve": f"a person promotes what the gate proves: everfit approve {task.name}",
+        "observe": "decisions are written down, and nothing is done about them",
+    }
+    return [f"  mode {task.mode}: {told[task.mode]}"] if task.mode in told else []
 
 
 def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:

@@ -28,7 +28,8 @@ def cards(snapshot: Snapshot) -> str:
     begun = window_from(decision) if decision else None
     where = f", window from {begun:%Y-%m-%d}" if begun else ""
     of = f"version {decision.version}{where}, as of {decision.at:%Y-%m-%d %H:%M}" if decision else ""
-    judged = f"remedy {decision.outcome}; {of}" if decision else "nothing was watched yet"
+    mode = "" if snapshot.mode == "auto" else f"mode {snapshot.mode}; "
+    judged = f"{mode}remedy {decision.outcome}; {of}" if decision else f"{mode}nothing was watched yet"
     made = [
         _card("Endpoint", snapshot.served, _of_endpoint(snapshot)),
         _card("Newest window", severity, judged, mood=severity),

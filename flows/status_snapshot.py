@@ -43,6 +43,7 @@ class Snapshot:
     metric: str
     meant: str
     bounds: tuple[float, float]
+    mode: str
     served: str
     champion: str
     predictions: int
@@ -72,6 +73,7 @@ def read(place: Workplace) -> Snapshot:
         metric=place.task.metric,
         meant=meant(place.task),
         bounds=metrics_for(place.task.problem)[place.task.metric].bounds,
+        mode=place.task.mode,
         served=_served(place),
         champion=_champion(moves, steps),
         predictions=logged.predictions,
@@ -120,7 +122,9 @@ def _served(place: Workplace) -> str:
             return LOCKED
         if answer.status_code == 404:
             return ABSENT
-        return f"version {answer.raise_for_status().json()['version']}"
+        told = answer.raise_for_status().json()
+        beside = told["canary"]
+        return f"version {told['version']}" + (f", {beside['share']:.0%} by {beside['version']}" if beside else "")
     except (httpx.HTTPError, InputError, ValueError, KeyError):
         return "not answering"
 

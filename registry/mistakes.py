@@ -56,6 +56,33 @@ def line_of(root: yaml.Node, loc: Iterable[int | str]) -> int:
     return int(line) + 1
 
 
+def said_twice(text: str) -> str:
+    """The keys that YAML's text holds twice in one place, a line each; YAML itself would drop all but the last.
+
+    >>> said_twice("gate:\\n  bake: 4\\n  bake: 0\\nmode: auto")
+    "  line 3: 'bake' stands twice, in line 2 too: one of them would be dropped"
+    """
+    found: list[tuple[int, str]] = []
+    left, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set[int]()
+    while left:
+        node = left.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                left.append(value)
+                line, name = key.start_mark.line + 1, str(key.value)
+                if name in lines:
+                    said = f"{name!r} stands twice, in line {lines[name]} too: one of them would be dropped"
+                    found.append((line, f"  line {line}: {said}"))
+                lines.setdefault(name, line)
+    return "\n".join(said for _, said in sorted(found))
+
+
 def _place_of(value: str, node: yaml.SequenceNode) -> int | None:
     return next((place for place, one in enumerate(node.value) if one.value == value), None)
 

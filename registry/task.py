@@ -267,7 +267,7 @@ def load(path: Path) -> TaskSpec:
     """The task in a YAML file. Raises `TaskError` that names file, line, key, value and the nearest known key."""
     import yaml  # here, since a process that answers reads no such file
 
-    from registry.mistakes import explain
+    from registry.mistakes import explain, said_twice
 
     try:
         text = path.read_text(encoding="utf-8")
@@ -285,6 +285,8 @@ def load(path: Path) -> TaskSpec:
         raise TaskError(f"{path}: not valid YAML: {str(error).replace('<unicode string>', path.name)}") from error
     if not isinstance(raw, dict):
         raise TaskError(f"{path}: expected keys and values, got {type(raw).__name__}")
+    if twice := said_twice(text):
+        raise TaskError(f"{path}:\n{twice}")
     try:
         return TaskSpec.model_validate(raw)
     except ValidationError as error:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from flows.backtest import (
     Plan,
@@ -35,7 +36,7 @@ from flows.backtest import (
 )
 from flows.cli import main
 from flows.frontier import Backtest, Result, _played, _recommended, _result, describe, gather
-from flows.frontier_picture import draw
+from flows.frontier_picture import _middles, _time_line, draw
 from flows.replay import Judged
 from flows.spending import Spending
 from registry.errors import BusyError, DataError, InputError, StateError
@@ -287,6 +288,52 @@ def test_steps_of_a_champion_that_follows_are_no_promotions(played: tuple[Path, 
     assert re.search(rf"remedies promoted steps wasted.*\n.* 0 +{len(steps)} +{one.wasted} ", text)
 
 
+def test_a_roll_back_is_drawn_as_one_and_not_as_a_promotion(played: tuple[Path, Plan, list[str]]) -> None:
+    found = gather(*played[:2])
+    for place, (outcome, mark) in enumerate({"promote": "^", "rollback": "v"}.items()):
+        windows = list(found.policies[0].windows)
+        windows[place] = windows[place].model_copy(update={"outcome": outcome, "promoted": True})
+        one = found.policies[0].model_copy(update={"windows": tuple(windows)})
+        axes = Figure().subplots()
+        _time_line(axes, found.model_copy(update={"policies": (one,)}))
+        x = _middles(windows)[place]
+        marks = [line.get_marker() for line in axes.lines if np.array_equal(line.get_xdata(), [x])]
+        assert marks == [mark]
+        told = axes.get_legend_handles_labels()[1]
+        assert ("rolled back" in told) == (outcome == "rollback")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_full_disk_is_told_as_one_and_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Met by a library where nobody foresaw it: here by pyarrow, as it writes the history."""
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
+    sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
+    sheet.write_text(task_text(history(tmp_path)), encoding="utf-8")
+    folder.mkdir()
+    (folder / "history.parquet").symlink_to("/dev/full")
+    done = CliRunner().invoke(main, ["backtest", str(sheet), "--start", START, "--folder", str(folder)])
+    assert done.exit_code == 4, done.output
+    assert "No space left on device" in done.output
+    assert "bug" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("name: other", "it is of task 'other', the back-test of"), ("x", "got str")]
+)
+def test_a_file_that_cannot_take_the_recommendation_is_told_before_anything_is_played(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
+    task, sheet, other = history(tmp_path), tmp_path / "task.yaml", tmp_path / "other.yaml"
+    sheet.write_text(task_text(task), encoding="utf-8")
+    other.write_text(text if text == "x" else task_text(task).replace(f"name: {task.name}", text), encoding="utf-8")
+    arguments = ["backtest", str(sheet), "--folder", str(tmp_path / "out"), "--write", str(other)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2, done.output
+    assert said in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def replace_version(step: Judged, version: str, champion: str) -> Judged:
     """A window after which the champion, one that follows, has learnt its labels."""
     more = {"version": version, "champion": champion, "stepped": True, "outcome": ""}
@@ -322,6 +369,9 @@ def test_the_command_plays_prints_draws_and_writes(
         "policy:\n  # performance (act when it degrades), never, periodic (act every so many windows), or drift\n"
         "  # (act when inputs move). `everfit backtest` says what each would have done.\n  kind: never\n# the end\n"
     )
+    again = CliRunner().invoke(main, ["backtest", *arguments, "--write", str(sheet)], catch_exceptions=False)
+    assert f"{sheet}: its policy stays as it is" in again.output
+    assert sheet.read_text(encoding="utf-8") == text
 
 
 def test_a_policy_s_process_ends_with_its_parent_whatever_it_does(tmp_path: Path, empty_registry: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from flows.lifecycle import lifecycle
 from flows.rollout import KIND, roll_out
 from flows.services import everfit_environment
+from flows.status_snapshot import _served
 from flows.stream import Stream
 from serving.challenger import chosen
 from tests.flows.house import House, open_house
@@ -133,6 +134,7 @@ def test_one_that_is_worse_answers_its_share_and_is_let_go(house: House, tmp_pat
     with Users(house, house.stream(len(USERS), seed=8, start="2024-02-20")) as users:
         roll_out(place, version, "1", ("better",), BEGIN)
         wait(house, "1", version)
+        assert _served(place) == f"version 1, {SHARE:.0%} by {version}", "the status page tells who answers beside it"
         assert pass_week(house, stream, 0) == {user: version if user in THEIRS else "1" for user in USERS}
         first = lifecycle.fn("handmade", as_of=BEGIN + WEEK + timedelta(hours=2))
         assert (first["improvement"]["by"], first["improvement"]["outcome"]) == ("canary", "hold")

@@ -325,6 +325,16 @@ def test_an_open_door_without_a_key_is_refused(home: Path) -> None:
     assert "EVERFIT_API_KEY" in done.stderr
 
 
+def test_a_key_for_a_task_that_is_none_is_told_with_the_nearest(home: Path) -> None:
+    """It is made all the same: a task may be registered later, or in another home of the same registry."""
+    (home / "home" / "tasks").mkdir(parents=True)
+    (home / "home" / "tasks" / "rides.yaml").touch()
+    done = run("key", "add", "shop", "--scope", "predict", "--task", "ride")
+    assert done.exit_code == 0
+    assert "no task 'ride' is registered here (did you mean 'rides'?)" in done.output
+    assert "warning" not in run("key", "add", "other", "--scope", "predict", "--task", "rides").output
+
+
 def test_status_of_an_empty_home_says_how_to_begin(home: Path) -> None:
     done = run("status")
     assert done.exit_code == 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flows.overview import task_lines
 from flows.replay import Judged, told
+from flows.status_cards import cards
+from flows.status_snapshot import read
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.ledger import Entry
@@ -21,6 +24,19 @@ def decided(place: Workplace, day: int, severity: str, remedy: str = "none") -> 
     details = {"window": {"index": 0, "start": start.isoformat(), "end": end.isoformat()}}
     entry = Entry(task="handmade", kind="decision", at=end, version="1", severity=severity, outcome=remedy)
     place.ledger.write(entry.model_copy(update={"reasons": (f"day {day}",), "details": details}))
+
+
+def test_a_task_that_leaves_the_deciding_to_a_person_says_so(place: Workplace) -> None:
+    decided(place, 7, "degraded", "research")
+    for mode, said in (
+        ("observe", "nothing is done about them"),
+        ("approve", "everfit approve handmade"),
+        ("auto", ""),
+    ):
+        asked = replace(place, task=place.task.model_copy(update={"mode": mode}))
+        lines, page = [line for line in task_lines(asked) if "mode " in line], cards(read(asked))
+        assert [f"mode {mode}: " in line and said in line for line in lines] == ([True] if said else [])
+        assert (f"mode {mode}; remedy research" in page) == bool(said)
 
 
 def test_the_newest_window_comes_first_and_its_beginning_is_its_name(place: Workplace) -> None:

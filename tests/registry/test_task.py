@@ -115,6 +115,14 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_key_that_stands_twice_is_told_with_both_lines(tmp_path: Path) -> None:
+    """YAML itself takes the last and says nothing: an edit higher up would not hold."""
+    path = tmp_path / "task.yaml"
+    path.write_text("name: a\nmode: auto\ngate:\n  bake: 4\n  bake: 0\nmode: observe\n", encoding="utf-8")
+    with pytest.raises(TaskError, match=r"line 5: 'bake' .*in line 4 too.*\n  line 6: 'mode' .*in line 2 too"):
+        load(path)
+
+
 @pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "expected keys and values")])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "task.yaml"
