@@ -13,6 +13,7 @@ from registry.schema import Column, ImageColumn, NumericColumn, Schema
 from registry.target import Target
 from registry.texts import MAX_TEXT_LENGTH
 from serving.answers import CLASS_FIELDS, NUMBER_FIELDS, STRANGE, fields_of
+from serving.dialects import speaks_otherwise
 from serving.guard import OPEN
 from serving.openapi_protocols import infer, invocations
 from serving.prediction import KEY_HEADER
@@ -86,8 +87,16 @@ def describe(
         for path, operations in described.items():
             for operation in operations.values() if path not in OPEN else ():
                 operation["security"] = [{"key": []}]
-                operation["responses"] |= _problems(_KEY_ERRORS)
+                operation["responses"] |= _refusals(path)
     return described
+
+
+def _refusals(path: str) -> dict[str, Any]:
+    """What a request without the right key is told, in the words of the path's protocol."""
+    content = {"application/json": {"schema": {"type": "object"}}}
+    if speaks_otherwise(path):
+        return {str(status): {"description": text, "content": content} for status, text in _KEY_ERRORS.items()}
+    return _problems(_KEY_ERRORS)
 
 
 def _hot(prefix: str, manifest: Manifest | None, suffix: str) -> dict[str, Any]:

@@ -445,6 +445,9 @@ def test_a_key_guards_all_but_health(tmp_path: Path, bundles: dict[str, ModelBun
         described = document["paths"]["/predict"]["post"]
         assert described["security"] == [{"key": []}]
         assert {"401", "403", "429"} <= described["responses"].keys()
+        for path in ("/predict", "/invocations", "/v2/models/handmade/infer"):
+            (kind,) = document["paths"][path]["post"]["responses"]["401"]["content"]
+            assert client.post(path, json=ROW).headers["content-type"] == kind
         open_to_all = document["paths"]["/health/ready"]["get"]
         assert "security" not in open_to_all
         assert "401" not in open_to_all["responses"]
