@@ -12,6 +12,7 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from registry.log_decoded import Column, Parts, Values, cut, features_of, listed, outputs_of
 from registry.log_order import Block
 from registry.log_packed import private_of
 from registry.log_tables import BATCHES
@@ -34,6 +35,7 @@ class Heavy(NamedTuple):
 
     number: int
     version: str
+    size: int
     private: str | None
     outputs: str
     features: str | None
@@ -49,7 +51,7 @@ def heavy(connection: Connection, numbers: Sequence[int], *, features: bool) -> 
         sizes = sa.select(c.number, c.size, c.length).where(among(connection, c.number, some))
         known = {row[0]: row for row in connection.execute(sizes)}
         for part in _parts(known[one] for one in some):
-            rows = sa.select(c.number, c.version, c.private, c.outputs, *columns).where(
+            rows = sa.select(c.number, c.version, c.size, c.private, c.outputs, *columns).where(
                 among(connection, c.number, part)
             )
             found = {row[0]: row for row in connection.execute(rows)}
@@ -91,76 +93,76 @@ class Assembly:
         self._rows, self._columns, self._unseal = rows, columns, unseal
         self.places = places_of(rows)
         self._order: list[npt.NDArray[np.int64]] = []
-        self._outputs: dict[str, list[Any]] = {name: [] for name in (*_OUTPUTS, "version", "private")}
-        self._features: dict[str, list[Any]] = {} if columns is None else {name: [] for name in columns}
+        self._versions, self._private = list[str](), list[LogColumns | None]()
+        self._outputs = {name: Parts() for name in _OUTPUTS}
+        self._features = {name: Parts() for name in columns or ()}
         self._rows_so_far = 0
 
     def add(self, one: Heavy) -> None:
         """A batch; each once, in the order of `places`."""
         rows, places = self.places[one.number]
-        outputs = orjson.loads(one.outputs)
-        private = [None] * len(outputs["prediction"]) if one.private is None else private_of(one.private)
-        whole = len(places) == len(private) and bool((np.diff(places) == 1).all())
-        at = None if whole else places.tolist()
-        for name in _OUTPUTS:
-            self._outputs[name] += _taken(outputs[name], at, len(rows))
-        rules = _taken(private, at, len(rows))
-        self._outputs["version"] += [one.version] * len(rows)
-        self._outputs["private"] += rules
+        whole = len(places) == one.size and bool((np.diff(places) == 1).all())
+        at = None if whole else places
+        for name, values in outputs_of(one.outputs, one.size).items():
+            self._outputs[name].add(values, at, len(rows))
+        private = [None] * one.size if one.private is None else private_of(one.private)
+        self._versions += [one.version] * len(rows)
+        self._private += _taken(private, at)
         self._order.append(rows)
         if one.features is not None:
-            found = {name: _taken(values, at, len(rows)) for name, values in orjson.loads(one.features).items()}
+            found = features_of(one.features, one.size)
             if one.sealed is not None:
-                self._open(found, rules, _taken(orjson.loads(one.sealed), at, len(rows)), rows)
-            if len(one.features) + len(one.sealed or "") > MAX_TEXT_LENGTH * len(private):
-                found = {name: [_cut(value) for value in values] for name, values in found.items()}
-            self._extend(found, len(rows))
+                found = self._opened(one, found, private)
+            self._extend(found, at, len(rows))
         self._rows_so_far += len(rows)
 
-    def _open(
-        self, found: dict[str, list[Any]], rules: Sequence[LogColumns | None], sealed: Sequence[Any], rows: Any
-    ) -> None:
-        """Put encrypted values back, if one of them is wanted."""
-        for row, (one, text) in enumerate(zip(rules, sealed, strict=True)):
-            names = () if one is None else one.encrypt
+    def _opened(
+        self, one: Heavy, plain: Mapping[str, Values], private: Sequence[LogColumns | None]
+    ) -> dict[str, Values]:
+        """The columns with encrypted values put back, if one of them is wanted, of the rows that are."""
+        found = {name: values if isinstance(values, list) else listed(values) for name, values in plain.items()}
+        sealed: list[Any] = orjson.loads(one.sealed or "[]")
+        for row, place in zip(*(which.tolist() for which in self.places[one.number]), strict=True):
+            rule = private[place]
+            names = () if rule is None else rule.encrypt
             wanted = names if self._columns is None else set(names) & set(self._columns)
             if wanted:
-                for name, value in self._unseal(text, str(self._rows.ids[rows[row]]), min(wanted)).items():
-                    found.setdefault(name, [None] * len(rules))[row] = value
+                for name, value in self._unseal(sealed[place], str(self._rows.ids[row]), min(wanted)).items():
+                    found.setdefault(name, [None] * one.size)[place] = value
+        if len(one.features or "") + len(one.sealed or "") > MAX_TEXT_LENGTH * one.size:
+            found = {name: list(map(cut, values)) for name, values in found.items()}
+        return dict(found)
 
-    def _extend(self, found: Mapping[str, list[Any]], rows: int) -> None:
+    def _extend(self, found: Mapping[str, Values], at: npt.NDArray[np.int64] | None, rows: int) -> None:
         if self._columns is None:
             for name in found:
                 if name not in self._features:
-                    self._features[name] = [None] * self._rows_so_far
-        for name, values in self._features.items():
-            values += found[name] if name in found else [None] * rows
+                    self._features[name] = Parts(self._rows_so_far)
+        for name, parts in self._features.items():
+            parts.add(found.get(name), at, rows)
 
     def frame(self, labels: Sequence[tuple[str, int] | None]) -> pd.DataFrame:
         """The frame of all rows, with the label (JSON) of each and its time (microseconds)."""
         rows = self._rows
         order = np.concatenate(self._order) if self._order else np.array([], np.int64)
-        back = None if (np.diff(order) == 1).all() else np.argsort(order, kind="stable").tolist()
-        outputs = {name: _taken(values, back, len(rows)) for name, values in self._outputs.items()}
+        back = None if (np.diff(order) == 1).all() else np.argsort(order, kind="stable")
+        outputs = {name: parts.column(back) for name, parts in self._outputs.items()}
         known = [(None, _NAT) if one is None else one for one in labels]
         frame = {
             "__id__": pd.Series(rows.ids, dtype="object"),
             "__time__": _moments(rows.times),
             "__received__": _moments(rows.received),
-            "__version__": pd.Series(outputs["version"], dtype="object"),
-            "__prediction__": _values(outputs["prediction"]),
-            "__scores__": pd.Series(outputs["scores"], dtype="object"),
+            "__version__": pd.Series(_taken(self._versions, back), dtype="object"),
+            "__prediction__": _predicted(outputs["prediction"]),
+            "__scores__": pd.Series(listed(outputs["scores"]), dtype="object"),
             "__set__": pd.Series(outputs["set"], dtype="object"),
             "__uncertainty__": pd.Series(outputs["uncertainty"], dtype="float64"),
             "__disagreement__": pd.Series(outputs["disagreement"], dtype="float64"),
-            "__private__": pd.Series(outputs["private"], dtype="object"),
+            "__private__": pd.Series(_taken(self._private, back), dtype="object"),
             "__label__": pd.Series(_parsed([label for label, _ in known]), dtype="object"),
             "__label_time__": _moments(np.array([time for _, time in known], dtype=np.int64)),
         }
-        dtype = None if len(rows) else "object"
-        features = {
-            name: pd.Series(_taken(values, back, len(rows)), dtype=dtype) for name, values in self._features.items()
-        }
+        features = {name: _feature(parts.column(back)) for name, parts in self._features.items()}
         return pd.DataFrame({**frame, **features})
 
 
@@ -189,16 +191,21 @@ def _kinds(frame: pd.DataFrame) -> list[LogColumns]:
     return list(frame["__private__"].dropna().unique())
 
 
-def _taken(values: list[Any] | None, places: Iterable[int] | None, rows: int) -> list[Any]:
-    """The values at places, all of them for None; None for each row where there are none."""
-    if values is None:
-        return [None] * rows
-    return values if places is None else [values[place] for place in places]
+def _taken(values: list[Any], places: npt.NDArray[np.int64] | None) -> list[Any]:
+    """The values at places, all of them for None."""
+    return values if places is None else [values[place] for place in places.tolist()]
 
 
-def _cut(value: Any) -> Any:
-    """Of a text what is read of one: a window of long ones would take all memory."""
-    return value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
+def _predicted(column: Column) -> pd.Series[Any]:
+    """Numbers as float64, anything else as it is."""
+    numbers = column.dtype == np.float64 and len(column) > 0 and not np.isnan(column).any()
+    return pd.Series(column if numbers else listed(column), dtype="float64" if numbers else "object")
+
+
+def _feature(column: Column) -> pd.Series[Any]:
+    """As pandas takes a list of the values."""
+    numbers = column.dtype != object and not (column.dtype == np.float64 and np.isnan(column).all())
+    return pd.Series(column if numbers else listed(column), dtype=None if len(column) else "object")
 
 
 def _parsed(texts: Sequence[str | None]) -> list[Any]:
@@ -208,9 +215,3 @@ def _parsed(texts: Sequence[str | None]) -> list[Any]:
 
 def _moments(micros: npt.NDArray[np.int64]) -> pd.Series[Any]:
     return pd.Series(micros.view("M8[us]"))
-
-
-def _values(values: list[Any]) -> pd.Series[Any]:
-    """Numbers as float64, anything else as it is."""
-    numbers = bool(values) and all(isinstance(value, float) for value in values)
-    return pd.Series(values, dtype="float64" if numbers else "object")

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
-from registry.log_ids import ids_of
-from registry.log_packed import moments_of
+from registry.log_decoded import rows_of
 
 AT_ONCE = 20_000
 """Rows in a block, about; fewer where fewer are wanted."""
@@ -69,8 +67,8 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, one: Light, start: int | None, end: int | None) -> Rows:
         """Those between two moments."""
-        received, times = moments_of(one.moments)
-        found = cls(times, received, ids_of(orjson.loads(one.ids)), range(one.size))
+        times, received, ids = rows_of(one.ids, one.moments, one.size)
+        found = cls(times, received, ids, range(one.size))
         if (start is None or one.earliest >= start) and (end is None or one.latest < end):
             return found
         inside = [(start is None or time >= start) and (end is None or time < end) for time in times]

@@ -168,7 +168,7 @@ def labels_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequen
     for first in range(0, len(ids), _IDS_AT_ONCE):
         some = ids[first : first + _IDS_AT_ONCE]
         rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, some)).order_by(f.received)
-        known = {name: (label, time) for name, label, time in connection.execute(rows)}
+        known = {name: (label, time) for name, label, time in connection.execute(rows).all()}  # one by one takes twice
         yield from map(known.get, some)
 
 
@@ -178,7 +178,7 @@ def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequ
     for first in range(0, len(ids), _IDS_AT_ONCE):
         some = ids[first : first + _IDS_AT_ONCE]
         rows = sa.select(FEEDBACK.c.id).where(where, among(connection, FEEDBACK.c.id, some))
-        known = set(connection.execute(rows).scalars())
+        known = set(connection.execute(rows).scalars().all())
         found += [one in known for one in some]
     return found
 
