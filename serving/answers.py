@@ -30,6 +30,11 @@ Columns: TypeAlias = dict[str, Any]
 """By field: a list, an array (n,), or of several numbers a row a dictionary of arrays (n,)."""
 
 
+def fields_of(target: Target) -> tuple[str, ...]:
+    """The fields of the answers to a task."""
+    return CLASS_FIELDS if target.classes else NUMBER_FIELDS
+
+
 class Answers:
     """Writes the answers of one served version."""
 
@@ -39,7 +44,7 @@ class Answers:
         self._classes = target.classes
         self._labels = [target.decode(name) for name in target.classes]
         self._label_of = dict(zip(target.classes, self._labels, strict=True))
-        self.fields = CLASS_FIELDS if target.classes else NUMBER_FIELDS
+        self.fields = fields_of(target)
         """All that can be asked for."""
 
     def write(self, ids: Sequence[str], scores: Scores, warnings: Sequence[str] = ()) -> bytes:

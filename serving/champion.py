@@ -27,7 +27,6 @@ import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, NoModelError, OutsideError, words_of
-from registry.novelty import Novelty
 from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
 from registry.serving_graph import ServingScorer, open_for_serving, scores_of
@@ -37,6 +36,7 @@ from serving.columns import Kinds
 from serving.records import described, time_of
 from serving.rows import RowReader
 from serving.tabled import Logged
+from serving.unfamiliar import Unfamiliar
 
 CHAMPION = "champion"
 FIRST_BACKOFF = 5.0
@@ -72,7 +72,7 @@ class Served:
     scorer: Scorer
     reader: RowReader
     answers: Answers
-    novelty: Novelty
+    unfamiliar: Unfamiliar
     cautions: Cautions
     record: bytes
     """The model as the journal describes it."""
@@ -91,7 +91,7 @@ class Served:
             scorer=scorer,
             reader=RowReader(manifest.data_schema, manifest.task.time),
             answers=Answers(task, version, manifest.target),
-            novelty=Novelty(manifest.data_schema, bundle.golden().disagreement),
+            unfamiliar=Unfamiliar(manifest.data_schema, bundle.golden().disagreement),
             cautions=Cautions(manifest.data_schema),
             record=described(version, manifest),
             since=datetime.now(UTC).replace(tzinfo=None),

@@ -40,6 +40,8 @@ class Table:
     def records(self) -> list[dict[str, Any]]:
         """The same as rows of what JSON has: to name the place of a value that does not fit."""
         lists = {name: plain(values) for name, values in self.columns.items()}
+        if not lists:  # all that came is in `others`
+            return [{} for _ in range(self.rows)]
         return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
     def to_json(self) -> bytes:

@@ -16,11 +16,18 @@ from serving.problems import Problem
 _MLFLOW_CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
     409: "INVALID_STATE",
     413: "REQUEST_LIMIT_EXCEEDED",
+    429: "REQUEST_LIMIT_EXCEEDED",
     503: "TEMPORARILY_UNAVAILABLE",
 }
+
+
+def speaks_otherwise(path: str) -> bool:
+    """Whether errors of this path are no problem details."""
+    return path == "/v2" or path.startswith("/v2/") or path.endswith("/invocations")
 
 
 def in_words_of(path: str, answer: Problem) -> Problem:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from starlette.types import Scope
 
 from registry.bundle import Manifest
+from serving.answers import STRANGE
 from serving.champion import Served
 from serving.encodings import compress, header_of
 from serving.hot import PredictingRoute, Reply, aside
@@ -22,7 +23,7 @@ from serving.quoting import shown
 from serving.request import Request, check_ids
 from serving.signature import output_names
 from serving.tensor_rows import outputs_of, rows_of
-from serving.tensors import InferRequest, TensorError, read_request, write_answer
+from serving.tensors import BOOL, InferRequest, Output, TensorError, read_request, write_answer
 
 LENGTH_HEADER = b"inference-header-content-length"
 _JSON = [(b"content-type", b"application/json")]
@@ -50,7 +51,7 @@ class Infer(PredictingRoute):
         asked, request = await aside(large, self._read, scope, body, served or self._slot.served())
         answer = await self.predicted(scope, body, request, served=served)
         accepted = header_of(scope, b"accept-encoding")
-        return await aside(large, lambda: _packed(self._write(asked, answer), accepted))
+        return await aside(large, lambda: _packed(self._write(asked, request, answer), accepted))
 
     def loaded(self, version: str) -> Served:
         """A version that is loaded. Raises `UnknownVersionError`."""
@@ -69,9 +70,13 @@ class Infer(PredictingRoute):
         rows = rows_of(asked.tensors, manifest.data_schema, manifest.task.time)
         return _Read(asked, Request(rows, _own_ids(asked, len(rows))))
 
-    def _write(self, asked: InferRequest, answer: Answer) -> Reply:
-        outputs = {one.name: one for one in outputs_of(answer.ids, answer.scores, answer.served.manifest.target)}
-        wanted = asked.outputs or [(name, asked.binary) for name in outputs]
+    def _write(self, asked: InferRequest, request: Request, answer: Answer) -> Reply:
+        served, scores = answer.served, answer.scores
+        outputs = {one.name: one for one in outputs_of(answer.ids, scores, served.manifest.target)}
+        wanted = asked.outputs or [(name, asked.binary) for name in output_names(served.manifest)]
+        if any(name == STRANGE for name, _ in wanted):
+            strange = served.unfamiliar.of(request, scores)
+            outputs[STRANGE] = Output(STRANGE, BOOL, [len(strange), 1], strange)
         content: dict[str, Any] = {"model_name": self._slot.task, "model_version": answer.served.version}
         if asked.id is not None:
             content["id"] = asked.id

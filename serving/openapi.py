@@ -12,8 +12,12 @@ from registry.images import FORMATS, MAX_BYTES, MAX_PIXELS, stack, to_png
 from registry.schema import Column, ImageColumn, NumericColumn, Schema
 from registry.target import Target
 from registry.texts import MAX_TEXT_LENGTH
+from serving.answers import CLASS_FIELDS, NUMBER_FIELDS, STRANGE, fields_of
+from serving.dialects import speaks_otherwise
 from serving.guard import OPEN
 from serving.openapi_protocols import infer, invocations
+from serving.prediction import KEY_HEADER
+from serving.tables import FILE, PARQUET, STREAM
 
 JsonSchema = dict[str, Any]
 
@@ -28,6 +32,7 @@ _PROBLEM: JsonSchema = {
         "row": {"type": "integer"},
         "column": {"type": "string"},
         "value": {},
+        "request_id": {"type": "string"},
     },
     "required": ["type", "title", "status", "detail"],
 }
@@ -47,11 +52,20 @@ _COUNTS = {
 
 _PREDICT_ERRORS = {
     400: "The body is not JSON",
+    408: "The body did not arrive in time",
     413: "The body or the number of rows is too large",
     415: "The Content-Type is none of those that are read here",
     422: "A row does not fit the schema: row, column and value are named",
     503: "There is no model yet, or predictions cannot be stored now",
 }
+
+_KEY_ERRORS = {
+    401: "No key that is known came with the request",
+    403: "The key is of another scope or task",
+    429: "The key has asked more often than it may; Retry-After says when to come again",
+}
+
+_BINARY: JsonSchema = {"schema": {"type": "string", "format": "binary"}}
 
 
 def describe(
@@ -73,7 +87,16 @@ def describe(
         for path, operations in described.items():
             for operation in operations.values() if path not in OPEN else ():
                 operation["security"] = [{"key": []}]
+                operation["responses"] |= _refusals(path)
     return described
+
+
+def _refusals(path: str) -> dict[str, Any]:
+    """What a request without the right key is told, in the words of the path's protocol."""
+    content = {"application/json": {"schema": {"type": "object"}}}
+    if speaks_otherwise(path):
+        return {str(status): {"description": text, "content": content} for status, text in _KEY_ERRORS.items()}
+    return _problems(_KEY_ERRORS)
 
 
 def _hot(prefix: str, manifest: Manifest | None, suffix: str) -> dict[str, Any]:
@@ -169,6 +192,10 @@ def _examples(manifest: Manifest) -> dict[str, Any]:
         },
         "missing": {"summary": "Missing values are null", "value": {"rows": [absent]}},
     }
+    found["columns"] = {
+        "summary": "Rows by columns",
+        "value": {"columns": {name: [value, value] for name, value in row.items()}, "ids": ["b-1", "b-2"]},
+    }
     categorical = manifest.data_schema.of("categorical")
     if categorical:
         unseen = row | {categorical[0].name: "never seen before"}
@@ -180,12 +207,40 @@ def _predict(row: JsonSchema, target: Target | None, examples: dict[str, Any]) -
     rows = {"type": "array", "items": row, "minItems": 1}
     ids = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 64}, "uniqueItems": True}
     envelope = {"type": "object", "properties": {"rows": rows, "ids": ids}, "required": ["rows"]}
+    lists = {"type": "object", "additionalProperties": {"type": "array"}, "description": "a list a column, as long all"}
+    by_column = {"type": "object", "properties": {"columns": lists, "ids": ids}, "required": ["columns"]}
+    body, responses = _body({"anyOf": [envelope, by_column, rows, row]}, examples), _responses(_answer(target))
+    for content in (body["content"], responses["200"]["content"]):
+        content |= dict.fromkeys((STREAM, FILE, PARQUET), _BINARY)
     return {
         "summary": "Predict one row or many",
-        "description": "Every prediction is stored before it is answered. A request with `ids` may be sent again.",
+        "description": "Every prediction is stored before it is answered. A request with `ids` may be sent again. Rows "
+        "by columns, in JSON, Arrow or Parquet (ids in the column `__id__`), are answered in their own form, or in the "
+        "one that `Accept` names.",
         "operationId": "predict",
-        "requestBody": _body({"anyOf": [envelope, rows, row]}, examples),
-        "responses": _responses(_answer(target), _PREDICT_ERRORS),
+        "parameters": [_fields(target), _KEY],
+        "requestBody": body,
+        "responses": responses | _problems(_PREDICT_ERRORS),
+    }
+
+
+_KEY = {
+    "name": KEY_HEADER.decode(),
+    "in": "header",
+    "description": "Who asks: all requests with one key are answered by one version while a canary answers some",
+    "schema": {"type": "string"},
+}
+
+
+def _fields(target: Target | None) -> JsonSchema:
+    known = sorted({*CLASS_FIELDS, *NUMBER_FIELDS}) if target is None else fields_of(target)
+    return {
+        "name": "fields",
+        "in": "query",
+        "description": f"Some of the fields, in this order; all but `{STRANGE}` without it",
+        "style": "form",
+        "explode": False,
+        "schema": {"type": "array", "items": {"type": "string", "enum": list(known)}, "minItems": 1},
     }
 
 
@@ -211,7 +266,8 @@ def _feedback(target: Target | None) -> dict[str, Any]:
         "description": _FEEDBACK,
         "operationId": "feedback",
         "requestBody": _body({"anyOf": [envelope, many, one]}, examples),
-        "responses": _responses({"type": "object", "properties": told, "required": list(counts)}, _PREDICT_ERRORS),
+        "responses": _responses({"type": "object", "properties": told, "required": list(counts)})
+        | _problems(_PREDICT_ERRORS),
     }
 
 
@@ -223,19 +279,25 @@ def _answer(target: Target | None) -> JsonSchema:
     else:
         shares = {"type": "object", "additionalProperties": {"type": "number"}}
         fields = {"prediction": {}, "probabilities": shares, "set": {"type": "array"}}
-    prediction = {"type": "object", "properties": {"id": {"type": "string"}} | fields | numbers}
+    told = {STRANGE: {"type": "boolean", "description": "where `fields` names it"}}
+    prediction = {"type": "object", "properties": {"id": {"type": "string"}} | fields | numbers | told}
     model = {"type": "object", "properties": {"task": {"type": "string"}, "version": {"type": "string"}}}
     said = "numbers outside the range of training, moments far beyond it, values missing where none was in training"
     warnings = {"type": "array", "items": {"type": "string"}, "description": said}
     predictions = {"type": "array", "items": prediction}
-    return {"type": "object", "properties": {"model": model, "predictions": predictions, "warnings": warnings}}
+    by_column = {"type": "object", "description": "instead of `predictions`, by field, to a request by columns"}
+    answer = {"model": model, "predictions": predictions, "columns": by_column, "warnings": warnings}
+    return {"type": "object", "properties": answer}
 
 
 def _body(schema: JsonSchema, examples: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
 
 
-def _responses(answer: JsonSchema, errors: dict[int, str]) -> dict[str, Any]:
-    problem = {"content": {"application/problem+json": {"schema": _PROBLEM}}}
-    good = {"description": "The answer", "content": {"application/json": {"schema": answer}}}
-    return {"200": good} | {str(status): {"description": text, **problem} for status, text in errors.items()}
+def _responses(answer: JsonSchema) -> dict[str, Any]:
+    return {"200": {"description": "The answer", "content": {"application/json": {"schema": answer}}}}
+
+
+def _problems(errors: Mapping[int, str]) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _PROBLEM}}
+    return {str(status): {"description": text, "content": content} for status, text in errors.items()}

@@ -10,7 +10,6 @@ answer in any case.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
@@ -58,7 +57,7 @@ def _reply(request: Request, answer: Answer, fields: tuple[str, ...] | None, for
     columns = answers.columns(answer.ids, answer.scores)
     if fields is not None:
         if STRANGE in fields:
-            columns[STRANGE] = _strange(request, answer)
+            columns[STRANGE] = answer.served.unfamiliar.of(request, answer.scores)
         columns = {name: columns[name] for name in fields}
     if form == JSON:
         write = answers.write_rows if request.table is None else answers.write_columns
@@ -74,9 +73,3 @@ def _form(scope: Scope, came_in: str) -> str:
     accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"").decode("latin-1")
     names = [one.partition(";")[0].strip().lower() for one in accepted.split(",")]
     return next((name for name in names if name in (JSON, STREAM, FILE, PARQUET)), came_in)
-
-
-def _strange(request: Request, answer: Answer) -> Any:
-    reader = answer.served.reader
-    feed = reader.many(request.rows) if request.table is None else reader.table(request.table)
-    return answer.served.novelty.of(feed, answer.scores)

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from registry.bundle import Manifest
+from serving.answers import STRANGE
 from serving.champion import Served
 from serving.tensors import BOOL, BYTES, FP64
 
@@ -69,7 +70,7 @@ def _outputs(manifest: Manifest) -> list[tuple[str, str, int]]:
         if classes
         else [("prediction", FP64, 1), ("interval", FP64, 2)]
     )
-    return [("id", BYTES, 1), *own, ("uncertainty", FP64, 1), ("disagreement", FP64, 1)]
+    return [("id", BYTES, 1), *own, ("uncertainty", FP64, 1), ("disagreement", FP64, 1), (STRANGE, BOOL, 1)]
 
 
 def _tensor(name: str, datatype: str, width: int) -> dict[str, Any]:

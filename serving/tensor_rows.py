@@ -52,7 +52,7 @@ def rows_of(tensors: Sequence[Tensor], schema: Schema, time: str | None) -> list
 
 
 def outputs_of(ids: Sequence[str], scores: Scores, target: Target) -> list[Output]:
-    """The outputs for n rows; classes by their names, k of them in the target's order."""
+    """The outputs for n rows, but `out_of_distribution`; classes by their names, k of them in the target's order."""
     n, k = len(ids), len(target.classes)
     found = [Output("id", BYTES, [n, 1], ids)]
     if scores.probabilities is None or scores.sets is None:

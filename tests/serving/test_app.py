@@ -21,6 +21,7 @@ from registry.inference_log import InferenceLog
 from registry.scoring import Scorer
 from registry.settings import Settings
 from serving.app import create_app
+from serving.tables import FILE, PARQUET, STREAM
 from tests.handmade import make_frame
 from tests.serving.conftest import ROW, FakeVersions, endpoint, endpoint_of, wait_for
 
@@ -394,6 +395,24 @@ def test_examples_in_the_documentation_are_answered(client: httpx.Client) -> Non
             assert client.post(path, json=example["value"]).status_code == 200, (path, name)
 
 
+def test_what_may_be_sent_to_predict_and_what_comes_back_is_described(client: httpx.Client) -> None:
+    """Whoever writes a client by the document alone finds the other forms, the fields and each field of an answer."""
+    described = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    forms = {"application/json", STREAM, FILE, PARQUET}
+    good = described["responses"]["200"]["content"]
+    assert described["requestBody"]["content"].keys() == good.keys() == forms
+    parameters = {one["name"]: one for one in described["parameters"]}
+    assert parameters.keys() == {"fields", "x-everfit-key"}
+    fields = parameters["fields"]["schema"]["items"]["enum"]
+    answer = good["application/json"]["schema"]["properties"]
+    (found,) = client.post(f"/predict?fields={','.join(fields)}", json=ROW).json()["predictions"]
+    assert found.keys() == set(fields) == answer["predictions"]["items"]["properties"].keys()
+    by_column = client.post("/predict", json={"columns": {name: [value] for name, value in ROW.items()}}).json()
+    assert by_column.keys() <= answer.keys()
+    problem = described["responses"]["422"]["content"]["application/problem+json"]["schema"]["properties"]
+    assert client.post("/predict", json={**ROW, "amount": "many"}).json().keys() == problem.keys()
+
+
 def test_the_schema_and_labels_are_those_of_the_served_version(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
     """From a regression to three classes, by a swap; with the journal synced to disk."""
     versions = FakeVersions(v1=bundles["regression"], v2=bundles["multiclass"])
@@ -423,7 +442,15 @@ def test_a_key_guards_all_but_health(tmp_path: Path, bundles: dict[str, ModelBun
         allowed = {"authorization": "Bearer s3cret"}
         assert client.post("/predict", json=ROW, headers=allowed).status_code == 200
         document = client.get("/openapi.json", headers=allowed).json()
-        assert document["paths"]["/predict"]["post"]["security"] == [{"key": []}]
+        described = document["paths"]["/predict"]["post"]
+        assert described["security"] == [{"key": []}]
+        assert {"401", "403", "429"} <= described["responses"].keys()
+        for path in ("/predict", "/invocations", "/v2/models/handmade/infer"):
+            (kind,) = document["paths"][path]["post"]["responses"]["401"]["content"]
+            assert client.post(path, json=ROW).headers["content-type"] == kind
+        open_to_all = document["paths"]["/health/ready"]["get"]
+        assert "security" not in open_to_all
+        assert "401" not in open_to_all["responses"]
 
 
 @pytest.mark.parametrize("name", ["", "../etc", "A", "a b"])

@@ -101,6 +101,13 @@ def test_each_form_is_answered_as_the_scorer_does(
     assert found["prediction"] == list(expected.prediction)
 
 
+@pytest.mark.parametrize("form", ["stream", "parquet", "lists"])
+def test_a_table_without_any_column_of_the_model_is_a_misfit(client: httpx.Client, form: str) -> None:
+    response = asked(client, FORMS[form](pa.table({"wieght": [1.0, 2.0], "other": [1, 2]})))
+    assert response.status_code == 422, response.text
+    assert response.json()["detail"].startswith("row 0, column 'when': the row lacks it")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_told_the_same_of_what_is_odd_and_what_is_misnamed(
     client: httpx.Client, frame: pd.DataFrame, form: str

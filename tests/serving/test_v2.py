@@ -26,7 +26,7 @@ from tests.serving.test_tensors import binary, strings
 MAX_BYTES = 400_000
 INFER = "/v2/models/handmade/infer"
 DATATYPES = {"when": "BYTES", "amount": "FP64", "weight": "FP64", "member": "BOOL", "carrier": "BYTES"}
-OUTPUTS = ("id", "prediction", "probabilities", "set", "uncertainty", "disagreement")
+OUTPUTS = ("id", "prediction", "probabilities", "set", "uncertainty", "disagreement", "out_of_distribution")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,16 @@ def test_json_answers_as_predict_does(client: httpx.Client) -> None:
     assert found["probabilities"] == list(expected["probabilities"].values())
     assert found["set"] == [name in expected["set"] for name in ("no", "yes")]
     assert (found["uncertainty"], found["disagreement"]) == ([expected["uncertainty"]], [expected["disagreement"]])
+
+
+def test_rows_out_of_distribution_are_told(client: httpx.Client) -> None:
+    """Of each row, as `/predict` tells it where it is asked for; not where other outputs are named."""
+    rows = [ROW, {**ROW, "amount": 99.0}, {**ROW, "carrier": "never seen"}]
+    expected = client.post("/predict?fields=out_of_distribution", json=rows).json()["predictions"]
+    assert [one["out_of_distribution"] for one in expected] == [False, True, True]
+    assert read(client.post(INFER, json=asked(*rows)))["out_of_distribution"] == [[False], [True], [True]]
+    named = asked(*rows) | {"outputs": [{"name": "prediction"}]}
+    assert read(client.post(INFER, json=named)).keys() == {"prediction"}
 
 
 @pytest.mark.parametrize("rows", [1, 3, 200])
