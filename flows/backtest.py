@@ -126,7 +126,9 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     before.to_parquet(folder / _HISTORY, index=False)
     after.to_parquet(folder / _ROWS, index=False)
-    path.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+    partial.replace(path)  # whole, or none: half a plan would be taken for another back-test
     return plan
 
 

@@ -45,6 +45,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
         keep_following(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look, "stepped": stepped(place, moment)}
     found["no_step"] = no_step(place, moment)
+    if as_of is None:
+        place.ledger.note_pass()
     if ended or promoted(look):
         return found
     if (wish := wished(place)) is not None:

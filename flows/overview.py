@@ -51,6 +51,7 @@ def task_lines(place: Workplace) -> list[str]:
         *following_lines(following(place), _newest_step(place)),
         f"  so far {spending(place.ledger.read(kinds=KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
+        *pass_lines(place.ledger.last_pass()),
     ]
 
 
@@ -100,6 +101,11 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
     if last is None or not last.is_open:
         return []
     return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
+
+
+def pass_lines(ended: datetime | None) -> list[str]:
+    """When the task was watched last, by the clock: without a new window a pass leaves no other trace."""
+    return [] if ended is None else [f"  watched last at {ended:%Y-%m-%d %H:%M} UTC"]
 
 
 def following_lines(now: Following | None, newest: Sequence[Entry]) -> list[str]:

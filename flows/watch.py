@@ -50,6 +50,7 @@ def watch(
     """
     place = enter(task)
     if as_of is None and (why := left_alone(place)) is not None:
+        place.ledger.note_pass()
         return {"severity": "", "remedy": "none", "windows": 0, "judged": True, "reasons": [why]}
     moment = place.moment(as_of)
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
@@ -64,6 +65,8 @@ def watch(
             keep_following(place, moment)
         elif not ended:
             announce(place, wished(place))
+    if as_of is None:
+        place.ledger.note_pass()
     return summary(report)
 
 

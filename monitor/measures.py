@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitor.attainable import Attainable
+from monitor.calibrated import Calibration
 from monitor.domain import DomainShift, OutputShift
 from monitor.estimated import Estimated
 from monitor.fused import Fused
@@ -22,6 +23,7 @@ from monitor.quality import (
 )
 from monitor.shift import ColumnShift, LabelShift, PredictionShift, UncertaintyShift
 from monitor.slices import FoundSlices
+from monitor.strange import OutOfDistribution
 from monitor.uncertainty import Coverage, Disagreement, SetSize, Uncertainty
 from monitor.units import Rescaled
 from monitor.views import Measure, View
@@ -56,7 +58,9 @@ MEASURES: tuple[Measure, ...] = (
     Uncertainty(),
     Disagreement(),
     SetSize(),
+    OutOfDistribution(),
     Coverage(),
+    Calibration(),
     Unwatched(),
 )
 QUOTING = frozenset({"broken", "unseen", "constant", "shift"})

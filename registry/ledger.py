@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine, Row
 
 from registry.database import from_micros, reading, to_micros, utc_now, writing
 from registry.schema import Frozen
-from registry.statements import lock_until_commit
+from registry.statements import insert, lock_until_commit
 
 _TEXTS = ("task", "kind", "version", "severity", "outcome", "reasons", "details")
 _ENTRIES = sa.Table(
@@ -32,6 +32,7 @@ _ENTRIES = sa.Table(
     *(sa.Column(name, sa.BigInteger) for name in ("at", "written")),
     sa.Column("seconds", sa.Double),
 )
+_PASSES = sa.Table("passes", sa.MetaData(), sa.Column("task", sa.Text), sa.Column("ended", sa.BigInteger))
 _LOCK = 0x6C656467  # key of PostgreSQL's advisory lock
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -141,6 +142,20 @@ class Ledger:
         with reading(self._engine) as connection:
             newest = connection.execute(found.order_by(c.at.desc()).limit(last)).scalars().all()
         return [from_micros(one) for one in reversed(newest)]
+
+    def note_pass(self) -> None:
+        """Remember that a pass of monitoring over the newest rows has come to its end now. One that finds nothing new
+        writes no entry: without this nobody could tell it from none."""
+        new = {"task": self._task, "ended": to_micros(utc_now())}
+        with writing(self._engine) as connection:
+            statement = insert(connection, _PASSES)
+            connection.execute(statement.on_conflict_do_update(index_elements=["task"], set_=new), new)
+
+    def last_pass(self) -> datetime | None:
+        """When the last one had (wall clock, UTC without zone); None where none has yet."""
+        with reading(self._engine) as connection:
+            ended = connection.execute(sa.select(_PASSES.c.ended).where(_PASSES.c.task == self._task)).scalar()
+        return None if ended is None else from_micros(ended)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

@@ -29,6 +29,9 @@ BLOCKS = 20
 """Consecutive runs of rows that count as independent of one another."""
 LEAST_IN_BLOCK = 5
 
+CALIBRATION_BINS = 15
+"""Of equal counts, by confidence."""
+
 
 def mid_ranks(values: Array) -> Array:
     """Ranks of (n,) values from 1 to n, equal values sharing the mean of their ranks.
@@ -330,14 +333,14 @@ def metrics_for(problem: Problem) -> dict[str, Metric]:
     return {metric.name: metric for metric in METRICS if problem in metric.problems}
 
 
-def calibration_error(labels: Labels, scores: Array, *, bins: int = 15) -> float:
+def calibration_error(labels: Labels, scores: Array, *, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error of the top class, equal-count bins (Naeini et al. 2015; Nixon et al. 2019)."""
     return float(
         calibration_by_block(labels, scores, np.zeros(len(labels), dtype=np.int64), bins=bins)(np.ones((1, 1)))[0]
     )
 
 
-def calibration_by_block(labels: Labels, scores: Array, blocks: Blocks, *, bins: int = 15) -> Resampled:
+def calibration_by_block(labels: Labels, scores: Array, blocks: Blocks, *, bins: int = CALIBRATION_BINS) -> Resampled:
     """The same, resampled by block: all resamples share the bins of the whole."""
     confidence = scores.max(axis=1)
     gap = (scores.argmax(axis=1) == labels) - confidence

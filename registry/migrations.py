@@ -93,4 +93,5 @@ MIGRATIONS = (
         ("CREATE TABLE tallies (task {text} PRIMARY KEY, labelled BIGINT NOT NULL, waiting BIGINT NOT NULL)",),
         count_all,
     ),
+    Migration(8, ("CREATE TABLE passes (task {text} PRIMARY KEY, ended BIGINT NOT NULL)",)),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from registry.conforming import as_strings
@@ -22,6 +23,8 @@ UNDEFINED_ON_ONE = ("auc", "r2")
 """Metrics that say nothing of rows whose targets are all the same."""
 LARGEST, COARSE = 1e37, 0.25
 """The largest target, and the largest step between two answers beside the targets' standard deviation."""
+FAR_SHARE, RULED = 0.001, 0.99
+"""Of so few targets, those furthest from the median, more than this share of the variance makes outliers."""
 
 
 def target_gaps(target: pd.Series[Any], task: TaskSpec) -> pd.Series[bool]:
@@ -70,8 +73,22 @@ def _single(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:
         message = f"targets as large as {largest:.9g} vary by {known.std():.3g} only, less than answers can tell apart"
         message, remedy = f"{message} (steps of {step:.3g})", "predict the difference to something near them instead"
     else:
+        yield from _outliers(known, task)
         return
     yield _fatal(task, f"{message}; answers are in single precision", remedy, len(known))
+
+
+def _outliers(known: npt.NDArray[np.float64], task: TaskSpec) -> Iterator[Finding]:
+    """A few targets by which squared errors, and the unit that all are trained in, go alone."""
+    middle = float(np.median(known))
+    distance = np.abs(known - middle)
+    few = max(1, int(FAR_SHARE * len(known)))
+    order = np.argpartition(distance, -few)
+    if known[order[:-few]].var() <= (1 - RULED) * known.var():
+        message = f"{few:,} of {len(known):,} targets make up more than {RULED:.0%} of their variance, such as "
+        message += f"{known[distance.argmax()]:.6g} (median {middle:.6g})"
+        remedy = "correct or drop them; if they are right, predict the logarithm"
+        yield Finding(level="warning", column=task.target, message=message, remedy=remedy, rows=few)
 
 
 def _classes(values: pd.Series[Any], task: TaskSpec) -> Iterator[Finding]:

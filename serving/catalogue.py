@@ -71,6 +71,9 @@ METRICS: dict[str, Described] = {
     "everfit_shadow_seconds_total": Described("time that took"),
     "everfit_monitoring_up": Described("whether the ledger could be read at the last look"),
     "everfit_monitoring_age_seconds": Described("since when the values below were read from the ledger"),
+    "everfit_pass_age_seconds": Described(
+        "time since a pass of monitoring over the newest rows came to its end; absent until the first"
+    ),
     "everfit_severity": Described(
         "1 for the severity of the newest window, 0 for the others; absent until a window is over", ("task", "severity")
     ),
@@ -87,6 +90,9 @@ METRICS: dict[str, Described] = {
     "everfit_window_domain_shift": Described("how far all inputs together moved, 0 to 1"),
     "everfit_window_coverage": Described("share of labels inside the conformal sets, in the newest window with labels"),
     "everfit_window_coverage_promised": Described("share that is promised"),
+    "everfit_window_calibration_error": Described("expected calibration error (ECE), on the same labels"),
+    "everfit_window_calibration_error_expected": Described("what calibrated answers would show on as many by chance"),
+    "everfit_window_out_of_distribution": Described("share of the rows answered that are out of distribution"),
     "everfit_performance": Described("the task's metric on the newest window with labels", _WINDOW),
     "everfit_performance_error": Described("its standard error", _WINDOW),
     "everfit_performance_reference": Described("the metric on the test rows", _WINDOW),

@@ -27,13 +27,13 @@ import orjson
 
 from registry.bundle import Manifest, ModelBundle
 from registry.errors import BundleError, NoModelError, OutsideError, words_of
+from registry.novelty import Novelty
 from registry.schema import ColumnKind, ImageColumn
 from registry.scoring import Scorer, Scores
 from registry.serving_graph import ServingScorer, open_for_serving, scores_of
 from serving.answers import Answers
 from serving.cautions import Cautions
 from serving.columns import Kinds
-from serving.novelty import Novelty
 from serving.records import described, time_of
 from serving.rows import RowReader
 from serving.tabled import Logged

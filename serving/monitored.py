@@ -32,6 +32,15 @@ SURE = 0.01
 """The p-value up to which a column that moved counts as shifted. What monitoring names needs evidence over windows
 beside it."""
 
+_BESIDE = {
+    "coverage": {"value": "everfit_window_coverage", "reference": "everfit_window_coverage_promised"},
+    "calibration": {
+        "value": "everfit_window_calibration_error",
+        "reference": "everfit_window_calibration_error_expected",
+    },
+}
+"""What is told beside the performance of a window, by measure."""
+
 _SEVERITIES: tuple[str, ...] = get_args(Severity)
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -43,7 +52,7 @@ class Window:
     written: float
     samples: tuple[Sample, ...]
     performance: tuple[Sample, ...]
-    """And coverage; nothing while no label has arrived."""
+    """And coverage and calibration; nothing while no label has arrived."""
 
 
 @dataclass
@@ -57,6 +66,8 @@ class Findings:
     """On the newest window; what a replay of an older time decides is none."""
     decided: float = 0.0
     """When the last decision was written."""
+    passed: float | None = None
+    """When the last pass over the newest rows came to its end."""
 
     def take(self, entries: Iterable[Entry]) -> None:
         """Take in entries, oldest first."""
@@ -75,7 +86,7 @@ class Findings:
     def told(self) -> dict[str, Any]:
         """What the endpoint is told: metrics, and the moments at which what they say was written."""
         samples: list[Sample] = []
-        ages: dict[str, float] = {}
+        ages: dict[str, float] = {} if self.passed is None else {"everfit_pass_age_seconds": self.passed}
         if self.decision is not None:
             samples.append(Sample("everfit_decision_timestamp_seconds", self.decided))
             if _is_judged(self.decision):  # else `ok` is no good news
@@ -110,6 +121,7 @@ class Lookout:
             else:
                 entries = ledger.read(kinds=("window",), last=WINDOWS) + ledger.read(kinds=("decision",), last=1)
             found.take(entries)
+            found.passed = None if (ended := ledger.last_pass()) is None else _seconds(ended)
         except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too
             return {"fault": words_of(error)}
         return found.told()
@@ -164,7 +176,7 @@ def _window(entry: Entry, written: float) -> Window:
     for one in entry.details.get("measurements", ()):
         by_name.setdefault(one["name"], []).append(one)
     labels = (entry.version or "", str(entry.details.get("metric", "")))
-    samples = (*_volume(entry.details, by_name), *_shift(by_name), *_expected(by_name, labels))
+    samples = (*_volume(entry.details, by_name), *_shift(by_name), *_expected(by_name, labels), *_strange(by_name))
     return Window(written, tuple(samples), tuple(_performance(by_name, labels)))
 
 
@@ -192,6 +204,12 @@ def _expected(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str, ..
             yield Sample("everfit_performance_estimated", one["value"], labels)
 
 
+def _strange(by_name: Mapping[str, list[dict[str, Any]]]) -> Iterator[Sample]:
+    for one in by_name.get("out_of_distribution", ())[:1]:
+        if one.get("value") is not None:
+            yield Sample("everfit_window_out_of_distribution", one["value"])
+
+
 def _performance(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str, ...]) -> Iterator[Sample]:
     found = next((one for one in by_name.get("performance", ()) if one.get("value") is not None), None)
     if found is None:
@@ -200,9 +218,9 @@ def _performance(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str,
     for key, suffix in parts.items():
         if found.get(key) is not None:
             yield Sample(f"everfit_performance{suffix}", found[key], labels)
-    names = {"value": "everfit_window_coverage", "reference": "everfit_window_coverage_promised"}
-    for one in by_name.get("coverage", ())[:1]:
-        yield from (Sample(name, one[key]) for key, name in names.items() if one.get(key) is not None)
+    for measure, names in _BESIDE.items():
+        for one in by_name.get(measure, ())[:1]:
+            yield from (Sample(name, one[key]) for key, name in names.items() if one.get(key) is not None)
 
 
 def _seconds(moment: datetime) -> float:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.events import DeploymentEventTrigger as EventTrigger
 
+from flows.deployments import of_any_task, watch_of
 from registry.bundle import ModelBundle
+from registry.settings import Settings
 from tests.handmade import make_bundle
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.observed import metrics_of, watch_weeks
@@ -63,6 +68,24 @@ def shown(tmp_path_factory: pytest.TempPathFactory, bundle: ModelBundle) -> dict
     return found
 
 
+def test_a_work_pool_has_the_deployments_that_one_process_serves() -> None:
+    """Of `deployment/prefect.yaml`: the same flows, which take what they are given, on the same event."""
+    written = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    served = [watch_of("{{ $EVERFIT_TASK }}", Settings()), *of_any_task()]
+    assert [one["name"] for one in written] == [one.name for one in served]
+    for mine, theirs in zip(written, served, strict=True):
+        module, _, name = mine["entrypoint"].partition(":")
+        assert f"{module}.{name}" == theirs.entrypoint
+        assert mine.get("parameters", {}) == theirs.parameters
+        taken = inspect.signature(getattr(import_module(module), name)).parameters
+        triggers = [EventTrigger.model_validate(one) for one in mine.get("triggers", ())]
+        assert set(mine.get("parameters", {})).union(*(one.parameters or {} for one in triggers)) <= set(taken)
+        kept = {"name", "enabled", "match", "expect", "parameters"}
+        assert [one.model_dump(include=kept) for one in triggers] == [
+            one.model_dump(include=kept) for one in theirs.triggers
+        ]
+
+
 def test_every_metric_and_label_named_is_shown(shown: dict[str, set[str]]) -> None:
     asked = [one for expression in expressions() for one in selectors(expression) if one[0] not in OF_PROMETHEUS]
     assert len(asked) > 60
@@ -78,6 +101,7 @@ def test_alerts_name_what_they_are_about() -> None:
         assert rule["annotations"]["summary"]
         assert rule["expr"].count("(") == rule["expr"].count(")")
     wanted = {"NotReady", "Errors", "Slow", "LogBacklog", "LogFault", "RegistryAway", "Degraded", "NoLabels"}
+    wanted |= {"PassesStopped", "NoRequests"}
     assert {f"Everfit{name}" for name in wanted} <= set(names)
 
 

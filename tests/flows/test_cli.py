@@ -388,7 +388,7 @@ def test_an_edited_task_holds_without_a_search(place: Workplace, tmp_path: Path)
     file = tmp_path / "edited.yaml"
     write(edited, file)
     done = CliRunner().invoke(main, ["apply", str(file)])
-    assert (done.exit_code, done.stdout) == (0, "handmade: gate.bake changed\n")
+    assert (done.exit_code, done.stdout) == (0, "handmade: gate.bake (4 -> 1) changed\n")
     assert find_task(place.settings, "handmade").gate.bake == 1
     text = file.read_text()
     file.write_text(text.replace("hash: []", "hash: [nobody]"))

@@ -18,6 +18,7 @@ from prefect.events.worker import EventsWorker
 from flows import stages
 from flows.alerting import alert
 from flows.lifecycle import lifecycle
+from flows.overview import task_lines
 from flows.progress import Reporter, line, listening, reported
 from flows.stages import in_run, perform, stage
 from flows.turns import replaying
@@ -44,6 +45,30 @@ def test_watch_as_a_plain_function(watched: Workplace) -> None:
     assert (found["severity"], found["remedy"], found["windows"]) == ("ok", "none", 2)
     assert [entry.kind for entry in watched.ledger.read()] == ["window", "window", "decision", "radius"]
     assert watch.fn("handmade")["windows"] == 0
+
+
+def test_a_pass_over_the_newest_rows_tells_when_it_ended(watched: Workplace) -> None:
+    """A pass with nothing new too, and one that leaves the task to a replay; not one as of a moment, nor one that
+    fails."""
+    watch.fn("handmade", as_of=datetime(2024, 3, 9))
+    assert watched.ledger.last_pass() is None
+    assert not any("watched last" in line for line in task_lines(watched))
+    watch.fn("handmade")
+    first = watched.ledger.last_pass()
+    assert first is not None
+    assert task_lines(watched)[-1] == f"  watched last at {first:%Y-%m-%d %H:%M} UTC"
+    watch.fn("handmade")
+    second = watched.ledger.last_pass()
+    assert second is not None
+    assert second > first
+    lifecycle.fn("handmade")
+    third = watched.ledger.last_pass()
+    assert third is not None
+    assert third > second
+    watched.versions.unset("handmade", "champion")
+    with pytest.raises(NoModelError):
+        watch.fn("handmade")
+    assert watched.ledger.last_pass() == third
 
 
 def test_a_pass_lets_rows_go_that_are_older_than_they_are_kept(

@@ -16,8 +16,11 @@ from monitor.measures import MEASURES, NAMES, measure_all
 from monitor.values import Numbers, repeats
 from monitor.views import Measure, Side, View, reference_side, window_side
 from registry.bundle import Manifest, ModelBundle
+from registry.conforming import conform
 from registry.inference_log import InferenceLog
 from registry.metrics import Problem
+from registry.novelty import Novelty
+from registry.scoring import Scorer, feed
 from tests.handmade import make_frame
 from tests.monitor.logged import write_rows
 
@@ -69,7 +72,7 @@ def test_a_record_survives_json(bundle_of: BundleOf, log: InferenceLog, problem:
     text = json.dumps(record.model_dump(mode="json", exclude_defaults=True), allow_nan=False)
     assert WindowRecord.model_validate_json(text) == record
     assert {one.name for one in made} >= set(NAMES) - {
-        *("segment_performance", "novel_labels", "prior_gap", "log_gap", "unwatched")
+        *("segment_performance", "novel_labels", "prior_gap", "log_gap", "calibration", "unwatched")
     }
 
 
@@ -171,6 +174,31 @@ def test_the_time_column_is_left_out_and_says_why(bundle: ModelBundle, log: Infe
 
 def found(made: tuple[Measurement, ...], name: str, subject: str | None = None) -> Measurement:
     return next(one for one in made if (one.name, one.subject) == (name, subject))
+
+
+def test_rows_are_out_of_distribution_as_the_endpoint_says_of_each(bundle: ModelBundle, log: InferenceLog) -> None:
+    """By range, by category and by disagreement; of the rows that the version answered alone."""
+    frame = make_frame(500)
+    frame.loc[:99, "carrier"] = "ZZ"
+    frame.loc[50:149, "weight"] = 99.0
+    side, reference = logged_side(bundle, log, frame), reference_side(bundle)
+    scorer, schema = Scorer.load(bundle), bundle.manifest.data_schema
+    novelty = Novelty(schema, bundle.golden().disagreement)
+    expected = novelty.of(feed(conform(frame, schema), schema), scorer.predict(frame))
+    view = view_of(bundle, side)
+    one = found(measure_all(view), "out_of_distribution")
+    assert expected[:150].all()
+    assert one.value == pytest.approx(expected.mean())
+    assert one.rows == 500
+    assert one.reference == pytest.approx(novelty.of(feed(reference.inputs, schema), reference.scores).mean())
+    assert one.reference < 0.02
+    assert one.p_value < 1e-9
+    mine = np.arange(500) >= 150
+    others = dataclasses.replace(
+        side, own=mine, scores=side.scores.take(mine), labels=side.labels[mine], labelled=side.labelled[mine]
+    )
+    one = found(measure_all(dataclasses.replace(view, window=others)), "out_of_distribution")
+    assert (one.value, one.rows) == (pytest.approx(expected[mine].mean()), 350)
 
 
 def test_planted_changes_are_seen_in_their_place(bundle: ModelBundle, log: InferenceLog) -> None:

@@ -24,7 +24,7 @@ def _tables(engine: Engine) -> set[str]:
 
 def test_first_opening_makes_every_table(engine: Engine) -> None:
     """A new database has the stores' tables and remembers which migrations made them."""
-    assert _tables(engine) == {"batches", "places", "feedback", "ledger", "tallies", "migrations"}
+    assert _tables(engine) == {"batches", "places", "feedback", "ledger", "tallies", "passes", "migrations"}
     with reading(engine) as connection:
         numbers = connection.exec_driver_sql("SELECT number FROM migrations").scalars().all()
     assert numbers == [migration.number for migration in MIGRATIONS]

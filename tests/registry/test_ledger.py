@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy.engine import Engine
 
+from registry.database import utc_now
 from registry.errors import StoreError
 from registry.ledger import Entry, Ledger
 
@@ -36,6 +37,19 @@ def test_an_entry_comes_back_as_written(engine: Engine) -> None:
     assert written.id == 1
     assert written.written is not None
     assert ledger.read() == [written]
+
+
+def test_the_end_of_a_pass_is_remembered_beside_the_entries(engine: Engine) -> None:
+    ledger, other = Ledger(engine, "flights"), Ledger(engine, "loans")
+    assert ledger.last_pass() is None
+    ledger.note_pass()
+    first = ledger.last_pass()
+    assert first is not None
+    assert abs(first - utc_now()) < timedelta(minutes=1)
+    ledger.note_pass()
+    assert (ledger.last_pass() or first) > first
+    assert other.last_pass() is None
+    assert ledger.read() == []
 
 
 def test_numbers_of_numpy_become_json(engine: Engine) -> None:

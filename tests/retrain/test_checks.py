@@ -120,6 +120,17 @@ def test_a_regressions_targets_must_fit_into_single_precision() -> None:
         assert examine(frame.assign(late=sound), make_task("regression")) == []
 
 
+def test_a_few_targets_that_rule_all_others_are_warned_of() -> None:
+    """A slip of the point makes a unit of the targets in which all others are the same."""
+    frame = make_frame(2_000, problem="regression")
+    slipped = frame["late"].where(frame.index != 7, -1e6)
+    finding = find(frame.assign(late=slipped), "2 of 2,000 targets make up more than 99%", "regression")
+    assert (finding.level, finding.column, finding.rows) == ("warning", "late", 2)
+    assert "such as -1e+06 (median " in finding.message
+    heavy = np.exp(2 * np.random.default_rng(0).normal(size=2_000))
+    assert examine(frame.assign(late=heavy), make_task("regression")) == []
+
+
 def test_mixed_types_are_counted() -> None:
     frame = make_frame(2_000)
     frame["weight"] = frame["weight"].round(1).astype(str)

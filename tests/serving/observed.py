@@ -28,6 +28,7 @@ def watch_weeks(home: Path, bundle: ModelBundle, *, third: bool = True) -> None:
     if third:
         write_rows(log, bundle, make_frame(WEEK, seed=1, start="2024-03-11", shift=1.0), tag="b", delay=None)
     watch(make_task(), bundle, "1", log, ledger, as_of=datetime(2024, 3, 19 if third else 13))
+    ledger.note_pass()
     engine.dispose()
 
 

@@ -135,9 +135,13 @@ def test_what_monitoring_found_is_told(client: httpx.Client, home: Path) -> None
         found[f"everfit_performance_reference{{{labels}}}"], abs=0.05
     )
     assert 0.5 < found[f"everfit_performance_estimated{{{labels}}}"] < 1
+    assert 0 < found[f"everfit_window_calibration_error{{{TASK}}}"] < 0.2
+    assert 0 < found[f"everfit_window_calibration_error_expected{{{TASK}}}"] < 0.1
+    assert 0 < found[f"everfit_window_out_of_distribution{{{TASK}}}"] < 1
     states = {one: found[f'everfit_severity{{severity="{one}",{TASK}}}'] for one in ("ok", "shifted", "degraded")}
     assert sum(states.values()) == 1
     assert found[f"everfit_window_age_seconds{{{TASK}}}"] < 600
+    assert found[f"everfit_pass_age_seconds{{{TASK}}}"] < 600
     assert found[f"everfit_monitoring_age_seconds{{{TASK}}}"] < 30
 
 

@@ -1,0 +1,125 @@
+"""Calibration: how far the answers' confidence lies from how often they are right, on the labels that have arrived.
+
+The expected calibration error of the top class (ECE), in bins that hold equal shares of the reference's rows. It is
+never 0: bins of few labels differ from their confidence by chance. Calibrated answers show, to first order, with the
+gaps of n labels in bins b normal,
+
+    sqrt(2 / pi) sum_b sqrt(effect sum_(i in b) c_i (1 - c_i)) / n
+
+c_i being the confidences, `effect` how much less rows say that depend on their neighbours. That is the figure beside
+it: small windows and large ones can both be read. Whether calibration has changed is judged by the log loss's gap.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from monitor.dependence import Dependence
+from monitor.measurements import Measurement
+from monitor.views import Measure, Side, View
+from registry.metrics import BLOCKS, CALIBRATION_BINS, Array, Labels
+
+_Z = 1.96
+_MEAN_OF_NORMAL = math.sqrt(2 / math.pi)
+"""Of its absolute value, in standard deviations."""
+
+
+class Calibration(Measure):
+    """Expected calibration error, with the error of a jackknife over blocks of neighbours; its reference is what
+    calibrated answers would show on as many labels."""
+
+    name: ClassVar[str] = "calibration"
+
+    def measure(self, view: View) -> list[Measurement]:
+        """One measurement for classification; none for regression, whose intervals `coverage` judges."""
+        if view.manifest.target.problem == "regression":
+            return []
+        labels, scores = view.window.known
+        if (n := len(labels)) < BLOCKS:
+            return [Measurement(name=self.name, rows=n, note=f"fewer than {BLOCKS} labels")]
+        known = view.once(self.name, lambda: _known(view.reference))
+        found = binned(labels, scores.scores, known.borders)
+        effect = known.dependence.over_windows(n, stride=view.stride).effect
+        value, error = found.value, found.error
+        return [
+            Measurement(
+                name=self.name,
+                value=value,
+                error=error,
+                low=max(0.0, value - _Z * error),
+                high=min(1.0, value + _Z * error),
+                reference=found.by_chance(effect),
+                rows=n,
+                note=known.note,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class Binned:
+    """Of n labels, by bin of confidence: `sums` (BLOCKS, bins) of being right less confidence in each of `BLOCKS` runs
+    of neighbours, `sizes` (BLOCKS,) the labels in each, `variances` (bins,) those of the sums if calibrated."""
+
+    sums: Array
+    sizes: Array
+    variances: Array
+
+    @property
+    def value(self) -> float:
+        """The error of calibration."""
+        return float(np.abs(self.sums.sum(axis=0)).sum() / self.sizes.sum())
+
+    @property
+    def error(self) -> float:
+        """Its standard error, by leaving out each run. Of what is as small as can be it is up to 1.7 times too large,
+        as an absolute value spreads less than what it is of."""
+        without = np.abs(self.sums.sum(axis=0) - self.sums).sum(axis=1) / (self.sizes.sum() - self.sizes)
+        return float(np.sqrt((BLOCKS - 1) * ((without - without.mean()) ** 2).mean()))
+
+    def by_chance(self, effect: float = 1.0) -> float:
+        """What calibrated answers show, where `effect` rows are worth one."""
+        return min(1.0, _MEAN_OF_NORMAL * float(np.sqrt(effect * self.variances).sum() / self.sizes.sum()))
+
+
+def binned(labels: Labels, scores: Array, borders: Array) -> Binned:
+    """(n,) labels and (n, k) probabilities, by the borders (bins - 1,) of confidence; n is `BLOCKS` at least.
+
+    >>> found = binned(np.tile([0, 1], 750), np.full((1_500, 2), 0.5), np.empty(0))
+    >>> found.value, round(found.by_chance(), 3)
+    (0.0, 0.01)
+    """
+    n, bins = len(labels), len(borders) + 1
+    confidence, gap = _gap(labels, scores)
+    places, blocks = np.searchsorted(borders, confidence, side="right"), np.arange(n) * BLOCKS // n
+    sums = np.bincount(blocks * bins + places, gap, BLOCKS * bins).reshape(BLOCKS, bins)
+    variances = np.bincount(places, confidence * (1 - confidence), bins)
+    return Binned(*(np.asarray(one, dtype=np.float64) for one in (sums, np.bincount(blocks), variances)))
+
+
+def _gap(labels: Labels, scores: Array) -> tuple[Array, Array]:
+    """Of each answer its confidence, and by how much it was more right than that, (n,)."""
+    confidence = np.maximum.reduce(list(scores.T))  # classes are few and rows are many
+    return confidence, np.asarray((scores.argmax(axis=1) == labels) - confidence, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the reference says: where confidences are parted, how its rows depend on one another, its own figure."""
+
+    borders: Array
+    dependence: Dependence
+    note: str
+
+
+def _known(side: Side) -> _Known:
+    (labels, scores), every = side.known, side.scores.scores
+    borders = np.quantile(np.maximum.reduce(list(every.T)), np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    dependence = Dependence(_gap(labels, scores.scores)[1][:, None])
+    if len(labels) < BLOCKS:
+        return _Known(borders, dependence, "")
+    value = binned(labels, scores.scores, borders).value
+    return _Known(borders, dependence, f"{value:.3f} on {len(labels):,} reference labels")
