@@ -123,7 +123,8 @@ class Ledger:
         told = sa.select(c.kind, c.version, c.outcome, c.details).where(c.task == self._task, c.kind.in_(sorted(kinds)))
         with reading(self._engine) as connection:
             found = connection.execute(told.order_by(c.id)).all()
-        return [Cost(*who, float(orjson.loads(details).get("cpu", 0.0))) for *who, details in found]
+        cpu = (float(orjson.loads(details).get("cpu", 0.0)) for _, _, _, details in found)
+        return [Cost(kind, version, outcome, one) for (kind, version, outcome, _), one in zip(found, cpu, strict=True)]
 
     def newest_first(self, kind: str, *, at_once: int = 50) -> Iterator[Entry]:
         """A kind's entries by event time, the newest first, read some at a time: whoever has found what is looked for
