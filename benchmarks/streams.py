@@ -114,7 +114,7 @@ def everfit(
     remedies = place.ledger.read(kinds={"remedy"})
     steps = [one for one in place.ledger.read(kinds={"follow"}) if one.outcome == "continued"]
     made = [one.details["remedy"] for one in remedies if one.outcome == "registered"]
-    spent = spending(place.ledger.read(kinds=KINDS)).cpu
+    spent = spending(place.ledger.costs(KINDS)).cpu
     watching = sum(step.cpu for step in progress.steps) - spent
     promoted = place.ledger.read(kinds={"promotion"})[1:]
     by_version = {one.version: one.details["remedy"] for one in remedies}

@@ -121,7 +121,7 @@ def _played(folder: Path, plan: Plan, number: int) -> _Played:
     policy = place.task.policy.model_dump(mode="json", exclude_unset=True)
     ends, chosen = (place.ledger.read(kinds={kind}) for kind in ("improvement", "promotion"))
     wasted = sum(not _made(end) & {one.version for one in chosen} for end in ends)
-    spent = spending(place.ledger.read(kinds=KINDS))
+    spent = spending(place.ledger.costs(KINDS))
     return _Played(name, policy, progress.steps, comparison, versions, len(ends), wasted, spent)
 
 

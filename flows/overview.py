@@ -50,7 +50,7 @@ def task_lines(place: Workplace) -> list[str]:
         *decision_lines(windows, done),
         *version_lines(versions, place.log.versions(), place.task.metric),
         *following_lines(following(place), _newest_step(place)),
-        f"  so far {spending(place.ledger.read(kinds=KINDS))}",
+        f"  so far {spending(place.ledger.costs(KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
         *pass_lines(place.ledger.last_pass()),
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flows.following import CONTINUED
 from flows.following import KIND as STEP
-from registry.ledger import Entry
+from registry.ledger import Cost
 from registry.plurals import counted
 
 LOOK = "proof"
@@ -47,9 +47,9 @@ class Spending:
         return ", ".join(told)
 
 
-def spending(entries: Iterable[Entry]) -> Spending:
-    """By a task's entries of these `KINDS`, others among them or not."""
-    found = list(entries)
+def spending(costs: Iterable[Cost]) -> Spending:
+    """By what a task's entries of these `KINDS` cost, others among them or not."""
+    found = list(costs)
     looks, steps = ([one for one in found if one.kind == kind] for kind in (LOOK, STEP))
     proven = {one.version for one in looks}
     made = [one for one in found if one.kind == "remedy" and one.outcome == "registered" and one.version not in proven]
@@ -63,5 +63,5 @@ def spending(entries: Iterable[Entry]) -> Spending:
     )
 
 
-def _cpu(entries: Iterable[Entry]) -> float:
-    return sum(float(one.details.get("cpu", 0.0)) for one in entries)
+def _cpu(costs: Iterable[Cost]) -> float:
+    return sum(one.cpu for one in costs)

@@ -80,7 +80,7 @@ def read(place: Workplace) -> Snapshot:
         labelled=logged.labelled,
         decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
         alert=next((one for one in last_alert if from_entry(one).alert.is_open), None),
-        spent=spending(ledger.read(kinds=KINDS)),
+        spent=spending(ledger.costs(KINDS)),
         moves=tuple(moves),
         steps=tuple(steps),
         decisions=tuple(decisions),

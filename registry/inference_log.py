@@ -38,7 +38,7 @@ from registry.log_joined import join
 from registry.log_kept import drop
 from registry.log_packed import Packed, pack, unpack
 from registry.log_query import ROLES, Asked, picked
-from registry.log_tables import BATCHES, FEEDBACK, Label, known, labelled_of, labels_of, lock, store
+from registry.log_tables import BATCHES, FEEDBACK, Labels, known, labelled_of, labels_of, lock, store
 from registry.privacy import Privacy, to_json
 from registry.statements import among, insert
 
@@ -229,16 +229,15 @@ class InferenceLog:
         from registry.log_frame import Assembly, heavy  # pandas, which the keeper does without
 
         asked = Asked(self._task, start, end, version, role, labels_by)
-        told: dict[str, Label] | None = {} if labelled_only and step == 1 else None  # of a sample most would go
         cut: dict[str, Any] = {"offset": offset, "limit": limit, "newest": newest, "step": step}
         with reading(self._engine) as connection:
-            rows = picked(connection, asked, labelled_only=labelled_only, labels=told, **cut)
+            rows = picked(connection, asked, labelled_only=labelled_only, **cut)
             found = Assembly(rows, columns, self._unsealed)
             for one in heavy(connection, list(found.places), features=columns is None or bool(columns)):
                 found.add(one)
-            ids = rows.ids.tolist()
-            labels = labels_of(connection, asked.labels(), ids) if told is None else map(told.get, ids)
-            return found.frame(list(labels))
+            if labelled_only and step == 1:
+                return found.frame(Labels(rows.labels, rows.label_times))
+            return found.frame(labels_of(connection, asked.labels(), rows.ids.tolist()))
 
     def unlabelled_from(self, start: datetime, *, end: datetime, labels_by: datetime, newest: int) -> datetime | None:
         """Of the champion's `newest` rows with `start <= time < end` that have no label known by `labels_by`, the time

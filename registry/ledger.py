@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -55,6 +55,15 @@ class Entry(Frozen):
     reasons: tuple[str, ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
     seconds: float = 0.0
+
+
+class Cost(NamedTuple):
+    """What an entry tells of what was done: CPU-seconds, 0 where it tells none."""
+
+    kind: str
+    version: str | None
+    outcome: str | None
+    cpu: float
 
 
 class Ledger:
@@ -107,6 +116,15 @@ class Ledger:
         with reading(self._engine) as connection:
             found = connection.execute(rows).all()
         return [_entry(row) for row in reversed(found)]
+
+    def costs(self, kinds: Collection[str]) -> list[Cost]:
+        """What the entries of these kinds tell of their costs, oldest first: a fifth of the work of reading them."""
+        c = _ENTRIES.c
+        told = sa.select(c.kind, c.version, c.outcome, c.details).where(c.task == self._task, c.kind.in_(sorted(kinds)))
+        with reading(self._engine) as connection:
+            found = connection.execute(told.order_by(c.id)).all()
+        cpu = (float(orjson.loads(details).get("cpu", 0.0)) for _, _, _, details in found)
+        return [Cost(kind, version, outcome, one) for (kind, version, outcome, _), one in zip(found, cpu, strict=True)]
 
     def newest_first(self, kind: str, *, at_once: int = 50) -> Iterator[Entry]:
         """A kind's entries by event time, the newest first, read some at a time: whoever has found what is looked for

@@ -84,7 +84,7 @@ def rows_of(ids: str, moments: str, size: int) -> tuple[list[int], list[int], li
         received, times = moments_of(moments)
         return times, received, ids_of(orjson.loads(ids))
 
-    return make() if size < LEAST else KEPT.of((ids, moments), make, lambda made: 130 * size)
+    return make() if size < LEAST else KEPT.of(("rows", ids, moments), make, lambda made: 130 * size)
 
 
 def outputs_of(text: str, size: int) -> dict[str, Values]:
@@ -92,7 +92,7 @@ def outputs_of(text: str, size: int) -> dict[str, Values]:
     if size < LEAST:
         read: dict[str, Any] = orjson.loads(text)
         return {name: [None] * size if values is None else values for name, values in read.items()}
-    return KEPT.of((text,), lambda: _outputs(orjson.loads(text)), _weight)
+    return KEPT.of(("outputs", text), lambda: _outputs(orjson.loads(text)), _weight)
 
 
 def _outputs(read: dict[str, Any]) -> dict[str, Values]:
@@ -112,7 +112,7 @@ def features_of(text: str, size: int) -> dict[str, Values]:
             found = {name: list(map(cut, values)) for name, values in found.items()}
         return dict(found) if size < LEAST else {name: column_of(values) for name, values in found.items()}
 
-    return make() if size < LEAST else KEPT.of((text,), make, _weight)
+    return make() if size < LEAST else KEPT.of(("features", text), make, _weight)
 
 
 def cut(value: Any) -> Any:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from registry.log_decoded import Column, Parts, Values, cut, features_of, listed, outputs_of
 from registry.log_order import Block
 from registry.log_packed import private_of
-from registry.log_tables import BATCHES
+from registry.log_tables import BATCHES, Labels
 from registry.statements import among
 from registry.task import LogColumns
 from registry.texts import MAX_TEXT_LENGTH
@@ -26,7 +26,6 @@ Unseal: TypeAlias = Callable[[str, str, str], dict[str, Any]]
 _AT_ONCE, _ROWS_AT_ONCE, _LENGTH_AT_ONCE = 100, 5_000, 8_000_000
 """Batches whose features are read by one statement, and about how many rows, and characters, they have."""
 
-_NAT = np.iinfo(np.int64).min  # numpy's NaT
 _OUTPUTS = ("prediction", "scores", "set", "uncertainty", "disagreement")
 
 
@@ -141,13 +140,12 @@ class Assembly:
         for name, parts in self._features.items():
             parts.add(found.get(name), at, rows)
 
-    def frame(self, labels: Sequence[tuple[str, int] | None]) -> pd.DataFrame:
-        """The frame of all rows, with the label (JSON) of each and its time (microseconds)."""
+    def frame(self, labels: Labels) -> pd.DataFrame:
+        """The frame of all rows, with their labels."""
         rows = self._rows
         order = np.concatenate(self._order) if self._order else np.array([], np.int64)
         back = None if (np.diff(order) == 1).all() else np.argsort(order, kind="stable")
         outputs = {name: parts.column(back) for name, parts in self._outputs.items()}
-        known = [(None, _NAT) if one is None else one for one in labels]
         frame = {
             "__id__": pd.Series(rows.ids, dtype="object"),
             "__time__": _moments(rows.times),
@@ -155,12 +153,12 @@ class Assembly:
             "__version__": pd.Series(_taken(self._versions, back), dtype="object"),
             "__prediction__": _predicted(outputs["prediction"]),
             "__scores__": pd.Series(listed(outputs["scores"]), dtype="object"),
-            "__set__": pd.Series(outputs["set"], dtype="object"),
+            "__set__": pd.Series(listed(outputs["set"]), dtype="object"),
             "__uncertainty__": pd.Series(outputs["uncertainty"], dtype="float64"),
             "__disagreement__": pd.Series(outputs["disagreement"], dtype="float64"),
             "__private__": pd.Series(_taken(self._private, back), dtype="object"),
-            "__label__": pd.Series(_parsed([label for label, _ in known]), dtype="object"),
-            "__label_time__": _moments(np.array([time for _, time in known], dtype=np.int64)),
+            "__label__": pd.Series(_parsed(labels.texts.tolist()), dtype="object"),
+            "__label_time__": _moments(labels.times),
         }
         features = {name: _feature(parts.column(back)) for name, parts in self._features.items()}
         return pd.DataFrame({**frame, **features})

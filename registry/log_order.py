@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from registry.log_decoded import rows_of
+from registry.log_tables import Labels
 
 AT_ONCE = 20_000
 """Rows in a block, about; fewer where fewer are wanted."""
@@ -32,13 +33,16 @@ class Light(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Rows: event times and moments of receipt in microseconds, ids, and where they stand."""
+    """Rows: event times and moments of receipt in microseconds, ids, and where they stand; their labels, as `Labels`
+    has them, where they were asked for."""
 
     times: npt.NDArray[np.int64]
     received: npt.NDArray[np.int64]
     ids: npt.NDArray[np.object_]
     batch: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.object_]
+    label_times: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.times)
@@ -47,8 +51,19 @@ class Block(NamedTuple):
         """Some of the rows: an index, a mask or a slice."""
         return Block(*(one[which] for one in self))
 
+    def told(self, labels: Labels) -> Block:
+        """The same with these labels."""
+        return Block(self.times, self.received, self.ids, self.batch, self.place, *labels)
 
-EMPTY = Block(*(np.array([], dtype=kind) for kind in (np.int64, np.int64, object, np.int64, np.int64)))
+
+def _block(*lists: Sequence[Any]) -> Block:
+    """Times, moments of receipt, ids, batches and places, without labels."""
+    kinds = (np.int64, np.int64, object, np.int64, np.int64)
+    times, received, ids, batch, place = (np.array(one, dtype=kind) for one, kind in zip(lists, kinds, strict=True))
+    return Block(times, received, ids, batch, place, *Labels.none(len(times)))
+
+
+EMPTY = _block([], [], [], [], [])
 
 
 def joined(blocks: Sequence[Block]) -> Block:
@@ -101,11 +116,11 @@ class _Held:
 
     def take(self, moment: int | None, newest: bool) -> Block:
         """The rows before a moment, or after it, are given out; all of them for None."""
-        block = Block(*(np.array(one, dtype=kind.dtype) for one, kind in zip(self._lists, EMPTY, strict=True)))
+        block = _block(*self._lists)
         if moment is None:
             return block
         ready = block.times > moment if newest else block.times < moment
-        self._lists = tuple(one.tolist() for one in block.at(~ready))
+        self._lists = tuple(one.tolist() for one in block.at(~ready)[: len(self._lists)])
         return block.at(ready)
 
 

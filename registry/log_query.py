@@ -17,7 +17,7 @@ from registry.database import to_micros
 from registry.log_batch import Role
 from registry.log_counted import FEW
 from registry.log_order import AT_ONCE, Block, Light, Rows, joined, ordered
-from registry.log_tables import BATCHES, FEEDBACK, Label, is_narrow, is_wide, labelled_in, labelled_of, labels_of
+from registry.log_tables import BATCHES, FEEDBACK, NO_TIME, is_narrow, is_wide, labelled_in, labelled_of, labels_of
 
 LEAST = 500
 """Rows of a block at least."""
@@ -138,16 +138,16 @@ def picked(
     limit: int | None = None,
     newest: int | None = None,
     step: int = 1,
-    labels: dict[str, Label] | None = None,
 ) -> Block:
-    """Rows by (time, id), as `InferenceLog.frame` says which. Of `labelled_only` ones, `labels` takes the labels."""
+    """Rows by (time, id), as `InferenceLog.frame` says which. Of `labelled_only` ones the labels are with them, unless
+    one in so many is taken: of most of these rows nobody wants to know them."""
     backwards = newest is not None and step == 1
     wanted = newest if backwards else limit
     blocks: Iterable[Block] = asked.blocks(
         connection, newest=backwards, wanted=None if wanted is None else offset + wanted
     )
     if labelled_only:
-        blocks = _labelled(connection, asked, blocks, labels)
+        blocks = _labelled(connection, asked, blocks, told=step == 1)
     if step > 1:
         blocks = _one_in(blocks, step)
     if newest is None:
@@ -158,18 +158,13 @@ def picked(
     return joined(list(_cut(blocks, offset, newest))).at(slice(None, None, -1))
 
 
-def _labelled(
-    connection: Connection, asked: Asked, blocks: Iterable[Block], labels: dict[str, Label] | None
-) -> Iterator[Block]:
+def _labelled(connection: Connection, asked: Asked, blocks: Iterable[Block], *, told: bool) -> Iterator[Block]:
     for block in blocks:
-        ids = block.ids.tolist()
-        if labels is None:
-            having = labelled_of(connection, asked.labels(), ids)
+        if told:
+            found = block.told(labels_of(connection, asked.labels(), block.ids.tolist()))
+            yield found.at(found.label_times != NO_TIME)
         else:
-            found = list(labels_of(connection, asked.labels(), ids))
-            labels |= {name: one for name, one in zip(ids, found, strict=True) if one is not None}
-            having = [one is not None for one in found]
-        yield block.at(np.array(having, dtype=bool))
+            yield block.at(np.array(labelled_of(connection, asked.labels(), block.ids.tolist()), dtype=bool))
 
 
 def _one_in(blocks: Iterable[Block], step: int) -> Iterator[Block]:

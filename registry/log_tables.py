@@ -13,10 +13,12 @@ have an index of their own. Small ones are joined later (`log_joined`).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -26,8 +28,23 @@ from registry.log_ids import NAMED, Run, id_of, ids_of, run_of
 from registry.log_packed import Packed, pack, unpack
 from registry.statements import among, insert_rows, lock_until_commit
 
-Label: TypeAlias = tuple[str, int]
-"""A label in JSON, and its time in microseconds."""
+NO_TIME = int(np.iinfo(np.int64).min)
+"""The time of no label: numpy's NaT."""
+
+
+class Labels(NamedTuple):
+    """Labels of rows in JSON, None without any, and their times in microseconds."""
+
+    texts: npt.NDArray[np.object_]
+    times: npt.NDArray[np.int64]
+
+    @classmethod
+    def none(cls, rows: int) -> Labels:
+        """Of so many rows, none."""
+        return cls(np.full(rows, None, dtype=object), np.full(rows, NO_TIME))
+
+
+_NONE = None, NO_TIME
 
 _METADATA = sa.MetaData()
 _LOCKS = 1 << 32  # PostgreSQL's advisory locks of tasks
@@ -161,15 +178,19 @@ def known(connection: Connection, task: str, role: Role, ids: Sequence[str]) -> 
     return {name if start < 0 else id_of(start, name) for name, start, _ in found}
 
 
-def labels_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> Iterator[Label | None]:
-    """Of each id, in their order, the label in JSON that was received last, and its time; `where` says which of them
-    count. Ids may be a client's own, long ones: they are asked for some at a time."""
+def labels_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> Labels:
+    """Of each id, in their order, the label that was received last; `where` says which of them count. Ids may be a
+    client's own, long ones: they are asked for some at a time."""
     f = FEEDBACK.c
+    texts, times = list[str | None](), list[int]()
     for first in range(0, len(ids), _IDS_AT_ONCE):
         some = ids[first : first + _IDS_AT_ONCE]
         rows = sa.select(f.id, f.label, f.time).where(where, among(connection, f.id, some)).order_by(f.received)
         known = {name: (label, time) for name, label, time in connection.execute(rows).all()}  # one by one takes twice
-        yield from map(known.get, some)
+        found = [known.get(name, _NONE) for name in some]
+        texts += [text for text, _ in found]
+        times += [time for _, time in found]
+    return Labels(np.array(texts, dtype=object), np.array(times, dtype=np.int64))
 
 
 def labelled_of(connection: Connection, where: sa.ColumnElement[bool], ids: Sequence[str]) -> list[bool]:

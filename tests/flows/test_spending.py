@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from flows.following import Following
 from flows.overview import following_lines, version_lines
-from flows.spending import Spending, spending
-from registry.ledger import Entry
+from flows.spending import KINDS, Spending, spending
+from registry.database import open_engine
+from registry.ledger import Entry, Ledger
 from registry.thinning import GONE, THIN
 from registry.versions import VersionInfo
 
@@ -20,7 +22,7 @@ def told(kind: str, outcome: str, version: str | None, cpu: float | None) -> Ent
     return Entry(task="a", kind=kind, at=AT, version=version, outcome=outcome, details=details)
 
 
-def test_a_training_is_told_by_what_it_was() -> None:
+def test_a_training_is_told_by_what_it_was(tmp_path: Path) -> None:
     entries = [
         told("remedy", "registered", "2", 5.0),
         told("gate", "hold", "2", 1.0),
@@ -33,7 +35,10 @@ def test_a_training_is_told_by_what_it_was() -> None:
         told("follow", "stopped", "4", 0.5),
         told("window", "", "4", None),
     ]
-    found = spending(entries)
+    ledger = Ledger(open_engine(f"sqlite:///{tmp_path}/everfit.db"), "a")
+    for entry in entries:
+        ledger.write(entry)
+    found = spending(ledger.costs(KINDS))
     assert found == Spending(challengers=1, steps=1, looks=2, challenging=6.75, stepping=1.5, looking=5.0)
     assert found.cpu == 13.25
     assert str(found) == (
