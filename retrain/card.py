@@ -183,7 +183,7 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
     known = f"{manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}"
     yield f"Monitoring holds the model against its own figure here: {known}."
     if REFITTED in story.told:
-        yield "Measured were networks that had learnt training and validation rows alone; those that serve have learnt all."
+        yield "Measured were networks that had learnt training and validation rows; those that serve have learnt all."
     if manifest.weakness is not None:
         yield f"**The model is {manifest.weakness}.**"
     elif manifest.naive is not None:
