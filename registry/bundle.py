@@ -7,7 +7,8 @@
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
     reference.parquet    conformed rows with labels that no member was fitted to, and the graph's own outputs, golden
-                         rows first; of a champion that follows what it answered to the others before it learnt them
+                         rows first; for the others, of a champion that follows what it answered before it learnt them,
+                         of a first search's what networks answered that had not (`retrain/search/refit.py`)
     golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures

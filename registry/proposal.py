@@ -201,7 +201,8 @@ COMMENTS = {
     "columns.kinds": "Kinds by column, such as {zip: categorical}: numeric, boolean, datetime, categorical,\n"
     "text, image.",
     "columns.exclude": "Columns no model may read, such as [id, decided_at].",
-    "splits": "Shares of the rows held out; the rest trains. The newest rows test if there is a time column.",
+    "splits": "Shares of the rows held out; the rest trains. The newest rows test if there is a time column.\n"
+    "The networks of a first search learn them as well, once they have been measured.",
     "splits.validation": "Ranks candidates and weighs the ensemble.",
     "splits.calibration": "Fits the temperature and the conformal radius.",
     "splits.test": "Never used before the end: the score in the model card and monitoring's reference.",

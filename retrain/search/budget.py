@@ -9,12 +9,15 @@ SPENT = "spent"
 CLOSING_SECONDS, CLOSING_SHARE = 6.0, 0.2
 """What is kept of a budget for the time after the trials: what four networks of a table take, on a machine that has
 nothing else to do; of small budgets at most this share."""
+REFIT_SHARE = 0.15
+"""Of a first search's budget, kept for its networks to learn the rows that were held out (`refit.py`); what the trials
+leave over is theirs too."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """What a search may spend, from `begin`, a reading of `time.monotonic`; the last `closing` of its seconds are kept
-    for what comes after the trials."""
+    for what comes after the trials, and the `refit` seconds before them for the networks to learn all rows."""
 
     begin: float
     trials: int
@@ -22,11 +25,15 @@ class Budget:
     seed: int
     enough: int = 0
     closing: float = 0.0
+    refit: float = 0.0
 
     @property
     def told(self) -> str:
         """What a user is told of it beforehand."""
-        return f"; the last {self.closing:.0f} s are kept for ensemble, graph and card" if self.closing else ""
+        if not self.closing:
+            return ""
+        what = "ensemble, last training, graph and card" if self.refit else "ensemble, graph and card"
+        return f"; the last {self.closing + self.refit:.0f} s are kept for {what}"
 
 
 def closing_seconds(seconds: float) -> float:
@@ -36,6 +43,15 @@ def closing_seconds(seconds: float) -> float:
     (6.0, 2.0)
     """
     return min(CLOSING_SECONDS, CLOSING_SHARE * seconds)
+
+
+def refit_seconds(seconds: float) -> float:
+    """How much of a first search's budget is kept for its networks to learn all rows.
+
+    >>> refit_seconds(300.0)
+    45.0
+    """
+    return REFIT_SHARE * seconds
 
 
 def read_spent(folder: Path) -> tuple[float, float]:

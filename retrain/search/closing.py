@@ -18,6 +18,7 @@ from registry.bundle import Estimate, ModelBundle
 from registry.errors import StateError, TaskError
 from registry.metrics import Array, metrics_for
 from registry.plurals import counted
+from registry.scoring import Scores
 from retrain.calibration import Calibration
 from retrain.ensemble import select
 from retrain.export import Member, lent, member_outputs
@@ -28,6 +29,7 @@ from retrain.search.heritage import Elders
 from retrain.search.limits import INFEASIBLE, megabytes_of, why_none_fits
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
+from retrain.search.refit import EPOCHS, refit
 from retrain.search.sealing import Finish, one_thread, seal
 from retrain.search.tally import DIVERGED
 from retrain.training import load_state
@@ -40,10 +42,18 @@ KEPT = 50
 
 
 def close(
-    material: Material, folder: Path, plan: Plan, study: optuna.Study, out: Path, finish: Finish, elders: Elders
+    material: Material,
+    folder: Path,
+    plan: Plan,
+    study: optuna.Study,
+    out: Path,
+    finish: Finish,
+    elders: Elders,
+    refit_until: float | None = None,
 ) -> ModelBundle:
-    """Make and seal the bundle in `out`, replacing what is there. Raises `StateError` when no trial has a result,
-    `TaskError` when no network keeps to the task's constraints."""
+    """Make and seal the bundle in `out`, replacing what is there. The networks learn the rows that were held out as
+    well, if that can be done before `refit_until`, a reading of `time.monotonic`; never where it is None. Raises
+    `StateError` when no trial has a result, `TaskError` when no network keeps to the task's constraints."""
     tried = plans.read_results(folder)
     results = standing(tried, plan)
     if not results:
@@ -60,7 +70,12 @@ def close(
     with one_thread():
         finish.tell("ensemble", "choosing the ensemble, calibration")
         members = assemble(material, folder, plan, results, elders)
-        calibration = calibrate(material, members, elders)
+        refitted = None
+        if refit_until is not None:
+            finish.tell("refit", f"{counted(len(members), 'network')}: learning the rows that were held out")
+            refitted = refit(material, members, seed=plan.seed, until=refit_until)
+        judged = members if refitted is None else refitted.rehearsed
+        calibration = calibrate(material, judged, elders)
         facts = [(one.candidate.get("seed"), one.candidate.get("score")) for one in members]
         chosen = {one.number for one in results if (one.seed, one.score) in facts}
         validation = validated(material, members, calibration, elders)
@@ -77,6 +92,11 @@ def close(
             ),
             validation=validation,
         )
+        if refitted is not None:
+            said = answered(material, judged, calibration)
+            until = material.newest(*vars(material.parts).values())
+            told = replace(told, said=said, until=until, refitted=EPOCHS)
+            members = refitted.served
         return seal(material, members, calibration, out, told)
 
 
@@ -198,6 +218,12 @@ def calibrate(material: Material, members: Sequence[Member], elders: Elders) -> 
     return Calibration.fit(
         outputs, weights, material.labels[rows], coverage=material.task.coverage, scale=material.scale
     )
+
+
+def answered(material: Material, members: Sequence[Member], calibration: Calibration) -> Scores:
+    """What the whole calibrated model answers to the test rows."""
+    outputs = member_outputs(members, material.conformed.iloc[material.parts.test])
+    return calibration.scores(outputs, np.array([member.weight for member in members]), material.target)
 
 
 def validated(

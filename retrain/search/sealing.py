@@ -30,7 +30,7 @@ from retrain.calibration import Calibration
 from retrain.card import card
 from retrain.export import Member, write_model
 from retrain.figures import draw
-from retrain.members import TRAINED_UNTIL, annotate
+from retrain.members import REFITTED, TRAINED_UNTIL, annotate
 from retrain.network_figure import draw_networks
 from retrain.search.material import Material
 from retrain.search_figures import draw_search
@@ -47,8 +47,9 @@ class Finish:
     `parent` is a model of the same networks: its boosted reference is not fitted anew, and its headroom holds. Without
     `pictures` the card has none. `boosted` waits for the boosted reference where it was begun before. `beside` writes
     into the bundle's folder what else is to be sealed with it. `said` are the answers to the test rows (n) where models
-    gave them before their labels came that have learnt these since; else the graph answers them. `validation` is the
-    task's metric on the rows that chose the members, where any did.
+    gave them before they learnt their labels; else the graph answers them. `refitted` is for how many epochs the
+    networks have learnt the rows that were held out from them. `validation` is the task's metric on the rows that chose
+    the members, where any did.
     """
 
     data_hash: str
@@ -66,6 +67,7 @@ class Finish:
     boosted: Callable[[], Boosted | None] | None = None
     beside: Callable[[Path], None] | None = None
     said: Scores | None = None
+    refitted: int = 0
     validation: Estimate | None = None
 
 
@@ -108,7 +110,8 @@ def _write(
         said=finish.said,
     )
     until = None if finish.until is None else finish.until.isoformat()
-    counts = {} if finish.searched is None else {"search": finish.searched.counts()}
+    counts: dict[str, Any] = {} if finish.searched is None else {"search": finish.searched.counts()}
+    counts |= {REFITTED: finish.refitted} if finish.refitted else {}
     annotate(out / CANDIDATES, **{TRAINED_UNTIL: until, "heritage": dict(finish.heritage)}, **counts)
     return answers
 

@@ -39,7 +39,7 @@ from retrain.image_checks import image_name, load_images
 from retrain.search import here
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
-from retrain.search.budget import Budget, closing_seconds, read_spent, write_spent
+from retrain.search.budget import Budget, closing_seconds, read_spent, refit_seconds, write_spent
 from retrain.search.closing import close, mixed, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
@@ -88,11 +88,10 @@ def search(
     """Search for a model of `task` on raw rows that hold its target and time, and seal it as a bundle in `out`.
 
     `folder` keeps the study. The trials end after `trials` of them, or so long before `seconds` of wall-clock have gone
-    that ensemble, graph and card have theirs (`budget.py`). `prior` is a former model whose candidates and weights
-    begin the search; `formers` are studies of other tasks, for strategies that learn from them. From `enough` trials on
-    (0: never) no more are begun once the networks found are surely better than the prior (`enough.py`). Raises
-    `DataError` for fatal findings, `BusyError` while another search holds the folder, `OutsideError` when workers keep
-    dying.
+    that what follows has its (`budget.py`). `prior` is a former model whose candidates and weights begin the search;
+    `formers` are studies of other tasks, for strategies that learn from them. From `enough` trials on (0: never) no
+    more are begun once the networks found are surely better than the prior (`enough.py`). Raises `DataError` for fatal
+    findings, `BusyError` while another search holds the folder, `OutsideError` when workers keep dying.
     """
     begin, cpu = time.monotonic(), cpu_seconds()
     require_means(task)
@@ -105,7 +104,8 @@ def search(
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
             shutil.rmtree(home, ignore_errors=True)
-        budget = Budget(begin, trials, seconds, seed, enough, closing_seconds(seconds))
+        kept = closing_seconds(seconds), refit_seconds(seconds) if prior is None else 0.0
+        budget = Budget(begin, trials, seconds, seed, enough, *kept)
         session = Session(task, home, budget, prior, progress, formers)
         # of sessions that were killed: at least, as their interrupted trials are not counted
         earlier = session.spent_cpu + plans.trained_cpu(home)
@@ -121,7 +121,8 @@ def search(
             tell=session.stage,
             boosted=session.ahead.boosted,
         )
-        return close(material, home, session.plan, study, out, finish, session.elders)
+        until = session.end - budget.closing if prior is None else None
+        return close(material, home, session.plan, study, out, finish, session.elders, until)
 
 
 def require_means(task: TaskSpec) -> None:
@@ -176,7 +177,7 @@ class Session:
         self.spent, self.spent_cpu = read_spent(folder)
         self._begin_cpu = time.process_time()
         self.end = budget.begin + max(0.0, budget.seconds - self.spent)
-        self.deadline = max(budget.begin, self.end - budget.closing)
+        self.deadline = max(budget.begin, self.end - budget.closing - budget.refit)
         self.heritage: Heritage | None = None
         self.plan: Plan
         self.ahead: Ahead
