@@ -88,11 +88,12 @@ def rows_of(ids: str, moments: str, size: int) -> tuple[list[int], list[int], li
 
 
 def outputs_of(text: str, size: int) -> dict[str, Values]:
-    """A batch's outputs by name. `scores` are a matrix if all of its rows have as many; equal sets are one object."""
+    """A batch's outputs by name. Scores stay lists, the same ones for all who read them: made anew they set the
+    collector off. Equal sets are one object."""
     if size < LEAST:
         read: dict[str, Any] = orjson.loads(text)
         return {name: [None] * size if values is None else values for name, values in read.items()}
-    return KEPT.of(("outputs", text), lambda: _outputs(orjson.loads(text)), _weight)
+    return KEPT.of(("outputs", text), lambda: _outputs(orjson.loads(text)), lambda made: _weight(made) + 3 * len(text))
 
 
 def _outputs(read: dict[str, Any]) -> dict[str, Values]:
@@ -100,7 +101,7 @@ def _outputs(read: dict[str, Any]) -> dict[str, Values]:
     alike: dict[str, Any] = {}
     members = [None] * len(scores) if sets is None else [alike.setdefault(str(one), one) for one in sets]
     columns = {name: column_of(values) for name, values in read.items()}
-    return {**columns, "scores": _matrix(scores), "set": _objects(members)}
+    return {**columns, "scores": _objects(scores), "set": _objects(members)}
 
 
 def features_of(text: str, size: int) -> dict[str, Values]:
@@ -156,10 +157,10 @@ class Parts:
     def column(self, order: npt.NDArray[np.int64] | None) -> Column:
         """All of it, in this order: numbers where all parts are, objects where they are of several kinds."""
         parts = [column_of(one) if isinstance(one, list) else one for one in self._parts]
-        plain = all(one.ndim == 1 and one.dtype != object for one in parts)
+        kinds = {one.dtype for one in parts}
         if not parts:
             found = np.empty(0)
-        elif plain or len({(one.dtype, one.shape[1:]) for one in parts}) == 1:
+        elif len(kinds) == 1 or np.dtype(object) not in kinds:
             found = np.concatenate(parts)
         else:
             found = _objects(list(chain.from_iterable(map(listed, parts))))
@@ -169,15 +170,7 @@ class Parts:
 def listed(column: Column) -> list[Any]:
     """The JSON values again."""
     values: list[Any] = column.tolist()
-    return (
-        [None if one != one else one for one in values] if column.dtype == np.float64 and column.ndim == 1 else values
-    )
-
-
-def _matrix(rows: Sequence[Any]) -> Column:
-    if len(set(map(len, rows))) == 1 and {float} == set(map(type, chain.from_iterable(rows))):
-        return np.array(rows, dtype=np.float64)
-    return _objects(rows)
+    return [None if one != one else one for one in values] if column.dtype == np.float64 else values
 
 
 def _objects(values: Sequence[Any]) -> Column:
