@@ -66,13 +66,28 @@ MEASURES: tuple[Measure, ...] = (
 QUOTING = frozenset({"broken", "unseen", "constant", "shift"})
 """Those whose notes hold a value of the column."""
 
+OF_OUTPUTS = frozenset(
+    {"output_shift", "prediction_shift", "uncertainty_shift", "uncertainty", "disagreement", "set_size"}
+)
+"""Those that hold the window's answers against the reference's."""
+
 NAMES = tuple(measure.name for measure in MEASURES)
 
 
 def measure_all(view: View) -> tuple[Measurement, ...]:
     """Every measure of one window, on one thread: with more, small matrices wait longer than they work."""
     with view.once("threads", threads).limit(limits=1):
-        return tuple(_discreet(one, view) for measure in MEASURES for one in measure.measure(view))
+        return tuple(_judged(_discreet(one, view), view) for measure in MEASURES for one in measure.measure(view))
+
+
+def _judged(one: Measurement, view: View) -> Measurement:
+    """Of answers only what they are, where the reference's are of networks that had learnt less: the networks that
+    serve know its rows by now, and are surer of rows that are no different. Answers move with the inputs alone, which
+    are judged as ever."""
+    if one.name not in OF_OUTPUTS or not view.manifest.refitted:
+        return one
+    told = "; ".join(filter(None, [one.note, "not judged: the networks have learnt the reference's rows since"]))
+    return one.model_copy(update={"p_value": None, "reference": None, "counts": (), "note": told})
 
 
 def _discreet(one: Measurement, view: View) -> Measurement:

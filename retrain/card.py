@@ -18,7 +18,6 @@ from registry.schema import Column
 from retrain.boosted import Boosted
 from retrain.contest import covered
 from retrain.criteria import criteria
-from retrain.members import REFITTED
 from retrain.search_card import search_part
 from retrain.story import HIGHER, Story, compare, who_wins
 
@@ -64,7 +63,7 @@ def _data(manifest: Manifest, story: Story) -> Iterator[str]:
     }
     if followed:
         uses["test"] = "every figure of quality below: answered before the label came, learnt since"
-    elif REFITTED in story.told:
+    elif manifest.refitted:
         uses |= {part: f"{uses[part]}; learnt since" for part in ("validation", "calibration", "test")}
     for part, rows in lineage.rows.items():
         yield f"| {part} | {rows:,} | {uses.get(part, '')} |"
@@ -182,7 +181,7 @@ def _performance(manifest: Manifest, story: Story) -> Iterator[str]:
     estimate = manifest.reference
     known = f"{manifest.task.metric} {estimate.value:.4f}, standard error {estimate.error:.4f}"
     yield f"Monitoring holds the model against its own figure here: {known}."
-    if REFITTED in story.told:
+    if manifest.refitted:
         yield "Measured were networks that had learnt training and validation rows; those that serve have learnt all."
     if manifest.weakness is not None:
         yield f"**The model is {manifest.weakness}.**"

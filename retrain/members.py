@@ -24,9 +24,7 @@ from retrain.preparation import Preparation
 from retrain.search.material import layout_of
 from retrain.training import load_state
 
-TRAINED_UNTIL, REFITTED = "trained_until", "refitted"
-"""Keys of `candidates.json`: the newest event time of a row that weights were fitted to; and for how many epochs the
-networks have learnt the rows that were held out too, where they have."""
+TRAINED_UNTIL = "trained_until"
 
 
 def told_of(bundle: ModelBundle) -> dict[str, dict[str, Any]]:

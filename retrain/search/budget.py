@@ -35,23 +35,21 @@ class Budget:
         what = "ensemble, last training, graph and card" if self.refit else "ensemble, graph and card"
         return f"; the last {self.closing + self.refit:.0f} s are kept for {what}"
 
+    def refit_until(self, end: float) -> float | None:
+        """By when the networks must have learnt all rows, of a budget that ends at this moment; None if they do not."""
+        return end - self.closing if self.refit else None
 
-def closing_seconds(seconds: float) -> float:
-    """How much of a budget is kept for ensemble, graph and card.
 
-    >>> closing_seconds(300.0), closing_seconds(10.0)
-    (6.0, 2.0)
+def kept_seconds(seconds: float, *, refit: bool) -> tuple[float, float]:
+    """How much of a budget is kept for what comes after the trials, and for the networks to learn all rows.
+
+    Those learn of a first search alone, as a gate judges whatever has a prior; and of a table, as images are watched by
+    what the network makes of rows that it has not learnt.
+
+    >>> kept_seconds(300.0, refit=True), kept_seconds(10.0, refit=False)
+    ((6.0, 45.0), (2.0, 0.0))
     """
-    return min(CLOSING_SECONDS, CLOSING_SHARE * seconds)
-
-
-def refit_seconds(seconds: float) -> float:
-    """How much of a first search's budget is kept for its networks to learn all rows.
-
-    >>> refit_seconds(300.0)
-    45.0
-    """
-    return REFIT_SHARE * seconds
+    return min(CLOSING_SECONDS, CLOSING_SHARE * seconds), REFIT_SHARE * seconds if refit else 0.0
 
 
 def read_spent(folder: Path) -> tuple[float, float]:

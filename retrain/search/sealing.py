@@ -30,7 +30,7 @@ from retrain.calibration import Calibration
 from retrain.card import card
 from retrain.export import Member, write_model
 from retrain.figures import draw
-from retrain.members import REFITTED, TRAINED_UNTIL, annotate
+from retrain.members import TRAINED_UNTIL, annotate
 from retrain.network_figure import draw_networks
 from retrain.search.material import Material
 from retrain.search_figures import draw_search
@@ -110,8 +110,7 @@ def _write(
         said=finish.said,
     )
     until = None if finish.until is None else finish.until.isoformat()
-    counts: dict[str, Any] = {} if finish.searched is None else {"search": finish.searched.counts()}
-    counts |= {REFITTED: finish.refitted} if finish.refitted else {}
+    counts = {} if finish.searched is None else {"search": finish.searched.counts()}
     annotate(out / CANDIDATES, **{TRAINED_UNTIL: until, "heritage": dict(finish.heritage)}, **counts)
     return answers
 
@@ -151,6 +150,7 @@ def _manifest(
         metrics=metrics,
         conformal_radius=calibration.radius,
         temperature=calibration.temperature,
+        refitted=finish.refitted,
         lineage=Lineage(
             data_hash=finish.data_hash,
             rows=parts.counts(),

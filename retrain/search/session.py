@@ -39,7 +39,7 @@ from retrain.image_checks import image_name, load_images
 from retrain.search import here
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
-from retrain.search.budget import Budget, closing_seconds, read_spent, refit_seconds, write_spent
+from retrain.search.budget import Budget, kept_seconds, read_spent, write_spent
 from retrain.search.closing import close, mixed, standing
 from retrain.search.crew import Crew
 from retrain.search.enough import Enough
@@ -99,12 +99,13 @@ def search(
     with exclusive(folder / LOCK, f"the search for {task.name}"):
         frame, found = load_images(frame, task)
         require(found)
-        require_choices(task, "table" if image_name(frame, task) is None else "image")
+        reads: Reads = "table" if image_name(frame, task) is None else "image"
+        require_choices(task, reads)
         data_hash = hash_frame(frame)
         home = folder / fingerprint(task, data_hash, seed, prior)
         if fresh_start:
             shutil.rmtree(home, ignore_errors=True)
-        kept = closing_seconds(seconds), refit_seconds(seconds) if prior is None else 0.0
+        kept = kept_seconds(seconds, refit=prior is None and reads == "table")
         budget = Budget(begin, trials, seconds, seed, enough, *kept)
         session = Session(task, home, budget, prior, progress, formers)
         # of sessions that were killed: at least, as their interrupted trials are not counted
@@ -121,8 +122,7 @@ def search(
             tell=session.stage,
             boosted=session.ahead.boosted,
         )
-        until = session.end - budget.closing if prior is None else None
-        return close(material, home, session.plan, study, out, finish, session.elders, until)
+        return close(material, home, session.plan, study, out, finish, session.elders, budget.refit_until(session.end))
 
 
 def require_means(task: TaskSpec) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from monitor.measurements import Measurement, Window, WindowRecord
-from monitor.measures import MEASURES, NAMES, measure_all
+from monitor.measures import MEASURES, NAMES, OF_OUTPUTS, measure_all
 from monitor.values import Numbers, repeats
 from monitor.views import Measure, Side, View, reference_side, window_side
 from registry.bundle import Manifest, ModelBundle
@@ -174,6 +174,23 @@ def test_the_time_column_is_left_out_and_says_why(bundle: ModelBundle, log: Infe
 
 def found(made: tuple[Measurement, ...], name: str, subject: str | None = None) -> Measurement:
     return next(one for one in made if (one.name, one.subject) == (name, subject))
+
+
+def test_answers_of_networks_that_have_learnt_the_reference_are_told_and_not_judged(
+    bundle: ModelBundle, log: InferenceLog
+) -> None:
+    """They are surer of such rows than those that the reference was measured with, though nothing has moved."""
+    rows = logged_side(bundle, log, make_frame(500, seed=9))
+    learnt = bundle.manifest.model_copy(update={"refitted": 3})
+    before, now = (measure_all(View(rows, reference_side(bundle), one)) for one in (bundle.manifest, learnt))
+    judged = [{one.name for one in found if one.p_value is not None} for found in (before, now)]
+    assert judged[0] - judged[1] == OF_OUTPUTS
+    for one, other in zip(before, now, strict=True):
+        if one.name in OF_OUTPUTS:
+            assert (other.value, other.rows, other.reference) == (one.value, one.rows, None)
+            assert "have learnt the reference's rows since" in other.note
+        else:
+            assert other == one
 
 
 def test_rows_are_out_of_distribution_as_the_endpoint_says_of_each(bundle: ModelBundle, log: InferenceLog) -> None:

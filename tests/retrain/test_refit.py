@@ -19,8 +19,8 @@ from registry.scoring import Scorer
 from retrain.export import Member, member_outputs
 from retrain.families.base import Candidate
 from retrain.families.catalogue import build
-from retrain.members import REFITTED, trained_until
-from retrain.search.budget import Budget, refit_seconds
+from retrain.members import trained_until
+from retrain.search.budget import Budget, kept_seconds
 from retrain.search.defaults import DEFAULTS
 from retrain.search.material import Material, gather
 from retrain.search.refit import EPOCHS, refit
@@ -129,7 +129,7 @@ def test_a_first_search_serves_networks_that_know_all_rows_and_tells_what_others
 
     first = made("first")
     newest: datetime = frame["when"].max().to_pydatetime()
-    assert first.candidates[REFITTED] == EPOCHS
+    assert first.manifest.refitted == EPOCHS
     assert trained_until(first) == first.manifest.lineage.known_until == newest
     reference = first.reference()
     own = Scorer.load(first).predict(reference[list(first.manifest.data_schema.names)]).columns()["uncertainty"]
@@ -141,10 +141,11 @@ def test_a_first_search_serves_networks_that_know_all_rows_and_tells_what_others
     assert "those that serve have learnt all" in shown
     assert shown.count("; learnt since") == 3
     second = made("second", prior=first)
-    assert REFITTED not in second.candidates
+    assert second.manifest.refitted == 0
     assert trained_until(second) < newest
 
 
 def test_the_budget_tells_of_the_time_that_is_kept() -> None:
-    budget = Budget(0.0, 3, 60.0, 0, closing=6.0, refit=refit_seconds(60.0))
+    budget = Budget(0.0, 3, 60.0, 0, 0, *kept_seconds(60.0, refit=True))
+    assert (budget.refit_until(100.0), Budget(0.0, 3, 60.0, 0).refit_until(100.0)) == (94.0, None)
     assert budget.told == "; the last 15 s are kept for ensemble, last training, graph and card"

@@ -25,7 +25,7 @@ from retrain.boosted import fit_boosted
 from retrain.search import plan as plans
 from retrain.search.ahead import Ahead
 from retrain.search.asking import FINISHES, ORIGIN, PARENT
-from retrain.search.budget import SPENT, Budget, closing_seconds, read_spent, write_spent
+from retrain.search.budget import SPENT, Budget, kept_seconds, read_spent, write_spent
 from retrain.search.crew import SPARE, Crew
 from retrain.search.forkserver import MODULE
 from retrain.search.journal import JOURNAL, KernelLock, cut_torn_line, open_study, together
@@ -101,14 +101,14 @@ def test_the_end_of_a_search_is_inside_its_budget(tmp_path: Path) -> None:
     """The trials' deadline is earlier than the end of what the user gave; both know what a killed session has used."""
     seen: list[Progress] = []
     tmp_path.joinpath(SPENT).write_text("10.00 3.00")
-    budget = Budget(time.monotonic(), 3, 60.0, 0, closing=closing_seconds(60.0))
+    budget = Budget(time.monotonic(), 3, 60.0, 0, 0, *kept_seconds(60.0, refit=False))
     session = Session(small_task(), tmp_path, budget, None, seen.append)
     assert (session.end - budget.begin, session.deadline - budget.begin) == pytest.approx((50.0, 44.0))
     session.stage("export", "one graph")
     assert seen[0].seconds_left == pytest.approx(50.0, abs=1.0)
     assert budget.told == "; the last 6 s are kept for ensemble, graph and card"
     assert Budget(0.0, 3, 60.0, 0).told == ""
-    assert closing_seconds(10.0) == 2.0
+    assert kept_seconds(10.0, refit=False)[0] == 2.0
 
 
 def test_no_more_workers_than_cores(tmp_path: Path) -> None:
