@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.events import emit_event
 
-from flows.alerting import alert
+from flows.alerting import alert, inform
 from flows.bake import bake, rolled_back
 from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
@@ -65,6 +65,7 @@ def watch(
             keep_following(place, moment)
         elif not ended:
             announce(place, wished(place))
+        inform(place, moment)
     if as_of is None:
         place.ledger.note_pass()
     return summary(report)
