@@ -208,7 +208,7 @@ def text(message: Message) -> str:
 def _look(message: Message) -> Literal["success", "info", "warning", "failure"]:
     if message.state == "resolved":
         return "success"
-    warns = message.severity == "faulty" or message.state in ("question", "rollback", "failure")
+    warns = message.severity == "faulty" or message.state in ("question", "rollback", "failure", "silence")
     return "failure" if message.severity == "degraded" else "warning" if warns else "info"
 
 

@@ -18,6 +18,8 @@ from flows.approval import KIND as APPROVAL
 from flows.approval import pending
 from flows.rollout import ASKED, BEGUN, PROMOTED, WITHDRAWN
 from flows.rollout import KIND as CANARY
+from flows.silence import KIND as SILENCE
+from flows.silence import RESOLVED, SILENT
 from flows.workplace import Workplace
 from registry.database import utc_now
 from registry.decisions import ROLLBACK, Outcome
@@ -60,6 +62,8 @@ _TOLD: dict[tuple[str, str | None], Told] = {
         "everfit canary {task} 0 (ends that)",
     ),
     (CANARY, WITHDRAWN): Told("rollback", "version {version}, which answered a share, was let go", _STATUS),
+    (SILENCE, SILENT): Told("silence", "no {of} arrive any more", _STATUS),
+    (SILENCE, RESOLVED): Told("silence", "{of} arrive again", _STATUS),
     (_IMPROVEMENT, "refused"): Told("failure", "an improvement failed, no new model was made", _STATUS),
     (_IMPROVEMENT, Outcome.HOLD): _UNPROVEN,
     (_IMPROVEMENT, Outcome.REJECT): _UNPROVEN,
@@ -100,14 +104,14 @@ def note_notices(place: Workplace, known: Iterable[str]) -> bool:
 
 
 def _notice(entry: Entry, told: Told, channels: list[str], *, heard: bool) -> Entry:
-    title = f"{entry.task}: {told.said}"
-    kept = {"of": entry.id, "key": f"{entry.task}-{told.topic}-{entry.id}", "title": title, "next": told.then}
+    key = f"{entry.task}-{told.topic}-{entry.details.get('silent', entry.id)}"  # the end of a silence bears its key
+    kept = {"of": entry.id, "key": key, "title": f"{entry.task}: {told.said}", "next": told.then}
     return Entry(
         task=entry.task,
         kind=NOTICE,
         at=entry.at,
         version=entry.version,
-        outcome=told.topic,
+        outcome=RESOLVED if entry.outcome == RESOLVED else told.topic,
         reasons=entry.reasons,
         details={**kept, "told": heard, "channels": channels},
     )

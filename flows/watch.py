@@ -16,6 +16,7 @@ from flows.following import following, keep_following
 from flows.proving import prove
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
+from flows.silence import note_silence
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
 from flows.turns import left_alone, turn
 from flows.wishes import Wish, wished
@@ -54,6 +55,8 @@ def watch(
         return {"severity": "", "remedy": "none", "windows": 0, "judged": True, "reasons": [why]}
     moment = place.moment(as_of)
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
+    if as_of is None:
+        note_silence(place, moment)
     alert(place, moment)
     forget(place, moment)
     if repair:

@@ -228,13 +228,22 @@ def test_a_canary_is_told_in_words() -> None:
     assert begun.then == "everfit canary handmade 0 (ends that)"
 
 
-def test_the_first_champion_and_a_new_channel_hear_of_no_past(place: Workplace, receiver: Receiver) -> None:
+def test_the_first_champion_and_a_new_channel_hear_of_no_past(
+    place: Workplace, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(place, "promotion", "promoted")
     write(place, "rollback", "rolled back", previous="3")
     alert(place, START)
     alert(told_to(place, url(receiver)), START)
     assert receiver.heard == []
     assert [one.details["told"] for one in place.ledger.read(kinds={NOTICE})] == [False, True]
+    monkeypatch.setenv("EVERFIT_ALERT_URLS", "")
+    assert CliRunner().invoke(main, ["alerts", "handmade"]).output.splitlines() == [
+        "handmade: no alert yet",
+        "  as of             notice               version  told",
+        "  2024-03-01 00:00  promotion  -         2        nobody",
+        "  2024-03-01 00:00  rollback   -         2        no channel",
+    ]
 
 
 def test_a_ledger_older_than_notices_is_not_told(
