@@ -6,8 +6,10 @@ however much is logged; what lies between is not seen, so that pauses are rather
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,13 +18,14 @@ from registry.log_ids import ids_of, read_runs
 from registry.log_tables import BATCHES, FEEDBACK
 from registry.statements import among
 
-_HOUR = 3_600_000_000
+_MINUTE, _HOUR = 60_000_000, 3_600_000_000
 _LABELS = 4
 """Ids of a batch whose labels are looked for."""
 
 
 class Arrivals(NamedTuple):
-    """Moments at which the champion's rows, and labels of them, were received, in microseconds: each once, in order."""
+    """Moments at which the champion's rows, and labels of them, were received, in microseconds and in order: of each
+    minute the last."""
 
     rows: list[int]
     labels: list[int]
@@ -34,10 +37,17 @@ def arrivals(connection: Connection, task: str, start: int, end: int) -> Arrival
     lately = (c.task == task) & (c.role == "champion") & (c.earliest >= start) & (c.earliest < end)
     newest = sa.select(sa.func.max(c.number)).where(lately).group_by(c.earliest // _HOUR)
     batches = connection.execute(sa.select(c.moments, c.ids).where(c.number.in_(newest))).all()
-    received = {moment for moments, _ in batches for moment, _ in orjson.loads(moments)["received"]}
+    received = [moment for moments, _ in batches for moment, _ in orjson.loads(moments)["received"]]
     ids = [one for _, runs in batches for one in _some(runs)]
     told = sa.select(f.received).where(f.task == task, among(connection, f.id, ids)).distinct()
-    return Arrivals(sorted(received), sorted(connection.execute(told).scalars()))
+    return Arrivals(_thinned(received), _thinned(connection.execute(told).scalars().all()))
+
+
+def _thinned(moments: Sequence[int]) -> list[int]:
+    found = np.sort(np.array(moments, dtype=np.int64))
+    minutes = found // _MINUTE
+    last: list[int] = found[np.append(minutes[1:] != minutes[:-1], True)[: len(found)]].tolist()
+    return last
 
 
 def _some(runs: str) -> list[str]:
