@@ -19,7 +19,7 @@ from registry.log_tables import BATCHES, FEEDBACK
 from registry.statements import among
 
 _MINUTE, _HOUR = 60_000_000, 3_600_000_000
-_LABELS = 4
+_LABELS = 20
 """Ids of a batch whose labels are looked for."""
 
 
@@ -38,7 +38,7 @@ def arrivals(connection: Connection, task: str, start: int, end: int) -> Arrival
     newest = sa.select(sa.func.max(c.number)).where(lately).group_by(c.earliest // _HOUR)
     batches = connection.execute(sa.select(c.moments, c.ids).where(c.number.in_(newest))).all()
     received = [moment for moments, _ in batches for moment, _ in orjson.loads(moments)["received"]]
-    ids = [one for _, runs in batches for one in _some(runs)]
+    ids = [one for _, runs in batches for one in sampled(runs)]
     told = sa.select(f.received).where(f.task == task, among(connection, f.id, ids)).distinct()
     return Arrivals(_thinned(received), _thinned(connection.execute(told).scalars().all()))
 
@@ -50,6 +50,12 @@ def _thinned(moments: Sequence[int]) -> list[int]:
     return last
 
 
-def _some(runs: str) -> list[str]:
-    """A few ids of a batch."""
-    return ids_of((name, start, min(size, _LABELS)) for name, start, size in read_runs(runs)[:_LABELS])[:_LABELS]
+def sampled(text: str) -> list[str]:
+    """A few ids of a batch, from all over it: one that was joined may hold the rows of days."""
+    runs = read_runs(text)
+    each = max(1, _LABELS // len(runs))
+    return ids_of(
+        (name, start + place * size // min(size, each), 1)
+        for name, start, size in runs[:: -(-len(runs) // _LABELS)]
+        for place in range(min(size, each))
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import orjson
 from sqlalchemy.engine import Engine
 
 from registry.database import to_micros
 from registry.inference_log import Feedback, InferenceLog
+from registry.log_arrivals import sampled
 from registry.log_batch import Batch, Role
 
 NOON, HOUR = datetime(2024, 5, 1, 12), timedelta(hours=1)
@@ -36,3 +38,10 @@ def test_of_each_hour_the_newest_batch_says_when_rows_and_labels_came(engine: En
     assert found.rows == [to_micros(day + HOUR), to_micros(day + 2 * HOUR)]
     assert found.labels == [to_micros(told), to_micros(told + HOUR)]
     assert log.arrivals(NOON - HOUR, NOON) == ([], [])
+
+
+def test_ids_are_taken_from_all_over_a_batch() -> None:
+    made = [("73e9f0759f", 1000, 5000)], [(f"UA{number}", -1, 1) for number in range(50)]
+    one, named = (sampled(orjson.dumps(runs).decode()) for runs in made)
+    assert one == [f"{1000 + number * 250:014x}73e9f0759f" for number in range(20)]
+    assert named == [f"UA{number}" for number in range(0, 50, 3)]
