@@ -1,17 +1,20 @@
-"""The stage `alert`: what a pass found is told to the channels, and by the Prefect event `everfit.alert`.
+"""The stages `alert` and `inform`: what a pass found, and what was done then, is told to the channels, and by the
+Prefect event `everfit.alert`.
 
-What is told, and when, is decided in `monitor/alerts.py`; this writes it down, sends it, and writes what became of it.
+What is told, and when, is decided in `monitor/alerts.py`, and of notices in `notices.py`; this writes it down, sends
+it, and writes what became of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from flows.channels import Channel, Message, channels
+from flows.notices import NOTICE, note_notices
 from flows.stages import in_run, say, stage
 from flows.workplace import Workplace
 from monitor.alerts import (
@@ -61,16 +64,37 @@ class Events:
 
 @stage
 def alert(place: Workplace, as_of: datetime) -> None:
-    """Write down what is new about the task's alert, and deliver what is pending. Raises `StoreError`.
+    """Write down what is new about the task's alert, and deliver what is pending, notices too. Raises `StoreError`.
 
     A channel that fails is written down and tried again at the next pass. When another pass is at it, this one leaves
     it to that.
     """
-    open_channels: list[Channel] = [*channels(place.settings), *([Events()] if in_run() else [])]
+
+    def work(known: list[Channel]) -> None:
+        note(place, as_of, known)
+        note_notices(place, [one.name for one in known])
+        deliver(place, as_of, known)
+
+    _alone(place, work)
+
+
+@stage
+def inform(place: Workplace, as_of: datetime) -> None:
+    """Tell of what was done since: what waits for a person does not wait for the next pass. Raises `StoreError`."""
+
+    def work(known: list[Channel]) -> None:
+        if note_notices(place, [one.name for one in known]):
+            deliver(place, as_of, known)
+
+    _alone(place, work)
+
+
+def _alone(place: Workplace, work: Callable[[list[Channel]], None]) -> None:
+    """Do it with the channels, unless another pass is at it."""
+    known: list[Channel] = [*channels(place.settings), *([Events()] if in_run() else [])]
     try:
         with exclusive(place.lock.with_name(f"alerts-{place.task.name}.lock"), f"the alerts of {place.task.name}"):
-            note(place, as_of, open_channels)
-            deliver(place, as_of, open_channels)
+            work(known)
     except BusyError as error:
         say(f"no alerts now: {error}")
 
@@ -88,17 +112,17 @@ def note(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> News | 
 
 def deliver(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> None:
     """Send each channel what it has not heard, oldest first, and stop there at the first failure of a pass."""
-    alerts, sent = written(place.ledger)
+    told, sent = written(place.ledger, (ALERT, NOTICE))
     for channel in known:
-        for entry in pending(alerts, sent, channel.name):
+        for entry in pending(told, sent, channel.name):
             if not _deliver(place, entry, channel, failure(sent, entry, channel.name), as_of):
                 break
 
 
-def written(ledger: Ledger) -> tuple[list[Entry], list[Entry]]:
-    """The newest entries about alerts, and all about their delivery; oldest first."""
-    alerts = ledger.read(kinds={ALERT}, last=_ALERTS)
-    return alerts, ledger.read(kinds={SENT}, since=alerts[0].id or 0) if alerts else []
+def written(ledger: Ledger, kinds: Collection[str] = (ALERT,)) -> tuple[list[Entry], list[Entry]]:
+    """The newest entries about alerts, or of other kinds that are told, and all about their delivery; oldest first."""
+    told = ledger.read(kinds=kinds, last=_ALERTS)
+    return told, ledger.read(kinds={SENT}, since=told[0].id or 0) if told else []
 
 
 def _deliver(place: Workplace, entry: Entry, channel: Channel, before: str | None, as_of: datetime) -> bool:
@@ -126,6 +150,8 @@ def _deliver(place: Workplace, entry: Entry, channel: Channel, before: str | Non
 
 
 def _message(place: Workplace, entry: Entry) -> Message:
+    if entry.kind == NOTICE:
+        return Message.of_notice(entry, message_id(entry), place.page)
     return Message.of(from_entry(entry).alert, place.task.name, message_id(entry), place.page)
 
 

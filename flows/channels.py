@@ -22,6 +22,7 @@ import httpx
 from pydantic import SecretStr
 
 from monitor.alerts import Alert
+from registry.ledger import Entry
 from registry.schema import Frozen
 from registry.settings import Settings
 
@@ -39,7 +40,10 @@ _BUSY = (408, 425, 429)
 
 
 class Message(Frozen):
-    """What a channel sends; as JSON, the body of a webhook. `id` is the same at each attempt to deliver it."""
+    """What a channel sends; as JSON, the body of a webhook. `id` is the same at each attempt to deliver it.
+
+    Of a notice (`notices.py`) `severity` is `notice`, `state` its topic, and `next` the command that comes next.
+    """
 
     id: str
     key: str
@@ -53,12 +57,21 @@ class Message(Frozen):
     opened_at: datetime
     reopened: int
     link: str
+    next: str | None = None
 
     @classmethod
     def of(cls, alert: Alert, task: str, name: str, link: str) -> Message:
         """The message about an alert, with its id."""
         fields = alert.model_dump(exclude={"at"})
         return cls(**fields, id=name, task=task, as_of=alert.at, link=link)
+
+    @classmethod
+    def of_notice(cls, entry: Entry, name: str, link: str) -> Message:
+        """The message of a notice, by its entry in the ledger, with its id."""
+        told = {field: entry.details[field] for field in ("key", "title", "next")}
+        told |= entry.model_dump(include={"task", "reasons", "version"})
+        told |= {"severity": "notice", "state": entry.outcome, "as_of": entry.at, "opened_at": entry.at}
+        return cls.model_validate({**told, "id": name, "link": link, "reopened": 0})
 
 
 class Channel(Protocol):
@@ -188,13 +201,15 @@ def text(message: Message) -> str:
     """A message for people, without its title."""
     lines = [f"- {reason}" for reason in message.reasons]
     about = f"{message.severity}, {message.state}, as of {message.as_of:%Y-%m-%d %H:%M} UTC"
-    return "\n".join([about, *lines, message.link, f"id {message.id}"])
+    then = [f"next: {message.next}"] if message.next else []
+    return "\n".join([about, *lines, *then, message.link, f"id {message.id}"])
 
 
 def _look(message: Message) -> Literal["success", "info", "warning", "failure"]:
     if message.state == "resolved":
         return "success"
-    return "failure" if message.severity == "degraded" else "warning" if message.severity == "faulty" else "info"
+    warns = message.severity == "faulty" or message.state in ("question", "rollback", "failure", "silence")
+    return "failure" if message.severity == "degraded" else "warning" if warns else "info"
 
 
 @contextmanager

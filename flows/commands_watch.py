@@ -103,7 +103,8 @@ def alerts(task: str | None, trial: bool) -> None:
     """Show alerts, or test the channels.
 
     Those of TASK, or of every task.
-    The alert that is open, the last ones, and which channel has heard of each. The channels are in EVERFIT_ALERT_URLS.
+    The alert that is open, the last ones, the last notices, and which channel has heard of each. The channels are in
+    EVERFIT_ALERT_URLS.
     With --test, which needs a TASK, the exit code is 4 when a channel did not take the message.
 
     \b
@@ -115,7 +116,8 @@ def alerts(task: str | None, trial: bool) -> None:
         raise click.UsageError("Missing argument 'TASK', whose name the test message bears.")
     settings = connect()
     from flows.alerting import written
-    from flows.overview import alert_lines
+    from flows.notices import NOTICE
+    from flows.overview import alert_lines, notice_lines
     from flows.workplace import Workplace, find_task, task_names
 
     names = task_names(settings) if task is None else (task,)
@@ -126,7 +128,8 @@ def alerts(task: str | None, trial: bool) -> None:
         if trial:
             _try_channels(place)
         else:
-            click.echo("\n".join(alert_lines(place.task.name, *written(place.ledger))))
+            lines = alert_lines(place.task.name, *written(place.ledger))
+            click.echo("\n".join([*lines, *notice_lines(*written(place.ledger, (NOTICE,)))]))
 
 
 def _no_task(settings: Settings) -> str:

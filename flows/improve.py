@@ -22,6 +22,7 @@ from prefect import flow
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import deployment
 
+from flows.alerting import inform
 from flows.approval import ask, await_answer
 from flows.decided import answered, told
 from flows.deeds import summary
@@ -69,6 +70,7 @@ def improve(task: str, as_of: datetime | None = None, reason: str = "", remedies
         before = place.ledger.read(kinds={"improvement"}, last=1)
         entry = complete(place, place.moment(as_of), reason=reason, remedies=parse_remedies(remedies))
         already = told(place, entry) if any(one.id == entry.id for one in before) else ""
+    inform(place, entry.at)
     await_answer(place, entry.at)
     return {**summary(entry), "already": already}
 

@@ -11,8 +11,8 @@ from registry.ledger import Entry
 ENTRIES = 25
 """So many are shown."""
 
-ELSEWHERE = ("window", "report")
-"""Kinds that are not: they are in the charts, and among the links."""
+ELSEWHERE = ("window", "report", "notice")
+"""Kinds that are not: they are in the charts, among the links, or tell of another entry."""
 
 
 def ledger_table(entries: Sequence[Entry]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.alerting import alert
+from flows.alerting import alert, inform
 from flows.bake import bake, rolled_back
 from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
@@ -43,6 +43,7 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
     look = look if ended else prove(place, moment) or look_again(place, moment) or canarys(look)
     if promoted(look):
         keep_following(place, moment)
+    inform(place, moment)
     found: dict[str, Any] = {**summary(report), "improvement": look, "stepped": stepped(place, moment)}
     found["no_step"] = no_step(place, moment)
     if as_of is None:

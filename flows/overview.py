@@ -251,6 +251,12 @@ def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
     return f"  {entry.at:%Y-%m-%d %H:%M}  {seen} {told}"
 
 
+def notice_lines(notices: Sequence[Entry], sent: Sequence[Entry]) -> list[str]:
+    """What was told beside alerts (`notices.py`), newest last."""
+    head = f"  {'as of':<17} {'notice':<10} {'':<9} {'version':<8} told"
+    return [head, *(_alert_line(one, sent) for one in notices[-_LAST_ALERTS:])] if notices else []
+
+
 def service_lines(services: Sequence[Running], endpoints: Sequence[str]) -> list[str]:
     """The services that run, with the lines of the endpoints among them (`flows/endpoints.py`); that no endpoint does,
     where others do."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.events import emit_event
 
-from flows.alerting import alert
+from flows.alerting import alert, inform
 from flows.bake import bake, rolled_back
 from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
@@ -16,6 +16,7 @@ from flows.following import following, keep_following
 from flows.proving import prove
 from flows.publishing import alias_of, fetch
 from flows.second_look import look_again, promoted
+from flows.silence import note_silence
 from flows.stages import in_run, say, show_link, show_markdown, show_table, stage
 from flows.turns import left_alone, turn
 from flows.wishes import Wish, wished
@@ -54,6 +55,8 @@ def watch(
         return {"severity": "", "remedy": "none", "windows": 0, "judged": True, "reasons": [why]}
     moment = place.moment(as_of)
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
+    if as_of is None:
+        note_silence(place, moment)
     alert(place, moment)
     forget(place, moment)
     if repair:
@@ -65,6 +68,7 @@ def watch(
             keep_following(place, moment)
         elif not ended:
             announce(place, wished(place))
+        inform(place, moment)
     if as_of is None:
         place.ledger.note_pass()
     return summary(report)

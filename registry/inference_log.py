@@ -31,6 +31,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from registry.database import from_micros, reading, to_micros, writing
+from registry.log_arrivals import Arrivals, arrivals
 from registry.log_batch import Batch, Role, about
 from registry.log_counted import agrees, change, claim, recount, tally
 from registry.log_ids import run_of
@@ -305,6 +306,11 @@ class InferenceLog:
             found = connection.execute(rows.order_by(sa.func.min(c.earliest), c.version)).all()
         return {row[0]: int(row[1]) for row in found}
 
+    def arrivals(self, start: datetime, end: datetime) -> Arrivals:
+        """When rows whose event times lie between these moments, and labels of them, were received: a sample."""
+        with reading(self._engine) as connection:
+            return arrivals(connection, self._task, to_micros(start), to_micros(end))
+
     def _packed(self, one: Batch | Packed) -> Packed:
         """What is stored of predictions, with what the task hides taken out."""
         if isinstance(one, Packed):
@@ -319,9 +325,8 @@ class InferenceLog:
     def _labels(self, connection: Connection, ids: Collection[str]) -> dict[str, list[_Known]]:
         """The labels of each id, in the order in which they were received."""
         f = FEEDBACK.c
-        rows = sa.select(f.id, f.label, f.time, f.received).where(
-            f.task == self._task, among(connection, f.id, list(ids))
-        )
+        mine = f.task == self._task, among(connection, f.id, list(ids))
+        rows = sa.select(f.id, f.label, f.time, f.received).where(*mine)
         found: dict[str, list[_Known]] = {}
         for name, *rest in connection.execute(rows.order_by(f.received)):
             found.setdefault(name, []).append(_Known(*rest))
@@ -337,11 +342,9 @@ class InferenceLog:
             rows.append({"task": self._task, "id": one.id, **said._asdict()})
             if (known := before.get(one.id)) is not None and known.label == said.label:
                 wrong.append({"of": one.id, "at": known.received})
+        statement, f = insert(self._engine, FEEDBACK), FEEDBACK.c
         if wrong:
-            f = FEEDBACK.c
             which = f.task == self._task, f.id == sa.bindparam("of"), f.received == sa.bindparam("at")
             connection.execute(sa.delete(FEEDBACK).where(*which), wrong)
-        statement = insert(self._engine, FEEDBACK)
-        changed = {name: statement.excluded[name] for name in ("label", "time")}
-        keys = ["task", "id", "received"]
+        keys, changed = ["task", "id", "received"], {name: statement.excluded[name] for name in ("label", "time")}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)

@@ -44,8 +44,8 @@ class Entry(Frozen):
     id: int | None = None
     task: str
     kind: str = Field(
-        description="intent, search, window, decision, report, alert, alert_sent, remedy, gate, second_look, bake, "
-        "canary, follow, no_step, proof, radius, approval, promotion, rollback or improvement"
+        description="intent, search, window, decision, report, alert, alert_sent, notice, remedy, gate, second_look, "
+        "bake, canary, follow, no_step, proof, radius, approval, promotion, rollback, improvement or silence"
     )
     at: datetime
     written: datetime | None = None

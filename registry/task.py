@@ -31,6 +31,10 @@ Mode: TypeAlias = Literal["auto", "approve", "observe"]
 """Who promotes: the gate's verdict; a person, after it; nobody (decisions are written into the ledger alone)."""
 Objective: TypeAlias = Literal["quality", "latency", "size", "energy"]
 """What a search may look for at once: the task's metric, one row's milliseconds, the number of weights, CPU-seconds."""
+Topic: TypeAlias = Literal["question", "promotion", "rollback", "failure", "attempt", "silence"]
+"""What is told beside alerts: a challenger waits for a person; another champion, or a challenger that answers a share;
+a champion that came back, or such a challenger that was let go; an improvement that could not be made; one whose model
+was not proven; rows or labels that stay away."""
 Share: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -179,6 +183,9 @@ class Alerts(Frozen):
     resolve_after: int = Field(2, ge=1, le=50, description="quiet windows in a row that end an alert")
     reopen_within: Duration = Field(timedelta(days=7), description="how soon a new one continues the one that ended")
     remind: Duration | None = Field(timedelta(days=7), description="reminders while an alert goes on; none: none")
+    notices: tuple[Topic, ...] = Field(
+        ("question", "promotion", "rollback", "failure", "silence"), description="what is told beside alerts"
+    )
 
 
 class LogColumns(Frozen):

@@ -139,6 +139,7 @@ def test_a_webhook_gets_a_signed_message_once(place: Workplace, receiver: Receiv
         "opened_at": "2024-03-01T00:00:00",
         "reopened": 0,
         "link": f"http://127.0.0.1:{place.settings.status_port}/tasks/handmade",
+        "next": None,
     }
     (sent,) = place.ledger.read(kinds={"alert_sent"})
     assert (sent.outcome, sent.details["channel"]) == ("sent", f"http://127.0.0.1:{receiver.port}")

@@ -85,7 +85,7 @@ def test_degraded_searched_judged_promoted_and_killed_in_between(degraded: Workp
     found = lifecycle.fn("handmade", as_of=AS_OF)["improvement"]
     assert (found["outcome"], found["version"], found["champion"]) == ("promote", "2", "1")
     assert "auc" in found["reasons"][0]
-    done = {"intent": 1, "remedy": 3, "gate": 1, "promotion": 1, "improvement": 1}
+    done = {"intent": 1, "remedy": 3, "gate": 1, "promotion": 1, "improvement": 1, "notice": 1}
     assert kinds(degraded) == {**watched, **done}
     assert {entry.at for entry in degraded.ledger.read(kinds=done)} == {AS_OF}
     aliases = {alias: degraded.versions.get("handmade", alias) for alias in ("champion", "previous", "challenger")}
