@@ -9,8 +9,9 @@ is replayed as in a back-test (`backtest.py`), watched only. Whatever alarms the
 Rows move by whole blocks, so that hours, and weekdays where a block is of whole weeks, stay what they are. The time
 column moves, and every other column of moments with it: how long one lies before the row's time is the row's own.
 
-What lasts longer than a block is not kept: luck that real windows share (a bad month) tells them apart in the real
-order, and is shuffled here. And blocks that differ, as by season, make windows differ more than neighbours do.
+What it does not show: what lasts longer than a block (a bad month, which windows share) is not kept, so that alarms
+that such luck causes are not counted; blocks that differ, as by season, make a window differ from the one before it
+more than in the real order, which is the harder test; and time itself moves on, for a model that reads it.
 """
 
 from __future__ import annotations
@@ -152,12 +153,13 @@ def _cells(times: Any, size: timedelta) -> Any:
 
 
 def _whole(frame: pd.DataFrame, times: Any, size: timedelta) -> tuple[pd.DataFrame, Any]:
-    """The rows that have a time, without a first and a last block that are cut off by the ends of the history."""
+    """The rows that have a time, without a first and a last block that are cut off by the ends of the history: by more
+    than a tenth, and by more than rows usually lie apart."""
     cells = (times - MONDAY) // size
-    first, last = times.min(), times.max()
     begin, end = MONDAY + int(cells.min()) * size, MONDAY + (int(cells.max()) + 1) * size
-    kept = times.notna() & ((first - begin <= size / REST) | (cells > cells.min()))
-    kept &= (end - last <= size / REST) | (cells < cells.max())
+    rest = max(size / REST, pd.Series(times.dropna().sort_values().unique()).diff().median())
+    kept = times.notna() & ((times.min() - begin <= rest) | (cells > cells.min()))
+    kept &= (end - times.max() <= rest) | (cells < cells.max())
     return frame[kept.to_numpy()], times[kept]
 
 
