@@ -1,17 +1,18 @@
 """How often monitoring would have alarmed on a task's own history had nothing changed, beside the stated budget.
 
 The history is cut into blocks of time, and the blocks change places at random: whatever changes from one block to
-another, season and drift alike, is then spread over all of it, and no row is of a later world than another (a
-permutation of exchangeable blocks: Lahiri 2003, ch. 2, cuts blocks for the same reason). The first share of such an
-order teaches a first champion and holds its reference, so that both come from the same pool as what follows; the rest
-is replayed as in a back-test (`backtest.py`), watched only. Whatever alarms there is false.
+another, season and drift alike, is then spread over all of it, and no row is of a later world than another. The first
+share of such an order teaches a first champion and holds its reference, so that both come from the same pool as what
+follows: a reference from the real beginning would differ from every window by the season alone. The rest is replayed as
+in a back-test (`backtest.py`), watched only. Blocks are exchangeable there, and an alarm tells of none but luck.
 
 Rows move by whole blocks, so that hours, and weekdays where a block is of whole weeks, stay what they are. The time
 column moves, and every other column of moments with it: how long one lies before the row's time is the row's own.
 
-What it does not show: what lasts longer than a block (a bad month, which windows share) is not kept, so that alarms
-that such luck causes are not counted; blocks that differ, as by season, make a window differ from the one before it
-more than in the real order, which is the harder test; and time itself moves on, for a model that reads it.
+What it does not show: what lasts longer than a block (a bad month, which windows share) is not kept, nor are the alarms
+that such luck causes; blocks that differ, as by season, make a window differ from the one before it more than in the
+real order, which is the harder test; a block whose data were broken is told in every order, and rightly; and time
+itself moves on, for a model that reads it.
 """
 
 from __future__ import annotations
