@@ -110,6 +110,8 @@ def prepare(
     """
     frame = read(task.source)
     times = moments(frame, task)
+    if times.isna().all():
+        raise DataError(f"column {task.time!r}: no row has a time")
     size = block or block_of(times.dropna(), task.monitor.windows)
     frame, times = _whole(frame.assign(**{str(task.time): times}), times, size)
     found = len(np.unique(_cells(times, size)))
@@ -144,8 +146,8 @@ def block_of(times: Any, windows: TimeWindows | RowWindows) -> timedelta:
     """
     span = (times.max() - times.min()).to_pytimedelta()
     window = windows.every if isinstance(windows, TimeWindows) else span * windows.rows / len(times)
-    weeks = math.ceil(window / _WEEK) * _WEEK
-    return weeks if span / weeks >= MANY_BLOCKS else math.ceil(window / _DAY) * _DAY
+    weeks, days = (max(1, math.ceil(window / unit)) * unit for unit in (_WEEK, _DAY))
+    return weeks if span / weeks >= MANY_BLOCKS else days
 
 
 def _cells(times: Any, size: timedelta) -> Any:
@@ -270,4 +272,5 @@ def _beside(found: Quiet) -> str:
     real, expected = found.real, found.together.rate[0] * found.real.windows
     alarms = f"{counted(real.total, 'alarm')}, on in {real.on:,} of {counted(real.windows, 'window')}"
     share = found.together.on / found.together.windows
-    return f"Real order: {alarms}; quiet ones, as long: {expected:.1f}, on in {share * real.windows:.1f}."
+    quiet = f"a quiet one as long: {expected:.1f}, on in {share * real.windows:.1f}"
+    return f"Real order: {alarms}; {quiet}. What is beyond is told by change, or by luck that outlasts a block."

@@ -60,6 +60,7 @@ def test_a_block_is_a_window_in_whole_weeks_or_in_days_where_weeks_are_few() -> 
     assert block_of(hours, TimeWindows(every="8d")) == timedelta(days=8)  # 26 of two weeks would be few
     assert block_of(hours, RowWindows(rows=100)) == timedelta(days=7)
     assert block_of(hours[: 24 * 60], RowWindows(rows=100)) == timedelta(days=5)
+    assert block_of(hours[:1], RowWindows(rows=100)) == timedelta(days=1)
 
 
 def test_the_first_model_and_its_reference_come_from_the_same_pool(tmp_path: Path) -> None:
@@ -120,6 +121,9 @@ def test_a_history_of_few_blocks_is_refused_and_leaves_nothing(tmp_path: Path, m
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="needs the column"):
         prepare(tmp_path / "a", task.model_copy(update={"time": None}), orders=1, windows=9, block=None, delay=DAY)
+    make_frame(400).assign(when=pd.NaT).to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(DataError, match="no row has a time"):
+        prepare(tmp_path / "b", task, orders=1, windows=9, block=None, delay=DAY)
 
 
 def test_alarms_are_counted_by_their_worst_verdict() -> None:
@@ -154,7 +158,7 @@ def test_whether_the_budget_holds_is_said_plainly(entered: int, said: str) -> No
     found = Quiet(task="a", block="1w", stated="1 per 10 windows", budget=0.1, orders=(one, other), real=real)
     text = describe(found)
     assert said in text
-    assert f"Real order: 7 alarms, on in 7 of 50 windows; quiet ones, as long: {entered / 4:.1f}" in text
+    assert f"Real order: 7 alarms, on in 7 of 50 windows; a quiet one as long: {entered / 4:.1f}" in text
 
 
 def test_the_command_plays_counts_and_goes_on(
