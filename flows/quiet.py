@@ -250,7 +250,8 @@ def describe(found: Quiet) -> str:
     told = (
         f"In a quiet order blocks of {found.block} change places at random, the rows that teach the first model among "
         "them:\nnothing drifts from one to the next, and every alarm is false. An alarm is entered from ok, and counts "
-        "by its worst\nverdict. What lasts longer than a block is shuffled away."
+        "by its worst\nverdict. What lasts longer than a block is shuffled away. Each order has one model and one "
+        "reference: orders differ\nby more than the interval, Poisson's, says."
     )
     return "\n".join([*lines, "", told, _inside(found), _beside(found)])
 
