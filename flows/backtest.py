@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -109,10 +109,29 @@ def prepare(
     `StateError` when the folder holds another back-test.
     """
     frame = read(task.source)
+    times = moments(frame, task)
+    start = start or times.sort_values().iloc[int(FIRST * len(times))].to_pydatetime()
+    return lay_out(folder, frame, times, task, policies, start=start, delay=delay)
+
+
+def moments(frame: pd.DataFrame, task: TaskSpec) -> pd.Series[Any]:
+    """The moment of each row. Raises `DataError` where the task has no column for it."""
     if task.time is None or task.time not in frame.columns:
         raise DataError(f"task {task.name!r}: a back-test needs the column with the moment of each row (`time`)")
-    times = as_datetimes(frame[task.time], task.time)
-    start = start or times.sort_values().iloc[int(FIRST * len(times))].to_pydatetime()
+    return as_datetimes(frame[task.time], task.time)
+
+
+def lay_out(
+    folder: Path,
+    frame: pd.DataFrame,
+    times: pd.Series[Any],
+    task: TaskSpec,
+    policies: Mapping[str, PolicySpec],
+    *,
+    start: datetime,
+    delay: timedelta,
+) -> Plan:
+    """`prepare` of rows that were read, each with its moment."""
     before, after = frame[(times < start).to_numpy()], frame[(times >= start).to_numpy()]
     known = task.model_copy(update={"source": FileSource(path=str(folder / _HISTORY)), "policy": NeverPolicy()})
     if before.empty or after.empty:

@@ -11,6 +11,7 @@ from flows.commands_backtest import backtest
 from flows.commands_data import demo, replay
 from flows.commands_decide import approve, canary, improve, promote, rollback
 from flows.commands_keys import key
+from flows.commands_quiet import quiet
 from flows.commands_report import report, reports
 from flows.commands_search import search
 from flows.commands_task import apply, init, serve
@@ -48,5 +49,5 @@ def main() -> None:
 
 _SEEN = (monitor, status, alerts, report, reports)
 _DECIDED = (approve, promote, canary, rollback, improve)
-for command in (init, search, apply, serve, *_SEEN, *_DECIDED, key, replay, backtest, demo, up, down):
+for command in (init, search, apply, serve, *_SEEN, *_DECIDED, key, replay, backtest, quiet, demo, up, down):
     main.add_command(command)
