@@ -32,7 +32,7 @@ class Budget:
         """What a user is told of it beforehand."""
         if not self.closing:
             return ""
-        what = "ensemble, last training, graph and card" if self.refit else "ensemble, graph and card"
+        what = "ensemble, refit, graph and card" if self.refit else "ensemble, graph and card"
         return f"; the last {self.closing + self.refit:.0f} s are kept for {what}"
 
     def refit_until(self, end: float) -> float | None:

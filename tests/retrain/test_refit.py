@@ -148,4 +148,4 @@ def test_a_first_search_serves_networks_that_know_all_rows_and_tells_what_others
 def test_the_budget_tells_of_the_time_that_is_kept() -> None:
     budget = Budget(0.0, 3, 60.0, 0, 0, *kept_seconds(60.0, refit=True))
     assert (budget.refit_until(100.0), Budget(0.0, 3, 60.0, 0).refit_until(100.0)) == (94.0, None)
-    assert budget.told == "; the last 15 s are kept for ensemble, last training, graph and card"
+    assert budget.told == "; the last 15 s are kept for ensemble, refit, graph and card"
