@@ -226,7 +226,7 @@ def _extreme(present: Array | Codes) -> Marks:
 STILL = 0.9
 """Share of a window's rows from which a column stands still: a price may well rest for half a day."""
 
-LEAST_REST, BEGINNINGS = 10, 4
+LEAST_REST, BEGINNINGS = 10, 8
 """Fewest of the reference's rows in a stretch of which stillness is no chance of few; where the first may begin."""
 
 
@@ -268,15 +268,15 @@ class Constant(Measure):
 
 
 def _resting(present: Array | Codes, length: int) -> float:
-    """The share of stretches of so many values in time order of which one value has `STILL`; 0 where they are too short
-    to tell, or none is there. Such a value is the median. Stretches begin at each of `BEGINNINGS` places of the first
-    one: of a few that lie side by side all may be cut in the midst of a rest."""
-    if length < LEAST_REST or len(present) < length:
-        return 0.0
-    later = [np.asarray(present[begin:]) for begin in range(0, length, -(-length // BEGINNINGS))]
-    stretches = np.concatenate([one[: len(one) // length * length].reshape(-1, length) for one in later])
-    middle = np.partition(stretches, length // 2, axis=1)[:, length // 2, None]
-    return float(((stretches == middle).mean(axis=1) >= STILL).mean())
+    """The share of stretches of so many values in time order of which one value, the median, has `STILL`; 0 where they
+    are too short to tell. Of `BEGINNINGS` of the first the one with most counts: what comes and goes may be cut."""
+    most, step = 0.0, -(-length // BEGINNINGS)
+    for begin in range(0, length, step) if length >= LEAST_REST else ():
+        if (count := (len(present) - begin) // length) > 0:
+            stretches = np.asarray(present[begin : begin + count * length]).reshape(count, length)
+            middle = np.partition(stretches, length // 2, axis=1)[:, length // 2, None]
+            most = max(most, float(((stretches == middle).mean(axis=1) >= STILL).mean()))
+    return most
 
 
 def _times_as_long(view: View) -> float:

@@ -13,6 +13,7 @@ import pytest
 
 from monitor.measurements import Measurement, Window, WindowRecord
 from monitor.measures import MEASURES, NAMES, OF_OUTPUTS, measure_all
+from monitor.quality import _resting
 from monitor.values import Numbers, repeats
 from monitor.views import Measure, Side, View, reference_side, window_side
 from registry.bundle import Manifest, ModelBundle
@@ -283,6 +284,13 @@ def test_a_column_whose_changes_come_together_may_stand_still(bundle: ModelBundl
     assert p_values[0] == pytest.approx(0.5, abs=0.1)
     assert p_values[1] is not None
     assert p_values[1] < 1e-6
+
+
+def test_a_rest_that_the_first_row_s_stretches_would_cut_is_found() -> None:
+    """Whoever counts from another row on sees every second stretch at rest; of fewer rows than one nothing is said."""
+    rest = np.resize(np.r_[np.arange(20.0), np.zeros(40), np.arange(20.0)], 400)
+    assert _resting(rest, 40) == pytest.approx(0.5, abs=0.1)
+    assert [_resting(rest[:size], 40) for size in (0, 3, 39)] == [0.0, 0.0, 0.0]
 
 
 def test_repeated_rows_are_counted(bundle: ModelBundle, log: InferenceLog) -> None:
