@@ -15,6 +15,7 @@ from flows.waiting import waiting
 if TYPE_CHECKING:
     from flows.backtest import Plan
     from flows.replay import Judged
+    from registry.policies import PolicySpec
     from registry.task import TaskSpec
 
 _AGAIN = "run it again, and it goes on where it stopped"
@@ -65,8 +66,6 @@ def backtest(
         from flows.replay import told
         from flows.stream import steps
         from flows.terminal import ProgressLine
-        from registry.proposal import replace_policy
-        from registry.task import load
 
     place = (folder or settings.folder / "backtests" / spec.name).expanduser().resolve()
     chosen = policies_of(policies, spec)
@@ -92,10 +91,19 @@ def backtest(
     (place / "backtest.txt").write_text(f"{said}\n", encoding="utf-8")
     click.echo(f"\n{said}\npicture: {draw(found, place / 'backtest.png')}")
     if write is not None:
-        same = load(write).policy == plan.policies[found.recommended]
-        if not same:
-            replace_policy(write, plan.policies[found.recommended])
-        click.echo(f"{write}: its policy {'stays as it is' if same else f'is {found.recommended} now'}")
+        _write(write, found.recommended, plan.policies[found.recommended])
+
+
+def _write(file: Path, name: str, policy: PolicySpec) -> None:
+    """Put the recommended policy into a task's file, unless it is there already."""
+    from registry.proposal import replace_policy
+    from registry.task import load
+
+    if load(file).policy == policy:
+        click.echo(f"{file}: its policy stays as it is")
+        return
+    replace_policy(file, policy)
+    click.echo(f"{file}: its policy is {name} now")
 
 
 def _check(file: Path, task: TaskSpec) -> None:

@@ -6,9 +6,10 @@
     weights.safetensors  the members' weights, for warm starts
     networks.onnx        the graph before it was made lean, without weights: renewed members are exported by it
     candidates.json      the members' candidates and the study's best ones, for warm starts
-    reference.parquet    conformed rows with labels that no member was fitted to, and the graph's own outputs, golden
-                         rows first; for the others, of a champion that follows what it answered before it learnt them,
-                         of a first search's what networks answered that had not (`retrain/search/refit.py`)
+    reference.parquet    conformed rows with labels, and answers of networks that were not fitted to them: the graph's
+                         own, but of a champion that follows what it answered before it learnt them, and of a first
+                         search's what its rehearsal answered (`retrain/search/refit.py`); golden rows, which come
+                         first, with the graph's own in any case
     golden.json          what the endpoint needs of it (`registry/golden.py`); not with images, nor from before it
     card.md              the model card
     figures/*.png        the card's pictures
