@@ -200,24 +200,28 @@ def a_message() -> Message:
     )
 
 
-def test_a_process_killed_before_it_sends_loses_nothing(place: Workplace, receiver: Receiver) -> None:
-    """The entry is written, the process dies in the middle of sending; the next pass sends the same id."""
-    at, url = decide(place, 0, "degraded"), f"http://127.0.0.1:{receiver.port}/"
+def die_while_sending(stage: str, at: datetime, url: str) -> None:
+    """Run this stage of `flows.alerting` in a process that is killed once its message is on the way."""
     code = f"""
 import os, signal
-from flows import channels
-from flows.alerting import alert
+from flows import alerting, channels
 from flows.workplace import enter
 send = channels.Webhook.send
 def die(self, message):
     send(self, message)
     os.kill(os.getpid(), signal.SIGKILL)
 channels.Webhook.send = die
-alert(enter("handmade"), __import__("datetime").datetime.fromisoformat({at.isoformat()!r}))
+alerting.{stage}(enter("handmade"), __import__("datetime").datetime.fromisoformat({at.isoformat()!r}))
 """
     environment = {**os.environ, "EVERFIT_ALERT_URLS": url}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+def test_a_process_killed_before_it_sends_loses_nothing(place: Workplace, receiver: Receiver) -> None:
+    """The entry is written, the process dies in the middle of sending; the next pass sends the same id."""
+    at, url = decide(place, 0, "degraded"), f"http://127.0.0.1:{receiver.port}/"
+    die_while_sending("alert", at, url)
     assert len(place.ledger.read(kinds={"alert"})) == 1
     assert place.ledger.read(kinds={"alert_sent"}) == []
     for _ in range(2):

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,7 +21,7 @@ from flows.workplace import Workplace, register_task
 from registry.ledger import Entry
 from registry.task import Topic
 from tests.flows.conftest import fill
-from tests.flows.test_alerting import START, WEEK, Receiver, decide, told_to
+from tests.flows.test_alerting import START, WEEK, Receiver, decide, die_while_sending, told_to
 from tests.flows.test_bake import AS_OF, promote, week
 from tests.handmade import make_bundle, make_frame
 
@@ -137,20 +133,7 @@ def test_a_process_killed_while_it_sends_sends_the_same_again(
     told: Workplace, receiver: Receiver, tmp_path: Path
 ) -> None:
     question(told, tmp_path / "better")
-    code = f"""
-import os, signal
-from flows import channels
-from flows.alerting import inform
-from flows.workplace import enter
-send = channels.Webhook.send
-def die(self, message):
-    send(self, message)
-    os.kill(os.getpid(), signal.SIGKILL)
-channels.Webhook.send = die
-inform(enter("handmade"), __import__("datetime").datetime.fromisoformat({START.isoformat()!r}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    die_while_sending("inform", START, url(receiver))
     for _ in range(2):
         alert(told, START)
     first, second = receiver.messages
