@@ -33,6 +33,7 @@ from registry.errors import DataError, InputError, OutsideError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
 from registry.mistakes import explain
+from registry.parquet import read_parquet
 from registry.plurals import counted
 from registry.policies import NeverPolicy, PerformancePolicy, PolicySpec
 from registry.schema import Frozen
@@ -167,7 +168,7 @@ def refusable(folder: Path) -> Iterator[None]:
 
 
 def _rows(folder: Path) -> pd.DataFrame:
-    return pd.read_parquet(folder / _ROWS)
+    return read_parquet(folder / _ROWS)
 
 
 def stream_of(folder: Path, task: TaskSpec) -> Stream:

@@ -17,6 +17,7 @@ from flows.rows import from_log, same_columns, whole
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.errors import DataError, StateError
+from registry.parquet import read_parquet
 from registry.schema import Schema
 from registry.scoring import Scores
 
@@ -247,5 +248,5 @@ class Proof:
         if not (folder / "new.parquet").is_file():
             return None
         old, new = (folder / "old.parquet", folder / "new.parquet")
-        before = Scores.read(pd.read_parquet(old)) if old.is_file() else None
-        return cls(pd.read_parquet(folder / "rows.parquet"), before, Scores.read(pd.read_parquet(new)))
+        before = Scores.read(read_parquet(old)) if old.is_file() else None
+        return cls(read_parquet(folder / "rows.parquet"), before, Scores.read(read_parquet(new)))

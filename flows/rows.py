@@ -20,6 +20,7 @@ from registry.conforming import as_datetimes, as_strings, conform
 from registry.errors import DataError
 from registry.image_store import ImageStore
 from registry.log_frame import having
+from registry.parquet import read_parquet
 from registry.schema import Schema
 from registry.sources import read
 from registry.task import Columns, TaskSpec
@@ -128,7 +129,7 @@ def kept(folder: Path, make: Callable[[], tuple[pd.DataFrame, pd.DataFrame]]) ->
         for frame, path in zip(make(), paths, strict=True):
             frame.to_parquet(path.with_suffix(".partial"), index=False)
             path.with_suffix(".partial").replace(path)
-    return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
+    return read_parquet(paths[0]), read_parquet(paths[1])
 
 
 def forget(folder: Path) -> None:

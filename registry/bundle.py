@@ -48,6 +48,7 @@ from registry.errors import BundleError
 from registry.fallen import fall
 from registry.golden import GOLDEN, Columns, Golden
 from registry.naive import weakness
+from registry.parquet import read_parquet
 from registry.schema import Frozen, Schema
 from registry.target import Target
 from registry.task import TaskSpec
@@ -193,9 +194,7 @@ class ModelBundle:
 
     def reference(self) -> pd.DataFrame:
         """The reference rows: the schema's columns, `LABEL`, `TIME`, and the graph's outputs under their names."""
-        import pandas as pd
-
-        return pd.read_parquet(self.folder / REFERENCE)
+        return read_parquet(self.folder / REFERENCE)
 
     def golden(self) -> Golden:
         """The golden rows, and the disagreement about all. Raises `BundleError`."""

@@ -19,6 +19,7 @@ import pandas as pd
 from registry.errors import SourceError, did_you_mean
 from registry.images import EXTENSIONS as IMAGES
 from registry.images import is_path
+from registry.parquet import read_parquet
 from registry.task import FileSource, Source, SqlSource
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def _require_header(path: Path) -> None:
 
 def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:
     if limit is None:
-        return pd.read_parquet(path)
+        return read_parquet(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
