@@ -8,6 +8,7 @@ stopped. What is read off in the end is in `frontier.py`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import ValidationError
 
+from flows.changes import differing, told
 from flows.judging import flow_judge
 from flows.replay import Judged, Pace, Progress, replay
 from flows.services import child_environment, everfit_environment
@@ -140,8 +142,8 @@ def lay_out(
         raise DataError(f"no rows {'before' if before.empty else 'after'} {start}: the history is of {span}")
     plan, path = Plan(task=known, delay=delay, policies=dict(policies)), folder / _PLAN
     if path.is_file():
-        if path.read_text(encoding="utf-8") != plan.model_dump_json(indent=1) or len(_rows(folder)) != len(after):
-            raise StateError(f"{folder} holds another back-test: remove it, or choose another with --folder")
+        if other := _other(folder, plan, len(after)):
+            raise StateError(f"{folder} holds another back-test ({other}): remove it, or choose another with --folder")
         return plan
     folder.mkdir(parents=True, exist_ok=True)
     before.to_parquet(folder / _HISTORY, index=False)
@@ -150,6 +152,14 @@ def lay_out(
     partial.write_text(plan.model_dump_json(indent=1), encoding="utf-8")
     partial.replace(path)  # whole, or none: half a plan would be taken for another back-test
     return plan
+
+
+def _other(folder: Path, plan: Plan, rows: int) -> str:
+    """In what the back-test of a folder is another one than this plan over so many rows; empty where it is the same."""
+    held = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    differs = [told(key, *values) for key, values in differing(held, plan.model_dump(mode="json"))]
+    found = len(_rows(folder))
+    return ", ".join(differs + [f"rows ({found} -> {rows})"] * (found != rows))
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from flows.changes import differing, told
 from flows.door import read_settings
 from flows.waiting import waiting
 from registry.errors import InputError, SourceError, StateError, TaskError
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from registry.settings import Settings
     from registry.task import TaskSpec
 
-_NOTHING = object()
-_SECRET = "source"  # an address may hold a password
-_SHORT = 40
 _MADE_FOR = ("target", "time", "problem", "metric", "coverage", "columns")
 """Keys of a task that a model is made for."""
 
@@ -156,45 +153,7 @@ def _apply(settings: Settings, file: str, new: TaskSpec) -> list[str]:
         with pointing(Path(file)):
             require_columns(settings, new)
     register_task(settings, new)
-    return [key if key.startswith(_SECRET) else f"{key}{_turn(*values)}" for key, values in changed.items()]
-
-
-def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The keys whose values differ, with dots between them, and both values; of what is of another kind, its key alone.
-
-    >>> list(differing({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "d": 3}}))
-    [('b.c', (2, 4))]
-    """
-    for key in dict.fromkeys([*old, *new]):
-        former, now = old.get(key, _NOTHING), new.get(key, _NOTHING)
-        if former == now:
-            continue
-        if isinstance(former, Mapping) and isinstance(now, Mapping) and former.get("kind") == now.get("kind"):
-            yield from ((f"{key}.{below}", values) for below, values in differing(former, now))
-        else:
-            yield key, (former, now)
-
-
-def _turn(former: Any, now: Any) -> str:
-    """From which value to which, where they are short: what is of parts would fill the line."""
-    told = [_word(value) for value in (former, now)]
-    return f" ({told[0]} -> {told[1]})" if all(told) else ""
-
-
-def _word(value: Any) -> str:
-    """A value as its file has it; empty where it is of parts or long.
-
-    >>> [_word(value) for value in ("7d", None, True, 0.02, {"kind": "never"}, [1, 2], _NOTHING)]
-    ['7d', 'none', 'true', '0.02', 'never', '', 'none']
-    """
-    if isinstance(value, Mapping):
-        return str(value.get("kind", ""))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None or value is _NOTHING:
-        return "none"
-    text = str(value) if isinstance(value, str | int | float) else ""
-    return text if len(text) <= _SHORT else ""
+    return [told(key, *values) for key, values in changed.items()]
 
 
 @click.command()

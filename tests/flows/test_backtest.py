@@ -146,8 +146,8 @@ def test_another_back_test_in_the_same_folder_is_refused(played: tuple[Path, Pla
     task = plan.task.model_copy(update={"source": file_source(folder.parent / "all.parquet")})
     same = task.model_copy(update={"policy": DriftPolicy()})  # as a recommendation that was written would change it
     assert prepare(folder, same, plan.policies, start=datetime.fromisoformat(START), delay=plan.delay) == plan
-    with pytest.raises(StateError, match="holds another back-test"):
-        prepare(folder, task, {"never": NeverPolicy()}, start=datetime(2024, 3, 9), delay=timedelta(hours=1))
+    with pytest.raises(StateError, match=r"another back-test \(delay \(.* -> 3h\), policies.*, rows \(\d+ -> \d+\)\)"):
+        prepare(folder, task, {"never": NeverPolicy()}, start=datetime(2024, 3, 9), delay=timedelta(hours=3))
 
 
 def file_source(path: Path) -> Any:
