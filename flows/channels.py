@@ -33,7 +33,7 @@ PAUSES = (0.5, 2.0)
 """Seconds before each new attempt within one delivery; the next pass tries again in any case."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
-_BETWEEN = re.compile(r",*\s[\s,]*|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_BETWEEN = re.compile(r"[,;]*\s[\s,;]*|[,;]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _PLAIN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 _TALKATIVE = ("httpx", "httpcore", "urllib3", "requests", "apprise")
 _BUSY = (408, 425, 429)
@@ -96,14 +96,16 @@ def channels(settings: Settings) -> list[Channel]:
 
 
 def split(urls: SecretStr | None) -> list[str]:
-    """The URLs, which spaces or commas divide; a comma within one stays, a space is none of any.
+    """The URLs, which spaces, commas or semicolons divide; within one these stay, but for spaces.
 
     >>> split(SecretStr("https://a.example/x, mailto://me:pw@b.example?to=x,y\\nslack://c"))
     ['https://a.example/x', 'mailto://me:pw@b.example?to=x,y', 'slack://c']
+    >>> split(SecretStr("https://a.example/x;y;slack://c"))
+    ['https://a.example/x;y', 'slack://c']
     >>> split(SecretStr("https://a.example/x foo"))
     ['https://a.example/x', 'foo']
     """
-    text = urls.get_secret_value().strip(" ,\t\r\n") if urls else ""
+    text = urls.get_secret_value().strip(" ,;\t\r\n") if urls else ""
     return _BETWEEN.split(text) if text else []
 
 

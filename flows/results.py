@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.approval import pending
 from flows.comparison import ByWindow, Comparison, compare, logged_parts, table
 from flows.traffic import Counts
 from registry.plurals import counted
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 class Results(Frozen):
     """A replay in figures. `predictions` and `labelled` are its own rows that the inference log holds, `rows` those of
-    the stream that were sent; `steps` are those of a champion that follows."""
+    the stream that were sent; `steps` are those of a champion that follows; `waiting` says who waits for a person."""
 
     comparison: Comparison
     rows: int
@@ -31,6 +32,7 @@ class Results(Frozen):
     requests: Counts
     background: Counts
     seconds: float
+    waiting: str | None = None
 
     @property
     def failed(self) -> int:
@@ -44,6 +46,7 @@ def gather(
     """The results of a replay, the headline over `period` (default: all rows)."""
     comparison = compare(stream, progress, task=place.task, log=place.log, versions=place.versions, period=period)
     logged = [(len(rows), int(rows["__label__"].notna().sum())) for _, rows in logged_parts(stream, place.log)]
+    asked = pending(place)
     return Results(
         comparison=comparison,
         rows=progress.rows,
@@ -55,6 +58,8 @@ def gather(
         requests=progress.requests,
         background=progress.background,
         seconds=progress.seconds,
+        waiting=asked
+        and f"version {asked.version} is proved and waits for a person: everfit approve {place.task.name}",
     )
 
 
@@ -85,6 +90,7 @@ def describe(results: Results) -> str:
         f"requests failed     {results.failed:>9,}  ({requests.retried:,} tried again)",
         f"predictions logged  {results.predictions:>9,}  of {results.rows:,} rows",
         f"labels joined       {results.labelled:>9,}  of {results.labels_sent:,} sent",
+        *([results.waiting] if results.waiting else []),
     ]
     return "\n".join(lines)
 

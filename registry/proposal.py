@@ -76,13 +76,16 @@ def propose(
 
 
 def task_name(source: Source, target: str) -> str:
-    """A task's name after its file or its target.
+    """A task's name after its file, the folder of many, or its target.
 
-    >>> task_name(FileSource(path="data/My Flights.csv.gz"), "late")
-    'my-flights'
+    >>> [task_name(FileSource(path=path), "late") for path in ("data/My Flights.csv.gz", "flights/*.parquet")]
+    ['my-flights', 'flights']
     """
-    stem = Path(source.path).name.split(".")[0] if isinstance(source, FileSource) else target
-    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    stems = [target]
+    if isinstance(source, FileSource):
+        path = Path(source.path)
+        stems = [path.name.split(".")[0], path.parent.name]  # the folder's where the file's is no name, as with *.csv
+    slug = next(filter(None, (re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") for stem in stems)), "")
     return slug[:63] if slug[:1].isalpha() else f"task-{slug}"[:63].rstrip("-")
 
 

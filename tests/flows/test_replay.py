@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from flows.approval import ask
 from flows.bake import bake, rolled_back
 from flows.cli import main
 from flows.judging import flow_judge
 from flows.offline import Offline
 from flows.overview import task_lines
 from flows.replay import Judge, Judged, Pace, Progress, _Run, _served, replay, told
-from flows.results import gather
+from flows.results import describe, gather
 from flows.stream import Stream, open_stream
 from flows.traffic import Counts, Endpoint
 from flows.turns import replaying
@@ -231,6 +232,15 @@ def test_the_next_rows_wait_for_the_promoted_version_and_nothing_is_dropped(hous
     results = gather(stream, progress, house.place)  # of this replay, whatever else the task's log holds
     assert (results.predictions, results.rows, results.labelled, results.labels_sent) == (400, 400, 400, 400)
     assert progress.background.failed == 0
+    assert "waits" not in describe(results)
+    versions.set(task.name, "challenger", "2")
+    try:
+        ask(house.place, "2", "1", ("better",), datetime(2024, 3, 11))
+        assert describe(gather(stream, progress, house.place)).endswith(
+            "\nversion 2 is proved and waits for a person: everfit approve handmade"
+        )
+    finally:
+        versions.unset(task.name, "challenger")
 
 
 def test_a_killed_replay_goes_on_without_loss_or_repetition(house: House, tmp_path: Path) -> None:

@@ -142,7 +142,8 @@ def test_a_time_column_that_is_none_yet_is_told_how_to_become_one(
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("a/B c.csv", "b-c"), ("2013.parquet", "task-2013"), ("x/*.csv", "task"), ("ü.csv", "task")]
+    ("path", "name"),
+    [("a/B c.csv", "b-c"), ("2013.parquet", "task-2013"), ("x/*.csv", "x"), ("*.csv", "task"), ("ü.csv", "task")],
 )
 def test_a_name_from_a_path(path: str, name: str) -> None:
     assert task_name(FileSource(path=path), "late") == name
