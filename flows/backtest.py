@@ -24,6 +24,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from flows.changes import differing, told
+from flows.door import spare_collector
 from flows.judging import flow_judge
 from flows.replay import Judged, Pace, Progress, replay
 from flows.services import child_environment, everfit_environment
@@ -316,6 +317,7 @@ def _process(folder: Path, number: int, name: str, tell: Tell) -> None:
 def main(arguments: Sequence[str]) -> None:
     """The process of one policy: a line of JSON for each window that is over. It ends with whoever holds its stdin."""
     end_with(sys.stdin.fileno())
+    spare_collector()
     folder, number = Path(arguments[0]), int(arguments[1])
     out = os.fdopen(os.dup(1), "w", buffering=1)  # its own: whatever a library prints goes elsewhere
     os.dup2(2, 1)

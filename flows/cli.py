@@ -17,7 +17,7 @@ from flows.commands_search import search
 from flows.commands_task import apply, init, serve
 from flows.commands_up import down, up
 from flows.commands_watch import alerts, monitor, status
-from flows.door import Door, quiet_third_parties, show_bug
+from flows.door import Door, quiet_third_parties, show_bug, spare_collector
 
 _HELP = """Keeps a deep-learning model fit: search, serve, watch, repair, prove, promote or roll back.
 
@@ -45,6 +45,7 @@ def main() -> None:
     """The group of all commands."""
     sys.excepthook = show_bug
     quiet_third_parties()
+    spare_collector()
 
 
 _SEEN = (monitor, status, alerts, report, reports)

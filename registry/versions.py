@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -75,8 +77,10 @@ Names: TypeAlias = list[str]
 
 
 def _knock(url: str) -> None:
-    """Fail fast if a database does not answer: MLflow itself would try for minutes."""
+    """Fail fast if a database does not answer, for which MLflow itself would try for minutes, or nobody listens where a
+    server should be: to load MLflow for that takes more than a second."""
     if url.startswith("http"):
+        _call_at(url)
         return
     sqlite = url.startswith("sqlite")
     if sqlite:
@@ -87,6 +91,20 @@ def _knock(url: str) -> None:
         sa.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+def _call_at(url: str) -> None:
+    """Raise `OSError` if nobody listens there; behind a proxy only the proxy knows."""
+    from requests.utils import get_environ_proxies
+
+    if get_environ_proxies(url):
+        return
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise OSError(f"no URL of a server: {error}") from error
+    socket.create_connection((parts.hostname, port), timeout=PATIENCE_SECONDS).close()
 
 
 def _number(version: str) -> str:

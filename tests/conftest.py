@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from registry.versions import Versions
 from tests import postgres
 from tests.handmade import make_frame, make_task
 
+gc.set_threshold(50_000, 20, 20)  # by itself it looks every 700 objects, and the libraries bring a million
+
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ |= QUIET
@@ -32,6 +35,12 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # Tests' folders are in memory where they can be: thousands of commits wait for no disk, and no test is about one
     # that loses its power. They take 200 MB.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no test's garbage is looked for in it."""
+    gc.collect()
+    gc.freeze()
 
 
 def task_of(problem: Problem, **more: object) -> TaskSpec:

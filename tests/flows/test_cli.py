@@ -643,10 +643,9 @@ def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> N
     assert [one.version for one in place.ledger.read(kinds={"promotion"})] == ["2"]
 
 
-def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(home: Path) -> None:
+def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(settings: Settings) -> None:
     """No version could be right there: a search comes first."""
-    settings = Settings(home=home / "home")
-    register_task(settings, make_task(source=FileSource(path=str(home / "rows.csv"))))
+    register_task(settings, make_task(source=FileSource(path="rows.csv")))
     done = run("promote", "handmade", "1")
     assert done.exit_code == 3
     assert "has no version yet; run `everfit search` first" in done.stderr

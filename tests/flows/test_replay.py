@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,9 +91,14 @@ def test_every_row_and_every_label_once_and_none_too_early(house: House, tmp_pat
     ],
 )
 def test_a_last_window_is_judged_where_the_rows_end_with_it_and_not_where_they_cut_it_off(
-    rows: tuple[int, dict[str, Any]], whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: tuple[int, dict[str, Any]],
+    whole: bool,
+    tmp_path: Path,
+    empty_registry: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EVERFIT_HOME", str(tmp_path))
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
     source = {"kind": "file", "path": str(tmp_path / "history.csv")}
     task = make_task(source=source, monitor={"windows": rows[1], "min_labels": 30})
     register_task(Settings(), task)
@@ -116,9 +122,12 @@ def test_a_last_window_is_judged_where_the_rows_end_with_it_and_not_where_they_c
     assert all(step.severity == "ok" for step in done.steps[:-1])
 
 
-def test_what_was_decided_before_a_break_is_told_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_decided_before_a_break_is_told_after_it(
+    tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A replay is killed when all is done about its first window, and nothing of that is in its checkpoint yet."""
     monkeypatch.setenv("EVERFIT_HOME", str(tmp_path))
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
     source = {"kind": "file", "path": str(tmp_path / "history.csv")}
     task = make_task(source=source, monitor={"windows": {"kind": "time", "every": "7d"}, "min_labels": 30})
     register_task(Settings(), task)

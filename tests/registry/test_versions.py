@@ -23,7 +23,7 @@ from registry.bundle import ModelBundle
 from registry.errors import BundleError, NoModelError, RegistryError
 from registry.metrics import Problem
 from registry.scoring import Scorer
-from registry.versions import Promotion, Versions
+from registry.versions import Promotion, Versions, _knock
 from tests.handmade import make_bundle, make_frame
 
 TASK = "handmade"
@@ -386,9 +386,26 @@ def test_a_registry_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:
-    """Serving and the command line do not pay for MLflow before they use it."""
-    code = "import sys, registry.versions; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    """Serving and the command line do not pay for MLflow before they use it, nor where nobody listens."""
+    code = (
+        "import sys; from pathlib import Path; from registry.errors import RegistryError\n"
+        "from registry.versions import Versions; loaded = 'mlflow' in sys.modules\n"
+        "try: Versions('http://127.0.0.1:1', Path('a'), Path('b')).get('any', 'champion')\n"
+        "except RegistryError as error: print(loaded, 'mlflow' in sys.modules, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("False False registry http://127.0.0.1:1: "), done.stderr
+
+
+def test_behind_a_proxy_only_the_proxy_knows_who_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for url, said in {"http://127.0.0.1:1": "refused", "http://127.0.0.1:x": "no URL of a server"}.items():
+        with pytest.raises(OSError, match=said):
+            _knock(url)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:2")
+    _knock("http://127.0.0.1:1")
 
 
 def test_a_version_whose_files_are_let_go_still_tells_what_it_was(three: Versions, tmp_path: Path) -> None:

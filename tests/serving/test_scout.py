@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,9 +23,12 @@ def scouts() -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def scout(tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, ModelBundle]) -> Iterator[Scout]:
+def scout(
+    tmp_path_factory: pytest.TempPathFactory, bundles: dict[str, ModelBundle], empty_registry: Path
+) -> Iterator[Scout]:
     """Of a real registry in which version 1 is the champion."""
     home = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_registry, home / "mlflow.db")
     settings = Settings(home=home)
     versions = Versions(settings.tracking, settings.artifacts, home / "elsewhere")
     versions.promote("handmade", versions.publish(bundles["good"]))

@@ -41,9 +41,10 @@ def mlflow_server(database: Path, artifacts: Path, **settings: str) -> Iterator[
     stores = ("--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", artifacts.as_uri())
     listens = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--no-serve-artifacts")
     key = {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode()}
+    jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", *stores, *listens],
-        env={**os.environ, **key, **settings},
+        env={**os.environ, **key, **jobs, **settings},
         start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}"
