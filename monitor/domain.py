@@ -85,10 +85,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Usual:
-    """The mean and the standard deviation of a score while nothing changes, at least those of independent rows."""
+    """The mean and the standard deviation of a score while nothing changes, at least those of independent rows; and by
+    how much the mean is taken to be larger, since all windows share its error."""
 
     mean: float = 0.0
     spread: float = 1.0
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class Separation:
 
     def p_value(self, usual: Usual, doubt: float) -> float:
         """The chance of at least that while they are alike, the reference being as easy to be told from as one is with
-        the probability `doubt`."""
-        return float(ndtr(-(self.score - usual.mean + self.share * float(ndtri(doubt))) / usual.spread))
+        the probability `doubt`, or as its stretches leave room for: both are about the same luck."""
+        off = max(usual.error, -self.share * float(ndtri(doubt)))
+        return float(ndtr(-(self.score - max(0.0, usual.mean + off)) / usual.spread))
 
 
 class Known:
@@ -131,10 +134,9 @@ class Known:
         lacking = self._lacking or bool(placed.missing.any())  # else what is missing tells nothing apart
         ranks = [self._halves[0].ranks(first, second, lacking), self._halves[1].ranks(second, first, lacking)]
         gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
-        mine, known = _variances(ranks, self._spacing / window.spacing)
-        error = float(np.sqrt(mine + known).sum())
-        sure, share = (sum(gaps) / error, float(known.sum() / (mine + known).sum())) if error > 0 else (0.0, 0.0)
-        return Separation(0.5 + sum(gaps) / 2, sure, share)
+        errors, shares = _errors(ranks, self._spacing / window.spacing)
+        sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
+        return Separation(0.5 + sum(gaps) / 2, sure, sum(shares) / 2)
 
 
 def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
@@ -160,7 +162,7 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
         spread = float(np.std(scores, ddof=1)) * lasting**0.5
         error = SURE * spread * (2 / len(scores)) ** 0.5
     larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
-    return Usual(max(0.0, float(np.mean(scores)) + error), larger)
+    return Usual(float(np.mean(scores)), larger, error)
 
 
 def _overlapping(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
@@ -220,16 +222,18 @@ class _Half:
         return np.asarray(inverse * found, dtype=np.float64)
 
 
-def _variances(ranks: Sequence[tuple[Array, Array]], stride: float) -> Array:
-    """Of each half's gap, what the window's rows and the reference's have in its variance, (2, halves); `stride` is how
-    many of the window's rows one of the reference spans."""
+def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> tuple[list[float], list[float]]:
+    """Standard error of each half's gap, and the share that the reference has in its variance as far as it shows for
+    real that its rows depend; `stride` is how many of the window's rows one of the reference spans."""
     known = Dependence(np.concatenate([half - half.mean() for _, half in ranks])[:, None])
-    out = []
+    errors, shares = [], []
     for mine, half in ranks:
         effects = known.effect(len(mine), stride=stride), known.effect(len(half))
         variance = np.concatenate([mine, half]).var()
-        out.append([variance * effects[0] / len(mine), variance * effects[1] / len(half)])
-    return np.array(out, dtype=np.float64).T
+        own, shared = effects[0] / len(mine), known.whole / len(half)
+        errors.append(float(np.sqrt(variance * (own + effects[1] / len(half)))))
+        shares.append(shared / (own + shared))
+    return errors, shares
 
 
 class DomainShift(Measure):

@@ -68,7 +68,7 @@ def share_beyond(hits: int, rows: int, reference_hits: int, reference_rows: int,
     leaves room for (Clopper & Pearson 1934), but for a `doubt`.
 
     >>> round(share_beyond(10, 500, 0, 100, 0.001), 3), round(share_beyond(10, 500, 0, 10_000, 0.001), 12)
-    (1.0, 4e-11)
+    (1.0, 4e-12)
     """
     if rows == 0 or reference_rows == 0 or hits == 0:
         return 1.0
