@@ -136,7 +136,7 @@ def homogeneity(window: Array, reference: Array, doubt: float) -> float:
         return 1.0
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     apart, freedom = (1 + times) * ((table - expected) ** 2 / expected).sum(), table.shape[1] - 1
-    return float(1 - chndtr(apart, freedom, times * chdtri(freedom, doubt)))
+    return max(0.0, 1 - float(chndtr(apart, freedom, times * chdtri(freedom, doubt))))
 
 
 class Spread(NamedTuple):
