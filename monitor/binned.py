@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from monitor.borders import SortedColumns
-from monitor.distribution import Distance, Distribution, distribution_of
+from monitor.distribution import BINS, Distance, Distribution, distribution_of
 from monitor.evidence import part_of
 from monitor.significance import smirnov_ps
 from monitor.values import Codes, Numbers
@@ -57,12 +57,12 @@ class Bins:
         names = {name: one.count(side.column(name)) for name, one in self.known.items() if name not in found}
         return found | names
 
-    def distances(self, counts: Mapping[str, Codes], stride: float) -> dict[str, Distance | None]:
+    def distances(self, counts: Mapping[str, Codes], doubt: float, stride: float) -> dict[str, Distance | None]:
         """`Distribution.distance` of each column."""
         rows = {name: int(one.sum()) for name, one in counts.items()}
         names = [name for name, one in self.known.items() if one.edges is not None and one.total and rows[name]]
         others = self.known.keys() - set(names)
-        found = {name: self.known[name].distance(counts[name], stride=stride) for name in others}
+        found = {name: self.known[name].distance(counts[name], doubt=doubt, stride=stride) for name in others}
         if not names:
             return found
         known = [self.known[name] for name in names]
@@ -74,7 +74,8 @@ class Bins:
         apart -= np.concatenate([one.below for one in known])
         gaps = np.maximum(np.maximum.reduceat(apart, starts[:-1]), -np.minimum.reduceat(apart, starts[:-1]))
         units = there / np.array([one.effect(rows[name], stride) for name, one in zip(names, known, strict=True)])
-        chances = smirnov_ps(gaps, np.maximum(1.0, units), np.array([one.total for one in known], dtype=np.float64))
+        off = np.array([one.off(doubt) for one in known])
+        chances = smirnov_ps(gaps, np.maximum(1.0, units), off, BINS)
         for name, gap, chance, unit in zip(names, gaps.tolist(), chances.tolist(), units.tolist(), strict=True):
             found[name] = Distance(gap, part_of(chance, unit))
         return found
@@ -108,7 +109,11 @@ def counts_of(view: View, name: str) -> Codes:
 
 def distance_of_column(view: View, name: str) -> Distance | None:
     """How far a column has moved; None where the window, or the reference, has no value."""
-    return view.here("distances of columns", lambda: bins_of(view).distances(_counts(view), view.stride))[name]
+    return view.here("distances of columns", lambda: _distances(view))[name]
+
+
+def _distances(view: View) -> dict[str, Distance | None]:
+    return bins_of(view).distances(_counts(view), view.doubt, view.stride)
 
 
 def _counts(view: View) -> dict[str, Codes]:

@@ -7,6 +7,7 @@ grows with n (Kish 1965, ch. 5: 1 + (n - 1) rho). It is seen in the reference cu
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +81,16 @@ class Dependence:
                 self._found.clear()
             self._found[asked] = self._over_windows(*asked)
         return self._found[asked]
+
+    @cached_property
+    def whole(self) -> float:
+        """The effect of all these rows, as far as stretches of them show one for real, at 1 %: the largest among those
+        of an eighth of the rows, a sixteenth and so on. 1 where none does."""
+        found, block = [1.0], self._rows // LEAST_BLOCKS
+        while block > 1:
+            found += [1 + self._excess(block)] if self._shown(block) else []
+            block //= 2
+        return max(found)
 
     def _over_windows(self, rows: int, stride: float, lasting: bool, cautious: bool) -> Luck:
         found, most = [self._luck(rows, stride, lasting)], self._rows // LEAST_BLOCKS

@@ -16,7 +16,7 @@ import pandas as pd
 from monitor.borders import Borders
 from monitor.dependence import Dependence
 from monitor.evidence import part_of
-from monitor.significance import homogeneity, jensen_shannon, smirnov_p
+from monitor.significance import homogeneity, jensen_shannon, smirnov_off, smirnov_p
 from monitor.values import Codes, Names, Numbers, Values, places_of
 from registry.metrics import Array
 
@@ -29,7 +29,8 @@ WITNESSES = 8
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a window is from the reference, 0 to 1, and the chance of so much while nothing has changed."""
+    """How far a window is from the reference, 0 to 1, and the chance of so much while nothing has changed, given the
+    reference there is."""
 
     value: float
     p_value: float
@@ -75,25 +76,33 @@ class Distribution:
             return np.where(values.missing, -1, found)
         return np.append(self._places(values), -1)[values.codes]
 
-    def distance(self, counts: Codes, *, stride: float = 1.0) -> Distance | None:
-        """Of a window's counts; None where it, or the reference, has no value. `stride`: see `Dependence.effect`.
+    def distance(self, counts: Codes, *, doubt: float, stride: float = 1.0) -> Distance | None:
+        """Of a window's counts; None where it, or the reference, has no value. `doubt`: the probability that the
+        reference is off by more than is allowed for. `stride`: see `Dependence.effect`.
 
         Numbers: Kolmogorov-Smirnov at the borders. Others: Jensen-Shannon, by Pearson's test. Both for as many
-        independent rows as the window's are worth (Rao & Scott 1981).
+        independent rows as the window's, and the reference's, are worth (Rao & Scott 1981).
         """
-        rows, known = int(counts.sum()), self.total
-        if not rows or not known:
+        rows = int(counts.sum())
+        if not rows or not self.total:
             return None
         units = rows / self.effect(rows, stride)
         worth = max(1.0, units)
         if self.edges is None:
-            chance = homogeneity(worth / rows * counts.astype(np.float64), self.counts.astype(np.float64))
+            mine, known = worth / rows * counts.astype(np.float64), self.counts / self._dependence.whole
+            chance = homogeneity(mine, known, doubt)
             value = jensen_shannon(counts.astype(np.float64), self.counts.astype(np.float64))
             return Distance(value, part_of(chance, units))
         apart = counts.cumsum() / rows
         apart -= self.below
         gap = float(max(apart.max(), -apart.min()))
-        return Distance(gap, part_of(smirnov_p(gap, worth, known), units))
+        return Distance(gap, part_of(smirnov_p(gap, worth, self.off(doubt), BINS), units))
+
+    def off(self, doubt: float) -> float:
+        """How far from the numbers it was drawn from the reference is at most, but for a `doubt`."""
+        if doubt not in self._offs:
+            self._offs[doubt] = smirnov_off(max(1.0, self.total / self._dependence.whole), doubt, BINS)
+        return self._offs[doubt]
 
     def effect(self, rows: int, stride: float) -> float:
         """The design effect of so many consecutive rows, luck that outlasts them included."""
@@ -125,6 +134,10 @@ class Distribution:
 
     @cached_property
     def _effects(self) -> dict[tuple[int, float], float]:
+        return {}
+
+    @cached_property
+    def _offs(self) -> dict[float, float]:
         return {}
 
     @cached_property

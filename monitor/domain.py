@@ -14,7 +14,10 @@ which are alike, are not in both. With u the mid-ranks of n scores of a half, di
     AUC - 1/2 = mean of u over the window - mean of u over the reference,    variance = var(u) (e_w / n_w + e_r / n_r)
 
 where e are the design effects of the reference's u (`dependence.py`). The halves' results lean the same way by chance
-too (what the first has learnt from noise, the second has in its rows): they count as one. Where dependence outlasts
+too (what the first has learnt from noise, the second has in its rows): they count as one. All windows share a reference
+that its luck may make easy to be told from: a score is a product of what one half has learnt, and what the other one
+has, and where the reference has a share s of both their variances, two windows' scores have s^2 in common. Its root,
+times the normal's deviation for a `doubt` (`significance.py`), is taken off. Where dependence outlasts
 half a window, both halves share a week's weather and any window is told from the rest: how surely, stretches of the
 reference as long as the window show, each tested against the others. Their mean, and what their spread exceeds that of
 independent rows by, are taken off.
@@ -29,7 +32,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.linalg.blas import dsyr, dsyrk
 from scipy.linalg.lapack import dposv
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from monitor.basis import Basis, Placed, Scales
 from monitor.comparison import SURE
@@ -82,22 +85,28 @@ class Sample:
 
 @dataclass(frozen=True)
 class Usual:
-    """The mean and the standard deviation of a score while nothing changes, at least those of independent rows."""
+    """The mean and the standard deviation of a score while nothing changes, at least those of independent rows; and by
+    how much the mean is taken to be larger, since all windows share its error."""
 
     mean: float = 0.0
     spread: float = 1.0
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well two samples are told apart, and how surely: a standard score of independent rows that are alike."""
+    """How well two samples are told apart, and how surely: a standard score of independent rows that are alike. `share`
+    is the reference's of the score's variance."""
 
     auc: float
     score: float
+    share: float
 
-    def p_value(self, usual: Usual) -> float:
-        """The chance of at least that while they are alike."""
-        return float(ndtr(-(self.score - usual.mean) / usual.spread))
+    def p_value(self, usual: Usual, doubt: float) -> float:
+        """The chance of at least that while they are alike, the reference being as easy to be told from as one is with
+        the probability `doubt`, or as its stretches leave room for: both are about the same luck."""
+        off = max(usual.error, -self.share * float(ndtri(doubt)))
+        return float(ndtr(-(self.score - max(0.0, usual.mean + off)) / usual.spread))
 
 
 class Known:
@@ -125,9 +134,9 @@ class Known:
         lacking = self._lacking or bool(placed.missing.any())  # else what is missing tells nothing apart
         ranks = [self._halves[0].ranks(first, second, lacking), self._halves[1].ranks(second, first, lacking)]
         gaps = [float(mine.mean() - known.mean()) for mine, known in ranks]
-        errors = _errors(ranks, self._spacing / window.spacing)
+        errors, shares = _errors(ranks, self._spacing / window.spacing)
         sure = sum(gaps) / sum(errors) if sum(errors) > 0 else 0.0
-        return Separation(0.5 + sum(gaps) / 2, sure)
+        return Separation(0.5 + sum(gaps) / 2, sure, sum(shares) / 2)
 
 
 def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
@@ -153,7 +162,7 @@ def usual(reference: Sample, rows: int, categorical: Sequence[bool]) -> Usual:
         spread = float(np.std(scores, ddof=1)) * lasting**0.5
         error = SURE * spread * (2 / len(scores)) ** 0.5
     larger = 1 + max(0.0, spread - 1) * unsure(len(scores)) ** 0.5
-    return Usual(max(0.0, float(np.mean(scores)) + error), larger)
+    return Usual(float(np.mean(scores)), larger, error)
 
 
 def _overlapping(reference: Sample, length: int, categorical: Sequence[bool]) -> Array:
@@ -213,15 +222,18 @@ class _Half:
         return np.asarray(inverse * found, dtype=np.float64)
 
 
-def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> list[float]:
-    """Standard error of each half's gap; `stride` is how many of the window's rows one of the reference spans."""
+def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> tuple[list[float], list[float]]:
+    """Standard error of each half's gap, and the share that the reference has in its variance as far as it shows for
+    real that its rows depend; `stride` is how many of the window's rows one of the reference spans."""
     known = Dependence(np.concatenate([half - half.mean() for _, half in ranks])[:, None])
-    out = []
+    errors, shares = [], []
     for mine, half in ranks:
         effects = known.effect(len(mine), stride=stride), known.effect(len(half))
         variance = np.concatenate([mine, half]).var()
-        out.append(float(np.sqrt(variance * (effects[0] / len(mine) + effects[1] / len(half)))))
-    return out
+        own, shared = effects[0] / len(mine), known.whole / len(half)
+        errors.append(float(np.sqrt(variance * (own + effects[1] / len(half)))))
+        shares.append(shared / (own + shared))
+    return errors, shares
 
 
 class DomainShift(Measure):
@@ -298,5 +310,5 @@ def _measured(view: View, name: str, window: Sample, reference: Sample, categori
     found = view.once(f"{key}, to tell from", lambda: Known(reference.thinned(), categorical)).separate(window)
     size = 2 ** round(np.log2(len(window) * window.spacing))  # windows of about a size share what is usual
     known = view.once(f"{key}, {size} rows", lambda: usual(reference, size, categorical))
-    value, p_value = max(0.0, 2 * found.auc - 1), found.p_value(known)
+    value, p_value = max(0.0, 2 * found.auc - 1), found.p_value(known, view.doubt)
     return Measurement(name=name, value=value, p_value=p_value, rows=len(window), note=f"AUC {found.auc:.3f}")

@@ -11,8 +11,8 @@ M >= n comes after n windows at least, on average: one false alarm in n windows,
 of several sizes, and streams of several measures, are averaged: the average of e-detectors is one. Small bets find what
 is small and lasts, large ones what is large at once.
 
-What it asks of the scores: that a window's, given those before it, has mean 0 at most. It does not ask that measures of
-one window be independent.
+What it asks of the scores: that a window's, given those before it, has mean 0 at most. All windows have one reference,
+so the mean is that given its luck (`significance.py`). It does not ask that measures of one window be independent.
 """
 
 from __future__ import annotations

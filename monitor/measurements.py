@@ -48,7 +48,8 @@ class Measurement(Frozen):
     `subject` is the column or the segment it is about, None for the whole window. `low` and `high` bound the value
     with 95 % confidence; `error` is its standard error. `reference` is the same number on the champion's reference
     rows, `reference_error` its standard error. `p_value` is the chance of a value at least as far from the reference
-    when nothing changed, for this window's and the reference's own sizes and dependence, uncorrected. `rows` is the
+    when nothing changed, for this window's and the reference's own sizes and dependence, uncorrected; of measures of
+    shift, given the reference (`significance.py`). `rows` is the
     number of rows behind the value. A value that cannot be had is None, and `note` says why; else `note` is an example
     or a detail. `null_error` is the standard error that a value of so many rows has while nothing has changed, as the
     reference's rows show it, and `skew` that of its law, towards the bad side; `freedom` are the degrees of

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from scipy.special import ndtr
 
 from monitor.binned import counts_of
 from monitor.dependence import Dependence
-from monitor.evidence import part_of, score_of
 from monitor.measurements import Measurement
-from monitor.significance import share_above
+from monitor.shares import share
 from monitor.values import Codes, Marks, Names, Numbers, repeats
 from monitor.views import Logged, Measure, Side, View
 from registry.metrics import Array
@@ -22,44 +20,10 @@ from registry.schema import CategoricalColumn, Column, NumericColumn
 from registry.watched import SeenColumn
 
 
-def share(
-    name: str,
-    subject: str | None,
-    window: tuple[int, int],
-    reference: tuple[int, int],
-    note: str = "",
-    *,
-    effect: float = 1.0,
-) -> Measurement:
-    """A share of rows beside the reference's, each given as (hits, rows), and the chance of one so much larger, where
-    `effect` rows are worth one independent one."""
-    (hits, rows), (known_hits, known_rows) = window, reference
-    return Measurement(
-        name=name,
-        subject=subject,
-        value=hits / rows if rows else None,
-        reference=known_hits / known_rows if known_rows else None,
-        p_value=_chance(window, reference, effect) if rows else None,
-        rows=rows,
-        note=note,
-    )
-
-
-def _chance(window: tuple[int, int], reference: tuple[int, int], effect: float) -> float:
-    """Of so large a share. Rows that are worth less than an independent one are a part of one that is a hit so far: by
-    the score of a hit, so that the mean is 0, and by the part (`part_of`)."""
-    (hits, rows), (known_hits, known_rows) = window, reference
-    known = round(known_hits / effect), round(known_rows / effect)
-    if rows >= effect:
-        return share_above(round(hits / effect), round(rows / effect), *known)
-    if (usual := share_above(1, 1, *known)) == 1:
-        return 1.0
-    score = score_of(usual) * (hits / rows - usual) / (1 - usual)
-    return part_of(float(ndtr(-score)), rows / effect)
-
-
 class ColumnShare(Measure):
-    """A measure that is a share of the rows in each column."""
+    """A measure that is a share of the rows in each column. `lasts`: its evidence adds up over windows."""
+
+    lasts: ClassVar[bool] = True
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement a column that the measure is about."""
@@ -91,7 +55,8 @@ class ColumnShare(Measure):
         known = view.once(f"{self.name} {column.name}, counted", lambda: self.count(view.reference, column))
         note = self.example(view.window, column) if hits else ""
         effect = self._effect(view, column, rows) if hits else 1.0
-        return share(self.name, column.name, (hits, rows), known, note, effect=effect)
+        doubt = view.doubt if self.lasts else None
+        return share(self.name, column.name, (hits, rows), known, note, effect=effect, doubt=doubt)
 
     def _effect(self, view: View, column: Column, rows: int) -> float:
         """How many rows are worth an independent one, luck that outlasts a window included: hours without a value, or
@@ -108,6 +73,7 @@ class BrokenShare(ColumnShare):
     """Values of a wrong type, which the column cannot hold."""
 
     name: ClassVar[str] = "broken"
+    lasts: ClassVar[bool] = False
 
     def mark(self, side: Side, column: Column) -> Marks:
         """As many rows as have a broken value: they are missing by now, and no longer told apart."""
@@ -299,7 +265,7 @@ class Duplicates(Measure):
             return []
         names = view.once("columns by their values", lambda: _telling(view.reference))
         reference = view.once(self.name, lambda: _repeats(view.reference, names))
-        return [share(self.name, None, _repeats(view.window, names), reference)]
+        return [share(self.name, None, _repeats(view.window, names), reference, doubt=view.doubt)]
 
 
 def _telling(side: Side) -> list[str]:
@@ -321,7 +287,7 @@ class NovelLabels(Measure):
         if view.manifest.target.problem == "regression":
             return []
         counts = [(side.novel, side.novel + int(side.labelled.sum())) for side in (view.window, view.reference)]
-        return [share(self.name, None, counts[0], counts[1])]
+        return [share(self.name, None, counts[0], counts[1], doubt=view.doubt)]
 
 
 class Volume(Measure):

@@ -135,7 +135,7 @@ class ColumnShift(Measure):
             return Measurement(name=self.name, subject=name, note="left out: time always moves on")
         known = view.once(f"lag of {name}", lambda: distribution_of(_lag(view.reference, name, time)))
         counts = known.count(_lag(view.window, name, time))
-        distance = known.distance(counts, stride=view.stride)
+        distance = known.distance(counts, doubt=view.doubt, stride=view.stride)
         return moved(view, self.name, name, counts, known, distance, priced=True)
 
 
@@ -154,7 +154,8 @@ class OutputMeasure(Measure):
         """One measurement."""
         known = view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
         counts = known.count(self.values(view, view.window))
-        return [moved(view, self.name, None, counts, known, known.distance(counts, stride=view.stride))]
+        distance = known.distance(counts, doubt=view.doubt, stride=view.stride)
+        return [moved(view, self.name, None, counts, known, distance)]
 
     @abstractmethod
     def values(self, view: View, side: Side) -> Values:

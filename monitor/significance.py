@@ -1,4 +1,11 @@
-"""Null distributions in closed form, each for the sample sizes at hand. They take rows as independent."""
+"""Null distributions in closed form, each for the sample sizes at hand. They take rows as independent.
+
+All windows of a champion share one reference. What that is off by luck does not average out: a p-value that takes both
+samples as drawn anew is true on average over references, and for ever too small beside an unlucky one, whereas evidence
+that adds up (`evidence.py`) needs scores with mean 0 at most for the very reference there is. So where a law asks for a
+`doubt`, it is that of the window given the worst reference that is left once those of this probability are set aside,
+as for calibration-conditional conformal p-values (Bates, Candes, Lei, Romano & Sesia 2023, arXiv 2104.08279).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +14,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import bdtr, chdtrc, kolmogorov, ndtr, ndtri, rel_entr
+from scipy.special import bdtr, bdtrc, betaincinv, chdtri, chndtr, kolmogi, kolmogorov, ndtr, ndtri, rel_entr
 
 from registry.metrics import Array
 
 LEAST_EXPECTED = 5.0
+
+LUCK = 0.05
+"""The probability that a reference is off by more than is allowed for, in any of the looks at it."""
 
 
 def wilson(hits: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -53,6 +63,23 @@ def share_above(hits: int, rows: int, reference_hits: int, reference_rows: int) 
     return float(min(1.0, math.exp(log_chance) * (1 + ratios.cumprod().sum())))
 
 
+def share_beyond(hits: int, rows: int, reference_hits: int, reference_rows: int, doubt: float) -> float:
+    """Chance of at least so many hits, given the reference: binomial, with the largest probability that the reference
+    leaves room for (Clopper & Pearson 1934), but for a `doubt`.
+
+    >>> round(share_beyond(10, 500, 0, 100, 0.001), 3), round(share_beyond(10, 500, 0, 10_000, 0.001), 12)
+    (1.0, 4e-12)
+    """
+    if rows == 0 or reference_rows == 0 or hits == 0:
+        return 1.0
+    return float(bdtrc(hits - 1, rows, _highest(reference_hits, reference_rows, doubt)))
+
+
+@lru_cache(maxsize=4096)
+def _highest(hits: int, rows: int, doubt: float) -> float:
+    return 1.0 if hits == rows else float(betaincinv(hits + 1, rows - hits, 1 - doubt))
+
+
 _LEAST_LOG = -600.0
 """Below, chances are no numbers any more."""
 
@@ -61,16 +88,31 @@ def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def smirnov_p(distance: float, first: float, second: float) -> float:
-    """p-value of a two-sample Kolmogorov-Smirnov distance between so many rows, by the asymptotic law with Stephens'
-    (1970) correction for small samples. Conservative where values are tied, or the distance is taken between bins."""
-    return float(smirnov_ps(np.array(distance), np.array(first), np.array(second)))
+def smirnov_p(distance: float, rows: float, off: float, bins: int) -> float:
+    """Chance of so large a Kolmogorov-Smirnov distance, taken at the borders of so many bins or fewer, between a window
+    of so many rows and a reference that is at most `off` from what both are drawn from: by the triangle inequality that
+    of what is beyond. Between borders the empirical process is not looked at: its limit is the law at a bound that lies
+    .5826 root(1 / bins) further out (Siegmund 1985, X.2). Conservative where values are tied."""
+    return float(smirnov_ps(np.array(distance), np.array(rows), np.array(off), bins))
 
 
-def smirnov_ps(distances: Array, first: Array, second: Array) -> Array:
+def smirnov_ps(distances: Array, rows: Array, off: Array, bins: int) -> Array:
     """`smirnov_p` of many (k,), at once."""
-    root = np.sqrt(first * second / (first + second))
-    return np.asarray(kolmogorov((root + 0.12 + 0.11 / root) * distances), dtype=np.float64)
+    beyond = np.sqrt(rows) * np.maximum(0.0, distances - off) + _UNSEEN / math.sqrt(bins)
+    return np.asarray(kolmogorov(beyond), dtype=np.float64)
+
+
+def smirnov_off(rows: float, doubt: float, bins: int) -> float:
+    """The distance from its own law that so many rows exceed with the probability `doubt`.
+
+    >>> round(smirnov_off(100, 0.001, 32), 3), round(smirnov_off(10_000, 0.001, 32), 3)
+    (0.185, 0.018)
+    """
+    return max(0.0, (float(kolmogi(doubt)) - _UNSEEN / math.sqrt(bins)) / math.sqrt(rows))
+
+
+_UNSEEN = 0.5826
+"""-zeta(1/2) / root(2 pi): the mean overshoot of a normal random walk over a bound, in steps."""
 
 
 def jensen_shannon(first: Array, second: Array) -> float:
@@ -81,18 +123,20 @@ def jensen_shannon(first: Array, second: Array) -> float:
     return float(math.sqrt(max(0.0, (rel_entr(p, middle) + rel_entr(q, middle)).sum() / (2 * math.log(2)))))
 
 
-def homogeneity(first: Array, second: Array) -> float:
-    """p-value of Pearson's chi-squared test that two vectors of counts come from one distribution; bins expected fewer
-    than five times in either are judged as one (Cochran 1954). Neither sums to 0."""
-    both = first + second
-    small = min(first.sum(), second.sum()) / both.sum()
+def homogeneity(window: Array, reference: Array, doubt: float) -> float:
+    """Chance of so large a distance of Pearson's between two vectors of counts of one distribution, given the
+    reference: the noncentral chi-squared law, the reference being as far off as it is with the probability `doubt`.
+    Bins expected fewer than five times in either are judged as one (Cochran 1954). Neither sums to 0."""
+    both, times = window + reference, window.sum() / reference.sum()
+    small = min(window.sum(), reference.sum()) / both.sum()
     rare = both * small < LEAST_EXPECTED
-    table = np.array([[*counts[~rare], counts[rare].sum()] for counts in (first, second)])
+    table = np.array([[*counts[~rare], counts[rare].sum()] for counts in (window, reference)])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
         return 1.0
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    return float(chdtrc(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    apart, freedom = (1 + times) * ((table - expected) ** 2 / expected).sum(), table.shape[1] - 1
+    return max(0.0, 1 - float(chndtr(apart, freedom, times * chdtri(freedom, doubt))))
 
 
 class Spread(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from monitor.dependence import Dependence
 from monitor.measurements import Measurement
-from monitor.quality import share
+from monitor.shares import share
 from monitor.values import Marks, Names, Numbers
 from monitor.views import Measure, Side, View
 from registry.novelty import Familiar

@@ -131,7 +131,8 @@ def _converted(view: View, name: str) -> _Converted | None:
     present = view.window.column(name).present
     values = np.asarray(present[spaced(len(present), MOST_ROWS)], dtype=np.float64)
     tried = [one for one in CONVERSIONS if one.factor != 1 or distance.value >= APART]
-    left = [known.distance(known.count(Numbers(one.undo(values))), stride=view.stride) or FARTHEST for one in tried]
+    undone = (known.count(Numbers(one.undo(values))) for one in tried)
+    left = [known.distance(counts, doubt=view.doubt, stride=view.stride) or FARTHEST for counts in undone]
     best = min(range(len(left)), key=lambda place: left[place].value)
     alike = left[best].value <= NEAR * distance.value and left[best].p_value >= ALIKE
     closer = distance.value - left[best].value if alike else 0.0

@@ -19,6 +19,7 @@ import pandas as pd
 
 from monitor.measurements import Measurement
 from monitor.reading import Broken, Conformed, readable
+from monitor.significance import LUCK
 from monitor.values import Names, Values, values_of
 from registry.bundle import LABEL, TIME, Manifest, ModelBundle
 from registry.conforming import conform
@@ -133,6 +134,12 @@ class View:
         """How many of the window's rows one of the reference stands for: it is a sample of the test rows."""
         one_in = self.logged.rows / len(self.window) if self.logged is not None and len(self.window) else 1.0
         return max(1.0, self.manifest.reference.rows / max(1, len(self.reference)) / one_in)
+
+    @property
+    def doubt(self) -> float:
+        """The probability that is left to each look for a shift that the reference is off by more than is allowed for:
+        of `LUCK` for all of them together. A column is looked at three times at most, and all of it seven times."""
+        return LUCK / (3 * len(self.manifest.data_schema.columns) + 7)
 
     @property
     def tellable(self) -> Schema:

@@ -34,6 +34,6 @@ def test_columns_at_once_are_those_alone(bundle: ModelBundle, rows: int, gone: b
     assert {name: one.tolist() for name, one in counts.items()} == {
         name: known.count(window.column(name)).tolist() for name, known in bins.known.items()
     }
-    alone = {name: known.distance(counts[name], stride=1.5) for name, known in bins.known.items()}
-    assert bins.distances(counts, 1.5) == alone
+    alone = {name: known.distance(counts[name], doubt=0.001, stride=1.5) for name, known in bins.known.items()}
+    assert bins.distances(counts, 0.001, 1.5) == alone
     assert (alone["weight"] is None) == (gone or rows < 2)

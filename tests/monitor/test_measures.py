@@ -249,7 +249,7 @@ def test_extremes_of_a_column_that_moves_slowly_come_together(bundle: ModelBundl
         known = dataclasses.replace(reference, columns=reference.inputs.assign(weight=weight))
         p_values.append(found(measure_all(view_of(bundle, window, known)), "out_of_range", "weight").p_value)
     assert p_values[0] > 1e-4
-    assert p_values[1] < 1e-9
+    assert p_values[1] < 1e-8
 
 
 def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: ModelBundle, log: InferenceLog) -> None:
@@ -268,7 +268,7 @@ def test_a_column_that_changes_by_the_week_may_stand_still_for_days(bundle: Mode
         p_values.append(found(measure_all(view_of(bundle, window, known)), "constant", "carrier").p_value)
     assert p_values[0] == pytest.approx(np.exp(-2 / 2), rel=0.05)
     assert p_values[1] is not None
-    assert p_values[1] < 1e-9
+    assert p_values[1] < 1e-8
 
 
 def test_a_column_whose_changes_come_together_may_stand_still(bundle: ModelBundle, log: InferenceLog) -> None:
