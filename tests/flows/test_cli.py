@@ -645,7 +645,7 @@ def test_to_promote_the_champion_is_told_and_no_promotion(place: Workplace) -> N
 
 def test_a_version_of_a_task_that_has_none_yet_is_the_wrong_moment(settings: Settings) -> None:
     """No version could be right there: a search comes first."""
-    register_task(settings, make_task(source=FileSource(path="rows.csv")))
+    register_task(settings, make_task(source={"kind": "file", "path": "/nowhere.csv"}))
     done = run("promote", "handmade", "1")
     assert done.exit_code == 3
     assert "has no version yet; run `everfit search` first" in done.stderr
