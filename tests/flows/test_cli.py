@@ -28,7 +28,7 @@ from registry.bundle import Estimate, ModelBundle
 from registry.errors import BusyError, StoreError, TaskError
 from registry.proposal import to_yaml, write
 from registry.settings import Settings
-from registry.task import FileSource, RowWindows, TimeWindows, load
+from registry.task import RowWindows, TimeWindows, load
 from tests.handmade import make_bundle, make_frame, make_task
 
 COMMANDS = tuple(main.commands)
