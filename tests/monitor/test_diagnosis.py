@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import EXPECTED, Level, compare
+from monitor.comparison import EXPECTED, Level, Worse, compare
 from monitor.diagnosis import Degradation, diagnose, input_distance, pooled, possible
 from monitor.findings import Finding
 from monitor.measurements import Measurement, WindowRecord
@@ -65,7 +65,9 @@ def test_the_kind_of_change(made: tuple[Measurement, ...], moved: tuple[Measurem
 
 
 def test_onset_columns_segments_and_sentence() -> None:
-    told = diagnose("degraded", fall(gap(0.0)), [], found(COSTLY, FREE), ["carrier=B6: auc 0.5 on 300 labels"])
+    segment = Measurement(name="segment_performance", subject="carrier=B6", value=0.5, rows=300)
+    worst = [Worse("auc", segment, compare("auc", Level(0.5, 0.01, 300), Level(0.7, 0.01, 0), "", 0.0))]
+    told = diagnose("degraded", fall(gap(0.0)), [], found(COSTLY, FREE), worst)
     assert told is not None
     assert (told.onset, told.onset_from, told.onset_to) == (end_of(1), START + WEEK, end_of(2))
     assert (told.columns, told.segments) == (("dew",), ("carrier=B6",))
