@@ -21,11 +21,11 @@ calibration beyond what chance shows (what the gate tolerates)."""
 
 
 def located(record: WindowRecord, level: float) -> tuple[Finding, ...]:
-    """What is otherwise in a segment of a window, furthest first; any of it falsely with probability `level`."""
+    """What is otherwise in a segment of a window, surest first; any of it falsely with probability `level`."""
     tested = [one for one in record.named(*BOUNDS) if one.p_value is not None]
     sure = holm([one.p_value or 0.0 for one in tested], level)
     found = [Finding(one, _effect(one) / BOUNDS[one.name]) for one, yes in zip(tested, sure, strict=True) if yes]
-    return tuple(sorted((one for one in found if one.weight >= 1), key=lambda one: -one.weight))
+    return tuple(sorted((one for one in found if one.weight >= 1), key=lambda one: one.measurement.p_value or 0.0))
 
 
 def segment_of(found: Sequence[Finding], name: str) -> str | None:
