@@ -120,13 +120,18 @@ def _moved(snapshot: Snapshot) -> str:
 
 
 def _segments(snapshot: Snapshot) -> str:
-    """The newest window in which any segment was measured; nothing where the task watches none and none was found."""
+    """The newest window in which any segment was measured, and the newest where labels are; nothing where the task
+    watches none and none was found."""
+    newest = snapshot.records[::-1]
+    found = [next((one for one in newest if one.named(name)), None) for name in ("segment_share", "segment_coverage")]
+    shown = {one.window.start: one for one in found if one is not None}
     named = dict(named_segments(snapshot.decisions))
-    for record in reversed(snapshot.records):
-        if table := segment_table(record, named.get(record.window.start, ())):
-            of = f"window from {record.window.name}, version {escape(record.version)}; {_BESIDE}"
-            return f'<section><h2>Segments <small>{of}</small></h2><div class="wide">{table}</div></section>'
-    return ""
+    out = ""
+    for start, record in shown.items():
+        of = f"window from {record.window.name}, version {escape(record.version)}; {_BESIDE}"
+        table = segment_table(record, named.get(start, ()))
+        out += f'<section><h2>Segments <small>{of}</small></h2><div class="wide">{table}</div></section>'
+    return out
 
 
 _BESIDE = "in brackets the reference: of calibration what chance shows, of answers how far they moved elsewhere"

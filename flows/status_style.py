@@ -87,5 +87,8 @@ time { white-space: nowrap; }
   td:empty { display: none; }
   td:first-child, td:nth-child(2), td:last-child { color: var(--soft); order: 1; }
   td:nth-child(3) { font-weight: 600; }
-  td:nth-child(6) { flex-basis: 100%; } }
+  td:nth-child(6) { flex-basis: 100%; }
+  .segments thead { display: table-header-group; }
+  .segments tr { display: table-row; }
+  .segments td:nth-child(n) { padding: 6px 14px 6px 0; font-weight: 400; } }
 """

@@ -115,10 +115,10 @@ def _harmless(moved: Sequence[Finding], parts: Sequence[Finding], metric: str) -
         "figures": _figures(_measured([*moved, *parts])),
     }
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
-        said = lagging[0].sentence
+        said, where = lagging[0].sentence, f"; answers moved{above[1:]}" if (above := _above_all(parts)) else ""
         return Diagnosis(
             kind="concept drift",
-            sentence=f"Concept drift that has not surely cost more than is tolerated: {said}",
+            sentence=f"Concept drift that has not surely cost more than is tolerated: {said}{where}",
             **known,
         )
     columns = _columns(moved)

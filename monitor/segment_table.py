@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from html import escape
 
 from monitor.measurements import Measurement, WindowRecord
@@ -11,8 +11,13 @@ ROWS = 20
 """Most segments that are shown: of more those that are named, then the surest; all are in the ledger."""
 
 _METRIC = ("segment_performance", "slice_performance")
-_CELLS = ("segment_share", "metric", "segment_coverage", "segment_calibration", "segment_shift")
-_HEADS = ("share of the rows", "coverage", "calibration error", "answers moved by")
+_HEADS = {
+    "segment_share": "share of the rows",
+    "metric": "",
+    "segment_coverage": "coverage",
+    "segment_calibration": "calibration error",
+    "segment_shift": "answers moved by",
+}
 
 
 def segment_table(record: WindowRecord, named: Collection[str] = ()) -> str:
@@ -23,18 +28,19 @@ def segment_table(record: WindowRecord, named: Collection[str] = ()) -> str:
             by_subject.setdefault(one.subject, {})["metric" if one.name in _METRIC else one.name] = one
     if not by_subject:
         return ""
-    share, *rest = _HEADS
-    heads = "".join(f"<th>{escape(one)}</th>" for one in ("segment", share, record.metric, *rest))
+    heads = {**_HEADS, "metric": record.metric}
+    there = [name for name in heads if any(name in found for found in by_subject.values())]
+    head = "".join(f"<th>{escape(one)}</th>" for one in ("segment", *(heads[name] for name in there)))
     shown = sorted(by_subject, key=lambda subject: (subject not in named, _least_p(by_subject[subject])))[:ROWS]
     told = [subject for subject in by_subject if subject in shown]
-    rows = "".join(_row(subject, by_subject[subject], named=subject in named) for subject in told)
+    rows = "".join(_row(subject, by_subject[subject], there, named=subject in named) for subject in told)
     left = len(by_subject) - len(shown)
     more = f'<p class="quiet">and {left} more in the ledger</p>' if left else ""
-    return f'<table class="segments"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}'
+    return f'<table class="segments"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}'
 
 
-def _row(subject: str, found: dict[str, Measurement], *, named: bool) -> str:
-    cells = "".join(f"<td>{_cell(found.get(name))}</td>" for name in _CELLS)
+def _row(subject: str, found: dict[str, Measurement], there: Sequence[str], *, named: bool) -> str:
+    cells = "".join(f"<td>{_cell(found.get(name))}</td>" for name in there)
     kind = ' class="named"' if named else ""
     return f"<tr{kind}><th>{escape(subject)}</th>{cells}</tr>"
 
