@@ -67,6 +67,7 @@ td:first-child, td:last-child, td:nth-child(2), td:nth-child(5) { white-space: n
 tbody tr:last-child td { border-bottom: 0; }
 td:nth-child(6) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
 .segments tbody th { color: var(--ink); }
+.segments tbody tr:last-child th { border-bottom: 0; }
 .segments td:nth-child(n) { color: inherit; min-width: 0; white-space: nowrap; }
 .segments .named th, .segments .named td:nth-child(n) { color: var(--mark); font-weight: 600; }
 .links { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0; padding: 0; list-style: none; }
