@@ -82,7 +82,7 @@ def diagnose(
             sentence=f"Data fault: {named}; nothing is said about the model until the data are mended",
             columns=columns,
             evidence=tuple(one.sentence for one in broken[:MOST]),
-            figures=_figures(_measured(broken)),
+            figures=_figures(_found(broken, (), ())),
         )
     if fall is None:
         return _harmless(moved, parts, metric)
@@ -104,7 +104,7 @@ def diagnose(
         recurs=None if again is None else again.window.start,
         evidence=evidence,
         cost=_lost(fall),
-        figures=_figures([*_gaps(fall), *_measured(moved), *(one.measurement for one in worst), *_measured(parts)]),
+        figures=_figures([*_gaps(fall), *_found(moved, worst, parts)]),
     )
 
 
@@ -112,7 +112,7 @@ def _harmless(moved: Sequence[Finding], parts: Sequence[Finding], metric: str) -
     """Of a window in which something moved, and no fall of performance is sure: that may be for want of labels."""
     known: dict[str, Any] = {
         "segments": _segments((), parts),
-        "figures": _figures(_measured([*moved, *parts])),
+        "figures": _figures(_found(moved, (), parts)),
     }
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
         said, where = lagging[0].sentence, f"; answers moved{above[1:]}" if (above := _above_all(parts)) else ""
@@ -164,8 +164,10 @@ def _above_all(parts: Sequence[Finding]) -> str:
     return f", above all in {where}" if where else ""
 
 
-def _measured(found: Sequence[Finding]) -> list[Measurement]:
-    return [one.measurement for one in found]
+def _found(moved: Sequence[Finding], worst: Sequence[Worse], parts: Sequence[Finding]) -> list[Measurement]:
+    """Of the columns and of the segments where performance is worst so many that all kinds are among the first."""
+    found = [one.measurement for one in moved[: FIGURES // 2]]
+    return [*found, *(one.measurement for one in worst[:MOST]), *(one.measurement for one in parts)]
 
 
 def _figures(found: Sequence[Measurement]) -> tuple[Evidence, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from monitor.comparison import EXPECTED, Level, Worse, compare
-from monitor.diagnosis import Degradation, diagnose, input_distance, pooled, possible
+from monitor.diagnosis import FIGURES, Degradation, diagnose, input_distance, pooled, possible
 from monitor.findings import Finding
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import START, WEEK, end_of, record
@@ -151,3 +151,19 @@ def test_gaps_are_pooled_by_rows() -> None:
     assert value == pytest.approx(0.3)
     assert error == pytest.approx(np.hypot(0.01, 0.02) / 3)
     assert pooled(made[2:], "gap") is None
+
+
+def test_figures_are_so_many_at_most_and_of_every_kind() -> None:
+    def worse(name: str) -> Worse:
+        made = Measurement(name="segment_performance", subject=name, value=0.5, rows=300)
+        return Worse("auc", made, compare("auc", Level(0.5, 0.01, 300), Level(0.7, 0.01, 0), "", 0.0))
+
+    shift = Measurement(name="segment_shift", subject="carrier=a:b", value=0.4, reference=0.1, p_value=0.0, rows=300)
+    worst, parts = [worse(f"carrier={place}") for place in range(9)], found(*[shift] * 9)
+    told = diagnose("degraded", fall(gap(0.0)), [], found(*[COSTLY] * 30), worst, parts, "auc")
+    assert told is not None
+    assert len(told.figures) == FIGURES
+    assert {one.measure for one in told.figures} == {"gap", "shift", "segment_performance", "segment_shift"}
+    assert "through dew, above all in carrier=a:b; worst in carrier=0" in told.sentence
+    assert told.cost is not None
+    assert (told.cost.metric, told.cost.value, told.cost.reference) == ("auc", 0.6, 0.7)
