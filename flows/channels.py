@@ -22,6 +22,7 @@ import httpx
 from pydantic import SecretStr
 
 from monitor.alerts import Alert
+from registry.decisions import Diagnosis
 from registry.ledger import Entry
 from registry.schema import Frozen
 from registry.settings import Settings
@@ -39,12 +40,18 @@ _TALKATIVE = ("httpx", "httpcore", "urllib3", "requests", "apprise")
 _BUSY = (408, 425, 429)
 
 
+SCHEMA_VERSION = 1
+"""The payload's version: another one when a field goes or means something else, not when one is added."""
+
+
 class Message(Frozen):
     """What a channel sends; as JSON, the body of a webhook. `id` is the same at each attempt to deliver it.
 
-    Of a notice (`notices.py`) `severity` is `notice`, `state` its topic, and `next` the command that comes next.
+    `diagnosis` is what the first reason says, in fields; None where the newest decision has none. Of a notice
+    (`notices.py`) `severity` is `notice`, `state` its topic, and `next` the command that comes next.
     """
 
+    schema_version: int = SCHEMA_VERSION
     id: str
     key: str
     task: str
@@ -58,11 +65,12 @@ class Message(Frozen):
     reopened: int
     link: str
     next: str | None = None
+    diagnosis: Diagnosis | None = None
 
     @classmethod
     def of(cls, alert: Alert, task: str, name: str, link: str) -> Message:
         """The message about an alert, with its id."""
-        fields = alert.model_dump(exclude={"at"})
+        fields = {**alert.model_dump(exclude={"at"}), "diagnosis": alert.diagnosis}
         return cls(**fields, id=name, task=task, as_of=alert.at, link=link)
 
     @classmethod

@@ -42,7 +42,7 @@ Rows = Mapping[str, Mapping[datetime, Cell]]
 
 def rows_of(records: Sequence[WindowRecord], decisions: Sequence[Entry]) -> Rows:
     """What is drawn: whole windows first, then the columns that were named most often or moved furthest."""
-    named = dict(_named(decisions))
+    named = dict(_named(decisions, "columns"))
     found: dict[str, dict[datetime, Cell]] = {}
     columns: set[str] = set()
     for record in records:
@@ -97,13 +97,18 @@ def _dates(starts: Sequence[datetime], x: Mapping[datetime, float], step: float,
         yield f'<text x="{x[start] + 1.5:.1f}" y="{height - 7}">{start:%d %b %Y}</text>'
 
 
-def _named(decisions: Sequence[Entry]) -> Iterator[tuple[datetime, frozenset[str]]]:
+def named_segments(decisions: Sequence[Entry]) -> Iterator[tuple[datetime, frozenset[str]]]:
+    """The segments that each window's newest decision named, in the order they were taken."""
+    return _named(decisions, "segments")
+
+
+def _named(decisions: Sequence[Entry], what: str) -> Iterator[tuple[datetime, frozenset[str]]]:
     """What each window's newest decision named, in the order they were taken."""
     for entry in decisions:
         window, diagnosis = entry.details.get("window"), entry.details.get("diagnosis")
         if window and diagnosis:
-            columns = diagnosis.get("columns", ())  # one that names none is written without
-            yield datetime.fromisoformat(window["start"]), frozenset(columns)
+            names = diagnosis.get(what, ())  # one that names none is written without
+            yield datetime.fromisoformat(window["start"]), frozenset(names)
 
 
 def _words(subject: str, record: WindowRecord, one: Measurement) -> str:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flows.chart import NARROW, WIDTH, Mark, Point, line_chart
 from flows.ledger_table import ledger_table
-from flows.shift_map import rows_of, shift_map
+from flows.shift_map import named_segments, rows_of, shift_map
 from flows.status_cards import cards, reasons
 from flows.status_snapshot import Snapshot, read
 from flows.status_style import STYLE
@@ -25,6 +25,7 @@ from flows.workplace import Workplace, find_task, task_names
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
 from monitor.outlook import outlook
+from monitor.segment_table import segment_table
 from monitor.told import figure
 from registry.database import utc_now
 from registry.errors import EverfitError
@@ -43,6 +44,7 @@ def page(snapshot: Snapshot) -> str:
         f"{_chart(snapshot)}</section>",
         f"<section><h2>What moved <small>distance from the champion's reference, by window</small></h2>"
         f"{_moved(snapshot)}</section>",
+        _segments(snapshot),
         f"<section><h2>Ledger</h2>{ledger_table(snapshot.told)}</section>",
         f"<section><h2>Elsewhere</h2>{_links(snapshot)}</section>",
     ]
@@ -115,6 +117,24 @@ def _moved(snapshot: Snapshot) -> str:
     rows = rows_of(snapshot.records, snapshot.decisions)
     drawn = {name: shift_map(rows, width=width) for name, width in _WIDTHS.items()}
     return _either(drawn) + _MOVED_LEGEND if rows else drawn["broad"]
+
+
+def _segments(snapshot: Snapshot) -> str:
+    """The newest window in which any segment was measured, and the newest where labels are; nothing where the task
+    watches none and none was found."""
+    newest = snapshot.records[::-1]
+    found = [next((one for one in newest if one.named(name)), None) for name in ("segment_share", "segment_coverage")]
+    shown = {one.window.start: one for one in found if one is not None}
+    named = dict(named_segments(snapshot.decisions))
+    out = ""
+    for start, record in shown.items():
+        of = f"window from {record.window.name}, version {escape(record.version)}; {_BESIDE}"
+        table = segment_table(record, named.get(start, ()))
+        out += f'<section><h2>Segments <small>{of}</small></h2><div class="wide">{table}</div></section>'
+    return out
+
+
+_BESIDE = "in brackets the reference: of calibration what chance shows, of answers how far they moved elsewhere"
 
 
 def _either(drawn: Mapping[str, str]) -> str:

@@ -66,6 +66,10 @@ th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical
 td:first-child, td:last-child, td:nth-child(2), td:nth-child(5) { white-space: nowrap; }
 tbody tr:last-child td { border-bottom: 0; }
 td:nth-child(6) { color: var(--soft); min-width: 260px; overflow-wrap: anywhere; }
+.segments tbody th { color: var(--ink); }
+.segments tbody tr:last-child th { border-bottom: 0; }
+.segments td:nth-child(n) { color: inherit; min-width: 0; white-space: nowrap; }
+.segments .named th, .segments .named td:nth-child(n) { color: var(--mark); font-weight: 600; }
 .links { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0; padding: 0; list-style: none; }
 a { color: var(--value); }
 time { white-space: nowrap; }
@@ -84,5 +88,8 @@ time { white-space: nowrap; }
   td:empty { display: none; }
   td:first-child, td:nth-child(2), td:last-child { color: var(--soft); order: 1; }
   td:nth-child(3) { font-weight: 600; }
-  td:nth-child(6) { flex-basis: 100%; } }
+  td:nth-child(6) { flex-basis: 100%; }
+  .segments thead { display: table-header-group; }
+  .segments tr { display: table-row; }
+  .segments td:nth-child(n) { padding: 6px 14px 6px 0; font-weight: 400; } }
 """

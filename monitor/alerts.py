@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from registry.decisions import Severity
+from registry.decisions import Diagnosis, Severity
 from registry.ledger import Entry
 from registry.schema import Frozen
 from registry.task import Alerts
@@ -58,7 +58,7 @@ _SINCE: dict[State, str] = {
 class Alert(Frozen):
     """An alert as it stood at the moment `at`. `key` is the same from opening to the last end, re-openings included.
 
-    `severity` of one that is resolved is what it was until then. `reasons` are those of the newest decision.
+    `severity` of one that is resolved is what it was until then. `reasons` and `diagnosis` are the newest decision's.
     """
 
     key: str
@@ -70,6 +70,7 @@ class Alert(Frozen):
     at: datetime
     version: str | None = None
     reopened: int = 0
+    diagnosis: Diagnosis | None = None
 
     @property
     def is_open(self) -> bool:
@@ -94,6 +95,7 @@ class Judged(Frozen):
     version: str | None = None
     labels: int = 0
     rows: int = 0
+    diagnosis: Diagnosis | None = None
 
     def overrules(self, former: Judged) -> bool:
         """Whether it counts instead of a former decision on the same window."""
@@ -146,6 +148,7 @@ def _begin(task: str, spec: Alerts, former: Sequence[News], newest: Judged, as_o
         opened_at=as_of,
         at=as_of,
         version=newest.version,
+        diagnosis=newest.diagnosis,
     )
     return News(alert, told)
 
@@ -179,7 +182,8 @@ def _cooled(spec: Alerts, former: Sequence[News], severity: Severity, as_of: dat
 
 def _changed(task: str, alert: Alert, state: State, severity: Severity, newest: Judged, as_of: datetime) -> Alert:
     changes = {"state": state, "severity": severity, "title": _title(task, state, severity), "at": as_of}
-    return alert.model_copy(update={**changes, "reasons": newest.reasons, "version": newest.version})
+    told = {"reasons": newest.reasons, "version": newest.version, "diagnosis": newest.diagnosis}
+    return alert.model_copy(update=changes | told)
 
 
 def _title(task: str, state: State, severity: Severity) -> str:
@@ -192,7 +196,8 @@ def judged(decisions: Iterable[Entry], as_of: datetime) -> list[Judged]:
     found: dict[datetime, Judged] = {}
     for entry in decisions:
         if entry.at <= as_of and (window := entry.details.get("window")):
-            known = {"end": window["end"], **entry.details.get("answered", {})}
+            told = entry.details.get("diagnosis")
+            known = {"end": window["end"], "diagnosis": told, **entry.details.get("answered", {})}
             one = Judged.model_validate({**known, **entry.model_dump(include=_SAID)})
             if one.end not in found or one.overrules(found[one.end]):
                 found[one.end] = one
@@ -203,6 +208,7 @@ def to_entry(task: str, one: News, channels: Sequence[str]) -> Entry:
     """The ledger's entry of a piece of news, not delivered yet to any of the channels."""
     alert = one.alert
     kept = {"key": alert.key, "title": alert.title, "opened_at": alert.opened_at, "reopened": alert.reopened}
+    found = None if alert.diagnosis is None else alert.diagnosis.model_dump(mode="json", exclude_defaults=True)
     return Entry(
         task=task,
         kind=ALERT,
@@ -211,13 +217,14 @@ def to_entry(task: str, one: News, channels: Sequence[str]) -> Entry:
         severity=alert.severity,
         outcome=alert.state,
         reasons=alert.reasons,
-        details={**kept, "told": one.told, "channels": list(channels) if one.told else []},
+        details={**kept, "diagnosis": found, "told": one.told, "channels": list(channels) if one.told else []},
     )
 
 
 def from_entry(entry: Entry) -> News:
     """The news that `to_entry` wrote."""
     kept = {name: entry.details[name] for name in ("key", "title", "opened_at", "reopened")}
+    kept["diagnosis"] = entry.details.get("diagnosis")  # entries of before have none
     known = {"at": entry.at, "version": entry.version, "severity": entry.severity, "state": entry.outcome}
     return News(Alert.model_validate({**kept, **known, "reasons": entry.reasons}), told=entry.details["told"])
 

@@ -41,7 +41,7 @@ class Calibration(Measure):
         labels, scores = view.window.known
         if (n := len(labels)) < BLOCKS:
             return [Measurement(name=self.name, rows=n, note=f"fewer than {BLOCKS} labels")]
-        known = view.once(self.name, lambda: _known(view.reference))
+        known = known_calibration(view)
         found = binned(labels, scores.scores, known.borders)
         effect = known.dependence.over_windows(n, stride=view.stride).effect
         value, error = found.value, found.error
@@ -93,21 +93,21 @@ def binned(labels: Labels, scores: Array, borders: Array) -> Binned:
     (0.0, 0.01)
     """
     n, bins = len(labels), len(borders) + 1
-    confidence, gap = _gap(labels, scores)
+    confidence, gap = gap_of(labels, scores)
     places, blocks = np.searchsorted(borders, confidence, side="right"), np.arange(n) * BLOCKS // n
     sums = np.bincount(blocks * bins + places, gap, BLOCKS * bins).reshape(BLOCKS, bins)
     variances = np.bincount(places, confidence * (1 - confidence), bins)
     return Binned(*(np.asarray(one, dtype=np.float64) for one in (sums, np.bincount(blocks), variances)))
 
 
-def _gap(labels: Labels, scores: Array) -> tuple[Array, Array]:
+def gap_of(labels: Labels, scores: Array) -> tuple[Array, Array]:
     """Of each answer its confidence, and by how much it was more right than that, (n,)."""
     confidence = np.maximum.reduce(list(scores.T))  # classes are few and rows are many
     return confidence, np.asarray((scores.argmax(axis=1) == labels) - confidence, dtype=np.float64)
 
 
 @dataclass(frozen=True)
-class _Known:
+class Known:
     """What the reference says: where confidences are parted, how its rows depend on one another, its own figure."""
 
     borders: Array
@@ -115,11 +115,16 @@ class _Known:
     note: str
 
 
-def _known(side: Side) -> _Known:
+def known_calibration(view: View) -> Known:
+    """That of a view's reference, made once."""
+    return view.once(Calibration.name, lambda: _known(view.reference))
+
+
+def _known(side: Side) -> Known:
     (labels, scores), every = side.known, side.scores.scores
     borders = np.quantile(np.maximum.reduce(list(every.T)), np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
-    dependence = Dependence(_gap(labels, scores.scores)[1][:, None])
+    dependence = Dependence(gap_of(labels, scores.scores)[1][:, None])
     if len(labels) < BLOCKS:
-        return _Known(borders, dependence, "")
+        return Known(borders, dependence, "")
     value = binned(labels, scores.scores, borders).value
-    return _Known(borders, dependence, f"{value:.3f} on {len(labels):,} reference labels")
+    return Known(borders, dependence, f"{value:.3f} on {len(labels):,} reference labels")

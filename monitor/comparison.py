@@ -302,18 +302,36 @@ def _attainable(record: WindowRecord, min_labels: int) -> Measurement | None:
     return next(found, None)
 
 
-def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[str, ...]:
-    """In words, worst first: segments and the slice found that are worse than on the reference rows, all of them with
-    error probability `level`."""
+@dataclass(frozen=True)
+class Worse:
+    """A segment, or the slice found, that is worse than on the reference rows."""
+
+    metric: str
+    measurement: Measurement
+    comparison: Comparison
+
+    @property
+    def subject(self) -> str:
+        """What it is called."""
+        return self.measurement.subject or ""
+
+    @property
+    def sentence(self) -> str:
+        """It in words."""
+        now, reference = self.comparison.realised, self.comparison.reference
+        figures = f"{now.value:.3f} on {now.rows:,} labels, reference {reference.value:.3f}"
+        return f"{self.subject}: {self.metric} {figures}"
+
+
+def worst_segments(record: WindowRecord, tolerate: float, min_labels: int, level: float) -> tuple[Worse, ...]:
+    """Worst first: segments and the slice found that are worse than on the reference rows, all of them with error
+    probability `level`."""
     found = [one for one in record.named("segment_performance", "slice_performance") if one.rows >= min_labels]
     known = [one for one in found if one.value is not None and one.reference is not None]
-    compared = [(one.subject, compare(record.metric, _level(one), _reference_of(one), "", tolerate)) for one in known]
-    sure = [(name, one) for name, one in compared if one.p_value <= level / len(compared)]
-    return tuple(
-        f"{name}: {record.metric} {one.realised.value:.3f} on {one.realised.rows:,} labels, "
-        f"reference {one.reference.value:.3f}"
-        for name, one in sorted(sure, key=lambda pair: -pair[1].loss)
-    )
+    metric = record.metric
+    compared = [Worse(metric, one, compare(metric, _level(one), _reference_of(one), "", tolerate)) for one in known]
+    sure = [one for one in compared if one.comparison.p_value <= level / len(compared)]
+    return tuple(sorted(sure, key=lambda one: -one.comparison.loss))
 
 
 def _level(one: Measurement) -> Level:

@@ -14,15 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from monitor.comparison import BY_NAME, Comparison
+from monitor.comparison import BY_NAME, Comparison, Worse
 from monitor.evidence import score_of, tail
 from monitor.findings import Finding, pooled
+from monitor.located import SHIFT, segment_of
 from monitor.measurements import Measurement, WindowRecord
 from monitor.significance import jensen_shannon
-from registry.decisions import Diagnosis, Kind, Severity, Shape
+from registry.decisions import Cost, Diagnosis, Evidence, Kind, Severity, Shape
 
 CERTAIN = 3.0
 """Standard errors from which a gap, over all windows since the onset, is taken to be there."""
@@ -37,6 +39,8 @@ ALIKE = 0.5
 """How much nearer than the windows between an earlier one must be to be called a recurrence."""
 
 MOST = 3
+FIGURES = 12
+"""Most of them that go with a diagnosis."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,12 @@ def diagnose(
     fall: Degradation | None,
     broken: Sequence[Finding],
     moved: Sequence[Finding],
-    segments: Sequence[str] = (),
+    worst: Sequence[Worse] = (),
+    parts: Sequence[Finding] = (),
+    metric: str = "",
 ) -> Diagnosis | None:
-    """The diagnosis; None while everything is in order."""
+    """The diagnosis; None while everything is in order. `worst` are the segments where performance is, `parts` what is
+    otherwise in some of them, `metric` is the task's."""
     if severity == "ok":
         return None
     if severity == "faulty":
@@ -75,9 +82,10 @@ def diagnose(
             sentence=f"Data fault: {named}; nothing is said about the model until the data are mended",
             columns=columns,
             evidence=tuple(one.sentence for one in broken[:MOST]),
+            figures=_figures(_found(broken, (), ())),
         )
     if fall is None:
-        return _harmless(moved)
+        return _harmless(moved, parts, metric)
     kind, evidence = _kind(fall, moved)
     columns = _columns([one for one in moved if one.cost > 0] or moved)
     shape = _shape(fall)
@@ -86,36 +94,48 @@ def diagnose(
     again = _recurs(fall)
     return Diagnosis(
         kind=kind,
-        sentence=_sentence(kind, fall, shape, columns, segments, again),
+        sentence=_sentence(kind, fall, shape, columns, worst, parts, again),
         shape=shape,
         onset=at,
         onset_from=start,
         onset_to=end,
         columns=columns,
-        segments=tuple(one.split(":")[0] for one in segments[:MOST]),
+        segments=_segments(worst, parts),
         recurs=None if again is None else again.window.start,
         evidence=evidence,
+        cost=_lost(fall),
+        figures=_figures([*_gaps(fall), *_found(moved, worst, parts)]),
     )
 
 
-def _harmless(moved: Sequence[Finding]) -> Diagnosis:
+def _harmless(moved: Sequence[Finding], parts: Sequence[Finding], metric: str) -> Diagnosis:
     """Of a window in which something moved, and no fall of performance is sure: that may be for want of labels."""
+    known: dict[str, Any] = {
+        "segments": _segments((), parts),
+        "figures": _figures(_found(moved, (), parts)),
+    }
     if lagging := [one for one in moved if one.measurement.name == "gap"]:
-        said = lagging[0].sentence
+        said, where = lagging[0].sentence, f"; answers moved{above[1:]}" if (above := _above_all(parts)) else ""
         return Diagnosis(
-            kind="concept drift", sentence=f"Concept drift that has not surely cost more than is tolerated: {said}"
+            kind="concept drift",
+            sentence=f"Concept drift that has not surely cost more than is tolerated: {said}{where}",
+            **known,
         )
     columns = _columns(moved)
-    cost = max((one.cost for one in moved), default=0.0)
+    dearest = max(moved, key=lambda one: one.cost)
+    cost = dearest.cost
     moving = (
         f"Inputs moved: {', '.join(columns)}" if columns else f"Moved: {moved[0].subject or moved[0].measurement.name}"
     )
+    moving += _above_all(parts)
     price = "but a cost is estimated" if cost > 0 else "and no cost is estimated"
     return Diagnosis(
         kind=_KINDS.get(moved[0].measurement.name, "covariate shift"),
         sentence=f"{moving}; no fall of performance is sure, {price}",
         columns=columns,
         evidence=tuple(one.sentence for one in moved[:MOST]),
+        cost=Cost(metric=metric, loss=cost, error=dearest.measurement.cost_error) if cost > 0 else None,
+        **known,
     )
 
 
@@ -130,6 +150,50 @@ _KINDS: Mapping[str, Kind] = {
 
 def _columns(found: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.measurement.subject for one in found if one.measurement.subject))[:MOST]
+
+
+def _segments(worst: Sequence[Worse], parts: Sequence[Finding]) -> tuple[str, ...]:
+    """Where performance is worst, then where something moved or does not hold."""
+    names = [one.subject for one in worst] + [one.subject for one in parts if one.subject]
+    return tuple(dict.fromkeys(names))[:MOST]
+
+
+def _above_all(parts: Sequence[Finding]) -> str:
+    """Where a shift is that is not everywhere."""
+    where = segment_of(parts, SHIFT)
+    return f", above all in {where}" if where else ""
+
+
+def _found(moved: Sequence[Finding], worst: Sequence[Worse], parts: Sequence[Finding]) -> list[Measurement]:
+    """Of the columns and of the segments where performance is worst so many that all kinds are among the first."""
+    found = [one.measurement for one in moved[: FIGURES // 2]]
+    return [*found, *(one.measurement for one in worst[:MOST]), *(one.measurement for one in parts)]
+
+
+def _figures(found: Sequence[Measurement]) -> tuple[Evidence, ...]:
+    """Measurements as they are told, so many at most."""
+    kept = ("subject", "value", "reference", "error", "p_value", "cost", "cost_error", "rows")
+    return tuple(Evidence(measure=one.name, **{name: getattr(one, name) for name in kept}) for one in found[:FIGURES])
+
+
+def _gaps(fall: Degradation) -> list[Measurement]:
+    """Those behind the kind, over the windows since the onset."""
+    found = {name: pooled(fall.windows, name) for name in _WORDS}
+    return [Measurement(name=name, value=one[0], error=one[1]) for name, one in found.items() if one is not None]
+
+
+def _lost(fall: Degradation) -> Cost:
+    metric = fall.records[-1].metric
+    one = possible(metric, fall.comparison)
+    return Cost(
+        metric=metric,
+        loss=one.loss,
+        error=one.realised.error,
+        value=one.realised.value,
+        reference=one.reference.value,
+        tolerated=one.tolerated,
+        labelled=one.realised.labelled,
+    )
 
 
 def _kind(fall: Degradation, moved: Sequence[Finding]) -> tuple[Kind, tuple[str, ...]]:
@@ -195,14 +259,15 @@ def _sentence(
     fall: Degradation,
     shape: Shape,
     columns: Sequence[str],
-    segments: Sequence[str],
+    worst: Sequence[Worse],
+    moved: Sequence[Finding],
     again: WindowRecord | None,
 ) -> str:
     one, at = possible(fall.records[-1].metric, fall.comparison), fall.records[fall.since].window.start
     parts = [f"{kind.capitalize()}, {shape}, since {at:%Y-%m-%d %H:%M}"]
     parts.append(f"{fall.records[-1].metric} {one.realised.value:.3f} instead of {one.reference.value:.3f}")
     through = "through" if kind == "covariate shift" else "inputs moved too:"
-    parts += [f"{through} {', '.join(columns)}"] if columns else []
-    parts += [f"worst in {segments[0].split(':')[0]}"] if segments else []
+    parts += [f"{through} {', '.join(columns) or 'answers'}{_above_all(moved)}"] if columns or _above_all(moved) else []
+    parts += [f"worst in {worst[0].subject}"] if worst else []
     parts += [f"inputs as in the window of {again.window.start:%Y-%m-%d %H:%M}"] if again is not None else []
     return "; ".join(parts)

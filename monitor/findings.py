@@ -70,6 +70,10 @@ _SENTENCES = {
     "prediction_shift": "distribution moved by {value:.2f}{note}",
     "uncertainty_shift": "distribution moved by {value:.2f}{note}",
     "label_shift": "distribution moved by {value:.2f}{note}",
+    "segment_share": "{share} of the rows, {was} in the reference",
+    "segment_shift": "answers moved by {value:.2f}, by {before:.2f} elsewhere",
+    "segment_coverage": "conformal coverage {share} on {rows:,} labels, {was} in the reference",
+    "segment_calibration": "calibration error {value:.3f} on {rows:,} labels, {before:.3f} expected by chance{note}",
     "volume": "{value:,.0f} rows, usually {rows:,}",
     "gap": "worse than expected by {value:.3g} +/- {error:.2g} on {rows:,} labels{note}",
 }
@@ -116,6 +120,7 @@ class Finding:
             was=_percent(one.reference),
             rows=one.rows,
             value=one.value or 0.0,
+            before=one.reference or 0.0,
             error=one.error or 0.0,
             note=f" ({one.note})" if one.note else "",
         )

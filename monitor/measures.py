@@ -9,7 +9,7 @@ from monitor.estimated import Estimated
 from monitor.fused import Fused
 from monitor.gap import Gap, LogGap, Missed, PriorGap
 from monitor.measurements import Measurement
-from monitor.performance import Performance, SegmentPerformance
+from monitor.performance import Performance
 from monitor.quality import (
     BrokenShare,
     Constant,
@@ -21,6 +21,7 @@ from monitor.quality import (
     Unwatched,
     Volume,
 )
+from monitor.segments import SegmentCalibration, SegmentCoverage, SegmentPerformance, SegmentShare, SegmentShift
 from monitor.shift import ColumnShift, LabelShift, PredictionShift, UncertaintyShift
 from monitor.slices import FoundSlices
 from monitor.strange import OutOfDistribution
@@ -61,13 +62,25 @@ MEASURES: tuple[Measure, ...] = (
     OutOfDistribution(),
     Coverage(),
     Calibration(),
+    SegmentShare(),
+    SegmentShift(),
+    SegmentCoverage(),
+    SegmentCalibration(),
     Unwatched(),
 )
 QUOTING = frozenset({"broken", "unseen", "constant", "shift"})
 """Those whose notes hold a value of the column."""
 
 OF_OUTPUTS = frozenset(
-    {"output_shift", "prediction_shift", "uncertainty_shift", "uncertainty", "disagreement", "set_size"}
+    {
+        "output_shift",
+        "prediction_shift",
+        "uncertainty_shift",
+        "uncertainty",
+        "disagreement",
+        "set_size",
+        "segment_shift",
+    }
 )
 """Those that hold the window's answers against the reference's."""
 

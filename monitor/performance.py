@@ -1,4 +1,4 @@
-"""Realised performance: the task's metric on the labels that have arrived, over all rows and by segment.
+"""Realised performance: the task's metric on the labels that have arrived.
 
 Only rows that the champion itself answered count; those of another version belong to that version.
 """
@@ -17,11 +17,8 @@ from monitor.dependence import Dependence
 from monitor.measurements import Measurement
 from monitor.views import Measure, Side, View
 from registry.metrics import BLOCKS, LEAST_IN_BLOCK, METRICS, Array, Metric, error_of_mean
-from registry.schema import canonical_category
 
 _Z = 1.96
-MOST_SEGMENTS = 50
-"""Most values of one column that are watched apart: the most frequent of the reference."""
 
 
 def task_metric(view: View) -> Metric:
@@ -126,43 +123,26 @@ class Performance(Measure):
         ]
 
 
-class SegmentPerformance(Measure):
-    """The task's metric in each value of the columns that the task watches apart, beside the same on the reference."""
-
-    name: ClassVar[str] = "segment_performance"
-
-    def measure(self, view: View) -> list[Measurement]:
-        """One measurement a segment that has labels; its subject is `column=value`."""
-        told = view.tellable.names
-        columns = [name for name in view.manifest.task.monitor.segments if name in told]
-        return [one for column in columns for one in self._by_value(view, column)]
-
-    def _by_value(self, view: View, column: str) -> list[Measurement]:
-        values = view.reference.columns[column].value_counts().index[:MOST_SEGMENTS]
-        made = (self._of(view, column, value) for value in values)
-        return [one for one in made if one.rows]
-
-    def _of(self, view: View, column: str, value: object) -> Measurement:
-        def rows(side: Side) -> npt.NDArray[np.bool_]:
-            return np.asarray((side.columns[column] == value).to_numpy()[side.own])
-
-        return beside(view, self.name, f"{column}={canonical_category(value)}", rows)
-
-
 def beside(view: View, name: str, subject: str, rows: Callable[[Side], npt.NDArray[np.bool_]]) -> Measurement:
     """The task's metric on some of the champion's rows (m,) of the window, beside the same on the reference."""
     metric = task_metric(view)
-    (now, error, n), (before, known_error, _) = (
-        realised(metric, side, rows(side)) for side in (view.window, view.reference)
-    )
+    now, before = (realised(metric, side, rows(side)) for side in (view.window, view.reference))
+    return compared(name, subject, metric, now, before)
+
+
+def compared(
+    name: str, subject: str, metric: Metric, now: tuple[float, float, int], before: tuple[float, float, int]
+) -> Measurement:
+    """Two of what `realised` gives, of the window and of the reference, side by side."""
+    value, error, n = now
     return Measurement(
         name=name,
         subject=subject,
-        value=now,
-        low=now - _Z * error,
-        high=now + _Z * error,
-        reference=before,
-        reference_error=known_error,
+        value=value,
+        low=value - _Z * error,
+        high=value + _Z * error,
+        reference=before[0],
+        reference_error=before[1],
         error=error,
         rows=n,
         note=metric.name,

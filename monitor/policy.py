@@ -29,6 +29,7 @@ from monitor.comparison import worst_segments
 from monitor.diagnosis import diagnose
 from monitor.findings import Finding, broken, faults, known, lag, settled, shifts, unwatched
 from monitor.harm import Harm
+from monitor.located import located
 from monitor.measurements import WindowRecord
 from monitor.remedy import LEARNT, Upkeep, brings, climb
 from monitor.told import names
@@ -41,7 +42,8 @@ DEGRADED, SHIFTED, LAGGING, FAULTY = 0.5, 0.2, 0.2, 0.1
 """Shares of the budget."""
 
 EXPLAINING = 0.05
-"""Error probability of the segments that are named once the model is degraded."""
+"""Error probability of the segments that are named once the model is degraded, as the worst; and of those that are once
+something has moved, as where it did."""
 
 MOST_NAMED = 5
 
@@ -111,11 +113,12 @@ def assess(
     empty = () if newest.window.rows else (f"no rows in {names([newest])}",)
     late = () if found.covers(newest) else (_not_judged(newest, champion, min_labels),)
     where = worst_segments(newest, spec.tolerate, min_labels, EXPLAINING) if found.degraded else ()
-    told = diagnose(severity, found.degradation, bad, moved, where)
+    parts = located(newest, EXPLAINING) if severity in ("degraded", "shifted") else ()
+    told = diagnose(severity, found.degradation, bad, moved, where, parts, newest.metric)
     kind = (told.sentence,) if told is not None else ()
     rest = (*kind, *_few(bad), *empty)
     lead = (*found.reasons, *rest) if severity == "shifted" and found.worse else (*rest, *found.reasons)
-    judged = (*late, *where[:MOST_NAMED], *_few(moved))
+    judged = (*late, *(one.sentence for one in where[:MOST_NAMED]), *_few(moved), *_few(parts))
     return Assessment(severity, (*lead, *judged, *known(usual), *unwatched(newest)), told, found.labelled, *found.loss)
 
 

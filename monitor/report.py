@@ -29,8 +29,9 @@ MOST_ROWS = 5_000
 ANSWER, UNCERTAINTY = "prediction", "uncertainty"
 
 
-def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
+def write_report(view: View, subject: Subject, shelf: Shelf, beside: str = "") -> Path | None:
     """Put the report on the shelf as HTML and as a run of the workspace, and delete what is too old; the HTML's path.
+    `beside` is HTML of ours that stands above Evidently's.
 
     None when there is nothing to show (no rows, no columns). Either is whole or not there at all. One at a time a task.
     Raises `OutsideError` when the disk or Evidently fails.
@@ -45,7 +46,8 @@ def write_report(view: View, subject: Subject, shelf: Shelf) -> Path | None:
         partial.mkdir(parents=True)
         with _quiet():
             snapshot = _compare(current[columns], reference[columns], subject)
-            _place(snapshot, subject, shelf, partial, heading(shelf.task, subject, len(current), len(reference)))
+            head = heading(shelf.task, subject, len(current), len(reference), beside)
+            _place(snapshot, subject, shelf, partial, head)
         shelf.prune()
     except Exception as error:  # Evidently names none that it may raise
         failure = f"could not be made: {type(error).__name__}: {error}"
@@ -93,9 +95,9 @@ def _compare(current: pd.DataFrame, reference: pd.DataFrame, subject: Subject) -
     return Report([DataDriftPreset()]).run(*sides, timestamp=window.start, tags=tags, metadata=about)
 
 
-def heading(task: str, subject: Subject, current: int, reference: int) -> str:
+def heading(task: str, subject: Subject, current: int, reference: int, beside: str = "") -> str:
     """What a page is about, as HTML: Evidently's own begins with its figures. `current` and `reference` are the rows
-    that it compares."""
+    that it compares, `beside` is HTML that goes with it."""
     window, version = subject.window, escape(subject.version)
     judged = f"Everfit judged it {escape(subject.severity)}." if subject.severity else "Everfit has not judged it."
     return (
@@ -104,7 +106,7 @@ def heading(task: str, subject: Subject, current: int, reference: int) -> str:
         f"<p>Evidently compares columns and answers, by the methods of its own. <b>Current</b> are {current:,} of the "
         f"window's {counted(window.rows, 'row')}, as version {version} answered them; <b>reference</b> are "
         f"{reference:,} rows that it had not learnt from when it answered them. {judged} Nothing is decided by this "
-        "page.</p></header>"
+        f"page.</p>{beside}</header>"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monitor.measurements import Window, WindowRecord
 from monitor.report import write_report
+from monitor.segment_table import segment_table
 from monitor.shelf import Shelf, Subject
 from monitor.views import View, read_window, reference_side
 from registry.bundle import ModelBundle
@@ -48,13 +49,24 @@ def report_of_pass(
     """
     subject = Subject(record.window, record.version, decision.severity)
     try:
-        path = write_report(view(record.window), subject, shelf)
+        path = write_report(view(record.window), subject, shelf, _segments(record))
     except OutsideError as error:
         _LOG.warning("%s", error)
         return None
     if path is not None:
         ledger.write(_entry(subject, path, shelf.task))
     return path
+
+
+def _segments(record: WindowRecord) -> str:
+    """What Everfit measured by segment, as HTML; empty where it did not."""
+    table = segment_table(record)
+    said = (
+        "<p><b>By segment, as Everfit measured it</b>; in brackets the reference: of the calibration error what chance "
+        "shows, of answers how far they moved elsewhere.</p>"
+        "<style>.segments th, .segments td { padding: 2px 14px 2px 0; text-align: left }</style>"
+    )
+    return said + table if table else ""
 
 
 def _entry(subject: Subject, path: Path, task: str) -> Entry:
@@ -112,7 +124,7 @@ def report_on_demand(
     window, version = record.window, record.version
     read = read_window(log, window.start, window.end, {version}, bundle.manifest, as_of)
     view = read.view(reference_side(bundle, read.manifest))
-    path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf)
+    path = write_report(view, Subject(window, version, _severity(ledger, record)), shelf, _segments(record))
     if path is None:
         raise InputError(f"the window from {window.name} has no rows that version {version} answered: nothing to show")
     return path

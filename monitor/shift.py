@@ -152,10 +152,14 @@ class OutputMeasure(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        known = view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
+        known = self.known(view)
         counts = known.count(self.values(view, view.window))
         distance = known.distance(counts, doubt=view.doubt, stride=view.stride)
         return [moved(view, self.name, None, counts, known, distance)]
+
+    def known(self, view: View) -> Distribution:
+        """What the reference has of it."""
+        return view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
 
     @abstractmethod
     def values(self, view: View, side: Side) -> Values:

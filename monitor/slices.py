@@ -161,6 +161,16 @@ def _weight(counts: Array) -> Array:
     return np.asarray(counts.prod(axis=0) / np.maximum(counts.sum(axis=0), 1e-9), dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A slice in words, and of the champion's rows of window and reference (m,) which are in it, and which had a say in
+    where it is."""
+
+    subject: str
+    window: tuple[Rows, Rows]
+    reference: tuple[Rows, Rows]
+
+
 class FoundSlices(Measure):
     """The task's metric in the slice where the champion seems worst, beside the same on the reference: it explains a
     model that is worse, and says nothing of whether one is."""
@@ -169,20 +179,39 @@ class FoundSlices(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement, on rows that had no say in choosing its slice; its subject is the slice in words."""
-        if min(int(side.labelled.sum()) for side in (view.window, view.reference)) < LEAST_LABELS:
-            return [self._none(f"needs {LEAST_LABELS} labels of each side")]
-        known = view.once(self.name, lambda: _ground(view))
-        mine = _searched(view, view.window)
-        if mine is None or known is None:
-            return [self._none(f"{task_metric(view).name} is undefined on half of the rows")]
-        found = Growth(half(view.window, *mine, known.codebook), known).worst()
-        if not found:
-            return [self._none("nothing to split by")]
-        sought = view.once(f"{self.name}, sought in", lambda: _searching(view.reference))
-        return [beside(view, self.name, in_words(found), lambda side: _inside(view, side, found, sought))]
+        found = slice_found(view)
+        if isinstance(found, str):
+            return [Measurement(name=self.name, note=found)]
+        return [beside(view, self.name, found.subject, lambda side: _judged(view, side, found))]
 
-    def _none(self, why: str) -> Measurement:
-        return Measurement(name=self.name, note=why)
+
+def slice_found(view: View) -> Found | str:
+    """The slice of a window where the champion seems worst, looked for once; or why there is none."""
+    return view.here("slice", lambda: _look(view))
+
+
+def _look(view: View) -> Found | str:
+    if min(int(side.labelled.sum()) for side in (view.window, view.reference)) < LEAST_LABELS:
+        return f"needs {LEAST_LABELS} labels of each side"
+    known = view.once("ground of slices", lambda: _ground(view))
+    mine = _searched(view, view.window)
+    if mine is None or known is None:
+        return f"{task_metric(view).name} is undefined on half of the rows"
+    found = Growth(half(view.window, *mine, known.codebook), known).worst()
+    if not found:
+        return "nothing to split by"
+    sought = view.once("rows that slices are sought in", lambda: _searching(view.reference))
+    inside = [
+        np.logical_and.reduce([one.holds(side.column(one.column)) for one in found])[side.own]
+        for side in (view.window, view.reference)
+    ]
+    return Found(in_words(found), (inside[0], _searching(view.window)), (inside[1], sought))
+
+
+def _judged(view: View, side: Side, found: Found) -> Rows:
+    """Which of the champion's rows (m,) are in the slice, and had no say in where it is."""
+    inside, sought = found.reference if side is view.reference else found.window
+    return np.asarray(inside & ~sought)
 
 
 def _searching(side: Side) -> Rows:
@@ -192,13 +221,6 @@ def _searching(side: Side) -> Rows:
     for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
         out[labelled[start:end]] = True
     return out
-
-
-def _inside(view: View, side: Side, found: Slice, sought: Rows) -> Rows:
-    """Which of the champion's rows (m,) are in the slice and were not searched; `sought` are those of the reference
-    that were."""
-    held = np.logical_and.reduce([one.holds(side.column(one.column)) for one in found])
-    return np.asarray(held[side.own] & ~(sought if side is view.reference else _searching(side)))
 
 
 def _ground(view: View) -> Ground | None:

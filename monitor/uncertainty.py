@@ -96,14 +96,13 @@ class Coverage(Measure):
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
         promised = view.manifest.task.coverage
-        inside, known = covered(view.window), view.once(self.name, lambda: covered(view.reference))
+        inside, known = covered_now(view), covered_before(view)
         if not len(inside):
             return [Measurement(name=self.name, reference=promised, note="no labels yet")]
         hits, rows = int(inside.sum()), len(inside)
         low, high = wilson(hits, rows)
-        dependence = view.once(f"dependence of {self.name}", lambda: Dependence(known[:, None]))
-        effect = dependence.over_windows(rows, stride=view.stride, lasting=True).effect
-        p_value = _chance(hits, rows, min(promised, _kept(known, effect)), effect)
+        effect = effect_on_coverage(view)
+        p_value = chance_of_so_few(hits, rows, min(promised, surely_kept(int(known.sum()), len(known), effect)), effect)
         return [
             Measurement(
                 name=self.name, value=hits / rows, low=low, high=high, reference=promised, p_value=p_value, rows=rows
@@ -111,7 +110,7 @@ class Coverage(Measure):
         ]
 
 
-def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
+def chance_of_so_few(hits: int, rows: int, kept: float, effect: float) -> float:
     """Of so few hits if each row is one with the probability `kept`: binomial where rows are independent. Where
     `effect` rows are worth one, the normal law of a mean of as many, but never less than independent rows have."""
     alone = share_below(hits, rows, kept)
@@ -121,12 +120,29 @@ def _chance(hits: int, rows: int, kept: float, effect: float) -> float:
     return max(alone, float(ndtr((hits / rows - kept) / error)))
 
 
-def _kept(known: npt.NDArray[np.bool_], effect: float) -> float:
-    """The coverage that the reference keeps for sure; 1 where it has no labels."""
-    if not len(known):
+def surely_kept(hits: int, rows: int, effect: float) -> float:
+    """The coverage that reference rows keep for sure; 1 where none has a label."""
+    if not rows:
         return 1.0
-    kept = float(known.mean())
-    return max(0.0, kept - SURE * float(np.sqrt(kept * (1 - kept) * effect / len(known))))
+    kept = hits / rows
+    return max(0.0, kept - SURE * math.sqrt(kept * (1 - kept) * effect / rows))
+
+
+def effect_on_coverage(view: View) -> float:
+    """How many of the window's labels are worth one."""
+    known = covered_before(view)
+    dependence = view.once(f"dependence of {Coverage.name}", lambda: Dependence(known[:, None]))
+    return dependence.over_windows(len(covered_now(view)), stride=view.stride, lasting=True).effect
+
+
+def covered_now(view: View) -> npt.NDArray[np.bool_]:
+    """`covered` of the window, made once."""
+    return view.here(Coverage.name, lambda: covered(view.window))
+
+
+def covered_before(view: View) -> npt.NDArray[np.bool_]:
+    """That of the reference."""
+    return view.once(Coverage.name, lambda: covered(view.reference))
 
 
 def covered(side: Side) -> npt.NDArray[np.bool_]:

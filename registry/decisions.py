@@ -51,12 +51,44 @@ Kind: TypeAlias = Literal["data fault", "covariate shift", "prior shift", "conce
 Shape: TypeAlias = Literal["abrupt", "gradual"]
 
 
+class Evidence(Frozen):
+    """A figure behind a diagnosis, as it was measured: of which measure, of which column or segment (None: of the whole
+    window), beside which reference, and how probable as much is while nothing has changed. `cost` is what it alone is
+    estimated to cost in the task's metric. `rows` is how many are behind it."""
+
+    measure: str
+    subject: str | None = None
+    value: float | None = None
+    reference: float | None = None
+    error: float | None = None
+    p_value: float | None = None
+    cost: float | None = None
+    cost_error: float | None = None
+    rows: int = 0
+
+
+class Cost(Frozen):
+    """By how much the task's metric is worse, with its standard error. Of a fall that is sure: from `reference` to
+    `value` since the onset, of which `tolerated` is; `labelled`: labels say so, not an estimate alone. Of what has only
+    moved: what it is estimated to cost."""
+
+    metric: str
+    loss: float
+    error: float | None = None
+    value: float | None = None
+    reference: float | None = None
+    tolerated: float | None = None
+    labelled: bool = False
+
+
 class Diagnosis(Frozen):
     """What happened, as far as it can be told.
 
     `onset` is the begin of the window that it most probably began in, `onset_from` and `onset_to` the begin and the end
     of the stretch that it began in with a probability of 90 %; None where performance has not fallen. `recurs`: the
-    begin of an earlier window whose inputs were the same. `evidence` are the figures behind the kind.
+    begin of an earlier window whose inputs were the same. `segments`: where performance is worst, then where it moved.
+    `evidence` are the figures behind the kind in words, `figures` what was found as numbers, `cost` what it costs, as
+    far as that is sure.
     """
 
     kind: Kind
@@ -69,6 +101,8 @@ class Diagnosis(Frozen):
     segments: tuple[str, ...] = ()
     recurs: datetime | None = None
     evidence: tuple[str, ...] = ()
+    cost: Cost | None = None
+    figures: tuple[Evidence, ...] = ()
 
 
 class Decision(Frozen):

@@ -36,6 +36,7 @@ HISTOGRAMS = ("everfit_request_duration_seconds", "everfit_batch_rows")
 
 _ROLE = ("task", "version", "role", "problem", "metric")
 _WINDOW = ("task", "version", "metric")
+_SEGMENT = ("task", "segment")
 
 METRICS: dict[str, Described] = {
     "everfit_requests_total": Described(
@@ -93,6 +94,11 @@ METRICS: dict[str, Described] = {
     "everfit_window_calibration_error": Described("expected calibration error (ECE), on the same labels"),
     "everfit_window_calibration_error_expected": Described("what calibrated answers would show on as many by chance"),
     "everfit_window_out_of_distribution": Described("share of the rows answered that are out of distribution"),
+    "everfit_segment_share": Described("share of the rows of a segment that is watched, of the first 20", _SEGMENT),
+    "everfit_segment_shift": Described("how far the answers in it moved, 0 to 1", _SEGMENT),
+    "everfit_segment_performance": Described("the task's metric in it, in the newest window with labels", _SEGMENT),
+    "everfit_segment_coverage": Described("coverage in it, on the same labels", _SEGMENT),
+    "everfit_segment_calibration_error": Described("expected calibration error in it, on the same labels", _SEGMENT),
     "everfit_performance": Described("the task's metric on the newest window with labels", _WINDOW),
     "everfit_performance_error": Described("its standard error", _WINDOW),
     "everfit_performance_reference": Described("the metric on the test rows", _WINDOW),

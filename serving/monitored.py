@@ -28,6 +28,10 @@ WINDOWS = 24
 MOST_COLUMNS = 100
 """Columns that are shown each; of more the furthest."""
 
+MOST_SEGMENTS = 20
+"""Segments that are shown each, of those that a task watches apart: the most frequent. A slice that is found is another
+one each window, and is none of them."""
+
 SURE = 0.01
 """The p-value up to which a column that moved counts as shifted. What monitoring names needs evidence over windows
 beside it."""
@@ -41,6 +45,14 @@ _BESIDE = {
 }
 """What is told beside the performance of a window, by measure."""
 
+_OF_ROWS = {"segment_share": "everfit_segment_share", "segment_shift": "everfit_segment_shift"}
+_OF_LABELS = {
+    "segment_performance": "everfit_segment_performance",
+    "segment_coverage": "everfit_segment_coverage",
+    "segment_calibration": "everfit_segment_calibration_error",
+}
+"""What is told by segment."""
+
 _SEVERITIES: tuple[str, ...] = get_args(Severity)
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -52,7 +64,7 @@ class Window:
     written: float
     samples: tuple[Sample, ...]
     performance: tuple[Sample, ...]
-    """And coverage and calibration; nothing while no label has arrived."""
+    """And coverage and calibration, by segment too; nothing while no label has arrived."""
 
 
 @dataclass
@@ -177,7 +189,10 @@ def _window(entry: Entry, written: float) -> Window:
         by_name.setdefault(one["name"], []).append(one)
     labels = (entry.version or "", str(entry.details.get("metric", "")))
     samples = (*_volume(entry.details, by_name), *_shift(by_name), *_expected(by_name, labels), *_strange(by_name))
-    return Window(written, tuple(samples), tuple(_performance(by_name, labels)))
+    performance = tuple(_performance(by_name, labels))
+    if performance:
+        performance += tuple(_segments(by_name, _OF_LABELS))
+    return Window(written, (*samples, *_segments(by_name, _OF_ROWS)), performance)
 
 
 def _volume(details: Mapping[str, Any], by_name: Mapping[str, list[dict[str, Any]]]) -> Iterator[Sample]:
@@ -208,6 +223,16 @@ def _strange(by_name: Mapping[str, list[dict[str, Any]]]) -> Iterator[Sample]:
     for one in by_name.get("out_of_distribution", ())[:1]:
         if one.get("value") is not None:
             yield Sample("everfit_window_out_of_distribution", one["value"])
+
+
+def _segments(by_name: Mapping[str, list[dict[str, Any]]], names: Mapping[str, str]) -> Iterator[Sample]:
+    found = {one.get("subject") for one in by_name.get("slice_performance", ())}
+    watched = [one["subject"] for one in by_name.get("segment_share", ()) if one["subject"] not in found]
+    shown = set(watched[:MOST_SEGMENTS])
+    for measure, name in names.items():
+        for one in by_name.get(measure, ()):
+            if one["subject"] in shown and one.get("value") is not None:
+                yield Sample(name, one["value"], (one["subject"],))
 
 
 def _performance(by_name: Mapping[str, list[dict[str, Any]]], labels: tuple[str, ...]) -> Iterator[Sample]:

@@ -127,6 +127,7 @@ def test_a_webhook_gets_a_signed_message_once(place: Workplace, receiver: Receiv
     assert headers[SIGNATURE] == "sha256=" + hmac.new(b"the-key", body, hashlib.sha256).hexdigest()
     (written_down,) = place.ledger.read(kinds={"alert"})
     assert json.loads(body) == {
+        "schema_version": 1,
         "id": f"handmade-20240301T000000/{written_down.id}",
         "key": "handmade-20240301T000000",
         "task": "handmade",
@@ -140,6 +141,7 @@ def test_a_webhook_gets_a_signed_message_once(place: Workplace, receiver: Receiv
         "reopened": 0,
         "link": f"http://127.0.0.1:{place.settings.status_port}/tasks/handmade",
         "next": None,
+        "diagnosis": None,
     }
     (sent,) = place.ledger.read(kinds={"alert_sent"})
     assert (sent.outcome, sent.details["channel"]) == ("sent", f"http://127.0.0.1:{receiver.port}")

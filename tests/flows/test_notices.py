@@ -81,6 +81,7 @@ def test_a_question_reaches_a_person_once(told: Workplace, receiver: Receiver, t
     (asked,) = told.ledger.read(kinds={"approval"})
     assert headers["X-Everfit-Signature"].startswith("sha256=")
     assert json.loads(body) == {
+        "schema_version": 1,
         "id": f"handmade-question-{asked.id}/{noted.id}",
         "key": f"handmade-question-{asked.id}",
         "task": "handmade",
@@ -94,6 +95,7 @@ def test_a_question_reaches_a_person_once(told: Workplace, receiver: Receiver, t
         "reopened": 0,
         "link": f"http://127.0.0.1:{told.settings.status_port}/tasks/handmade",
         "next": "everfit approve handmade (or: everfit approve handmade --refuse)",
+        "diagnosis": None,
     }
     (sent,) = told.ledger.read(kinds={"alert_sent"})
     assert (sent.outcome, sent.details["of"]) == ("sent", noted.id)

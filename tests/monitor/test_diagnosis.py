@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from monitor.comparison import EXPECTED, Level, compare
-from monitor.diagnosis import Degradation, diagnose, input_distance, pooled, possible
+from monitor.comparison import EXPECTED, Level, Worse, compare
+from monitor.diagnosis import FIGURES, Degradation, diagnose, input_distance, pooled, possible
 from monitor.findings import Finding
 from monitor.measurements import Measurement, WindowRecord
 from tests.monitor.records import START, WEEK, end_of, record
@@ -65,7 +65,9 @@ def test_the_kind_of_change(made: tuple[Measurement, ...], moved: tuple[Measurem
 
 
 def test_onset_columns_segments_and_sentence() -> None:
-    told = diagnose("degraded", fall(gap(0.0)), [], found(COSTLY, FREE), ["carrier=B6: auc 0.5 on 300 labels"])
+    segment = Measurement(name="segment_performance", subject="carrier=B6", value=0.5, rows=300)
+    worst = [Worse("auc", segment, compare("auc", Level(0.5, 0.01, 300), Level(0.7, 0.01, 0), "", 0.0))]
+    told = diagnose("degraded", fall(gap(0.0)), [], found(COSTLY, FREE), worst)
     assert told is not None
     assert (told.onset, told.onset_from, told.onset_to) == (end_of(1), START + WEEK, end_of(2))
     assert (told.columns, told.segments) == (("dew",), ("carrier=B6",))
@@ -149,3 +151,19 @@ def test_gaps_are_pooled_by_rows() -> None:
     assert value == pytest.approx(0.3)
     assert error == pytest.approx(np.hypot(0.01, 0.02) / 3)
     assert pooled(made[2:], "gap") is None
+
+
+def test_figures_are_so_many_at_most_and_of_every_kind() -> None:
+    def worse(name: str) -> Worse:
+        made = Measurement(name="segment_performance", subject=name, value=0.5, rows=300)
+        return Worse("auc", made, compare("auc", Level(0.5, 0.01, 300), Level(0.7, 0.01, 0), "", 0.0))
+
+    shift = Measurement(name="segment_shift", subject="carrier=a:b", value=0.4, reference=0.1, p_value=0.0, rows=300)
+    worst, parts = [worse(f"carrier={place}") for place in range(9)], found(*[shift] * 9)
+    told = diagnose("degraded", fall(gap(0.0)), [], found(*[COSTLY] * 30), worst, parts, "auc")
+    assert told is not None
+    assert len(told.figures) == FIGURES
+    assert {one.measure for one in told.figures} == {"gap", "shift", "segment_performance", "segment_shift"}
+    assert "through dew, above all in carrier=a:b; worst in carrier=0" in told.sentence
+    assert told.cost is not None
+    assert (told.cost.metric, told.cost.value, told.cost.reference) == ("auc", 0.6, 0.7)

@@ -11,7 +11,7 @@ import pytest
 
 from monitor.domain import DomainShift, OutputShift
 from monitor.evidence import detect, scores_of
-from monitor.uncertainty import Coverage, _chance, _kept
+from monitor.uncertainty import Coverage, chance_of_so_few, surely_kept
 from monitor.views import Measure, Side, View, reference_side
 from registry.bundle import ModelBundle
 from registry.metrics import Array
@@ -137,7 +137,7 @@ def test_small_and_poor_references_have_chances(
 
 def test_rows_that_depend_hardly_have_the_chance_of_independent_ones() -> None:
     for hits in range(21):
-        alone, hardly, more = (_chance(hits, 20, 0.88, effect) for effect in (1.0, 1.02, 3.0))
+        alone, hardly, more = (chance_of_so_few(hits, 20, 0.88, effect) for effect in (1.0, 1.02, 3.0))
         assert alone <= hardly
         assert hardly <= max(more, alone) or hits > 0.88 * 20
-    assert 0.0 <= _kept(np.array([True, False, False, False, False]), 3.0) <= 0.2
+    assert 0.0 <= surely_kept(1, 5, 3.0) <= 0.2

@@ -66,7 +66,7 @@ class FakeVersions:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelBundle]:
     folder = tmp_path_factory.mktemp("bundles")
     return {
-        "good": make_bundle(folder / "good", rows=100),
+        "good": make_bundle(folder / "good", rows=100, monitor={"segments": ["carrier"]}),
         "reverse": make_bundle(folder / "reverse", quality=-1.0, rows=100),
         "regression": make_bundle(folder / "regression", problem="regression", rows=100),
         "multiclass": make_bundle(folder / "multiclass", problem="multiclass", rows=100),

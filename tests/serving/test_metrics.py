@@ -16,7 +16,7 @@ from registry.bundle import ModelBundle
 from registry.database import open_engine
 from registry.ledger import Entry, Ledger
 from serving.catalogue import METRICS
-from serving.monitored import MOST_COLUMNS, WINDOWS, Findings, Monitored
+from serving.monitored import MOST_COLUMNS, MOST_SEGMENTS, WINDOWS, Findings, Monitored
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
 from tests.serving.observed import WEEK, metrics_of, watch_weeks
 
@@ -218,3 +218,22 @@ def test_what_the_guard_refuses_is_counted(tmp_path: Path, bundles: dict[str, Mo
         assert found['everfit_refused_requests_total{reason="no key"}'] == 3
         assert found['everfit_refused_requests_total{reason="crowding"}'] == 0
         assert (found["everfit_server_requests_limit{}"], found["everfit_server_requests_in_progress{}"]) == (1, 1)
+
+
+def test_segments_are_told_by_name_so_many_at_most() -> None:
+    """Those that are watched; not the slice that was found, which is another one each window."""
+    names = [f"carrier=c{number}" for number in range(30)]
+    measured = [
+        {"name": "performance", "value": 0.7, "rows": 900},
+        {"name": "slice_performance", "subject": "hour > 9", "value": 0.5},
+        *({"name": "segment_share", "subject": one, "value": 0.01} for one in (*names, "hour > 9")),
+        *({"name": "segment_coverage", "subject": one, "value": 0.8} for one in (*names, "hour > 9")),
+        {"name": "segment_performance", "subject": names[0], "note": "auc is undefined"},
+    ]
+    found, at = Findings(), datetime(2024, 1, 1)
+    details = {"window": {"rows": 900}, "metric": "auc", "measurements": measured}
+    found.take([Entry(id=1, task="t", kind="window", at=at, written=at, version="1", details=details)])
+    told = [(name, labels) for name, _, labels in found.told()["samples"] if name.startswith("everfit_segment")]
+    shown = [(one,) for one in names[:MOST_SEGMENTS]]
+    wanted = [(f"everfit_segment_{what}", one) for what in ("share", "coverage") for one in shown]
+    assert told == wanted
