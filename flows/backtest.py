@@ -137,7 +137,9 @@ def lay_out(
 ) -> Plan:
     """`prepare` of rows that were read, each with its moment."""
     before, after = frame[(times < start).to_numpy()], frame[(times >= start).to_numpy()]
-    known = task.model_copy(update={"source": FileSource(path=str(folder / _HISTORY)), "policy": NeverPolicy()})
+    unread = task.monitor.model_copy(update={"report": "never"})  # nobody opens reports of a past that was not
+    changed = {"source": FileSource(path=str(folder / _HISTORY)), "policy": NeverPolicy(), "monitor": unread}
+    known = task.model_copy(update=changed)
     if before.empty or after.empty:
         span = f"{times.min()} to {times.max()}"
         raise DataError(f"no rows {'before' if before.empty else 'after'} {start}: the history is of {span}")

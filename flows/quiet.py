@@ -118,8 +118,7 @@ def prepare(
     if found < LEAST_BLOCKS:
         said = f"only {counted(found, 'whole block')} of {format_duration(size)}, {LEAST_BLOCKS} are needed"
         raise DataError(f"{said} to put them into another order: shorter ones (--block), or more rows")
-    watching = task.monitor.model_copy(update={"report": "never"})
-    watched = task.model_copy(update={"mode": "observe", "monitor": watching})
+    watched = task.model_copy(update={"mode": "observe"})
     start = _start(times, size)
     made = []
     for name, moved in _orders(frame, times, size, orders):

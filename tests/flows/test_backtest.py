@@ -104,6 +104,8 @@ def test_every_window_is_judged_once_under_each_policy(played: tuple[Path, Plan,
         assert [step.index for step in progress.steps] == list(range(5))
         assert place.log.counts() == (rows, rows)
         assert progress.requests.failed == 0
+    assert any(step.severity == "degraded" for step in progress_of(folder, 1).steps)
+    assert not list(folder.rglob("reports/**/*.html")), "nobody reads a report of a past that was not"
 
 
 def test_what_was_broken_off_is_not_told_twice(played: tuple[Path, Plan, list[str]]) -> None:

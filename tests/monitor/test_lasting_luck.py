@@ -85,7 +85,7 @@ def test_luck_of_a_day_is_paid_from_the_budget(bundle: ModelBundle, measure: Mea
     ("by day", MissingShare(), "half missing", 1),
     ("hours missing", MissingShare(), "gone", 12),
     ("hours missing", MissingShare(), "half missing", 40),
-    ("by day", ColumnShift(), "up", 240),
+    ("by day", ColumnShift(), "up", 260),
 ])  # fmt: skip
 def test_what_lasts_is_found(bundle: ModelBundle, measure: Measure, kind: str, moved: str, most: int) -> None:
     """At once where rows are independent, or where values were always there; else after some days, which are ten
