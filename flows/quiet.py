@@ -45,6 +45,8 @@ LEAST_BLOCKS, MANY_BLOCKS = 12, 30
 
 REAL = "real"
 _DAY, _WEEK, _SURE = timedelta(days=1), timedelta(days=7), 0.95
+_NEVER = 120
+"""Years from a row's time, from which on a moment is none of its life."""
 _ALARMS = ("shifted", "faulty", "degraded")
 """Verdicts that are alarms, the worst last (as of alerts)."""
 
@@ -171,8 +173,15 @@ def permuted(frame: pd.DataFrame, times: Any, size: timedelta, seed: int) -> pd.
     found, place = np.unique(cells, return_inverse=True)
     moved = (np.random.default_rng(seed).permutation(found)[place] - cells) * np.timedelta64(size)
     kinds = {str(name): kind for name, kind in frame.dtypes.items()}
-    shifted = {name: frame[name] + moved for name, kind in kinds.items() if kind.kind == "M"}
+    shifted = {name: frame[name] + _own(frame[name], times, moved) for name, kind in kinds.items() if kind.kind == "M"}
     return frame.assign(**shifted)
+
+
+def _own(values: pd.Series[Any], times: Any, moved: Any) -> Any:
+    """By how much moments move with their rows, which have these times: not at all what stands for never, as the last
+    day of 9999 does, or the last that nanoseconds can tell."""
+    years = (values.dt.year - times.dt.year).abs().to_numpy(dtype=np.float64, na_value=0)
+    return np.where(years < _NEVER, moved, np.timedelta64(0))
 
 
 def _start(times: Any, size: timedelta) -> datetime:

@@ -37,7 +37,7 @@ def note_silence(place: Workplace, as_of: datetime) -> None:
     """Write down what stays away as of the clock, or has come again; `as_of` is the pass's moment. Raises
     `StoreError`."""
     clock = utc_now()
-    found = place.log.arrivals(clock - HISTORY, clock)
+    found = place.log.arrivals(clock - HISTORY)
     for what, micros in (("predictions", found.rows), ("labels", found.labels)):
         if micros:
             _look(place, what, [from_micros(one) for one in micros], clock, as_of)

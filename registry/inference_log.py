@@ -306,10 +306,10 @@ class InferenceLog:
             found = connection.execute(rows.order_by(sa.func.min(c.earliest), c.version)).all()
         return {row[0]: int(row[1]) for row in found}
 
-    def arrivals(self, start: datetime, end: datetime) -> Arrivals:
-        """When rows whose event times lie between these moments, and labels of them, were received: a sample."""
+    def arrivals(self, start: datetime) -> Arrivals:
+        """When rows of this moment and later, and labels of them, were received: a sample."""
         with reading(self._engine) as connection:
-            return arrivals(connection, self._task, to_micros(start), to_micros(end))
+            return arrivals(connection, self._task, to_micros(start))
 
     def _packed(self, one: Batch | Packed) -> Packed:
         """What is stored of predictions, with what the task hides taken out."""

@@ -1,7 +1,8 @@
 """When rows and labels arrived lately, from a bounded sample: how long the usual pauses between them are.
 
-Of each hour in which rows lie one batch is looked at, the newest, and of each of those a few labels. So many are read
-however much is logged; what lies between is not seen, so that pauses are rather told too long than too short.
+Of each hour in which a batch's last row lies one batch is looked at, the newest, and of each of those a few labels. So
+many are read however much is logged; what lies between is not seen, so that pauses are rather told too long than too
+short. Hours to come are among them: what is predicted days ahead has arrived by now.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from registry.log_tables import BATCHES, FEEDBACK
 from registry.statements import among
 
 _MINUTE, _HOUR = 60_000_000, 3_600_000_000
+_BATCHES = 2_000
+"""Most that are looked at, the newest: some weeks of hours, and as many to come."""
 _LABELS = 20
 """Ids of a batch whose labels are looked for."""
 
@@ -31,12 +34,14 @@ class Arrivals(NamedTuple):
     labels: list[int]
 
 
-def arrivals(connection: Connection, task: str, start: int, end: int) -> Arrivals:
-    """Of rows whose event times lie between these, in microseconds."""
+def arrivals(connection: Connection, task: str, start: int) -> Arrivals:
+    """Of batches whose last row's event time is this one or later, in microseconds."""
     c, f = BATCHES.c, FEEDBACK.c
-    lately = (c.task == task) & (c.role == "champion") & (c.earliest >= start) & (c.earliest < end)
-    newest = sa.select(sa.func.max(c.number)).where(lately).group_by(c.earliest // _HOUR)
-    batches = connection.execute(sa.select(c.moments, c.ids).where(c.number.in_(newest))).all()
+    lately = (c.task == task) & (c.role == "champion") & (c.latest >= start)
+    number = sa.func.max(c.number)
+    hours = sa.select(number).where(lately).group_by(c.latest // _HOUR).order_by(number.desc()).limit(_BATCHES)
+    newest = connection.execute(hours).scalars().all()
+    batches = connection.execute(sa.select(c.moments, c.ids).where(among(connection, c.number, newest))).all()
     received = [moment for moments, _ in batches for moment, _ in orjson.loads(moments)["received"]]
     ids = [one for _, runs in batches for one in sampled(runs)]
     told = sa.select(f.received).where(f.task == task, among(connection, f.id, ids)).distinct()

@@ -97,14 +97,14 @@ def _call_at(url: str) -> None:
     """Raise `OSError` if nobody listens there; behind a proxy only the proxy knows."""
     from requests.utils import get_environ_proxies
 
-    if get_environ_proxies(url):
-        return
     try:
+        if get_environ_proxies(url):
+            return
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise OSError(f"no URL of a server: {error}") from error
-    socket.create_connection((parts.hostname, port), timeout=PATIENCE_SECONDS).close()
+        socket.create_connection((parts.hostname, port), timeout=PATIENCE_SECONDS).close()
+    except (ValueError, KeyError) as error:  # whose words may hold a piece of a password
+        raise OSError("no URL of a server: its host or its port cannot be read") from error
 
 
 def _number(version: str) -> str:
@@ -332,6 +332,6 @@ class Versions:
 
     def _words(self, error: Exception) -> str:
         """An error on one line, with the registry's URL and without its password."""
-        shown = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", self._url)
+        shown = re.sub(r"//([^/@:]*):.*@", r"//\1:***@", self._url)  # a password may hold any sign
         text = " ".join(str(getattr(error, "orig", None) or error).replace(self._url, shown).split())
         return f"registry {shown}: {(text.partition('(Caused by ')[2] or text)[:300]}"

@@ -54,6 +54,19 @@ def test_blocks_change_places_and_keep_their_rows_hours_and_lags() -> None:
     assert not moved.equals(permuted(frame, frame["when"], 2 * DAY, seed=4))
 
 
+@pytest.mark.parametrize(("never", "unit"), [("2262-04-10", "ns"), ("1677-09-22", "ns"), ("9999-12-31", "us")])
+def test_a_moment_that_stands_for_never_stays_where_it_is(never: str, unit: str) -> None:
+    frame = make_frame(144 * 20)
+    far = pd.Series(np.datetime64(never)).astype(f"datetime64[{unit}]").repeat(len(frame)).set_axis(frame.index)
+    ends = far.where(frame["amount"] > 0, frame["when"].dt.as_unit("s")).where(frame["amount"] < 1)
+    moved = permuted(frame.assign(ends=ends), frame["when"], DAY, seed=3)
+    assert moved["ends"].isna().equals(ends.isna())
+    assert set(moved["ends"][frame["amount"].between(0, 1, inclusive="neither")]) == {pd.Timestamp(never)}
+    assert (moved["ends"] == moved["when"])[frame["amount"] <= 0].all()
+    aware = permuted(frame.assign(ends=ends.dt.tz_localize("UTC")), frame["when"], DAY, seed=3)
+    assert aware["ends"].dt.tz_localize(None).equals(moved["ends"])
+
+
 def test_a_block_is_a_window_in_whole_weeks_or_in_days_where_weeks_are_few() -> None:
     hours = pd.Series(pd.date_range("2024-01-01", periods=24 * 365, freq="h"))
     assert block_of(hours, TimeWindows(every="1d")) == timedelta(days=7)

@@ -28,11 +28,19 @@ def now() -> datetime:
     return utc_now()
 
 
-def send(place: Workplace, moments: Sequence[datetime], *, labels: Sequence[datetime] = ()) -> None:
+def send(
+    place: Workplace,
+    moments: Sequence[datetime],
+    *,
+    labels: Sequence[datetime] = (),
+    lag: timedelta = LAG,
+    astray: bool = False,
+) -> None:
     """Predictions that arrive at these moments, five at a time, and labels of the first of them at others."""
     for number, moment in enumerate(moments):
         ids = [f"{to_micros(moment)}-{one}" for one in range(5)]
-        times, received = [to_micros(moment - LAG)] * 5, [to_micros(moment)] * 5
+        times = [to_micros(moment - lag)] * 4 + [0 if astray else to_micros(moment - lag)]
+        received = [to_micros(moment)] * 5
         many = {"predictions": ["no"] * 5, "scores": [[0.9, 0.1]] * 5, "conformal": [[0]] * 5}
         sure = {"uncertainty": [0.1] * 5, "disagreement": [0.0] * 5}
         rows = Batch("1", "champion", ids, times, received, [{"x": 1}] * 5, **many, **sure)  # type: ignore[arg-type]
@@ -88,6 +96,23 @@ def test_a_usual_pause_is_none(place: Workplace, now: datetime, away: timedelta)
     days = [one for one in every(DAY, until - 25 * DAY, until) if (until - one).days % 7 < 5]
     assert max(after - before for before, after in pairwise(days)) == 3 * DAY
     send(place, [one + hour * HOUR for one in days for hour in (-8, -4, 0)])
+    note_silence(place, now)
+    assert said(place) == []
+
+
+@pytest.mark.parametrize("ahead", [3 * DAY, 60 * DAY])
+def test_rows_of_the_future_arrive_too(place: Workplace, now: datetime, ahead: timedelta) -> None:
+    """What is predicted days ahead has arrived when it was sent, not when it happens."""
+    send(place, every(6 * HOUR, now - 24 * DAY, now - HOUR), lag=-ahead)
+    note_silence(place, now)
+    assert said(place) == []
+
+
+def test_rows_arrive_with_one_of_1970_among_them(place: Workplace, now: datetime) -> None:
+    """A batch is not left out for the clock of one of its rows."""
+    sent = every(6 * HOUR, now - 24 * DAY, now - HOUR)
+    send(place, [one for one in sent if one < now - 5 * DAY])
+    send(place, [one for one in sent if one >= now - 5 * DAY], astray=True)
     note_silence(place, now)
     assert said(place) == []
 

@@ -28,16 +28,17 @@ def test_of_each_hour_the_newest_batch_says_when_rows_and_labels_came(engine: En
     add(log, "second", NOON + HOUR / 2, day + HOUR)
     add(log, "later", NOON + 3 * HOUR, day + 2 * HOUR)
     add(log, "shadow", NOON + 4 * HOUR, day + 3 * HOUR, "shadow")
-    add(log, "outside", NOON + 9 * HOUR, day + 3 * HOUR)
+    add(log, "outside", NOON - HOUR, day + 3 * HOUR)
+    add(log, "ahead", NOON + 90 * 24 * HOUR, day + 4 * HOUR)
     add(other, "foreign", NOON, day + 3 * HOUR)
     told = day + 5 * HOUR
     log.add_feedback([Feedback("second1", "no", told, told), Feedback("first1", "no", day, day)])
     log.add_feedback([Feedback("second1", "yes", told + HOUR, told + HOUR)])
     other.add_feedback([Feedback("foreign1", "no", day, day)])
-    found = log.arrivals(NOON, NOON + 9 * HOUR)
-    assert found.rows == [to_micros(day + HOUR), to_micros(day + 2 * HOUR)]
+    found = log.arrivals(NOON)
+    assert found.rows == [to_micros(day + number * HOUR) for number in (1, 2, 4)]
     assert found.labels == [to_micros(told), to_micros(told + HOUR)]
-    assert log.arrivals(NOON - HOUR, NOON) == ([], [])
+    assert log.arrivals(NOON + 91 * 24 * HOUR) == ([], [])
 
 
 def test_ids_are_taken_from_all_over_a_batch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -395,6 +396,24 @@ def test_importing_the_module_does_not_import_mlflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("False False registry http://127.0.0.1:1: "), done.stderr
+
+
+@pytest.mark.parametrize("proxies", ["", "registry.example"])
+@pytest.mark.parametrize("place", ["a..b:1", "[::1", f"{70 * 'a'}:1", "127.0.0.1:99999"])
+def test_a_url_that_cannot_be_read_is_a_registry_that_cannot_be_reached(
+    place: str, proxies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", proxies)
+    with pytest.raises(RegistryError):
+        Versions(f"http://{place}", tmp_path, tmp_path).get(TASK, "champion")
+
+
+@pytest.mark.parametrize("password", ["7531", "7531/8642", "7531@8642", "7531:8642"])
+def test_no_piece_of_a_password_is_told(password: str, tmp_path: Path) -> None:
+    with pytest.raises(RegistryError) as caught:
+        Versions(f"http://me:{password}@127.0.0.1:1", tmp_path, tmp_path).get(TASK, "champion")
+    said = str(caught.value).replace("me:***@127.0.0.1:1", "")
+    assert not any(piece in said for piece in re.split(r"[/@:]", password)), said
 
 
 def test_behind_a_proxy_only_the_proxy_knows_who_listens(monkeypatch: pytest.MonkeyPatch) -> None:
