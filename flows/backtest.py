@@ -145,7 +145,7 @@ def lay_out(
         raise DataError(f"no rows {'before' if before.empty else 'after'} {start}: the history is of {span}")
     plan, path = Plan(task=known, delay=delay, policies=dict(policies)), folder / _PLAN
     if path.is_file():
-        if other := _other(folder, plan, len(after)):
+        if other := _other(folder, plan, before, after):
             raise StateError(f"{folder} holds another back-test ({other}): remove it, or choose another with --folder")
         return plan
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,12 +157,16 @@ def lay_out(
     return plan
 
 
-def _other(folder: Path, plan: Plan, rows: int) -> str:
-    """In what the back-test of a folder is another one than this plan over so many rows; empty where it is the same."""
+def _other(folder: Path, plan: Plan, before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """In what the back-test of a folder is another one than this plan over these rows; empty where it is the same."""
+    from pyarrow.parquet import read_metadata
+
     held = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
     differs = [told(key, *values) for key, values in differing(held, plan.model_dump(mode="json"))]
-    found = len(_rows(folder))
-    return ", ".join(differs + [f"rows ({found} -> {rows})"] * (found != rows))
+    for what, name, rows in (("first rows", _HISTORY, before), ("rows", _ROWS, after)):
+        if (found := read_metadata(folder / name).num_rows) != len(rows):
+            differs.append(f"{what} ({found} -> {len(rows)})")
+    return ", ".join(differs)
 
 
 @contextmanager

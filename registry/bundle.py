@@ -124,7 +124,7 @@ class Manifest(Frozen):
     )
     conformal_radius: float
     temperature: float = 1.0
-    refitted: int = Field(0, ge=0, description="for how many epochs the networks have learnt the test rows since")
+    refitted: int = Field(0, ge=0, description="for how many whole epochs the networks have learnt all rows since")
     lineage: Lineage
     files: dict[str, str] = Field(default_factory=dict, description="SHA-256 of every other file, by relative path")
 

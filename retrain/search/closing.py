@@ -29,7 +29,7 @@ from retrain.search.heritage import Elders
 from retrain.search.limits import INFEASIBLE, megabytes_of, why_none_fits
 from retrain.search.material import Material
 from retrain.search.plan import Plan, Result
-from retrain.search.refit import EPOCHS, refit
+from retrain.search.refit import refit
 from retrain.search.sealing import Finish, one_thread, seal
 from retrain.search.tally import DIVERGED
 from retrain.training import load_state
@@ -95,7 +95,7 @@ def close(
         if refitted is not None:
             said = answered(material, judged, calibration)
             until = material.newest(*vars(material.parts).values())
-            told = replace(told, said=said, until=until, refitted=EPOCHS)
+            told = replace(told, said=said, until=until, refitted=refitted.epochs)
             members = refitted.served
         return seal(material, members, calibration, out, told)
 

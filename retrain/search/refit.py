@@ -35,10 +35,12 @@ BATCHES, LEAST_BATCH = 16, 16
 
 @dataclass(frozen=True)
 class Refit:
-    """Networks that have learnt training and validation rows, and those that have learnt all rows."""
+    """Networks that have learnt training and validation rows, and those that have learnt all rows; for how many whole
+    epochs each of these has, at least."""
 
     rehearsed: list[Member]
     served: list[Member]
+    epochs: int
 
 
 def refit(material: Material, members: Sequence[Member], *, seed: int, until: float) -> Refit | None:
@@ -50,39 +52,44 @@ def refit(material: Material, members: Sequence[Member], *, seed: int, until: fl
     if rehearsed is None:
         return None
     served = _trained(material, members, np.sort(np.concatenate([*vars(parts).values()])), seed, until)
-    return None if served is None else Refit(rehearsed, served)
+    return None if served is None else Refit(rehearsed[0], *served)
 
 
 def _trained(
     material: Material, members: Sequence[Member], places: Places, seed: int, until: float
-) -> list[Member] | None:
-    """All networks trained on with the rows at these places, each in an equal share of the time that is left."""
+) -> tuple[list[Member], int] | None:
+    """All networks trained on with the rows at these places, each in an equal share of the time that is left; the
+    fewest whole epochs of any."""
     conformed, labels = material.conformed.iloc[places], material.labels[places]
     targets = labels if material.scale is None else material.scale.standardise(labels).astype(np.float32)
-    out: list[Member] = []
+    out, fewest = list[Member](), EPOCHS
     for left, member in zip(range(len(members), 0, -1), members, strict=True):
         now = time.monotonic()
         rows = rows_of(member.preparation.apply(conformed), torch.from_numpy(targets))
         made = _member(material, member, rows, seed, now + (until - now) / left)
         if made is None:
             return None
-        out.append(made)
-    return out
+        out.append(made[0])
+        fewest = min(fewest, made[1])
+    return out, fewest
 
 
-def _member(material: Material, member: Member, rows: Rows, seed: int, until: float) -> Member | None:
+def _member(material: Material, member: Member, rows: Rows, seed: int, until: float) -> tuple[Member, int] | None:
+    """A network trained on, and for how many whole epochs."""
     network, recipe = copy.deepcopy(member.module), _recipe(material, member, len(rows))
     torch.manual_seed(seed)
     loop = Loop(network, rows, recipe, material.task.problem, seed)
-    for epoch in range(EPOCHS):
+    whole = 0
+    for _ in range(EPOCHS):
         complete, finite = loop.epoch(until)
-        if not finite or not (complete or epoch):
+        if not finite or not (complete or whole):
             return None
         if not complete:
             break
+        whole += 1
     if not all(bool(value.isfinite().all()) for value in loop.average.parameters()):
         return None
-    return replace(member, module=loop.average.eval())
+    return replace(member, module=loop.average.eval()), whole
 
 
 def _recipe(material: Material, member: Member, rows: int) -> Recipe:

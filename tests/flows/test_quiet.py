@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from flows.backtest import moments, place_of, progress_of, settings_of
 from flows.cli import main
 from flows.quiet import Alarms, Quiet, block_of, budget_of, count, describe, permuted, prepare
-from registry.errors import DataError
+from registry.errors import DataError, StateError
 from registry.policies import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy
 from registry.task import RowWindows, TaskSpec, TimeWindows
 from tests.flows.conftest import TINY_SEARCH
@@ -204,3 +205,15 @@ def test_the_command_plays_counts_and_goes_on(
     other = CliRunner().invoke(main, [*arguments, "--block", "2h"])
     assert other.exit_code == 3
     assert "holds another back-test" in other.output
+
+
+def test_a_history_that_has_grown_is_another_one(tmp_path: Path) -> None:
+    """Of so few windows as many rows follow as before: other rows taught the first model."""
+    task, folder = history(tmp_path), tmp_path / "out"
+    asked: dict[str, Any] = {"orders": 1, "windows": 4, "block": DAY, "delay": HOUR}
+    prepare(folder, task, **asked)
+    prepare(folder, task, **asked)
+    grown = pd.concat([pd.read_parquet(tmp_path / "all.parquet"), make_frame(144 * 10, start="2024-01-21")])
+    grown.to_parquet(tmp_path / "all.parquet")
+    with pytest.raises(StateError, match=r"holds another back-test \(first rows \(1152 -> 1728\)\)"):
+        prepare(folder, task, **asked)

@@ -110,6 +110,30 @@ def test_without_the_time_for_an_epoch_all_stay_as_they_are() -> None:
     assert refit(material, [member_of(material)], seed=0, until=time.monotonic()) is None
 
 
+class Ticks:
+    """A clock that goes on by one whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def monotonic(self) -> int:
+        self.now += 1
+        return self.now
+
+
+def test_epochs_that_there_was_no_time_for_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    material = material_of()
+    members = [member_of(material), member_of(material, 1)]
+    told = []
+    for until in (150, 300, 450, 900):
+        clock = Ticks()
+        for module in ("retrain.search.refit", "retrain.training"):
+            monkeypatch.setattr(f"{module}.time", clock)
+        made = refit(material, members, seed=0, until=until)
+        told.append(0 if made is None else made.epochs)
+    assert told == [0, 1, 2, EPOCHS]
+
+
 def test_one_that_diverges_keeps_all_as_they_are() -> None:
     material = material_of()
     bad = member_of(material)
