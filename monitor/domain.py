@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -226,9 +227,10 @@ def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> tuple[list[f
     """Standard error of each half's gap, and the share that the reference has in its variance as far as it shows for
     real that its rows depend; `stride` is how many of the window's rows one of the reference spans."""
     known = Dependence(np.concatenate([half - half.mean() for _, half in ranks])[:, None])
+    effect = cache(known.effect)  # both halves are of a size, or nearly so
     errors, shares = [], []
     for mine, half in ranks:
-        effects = known.effect(len(mine), stride=stride), known.effect(len(half))
+        effects = effect(len(mine), stride=stride), effect(len(half))
         variance = np.concatenate([mine, half]).var()
         own, shared = effects[0] / len(mine), known.whole / len(half)
         errors.append(float(np.sqrt(variance * (own + effects[1] / len(half)))))
