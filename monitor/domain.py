@@ -212,11 +212,12 @@ class _Half:
         centre = (mean + self._mean[:k]) / 2
         alike = dsyrk(0.5 / n, rows.T, 0.5, self._second[:k, :k], trans=1, lower=1)
         alike = dsyr(-1.0, centre, a=alike, lower=1, overwrite_a=1)
-        scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
+        scale = np.sqrt(np.maximum(alike.diagonal(), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
         alike *= inverse
         alike *= inverse[:, None]
-        alike[np.diag_indices_from(alike)] += RIDGE
+        diagonal = np.einsum("ii->i", alike)  # as it stands in the matrix
+        diagonal += RIDGE
         _, found, failed = dposv(alike, inverse * (mean - self._mean[:k]), lower=1, overwrite_a=1)
         if failed:  # the ridge makes it definite, but for numbers that are none: no direction tells them apart
             return np.zeros_like(mean)

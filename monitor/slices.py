@@ -53,7 +53,10 @@ class Half:
         everything = bool(rows.all())
         if everything and self._whole:
             return self._whole[0]
-        codes, badness = (self.codes, self.badness) if everything else (self.codes[:, rows], self.badness[rows])
+        codes, badness = self.codes, self.badness
+        if not everything:
+            chosen = np.flatnonzero(rows)
+            codes, badness = codes.take(chosen, axis=1), badness.take(chosen)
         places = codes.ravel()
         counts = np.bincount(places, minlength=size).astype(np.float64)
         sums = np.bincount(places, np.broadcast_to(badness, codes.shape).ravel(), minlength=size)
