@@ -302,12 +302,11 @@ def error_of_mean(values: Array) -> float:
     n = len(values)
     if n < 2:
         return float("nan")
-    apart = values - values.mean()
-    alone = math.sqrt(float(apart @ apart) / (n - 1) / n)
+    alone = float(values.std(ddof=1) / np.sqrt(n))
     if n < BLOCKS * LEAST_IN_BLOCK:
         return alone
-    sums = np.add.reduceat(apart, _block_starts(n))
-    return max(alone, math.sqrt(float(sums @ sums) * BLOCKS / (BLOCKS - 1)) / n)
+    sums = np.add.reduceat(values - values.mean(), _block_starts(n))
+    return max(alone, float(np.sqrt((sums**2).sum() * BLOCKS / (BLOCKS - 1)) / n))
 
 
 def _block_starts(rows: int) -> Blocks:
