@@ -95,8 +95,9 @@ class WindowRecord(Frozen):
 
     def least_of(self, *names: str) -> float:
         """The least p-value of the measurements of these names; 1 without any."""
-        found = (one.p_value for one in self.named(*names) if one.p_value is not None)
-        return self.once(names, lambda: min(found, default=1.0))
+        return self.once(
+            names, lambda: min((one.p_value for one in self.named(*names) if one.p_value is not None), default=1.0)
+        )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made when first asked for under this key: it may depend on the measurements, the metric

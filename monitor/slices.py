@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -129,9 +129,9 @@ class Growth:
         """Excess in standard errors, but for a factor, and path of each leaf below a node."""
         split = self._best(node) if depth else None
         if split is None:
-            inside = [side.badness[rows] for side, rows in zip(self._sides, node, strict=True)]
-            means = [float(one.mean()) if len(one) else 0.0 for one in inside]
-            yield (means[0] - means[1]) * math.sqrt(_weight(*map(len, inside))), path
+            bad = [side.badness[rows] for side, rows in zip(self._sides, node, strict=True)]
+            means = [float(one.mean()) if len(one) else 0.0 for one in bad]
+            yield (means[0] - means[1]) * math.sqrt(_weight(*map(len, bad))), path
             return
         for place in (split, split + len(self._ground.conditions) // 2):
             held, column = self._ground.held[place], self._ground.columns[place]
@@ -158,10 +158,10 @@ class Growth:
         return counts, np.asarray(means[0] - means[1], dtype=np.float64)
 
 
-def _weight(first: Any, second: Any) -> Any:
-    """Of two samples of so many rows, numbers or (c,): the rows that a mean with the same error as their difference
+def _weight(first: Array | float, second: Array | float) -> Array:
+    """Of two samples of so many rows, one pair or (c,): the rows that a mean with the same error as their difference
     has, but for a factor."""
-    return first * second / np.maximum(first + second, 1e-9)
+    return np.asarray(first * second / np.maximum(first + second, 1e-9), dtype=np.float64)
 
 
 @dataclass(frozen=True)
