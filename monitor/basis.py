@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -104,9 +105,9 @@ class Basis:
         several, n = len(rows.places), len(rows)
         crossed = min(MOST_CROSSED, several)
         flagged, marks = [len(one) for one in self._frequent], len(rows.missing) if lacking else 0
-        sizes = several, several, crossed * (crossed - 1) // 2, *flagged, marks
-        out = np.empty((sum(sizes), n))  # filled part by part: to put parts together copies them all
-        ranks, squares, products, *flags, missing = np.split(out, np.cumsum(sizes)[:-1])
+        ends = [*accumulate([0, several, several, crossed * (crossed - 1) // 2, *flagged, marks])]
+        out = np.empty((ends[-1], n))  # filled part by part: to put parts together copies them all
+        ranks, squares, products, *flags, missing = (out[start:end] for start, end in pairwise(ends))
         self._ranks.of(rows, ranks)
         np.multiply(ranks, ranks, out=squares)
         start = 0

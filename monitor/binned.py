@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,13 +54,14 @@ class Bins:
         places += starts[:-1, None]
         counts = np.bincount(places.ravel(), minlength=int(starts[-1]))
         counts[starts[:-1]] -= gone  # below NaN is no border
-        found = dict(zip(columns, np.split(counts, starts[1:-1]), strict=True)) if columns else {}
+        each = (counts[start:end] for start, end in pairwise(starts.tolist()))
+        found = dict(zip(columns, each, strict=True))
         names = {name: one.count(side.column(name)) for name, one in self.known.items() if name not in found}
         return found | names
 
     def distances(self, counts: Mapping[str, Codes], doubt: float, stride: float) -> dict[str, Distance | None]:
         """`Distribution.distance` of each column."""
-        rows = {name: int(one.sum()) for name, one in counts.items()}
+        rows = {name: sum(one.tolist()) for name, one in counts.items()}  # bins are few
         names = [name for name, one in self.known.items() if one.edges is not None and one.total and rows[name]]
         others = self.known.keys() - set(names)
         found = {name: self.known[name].distance(counts[name], doubt=doubt, stride=stride) for name in others}

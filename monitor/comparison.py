@@ -129,11 +129,12 @@ Trail = tuple[Comparison | None, ...]
 """A comparison for each window, or None where the reference has nothing to say about it."""
 
 
-def trail_scores(trail: Trail) -> Array:
-    """`Comparison.score` of each window (T,), NaN where there is no comparison."""
-    out, there = np.full(len(trail), np.nan), [one for one in trail if one is not None]
-    out[[one is not None for one in trail]] = scores_of(_chances(there))
-    return out
+def trail_scores(found: Sequence[Trail]) -> Array:
+    """`Comparison.score` of each window in each of k trails, (k, T), NaN where there is no comparison."""
+    each = [one for trail in found for one in trail]
+    out = np.full(len(each), np.nan)
+    out[[one is not None for one in each]] = scores_of(_chances([one for one in each if one is not None]))
+    return out.reshape(len(found), -1)
 
 
 def pool(levels: Sequence[Level]) -> Level:

@@ -7,7 +7,7 @@ grows with n (Kish 1965, ch. 5: 1 + (n - 1) rho). It is seen in the reference cu
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +119,7 @@ class Dependence:
     def _shown(self, block: int) -> bool:
         """Whether stretches of so many reference rows vary by more than independent rows may make them."""
         count = self._rows // block
-        return (1 + self._excess(block)) * (count - 1) > float(chdtri(count - 1, _SHOWN))
+        return (1 + self._excess(block)) * (count - 1) > _exceeded(count - 1, _SHOWN)
 
     def _excess(self, block: int) -> float:
         """Of the effect over 1 in stretches of so many reference rows, as they show it."""
@@ -129,12 +129,14 @@ class Dependence:
 
     def _seen(self, block: int) -> float:
         count = self._rows // block
-        used, power = count * block, float(self._squares[count * block]) / (count * block)
-        spread = power - float(((self._sums[used] / used) ** 2).sum())
+        used = count * block
+        power, mean = float(self._squares[used]) / used, self._sums[used] / used
+        spread = power - float(mean @ mean)
         if not spread > _TINY * power:
             return 0.0
-        means = np.diff(self._sums[: used + 1 : block], axis=0) / block
-        return max(0.0, block * float(means.var(axis=0, ddof=1).sum()) / spread - 1)
+        ends = self._sums[: used + 1 : block]
+        apart = (ends[1:] - ends[:-1]) / block - mean
+        return max(0.0, block * float(np.vdot(apart, apart)) / (count - 1) / spread - 1)
 
 
 def unsure(count: int) -> float:
@@ -143,4 +145,10 @@ def unsure(count: int) -> float:
     >>> round(unsure(20), 2), round(unsure(200), 2)
     (1.63, 1.14)
     """
-    return (count - 1) / float(chdtri(count - 1, _SURE))
+    return (count - 1) / _exceeded(count - 1, _SURE)
+
+
+@lru_cache(maxsize=4096)
+def _exceeded(freedom: int, chance: float) -> float:
+    """What the chi-squared law exceeds with this chance: asked again and again of the same few stretches."""
+    return float(chdtri(freedom, chance))

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -211,11 +212,12 @@ class _Half:
         centre = (mean + self._mean[:k]) / 2
         alike = dsyrk(0.5 / n, rows.T, 0.5, self._second[:k, :k], trans=1, lower=1)
         alike = dsyr(-1.0, centre, a=alike, lower=1, overwrite_a=1)
-        scale = np.sqrt(np.maximum(np.diagonal(alike), 0.0))
+        scale = np.sqrt(np.maximum(alike.diagonal(), 0.0))
         inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > CONSTANT)
         alike *= inverse
         alike *= inverse[:, None]
-        alike[np.diag_indices_from(alike)] += RIDGE
+        diagonal = np.einsum("ii->i", alike)  # as it stands in the matrix
+        diagonal += RIDGE
         _, found, failed = dposv(alike, inverse * (mean - self._mean[:k]), lower=1, overwrite_a=1)
         if failed:  # the ridge makes it definite, but for numbers that are none: no direction tells them apart
             return np.zeros_like(mean)
@@ -226,9 +228,10 @@ def _errors(ranks: Sequence[tuple[Array, Array]], stride: float) -> tuple[list[f
     """Standard error of each half's gap, and the share that the reference has in its variance as far as it shows for
     real that its rows depend; `stride` is how many of the window's rows one of the reference spans."""
     known = Dependence(np.concatenate([half - half.mean() for _, half in ranks])[:, None])
+    effect = cache(known.effect)  # both halves are of a size, or nearly so
     errors, shares = [], []
     for mine, half in ranks:
-        effects = known.effect(len(mine), stride=stride), known.effect(len(half))
+        effects = effect(len(mine), stride=stride), effect(len(half))
         variance = np.concatenate([mine, half]).var()
         own, shared = effects[0] / len(mine), known.whole / len(half)
         errors.append(float(np.sqrt(variance * (own + effects[1] / len(half)))))

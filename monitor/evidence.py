@@ -92,7 +92,7 @@ def detect(scores: Array, *, cap: float = np.inf) -> Array:
     costs only evidence for what has alarmed already, and lets that come down soon when the change is over.
     """
     unseen, most = np.isnan(scores), len(BETS) * cap
-    bets, out = _bets(np.nan_to_num(scores)), np.empty((len(scores), len(BETS), scores.shape[1]))
+    bets, out = _bets(np.where(unseen, 0.0, scores)), np.empty((len(scores), len(BETS), scores.shape[1]))
     state = np.zeros(out.shape[1:])
     for bet, grown, hidden, blind in zip(bets, out, unseen, np.asarray(unseen.any(axis=1)).tolist(), strict=True):
         np.add(state, 1, out=grown)
@@ -137,7 +137,8 @@ class Onset:
 def onset(scores: Sequence[float] | Array) -> Onset:
     """When the change in a stream of at least one score began: the posterior over windows, each as likely beforehand,
     whose likelihood ratio is that of the bets begun there. NaN are passed over."""
-    z = np.nan_to_num(np.clip(np.asarray(scores, dtype=np.float64), -MOST, MOST))
+    z = np.clip(np.asarray(scores, dtype=np.float64), -MOST, MOST)
+    z[np.isnan(z)] = 0.0
     terms = BETS[:, None] * z - BETS[:, None] ** 2 / 2
     since = np.cumsum(terms[:, ::-1], axis=1)[:, ::-1]
     weights = np.exp(since - since.max()).sum(axis=0)

@@ -246,12 +246,12 @@ def thin(history: Sequence[WindowRecord], level: float) -> Finding | None:
     of the logarithms, about their median and with their median deviation, with error probability `level`."""
     rows = np.array([record.window.rows for record in history], dtype=np.float64)
     before = rows[:-1][rows[:-1] > 0]
-    if len(before) < LEAST_WINDOWS or not rows[-1] > 0:
+    if len(before) < LEAST_WINDOWS or not 0 < rows[-1] <= (usual := float(np.median(before))) / 2:
         return None
-    logs, usual = np.log(before), float(np.median(before))
+    logs = np.log(before)
     spread = max(_NORMAL * float(np.median(np.abs(logs - np.median(logs)))), LEAST_SPREAD)
     chance = float(stdtr(_WORTH * (len(before) - 1), (math.log(rows[-1]) - math.log(usual)) / spread))
-    if chance > level or rows[-1] > usual / 2:
+    if chance > level:
         return None
     return Finding(Measurement(name="volume", value=float(rows[-1]), p_value=chance, rows=round(usual)), 1.0)
 

@@ -36,8 +36,8 @@ class Harm:
     def __init__(self, records: Sequence[WindowRecord], *, tolerate: float, windows: float, min_labels: int) -> None:
         self._records, self._windows, self._min_labels = records, windows, min_labels
         self._found = found = trails(records, tolerate, min_labels)
-        scores = [trail_scores(trail) for trail in found]
-        evidence = detect(np.array(scores).T, cap=windows * len(found))[-1] if found else np.empty(0)
+        scores = trail_scores(found) if found else np.empty((0, len(records)))
+        evidence = detect(scores.T, cap=windows * len(found))[-1] if found else np.empty(0)
         evidence = evidence * [_fallen(records, *both, tolerate) for both in zip(found, scores, strict=True)]
         self.degraded = bool(alarming(evidence, windows).any())
         self._strength = float(evidence.mean()) / windows if found else 0.0

@@ -96,7 +96,7 @@ class WindowRecord(Frozen):
     def least_of(self, *names: str) -> float:
         """The least p-value of the measurements of these names; 1 without any."""
         return self.once(
-            names, lambda: min((one for (name, _), one in self.p_values.items() if name in names), default=1.0)
+            names, lambda: min((one.p_value for one in self.named(*names) if one.p_value is not None), default=1.0)
         )
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -44,27 +44,29 @@ def moved(
     priced: bool = False,
 ) -> Measurement:
     """Shift of a window's values, counted by bin, that are so far from the reference's; with `priced`, and its cost."""
-    rows = int(counts.sum())
+    by_bin = tuple(counts.tolist())
+    rows = sum(by_bin)
     if distance is None:
         return Measurement(name=name, subject=subject, rows=rows, note="no values to compare")
-    cost, error = _cost(view, str(subject), known, counts) if priced else (None, None)
+    shares = counts / rows
+    cost, error = _cost(view, str(subject), known, shares) if priced else (None, None)
     return Measurement(
         name=name,
         subject=subject,
         value=distance.value,
         p_value=distance.p_value,
-        counts=tuple(counts.tolist()),
+        counts=by_bin,
         cost=cost,
         cost_error=error,
         rows=rows,
-        note=_note(known, counts),
+        note=_note(known, counts, shares),
     )
 
 
-def _note(known: Distribution, counts: Codes) -> str:
+def _note(known: Distribution, counts: Codes, now: Array) -> str:
     if known.names is None:
         return f"median {_between(*known.usual_middle)} -> {_between(*known.middle(counts))}"
-    before, now = known.counts / known.counts.sum(), counts / counts.sum()
+    before = known.counts / known.total
     most = int(np.abs(now - before).argmax())
     name = known.names[most] if most < len(known.names) else "others"
     return f"{name!s:.40}: {100 * before[most]:.3g} % -> {100 * now[most]:.3g} %"
@@ -77,13 +79,14 @@ def _between(low: float, high: float) -> str:
     return f"above {low:.4g}" if not np.isfinite(high) else f"{(low + high) / 2:.4g}"
 
 
-def _cost(view: View, name: str, known: Distribution, counts: Codes) -> tuple[float | None, float | None]:
-    """By how much the metric is worse for reference rows weighted as the window is, and the standard error of that."""
+def _cost(view: View, name: str, known: Distribution, shares: Array) -> tuple[float | None, float | None]:
+    """By how much the metric is worse for reference rows weighted as the window is, whose shares by bin are given, and
+    the standard error of that."""
     metric = task_metric(view)
     pulls = view.once(f"influence on {metric.name} by bin of {name}", lambda: _by_bin(view, metric, known))
     if pulls is None:
         return None, None
-    more = counts / counts.sum() / pulls.shares - 1
+    more = shares / pulls.shares - 1
     cost, error = metric.gain(0, 1) * float(more @ pulls.sums), math.sqrt(float(more**2 @ pulls.squares))
     return cost / pulls.rows, error / pulls.rows
 
@@ -199,4 +202,4 @@ class LabelShift(OutputMeasure):
         labels, target = side.known[0], view.manifest.target
         if target.problem == "regression":
             return Numbers(np.asarray(labels, dtype=np.float64))
-        return Names(labels.astype(np.int64), view.once("classes", lambda: pd.Index(target.classes)))
+        return Names(labels.astype(np.int64), view.once("classes", lambda: pd.Index(target.classes, dtype=object)))

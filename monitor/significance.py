@@ -130,11 +130,13 @@ def homogeneity(window: Array, reference: Array, doubt: float) -> float:
     both, times = window + reference, window.sum() / reference.sum()
     small = min(window.sum(), reference.sum()) / both.sum()
     rare = both * small < LEAST_EXPECTED
-    table = np.array([[*counts[~rare], counts[rare].sum()] for counts in (window, reference)])
-    table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] < 2:
+    sides = np.array([window, reference])
+    table = np.hstack([sides[:, ~rare], sides[:, rare].sum(axis=1, keepdims=True)])
+    rows, columns = table.sum(axis=1, keepdims=True), table.sum(axis=0)
+    table, columns = table[:, there := columns > 0], columns[there]
+    if len(columns) < 2:
         return 1.0
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    expected = rows * columns / rows.sum()
     apart, freedom = (1 + times) * ((table - expected) ** 2 / expected).sum(), table.shape[1] - 1
     return max(0.0, 1 - float(chndtr(apart, freedom, times * chdtri(freedom, doubt))))
 

@@ -12,6 +12,7 @@ in the choice: the figure is honest. What is worse everywhere alike shows no sli
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,7 +54,10 @@ class Half:
         everything = bool(rows.all())
         if everything and self._whole:
             return self._whole[0]
-        codes, badness = (self.codes, self.badness) if everything else (self.codes[:, rows], self.badness[rows])
+        codes, badness = self.codes, self.badness
+        if not everything:
+            chosen = np.flatnonzero(rows)
+            codes, badness = codes.take(chosen, axis=1), badness.take(chosen)
         places = codes.ravel()
         counts = np.bincount(places, minlength=size).astype(np.float64)
         sums = np.bincount(places, np.broadcast_to(badness, codes.shape).ravel(), minlength=size)
@@ -113,7 +117,7 @@ class Growth:
 
     def __init__(self, window: Half, reference: Ground) -> None:
         self._ground, self._sides = reference, (window, reference.half)
-        self._least = (LEAST_SHARE * len(window.badness), float(LEAST_KNOWN))
+        self._least = np.array([[LEAST_SHARE * len(window.badness)], [LEAST_KNOWN]])
 
     def worst(self) -> Slice:
         """The leaf whose excess is the surest; empty where nothing can be split."""
@@ -125,11 +129,9 @@ class Growth:
         """Excess in standard errors, but for a factor, and path of each leaf below a node."""
         split = self._best(node) if depth else None
         if split is None:
-            means = [
-                side.badness[rows].mean() if rows.any() else 0.0 for side, rows in zip(self._sides, node, strict=True)
-            ]
-            counts = np.array([[rows.sum()] for rows in node], dtype=np.float64)
-            yield float((means[0] - means[1]) * np.sqrt(_weight(counts)[0])), path
+            bad = [side.badness[rows] for side, rows in zip(self._sides, node, strict=True)]
+            means = [float(one.mean()) if len(one) else 0.0 for one in bad]
+            yield (means[0] - means[1]) * math.sqrt(_weight(*map(len, bad))), path
             return
         for place in (split, split + len(self._ground.conditions) // 2):
             held, column = self._ground.held[place], self._ground.columns[place]
@@ -139,11 +141,11 @@ class Growth:
     def _best(self, node: list[Rows]) -> int | None:
         """The cut of a node whose sides' excesses differ most, by the errors they would have with equal variances."""
         counts, excess = self._sums(node)
-        enough = (counts >= np.array(self._least)[:, None]).all(axis=0).reshape(2, -1).all(axis=0)
+        enough = (counts >= self._least).all(axis=0).reshape(2, -1).all(axis=0)
         if not enough.any():
             return None
-        weights = _weight(counts).reshape(2, -1)
-        gains = np.diff(excess.reshape(2, -1), axis=0)[0] ** 2 * _weight(weights)
+        held, others = excess.reshape(2, -1)
+        gains = (others - held) ** 2 * _weight(*_weight(*counts).reshape(2, -1))
         return int(np.argmax(np.where(enough, gains, -1.0)))
 
     def _sums(self, node: list[Rows]) -> tuple[Array, Array]:
@@ -156,9 +158,10 @@ class Growth:
         return counts, np.asarray(means[0] - means[1], dtype=np.float64)
 
 
-def _weight(counts: Array) -> Array:
-    """Of two samples (2, c): the rows that a mean with the same error as their difference has, but for a factor."""
-    return np.asarray(counts.prod(axis=0) / np.maximum(counts.sum(axis=0), 1e-9), dtype=np.float64)
+def _weight(first: Array | float, second: Array | float) -> Array:
+    """Of two samples of so many rows, one pair or (c,): the rows that a mean with the same error as their difference
+    has, but for a factor."""
+    return np.asarray(first * second / np.maximum(first + second, 1e-9), dtype=np.float64)
 
 
 @dataclass(frozen=True)

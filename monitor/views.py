@@ -144,7 +144,8 @@ class View:
     @property
     def tellable(self) -> Schema:
         """The schema of the columns whose values may be quoted."""
-        return self.manifest.data_schema.without(self.sealed)
+        schema = self.manifest.data_schema
+        return schema.without(self.sealed) if self.sealed else schema
 
 
 def _kept(memory: dict[str, Any], key: str, make: Callable[[], T]) -> T:

@@ -108,10 +108,12 @@ def coded(values: pd.Series[Any], longest: int = MAX_CATEGORY_LENGTH) -> Categor
     """Categorical values in codes."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
-    codes, known = pd.factorize(values)
+    strings, plain = values.dtype == "str", values.dtype == object
+    codes, uniques = values.array.factorize() if strings else pd.factorize(values)  # the array, as an index is dear
+    known = uniques.tolist()
     texts = [canonical_category(value, longest) for value in known]
-    pairs, plain = zip(known, texts, strict=True), values.dtype == object
-    if (plain or values.dtype == "str") and all(type(value) is str and value == text for value, text in pairs):
+    pairs = zip(known, texts, strict=True)
+    if (plain or strings) and all(type(value) is str and value == text for value, text in pairs):
         whole = plain and bool(len(codes) and codes.min() >= 0)
         return Categories(codes.astype(np.int64, copy=False), pd.Index(known, dtype=object), whole)
     places, names = pd.factorize(np.array([*texts, None], dtype=object))  # 1 and "1" are one; what is missing is at -1
