@@ -20,7 +20,7 @@ import numpy as np
 
 from monitor.dependence import Dependence
 from monitor.measurements import Measurement
-from monitor.views import Measure, Side, View
+from monitor.views import Measure, View
 from registry.metrics import BLOCKS, CALIBRATION_BINS, Array, Labels
 
 _Z = 1.96
@@ -38,11 +38,10 @@ class Calibration(Measure):
         """One measurement for classification; none for regression, whose intervals `coverage` judges."""
         if view.manifest.target.problem == "regression":
             return []
-        labels, scores = view.window.known
-        if (n := len(labels)) < BLOCKS:
+        if (n := len(view.window.known[0])) < BLOCKS:
             return [Measurement(name=self.name, rows=n, note=f"fewer than {BLOCKS} labels")]
         known = known_calibration(view)
-        found = binned(labels, scores.scores, known.borders)
+        found = binned(*gaps_now(view), known.borders)
         effect = known.dependence.over_windows(n, stride=view.stride).effect
         value, error = found.value, found.error
         return [
@@ -85,15 +84,14 @@ class Binned:
         return min(1.0, _MEAN_OF_NORMAL * float(np.sqrt(effect * self.variances).sum() / self.sizes.sum()))
 
 
-def binned(labels: Labels, scores: Array, borders: Array) -> Binned:
-    """(n,) labels and (n, k) probabilities, by the borders (bins - 1,) of confidence; n is `BLOCKS` at least.
+def binned(confidence: Array, gap: Array, borders: Array) -> Binned:
+    """Of n labels what `gap_of` gives, by the borders (bins - 1,) of confidence; n is `BLOCKS` at least.
 
-    >>> found = binned(np.tile([0, 1], 750), np.full((1_500, 2), 0.5), np.empty(0))
+    >>> found = binned(*gap_of(np.tile([0, 1], 750), np.full((1_500, 2), 0.5)), np.empty(0))
     >>> found.value, round(found.by_chance(), 3)
     (0.0, 0.01)
     """
-    n, bins = len(labels), len(borders) + 1
-    confidence, gap = gap_of(labels, scores)
+    n, bins = len(gap), len(borders) + 1
     places, blocks = np.searchsorted(borders, confidence, side="right"), np.arange(n) * BLOCKS // n
     sums = np.bincount(blocks * bins + places, gap, BLOCKS * bins).reshape(BLOCKS, bins)
     variances = np.bincount(places, confidence * (1 - confidence), bins)
@@ -101,9 +99,21 @@ def binned(labels: Labels, scores: Array, borders: Array) -> Binned:
 
 
 def gap_of(labels: Labels, scores: Array) -> tuple[Array, Array]:
-    """Of each answer its confidence, and by how much it was more right than that, (n,)."""
+    """Of (n,) labels and (n, k) probabilities each answer's confidence, and by how much it was more right, (n,)."""
     confidence = np.maximum.reduce(list(scores.T))  # classes are few and rows are many
     return confidence, np.asarray((scores.argmax(axis=1) == labels) - confidence, dtype=np.float64)
+
+
+def gaps_now(view: View) -> tuple[Array, Array]:
+    """Those of the window's labels, made once."""
+    labels, scores = view.window.known
+    return view.here("gaps of confidence", lambda: gap_of(labels, scores.scores))
+
+
+def gaps_before(view: View) -> tuple[Array, Array]:
+    """Those of the reference's."""
+    labels, scores = view.reference.known
+    return view.once("gaps of confidence", lambda: gap_of(labels, scores.scores))
 
 
 @dataclass(frozen=True)
@@ -117,14 +127,13 @@ class Known:
 
 def known_calibration(view: View) -> Known:
     """That of a view's reference, made once."""
-    return view.once(Calibration.name, lambda: _known(view.reference))
+    return view.once(Calibration.name, lambda: _known(view))
 
 
-def _known(side: Side) -> Known:
-    (labels, scores), every = side.known, side.scores.scores
+def _known(view: View) -> Known:
+    gaps, every = gaps_before(view), view.reference.scores.scores
     borders = np.quantile(np.maximum.reduce(list(every.T)), np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
-    dependence = Dependence(gap_of(labels, scores.scores)[1][:, None])
-    if len(labels) < BLOCKS:
+    dependence = Dependence(gaps[1][:, None])
+    if (n := len(gaps[1])) < BLOCKS:
         return Known(borders, dependence, "")
-    value = binned(labels, scores.scores, borders).value
-    return Known(borders, dependence, f"{value:.3f} on {len(labels):,} reference labels")
+    return Known(borders, dependence, f"{binned(*gaps, borders).value:.3f} on {n:,} reference labels")

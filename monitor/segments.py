@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import kolmogorov, ndtr
 
 from monitor.binned import known_column
-from monitor.calibrated import binned, gap_of, known_calibration
+from monitor.calibrated import binned, gaps_before, gaps_now, known_calibration
 from monitor.measurements import Measurement
 from monitor.parting import Parting, labelled, partings
 from monitor.performance import compared, realised, task_metric
@@ -205,14 +205,14 @@ class SegmentCalibration(Measure):
         return [one for parting in partings(view) for one in self._of(view, parting)]
 
     def _of(self, view: View, parting: Parting) -> Iterator[Measurement]:
-        (labels, scores), known = view.window.known, known_calibration(view)
+        (confidence, gap), known = gaps_now(view), known_calibration(view)
         codes = labelled(parting.window, view.window)
-        effect = known.dependence.over_windows(len(labels), stride=view.stride).effect
-        now = _confided(parting, codes, view.here("gaps", lambda: gap_of(labels, scores.scores)))
+        effect = known.dependence.over_windows(len(gap), stride=view.stride).effect
+        now = _confided(parting, codes, confidence, gap)
         before = parting.once(view, "confidence", lambda: _confided_before(view, parting))
         chances = _as_right(now, before, effect)
         for place in np.flatnonzero(now.rows[:-1] >= BLOCKS).tolist():
-            found = binned(labels[rows := codes == place], scores.scores[rows], known.borders)
+            found = binned(confidence[rows := codes == place], gap[rows], known.borders)
             value, error, lean = found.value, found.error, now.gaps[place] / now.rows[place]
             yield Measurement(
                 name=self.name,
@@ -238,15 +238,12 @@ class _Confided:
     variances: Array
 
 
-def _confided(parting: Parting, codes: Codes, gaps: tuple[Array, Array]) -> _Confided:
-    confidence, gap = gaps
+def _confided(parting: Parting, codes: Codes, confidence: Array, gap: Array) -> _Confided:
     return _Confided(parting.rows(codes), parting.rows(codes, gap), parting.rows(codes, confidence * (1 - confidence)))
 
 
 def _confided_before(view: View, parting: Parting) -> _Confided:
-    labels, scores = view.reference.known
-    gaps = view.once("gaps of confidence", lambda: gap_of(labels, scores.scores))
-    return _confided(parting, labelled(parting.reference, view.reference), gaps)
+    return _confided(parting, labelled(parting.reference, view.reference), *gaps_before(view))
 
 
 def _as_right(now: _Confided, before: _Confided, effect: float) -> Array:
