@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from flows.approval import KIND as APPROVAL
 from flows.approval import pending
+from flows.broken_off import BROKEN
+from flows.broken_off import KIND as BROKEN_OFF
 from flows.rollout import ASKED, BEGUN, PROMOTED, WITHDRAWN
 from flows.rollout import KIND as CANARY
 from flows.silence import KIND as SILENCE
@@ -65,6 +67,7 @@ _TOLD: dict[tuple[str, str | None], Told] = {
     (SILENCE, SILENT): Told("silence", "no {of} arrive any more", _STATUS),
     (SILENCE, RESOLVED): Told("silence", "{of} arrive again", _STATUS),
     (_IMPROVEMENT, "refused"): Told("failure", "an improvement failed, no new model was made", _STATUS),
+    (BROKEN_OFF, BROKEN): Told("failure", "an improvement was broken off", "everfit improve {task} (completes it)"),
     (_IMPROVEMENT, Outcome.HOLD): _UNPROVEN,
     (_IMPROVEMENT, Outcome.REJECT): _UNPROVEN,
 }

@@ -31,6 +31,7 @@ def task_lines(place: Workplace) -> list[str]:
     them and what that took, its log."""
     from flows.alerting import written
     from flows.approval import pending
+    from flows.broken_off import broken_off
     from flows.deeds import deeds
     from flows.following import following
     from flows.spending import KINDS, spending
@@ -45,6 +46,7 @@ def task_lines(place: Workplace) -> list[str]:
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *mode_lines(place.task),
         *open_lines(written(place.ledger)[0], name),
+        *broken_lines(broken_off(place), name),
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *weak_lines(next((one for one in versions if one.version == champion), None), place.task),
         *decision_lines(windows, done),
@@ -111,6 +113,14 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
     if last is None or not last.is_open:
         return []
     return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
+
+
+def broken_lines(broken: Entry | None, task: str) -> list[str]:
+    """That an improvement was broken off, and has not been completed."""
+    if broken is None:
+        return []
+    reasons = "; ".join(broken.reasons)
+    return [f"  an improvement was broken off, and has no end yet: everfit improve {task}", f"    {reasons}"]
 
 
 def pass_lines(ended: datetime | None) -> list[str]:
