@@ -25,14 +25,14 @@ from flows.silence import RESOLVED, SILENT
 from flows.workplace import Workplace
 from registry.database import utc_now
 from registry.decisions import ROLLBACK, Outcome
+from registry.deliveries import NOTICE
 from registry.ledger import Entry
 from registry.task import Topic
 
-NOTICE = "notice"
-"""The ledger's kind of a notice."""
-
 _FIRST = timedelta(days=1)
 """So old an entry is told of at most (wall clock) where none was before: the ledger may be older than notices are."""
+_KEPT = timedelta(weeks=1)
+"""As long a notice that has reached nobody is news."""
 _DECISIONS = 20
 
 
@@ -128,6 +128,13 @@ def _is_news(place: Workplace, entry: Entry) -> bool:
     if entry.kind == APPROVAL and ((asked := pending(place)) is None or asked.id != entry.id):
         return False
     return not _is_past(place, entry)
+
+
+def still_news(place: Workplace, notice: Entry) -> bool:
+    """Whether a notice that has reached nobody is worth hearing now: not for ever, nor an answered question."""
+    if notice.written is None or utc_now() - notice.written > _KEPT:
+        return False
+    return notice.outcome != "question" or ((asked := pending(place)) is not None and asked.id == notice.details["of"])
 
 
 def _is_past(place: Workplace, entry: Entry) -> bool:
