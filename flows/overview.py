@@ -36,6 +36,7 @@ def task_lines(place: Workplace) -> list[str]:
     from flows.broken_off import broken_off
     from flows.deeds import deeds
     from flows.following import following
+    from flows.silence import unwatched
     from flows.spending import KINDS, spending
 
     name, logged = place.task.name, place.log.counts()
@@ -58,6 +59,7 @@ def task_lines(place: Workplace) -> list[str]:
         f"  so far {spending(place.ledger.costs(KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
         *pass_lines(place.ledger.last_pass()),
+        *(f"  {why}" for why in [unwatched(place.settings)] if why),
     ]
 
 
