@@ -35,7 +35,7 @@ from registry.errors import BundleError, NoModelError, RegistryError
 from registry.moves import CHAMPION, PREVIOUS, Move, Step, aliases_of, begin, finish
 from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
-from registry.thinning import half_gone, manifest_of, require_whole, thin
+from registry.thinning import half_gone, manifest_of, require_whole, tagged, thin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -267,6 +267,11 @@ class Versions:
         """The versions of which `thin` was cut short, oldest first."""
         with self._open() as client:
             return half_gone(client, task)
+
+    def tagged(self, task: str, name: str, value: str) -> Names:
+        """The versions with this tag whose files are there, oldest first."""
+        with self._open() as client:
+            return tagged(client, task, name, value)
 
     def list(self, task: str) -> Infos:
         """All versions of a task, oldest first; none for a task that has published nothing."""
