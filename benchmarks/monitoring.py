@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seeds", type=int, default=5)
     add("--first-seed", type=int, default=0)
     add("--sizes", nargs="*", type=int, default=[35, SIZE, 5_000], help="rows a window, for false alarms")
-    add("--quiet-windows", type=int, default=1_000)
+    add("--quiet-windows", type=int, default=1_000, help="for false alarms; 0: these are not counted")
     add("--quiet-delay", type=_delay, default=0, help="of labels in quiet streams, in windows, or `never`")
     add("--rival-windows", type=int, default=200, help="quiet windows for rivals")
     add("--before", type=int, default=30, help="windows before a drift")
@@ -103,7 +103,7 @@ def quiet_runs(options: argparse.Namespace, served: Served) -> Iterator[Run]:
     for size in options.sizes:
         for name, make in makers(options).items():
             windows = options.quiet_windows if name == "everfit" else options.rival_windows
-            if name == "everfit" or size == SIZE:
+            if windows and (name == "everfit" or size == SIZE):
                 stream = Stream(served, size, windows)
                 traces = play(make(served), stream, windows, options.quiet_delay)
                 yield from _runs(stream, QUIET, options.quiet_delay, traces)

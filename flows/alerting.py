@@ -8,29 +8,17 @@ it, and writes what became of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from flows.channels import Channel, Message, channels
-from flows.notices import NOTICE, note_notices
+from flows.notices import note_notices, still_news
 from flows.stages import in_run, say, stage
 from flows.workplace import Workplace
-from monitor.alerts import (
-    ALERT,
-    ARRIVED,
-    FAILED,
-    SENT,
-    News,
-    failure,
-    from_entry,
-    judged,
-    message_id,
-    news,
-    pending,
-    to_entry,
-)
+from monitor.alerts import News, failure, from_entry, judged, message_id, news, pending, to_entry, unheard
+from registry.deliveries import ALERT, ARRIVED, DUE, EVENTS, FAILED, NOTICE, SENT
 from registry.errors import BusyError
 from registry.ledger import Entry
 from registry.locks import exclusive
@@ -50,7 +38,7 @@ _DECISIONS = 500
 class Events:
     """Prefect's events as a channel, for automations. Its id lets a receiver know an event that comes twice."""
 
-    name = "prefect"
+    name = EVENTS
 
     def send(self, message: Message) -> str | None:
         """Prefect sends it in its own time and keeps quiet about failures."""
@@ -113,7 +101,9 @@ def note(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> News | 
 def deliver(place: Workplace, as_of: datetime, known: Iterable[Channel]) -> None:
     """Send each channel what it has not heard, oldest first, and stop there at the first failure of a pass."""
     told, sent = written(place.ledger, (ALERT, NOTICE))
-    for channel in known:
+    channels = list(known)
+    sent = [*sent, *_taken_over(place, as_of, told, sent, channels)]
+    for channel in channels:
         for entry in pending(told, sent, channel.name):
             if not _deliver(place, entry, channel, failure(sent, entry, channel.name), as_of):
                 break
@@ -134,19 +124,29 @@ def _deliver(place: Workplace, entry: Entry, channel: Channel, before: str | Non
         say(f"alert {message.id} did not reach {channel.name}: {failed}; the next pass tries again")
     if failed is None or failed != before:
         place.ledger.write(
-            Entry(
-                task=place.task.name,
-                kind=SENT,
-                at=as_of,
-                version=entry.version,
-                severity=entry.severity,
-                outcome=FAILED if failed else ARRIVED,
-                reasons=(failed,) if failed else (),
-                details={"of": entry.id, "channel": channel.name},
-                seconds=time.monotonic() - began,
+            _sent(entry, channel, as_of, FAILED if failed else ARRIVED).model_copy(
+                update={"reasons": (failed,) if failed else (), "seconds": time.monotonic() - began}
             )
         )
     return failed is None
+
+
+def _taken_over(
+    place: Workplace, as_of: datetime, told: Sequence[Entry], sent: Sequence[Entry], known: Iterable[Channel]
+) -> list[Entry]:
+    """That these channels are to hear what has reached nobody, too, in the ledger before it is sent."""
+    found = [(one, channel) for channel in known for one in unheard(told, sent, channel.name)]
+    return [
+        place.ledger.write(_sent(one, channel, as_of, DUE))
+        for one, channel in found
+        if one.kind == ALERT or still_news(place, one)
+    ]
+
+
+def _sent(entry: Entry, channel: Channel, at: datetime, outcome: str) -> Entry:
+    details = {"of": entry.id, "channel": channel.name}
+    told = {"version": entry.version, "severity": entry.severity, "outcome": outcome, "details": details}
+    return Entry.model_validate({"task": entry.task, "kind": SENT, "at": at, **told})
 
 
 def _message(place: Workplace, entry: Entry) -> Message:

@@ -28,9 +28,12 @@ def up(tasks: tuple[str, ...]) -> None:
       everfit up flights
     """
     from flows.services import up as start
+    from flows.silence import unwatched
     from flows.workplace import find_task, task_names
 
     settings = read_settings()
+    if why := unwatched(settings):
+        click.echo(f"warning: {why}", err=True)
     if tasks:
         names = [find_task(settings, task).name for task in tasks]
         _require_champions(settings, names)

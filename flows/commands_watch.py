@@ -116,9 +116,9 @@ def alerts(task: str | None, trial: bool) -> None:
         raise click.UsageError("Missing argument 'TASK', whose name the test message bears.")
     settings = connect()
     from flows.alerting import written
-    from flows.notices import NOTICE
     from flows.overview import alert_lines, notice_lines
     from flows.workplace import Workplace, find_task, task_names
+    from registry.deliveries import NOTICE
 
     names = task_names(settings) if task is None else (task,)
     if not names:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from flows.handover import Standing, handing_over
 from flows.intents import Intents
+from flows.outgrown import STEP_TAG, thin_out
 from flows.publishing import alias_of, fetch, figures_of
 from flows.retracing import RECENT, Arrived, arrived, with_unlabelled
 from flows.rows import same_columns
@@ -35,10 +36,10 @@ from flows.workplace import Workplace
 from registry.bundle import ModelBundle
 from registry.decisions import ROLLBACK
 from registry.energy import costs, cpu_seconds
-from registry.errors import BusyError, InputError, RegistryError, StateError
+from registry.errors import BusyError, InputError, StateError
 from registry.ledger import Entry
 from registry.locks import exclusive
-from registry.moves import CHALLENGER, CHAMPION, PREVIOUS
+from registry.moves import CHAMPION
 from registry.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ GROWTH = 1.25
 """By how much labels must have grown before a step that could not be sealed is tried again within its window."""
 COMPARED = 16_000
 """Rows on which it is compared with its anchor at most, evenly over the windows, whose luck is what makes it unsure."""
-KEPT = 3
-"""Versions of a chain that keep their files, the newest, beside its first and those that bear an alias."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     with handing_over(place):
         if why := before.changed(place):
             raise StateError(f"the step of version {now.newest} is dropped: since it began, {why}")
-        version = now.newest if bundle is None else place.versions.publish(bundle, metrics=figures_of(bundle))
+        version = now.newest if bundle is None else _publish(place, bundle, now.newest)
         place.ledger.write(
             Entry(
                 task=place.task.name,
@@ -211,6 +210,10 @@ def _kept_up(place: Workplace, now: Following, as_of: datetime) -> dict[str, Any
     return None
 
 
+def _publish(place: Workplace, bundle: ModelBundle, before: str) -> str:
+    return place.versions.publish(bundle, metrics=figures_of(bundle), tags={STEP_TAG: before})
+
+
 def _due(place: Workplace, now: Following, newest: ModelBundle, as_of: datetime) -> int:
     """How many windows have ended since the last step, where one is due: at the end of each while the champion is not
     judged to do as it should, else when so many are over as the last steps were worth waiting for. A window whose rows
@@ -229,19 +232,6 @@ def stepped(place: Workplace, as_of: datetime) -> bool:
     """Whether the champion has learnt what was known at this moment, or is to serve as one that has."""
     last = place.ledger.read(kinds={KIND}, last=1)
     return bool(last) and last[-1].at == as_of and last[-1].outcome == CONTINUED
-
-
-def thin_out(place: Workplace, chain: Sequence[str]) -> None:
-    """Let the files of the versions go that have grown too old for anybody to come back to: one a step, with the one
-    before it and what a kill has left half done. What they were stays in the registry; the first, which was promoted,
-    may come back as a former champion. A registry that lets nothing be deleted keeps them: the step is made."""
-    named = {alias_of(place, name) for name in (CHAMPION, CHALLENGER, PREVIOUS)}
-    for version in dict.fromkeys((*place.versions.half_gone(place.task.name), *chain[1:-KEPT][-2:])):
-        try:
-            if version not in named:
-                place.versions.thin(place.task.name, version)
-        except RegistryError as error:
-            say(f"the files of version {version}, which nobody needs, stay: {error}")
 
 
 def _gains(
@@ -343,5 +333,6 @@ def _stop(place: Workplace, now: Following) -> dict[str, Any] | None:
             "details": {"previous": now.newest, "follows": now.anchor},
         }
         place.ledger.write(Entry(task=name, kind=ROLLBACK, at=last.at, version=now.anchor, **told))
+    thin_out(place, now.versions)
     found = {"by": "follow", "outcome": ROLLBACK, "version": now.newest, "champion": now.anchor}
     return {**found, "reasons": list(last.reasons), "seconds": last.seconds}

@@ -9,6 +9,7 @@ from prefect import flow
 
 from flows.alerting import alert, inform
 from flows.bake import bake, rolled_back
+from flows.broken_off import note_broken_off
 from flows.canary import canarys, is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import keep_following, no_step, stepped
@@ -36,6 +37,8 @@ def lifecycle(task: str, as_of: datetime | None = None) -> dict[str, Any]:
         require_no_replay(place)
     moment = place.moment(as_of)
     report = observe(place, moment, place.seen() if as_of is None else None)
+    if as_of is None:
+        note_broken_off(place, moment)
     alert(place, moment)
     keep_coverage(place, moment)
     look = keep_following(place, moment) or keep_canary(place, moment) or bake(place, moment)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from flows.approval import KIND as APPROVAL
 from flows.approval import pending
+from flows.broken_off import BROKEN
+from flows.broken_off import KIND as BROKEN_OFF
 from flows.rollout import ASKED, BEGUN, PROMOTED, WITHDRAWN
 from flows.rollout import KIND as CANARY
 from flows.silence import KIND as SILENCE
@@ -23,14 +25,14 @@ from flows.silence import RESOLVED, SILENT
 from flows.workplace import Workplace
 from registry.database import utc_now
 from registry.decisions import ROLLBACK, Outcome
+from registry.deliveries import NOTICE
 from registry.ledger import Entry
 from registry.task import Topic
 
-NOTICE = "notice"
-"""The ledger's kind of a notice."""
-
 _FIRST = timedelta(days=1)
 """So old an entry is told of at most (wall clock) where none was before: the ledger may be older than notices are."""
+_KEPT = timedelta(weeks=1)
+"""As long a notice that has reached nobody is news."""
 _DECISIONS = 20
 
 
@@ -65,6 +67,7 @@ _TOLD: dict[tuple[str, str | None], Told] = {
     (SILENCE, SILENT): Told("silence", "no {of} arrive any more", _STATUS),
     (SILENCE, RESOLVED): Told("silence", "{of} arrive again", _STATUS),
     (_IMPROVEMENT, "refused"): Told("failure", "an improvement failed, no new model was made", _STATUS),
+    (BROKEN_OFF, BROKEN): Told("failure", "an improvement was broken off", "everfit improve {task} (completes it)"),
     (_IMPROVEMENT, Outcome.HOLD): _UNPROVEN,
     (_IMPROVEMENT, Outcome.REJECT): _UNPROVEN,
 }
@@ -125,6 +128,13 @@ def _is_news(place: Workplace, entry: Entry) -> bool:
     if entry.kind == APPROVAL and ((asked := pending(place)) is None or asked.id != entry.id):
         return False
     return not _is_past(place, entry)
+
+
+def still_news(place: Workplace, notice: Entry) -> bool:
+    """Whether a notice that has reached nobody is worth hearing now: not for ever, nor an answered question."""
+    if notice.written is None or utc_now() - notice.written > _KEPT:
+        return False
+    return notice.outcome != "question" or ((asked := pending(place)) is not None and asked.id == notice.details["of"])
 
 
 def _is_past(place: Workplace, entry: Entry) -> bool:

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from monitor.alerts import from_entry
+from registry.deliveries import ALERT, DUE, NOTICE, outages
 from registry.moves import CHALLENGER
 from registry.naive import weakness
 from registry.plurals import counted
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flows.following import Following
     from flows.services import Running
     from flows.workplace import Workplace
+    from registry.deliveries import Outage
     from registry.ledger import Entry
     from registry.task import TaskSpec
     from registry.versions import VersionInfo
@@ -31,8 +33,10 @@ def task_lines(place: Workplace) -> list[str]:
     them and what that took, its log."""
     from flows.alerting import written
     from flows.approval import pending
+    from flows.broken_off import broken_off
     from flows.deeds import deeds
     from flows.following import following
+    from flows.silence import unwatched
     from flows.spending import KINDS, spending
 
     name, logged = place.task.name, place.log.counts()
@@ -45,6 +49,8 @@ def task_lines(place: Workplace) -> list[str]:
         *(f"    {reason}" for reason in (windows[-1].reasons if windows else ())),
         *mode_lines(place.task),
         *open_lines(written(place.ledger)[0], name),
+        *outage_lines(outages(*written(place.ledger, (ALERT, NOTICE))), name),
+        *broken_lines(broken_off(place), name),
         *(waiting_lines(asked, name) if (asked := pending(place)) else challenger_lines(place, versions)),
         *weak_lines(next((one for one in versions if one.version == champion), None), place.task),
         *decision_lines(windows, done),
@@ -53,6 +59,7 @@ def task_lines(place: Workplace) -> list[str]:
         f"  so far {spending(place.ledger.costs(KINDS))}",
         f"  {counted(logged.predictions, 'prediction')} logged, {logged.labelled:,} with their label",
         *pass_lines(place.ledger.last_pass()),
+        *(f"  {why}" for why in [unwatched(place.settings)] if why),
     ]
 
 
@@ -111,6 +118,23 @@ def open_lines(alerts: Sequence[Entry], task: str) -> list[str]:
     if last is None or not last.is_open:
         return []
     return [f"  an alert is open, {last.severity}, since {last.opened_at:%Y-%m-%d %H:%M}: everfit alerts {task}"]
+
+
+def outage_lines(found: Sequence[Outage], task: str) -> list[str]:
+    """The channels that alerts and notices do not reach, why, and how long they have not."""
+    return [
+        f"  alerts have not reached {one.channel} since {one.since:%Y-%m-%d %H:%M} ({one.why}), and are kept for it: "
+        f"everfit alerts {task}"
+        for one in found
+    ]
+
+
+def broken_lines(broken: Entry | None, task: str) -> list[str]:
+    """That an improvement was broken off, and has not been completed."""
+    if broken is None:
+        return []
+    reasons = "; ".join(broken.reasons)
+    return [f"  an improvement was broken off, and has no end yet: everfit improve {task}", f"    {reasons}"]
 
 
 def pass_lines(ended: datetime | None) -> list[str]:
@@ -245,7 +269,8 @@ def alert_lines(task: str, alerts: Sequence[Entry], sent: Sequence[Entry]) -> li
 
 def _alert_line(entry: Entry, sent: Sequence[Entry]) -> str:
     stand = {one.details["channel"]: one.outcome for one in sent if one.details["of"] == entry.id}
-    channels = [f"{name}: {stand.get(name, 'pending')}" for name in entry.details["channels"]]
+    names = dict.fromkeys([*entry.details["channels"], *stand])
+    channels = [f"{name}: {'pending' if stand.get(name, DUE) == DUE else stand[name]}" for name in names]
     told = ", ".join(channels) or ("no channel" if entry.details["told"] else "nobody")
     seen = f"{entry.outcome or '-':<10} {entry.severity or '-':<9} {entry.version or '-':<8}"
     return f"  {entry.at:%Y-%m-%d %H:%M}  {seen} {told}"

@@ -18,6 +18,7 @@ from flows.workplace import Workplace
 from registry.decisions import Outcome
 from registry.ledger import Entry
 from registry.plurals import counted
+from registry.policies import Canary
 
 KIND = "canary"
 BEGUN, PROMOTED, WITHDRAWN = "begun", "promoted", "withdrawn"
@@ -36,10 +37,10 @@ def roll_out(
 ) -> None:
     """Promote a version that was proven against `former`, or let it begin as a canary. May be done twice with the same
     end. `details` go into the ledger. Raises `StateError` where that would overrule somebody (`require_unchanged`)."""
-    told, canary = {"previous": former, **details}, place.task.gate.canary
+    told = {"previous": former, **details}
     with handing_over(place):
         require_unchanged(place, version, former, since)
-        if canary is None or following(place) is not None:  # which is another version after each window
+        if (canary := _canary(place)) is None:
             _promote(place, version, reasons, at, told)
             return
         if (begun := canary_out(place)) is not None and begun.version == version:
@@ -49,6 +50,18 @@ def roll_out(
         write(place, KIND, BEGUN, version, reasons, at, {**told, **canary.model_dump()})
     span = counted(canary.windows, "window")
     say(f"version {version} answers {canary.share:.0%} of the requests for {span}, then is promoted")
+
+
+def _canary(place: Workplace) -> Canary | None:
+    """What a promotion begins as; None beside a champion that follows, which is another version after each window."""
+    return None if following(place) is not None else place.task.gate.canary
+
+
+def leads_to(place: Workplace, outcome: Outcome) -> str:
+    """What will be said of a verdict once it is acted on."""
+    if outcome is not Outcome.PROMOTE:
+        return outcome.value
+    return ASKED if place.task.mode != "auto" else outcome.value if _canary(place) is None else KIND
 
 
 def ends_as(place: Workplace, outcome: Outcome) -> str:

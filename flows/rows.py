@@ -17,12 +17,12 @@ import pandas as pd
 
 from flows.workplace import Workplace
 from registry.conforming import as_datetimes, as_strings, conform
-from registry.errors import DataError
+from registry.errors import DataError, did_you_mean
 from registry.image_store import ImageStore
 from registry.log_frame import having
 from registry.parquet import read_parquet
 from registry.schema import Schema
-from registry.sources import read
+from registry.sources import describe, read
 from registry.task import Columns, TaskSpec
 from retrain.checks import require
 from retrain.image_checks import load_images
@@ -79,8 +79,7 @@ def unseen_rows(place: Workplace, champion: str, schema: Schema, as_of: datetime
 def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: datetime) -> pd.DataFrame:
     """The source's labelled rows until `as_of`, conformed; those whose image cannot be read are left out, unless they
     are so many that this is fatal: `DataError`."""
-    if task.target not in frame.columns:
-        raise DataError(f"the source no longer has the target {task.target!r}; it has {', '.join(map(str, frame))}")
+    _require_columns(frame, task, schema)
     if schema.image is not None:
         frame, found = load_images(frame, task, schema.image)
         require(found)
@@ -89,6 +88,18 @@ def from_source(frame: pd.DataFrame, task: TaskSpec, schema: Schema, as_of: date
         rows[task.time] = as_datetimes(frame[task.time], task.time).to_numpy()
         rows = rows[rows[task.time] <= pd.Timestamp(as_of)]
     return rows[rows[task.target].notna()]
+
+
+def _require_columns(frame: pd.DataFrame, task: TaskSpec, schema: Schema) -> None:
+    """Raise `DataError` that names the source and the columns it has lost: the target, the time, what is read."""
+    needed = dict.fromkeys([task.target, *([] if task.time is None else [task.time]), *schema.names])
+    if gone := [name for name in needed if name not in frame.columns]:
+        near = did_you_mean(gone[0], map(str, frame.columns))
+        names, kind = ", ".join(map(repr, gone)), "target " * (gone == [task.target])
+        raise DataError(
+            f"{describe(task.source)} no longer has the {kind}column{'s' * (len(gone) > 1)} {names}{near}, which the "
+            f"champion was made with; put {'them' if len(gone) > 1 else 'it'} back, or search anew: everfit search"
+        )
 
 
 def from_log(frame: pd.DataFrame, task: TaskSpec, schema: Schema) -> pd.DataFrame:

@@ -7,6 +7,9 @@ error probability as the first gate did, so 2 (1 - confidence) in all. A task wi
 could tell which rows are fresh), nor does one whose policy is `never`. Of a challenger that follows, it is the
 procedure that is judged again: by what its models would have answered to the rows that came since. Beside a champion
 that follows too it goes on from the version that was registered, and meets what the champion's versions have served.
+
+A look is written down with its verdict before that is acted on: a verdict once given stands, and whoever comes after a
+kill acts on it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.approval import KIND as APPROVAL
 from flows.approval import ask, pending
 from flows.deeds import SECOND_LOOK
 from flows.following import following
@@ -23,7 +27,8 @@ from flows.handover import newest_act, require_unchanged
 from flows.improve import show_verdict, with_error
 from flows.publishing import alias_of, fetch
 from flows.retracing import judged_after, proof_again, rival_again
-from flows.rollout import canary_out, ends_as, roll_out
+from flows.rollout import KIND as CANARY
+from flows.rollout import canary_out, leads_to, roll_out
 from flows.rows import from_log, whole, why_none
 from flows.stages import say, stage
 from flows.workplace import Workplace
@@ -69,10 +74,8 @@ def promoted(look: dict[str, Any] | None) -> bool:
 
 
 def held_challenger(place: Workplace) -> Entry | None:
-    """The end of the last improvement, if it held its challenger and another look at that is due.
-
-    A promotion that a kill cut off from its entry is still due: the aliases have moved, the ledger does not know.
-    """
+    """The end of the last improvement, if it held its challenger and another look at that is due, or the last one was
+    cut short: its verdict was not acted on, or the aliases have moved and the ledger does not know."""
     if place.task.time is None or place.task.policy.kind == "never" or place.task.mode == "observe":
         return None
     if pending(place) is not None or canary_out(place) is not None:
@@ -85,7 +88,7 @@ def held_challenger(place: Workplace) -> Entry | None:
     if champion == held.version:
         return None if place.ledger.read(kinds={"promotion"}, version=champion, last=1) else held
     waits = challenger == held.version and held.details.get("champion") in (champion, *_chain(place))
-    return held if waits and len(_looks(place, held)) < LOOKS else None
+    return held if waits and (len(_looks(place, held)) < LOOKS or _cut_short(place, held)) else None
 
 
 def _chain(place: Workplace) -> tuple[str, ...]:
@@ -98,10 +101,25 @@ def _looks(place: Workplace, held: Entry) -> list[Entry]:
     return place.ledger.read(kinds={KIND}, version=held.version)
 
 
+def _cut_short(place: Workplace, held: Entry) -> Entry | None:
+    """The last look at the version, if it was not acted on."""
+    looks = _looks(place, held)
+    if not looks or looks[-1].outcome == Outcome.HOLD.value:
+        return None
+    acts = place.ledger.read(kinds={"promotion", APPROVAL, CANARY}, since=held.id or 0, version=held.version, last=1)
+    return None if acts else looks[-1]
+
+
 def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
     """The entry of a look, or None when there is nothing new to look at."""
     from retrain.gate import judge
 
+    if (done := _cut_short(place, held)) is not None:
+        chain, champion, former = _chain(place), alias_of(place, "champion"), str(done.details["champion"])
+        former = str(champion) if champion in chain and former in chain else former  # a step later
+        verdict = Verdict.model_validate(done.details["verdict"])
+        _act(place, str(held.version), former, verdict, done.at, done.id or 0)
+        return done
     began, cpu, since = time.monotonic(), cpu_seconds(), newest_act(place)
     version, former = str(held.version), str(held.details["champion"])
     if (champion := alias_of(place, "champion")) == version:
@@ -126,20 +144,23 @@ def _look(place: Workplace, held: Entry, as_of: datetime) -> Entry | None:
         task = with_error(place.task, (1 - place.task.gate.confidence) / LOOKS)
         verdict = judge(task, *models, fresh, said=(proof.old, proof.new) if proof else (None, None))
         show_verdict(place, version, verdict)
-    _act(place, version, former, verdict, as_of, since)
+    if verdict.outcome is Outcome.PROMOTE:
+        require_unchanged(place, version, former, since)
     spent = costs(cpu_seconds() - cpu)
-    return place.ledger.write(
+    entry = place.ledger.write(
         Entry(
             task=place.task.name,
             kind=KIND,
             at=as_of,
             version=version,
-            outcome=ends_as(place, verdict.outcome),
+            outcome=leads_to(place, verdict.outcome),
             reasons=verdict.reasons,
             details={"verdict": verdict.model_dump(mode="json"), "rows": rows, "champion": former, **spent},
             seconds=time.monotonic() - began,
         )
     )
+    _act(place, version, former, verdict, as_of, since)
+    return entry
 
 
 def _grown(place: Workplace, held: Entry, rows: int) -> bool:

@@ -16,6 +16,7 @@ from flows.workplace import Workplace
 from registry.database import from_micros, utc_now
 from registry.ledger import Entry
 from registry.moves import CHAMPION
+from registry.settings import Settings
 
 KIND = "silence"
 SILENT, RESOLVED = "silent", "resolved"
@@ -36,11 +37,25 @@ _LAST = 20
 def note_silence(place: Workplace, as_of: datetime) -> None:
     """Write down what stays away as of the clock, or has come again; `as_of` is the pass's moment. Raises
     `StoreError`."""
+    if why := unwatched(place.settings):
+        say(why)
     clock = utc_now()
     found = place.log.arrivals(clock - HISTORY)
     for what, micros in (("predictions", found.rows), ("labels", found.labels)):
         if micros:
             _look(place, what, [from_micros(one) for one in micros], clock, as_of)
+
+
+def unwatched(settings: Settings) -> str:
+    """That nobody will be told of a silence, since the log does not hold the history that one is judged by; empty where
+    it does."""
+    days, least = settings.log_days, LEAST.days
+    if days is None or days > least:
+        return ""
+    return (
+        f"EVERFIT_LOG_DAYS={days}: nobody is told when predictions or labels stay away, which takes more than {least} "
+        f"days of them in the log; {least + 1} or more"
+    )
 
 
 def _look(place: Workplace, what: str, arrived: list[datetime], clock: datetime, as_of: datetime) -> None:

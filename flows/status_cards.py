@@ -14,6 +14,7 @@ from monitor.alerts import from_entry
 from monitor.comparison import reference_level
 from monitor.measurements import WindowRecord
 from monitor.told import figure
+from registry.deliveries import Outage
 from registry.ledger import Entry
 from registry.plurals import counted
 
@@ -34,6 +35,7 @@ def cards(snapshot: Snapshot) -> str:
         _card("Endpoint", snapshot.served, _of_endpoint(snapshot)),
         _card("Newest window", severity, judged, mood=severity),
         _alert_card(snapshot.alert),
+        *(_outage_card(one, snapshot.task) for one in snapshot.outages),
         *_waiting_card(snapshot),
         _card(f"Newest {snapshot.metric}", *_newest(snapshot.records)),
         _card("Predictions logged", f"{snapshot.predictions:,}", f"{snapshot.labelled:,} with a label"),
@@ -68,6 +70,11 @@ def _alert_card(alert: Entry | None) -> str:
         return _card("Alert", "none", "nothing is open")
     since = f"{alert.outcome}, since {from_entry(alert).alert.opened_at:%Y-%m-%d}"
     return _card("Alert", alert.severity or "open", since, mood=alert.severity or "")
+
+
+def _outage_card(one: Outage, task: str) -> str:
+    note = f"no alert arrives since {one.since:%Y-%m-%d %H:%M}: {one.why}; everfit alerts {task}"
+    return _card("Alerts are not heard", one.channel, note, mood="faulty")
 
 
 def _waiting_card(snapshot: Snapshot) -> Iterator[str]:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import httpx
 
+from flows.alerting import written
 from flows.approval import pending
 from flows.following import CONTINUED
 from flows.following import KIND as STEP
@@ -16,8 +17,9 @@ from flows.overview import judged_first
 from flows.services import Running, running
 from flows.spending import KINDS, Spending, spending
 from flows.workplace import Workplace
-from monitor.alerts import ALERT, from_entry
+from monitor.alerts import from_entry
 from monitor.measurements import WindowRecord
+from registry.deliveries import ALERT, NOTICE, Outage, outages
 from registry.errors import InputError
 from registry.ledger import Entry
 from registry.metrics import metrics_for
@@ -50,6 +52,7 @@ class Snapshot:
     labelled: int
     decision: Entry | None
     alert: Entry | None
+    outages: tuple[Outage, ...]
     spent: Spending
     moves: tuple[Entry, ...]
     steps: tuple[Entry, ...]
@@ -67,7 +70,7 @@ def read(place: Workplace) -> Snapshot:
     moves, steps = ledger.read(kinds={"promotion", "rollback"}), ledger.read(kinds={STEP}, last=_NEWEST)
     steps = [one for one in steps if one.outcome == CONTINUED]
     decisions = ledger.read(kinds={"decision"}, last=_NEWEST, timely=True)
-    last_alert = ledger.read(kinds={ALERT}, last=1)
+    last_alert, messages = ledger.read(kinds={ALERT}, last=1), written(ledger, (ALERT, NOTICE))
     return Snapshot(
         task=place.task.name,
         metric=place.task.metric,
@@ -80,6 +83,7 @@ def read(place: Workplace) -> Snapshot:
         labelled=logged.labelled,
         decision=max(judged_first(decisions), key=lambda entry: (entry.at, entry.id), default=None),
         alert=next((one for one in last_alert if from_entry(one).alert.is_open), None),
+        outages=tuple(outages(*messages)),
         spent=spending(ledger.costs(KINDS)),
         moves=tuple(moves),
         steps=tuple(steps),

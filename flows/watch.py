@@ -10,6 +10,7 @@ from prefect.events import emit_event
 
 from flows.alerting import alert, inform
 from flows.bake import bake, rolled_back
+from flows.broken_off import note_broken_off
 from flows.canary import is_out, keep_canary
 from flows.coverage import keep_coverage
 from flows.following import following, keep_following
@@ -57,6 +58,7 @@ def watch(
     report = observe(place, moment, until or (place.seen() if as_of is None else None))
     if as_of is None:
         note_silence(place, moment)
+        note_broken_off(place, moment)
     alert(place, moment)
     forget(place, moment)
     if repair:

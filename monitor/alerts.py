@@ -17,8 +17,9 @@ told when that is over if it is still on, and its end is not told if its beginni
 is told once; an escalation and an end are told at once. All times are event time.
 
 The ledger is the only memory. An entry "alert" is written before anything is sent and names the channels that must hear
-it; an entry "alert_sent" tells what became of that at one channel. Between a kill and the next pass a message is thus
-pending, never lost; it may arrive twice, with the same id.
+it; an entry "alert_sent" tells what became of that at one channel (`registry/deliveries.py`). Between a kill and the
+next pass a message is thus pending, never lost; it may arrive twice, with the same id. What has reached no channel, as
+the process that wrote it had none, or none that answers, is for the channels of the next one (`unheard`).
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from registry.decisions import Diagnosis, Severity
+from registry.deliveries import ALERT, ARRIVED, FAILED, by_message, meant, reached
 from registry.ledger import Entry
 from registry.schema import Frozen
 from registry.task import Alerts
-
-ALERT, SENT = "alert", "alert_sent"
-ARRIVED, FAILED = "sent", "failed"
 
 State: TypeAlias = Literal["opened", "ongoing", "escalated", "resolved", "reopened"]
 
@@ -236,8 +235,26 @@ def message_id(entry: Entry) -> str:
 
 def pending(alerts: Sequence[Entry], sent: Iterable[Entry], channel: str) -> list[Entry]:
     """The entries that this channel was to hear and has not, oldest first: ends must not overtake beginnings."""
-    arrived = {one.details["of"] for one in sent if one.outcome == ARRIVED and one.details["channel"] == channel}
-    return [one for one in alerts if channel in one.details["channels"] and one.id not in arrived]
+    its = by_message(sent)
+    arrived = {of for of, some in its.items() for one in some if _arrived(one, channel)}
+    return [one for one in alerts if channel in meant(one, its.get(one.id, ())) and one.id not in arrived]
+
+
+def _arrived(one: Entry, channel: str) -> bool:
+    return one.outcome == ARRIVED and one.details["channel"] == channel
+
+
+def unheard(messages: Sequence[Entry], sent: Iterable[Entry], channel: str) -> list[Entry]:
+    """The entries, alerts and notices, that have reached nobody and that this channel is to hear now, though it was not
+    named. Of alerts the newest that was told, if it goes on, or if it ends what this channel was to hear: of one that
+    is over nobody needs to hear that it was."""
+    told, its = [one for one in messages if one.details["told"]], by_message(sent)
+    last = next((one for one in reversed(told) if one.kind == ALERT), None)
+    concerned = {one.details["key"] for one in told if one is not last and channel in meant(one, its.get(one.id, ()))}
+    if last is not None and last.outcome == "resolved" and last.details["key"] not in concerned:
+        told.remove(last)
+    found = [one for one in told if one.kind != ALERT or one is last]
+    return [one for one in found if channel not in meant(one, mine := its.get(one.id, [])) and not reached(mine)]
 
 
 def failure(sent: Iterable[Entry], of: Entry, channel: str) -> str | None:

@@ -193,8 +193,7 @@ def experience(metric: Metric, side: Side, *, served: int) -> Experience:
         return Experience(n, value, error)
     gaps = found.influence - metric.influence(labels, scores.scores)
     bias_error, alone = error_of_mean(gaps), float(gaps.std(ddof=1)) / math.sqrt(n)
-    shared = max(1.0, served / len(side)) * (bias_error**2 - alone**2)
-    shared *= unsure(BLOCKS) if shared > 0 else 1.0
+    shared = max(1.0, served / len(side)) * max(0.0, bias_error**2 - alone**2) * unsure(BLOCKS)
     dispersion = math.sqrt(alone**2 + shared) / found.noise if found.noise > 0 else 1.0
     freedom = (BLOCKS - 1) * (1 + alone**2 / shared) ** 2 if shared > 0 else math.inf
     return Experience(n, value, error, found.value - value, bias_error, dispersion, freedom)

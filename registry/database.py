@@ -12,6 +12,8 @@ microseconds since 1970 UTC: exact, quick to read, and the same on both.
 
 from __future__ import annotations
 
+import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -48,10 +50,11 @@ _WORDS = {
     },
 }
 
+_STATEMENT = re.compile(r"\((?:\w+\.)+\w+\) |\s*\[SQL: .*", re.DOTALL)
+_FULL = ("disk is full", "No space left")
 _REMEDIES = {
     "database is locked": f"another process has held it for {LOCK_SECONDS} s; try again, or use PostgreSQL",
-    "disk is full": "free space on its disk; nothing of this write was kept",
-    "No space left": "free space on its disk; nothing of this write was kept",
+    **dict.fromkeys(_FULL, "free space on its disk; nothing of this write was kept"),
     "readonly database": "this process may not write it: mend the permissions",
     "unable to open database file": "its folder cannot be read or written: mend the permissions",
     "not a database": "the file is not SQLite's: move it away, or name another in EVERFIT_STORE_URL",
@@ -230,7 +233,9 @@ def _faults(engine: Engine) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        raise StoreError(f"{_name(engine.url)}: {explain(str(error.orig))}") from error
+        name, words = _name(engine.url), str(error.orig)
+        local = engine.url.get_backend_name() == "sqlite"
+        raise StoreError(f"{name}: {explain_at(words, Path(name)) if local else explain(words)}") from error
     except exc.TimeoutError as error:
         raise StoreError(f"{_name(engine.url)}: no free connection: too many threads use it at once") from error
 
@@ -244,6 +249,25 @@ def explain(fault: str) -> str:
     first = " ".join(fault.split("DETAIL:")[0].split())[:300]  # PostgreSQL's detail quotes the row
     remedy = next((remedy for words, remedy in _REMEDIES.items() if words in fault), None)
     return f"{first}: {remedy}" if remedy else first
+
+
+def driver_words(error: BaseException) -> str:
+    """The driver's words of an error that has one of a database beneath, else its own. SQLAlchemy's have the statement
+    and its values behind them, also in the words of a server that passes them on."""
+    beneath: BaseException | None = error
+    while beneath is not None and not isinstance(beneath, exc.DBAPIError):
+        beneath = beneath.__cause__
+    return str(beneath.orig) if beneath is not None else _STATEMENT.sub("", str(error))
+
+
+def explain_at(fault: str, file: Path) -> str:
+    """`explain` of what befell a file, with what is free on its disk where that is full."""
+    said = explain(fault)
+    if not any(words in fault for words in _FULL):
+        return said
+    with suppress(OSError):
+        said += f" ({shutil.disk_usage(file.parent).free / 1e6:,.1f} MB are free on the disk of {file.parent})"
+    return said
 
 
 def _name(url: URL) -> str:

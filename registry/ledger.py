@@ -45,7 +45,8 @@ class Entry(Frozen):
     task: str
     kind: str = Field(
         description="intent, search, window, decision, report, alert, alert_sent, notice, remedy, gate, second_look, "
-        "bake, canary, follow, no_step, proof, radius, approval, promotion, rollback, improvement or silence"
+        "bake, canary, follow, no_step, proof, radius, approval, promotion, rollback, improvement, "
+        "broken_off or silence"
     )
     at: datetime
     written: datetime | None = None

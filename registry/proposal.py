@@ -281,7 +281,8 @@ COMMENTS = {
     "alerts.reopen_within": "A new alert this soon after the last one continues it.",
     "alerts.remind": "How often an alert that goes on is told again; null: never.",
     "alerts.notices": "What else is told: question (a model waits for your approval), promotion, rollback, failure\n"
-    "(an improvement could not be made), attempt (what it made was not proven), silence (rows or labels stay away).",
+    "(an improvement could not be made, or broke off), attempt (what it made was not proven), silence (rows or labels\n"
+    "stay away).",
     "gate": "What a new model must show on fresh rows, against the old one on the same rows, to replace it.",
     "gate.confidence": "One-sided confidence that it is better.",
     "gate.min_gain": "Gain in the metric that must be exceeded with that confidence.",

@@ -156,10 +156,17 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
             f"Windows wrote it: pd.read_csv({path.name!r}, encoding='cp1252').to_csv('new.csv', index=False)"
         ) from error
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise SourceError(f"{path}: cannot be read ({error.strerror or _words(error)})") from error
     except ValueError as error:  # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
-        said = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
-        raise SourceError(f"{path}: damaged, or no {extension} file ({said})") from error
+        raise SourceError(f"{path}: damaged, or no {extension} file ({_words(error)})") from error
+
+
+_LEAD = re.compile(r"^(?:Error tokenizing data\. C error: |Could not open Parquet input source '[^']*': )")
+
+
+def _words(error: Exception) -> str:
+    """A library's words on one line, without the path, which stands before them."""
+    return " ".join(_LEAD.sub("", str(error)).split()).rstrip(" :.")
 
 
 def _read_csv(path: Path, limit: int | None) -> pd.DataFrame:

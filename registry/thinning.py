@@ -50,6 +50,12 @@ def half_gone(client: MlflowClient, task: str) -> list[str]:
     return sorted((str(one.version) for one in found), key=int)
 
 
+def tagged(client: MlflowClient, task: str, name: str, value: str) -> list[str]:
+    """The versions that bear a tag, and have their files."""
+    found = client.search_model_versions(f"name='{task}' and tags.`{name}` = '{value}'")
+    return sorted((str(one.version) for one in found if THIN not in one.tags), key=int)
+
+
 def manifest_of(client: MlflowClient, url: str, task: str, version: str) -> Manifest:
     """The manifest as the registry has it. Raises `BundleError` for a version without one."""
     store = _store(client, url, task, version)

@@ -12,6 +12,7 @@ use, not with this module, and none of its process-wide settings (active run, tr
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -29,12 +30,12 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from registry.bundle import Manifest, ModelBundle
-from registry.database import from_micros
+from registry.database import driver_words, explain_at, from_micros
 from registry.errors import BundleError, NoModelError, RegistryError
 from registry.moves import CHAMPION, PREVIOUS, Move, Step, aliases_of, begin, finish
 from registry.publication import lineage_tags, metrics_by_run, pages, tolerating, write_run
 from registry.quiet import QUIET
-from registry.thinning import half_gone, manifest_of, require_whole, thin
+from registry.thinning import half_gone, manifest_of, require_whole, tagged, thin
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -267,6 +268,11 @@ class Versions:
         with self._open() as client:
             return half_gone(client, task)
 
+    def tagged(self, task: str, name: str, value: str) -> Names:
+        """The versions with this tag whose files are there, oldest first."""
+        with self._open() as client:
+            return tagged(client, task, name, value)
+
     def list(self, task: str) -> Infos:
         """All versions of a task, oldest first; none for a task that has published nothing."""
         with self._open() as client:
@@ -306,6 +312,7 @@ class Versions:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         _knock(self._url)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what ours has as its cause
         from mlflow import MlflowClient
 
         return MlflowClient(self._url, self._url)
@@ -333,5 +340,8 @@ class Versions:
     def _words(self, error: Exception) -> str:
         """An error on one line, with the registry's URL and without its password."""
         shown = re.sub(r"//([^/@:]*):.*@", r"//\1:***@", self._url)  # a password may hold any sign
-        text = " ".join(str(getattr(error, "orig", None) or error).replace(self._url, shown).split())
-        return f"registry {shown}: {(text.partition('(Caused by ')[2] or text)[:300]}"
+        text = " ".join(driver_words(error).replace(self._url, shown).split())
+        said, local = (text.partition("(Caused by ")[2] or text)[:300], self._url.startswith("sqlite")
+        if isinstance(error, OSError) and error.filename:
+            return f"registry {shown}: {explain_at(said, Path(os.fsdecode(error.filename)))}"
+        return f"registry {shown}: {explain_at(said, Path(str(sa.make_url(self._url).database))) if local else said}"

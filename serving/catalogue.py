@@ -78,6 +78,9 @@ METRICS: dict[str, Described] = {
     "everfit_severity": Described(
         "1 for the severity of the newest window, 0 for the others; absent until a window is over", ("task", "severity")
     ),
+    "everfit_alert_channel_up": Described(
+        "1 for a channel of alerts that took the last message sent to it, 0 for one that did not", ("task", "channel")
+    ),
     "everfit_decision_timestamp_seconds": Described("when the last decision was written"),
     "everfit_window_age_seconds": Described("time since the newest window was measured"),
     "everfit_window_end_timestamp_seconds": Described("its end, in event time"),

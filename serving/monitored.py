@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from registry.decisions import DISTANCE, Severity
+from registry.deliveries import ALERT, NOTICE, SENT, Deliveries
 from registry.errors import words_of
 from serving.catalogue import Sample
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 WINDOWS = 24
 """Windows that are read at the start, and remembered: among them is the newest one with labels, if labels are late."""
+
+_MESSAGES = 200
+"""Entries about alerts and their delivery that are read at the start."""
 
 MOST_COLUMNS = 100
 """Columns that are shown each; of more the furthest."""
@@ -53,6 +57,7 @@ _OF_LABELS = {
 }
 """What is told by segment."""
 
+_TOLD = (ALERT, NOTICE, SENT)
 _SEVERITIES: tuple[str, ...] = get_args(Severity)
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -81,14 +86,18 @@ class Findings:
     passed: float | None = None
     """When the last pass over the newest rows came to its end."""
 
+    deliveries: Deliveries = field(default_factory=Deliveries)
+
     def take(self, entries: Iterable[Entry]) -> None:
-        """Take in entries, oldest first."""
+        """Take in entries, oldest first of each kind."""
         for entry in entries:
             written = _seconds(entry.written or entry.at)
             if entry.kind == "decision":
                 self.decided = written
                 if self.decision is None or _order(entry) >= _order(self.decision):
                     self.decision = entry
+            elif entry.kind in _TOLD:
+                self.deliveries.take(entry)
             else:
                 self.windows[_seconds(entry.at)] = _window(entry, written)
             self.last = max(self.last, entry.id or 0)
@@ -97,7 +106,8 @@ class Findings:
 
     def told(self) -> dict[str, Any]:
         """What the endpoint is told: metrics, and the moments at which what they say was written."""
-        samples: list[Sample] = []
+        stands = self.deliveries.stands().items()
+        samples = [Sample("everfit_alert_channel_up", outage is None, (channel,)) for channel, outage in stands]
         ages: dict[str, float] = {} if self.passed is None else {"everfit_pass_age_seconds": self.passed}
         if self.decision is not None:
             samples.append(Sample("everfit_decision_timestamp_seconds", self.decided))
@@ -129,9 +139,10 @@ class Lookout:
         ledger, found = self._ledger, self._found
         try:
             if found.last:
-                entries = ledger.read(kinds=("window", "decision"), since=found.last)
+                entries = ledger.read(kinds=("window", "decision", *_TOLD), since=found.last)
             else:
-                entries = ledger.read(kinds=("window",), last=WINDOWS) + ledger.read(kinds=("decision",), last=1)
+                first = (("window",), WINDOWS), (("decision",), 1), (_TOLD, _MESSAGES)
+                entries = [one for kinds, last in first for one in ledger.read(kinds=kinds, last=last)]
             found.take(entries)
             found.passed = None if (ended := ledger.last_pass()) is None else _seconds(ended)
         except Exception as error:  # noqa: BLE001 - an entry that cannot be read is the operator's business too

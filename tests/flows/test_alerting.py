@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from flows.alerting import alert, deliver, note, trial, written
 from flows.channels import SIGNATURE, Library, Message, Webhook, channels
 from flows.cli import main
-from flows.overview import alert_lines
+from flows.overview import alert_lines, task_lines
 from flows.status_page import page
 from flows.status_snapshot import read
 from flows.watch import watch
@@ -93,6 +93,10 @@ def told_to(place: Workplace, urls: str, key: str | None = None) -> Workplace:
     """The workplace with these channels."""
     changes = {"alert_urls": SecretStr(urls), "alert_key": SecretStr(key) if key else None}
     return Workplace(place.settings.model_copy(update=changes), place.task, place.log, place.ledger, place.versions)
+
+
+def urls_of(receiver: Receiver) -> str:
+    return f"http://127.0.0.1:{receiver.port}/"
 
 
 def decide(place: Workplace, number: int, severity: Severity) -> datetime:
@@ -233,11 +237,56 @@ def test_a_process_killed_before_it_sends_loses_nothing(place: Workplace, receiv
     assert first == second
 
 
-def test_a_new_channel_does_not_hear_of_the_past(place: Workplace, receiver: Receiver) -> None:
-    at = decide(place, 0, "degraded")
-    alert(place, at)
-    alert(told_to(place, f"http://127.0.0.1:{receiver.port}/"), at)
-    assert receiver.heard == []
+def test_what_nobody_has_heard_is_told_by_the_next_process_with_channels_once(
+    place: Workplace, receiver: Receiver
+) -> None:
+    """A pass by hand without channels, then the schedule's; a later channel hears nothing of what another has heard."""
+    for number, severity in enumerate(("faulty", "ok", "ok", "degraded")):
+        alert(place, at := decide(place, number, severity))
+    with Receiver() as other:
+        for urls in (urls_of(receiver), urls_of(receiver), f"{urls_of(receiver)} {urls_of(other)}"):
+            alert(told_to(place, urls), at)
+        assert other.heard == []
+    (only,) = receiver.messages
+    assert (only["state"], only["severity"]) == ("reopened", "degraded")
+    assert [line.split()[-2:] for line in alert_lines("handmade", *written(place.ledger))[-3:]] == [
+        ["no", "channel"],
+        ["no", "channel"],
+        [f"{urls_of(receiver)[:-1]}:", "sent"],
+    ]
+
+
+def test_an_end_that_nobody_has_heard_is_told_to_those_who_were_to_hear_the_beginning(
+    place: Workplace, receiver: Receiver
+) -> None:
+    alert(told_to(place, urls_of(receiver)), decide(place, 0, "degraded"))
+    for number in (1, 2):
+        alert(place, at := decide(place, number, "ok"))
+    with Receiver() as other:
+        alert(told_to(place, urls_of(other)), at)
+        assert other.heard == []
+    alert(told_to(place, urls_of(receiver)), at)
+    assert [one["state"] for one in receiver.messages] == ["opened", "resolved"]
+
+
+def test_where_a_dead_channel_was_replaced_the_new_one_hears_what_nobody_has(
+    place: Workplace, receiver: Receiver
+) -> None:
+    dead = f"http://127.0.0.1:{free_ports(1)[0]}/"
+    alert(told_to(place, dead), at := decide(place, 0, "degraded"))
+    for _ in range(2):
+        alert(told_to(place, urls_of(receiver)), at)
+    assert [one["state"] for one in receiver.messages] == ["opened"]
+
+
+def test_a_pass_killed_after_it_took_a_message_over_sends_it_next_time(place: Workplace, receiver: Receiver) -> None:
+    alert(place, at := decide(place, 0, "degraded"))
+    die_while_sending("alert", at, urls_of(receiver))
+    for _ in range(2):
+        alert(told_to(place, urls_of(receiver)), at)
+    first, second = receiver.messages
+    assert first == second
+    assert [one.outcome for one in place.ledger.read(kinds={"alert_sent"})] == ["due", "sent"]
 
 
 def test_apprise_delivers_to_its_own_kind_of_receiver(place: Workplace, receiver: Receiver) -> None:
@@ -333,6 +382,31 @@ def test_a_watch_pass_tells_of_what_it_finds(
     assert watch.fn("handmade", as_of=at, repair=False)["severity"] == "degraded"
     watch.fn("handmade", as_of=at, repair=False)
     assert [(one["state"], one["severity"]) for one in receiver.messages] == [("opened", "degraded")]
+
+
+def test_a_channel_that_is_dead_is_shown_until_it_hears_or_is_taken_out(place: Workplace, receiver: Receiver) -> None:
+    (port,) = free_ports(1)
+    both = told_to(place, f"http://127.0.0.1:{port}/ {urls_of(receiver)}")
+    alert(both, at := decide(place, 0, "faulty"))
+
+    def shown() -> tuple[list[str], bool]:
+        lines = [line for line in task_lines(place) if "alerts have not reached" in line]
+        return lines, "Alerts are not heard" in page(read(place))
+
+    (line,), on_page = shown()
+    (failed,) = (one for one in place.ledger.read(kinds={"alert_sent"}) if one.outcome == "failed")
+    since = f"  alerts have not reached http://127.0.0.1:{port} since {failed.written:%Y-%m-%d %H:%M}"
+    assert line == f"{since} (no answer (ConnectError)), and are kept for it: everfit alerts handmade"
+    assert on_page
+    with Receiver(port):
+        alert(both, at)
+        assert shown() == ([], False)
+    alert(both, at := decide(place, 1, "degraded"))
+    assert shown()[1]
+    for number in (2, 3):
+        alert(told_to(place, urls_of(receiver)), decide(place, number, "ok"))
+    assert [one["state"] for one in receiver.messages] == ["opened", "escalated", "resolved"]
+    assert shown() == ([], False)
 
 
 def test_the_status_page_shows_what_is_open(place: Workplace) -> None:

@@ -19,7 +19,6 @@ from flows.cli import main
 from flows.following import (
     CONTINUED,
     FEW,
-    KEPT,
     KIND,
     MANY,
     MISSED,
@@ -31,11 +30,11 @@ from flows.following import (
     keep_following,
     no_step,
     stepped,
-    thin_out,
 )
 from flows.handover import newest_act
 from flows.improve import complete
 from flows.offline import Offline
+from flows.outgrown import KEPT, thin_out
 from flows.overview import task_lines
 from flows.retracing import RECENT, ends_of
 from flows.rollout import ASKED
@@ -505,6 +504,33 @@ def test_versions_of_a_chain_have_a_bounded_life(place: Workplace) -> None:
                 place.versions.fetch("handmade", version)
         else:
             place.versions.fetch("handmade", version)
+
+
+def test_a_step_that_was_killed_before_the_ledger_knew_of_it_is_made_again_and_its_files_go(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove(place)
+    publish, first = Versions.publish, following(place)
+    assert first is not None
+
+    def die(*given: Any, **more: Any) -> str:
+        publish(*given, **more)
+        raise KeyboardInterrupt
+
+    moment = live(place, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(Versions, "publish", die)
+        with pytest.raises(KeyboardInterrupt):
+            keep_following(place, moment)
+    assert (champion_of(place), len(place.versions.list("handmade"))) == ("2", 3)
+    keep_following(place, moment)
+    now = following(place)
+    assert now is not None
+    assert now.versions == ("2", "4")
+    with pytest.raises(NoModelError, match="were let go"):
+        place.versions.fetch("handmade", "3")
+    for version in ("1", "2", "4"):
+        place.versions.fetch("handmade", version)
 
 
 def test_a_registry_that_deletes_nothing_stops_no_step(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,11 +21,11 @@ from flows.improve import _tried, complete, improve, one_at_a_time
 from flows.intents import Intent, Intents
 from flows.lifecycle import lifecycle
 from flows.retracing import Proof
-from flows.rows import from_source, kept, known_rows, unseen_rows
+from flows.rows import kept, known_rows, unseen_rows
 from flows.wishes import wished
 from flows.workplace import Workplace
 from registry.decisions import Remedy, parse_remedies
-from registry.errors import BusyError, DataError, InputError, NoModelError
+from registry.errors import BusyError, InputError, NoModelError
 from registry.ledger import Entry
 from registry.scoring import Scores
 from tests.flows.conftest import TINY_SEARCH, fill
@@ -305,9 +305,23 @@ def test_rows_hold_nothing_from_after_the_moment_and_none_twice(place: Workplace
     assert len(known_rows(place, make_schema(), datetime(2024, 1, 2))) == 6 * 24 + 1
 
 
-def test_a_source_without_its_target_is_refused(place: Workplace) -> None:
-    with pytest.raises(DataError, match="no longer has the target 'late'"):
-        from_source(make_frame(9).drop(columns="late"), place.task, make_schema(), AS_OF)
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (["late"], "the target column 'late', which"),
+        (["when"], "the column 'when', which"),
+        (["amount", "carrier"], "the columns 'amount', 'carrier', which"),
+    ],
+)
+def test_a_source_that_lost_columns_is_refused_with_its_name_and_theirs(
+    place: Workplace, tmp_path: Path, lost: list[str], said: str
+) -> None:
+    make_frame(400).drop(columns=lost).to_parquet(tmp_path / "source.parquet")
+    entry = complete(place, AS_OF)
+    assert entry.outcome == "refused"
+    (reason,) = entry.reasons
+    assert reason.startswith(f"{tmp_path / 'source.parquet'} no longer has {said}")
+    assert all(repr(name) in reason for name in lost)
 
 
 def test_a_proof_takes_the_place_of_another_one_whole(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from flows.approval import ask
 from flows.cli import main
 from flows.improve import improve
 from flows.lifecycle import lifecycle
-from flows.notices import NOTICE, told_of
+from flows.notices import told_of
 from flows.workplace import Workplace, register_task
+from registry.deliveries import NOTICE
 from registry.ledger import Entry
 from registry.task import Topic
 from tests.flows.conftest import fill
@@ -213,14 +214,12 @@ def test_a_canary_is_told_in_words() -> None:
     assert begun.then == "everfit canary handmade 0 (ends that)"
 
 
-def test_the_first_champion_and_a_new_channel_hear_of_no_past(
+def test_of_the_first_champion_nobody_hears_not_later_either(
     place: Workplace, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(place, "promotion", "promoted")
     write(place, "rollback", "rolled back", previous="3")
     alert(place, START)
-    alert(told_to(place, url(receiver)), START)
-    assert receiver.heard == []
     assert [one.details["told"] for one in place.ledger.read(kinds={NOTICE})] == [False, True]
     monkeypatch.setenv("EVERFIT_ALERT_URLS", "")
     assert CliRunner().invoke(main, ["alerts", "handmade"]).output.splitlines() == [
@@ -229,6 +228,9 @@ def test_the_first_champion_and_a_new_channel_hear_of_no_past(
         "  2024-03-01 00:00  promotion  -         2        nobody",
         "  2024-03-01 00:00  rollback   -         2        no channel",
     ]
+    for _ in range(2):
+        alert(told_to(place, url(receiver)), START)
+    assert states(receiver) == ["rollback"]
 
 
 def test_a_ledger_older_than_notices_is_not_told(
@@ -258,3 +260,21 @@ def test_a_past_that_is_judged_again_is_told_to_nobody(told: Workplace, receiver
     write(told, "rollback", "rolled back", decide(told, 3, "ok"), previous="3")
     alert(told, START + 3 * WEEK)
     assert len(receiver.heard) == 4
+
+
+def test_a_question_that_was_put_where_there_are_no_channels_is_told_by_the_next_pass_while_it_waits(
+    place: Workplace, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question(place, tmp_path / "better")
+    write(place, "improvement", "refused")
+    inform(place, START)
+    assert CliRunner().invoke(main, ["approve", "handmade", "--refuse"]).exit_code == 0
+    told = told_to(place, url(receiver))
+    for _ in range(2):
+        alert(told, START)
+    assert states(receiver) == ["failure"]
+    write(place, "improvement", "refused")
+    inform(place, START)
+    monkeypatch.setattr("flows.notices._KEPT", timedelta())
+    alert(told, START)
+    assert states(receiver) == ["failure"]

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+import flows.second_look
 from flows.improve import one_at_a_time
 from flows.second_look import KIND, LOOKS, fresh_rows, held_challenger, look_again
 from flows.watch import watch
 from flows.workplace import Workplace
 from registry.bundle import ModelBundle
-from registry.ledger import Entry
+from registry.ledger import Entry, Ledger
 from registry.schema import Schema
 from tests.flows.conftest import fill
 from tests.flows.shelf import shelf_place
@@ -118,6 +119,67 @@ def test_a_promotion_cut_off_from_its_entry_is_completed(place: Workplace, tmp_p
     assert found["outcome"] == "promote"
     assert [one.version for one in place.ledger.read(kinds={"promotion"})] == [version]
     assert held_challenger(place) is None
+
+
+class KilledError(BaseException):
+    """The process ends there."""
+
+
+def dying(call: Callable[..., object]) -> Callable[..., object]:
+    """Done as it is, and then the process is gone."""
+
+    def die(*given: Any, **more: Any) -> object:
+        call(*given, **more)
+        raise KilledError
+
+    return die
+
+
+_ENDS = {
+    "promote": (1.0, {}),
+    "reject": (0.0, {}),
+    "asked": (1.0, {"mode": "approve"}),
+    "canary": (1.0, {"gate": {"canary": {"share": 0.2, "windows": 2}}}),
+}
+"""By what a look ends with: whether the week is the champion's relation turned round, and what is set in the task."""
+
+
+@pytest.mark.parametrize("outcome", _ENDS)
+@pytest.mark.parametrize("where", ["told", "moved", "done"])
+def test_a_look_that_was_killed_is_acted_on_once_by_the_next_and_stays_in_the_ledger(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: str, where: str
+) -> None:
+    flip, changes = _ENDS[outcome]
+    place = replace(place, task=make_task(**changes))  # type: ignore[arg-type]
+    week(place, tmp_path, flip=flip)
+    version = hold(place, tmp_path / "held", quality=-1.0)
+    with monkeypatch.context() as patched:
+        if where == "told":
+            patched.setattr(Ledger, "write", dying(Ledger.write))
+        elif where == "moved":
+            name = {"promote": "promote", "reject": "unset", "asked": "get", "canary": "set"}[outcome]
+            patched.setattr(place.versions, name, dying(getattr(place.versions, name)))
+        else:
+            patched.setattr(flows.second_look, "_act", dying(flows.second_look._act))
+        with pytest.raises(KilledError):
+            look_again(place, AS_OF)
+    for _ in range(2):
+        look_again(place, AS_OF)
+    (look,) = place.ledger.read(kinds={KIND})
+    assert (look.outcome, look.version, look.at) == (outcome, version, AS_OF)
+    acts = [(one.kind, one.outcome) for one in place.ledger.read(kinds={"promotion", "approval", "canary"})]
+    assert (
+        acts
+        == {
+            "promote": [("promotion", "promoted")],
+            "reject": [],
+            "asked": [("approval", "asked")],
+            "canary": [("canary", "begun")],
+        }[outcome]
+    )
+    aliases = [place.versions.get("handmade", name) for name in ("champion", "challenger")]
+    assert aliases == {"promote": [version, None], "reject": ["1", None]}.get(outcome, ["1", version])
+    assert place.versions.canary("handmade", version) == (0.2 if outcome == "canary" else 0.0)
 
 
 def test_a_champion_changed_by_hand_ends_it(place: Workplace, tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from click.testing import CliRunner
 
 from flows.alerting import alert
+from flows.cli import main
+from flows.overview import task_lines
 from flows.silence import KIND, note_silence
-from flows.watch import watch
+from flows.watch import forget, watch
 from flows.workplace import Workplace
 from registry.database import to_micros, utc_now
 from registry.inference_log import Feedback
+from registry.ledger import Entry
 from registry.log_batch import Batch
 from tests.flows.test_alerting import Receiver, told_to
 
@@ -131,3 +136,24 @@ def test_a_scheduled_pass_looks_and_one_of_the_past_does_not(place: Workplace, n
     assert said(place) == []
     watch.fn("handmade", repair=False)
     assert said(place) == [("predictions", "silent")]
+
+
+@pytest.mark.parametrize(("days", "watched"), [(7, False), (14, False), (15, True), (None, True)])
+def test_a_log_that_is_kept_too_shortly_is_said_to_watch_no_silence(
+    place: Workplace, now: datetime, days: int | None, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it does not: what is kept of weeks of rows, as a pass keeps it, shows no silence."""
+    changed = place.settings.model_copy(update={"log_days": days})
+    kept = replace(place, settings=changed)
+    last = now - 5 * DAY
+    send(kept, every(HOUR, now - 26 * DAY, last), lag=timedelta())
+    seen = last + timedelta(minutes=1)
+    place.ledger.write(Entry(task="handmade", kind="window", at=seen))
+    forget(kept, seen)
+    note_silence(kept, now)
+    assert said(kept) == ([("predictions", "silent")] if watched else [])
+    words = f"EVERFIT_LOG_DAYS={days}: nobody is told when predictions or labels stay away"
+    assert any(line.strip().startswith(words) for line in task_lines(kept)) != watched
+    monkeypatch.setenv("EVERFIT_LOG_DAYS", str(days or ""))
+    done = CliRunner().invoke(main, ["up", "nothing"])
+    assert (f"warning: {words}" in done.output) != watched

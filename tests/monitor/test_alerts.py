@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
 from monitor.alerts import (
-    ALERT,
-    SENT,
     Judged,
     News,
     failure,
@@ -25,6 +23,7 @@ from monitor.alerts import (
 )
 from registry.database import open_engine
 from registry.decisions import Severity
+from registry.deliveries import ALERT, SENT
 from registry.ledger import Entry, Ledger
 from registry.task import Alerts
 

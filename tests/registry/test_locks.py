@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,7 +77,7 @@ def test_a_lock_is_held_once_and_free_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "search.lock"
     with (
         exclusive(path, "a search"),
-        pytest.raises(BusyError, match=rf"a search is already running \(process {os.getpid()}: a search\)"),
+        pytest.raises(BusyError, match=rf"a search cannot begin: process {os.getpid()} is busy with the same since 20"),
         exclusive(path, "a search"),
     ):
         pytest.fail("the lock was given twice")
@@ -92,11 +94,33 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(BusyError, match=f"process {process.pid}: a search of task flights"), exclusive(path, "it"):
+        with pytest.raises(BusyError) as caught, exclusive(path, "it"):
             pytest.fail("the lock was given twice")
+        pid, what, since = path.read_text().splitlines()
+        assert (int(pid), what) == (process.pid, "a search of task flights")
+        assert str(caught.value) == (
+            f"it cannot begin: process {pid} is busy with {what} since {since}: wait until it ends, or end it "
+            f"(kill {pid}); the lock is {path}"
+        )
+        assert datetime.now(UTC) - datetime.fromisoformat(since.replace(" UTC", "Z")) < timedelta(minutes=2)
         process.send_signal(signal.SIGKILL)
     with exclusive(path, "it"):
-        assert path.read_text() == f"{os.getpid()}\nit\n"
+        assert path.read_text().startswith(f"{os.getpid()}\nit\n")
+
+
+def test_who_only_looks_is_not_taken_for_one_at_work(tmp_path: Path) -> None:
+    """What the file says is then of a holder that has gone."""
+    path = tmp_path / "search.lock"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path.write_text(f"{gone.pid}\na search\n")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with (
+            pytest.raises(BusyError, match="another process has the lock: try again later"),
+            exclusive(path, "a search"),
+        ):
+            pytest.fail("a lock that is looked at was given")
 
 
 def test_a_child_process_does_not_keep_the_lock(tmp_path: Path) -> None:

@@ -80,6 +80,25 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, expected
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+@pytest.mark.parametrize("damage", ["no footer", "a wrong footer", "zeroed pages"])
+def test_a_damaged_parquet_file_is_named_once_on_one_line(tmp_path: Path, damage: str, limit: int | None) -> None:
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"x": range(10_000), "y": ["a"] * 10_000}).to_parquet(path)
+    whole = path.read_bytes()
+    damaged = {
+        "no footer": whole[:-20],
+        "a wrong footer": whole[:-60] + b"\xff" * 52 + whole[-8:],
+        "zeroed pages": whole[:4] + bytes(1_000) + whole[1_004:],
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(SourceError) as caught:
+        sources.read(FileSource(path=str(path)), limit=limit)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert (said.count(path.name), said.count("\n")) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("none.csv", "no such file"), ("*.csv", "no file matches"), (".", "the folder holds no .csv")],

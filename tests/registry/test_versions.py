@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from registry.bundle import ModelBundle
 from registry.errors import BundleError, NoModelError, RegistryError
@@ -384,6 +388,50 @@ def test_a_registry_file_that_is_none(tmp_path: Path) -> None:
     file.write_text("notes" * 1000)
     with pytest.raises(RegistryError, match="not a database"):
         Versions(f"sqlite:///{file}", tmp_path, tmp_path).get(TASK, "champion")
+
+
+def test_a_full_disk_is_told_on_one_line_and_its_cause_is_kept(
+    tmp_path: Path, empty_registry: Path, bundle: ModelBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite is let grow by no page: it says what it says when the disk is full."""
+    file = tmp_path / "mlflow.db"
+    shutil.copy(empty_registry, file)
+
+    def stop_growing(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")
+
+    sa.event.listen(Engine, "connect", stop_growing)
+    try:
+        versions = Versions(f"sqlite:///{file}", tmp_path / "artifacts", tmp_path / "cache")
+        with pytest.raises(RegistryError) as caught:
+            _publish_for_ever(versions, bundle)
+    finally:
+        sa.event.remove(Engine, "connect", stop_growing)
+    said = re.fullmatch(
+        rf"registry sqlite:///{file}: database or disk is full: free space on its disk; nothing of this write was kept "
+        rf"\(([\d,]+\.\d) MB are free on the disk of {tmp_path}\)",
+        str(caught.value),
+    )
+    assert said is not None, str(caught.value)
+    assert float(said[1].replace(",", "")) == pytest.approx(shutil.disk_usage(tmp_path).free / 1e6, rel=0.2)
+    assert "[SQL: " in str(caught.value.__cause__)
+    assert caplog.text == ""
+
+
+def _publish_for_ever(versions: Versions, bundle: ModelBundle) -> None:
+    for _ in range(100):
+        versions.publish(bundle)
+
+
+def test_the_words_of_a_server_whose_database_fails_are_without_its_statement(tmp_path: Path) -> None:
+    said = (
+        "(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO params VALUES (?)]\n[parameters: (1)]"
+    )
+    body = json.dumps({"error_code": "INTERNAL_ERROR", "message": said}).encode()
+    with _answering(400, body) as url, pytest.raises(RegistryError) as caught:
+        Versions(url, tmp_path, tmp_path).get(TASK, "champion")
+    assert "database or disk is full" in str(caught.value)
+    assert "INSERT" not in str(caught.value)
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:

@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitor.watching import watch
 from registry.bundle import ModelBundle
 from registry.database import open_engine
+from registry.deliveries import ARRIVED, NOTICE, SENT
 from registry.inference_log import InferenceLog
-from registry.ledger import Ledger
+from registry.ledger import Entry, Ledger
 from tests.handmade import make_frame, make_task
 from tests.monitor.logged import write_rows
 
@@ -29,7 +30,21 @@ def watch_weeks(home: Path, bundle: ModelBundle, *, third: bool = True) -> None:
         write_rows(log, bundle, make_frame(WEEK, seed=1, start="2024-03-11", shift=1.0), tag="b", delay=None)
     watch(make_task(), bundle, "1", log, ledger, as_of=datetime(2024, 3, 19 if third else 13))
     ledger.note_pass()
+    of = notify(ledger, "https://hooks.example")
+    delivered(ledger, of, "https://hooks.example", ARRIVED)
     engine.dispose()
+
+
+def notify(ledger: Ledger, *channels: str) -> int | None:
+    """A notice for these channels to hear; its number."""
+    details = {"of": 1, "told": True, "channels": list(channels)}
+    return ledger.write(Entry(task="handmade", kind=NOTICE, at=datetime(2024, 3, 20), details=details)).id
+
+
+def delivered(ledger: Ledger, of: int | None, channel: str, outcome: str) -> None:
+    """What became of it at one of them."""
+    told = {"of": of, "channel": channel}
+    ledger.write(Entry(task="handmade", kind=SENT, at=datetime(2024, 3, 20), outcome=outcome, details=told))
 
 
 def metrics_of(client: httpx.Client) -> dict[str, float]:

@@ -14,11 +14,12 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
+from registry.deliveries import ARRIVED, FAILED
 from registry.ledger import Entry, Ledger
 from serving.catalogue import METRICS
 from serving.monitored import MOST_COLUMNS, MOST_SEGMENTS, WINDOWS, Findings, Monitored
 from tests.serving.conftest import ROW, FakeVersions, endpoint, wait_for
-from tests.serving.observed import WEEK, metrics_of, watch_weeks
+from tests.serving.observed import WEEK, delivered, metrics_of, notify, watch_weeks
 
 TASK = 'task="handmade"'
 
@@ -167,6 +168,28 @@ def test_what_is_new_in_the_ledger_is_told(client: httpx.Client, home: Path) -> 
     wait_for(lambda: metrics_of(client)[f"everfit_decision_timestamp_seconds{{{TASK}}}"] == pytest.approx(at, abs=1e-3))
     assert metrics_of(client)[f'everfit_severity{{severity="degraded",{TASK}}}'] == 1
     assert metrics_of(client)[f'everfit_severity{{severity="ok",{TASK}}}'] == 0
+
+
+def test_channels_of_alerts_are_told_as_they_were_last_heard_of(client: httpx.Client, home: Path) -> None:
+    engine = open_engine(f"sqlite:///{home}/everfit.db")
+    ledger = Ledger(engine, "handmade")
+
+    def up() -> list[float | None]:
+        found, name = metrics_of(client), "everfit_alert_channel_up"
+        return [found.get(f'{name}{{channel="{one}",{TASK}}}') for one in ("https://hooks.example", "mailto://")]
+
+    assert up() == [1, None]
+    of = notify(ledger, "https://hooks.example", "mailto://")
+    delivered(ledger, of, "https://hooks.example", FAILED)
+    delivered(ledger, of, "mailto://", ARRIVED)
+    wait_for(lambda: up() == [0, 1])
+    delivered(ledger, of, "https://hooks.example", ARRIVED)
+    wait_for(lambda: up() == [1, 1])
+    notify(ledger, "mailto://")
+    wait_for(lambda: up() == [None, 1])
+    notify(ledger, "https://hooks.example")
+    wait_for(lambda: up() == [1, None])
+    engine.dispose()
 
 
 def test_a_store_that_is_away_leaves_the_last_values(tmp_path: Path, bundles: dict[str, ModelBundle]) -> None:
