@@ -111,6 +111,12 @@ class MissingShare(ColumnShare):
             marks = marks & (marks.cumsum() > side.broken[column.name].rows)
         return marks
 
+    def count(self, side: Side, column: Column) -> tuple[int, int]:
+        """Without the marks of rows."""
+        found = side.broken.get(column.name)
+        gone = len(side) - side.column(column.name).there
+        return max(0, gone - (found.rows if found else 0)), len(side)
+
 
 class UnseenShare(ColumnShare):
     """Categories that training did not learn: new ones, or too rare ones."""
@@ -174,8 +180,9 @@ class OutOfRange(ColumnShare):
         values = side.column(column.name)
         if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
             return 0, values.there
-        numbers = values.array if isinstance(values, Numbers) else values.codes
-        return int(np.count_nonzero(numbers < column.low) + np.count_nonzero(numbers > column.high)), values.there
+        if not isinstance(values, Numbers):
+            raise TypeError(f"column {column.name!r} holds no numbers")
+        return len(values.outside(column.low, column.high)), values.there
 
     def kin(self, view: View, column: Column) -> Marks:
         """Rows among the lowest and the highest."""

@@ -21,7 +21,7 @@ TELLING = 3
 """Columns that are looked at first for rows that repeat one another."""
 
 _SPARE = 2  # bits by which slots are more than rows
-_CHUNK = 8192  # rows whose hashes stay in the processor's cache
+_CHUNK = 8192  # rows that stay in the processor's cache
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbours end far apart (Knuth 1973, 6.4)
 
 
@@ -42,12 +42,29 @@ class Numbers:
     @cached_property
     def there(self) -> int:
         """How many are not missing."""
-        return len(self) - int(np.count_nonzero(self.missing))
+        parts = (self.array[start : start + _CHUNK] for start in range(0, len(self), _CHUNK))
+        return len(self) - sum(int(np.count_nonzero(np.isnan(part))) for part in parts)
 
     @cached_property
     def present(self) -> Array:
         """The numbers that are there."""
-        return self.array[~self.missing] if self.missing.any() else self.array
+        return self.array[~self.missing] if self.there < len(self) else self.array
+
+    def outside(self, low: float, high: float) -> Codes:
+        """Which rows have a number below the one or above the other; looked up once, as several measures ask."""
+        if (low, high) not in self._outside:
+            found = []
+            for start in range(0, len(self), _CHUNK):
+                part = self.array[start : start + _CHUNK]
+                marks = part < low
+                marks |= part > high
+                found.append(np.flatnonzero(marks) + start)
+            self._outside[low, high] = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        return self._outside[low, high]
+
+    @cached_property
+    def _outside(self) -> dict[tuple[float, float], Codes]:
+        return {}
 
     def most_frequent(self) -> tuple[float, int] | None:
         """A number that more than half of those there are, and how many these are; None without such. If there is one,
