@@ -111,12 +111,6 @@ class MissingShare(ColumnShare):
             marks = marks & (marks.cumsum() > side.broken[column.name].rows)
         return marks
 
-    def count(self, side: Side, column: Column) -> tuple[int, int]:
-        """Without the marks of rows."""
-        found = side.broken.get(column.name)
-        gone = len(side) - side.column(column.name).there
-        return max(0, gone - (found.rows if found else 0)), len(side)
-
 
 class UnseenShare(ColumnShare):
     """Categories that training did not learn: new ones, or too rare ones."""

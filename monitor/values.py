@@ -21,7 +21,7 @@ TELLING = 3
 """Columns that are looked at first for rows that repeat one another."""
 
 _SPARE = 2  # bits by which slots are more than rows
-_CHUNK = 8192  # rows that stay in the processor's cache
+_CHUNK = 8192  # rows whose hashes stay in the processor's cache
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbours end far apart (Knuth 1973, 6.4)
 
 
@@ -42,8 +42,7 @@ class Numbers:
     @cached_property
     def there(self) -> int:
         """How many are not missing."""
-        parts = (self.array[start : start + _CHUNK] for start in range(0, len(self), _CHUNK))
-        return len(self) - sum(int(np.count_nonzero(np.isnan(part))) for part in parts)
+        return len(self) - int(np.count_nonzero(self.missing))
 
     @cached_property
     def present(self) -> Array:
@@ -53,13 +52,9 @@ class Numbers:
     def outside(self, low: float, high: float) -> Codes:
         """Which rows have a number below the one or above the other; looked up once, as several measures ask."""
         if (low, high) not in self._outside:
-            found = []
-            for start in range(0, len(self), _CHUNK):
-                part = self.array[start : start + _CHUNK]
-                marks = part < low
-                marks |= part > high
-                found.append(np.flatnonzero(marks) + start)
-            self._outside[low, high] = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+            marks = self.array < low
+            marks |= self.array > high
+            self._outside[low, high] = np.flatnonzero(marks)
         return self._outside[low, high]
 
     @cached_property
