@@ -17,14 +17,30 @@ import numpy.typing as npt
 
 from registry.metrics import Array
 
-CELLS = 2048
+CELLS = 2_048
 MOST_SHARING = 4
 """Borders that may share a cell: where more do, as in a heavy tail, bisection is no slower."""
+
+FINE = 16_384
+"""Cells of which many numbers at once are told by theirs alone."""
+
+MANY = 8_192
+"""Fewest of them: of fewer that is no faster."""
+
+UNSURE = 255
+"""Instead of a place, that of numbers in a cell with a border; borders are fewer."""
+
+CROWDED = 32
+"""One number in so many may be unsure: of more, as of whole numbers, all are compared with the borders of cells."""
+
+WIDEST = 2.0**30
+"""A cell far beyond the last one, and still a number of 32 bits."""
 
 CHUNK = 32_768
 """Numbers that are counted at once: what is reckoned on the way stays in the processor's cache."""
 
 Places = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 
 class Borders:
@@ -37,9 +53,11 @@ class Borders:
     def __init__(self, borders: Array) -> None:
         self._borders = borders
         self._rounds: list[Array] = []
+        self._fine: _Fine | None = None
         self._scale = _scale(borders)
         if not self._scale:
             return
+        self._fine = _Fine(borders) if len(borders) < UNSURE else None
         cells = self._cells(borders)
         sharing = np.bincount(cells, minlength=CELLS + 1)
         if sharing.max() > MOST_SHARING:
@@ -52,12 +70,9 @@ class Borders:
 
     def places(self, numbers: Array) -> Places:
         """How many borders are below each of (n,) numbers; of NaN any."""
-        if not self._rounds:
-            return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
-        cells = self._cells(numbers)
-        out = self._before.take(cells, mode="clip")
-        for borders in self._rounds:
-            out += numbers > borders.take(cells, mode="clip")
+        out = np.empty(len(numbers), dtype=np.int64)
+        for start in range(0, len(numbers), CHUNK):
+            out[start : start + CHUNK] = self._placed(numbers[start : start + CHUNK])
         return out
 
     def count(self, numbers: Array, missing: int = 0) -> Places:
@@ -67,8 +82,22 @@ class Borders:
             return self.count(numbers[~np.isnan(numbers)])
         out = np.zeros(len(self._borders) + 1, dtype=np.int64)
         for start in range(0, len(numbers), CHUNK):
-            out += np.bincount(self.places(numbers[start : start + CHUNK]), minlength=len(out))
+            out += _counted(self._placed(numbers[start : start + CHUNK]), len(out))
         out[0] -= missing  # a NaN is in the first cell, and above no border
+        return out
+
+    def _placed(self, numbers: Array) -> Places | Bytes:
+        """`places`, as bytes where most numbers are told by their cells."""
+        if self._fine is not None and len(numbers) >= MANY:
+            if (found := self._fine.places(numbers)) is not None:
+                return found
+            self._fine = None  # it will be so again
+        if not self._rounds:
+            return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
+        cells = self._cells(numbers)
+        out = self._before.take(cells, mode="clip")
+        for borders in self._rounds:
+            out += numbers > borders.take(cells, mode="clip")
         return out
 
     def _cells(self, numbers: Array) -> Places:
@@ -79,6 +108,50 @@ class Borders:
             scaled *= self._scale
             np.minimum(scaled, CELLS, out=scaled)
             return np.asarray(scaled.astype(np.int64))
+
+
+class _Fine:
+    """So many cells that few numbers lie in one that has a border: these are bisected, the others told by their cell
+    alone. No border is in the first cell, or in the last, but by rounding."""
+
+    def __init__(self, borders: Array) -> None:
+        self._borders, self._scale = borders, _scale(borders, FINE)
+        with np.errstate(over="ignore"):
+            self._lowest = borders[0] - 2 / self._scale
+        cells = np.minimum(self._cells(borders), FINE + 3)
+        sharing = np.bincount(cells, minlength=FINE + 4)
+        self._table = np.where(sharing > 0, UNSURE, sharing.cumsum()).astype(np.uint8)
+
+    def places(self, numbers: Array) -> Bytes | None:
+        """How many borders are below each of (n,) numbers, and 0 below NaN; None where too many have to be bisected."""
+        out = self._table.take(self._cells(numbers), mode="clip")  # what lies beyond is as the first cell, or the last
+        unsure = np.flatnonzero(out == UNSURE)
+        if len(unsure) * CROWDED > len(out):
+            return None
+        some = numbers.take(unsure)
+        out[unsure] = np.where(np.isnan(some), 0, np.searchsorted(self._borders, some, side="left"))
+        return out
+
+    def _cells(self, numbers: Array) -> npt.NDArray[np.int32]:
+        """The cell of each number; what lies below all, or is NaN, has 0 or less."""
+        with np.errstate(over="ignore", invalid="ignore"):  # endless is as good as far
+            scaled = numbers - self._lowest
+            scaled *= self._scale
+            if np.fmax.reduce(scaled, initial=0.0) > WIDEST:
+                np.minimum(scaled, WIDEST, out=scaled)
+            return np.asarray(scaled.astype(np.int32))
+
+
+def _counted(places: Places | Bytes, size: int) -> Places:
+    """How many of the places are 0, 1, ... `size` - 1: bytes by pairs: to count takes longer than to join."""
+    half, odd = divmod(len(places), 2)
+    if places.dtype != np.uint8 or odd:
+        return np.bincount(places, minlength=size)
+    pairs = places[:half].astype(np.uint16)
+    pairs *= np.uint16(size)
+    pairs += places[half:]
+    table = np.bincount(pairs, minlength=size * size).reshape(size, size)
+    return np.asarray(table.sum(axis=0) + table.sum(axis=1))
 
 
 class SortedColumns:
@@ -121,12 +194,12 @@ class SortedColumns:
         return np.asarray(self._values.take(below + self._starts, mode="clip") == numbers)
 
 
-def _scale(values: Array) -> float:
+def _scale(values: Array, cells: int = CELLS) -> float:
     """How many cells a unit has: 0, all in one, where there is no way from the first of increasing values to the last,
     or it is endless."""
     with np.errstate(over="ignore"):
         reach = float(values[-1] - values[0]) if len(values) > 1 else 0.0
-    return CELLS / reach if reach > CELLS * sys.float_info.min and math.isfinite(reach) else 0.0
+    return cells / reach if reach > cells * sys.float_info.min and math.isfinite(reach) else 0.0
 
 
 def _cells(numbers: Array, lowest: Array, scales: Array) -> Places:

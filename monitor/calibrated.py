@@ -18,10 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from monitor.borders import Borders
 from monitor.dependence import Dependence
 from monitor.measurements import Measurement
+from monitor.values import Codes
 from monitor.views import Measure, View
-from registry.metrics import BLOCKS, CALIBRATION_BINS, Array, Labels
+from registry.metrics import BLOCKS, CALIBRATION_BINS, Array, Labels, hits
 
 _Z = 1.96
 _MEAN_OF_NORMAL = math.sqrt(2 / math.pi)
@@ -41,7 +43,7 @@ class Calibration(Measure):
         if (n := len(view.window.known[0])) < BLOCKS:
             return [Measurement(name=self.name, rows=n, note=f"fewer than {BLOCKS} labels")]
         known = known_calibration(view)
-        found = binned(*gaps_now(view), known.borders)
+        found = binned(*gaps_now(view), places_now(view))
         effect = known.dependence.over_windows(n, stride=view.stride).effect
         value, error = found.value, found.error
         return [
@@ -84,30 +86,36 @@ class Binned:
         return min(1.0, _MEAN_OF_NORMAL * float(np.sqrt(effect * self.variances).sum() / self.sizes.sum()))
 
 
-def binned(confidence: Array, gap: Array, borders: Array) -> Binned:
-    """Of n labels what `gap_of` gives, by the borders (bins - 1,) of confidence; n is `BLOCKS` at least.
+def binned(confidence: Array, gap: Array, places: Codes) -> Binned:
+    """Of n labels what `gap_of` gives, by which of `CALIBRATION_BINS` each lies in; n is `BLOCKS` at least.
 
-    >>> found = binned(*gap_of(np.tile([0, 1], 750), np.full((1_500, 2), 0.5)), np.empty(0))
+    >>> found = binned(*gap_of(np.tile([0, 1], 750), np.full((1_500, 2), 0.5)), np.zeros(1_500, dtype=np.int64))
     >>> found.value, round(found.by_chance(), 3)
     (0.0, 0.01)
     """
-    n, bins = len(gap), len(borders) + 1
-    places, blocks = np.searchsorted(borders, confidence, side="right"), np.arange(n) * BLOCKS // n
-    sums = np.bincount(blocks * bins + places, gap, BLOCKS * bins).reshape(BLOCKS, bins)
+    bins, sizes = CALIBRATION_BINS, np.diff(-(-np.arange(BLOCKS + 1) * len(gap) // BLOCKS))
+    by_block = np.repeat(np.arange(BLOCKS) * bins, sizes)
+    by_block += places
+    sums = np.bincount(by_block, gap, BLOCKS * bins).reshape(BLOCKS, bins)
     variances = np.bincount(places, confidence * (1 - confidence), bins)
-    return Binned(*(np.asarray(one, dtype=np.float64) for one in (sums, np.bincount(blocks), variances)))
+    return Binned(*(np.asarray(one, dtype=np.float64) for one in (sums, sizes, variances)))
 
 
 def gap_of(labels: Labels, scores: Array) -> tuple[Array, Array]:
     """Of (n,) labels and (n, k) probabilities each answer's confidence, and by how much it was more right, (n,)."""
     confidence = np.maximum.reduce(list(scores.T))  # classes are few and rows are many
-    return confidence, np.asarray((scores.argmax(axis=1) == labels) - confidence, dtype=np.float64)
+    return confidence, hits(labels, scores) - confidence
 
 
 def gaps_now(view: View) -> tuple[Array, Array]:
     """Those of the window's labels, made once."""
     labels, scores = view.window.known
     return view.here("gaps of confidence", lambda: gap_of(labels, scores.scores))
+
+
+def places_now(view: View) -> Codes:
+    """In which bin of confidence each of the window's labels lies, (n,)."""
+    return view.here("bins of confidence", lambda: known_calibration(view).borders.places(gaps_now(view)[0]))
 
 
 def gaps_before(view: View) -> tuple[Array, Array]:
@@ -120,7 +128,7 @@ def gaps_before(view: View) -> tuple[Array, Array]:
 class Known:
     """What the reference says: where confidences are parted, how its rows depend on one another, its own figure."""
 
-    borders: Array
+    borders: Borders
     dependence: Dependence
     note: str
 
@@ -132,8 +140,9 @@ def known_calibration(view: View) -> Known:
 
 def _known(view: View) -> Known:
     gaps, every = gaps_before(view), view.reference.scores.scores
-    borders = np.quantile(np.maximum.reduce(list(every.T)), np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    found = np.quantile(np.maximum.reduce(list(every.T)), np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    borders = Borders(np.nextafter(found, -np.inf))  # what is on a border is above it
     dependence = Dependence(gaps[1][:, None])
     if (n := len(gaps[1])) < BLOCKS:
         return Known(borders, dependence, "")
-    return Known(borders, dependence, f"{binned(*gaps, borders).value:.3f} on {n:,} reference labels")
+    return Known(borders, dependence, f"{binned(*gaps, borders.places(gaps[0])).value:.3f} on {n:,} reference labels")

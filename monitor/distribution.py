@@ -72,8 +72,8 @@ class Distribution:
     def code(self, values: Values) -> Codes:
         """The bin of each row, -1 where missing."""
         if isinstance(values, Numbers):
-            found = np.searchsorted(self._edges, values.array, side="left")
-            return np.where(values.missing, -1, found)
+            found = self._borders.places(values.array)
+            return found if values.there == len(values) else np.where(values.missing, -1, found)
         return np.append(self._places(values), -1)[values.codes]
 
     def distance(self, counts: Codes, *, doubt: float, stride: float = 1.0) -> Distance | None:

@@ -42,8 +42,8 @@ class Parting:
         """How many rows of these codes are in each segment, and last in none, (k + 1,); or their values' sums."""
         size = len(self.subjects) + 1
         if size == 2:  # to compare twice is quicker
-            inside = [codes == place for place in range(size)]
-            return np.array([np.count_nonzero(one) if values is None else values[one].sum() for one in inside], float)
+            inside = [np.flatnonzero(codes == place) for place in range(size)]
+            return np.array([len(one) if values is None else values.take(one).sum() for one in inside], float)
         return np.asarray(np.bincount(codes, values, size + 1)[:size], dtype=np.float64)
 
     def table(self, codes: Codes, places: Codes, size: int) -> Array:

@@ -32,8 +32,8 @@ def realised(metric: Metric, side: Side, rows: npt.NDArray[np.bool_] | None = No
     if rows is None:
         labels, scores = side.known[0], side.known[1].scores
     else:
-        chosen = side.labelled & rows
-        labels, scores = side.labels[chosen], side.scores.scores[chosen]
+        chosen = np.flatnonzero(side.labelled & rows)  # by a mask it takes ten times as long
+        labels, scores = side.labels.take(chosen), side.scores.scores.take(chosen, axis=0)
     if (n := len(labels)) < 2:
         return float("nan"), float("nan"), n
     value, pulls = metric.value_and_influence(labels, scores)

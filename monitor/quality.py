@@ -174,8 +174,9 @@ class OutOfRange(ColumnShare):
         values = side.column(column.name)
         if not isinstance(column, NumericColumn) or column.low is None or column.high is None:
             return 0, values.there
-        numbers = values.array if isinstance(values, Numbers) else values.codes
-        return int(np.count_nonzero(numbers < column.low) + np.count_nonzero(numbers > column.high)), values.there
+        if not isinstance(values, Numbers):
+            raise TypeError(f"column {column.name!r} holds no numbers")
+        return len(values.outside(column.low, column.high)), values.there
 
     def kin(self, view: View, column: Column) -> Marks:
         """Rows among the lowest and the highest."""

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import kolmogorov, ndtr
 
 from monitor.binned import known_column
-from monitor.calibrated import binned, gaps_before, gaps_now, known_calibration
+from monitor.calibrated import binned, gaps_before, gaps_now, known_calibration, places_now
 from monitor.measurements import Measurement
 from monitor.parting import Parting, labelled, partings
 from monitor.performance import compared, realised, task_metric
@@ -118,8 +118,7 @@ class SegmentShift(Measure):
         found = partings(view)
         if not found:
             return []
-        known = _ANSWERS.known(view)
-        places = known.code(_ANSWERS.values(view, view.window))
+        known, places = _ANSWERS.known(view), _ANSWERS.places(view)
         if (places < 0).any():
             return []  # an answer is never missing
         effect = known.effect(max(1, len(places)), view.stride)
@@ -205,14 +204,15 @@ class SegmentCalibration(Measure):
         return [one for parting in partings(view) for one in self._of(view, parting)]
 
     def _of(self, view: View, parting: Parting) -> Iterator[Measurement]:
-        (confidence, gap), known = gaps_now(view), known_calibration(view)
+        (confidence, gap), places, known = gaps_now(view), places_now(view), known_calibration(view)
         codes = labelled(parting.window, view.window)
         effect = known.dependence.over_windows(len(gap), stride=view.stride).effect
         now = _confided(parting, codes, confidence, gap)
         before = parting.once(view, "confidence", lambda: _confided_before(view, parting))
         chances = _as_right(now, before, effect)
         for place in np.flatnonzero(now.rows[:-1] >= BLOCKS).tolist():
-            found = binned(confidence[rows := codes == place], gap[rows], known.borders)
+            rows = np.flatnonzero(codes == place)
+            found = binned(confidence.take(rows), gap.take(rows), places.take(rows))
             value, error, lean = found.value, found.error, now.gaps[place] / now.rows[place]
             yield Measurement(
                 name=self.name,

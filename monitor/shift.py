@@ -155,14 +155,17 @@ class OutputMeasure(Measure):
 
     def measure(self, view: View) -> list[Measurement]:
         """One measurement."""
-        known = self.known(view)
-        counts = known.count(self.values(view, view.window))
+        known, counts = self.known(view), self.count(view)
         distance = known.distance(counts, doubt=view.doubt, stride=view.stride)
         return [moved(view, self.name, None, counts, known, distance)]
 
     def known(self, view: View) -> Distribution:
         """What the reference has of it."""
         return view.once(self.name, lambda: distribution_of(self.values(view, view.reference)))
+
+    def count(self, view: View) -> Codes:
+        """Rows of the window by bin."""
+        return self.known(view).count(self.values(view, view.window))
 
     @abstractmethod
     def values(self, view: View, side: Side) -> Values:
@@ -173,6 +176,14 @@ class PredictionShift(OutputMeasure):
     """Shift of what the model answers: the number, the probability of the positive class, or the class."""
 
     name: ClassVar[str] = "prediction_shift"
+
+    def count(self, view: View) -> Codes:
+        """Of what segments ask for too."""
+        return np.bincount(self.places(view) + 1, minlength=self.known(view).size + 1)[1:]
+
+    def places(self, view: View) -> Codes:
+        """In which bin each of the window's answers lies, -1 where missing; made once."""
+        return view.here(self.name, lambda: self.known(view).code(self.values(view, view.window)))
 
     def values(self, view: View, side: Side) -> Values:
         """The answers."""

@@ -219,10 +219,14 @@ def _judged(view: View, side: Side, found: Found) -> Rows:
 
 def _searching(side: Side) -> Rows:
     """Which of the champion's rows (m,) the tree is grown on: every other block of labelled ones."""
-    labelled, out = np.flatnonzero(side.labelled), np.zeros(len(side.labelled), dtype=np.bool_)
-    ends = -(-np.arange(BLOCKS + 1) * len(labelled) // BLOCKS)
+    labelled = np.flatnonzero(side.labelled)
+    marks, ends = np.zeros(len(labelled), dtype=np.bool_), -(-np.arange(BLOCKS + 1) * len(labelled) // BLOCKS)
     for start, end in zip(ends[:-1:2], ends[1::2], strict=True):
-        out[labelled[start:end]] = True
+        marks[start:end] = True
+    if len(labelled) == len(side.labelled):
+        return marks
+    out = np.zeros(len(side.labelled), dtype=np.bool_)
+    out[labelled] = marks
     return out
 
 

@@ -42,10 +42,12 @@ def _strange(side: Side, known: Familiar) -> Marks:
     marks = np.zeros(len(side), dtype=np.bool_)
     for name, low, high in known.ranges:
         if isinstance(values := side.column(name), Numbers):
-            marks |= (values.array < low) | (values.array > high)
+            marks[values.outside(low, high)] = True
     for name, categories in known.categories:
         if isinstance(values := side.column(name), Names):
             familiar = {*categories, ""}
             new = np.array([one not in familiar for one in values.names.tolist()], dtype=np.bool_)
-            marks |= new.any() and np.append(new, False)[values.codes]  # code -1, missing, is the last
-    return marks[side.own] | (np.asarray(side.scores.disagreement, dtype=np.float64) > known.most)
+            if new.any():
+                marks |= np.append(new, False)[values.codes]  # code -1, missing, is the last
+    mine = marks if side.own.all() else marks[side.own]
+    return mine | (np.asarray(side.scores.disagreement, dtype=np.float64) > known.most)

@@ -149,7 +149,8 @@ def covered(side: Side) -> npt.NDArray[np.bool_]:
     """Which of the labels lie inside their set or interval: one flag a labelled row."""
     labels, scores = side.known
     if scores.sets is not None:
-        return np.asarray(scores.sets[np.arange(len(labels)), labels.astype(np.int64)], dtype=np.bool_)
+        n, k = scores.sets.shape
+        return np.asarray(scores.sets.ravel().take(np.arange(n) * k + labels.astype(np.int64)), dtype=np.bool_)
     low, high = np.asarray(scores.interval, dtype=np.float64).T
     inside: npt.NDArray[np.bool_] = (low <= labels) & (labels <= high)
     return inside

@@ -47,7 +47,19 @@ class Numbers:
     @cached_property
     def present(self) -> Array:
         """The numbers that are there."""
-        return self.array[~self.missing] if self.missing.any() else self.array
+        return self.array[~self.missing] if self.there < len(self) else self.array
+
+    def outside(self, low: float, high: float) -> Codes:
+        """Which rows have a number below the one or above the other; looked up once, as several measures ask."""
+        if (low, high) not in self._outside:
+            marks = self.array < low
+            marks |= self.array > high
+            self._outside[low, high] = np.flatnonzero(marks)
+        return self._outside[low, high]
+
+    @cached_property
+    def _outside(self) -> dict[tuple[float, float], Codes]:
+        return {}
 
     def most_frequent(self) -> tuple[float, int] | None:
         """A number that more than half of those there are, and how many these are; None without such. If there is one,
@@ -182,13 +194,14 @@ def _again(hashes: npt.NDArray[np.uint64]) -> int:
     """How many of (n,) hashes have come before. Each is written into the slot of its leading bits, of which there are
     more than hashes: one that is still there was alone, or the last; the few others are told apart, with those that
     took their slots."""
-    slots = (hashes >> np.uint64(64 - _SPARE - len(hashes).bit_length())).astype(np.int64)
+    slots = (hashes >> np.uint64(64 - _SPARE - len(hashes).bit_length())).view(np.int64)
     rows, last = np.arange(len(hashes), dtype=np.int32), np.empty(1 << (_SPARE + len(hashes).bit_length()), np.int32)
     last[slots] = rows
     stayed = last.take(slots)
-    crowded = np.zeros(len(hashes), dtype=np.bool_)
-    crowded[stayed[lost := stayed != rows]] = True
-    some = hashes[crowded | lost]
+    lost = stayed != rows
+    marks = lost.copy()
+    marks[stayed.take(np.flatnonzero(lost))] = True  # by a mask it takes longer
+    some = hashes.take(np.flatnonzero(marks))
     return len(some) - len(pd.unique(some))
 
 

@@ -28,7 +28,6 @@ _MANY = 5_000  # values from which quicksort is faster than a sort that keeps th
 BLOCKS = 20
 """Consecutive runs of rows that count as independent of one another."""
 LEAST_IN_BLOCK = 5
-
 CALIBRATION_BINS = 15
 """Of equal counts, by confidence."""
 
@@ -84,8 +83,8 @@ def log_loss(labels: Labels, scores: Array) -> float:
 
 
 def accuracy(labels: Labels, scores: Array) -> float:
-    """Share of rows whose most probable class is the label."""
-    return float(_hits(labels, scores).mean())
+    """The share of `hits`."""
+    return float(hits(labels, scores).mean())
 
 
 def brier(labels: Labels, scores: Array) -> float:
@@ -124,7 +123,8 @@ def _absolutes(labels: Labels, scores: Array) -> Array:
     return np.asarray(np.abs(labels - scores), dtype=np.float64)
 
 
-def _hits(labels: Labels, scores: Array) -> Array:
+def hits(labels: Labels, scores: Array) -> Array:
+    """1 for each row whose most probable class is the label, else 0, (n,)."""
     top = scores[:, 1] > scores[:, 0] if scores.shape[1] == 2 else scores.argmax(axis=1)  # of two, five times as fast
     return np.asarray(top == labels, dtype=np.float64)
 
@@ -320,7 +320,7 @@ _CLASSES = ("binary", "multiclass")
 METRICS = (
     Metric("auc", True, _CLASSES, auc, _auc_influence, _auc_by_block, _auc_and_influence),
     Metric("log_loss", False, _CLASSES, log_loss, _log_losses, _by_block(_log_losses)),
-    Metric("accuracy", True, _CLASSES, accuracy, _hits, _by_block(_hits)),
+    Metric("accuracy", True, _CLASSES, accuracy, hits, _by_block(hits)),
     Metric("brier", False, _CLASSES, brier, _brier_losses, _by_block(_brier_losses)),
     Metric("rmse", False, ("regression",), rmse, _rmse_influence, _rmse_by_block),
     Metric("mae", False, ("regression",), mae, _absolutes, _by_block(_absolutes)),

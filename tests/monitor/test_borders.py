@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.borders import CHUNK, Borders, SortedColumns
+from monitor.borders import CHUNK, MANY, Borders, SortedColumns
 
 NUMBERS = st.floats(allow_nan=False, width=64)
 
@@ -18,6 +18,19 @@ def test_places_are_those_of_a_bisection(borders: list[float], numbers: list[flo
     with np.errstate(over="ignore"):
         asked = np.array([*numbers, *known, *np.nextafter(known, -np.inf), *np.nextafter(known, np.inf)])
     assert Borders(known).places(asked).tolist() == np.searchsorted(known, asked, side="left").tolist()
+
+
+@given(st.lists(NUMBERS, max_size=40), st.lists(NUMBERS, min_size=1, max_size=4))
+def test_of_many_numbers_few_are_bisected(borders: list[float], numbers: list[float]) -> None:
+    known = np.unique(np.array(borders))
+    with np.errstate(over="ignore"):
+        asked = np.array([*known, *np.nextafter(known, -np.inf), *np.nextafter(known, np.inf), -np.inf, np.inf])
+    asked = np.concatenate([asked, np.resize(numbers, MANY)])
+    found, expected = Borders(known), np.searchsorted(known, asked, side="left")
+    assert found.places(asked).tolist() == expected.tolist()
+    with_nan = np.append(asked, np.nan)
+    counted = np.bincount(expected, minlength=len(known) + 1)
+    assert found.count(with_nan, 1).tolist() == Borders(known).count(with_nan, 1).tolist() == counted.tolist()
 
 
 @given(st.lists(st.lists(NUMBERS.filter(np.isfinite), max_size=12), max_size=4), st.lists(NUMBERS, max_size=8))

@@ -58,7 +58,9 @@ def test_rows_that_depend_on_one_another_show_more_by_chance(bundle: ModelBundle
     """Labels of the reference that come in runs: a window of as many rows says less."""
     reference, window = reference_side(bundle), side_of(bundle, make_frame(400, seed=1))
     together = dataclasses.replace(reference, labels=np.resize(np.repeat([0, 1], 100), len(reference)))
-    alone = binned(*gap_of(window.labels, window.scores.scores), np.empty(0)).by_chance()
+    alone = binned(
+        *gap_of(window.labels, window.scores.scores), np.zeros(len(window.labels), dtype=np.int64)
+    ).by_chance()
     assert measured(bundle, window, reference).reference > alone  # in more bins
     assert measured(bundle, window, together).reference > 1.5 * measured(bundle, window, reference).reference
 
