@@ -19,7 +19,7 @@ from registry.inference_log import Feedback, InferenceLog
 from registry.scoring import Scorer
 from registry.settings import Settings
 from tests.handmade import make_bundle, make_frame, make_task
-from tests.logged_rows import Prediction, append
+from tests.logged_rows import Prediction, append_joined
 
 TINY_SEARCH = {
     "trials": 2,
@@ -103,7 +103,7 @@ def fill(
     features = json.loads(frame.drop(columns="late").to_json(orient="records", date_format="iso", date_unit="us"))
     sets = [np.flatnonzero(row).tolist() for row in scores.sets]
     times = [moment.to_pydatetime() for moment in frame["when"]]
-    append(
+    append_joined(
         log,
         [
             Prediction(
