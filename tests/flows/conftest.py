@@ -74,7 +74,8 @@ def usual_place(run_folder: Path, empty_registry: Path) -> Path:
         if not (folder / "made").exists():
             (folder / "place" / "home").mkdir(parents=True)
             shutil.copy(empty_registry, folder / "place" / "home" / "mlflow.db")
-            settle(Settings(home=folder / "place" / "home"), folder / "place")
+            made = settle(Settings(home=folder / "place" / "home"), folder / "place")
+            made.log._engine.dispose()  # whole in one file: whoever copies it is another process
             (folder / "made").touch()
     return folder / "place"
 
