@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import ssl
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from httpx._transports import default as transports
 
 from registry.bundle import MANIFEST, ModelBundle
 from registry.locks import exclusive
@@ -35,6 +39,20 @@ if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMOR
     # Tests' folders are in memory where they can be: thousands of commits wait for no disk, and no test is about one
     # that loses its power. They take 200 MB.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+_new_context = transports.create_ssl_context
+_the_worlds = cache(partial(_new_context, trust_env=False))
+
+
+def _context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    """What a client of httpx trusts. The authorities of the world are read once: each client takes 20 ms for them by
+    itself, and a test has one for each question."""
+    named = trust_env and ("SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ)
+    return _the_worlds() if verify is True and cert is None and not named else _new_context(verify, cert, trust_env)
+
+
+transports.create_ssl_context = _context  # type: ignore[attr-defined]
 
 
 def pytest_collection_finish() -> None:
@@ -72,7 +90,11 @@ def champion(request: pytest.FixtureRequest, run_folder: Path) -> ModelBundle:
 
 @pytest.fixture(scope="session")
 def empty_registry(run_folder: Path) -> Path:
-    """MLflow's tables, made once: that takes seconds. To be copied, not written."""
+    """MLflow's tables, made once: that takes seconds. To be copied, not written. Which of its migrations is the newest
+    one, MLflow finds by reading all of them, for each registry: here once."""
+    from mlflow.store.db import utils
+
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
     file = run_folder / "registry" / "mlflow.db"
     with exclusive(file.with_name("lock"), "the making of a registry", patience=120):
         if not file.with_name("made").exists():

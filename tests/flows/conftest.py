@@ -16,10 +16,13 @@ import pytest
 from flows.services import everfit_environment
 from flows.workplace import Workplace, open_versions, register_task
 from registry.inference_log import Feedback, InferenceLog
+from registry.locks import exclusive
 from registry.scoring import Scorer
 from registry.settings import Settings
+from registry.task import TaskSpec
+from tests.flows.moving import move
 from tests.handmade import make_bundle, make_frame, make_task
-from tests.logged_rows import Prediction, append
+from tests.logged_rows import Prediction, append_joined
 
 TINY_SEARCH = {
     "trials": 2,
@@ -63,19 +66,45 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.fixture
-def make_place(settings: Settings, tmp_path: Path) -> Callable[..., Workplace]:
+@pytest.fixture(scope="session")
+def usual_place(run_folder: Path, empty_registry: Path) -> Path:
+    """A folder with the home of the handmade task and its champion, made once. To be copied by `move`."""
+    folder = run_folder / "usual"
+    with exclusive(folder / "lock", "the making of a home", patience=120):
+        if not (folder / "made").exists():
+            (folder / "place" / "home").mkdir(parents=True)
+            shutil.copy(empty_registry, folder / "place" / "home" / "mlflow.db")
+            made = settle(Settings(home=folder / "place" / "home"), folder / "place")
+            made.log._engine.dispose()  # whole in one file: whoever copies it is another process
+            (folder / "made").touch()
+    return folder / "place"
+
+
+def settle(settings: Settings, folder: Path, **changes: object) -> Workplace:
     """Register the handmade task with a source of 400 rows, and make a handmade bundle its champion."""
+    make_frame(400).to_parquet(folder / "source.parquet")
+    task = _task(folder, **changes)
+    register_task(settings, task)
+    versions = open_versions(settings)
+    bundle = make_bundle(folder / "bundle", **{**changes, "source": task.source.model_dump()})  # type: ignore[arg-type]
+    versions.promote(task.name, versions.publish(bundle))
+    return Workplace.open(settings, task)
+
+
+def _task(folder: Path, **changes: object) -> TaskSpec:
+    source = {"kind": "file", "path": str(folder / "source.parquet")}
+    return make_task(**{"source": source, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_place(settings: Settings, tmp_path: Path, usual_place: Path) -> Callable[..., Workplace]:
+    """Have the handmade task with a source of 400 rows registered, and a handmade bundle its champion."""
 
     def make(**changes: object) -> Workplace:
-        make_frame(400).to_parquet(tmp_path / "source.parquet")
-        source = {"kind": "file", "path": str(tmp_path / "source.parquet")}
-        task = make_task(**{"source": source, **changes})  # type: ignore[arg-type]
-        register_task(settings, task)
-        versions = open_versions(settings)
-        bundle = make_bundle(tmp_path / "bundle", **{**changes, "source": source})  # type: ignore[arg-type]
-        versions.promote(task.name, versions.publish(bundle))
-        return Workplace.open(settings, task)
+        if changes or (settings.folder / "artifacts").exists():
+            return settle(settings, tmp_path, **changes)
+        move(usual_place, tmp_path)
+        return Workplace.open(settings, _task(tmp_path))
 
     return make
 
@@ -103,7 +132,7 @@ def fill(
     features = json.loads(frame.drop(columns="late").to_json(orient="records", date_format="iso", date_unit="us"))
     sets = [np.flatnonzero(row).tolist() for row in scores.sets]
     times = [moment.to_pydatetime() for moment in frame["when"]]
-    append(
+    append_joined(
         log,
         [
             Prediction(

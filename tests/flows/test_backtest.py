@@ -22,6 +22,7 @@ import yaml
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 
+from flows import backtest
 from flows.backtest import (
     Plan,
     environment_of,
@@ -45,6 +46,7 @@ from registry.metrics import metrics_for
 from registry.policies import DriftPolicy, NeverPolicy, PerformancePolicy, PeriodicPolicy
 from registry.task import TaskSpec
 from tests.flows.conftest import TINY_SEARCH
+from tests.flows.playing import played_here
 from tests.handmade import make_bundle, make_frame, make_task
 
 START, TURN = "2024-03-02", 2 * 1008
@@ -67,7 +69,7 @@ def history(folder: Path) -> TaskSpec:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> tuple[Path, Plan, list[str]]:
-    """Two policies to the end, the second of them broken off in between; what was told."""
+    """Two policies to the end, the second of them in processes, broken off in between; what was told."""
     base = tmp_path_factory.mktemp("backtest")
     task, folder, told = history(base), base / "out", []
     policies = {"never": NeverPolicy(), "periodic every=3": PeriodicPolicy(every=3)}
@@ -83,6 +85,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> tu
         if told[-2:] == ["periodic every=3: 02-26", "periodic every=3: 03-04"]:
             raise ConnectionAbortedError("somebody pulled the plug")
 
+    played_here(folder, 0, "never", tell)
     with pytest.raises(ConnectionAbortedError):
         run(folder, plan, parallel=1, tell=tell)
     assert not progress_of(folder, 1).finished
@@ -346,6 +349,7 @@ def test_the_command_plays_prints_draws_and_writes(
     tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(backtest, "_process", played_here)
     task = history(tmp_path)
     sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
     sheet.write_text("# mine\n" + task_text(task) + "policy:\n  kind: periodic\n# the end\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from flows import backtest
 from flows.backtest import moments, place_of, progress_of, settings_of
 from flows.cli import main
 from flows.quiet import Alarms, Quiet, block_of, budget_of, count, describe, permuted, prepare
@@ -20,7 +21,8 @@ from registry.errors import DataError, StateError
 from registry.policies import DriftPolicy, FalseAlarms, NeverPolicy, PerformancePolicy
 from registry.task import RowWindows, TaskSpec, TimeWindows
 from tests.flows.conftest import TINY_SEARCH
-from tests.handmade import make_frame, make_task
+from tests.flows.playing import played_here
+from tests.handmade import make_bundle, make_frame, make_task
 
 DAYS, TURN, DAY, HOUR = 20, 15, timedelta(days=1), timedelta(hours=1)
 """The relation turns round after fifteen days of twenty, 144 rows a day."""
@@ -178,10 +180,14 @@ def test_whether_the_budget_holds_is_said_plainly(entered: int, said: str) -> No
 def test_the_command_plays_counts_and_goes_on(
     tmp_path: Path, empty_registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks of an hour spread the reversed relation over all days: what the real order is degraded by is no news."""
+    """Blocks of an hour spread the reversed relation over all days: what the real order is degraded by is no news. Its
+    first model is there already, as after a break: only the quiet order's is searched."""
+    monkeypatch.setattr(backtest, "_process", played_here)
     monkeypatch.setenv("EVERFIT_HOME", str(tmp_path / "home"))
-    sheet, folder = tmp_path / "task.yaml", tmp_path / "out"
-    sheet.write_text(yaml.safe_dump(history(tmp_path).model_dump(mode="json")), encoding="utf-8")
+    task, sheet, folder = history(tmp_path), tmp_path / "task.yaml", tmp_path / "out"
+    sheet.write_text(yaml.safe_dump(task.model_dump(mode="json")), encoding="utf-8")
+    _, (_, real) = prepare(folder, task, orders=1, windows=1000, block=HOUR, delay=HOUR)
+    make_bundle(real.folder / "first" / "bundle", **real.plan.task.model_dump(exclude={"name", "problem"}))
     for name in ("quiet-1", "real"):
         settings_of(folder / name, 0).folder.mkdir(parents=True)
         shutil.copy(empty_registry, settings_of(folder / name, 0).folder / "mlflow.db")

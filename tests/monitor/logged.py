@@ -10,7 +10,7 @@ import pandas as pd
 from registry.bundle import ModelBundle
 from registry.inference_log import Feedback, InferenceLog
 from registry.scoring import Scorer
-from tests.logged_rows import Prediction, append
+from tests.logged_rows import Prediction, append_joined
 
 
 def write_rows(
@@ -27,7 +27,7 @@ def write_rows(
     spread = scores.interval if scores.probabilities is None else scores.probabilities
     records = _records(frame.drop(columns="late"))
     times = [moment.to_pydatetime() for moment in frame["when"]]
-    append(
+    append_joined(
         log,
         [
             Prediction(

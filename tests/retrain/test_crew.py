@@ -61,7 +61,7 @@ def forked(crew: Crew) -> bool:
 
 def test_workers_are_forks_of_one_process_and_are_counted_with_it(crew: Crew) -> None:
     """It imports nothing that starts a thread, as Arrow does, which pandas loads: a fork in one of several threads may
-    find a lock held for ever."""
+    find a lock held for ever. Of a worker that dies another one takes the place."""
     until(lambda: forked(crew) or not crew.working)
     assert crew.working
     (server,) = children(MODULE)
@@ -71,48 +71,41 @@ def test_workers_are_forks_of_one_process_and_are_counted_with_it(crew: Crew) ->
     pids = [process.pid for process in crew.processes]
     assert sorted(pids) == sorted(child.pid for child in server.children())
     assert server.num_threads() == 1
-    before = cpu_seconds()
-    crew.stop()
-    assert cpu_seconds() - before > 0.5  # its imports
-    assert gone(server.pid, *pids)
-    assert not crew.working
 
-
-def test_a_worker_that_dies_is_buried_and_another_is_forked(crew: Crew) -> None:
-    until(lambda: forked(crew))
-    first, second = (process.pid for process in crew.processes)
+    first, second = pids
     psutil.Process(first).kill()
     until(lambda: crew.processes[0].poll() is not None)
     assert crew.bury() == [first]
     crew.replace(1)
     until(lambda: forked(crew))
-    assert len(children(MODULE)) == 1
+    assert children(MODULE) == [server]
     assert crew.processes[0].pid == second
     assert first not in {process.pid for process in crew.processes}
 
-
-def test_workers_whose_server_dies_are_dead_and_another_server_takes_its_place(crew: Crew) -> None:
-    until(lambda: forked(crew))
-    (server,) = children(MODULE)
-    pids = {process.pid for process in crew.processes}
-    server.kill()
-    until(lambda: not crew.working)
-    assert set(crew.bury()) == pids
-    until(lambda: gone(*pids))
-    crew.replace(2)
-    until(lambda: forked(crew))
-    assert pids.isdisjoint(process.pid for process in crew.processes)
+    before = cpu_seconds()
+    crew.stop()
+    assert cpu_seconds() - before > 0.5  # its imports
+    assert gone(server.pid, *(process.pid for process in crew.processes))
+    assert not crew.working
 
 
-def test_the_death_of_a_server_is_one_death_however_many_workers_it_has(tmp_path: Path) -> None:
+def test_the_death_of_a_server_is_one_death_and_another_takes_its_place(tmp_path: Path) -> None:
+    """However many workers it had, all of which are dead."""
     crew = Crew(tmp_path, SPARE + 2)
     try:
+        until(lambda: forked(crew))
         (server,) = children(MODULE)
+        pids = {process.pid for process in crew.processes}
         server.kill()
         until(lambda: not crew.working)
-        crew.replace(len(crew.bury()))
+        buried = crew.bury()
+        assert set(buried) == pids
+        assert len(buried) == SPARE + 2
+        until(lambda: gone(*pids))
+        crew.replace(len(buried))
         assert (crew.spare, len(crew.processes)) == (SPARE - 1, SPARE + 2)
         until(lambda: forked(crew))
+        assert pids.isdisjoint(process.pid for process in crew.processes)
     finally:
         crew.stop()
 
