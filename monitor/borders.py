@@ -91,7 +91,7 @@ class Borders:
         if self._fine is not None and len(numbers) >= MANY:
             if (found := self._fine.places(numbers)) is not None:
                 return found
-            self._fine = None  # it will be so again
+            self._fine = None  # the next ones are likely to be such, too
         if not self._rounds:
             return np.asarray(np.searchsorted(self._borders, numbers, side="left"), dtype=np.int64)
         cells = self._cells(numbers)
