@@ -8,7 +8,8 @@ So many rows of a table, or the digits of scikit-learn, are cut into training, v
 training as float32, which keeps the best epoch on the validation rows; the same weights are then brought to the grid,
 and both are told on validation and test rows: accuracy and log loss. A second training, of the same seed, keeps the
 epoch that is best on the grid, which is what a search does. Of the first networks of the first seed graphs are made of
-both: bytes, milliseconds to load and microseconds for a row in ONNX Runtime on one thread, medians. Searches under a
+both: bytes, and in turn CPU-milliseconds to load and microseconds for a row in ONNX Runtime on one thread, tenth
+percentiles. Searches under a
 limit of size are `benchmarks.nas_search --size-mb`.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ from retrain.search.space import SearchSpace
 from retrain.training import Outputs, Trained, evaluate, load_state, train
 
 TABLES, PICTURES = ("mlp", "resnet", "chain", "cell"), ("convnet", "chain", "cell")
-LOADS, ASKS = 9, 300
+LOADS, ASKS, TURNS = 5, 100, 4
 Facts = dict[str, float]
 
 
@@ -94,32 +94,56 @@ def both(ground: Ground, space: SearchSpace, candidate: Candidate, seed: int, *,
     facts["moved"] = [float((answers[0] - answers[1]).abs().max()), float((answers[0] - answers[1]).abs().mean())]
     if graph:
         plain.int8 = False
-        facts["graphs"] = {way: asked(ground, plain, one, test) for way, one in (("float32", plain), ("int8", grid))}
+        facts["graphs"] = asked(ground, {"float32": plain, "int8": grid}, test)
     return facts
 
 
-def asked(ground: Ground, plain: Network, network: torch.nn.Module, rows: Rows) -> Facts:
-    """What the graph of a network takes; `plain` is of the same architecture."""
-    model, one = graph_of(ground, plain, network, rows), rows.take(torch.zeros(1, dtype=torch.int64)).inputs
-    data = model.SerializeToString()
-
-    def opened() -> ort.InferenceSession:
-        return ort.InferenceSession(data, session_options(1), providers=["CPUExecutionProvider"])
-
-    session = opened()
+def asked(ground: Ground, networks: Mapping[str, torch.nn.Module], rows: Rows) -> dict[str, Facts]:
+    """What the graphs of a network take, by the type of its weights."""
+    one = rows.take(torch.zeros(1, dtype=torch.int64)).inputs
     known = dict(zip((NUMERIC, CATEGORIES, IMAGES), (each.numpy() for each in one), strict=False))
-    inputs = {each.name: known[each.name] for each in session.get_inputs()}
-    (said,) = session.run([OUTPUTS], inputs)
-    with torch.inference_mode():
-        apart = float(np.abs(said - network.eval()(*one).numpy()).max())
-    row = 1e6 * median(lambda: session.run([OUTPUTS], inputs), ASKS)
-    return {"bytes": float(len(data)), "load ms": 1e3 * median(opened, LOADS), "row us": row, "apart": apart}
+    graph = exported(networks["float32"], rows.numeric.shape[1], rows.categories.shape[1], ground.layout.image)
+    data = {way: graph_of(ground, graph, one, rows).SerializeToString() for way, one in networks.items()}
+    loads: dict[str, list[float]] = {way: [] for way in networks}
+    asks: dict[str, list[float]] = {way: [] for way in networks}
+    apart = {}
+    for _ in range(TURNS):
+        for way, network in networks.items():
+            for _ in range(LOADS):
+                session, seconds = timed(partial(opened, data[way]))
+                loads[way].append(seconds)
+            inputs = {each.name: known[each.name] for each in session.get_inputs()}
+            for _ in range(ASKS):
+                (said,), seconds = timed(partial(session.run, [OUTPUTS], inputs))
+                asks[way].append(seconds)
+            with torch.inference_mode():
+                apart[way] = float(np.abs(said - network.eval()(*one).numpy()).max())
+    return {
+        way: {
+            "bytes": float(len(data[way])),
+            "load ms": 1e3 * float(np.quantile(loads[way], 0.1)),
+            "row us": 1e6 * float(np.quantile(asks[way], 0.1)),
+            "apart": apart[way],
+        }
+        for way in networks
+    }
 
 
-def graph_of(ground: Ground, plain: Network, network: torch.nn.Module, rows: Rows) -> onnx.ModelProto:
-    """A network's lean graph alone, fed with prepared rows."""
+def opened(model: bytes) -> ort.InferenceSession:
+    """As serving opens it."""
+    return ort.InferenceSession(model, session_options(1), providers=["CPUExecutionProvider"])
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and its CPU-seconds."""
+    begun = time.process_time()
+    found = work()
+    return found, time.process_time() - begun
+
+
+def graph_of(ground: Ground, graph: onnx.GraphProto, network: torch.nn.Module, rows: Rows) -> onnx.ModelProto:
+    """A network's lean graph alone, fed with prepared rows; `graph` are its nodes."""
     builder, widths = GraphBuilder(), (rows.numeric.shape[1], rows.categories.shape[1])
-    graph = exported(plain, *widths, ground.layout.image)
     inputs = {name: name for name in (NUMERIC, CATEGORIES, IMAGES)}
     found = embed(builder, graph, inputs, {name: one.numpy() for name, one in network.state_dict().items()})
     assert found is not None
@@ -132,34 +156,24 @@ def graph_of(ground: Ground, plain: Network, network: torch.nn.Module, rows: Row
     return lean(model_of(builder, shown, [info(OUTPUTS, TensorProto.FLOAT, ["n", ground.d_out])]))
 
 
-def median(work: Callable[[], object], times: int) -> float:
-    """CPU-seconds."""
-    taken = []
-    for _ in range(times):
-        begun = time.process_time()
-        work()
-        taken.append(time.process_time() - begun)
-    return statistics.median(taken)
-
-
 def report(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Means, and of pairs of the same network the difference with its standard error."""
+    """Means of accuracy, and of pairs of the same network the difference with its standard error; of log loss, which a
+    network that has failed makes huge, the median difference and the quarter's ends."""
     for part in ("validation", "test"):
         for way in ("float32", "int8", "chosen"):
             pairs = np.array([np.array(run[f"{way} {part}"]) - np.array(run[f"float32 {part}"]) for run in runs])
-            mean = np.mean([run[f"{way} {part}"] for run in runs], axis=0)
-            error = pairs.std(axis=0, ddof=1) / len(runs) ** 0.5
+            gained, error = 100 * pairs[:, 0], 100 * pairs[:, 0].std(ddof=1) / len(runs) ** 0.5
+            low, middle, high = np.quantile(pairs[:, 1], (0.25, 0.5, 0.75))
             print(
-                f"  {part:11}{way:9} accuracy {mean[0]:.4f}, log loss {mean[1]:.4f}; beside float32 "
-                f"{100 * pairs[:, 0].mean():+.3f} +/- {100 * error[0]:.3f} points, "
-                f"worst {100 * pairs[:, 0].min():+.2f}; {pairs[:, 1].mean():+.5f} +/- {error[1]:.5f}, "
-                f"worst {pairs[:, 1].max():+.4f}"
+                f"  {part:11}{way:9} accuracy {np.mean([run[f'{way} {part}'][0] for run in runs]):.4f}, beside float32 "
+                f"{gained.mean():+.3f} +/- {error:.3f} points, {gained.min():+.2f} to {gained.max():+.2f}; "
+                f"log loss {middle:+.5f} ({low:+.5f} to {high:+.5f})"
             )
     moved = np.array([run["moved"] for run in runs])
     other = sum(run["epochs"][0] != run["epochs"][1] for run in runs)
     print(
-        f"  probabilities move by {moved[:, 1].mean():.4f} on average, {moved[:, 0].max():.3f} at most; "
-        f"{other} times another epoch"
+        f"  probabilities move by {moved[:, 1].mean():.4f} on average, {np.median(moved[:, 0]):.3f} at most (median of "
+        f"networks); {other} times another epoch"
     )
     for run in runs:
         if "graphs" in run:
