@@ -101,6 +101,8 @@ def searched(
         worker.run()
         cpu = time.process_time() - begin
         results = plans.read_results(session.folder)
+        if not results:  # none is small enough
+            return {"value": math.nan, "cpu": cpu, "complete": 0, "trials": 0, "parameters": 0, "epochs": 0}
         members = assemble(material, session.folder, session.plan, standing(results, session.plan), Elders())
         calibration = calibrate(material, members, Elders())
         outputs = member_outputs(members, conform(other, material.schema))
