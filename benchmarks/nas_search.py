@@ -3,7 +3,7 @@
     EVERFIT_DATA=FOLDER python -m benchmarks.nas_search [--tables covtype elec2 bike_sharing]
         [--strategies random tpe auto] [--stopping asha] [--trials 24] [--seconds INF] [--seeds 3] [--first 0]
         [--rows 3000] [--keep FILE.json] [--formers FILE.json]
-        [--choices JSON]
+        [--choices JSON] [--size-mb INF]
 
 So many rows of a table, drawn by the seed, are searched as `everfit search` does, portfolio first, by one worker in
 this process; the ensemble, chosen and calibrated, is told on as many as 10,000 other rows. The CPU-seconds are those of
@@ -11,7 +11,7 @@ the worker: strategy, training and whatever it keeps on disk. `--seconds` is a b
 for the clock is the CPU-time of this process (not under `screen` and `halving`, which look at the journal's clock).
 Searches that are in the file are not run again. `--formers` names the studies that `benchmarks.former_studies` kept:
 strategies that learn from studies of other tasks (`tapas`) are given those of other tables. `--choices` is what the
-task says as `search.choices`.
+task says as `search.choices`, `--size-mb` its `constraints.size_mb`; the megabytes told are those of the networks.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from retrain.search.budget import Budget
 from retrain.search.closing import assemble, calibrate, standing
 from retrain.search.experience import Facts, Former
 from retrain.search.heritage import Elders
+from retrain.search.limits import megabytes_of
 from retrain.search.material import gather
 from retrain.search.progress import silent
 from retrain.search.session import Session
@@ -77,6 +78,7 @@ def searched(
     seed: int,
     formers: Path | None = None,
     choices: str = "{}",
+    size_mb: float = math.inf,
 ) -> dict[str, float]:
     """One search: the champion's metric on other rows, its size, and what it took."""
     stream = read(Path(os.environ["EVERFIT_DATA"]), table)
@@ -86,6 +88,8 @@ def searched(
     other = other[other[TARGET].isin(shown[TARGET].unique()) | stream.regression]
     means = {"strategy": strategy, "stopping": stopping, "trials": trials, "choices": json.loads(choices)}
     task = task_on(stream, shown, workers=1, seed=seed, **means)
+    if math.isfinite(size_mb):
+        task = task.model_copy(update={"constraints": task.constraints.model_copy(update={"size_mb": size_mb})})
     with tempfile.TemporaryDirectory() as folder:
         material = gather(task, shown)
         budget = Budget(time.monotonic(), trials, seconds, seed)
@@ -97,6 +101,8 @@ def searched(
         worker.run()
         cpu = time.process_time() - begin
         results = plans.read_results(session.folder)
+        if not results:  # none is small enough
+            return {"value": math.nan, "cpu": cpu, "complete": 0, "trials": 0, "parameters": 0, "epochs": 0}
         members = assemble(material, session.folder, session.plan, standing(results, session.plan), Elders())
         calibration = calibrate(material, members, Elders())
         outputs = member_outputs(members, conform(other, material.schema))
@@ -109,7 +115,7 @@ def searched(
         epochs[one.seed] = max(epochs.get(one.seed, 0), len(one.history))
     size = sum(parameters(one.module) for one in members)
     facts = {"value": value, "cpu": cpu, "complete": ended, "trials": len(epochs), "parameters": size}
-    return {**facts, "epochs": sum(epochs.values())}
+    return {**facts, "epochs": sum(epochs.values()), "megabytes": sum(megabytes_of(one.module) for one in members)}
 
 
 def of_others(file: Path | None, table: str) -> tuple[Former, ...]:
@@ -141,6 +147,7 @@ def main() -> None:
     asked.add_argument("--keep", type=Path)
     asked.add_argument("--formers", type=Path)
     asked.add_argument("--choices", default="{}")
+    asked.add_argument("--size-mb", type=float, default=math.inf)
     options = asked.parse_args()
     if "EVERFIT_DATA" not in os.environ:
         print("skipped: set EVERFIT_DATA to the folder of the tables")
@@ -150,11 +157,12 @@ def main() -> None:
     time.monotonic = time.process_time  # the clock of deadlines
     kept, seeds = Kept(options.keep), range(options.first, options.first + options.seeds)
     beside = "" if options.choices == "{}" else f" {options.choices}"
+    beside += "" if math.isinf(options.size_mb) else f" {options.size_mb:g} MB"
     ways = list(product(options.strategies, options.stopping))
     for seed, table, (strategy, stopping) in product(seeds, options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}{beside} {seed}"
         asked_for = (table, strategy, stopping, options.trials, options.seconds, options.rows, seed)
-        kept.run(name, partial(searched, *asked_for, options.formers, options.choices))
+        kept.run(name, partial(searched, *asked_for, options.formers, options.choices, options.size_mb))
     print(f"{options.trials} trials or {options.seconds:g} CPU-s on {options.rows} rows, {options.seeds} seeds")
     for table, (strategy, stopping) in product(options.tables, ways):
         name = f"{table} {strategy} {stopping} {options.trials} {options.seconds:g} {options.rows}{beside}"
@@ -162,10 +170,10 @@ def main() -> None:
         value, cpu = (summary([run[one] for run in runs], digits) for one, digits in (("value", 4), ("cpu", 1)))
         counts = [
             statistics.mean(run.get(one, math.nan) for run in runs)
-            for one in ("trials", "complete", "epochs", "parameters")
+            for one in ("trials", "complete", "epochs", "parameters", "megabytes")
         ]
         told = f"{table:14}{strategy:8}{stopping:9}{value:>20}{cpu:>18} CPU-s"
-        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs{:10,.0f} parameters".format(told, *counts))
+        print("{}{:7.1f} trials{:7.1f} finished{:7.0f} epochs{:10,.0f} parameters{:8.3f} MB".format(told, *counts))
 
 
 if __name__ == "__main__":

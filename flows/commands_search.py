@@ -168,8 +168,8 @@ def means() -> Iterator[str]:
     yield from _table(FAMILIES)
     yield ""
     yield "Dimensions (`search.choices` in the task; `depth` means that of every space, `mlp.depth` that of one), for"
-    yield "tasks that read a table and for those that read an image; only where named are `kept_units`, `augmented`,"
-    yield "`jitter`, `swap_noise`, and of images `feature_dropout`, which is of columns beside them:"
+    yield "tasks that read a table and for those that read an image; only where named are `kept_units`, `weight_type`,"
+    yield "`augmented`, `jitter`, `swap_noise`, and of images `feature_dropout`, which is of columns beside them:"
     yield from _dimensions(FAMILIES)
 
 

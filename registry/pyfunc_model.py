@@ -51,6 +51,7 @@ class EverfitModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-define
         manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # int8 becomes floats once, as it loads
         self.columns = manifest["data_schema"]["columns"]
         self.classes = manifest["target"]["classes"]
         self.session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])

@@ -279,14 +279,14 @@ def require_small(found: Mapping[str, float], where: str, *, tolerance: float = 
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """How graphs run: so many threads a call, none of which spins."""
+    """How graphs run: so many threads a call, none of which spins; what is held as int8 becomes floats as it loads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 

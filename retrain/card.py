@@ -18,6 +18,7 @@ from registry.schema import Column
 from retrain.boosted import Boosted
 from retrain.contest import covered
 from retrain.criteria import criteria
+from retrain.families.parameters import is_int8
 from retrain.search_card import search_part
 from retrain.story import HIGHER, Story, compare, who_wins
 
@@ -108,7 +109,8 @@ def _members(manifest: Manifest, story: Story) -> Iterator[str]:
         score = candidate.get("score")
         shown = "" if score is None else f"{score:.4f}"
         costs = " | ".join(f"{candidate[name]:,}" if name in candidate else "" for name in ("parameters", "flops"))
-        yield f"| {number} | {member['weight']:.2f} | {candidate.get('family', '?')} | {shown} | {costs} |"
+        family = candidate.get("family", "?") + (", int8" if is_int8(candidate.get("choices", {})) else "")
+        yield f"| {number} | {member['weight']:.2f} | {family} | {shown} | {costs} |"
     yield ""
     for number, member in enumerate(ordered, start=1):
         yield f"- Choices of network {number}"

@@ -165,8 +165,9 @@ class Learner:
         torch.manual_seed(seed)
         loop = Loop(network, rows, _recipe(own, len(rows), epochs), problem, seed, averaged=False)
         finite = all(loop.epoch()[1] for _ in range(epochs))
-        finite = finite and all(bool(value.isfinite().all()) for value in network.parameters())
-        return replace(member, module=network.eval()) if finite else member
+        kept = loop.kept
+        finite = finite and all(bool(value.isfinite().all()) for value in kept.parameters())
+        return replace(member, module=kept.eval()) if finite else member
 
     def _rows(self, member: Member, rows: Places, found: dict[int, Rows]) -> Rows:
         """The rows as a member reads them; `found` has those of the preparations that were met before."""

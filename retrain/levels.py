@@ -12,7 +12,7 @@ import torch
 
 from registry.metrics import Array, Labels
 from retrain.batches import Rows
-from retrain.training import Outputs, Trained, evaluate, load_state
+from retrain.training import Outputs, Trained, copied, evaluate, load_state
 
 if TYPE_CHECKING:
     from retrain.families.base import Network
@@ -49,5 +49,4 @@ def levelled(trained: Trained, network: Network, training: Rows, score: Callable
     biases = fit_biases(evaluate(network, drawn).astype(np.float64), drawn.labels.numpy())
     network.level(1.0, torch.from_numpy(biases))
     outputs = (trained.outputs + biases).astype(np.float32)
-    state = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return replace(trained, state=state, outputs=outputs, score=score(outputs))
+    return replace(trained, state=copied(network), outputs=outputs, score=score(outputs))

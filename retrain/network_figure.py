@@ -17,6 +17,7 @@ from retrain.families.base import read_candidate
 from retrain.families.catalogue import FAMILIES, family_named
 from retrain.families.drawing import Drawing
 from retrain.families.hidden import kept_share
+from retrain.families.parameters import is_int8
 from retrain.layout import Layout, depths, lay_out
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def draw_networks(folder: Path, members: Sequence[Mapping[str, Any]]) -> list[Pa
             drawing = family_named(candidate.family).drawing(candidate.choices)
             share = kept_share(candidate.choices)
             pruned = f"pruned to {share:.0%} of its hidden units" if share < 1 else ""
-            figures[f"network-{number}"] = network(drawing, ", ".join(filter(None, (title, drawing.caption, pruned))))
+            whole = "weights as int8" if is_int8(candidate.choices) else ""
+            told = filter(None, (title, drawing.caption, pruned, whole))
+            figures[f"network-{number}"] = network(drawing, ", ".join(told))
     return save(folder, figures)
 
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from registry.metrics import Problem
 from retrain.batches import Rows, batches
+from retrain.families.grid import snapped
 from retrain.families.hidden import hidden_units, prune
 from retrain.losses import Loss, make_loss
 from retrain.pausing import Paused
-from retrain.training import Outputs, Recipe, Trained, evaluate, load_state, train
+from retrain.training import Outputs, Recipe, Trained, copied, evaluate, load_state, train
 
 TUNED = 1 / 3
 """The share of the epochs, and of the time, that follows the pruning."""
@@ -72,8 +73,9 @@ def train_and_prune(
     loss = make_loss(problem, training.labels, label_smoothing=recipe.label_smoothing, balanced=recipe.balanced)
     prune(network, share, importances(network, training, loss, recipe.batch_size, seed))
     if first.ending == "stopped":
-        outputs = evaluate(network, validation)
-        return replace(first, state=_copied(network), outputs=outputs, score=score(outputs))
+        kept = snapped(network)
+        outputs = evaluate(kept, validation)
+        return replace(first, state=copied(kept), outputs=outputs, score=score(outputs))
     second = train(
         network,
         training,
@@ -103,7 +105,3 @@ def importances(network: nn.Module, rows: Rows, loss: Loss, batch_size: int, see
             if gradient is not None:
                 total += (gradient * one.reader.weight.detach()).transpose(0, 1).flatten(1).sum(dim=1).square()
     return totals
-
-
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -5,7 +5,8 @@ good order at a deadline. It knows nothing of studies: a `report` callback may s
 may go on later, in another process, as if it never had been.
 
 What is judged and kept is a running average of the weights (Polyak & Juditsky 1992), which is steadier than the last
-step's, the more so on rows from another time than the training's.
+step's, the more so on rows from another time than the training's. Of a network that is served as int8 it is that
+average on the grid, after each epoch: what is chosen, told and stopped early by is what would serve.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from retrain.batches import Rows as Rows
 from retrain.batches import batches as batches
 from retrain.batches import count_batches
 from retrain.fabric import make_fabric
+from retrain.families.grid import snapped
 from retrain.losses import make_loss
 from retrain.pausing import Facts, Paused, State, named, optimizer_state, restore_optimizer
 
@@ -109,7 +111,7 @@ def train(
     ending: Ending = "finished"
     if paused is not None:
         loop.restore(paused)
-        best.restore(paused)
+        best.restore(paused, loop.kept)
     for epoch in range(best.epochs + 1, recipe.epochs + 1):
         complete, finite = loop.epoch(deadline)
         if not finite:
@@ -118,8 +120,9 @@ def train(
         if not complete and epoch > 1:
             ending = "deadline"
             break
-        outputs = evaluate(loop.average, validation)
-        if not best.offer(epoch, score(outputs), outputs, loop.average):
+        kept = loop.kept
+        outputs = evaluate(kept, validation)
+        if not best.offer(epoch, score(outputs), outputs, kept):
             ending = "diverged"
             break
         stopped, ending = report(epoch, best.score), best.ending(epoch, recipe, deadline)
@@ -127,8 +130,8 @@ def train(
             ending = "stopped"
         if ending != "finished":
             break
-    kept = loop.paused(best) if pausing and ending == "stopped" else None
-    return replace(best.trained(ending), paused=kept)
+    pause = loop.paused(best) if pausing and ending == "stopped" else None
+    return replace(best.trained(ending), paused=pause)
 
 
 class Loop:
@@ -161,6 +164,11 @@ class Loop:
         self.step = 0
         self.begin = time.monotonic()
 
+    @property
+    def kept(self) -> nn.Module:
+        """The network as it is judged, kept and served: the average, on the grid where that is int8."""
+        return snapped(self.average)
+
     def paused(self, best: _Best) -> Paused:
         """All that going on after the last epoch takes."""
         facts = Facts(
@@ -175,7 +183,7 @@ class Loop:
             **named("network", self.plain.state_dict()),
             **named("average", self.average.state_dict()),
             **named("optimizer", optimizer_state(self.optimizer)),
-            **({} if best.epoch == best.epochs else named("best", best.state)),  # else it is the average
+            **({} if best.epoch == best.epochs else named("best", best.state)),  # else what the average gives
             **named("random", {"process": torch.get_rng_state(), "batches": self.generator.get_state()}),
             **named("validation", {"outputs": torch.from_numpy(best.outputs)}),
         }
@@ -298,11 +306,11 @@ class _Best:
         """How many were offered."""
         return len(self.history)
 
-    def restore(self, paused: Paused) -> None:
-        """The best of a paused training."""
+    def restore(self, paused: Paused, kept: nn.Module) -> None:
+        """The best of a paused training; `kept` is what its last epoch gave."""
         facts = paused.facts
         self.score, self.epoch, self.history = facts.best_score, facts.best_epoch, list(facts.history)
-        self.state = paused.part("best") or paused.part("average")
+        self.state = paused.part("best") or copied(kept)
         self.outputs = paused.part("validation")["outputs"].numpy()
 
     def offer(self, epoch: int, score: float, outputs: Outputs, network: nn.Module) -> bool:
@@ -312,7 +320,7 @@ class _Best:
         self.history.append(score)
         if not self.state or self.sign * (score - self.score) > 0:
             self.score, self.epoch, self.outputs = score, epoch, outputs
-            self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            self.state = copied(network)
         return True
 
     def ending(self, epoch: int, recipe: Recipe, deadline: float) -> Ending:
@@ -324,6 +332,11 @@ class _Best:
         if not self.state:
             raise DivergedError("no epoch with finite loss and score")
         return Trained(self.state, self.outputs, self.score, self.epoch, tuple(self.history), ending)
+
+
+def copied(network: nn.Module) -> State:
+    """A network's weights and buffers as they are now."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -22,7 +22,7 @@ from registry.errors import TaskError
 from registry.schema import Frozen
 from retrain.families.drawing import Drawing
 from retrain.families.embeddings import InputEncoder
-from retrain.families.parameters import KEPT_UNITS, Choice, Parameter
+from retrain.families.parameters import KEPT_UNITS, WEIGHT_TYPE, Choice, Parameter
 
 Reads: TypeAlias = Literal["table", "image"]
 """What a family's networks read: columns alone, or an image and whatever columns there are beside it."""
@@ -74,6 +74,9 @@ def read_candidate(told: dict[str, Any]) -> Candidate | None:
 
 class Network(nn.Module, ABC):
     """Base of all families' networks: what a search asks of one, whatever it reads."""
+
+    int8: bool = False
+    """Whether its weights are kept and served as int8 (see `grid.py`)."""
 
     def level_of(self, name: str) -> int | None:
         """Which of the repeated layers behind the first one a parameter of this name is in, in a network of any depth;
@@ -132,9 +135,9 @@ class Family(ABC):
         """The dimensions of its architectures."""
 
     def on_demand(self) -> tuple[Parameter, ...]:
-        """The dimensions that a space has only where the user asks for them: networks that are pruned after a while
-        take the place of others, and are smaller rather than better."""
-        return (KEPT_UNITS,) if self.hidden else ()
+        """The dimensions that a space has only where the user asks for them: networks that are pruned after a while,
+        or kept as int8, take the place of others, and are smaller rather than better."""
+        return (KEPT_UNITS, WEIGHT_TYPE) if self.hidden else (WEIGHT_TYPE,)
 
     def parameters_for(self, reads: Reads) -> tuple[Parameter, ...]:
         """The dimensions of its architectures for tasks of this kind; most families read one kind only."""

@@ -15,6 +15,7 @@ from retrain.families.graph import Graphs
 from retrain.families.hidden import kept_share, prune
 from retrain.families.hierarchical import Hierarchies
 from retrain.families.mlp import Mlp
+from retrain.families.parameters import is_int8
 from retrain.families.picture import PictureFamily
 from retrain.families.resnet import ResNets
 from retrain.image_source import ImageInput
@@ -58,7 +59,7 @@ def build(
     candidate: Candidate, d_numeric: int, cardinalities: Sequence[int], d_out: int, image: ImageInput | None = None
 ) -> Network:
     """The untrained network of a candidate, for these columns and such images, with the share of its hidden units that
-    it keeps."""
+    it keeps, and the type of weights."""
     family = family_named(candidate.family)
     if image is None:
         network: Network = family.build(candidate, d_numeric, cardinalities, d_out)
@@ -68,4 +69,5 @@ def build(
         raise TaskError(f"family {family.name!r} reads columns alone, and the task has a column of images")
     if (share := kept_share(candidate.choices)) < 1:
         prune(network, share)
+    network.int8 = is_int8(candidate.choices)
     return network

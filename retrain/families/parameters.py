@@ -144,6 +144,14 @@ Parameter: TypeAlias = Option | Whole | Real
 KEPT = "kept_units"
 KEPT_UNITS = Option(KEPT, (1.0, 0.75, 0.5, 0.25))
 """The pruned width: the share of hidden units that a network keeps once it has been trained with all of them."""
+INT8 = "int8"
+WEIGHT_TYPE = Option("weight_type", ("float32", INT8))
+"""What the weights of a network are kept and served as (see `grid.py`)."""
+
+
+def is_int8(choices: Mapping[str, Choice]) -> bool:
+    """Whether the weights of a candidate with these choices are kept and served as int8."""
+    return choices.get(WEIGHT_TYPE.name) == INT8
 
 
 def _is_number(value: Choice) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retrain.families.parameters import KEPT, Choice
+from retrain.families.parameters import KEPT, WEIGHT_TYPE, Choice
 
 _CHAIN: dict[str, Choice] = {
     "length": 2,
@@ -100,5 +100,6 @@ DEFAULTS: dict[str, Choice] = {
     "feature_dropout": 0.0,
     "augmented": 1.0,
     KEPT: 1.0,
+    WEIGHT_TYPE.name: "float32",
 }
 """A value for every dimension, for candidates that lack one."""

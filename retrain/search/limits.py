@@ -15,9 +15,10 @@ from torch import nn
 
 from registry.schema import Frozen
 from registry.task import Constraints
+from retrain.families.grid import spared_by
 
 BYTES = 4
-"""Weights are served as float32."""
+"""Of a float32."""
 WEIGHTS = 0.9
 """The share of a graph's megabytes for its weights; the rest is preparation, nodes and calibration."""
 INFEASIBLE = "infeasible"
@@ -48,13 +49,13 @@ class Limits(Frozen):
 
 
 def megabytes_of(network: nn.Module) -> float:
-    """The size of a network's weights and buffers as float32, in MB of 10^6 bytes.
+    """The size of a network's weights and buffers as they are served, float32 or int8, in MB of 10^6 bytes.
 
     >>> megabytes_of(nn.Linear(1_000, 250))
     1.001
     """
     count: int = sum(one.numel() for one in network.state_dict().values())
-    return BYTES * count / 1e6
+    return (BYTES * count - spared_by(network)) / 1e6
 
 
 def patience(trials: int) -> int:

@@ -87,9 +87,10 @@ def _member(material: Material, member: Member, rows: Rows, seed: int, until: fl
         if not complete:
             break
         whole += 1
-    if not all(bool(value.isfinite().all()) for value in loop.average.parameters()):
+    kept = loop.kept
+    if not all(bool(value.isfinite().all()) for value in kept.parameters()):
         return None
-    return replace(member, module=loop.average.eval()), whole
+    return replace(member, module=kept.eval()), whole
 
 
 def _recipe(material: Material, member: Member, rows: int) -> Recipe:
