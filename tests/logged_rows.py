@@ -53,7 +53,7 @@ def append(log: InferenceLog, predictions: Sequence[Prediction]) -> int:
 
 
 def append_joined(log: InferenceLog, predictions: Sequence[Prediction], *, most: int = 144) -> int:
-    """The same in batches of so many, as the log itself joins them: a tenth of the work, of writers and of readers. Of
+    """The same in batches of so many, as the log itself joins them: less work for writers and for readers. Of
     `make_frame` that is a day."""
     parts = [predictions[first : first + most] for first in range(0, len(predictions), most)]
     alike = [list(rows) for part in parts for _, rows in groupby(part, lambda one: (one.version, one.role))]
