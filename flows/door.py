@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import math
 import os
 import signal
 import sys
@@ -61,7 +62,19 @@ class MomentType(click.ParamType[datetime]):
             self.fail(f"expected a moment such as 2024-05-06 or '2024-05-06 07:08', got {value!r}", param, ctx)
 
 
+class SecondsType(click.FloatRange):
+    """Seconds of a budget, which ends: nan and inf are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """One second at least."""
+        found: float = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"expected a finite number, got {value}", param, ctx)
+
+
 MOMENT = MomentType()
+SECONDS = SecondsType(min=1)
+SEED = click.IntRange(0, 2**32 - 1)
+"""What all that draws at random takes for one."""
 UNASKED = "default: that of the newest row, or the clock if the task has no time column"
 """What stands in for a moment that is not given (`Workplace.now`)."""
 

@@ -256,6 +256,11 @@ def test_what_the_data_or_the_means_show_is_told_with_its_line(home: Path, more:
         ("init", "x.csv"),
         ("search",),
         ("search", "x", "--trials", "0"),
+        ("search", "x", "--seconds", "inf"),
+        ("search", "x", "--seconds", "nan"),
+        ("search", "x", "--seed", "-1"),
+        ("quiet", "x", "--seconds", "inf"),
+        ("demo", "--seed", "-1"),
         ("replay", "x", "--delay", "soon"),
     ],
 )
