@@ -223,7 +223,10 @@ def _columns_beside(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Fi
 
 
 def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
-    """Segments that are no categories."""
+    """Segments that are no categories, or that nobody logs."""
+    for name in (name for name in task.monitor.segments if name not in kinds):
+        message = f"`{SEGMENTS}` names it, and no model reads it: it is not logged"
+        yield Finding(level="warning", column=name, message=message, remedy="its values are not watched apart")
     for name, why in no_segments(kinds, task.monitor.segments):
         remedy = f"correct `{SEGMENTS}` in the task, or declare it categorical under `columns.kinds`"
         yield Finding(level="fatal", column=name, message=why, remedy=remedy)

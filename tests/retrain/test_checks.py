@@ -132,6 +132,13 @@ def test_a_few_targets_that_rule_all_others_are_warned_of() -> None:
     assert examine(frame.assign(late=heavy), make_task("regression")) == []
 
 
+@pytest.mark.parametrize("name", ["late", "place"])
+def test_segments_that_nobody_logs_are_told(name: str) -> None:
+    frame = make_frame(2_000).assign(place="here")
+    found = find(frame, "no model reads it", monitor={"segments": [name, "carrier"]})
+    assert (found.level, found.column) == ("warning", name)
+
+
 def test_times_that_have_not_come_yet_are_told() -> None:
     frame = make_frame(2_000)
     frame.loc[:19, "when"] = pd.Timestamp("9999-12-31").as_unit("us")
