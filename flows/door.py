@@ -40,6 +40,8 @@ INTERRUPTED = 130
 PREFIX = "EVERFIT_"
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """What a disk says when it is full or fails: no bug, wherever it is met."""
+_DOOR = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR})
+"""What it says of a file that belongs to somebody else, or lies below one that is no folder."""
 _NEAR = 0.75
 """How like a setting's name one must be to be taken for a slip: two letters of four in the wrong order are."""
 _GRACE_SECONDS = 2.0
@@ -95,7 +97,7 @@ class Door(click.Group):
             click.echo(f"everfit: {error}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.errno not in _DISK or debugging():
+            if not (error.errno in _DISK or (error.errno in _DOOR and error.filename)) or debugging():
                 raise
             where = f"{os.fsdecode(error.filename)}: " if error.filename else "the disk: "
             click.echo(f"everfit: {where}{os.strerror(error.errno)}", err=True)
