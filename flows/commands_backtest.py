@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.commands_data import DurationType
-from flows.door import MOMENT, connect, resumable
+from flows.door import MOMENT, SECONDS, connect, resumable
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _AGAIN = "run it again, and it goes on where it stopped"
 @click.option("--policy", "policies", multiple=True, help="Such as never, periodic:every=8, task; may be repeated.")
 @click.option("--start", type=MOMENT, help="The rows before teach. Default: two fifths of them.")
 @click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="Of the first model's search. Default: the task's.")
+@click.option("--seconds", type=SECONDS, help="Of the first model's search. Default: the task's.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Policies at a time.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where it is kept. Default: in EVERFIT_HOME.")
 @click.option(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from flows.door import connect, resumable
+from flows.door import SEED, connect, resumable
 from flows.waiting import waiting
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _endpoint(settings: Settings, task: str, url: str | None) -> Endpoint:
 
 
 @click.command()
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the searches.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the searches.")
 @click.option(
     "--folder", type=click.Path(path_type=Path), default="demo-output", show_default=True, help="Made anew each time."
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from flows.commands_data import DurationType
-from flows.door import connect, resumable
+from flows.door import SECONDS, connect, resumable
 from flows.waiting import waiting
 
 _AGAIN = "run it again, and it goes on where it stopped"
@@ -20,7 +20,7 @@ _AGAIN = "run it again, and it goes on where it stopped"
 @click.option("--windows", type=click.IntRange(4), default=100, show_default=True, help="Of each order at most.")
 @click.option("--block", type=DurationType(), help="What stays together. Default: a window, in whole weeks or days.")
 @click.option("--delay", type=DurationType(), default="1d", show_default=True, help="How late labels arrive.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=60, show_default=True, help="Of each first search.")
+@click.option("--seconds", type=SECONDS, default=60, show_default=True, help="Of each first search.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where it is kept. Default: in EVERFIT_HOME.")
 def quiet(
     task: str,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from click.formatting import wrap_text
 
-from flows.door import connect, resumable
+from flows.door import SECONDS, SEED, connect, resumable
 from flows.offered import require_families, require_stopping, require_strategy
 from flows.waiting import waiting
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task", required=False)
 @click.option("--trials", type=click.IntRange(min=1), help="Most trials; default: the task's.")
-@click.option("--seconds", type=click.FloatRange(min=1), help="Most seconds, from data to card; default: the task's.")
-@click.option("--seed", type=int, help="Seed; default: the task's.")
+@click.option("--seconds", type=SECONDS, help="Most seconds, from data to card; default: the task's.")
+@click.option("--seed", type=SEED, help="Seed; default: the task's.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes; default: the task's.")
 @click.option(
     "--strategy", callback=require_strategy, help="How candidates are chosen, this time; default: the task's."

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import math
 import os
 import signal
 import sys
@@ -39,6 +40,8 @@ INTERRUPTED = 130
 PREFIX = "EVERFIT_"
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """What a disk says when it is full or fails: no bug, wherever it is met."""
+_DOOR = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR})
+"""What it says of a file that belongs to somebody else, or lies below one that is no folder."""
 _NEAR = 0.75
 """How like a setting's name one must be to be taken for a slip: two letters of four in the wrong order are."""
 _GRACE_SECONDS = 2.0
@@ -61,7 +64,19 @@ class MomentType(click.ParamType[datetime]):
             self.fail(f"expected a moment such as 2024-05-06 or '2024-05-06 07:08', got {value!r}", param, ctx)
 
 
+class SecondsType(click.FloatRange):
+    """Seconds of a budget, which ends: nan and inf are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """One second at least."""
+        found: float = super().convert(value, param, ctx)
+        return found if math.isfinite(found) else self.fail(f"expected a finite number, got {value}", param, ctx)
+
+
 MOMENT = MomentType()
+SECONDS = SecondsType(min=1)
+SEED = click.IntRange(0, 2**32 - 1)
+"""What all that draws at random takes for one."""
 UNASKED = "default: that of the newest row, or the clock if the task has no time column"
 """What stands in for a moment that is not given (`Workplace.now`)."""
 
@@ -82,7 +97,7 @@ class Door(click.Group):
             click.echo(f"everfit: {error}", err=True)
             ctx.exit(error.exit_code)
         except OSError as error:
-            if error.errno not in _DISK or debugging():
+            if not (error.errno in _DISK or (error.errno in _DOOR and error.filename)) or debugging():
                 raise
             where = f"{os.fsdecode(error.filename)}: " if error.filename else "the disk: "
             click.echo(f"everfit: {where}{os.strerror(error.errno)}", err=True)

@@ -94,7 +94,8 @@ class Categories(NamedTuple):
     def strings(self, values: pd.Series[Any]) -> pd.Series[Any]:
         """The values that were coded as strings, None where missing."""
         if self.canonical:
-            return values
+            # pandas' own categories would be counted where no row has them
+            return values if values.dtype == object else values.astype(object)
         strings = np.array([*self.names, None], dtype=object)[self.codes]  # -1, missing, is the last
         return pd.Series(strings, index=values.index, name=values.name, dtype=object)
 

@@ -9,6 +9,8 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, PlainSerializer
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST = 365_250 * 86_400
+"""Seconds: a moment so long before or after those of today can still be written."""
 
 
 def parse_duration(value: object) -> timedelta:
@@ -22,7 +24,9 @@ def parse_duration(value: object) -> timedelta:
     match = re.fullmatch(r"\s*(\d+)\s*([smhdw])\s*", str(value))
     if match is None or int(match[1]) == 0:
         raise ValueError(f"expected a number and a unit (s, m, h, d, w) such as 7d, got {value!r}")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    if (seconds := int(match[1]) * _UNITS[match[2]]) > _LONGEST:
+        raise ValueError(f"expected at most a thousand years, got {value!r}")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(value: timedelta) -> str:

@@ -42,6 +42,9 @@ SEGMENTS = "monitor.segments"
 RESERVED = ("prediction", "probabilities", "set", "interval", "uncertainty", "disagreement")
 """The outputs of a served model: no input of its graph can bear such a name."""
 
+INTERNAL = "everfit:"
+"""Begins every name inside a model's graph."""
+
 _TRUTHS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"}, {"0", "1"})
 _READ_AS_TRUTH = {"true", "false", "yes", "no", "t", "f", "0", "1"}
 
@@ -65,7 +68,9 @@ def infer_kinds(frame: pd.DataFrame, columns: Columns, *, target: str, time: str
     for name in (str(name) for name in frame.columns if name != target):
         if name in columns.exclude:
             left_out.append(LeftOut(name=name, reason="excluded by the task"))
-        elif name in RESERVED or name.startswith("__"):
+        elif not name:
+            left_out.append(LeftOut(name=name, reason="it has no name; give it one to have it used"))
+        elif name in RESERVED or name.startswith(("__", INTERNAL)):
             left_out.append(LeftOut(name=name, reason="its name is reserved for outputs; rename it to have it used"))
         elif name in columns.kinds or name == time:
             kinds[name] = columns.kinds.get(name, "datetime")
@@ -119,14 +124,25 @@ def useless(values: pd.Series[Any]) -> str | None:
     """Why no model can use a column, or None: all missing, constant, identifier-like, or of no supported type."""
     if values.isna().all():
         return "all values are missing"
-    if values.dtype.kind in "mc":
-        return f"values of type {values.dtype} are not supported"
-    if nested(values):
-        return f"values of type {type(values.dropna().iloc[0]).__name__} are not supported"
+    if (reason := unsupported(values)) is not None:
+        return reason
     distinct, known = int(values.nunique()), int(values.count())
     if distinct == 1 and known == len(values):
         return f"constant: every value is {printed(values.iloc[0])}"
     return _identifier(values, distinct, known)
+
+
+def unsupported(values: pd.Series[Any]) -> str | None:
+    """That no model reads, or predicts, values of this type; None where one can. Bytes are none that a request in JSON
+    can hold."""
+    if values.dtype.kind in "mc":
+        return f"values of type {values.dtype} are not supported"
+    if nested(values):
+        return f"values of type {type(values.dropna().iloc[0]).__name__} are not supported"
+    first = values.dropna().head(1)
+    if values.dtype == object and len(first) and isinstance(first.iloc[0], bytes):
+        return "values of type bytes are not supported; decode them to text"
+    return None
 
 
 def printed(value: object) -> str:

@@ -135,7 +135,8 @@ def _with_line(sentence: str, root: yaml.Node | None) -> str:
 
 def _finding(one: Any, model: type[BaseModel]) -> str:
     tags = {_tag(each) for each in _all_models(model)} - {None}
-    where = ".".join(str(part) for part in one["loc"] if part not in tags) or _WHOLE
+    inner = (part for part in one["loc"][1:] if part not in tags)  # `time` is a key of its own, and a kind of windows
+    where = ".".join(map(str, [*one["loc"][:1], *inner])) or _WHOLE
     if one["type"] == "extra_forbidden":
         return f"{where}: unknown key{_nearest(str(one['loc'][-1]), sorted(_keys_near(one['loc'], model)))}"
     if one["type"] == "missing":
@@ -172,6 +173,8 @@ def expected(one: Any, model: type[BaseModel]) -> str:
             return "expected a whole number"
         case "float_parsing" | "float_type":
             return "expected a number"
+        case "string_type":
+            return "expected text, which stands in quotes where it looks like something else"
         case "bool_parsing" | "bool_type":
             return "expected true or false"
         case "string_pattern_mismatch":  # the one pattern that a user can miss is that of a task's name

@@ -17,9 +17,10 @@ from registry.dating import dated
 from registry.durations import parse_duration
 from registry.errors import RowError, TaskError, did_you_mean
 from registry.images import looks_like_images
-from registry.inference import Kinds, infer_problem
+from registry.inference import Kinds, infer_problem, unsupported
 from registry.mistakes import explain
 from registry.policies import PolicySpec
+from registry.sources import CLASS, IMAGE
 from registry.task import (
     IMAGE_FAMILIES,
     FileSource,
@@ -56,7 +57,11 @@ def propose(
             raise TaskError(f"the data have no column {column!r}{did_you_mean(column, known)}; they have {shown}")
     if frame[target].isna().all():
         raise TaskError(f"the target {target!r} is missing in all {len(frame):,} rows")
+    if (reason := unsupported(frame[target])) is not None:
+        raise TaskError(f"the target {target!r}: {reason}")
     problem = infer_problem(frame[target])
+    if [*known] == [IMAGE, CLASS] and target == CLASS and frame[target].dtype.kind == "O":
+        problem = "binary" if problem == "binary" else "multiclass"  # names of sub-folders, be they numbers
     raw: dict[str, object] = {
         "name": name or task_name(source, target),
         "source": source,
@@ -181,7 +186,7 @@ def _column_notes(kinds: Kinds) -> list[str]:
         seen.setdefault(kind, []).append(name)
     lines = [f"seen as {kind}: {', '.join(names)}" for kind, names in seen.items()]
     lines += [f"left out: {one.name} ({one.reason})" for one in kinds.left_out]
-    return [" ".join(line.split()) for line in lines]
+    return ["".join(one if one.isprintable() else "?" for one in " ".join(line.split())) for line in lines]
 
 
 USERS_KEYS = frozenset({"columns.kinds", "search.choices"})

@@ -43,9 +43,10 @@ def read(source: Source, *, base: Path | None = None, limit: int | None = None) 
     where = describe(source)
     if frame.empty:
         raise SourceError(f"{where}: no rows (columns: {', '.join(map(str, frame.columns)) or 'none'})")
+    frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)  # several levels of names, too
     if not frame.columns.is_unique:
         raise SourceError(f"{where}: column {frame.columns[frame.columns.duplicated()][0]!r} comes more than once")
-    return frame.rename(columns=str)
+    return frame
 
 
 def describe(source: Source) -> str:
@@ -116,7 +117,10 @@ def _images_of(folder: Path) -> pd.DataFrame | None:
         return None
     classes = [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith((".", "_"))]
     found = [
-        (str(path.absolute()), one.name) for one in classes for path in sorted(one.iterdir()) if is_path(path.name)
+        (str(path.absolute()), one.name)
+        for one in classes
+        for path in sorted(one.iterdir())
+        if is_path(path.name) and not path.name.startswith(".")
     ]
     return pd.DataFrame(found, columns=[IMAGE, CLASS]) if found else None
 
@@ -147,7 +151,7 @@ def _read_file(path: Path, limit: int | None) -> pd.DataFrame:
     if extension is None:
         raise SourceError(f"{path}: unknown kind of file, expected one of {', '.join(EXTENSIONS)}")
     try:
-        return _read_parquet(path, limit) if extension in PARQUET else _read_csv(path, limit)
+        return _unindexed(_read_parquet(path, limit)) if extension in PARQUET else _read_csv(path, limit)
     except pd.errors.EmptyDataError as error:
         raise SourceError(f"{path}: the file is empty; a header line and rows are expected") from error
     except UnicodeDecodeError as error:
@@ -205,6 +209,13 @@ def _read_parquet(path: Path, limit: int | None) -> pd.DataFrame:
                 break
         schema = file.schema_arrow
     return cast(pd.DataFrame, pa.Table.from_batches(batches, schema).slice(0, limit).to_pandas())
+
+
+def _unindexed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that pandas took for the frame's index, when it wrote the file, as columns again: of a series over
+    time the moments, as a rule."""
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return frame.reset_index(named) if named else frame
 
 
 def _fill_in(url: str) -> tuple[str, list[str]]:

@@ -109,11 +109,11 @@ class Search(Frozen):
     choices: dict[str, Preference] = Field(default_factory=dict, description="prior knowledge, by dimension")
     objectives: tuple[Objective, ...] = ("quality",)
     trials: int = Field(40, ge=1)
-    seconds: float = Field(300.0, gt=0)
+    seconds: float = Field(300.0, gt=0, allow_inf_nan=False)
     workers: int = Field(2, ge=1)
     max_epochs: int = Field(27, ge=1)
     ensemble: int = Field(4, ge=1, description="most candidates in the served ensemble")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
 
     @field_validator("objectives")
     @classmethod
@@ -133,7 +133,7 @@ class Research(Frozen):
     """A warm-started search after degradation: budget, and which labelled rows it reads."""
 
     trials: int = Field(12, ge=1)
-    seconds: float = Field(90.0, gt=0)
+    seconds: float = Field(90.0, gt=0, allow_inf_nan=False)
     history: Duration | None = Field(None, description="how far back rows are used; none: all of them")
     splits: Splits = Splits(validation=0.08, calibration=0.08, test=0.04)
     fresh: float = Field(0.1, gt=0, lt=0.5, description="share of the newest labelled rows kept for the gate alone")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from registry.conforming import as_datetimes
+from registry.database import utc_now
 from registry.dating import dated
 from registry.errors import DataError, RowError, did_you_mean
 from registry.images import seen_names
@@ -38,6 +40,8 @@ from retrain.target_checks import examine_target, in_parts, target_gaps
 MIN_ROWS = 200
 """Fewer usable rows are fatal: the calibration part would be too small for a conformal quantile."""
 FEW_ROWS = 1_000
+AHEAD = timedelta(days=1)
+"""Beyond the clock; no zone is further ahead of UTC."""
 NAMED = 3
 """Columns that a message of many names."""
 
@@ -134,6 +138,8 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     if len(bad):
         message = f"{len(bad):,} of {len(values):,} values are no times, such as {printed(values[bad[0]])}"
         yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(bad))
+    else:
+        yield from _ahead(values, name)
     missing = int(values.isna().sum())
     if missing == len(values):
         yield Finding(level="fatal", column=name, message="all times are missing", remedy=remedy, rows=missing)
@@ -144,6 +150,17 @@ def _times(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
         message = f"every row has the same time, {printed(values.dropna().iloc[0])}: none is newer than another"
         remedy = "name a column that tells them apart, or none (`time: null`; no `--time`)"
         yield Finding(level="fatal", column=name, message=message, remedy=remedy, rows=len(values))
+
+
+def _ahead(values: pd.Series[Any], name: str) -> Iterator[Finding]:
+    """Times that have not come yet: what stands for no end, such as 9999-12-31, would be the newest rows for ever."""
+    times = as_datetimes(values, name)
+    ahead = int((times > utc_now() + AHEAD).sum())
+    if ahead:
+        message = f"{ahead:,} of {len(values):,} times are in the future, up to {times.max():%Y-%m-%d}"
+        remedy = "correct or drop these rows, unless they foretell: they count as the newest, which test the model, "
+        remedy += "and no row served before them is newer than what it knows"
+        yield Finding(level="warning", column=name, message=message, remedy=remedy, rows=ahead)
 
 
 def _unparsable(values: pd.Series[Any], name: str) -> pd.Index[Any]:
@@ -206,7 +223,10 @@ def _columns_beside(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Fi
 
 
 def _segments(kinds: dict[str, ColumnKind], task: TaskSpec) -> Iterator[Finding]:
-    """Segments that are no categories."""
+    """Segments that are no categories, or that nobody logs."""
+    for name in (name for name in task.monitor.segments if name not in kinds):
+        message = f"`{SEGMENTS}` names it, and no model reads it: it is not logged"
+        yield Finding(level="warning", column=name, message=message, remedy="its values are not watched apart")
     for name, why in no_segments(kinds, task.monitor.segments):
         remedy = f"correct `{SEGMENTS}` in the task, or declare it categorical under `columns.kinds`"
         yield Finding(level="fatal", column=name, message=why, remedy=remedy)

@@ -18,13 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from registry.bundle import LABEL, TIME
 from registry.errors import DataError
 from registry.images import seen_names
+from registry.inference import INTERNAL
 from registry.schema import Schema
 from registry.scoring import MISSING_TIME, REPRESENTATION
 from registry.scoring import OUTPUTS as ANSWERS
 from registry.texts import LENGTHS
 from retrain.preparation import BOUND, CYCLES, DAY, CategoryColumn, Preparation, Robust, Scaling
 
-PREFIX = "everfit:"
+PREFIX = INTERNAL
 """Begins every name inside the graph: no column may begin with it."""
 
 WEIGHT = f"{PREFIX}weight"

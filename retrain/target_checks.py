@@ -11,7 +11,7 @@ import pandas as pd
 
 from registry.conforming import as_strings
 from registry.errors import DataError
-from registry.inference import MAX_CLASSES, printed
+from registry.inference import MAX_CLASSES, printed, unsupported
 from registry.task import TaskSpec
 from retrain.finding import Finding
 from retrain.notation import misread, spellings
@@ -38,6 +38,9 @@ def target_gaps(target: pd.Series[Any], task: TaskSpec) -> pd.Series[bool]:
 def examine_target(frame: pd.DataFrame, task: TaskSpec) -> Iterator[Finding]:
     """What is found of the target alone: gaps, values that are no numbers, classes that are too few or too rare."""
     name, values, n = task.target, frame[task.target], len(frame)
+    if (reason := unsupported(values)) is not None:
+        yield _fatal(task, reason, "check `target`", n)
+        return
     gaps = int(target_gaps(values, task).sum())
     if gaps == n:
         yield Finding(level="fatal", column=name, message="no row has a target", remedy="check `target`", rows=n)

@@ -168,6 +168,8 @@ def _values(name: str, column: pa.ChunkedArray, kind: str, most_bytes: int, full
         raise MisfitError(f"column {shown(name)}: expected single values, got {array.type}", column=name)
     if kind in ("numeric", "boolean") and (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
+    if kind == "numeric" and pa.types.is_decimal(array.type):
+        return np.array([np.nan if one is None else float(one) for one in _listed(name, array)], dtype=np.float64)
     if kind == "boolean" and pa.types.is_boolean(array.type) and not array.null_count:
         return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
     if kind == "datetime" and (pa.types.is_timestamp(array.type) or pa.types.is_date(array.type)):

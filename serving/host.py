@@ -21,6 +21,7 @@ from serving.feedback import TakeFeedback
 from serving.hot import LARGE_AT_ONCE
 from serving.infer import Infer
 from serving.invocations import Invocations
+from serving.journal import JOURNALS
 from serving.logbook import Logbook, LogSettings
 from serving.metrics import Counts, Histogram, batch_histogram
 from serving.predict import Predict
@@ -162,7 +163,7 @@ def _versions(slot: Slot) -> Iterator[Sample]:
 def _log_settings(settings: Settings, task: str) -> LogSettings:
     return LogSettings(
         task=task,
-        folder=settings.folder / "journal",
+        folder=settings.folder / JOURNALS,
         store=settings.store,
         synced=settings.log_sync == "disk",
         max_bytes=settings.max_backlog_bytes,

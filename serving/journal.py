@@ -41,10 +41,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from registry.errors import StoreError
 
+JOURNALS = "journal"
+"""Folder of a home with those of all tasks."""
 SEGMENT_BYTES = 16_000_000
 MODEL, PREDICTIONS, TABLE = b"M", b"P", b"T"
 
@@ -245,6 +248,19 @@ def abandoned(folder: Path) -> Iterator[tuple[Path, int]]:
 def remove_run(folder: Path) -> None:
     """Delete a run whose records are all in the store."""
     shutil.rmtree(folder)
+
+
+def require_writable(folder: Path, tasks: Sequence[str]) -> None:
+    """Raise `StoreError` where a task's journal in `folder` cannot be written, of a home that is another user's or is
+    read only: a server that had begun would tell it with a traceback, and end with a code of its own."""
+    for one in (folder, *(folder / task for task in tasks)):
+        try:
+            if one is folder:
+                one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if one.is_dir():
+                TemporaryFile(dir=one).close()
+        except OSError as error:
+            raise StoreError(f"{one}: the journal cannot be written ({error.strerror})") from error
 
 
 def _new_run(folder: Path) -> tuple[Path, int]:

@@ -17,6 +17,7 @@ from registry.quiet import QUIET
 from registry.settings import Settings, wrong_settings
 from serving.app import create_app
 from serving.connection import connections
+from serving.journal import JOURNALS, require_writable
 from serving.lean import hide_pandas, return_memory
 from serving.log_lines import arrange
 from serving.own_key import own_secret
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> int:
     try:
         settings = Settings()
         check_tls(settings)
+        require_writable(settings.folder / JOURNALS, tasks)
         if handles is None and settings.grpc_port is not None:
             open_port(settings, settings.grpc_port).close()  # gRPC's own error would not end a server that begins
         if handles is None and settings.workers > 1:

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands_search import beside, first_sentence, found_lines
 from flows.commands_watch import when_judged
-from flows.door import _warn
+from flows.door import Door, _warn
 from flows.offered import offered
 from flows.overview import task_lines
 from flows.publishing import figures_of
@@ -256,6 +258,11 @@ def test_what_the_data_or_the_means_show_is_told_with_its_line(home: Path, more:
         ("init", "x.csv"),
         ("search",),
         ("search", "x", "--trials", "0"),
+        ("search", "x", "--seconds", "inf"),
+        ("search", "x", "--seconds", "nan"),
+        ("search", "x", "--seed", "-1"),
+        ("quiet", "x", "--seconds", "inf"),
+        ("demo", "--seed", "-1"),
         ("replay", "x", "--delay", "soon"),
     ],
 )
@@ -363,6 +370,30 @@ def test_a_bug_is_one_line_unless_tracebacks_are_asked_for(tmp_path: Path, debug
     if debug == "0":
         assert "bug: ZeroDivisionError: not foreseen" in done.stderr
         assert "EVERFIT_DEBUG=1" in done.stderr
+
+
+def test_a_file_of_somebody_else_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.group(cls=Door)
+    def group() -> None:
+        pass
+
+    @group.command()
+    @click.argument("file")
+    def look(file: str) -> None:
+        Path(file).is_file()
+
+    nobody, me = 65_534, os.geteuid()
+    with TemporaryDirectory() as folder:
+        assert CliRunner().invoke(group, ["look", f"{folder}/task.yaml"]).exit_code == 0
+        Path(folder).chmod(0o000)
+        os.seteuid(nobody if me == 0 else me)
+        try:
+            done = CliRunner().invoke(group, ["look", f"{folder}/task.yaml"])
+        finally:
+            os.seteuid(me)
+            Path(folder).chmod(0o755)
+    assert done.exit_code == 4
+    assert done.stderr == f"everfit: {folder}/task.yaml: Permission denied\n"
 
 
 @pytest.mark.parametrize("meanwhile", ["raise", "raise ValueError('Task run is not set')", "time.sleep(60)"])

@@ -195,6 +195,7 @@ def test_a_folder_with_one_sub_folder_a_class_is_a_source(tmp_path: Path) -> Non
         for row in range(3):
             (tmp_path / name / f"{row}.png").write_bytes(encoded(painted(8, 8, row)))
     (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "cat" / "._0.png").write_bytes(b"what macOS puts beside a file")
     frame = read(FileSource(path=str(tmp_path)))
     assert frame["label"].tolist() == ["cat"] * 3 + ["dog"] * 3
     assert Path(frame["image"][0]).is_file()
@@ -204,6 +205,14 @@ def test_a_folder_with_one_sub_folder_a_class_is_a_source(tmp_path: Path) -> Non
     empty.mkdir()
     with pytest.raises(SourceError, match="nor sub-folders with"):
         read(FileSource(path=str(empty)))
+
+
+def test_sub_folders_named_by_numbers_are_classes() -> None:
+    names = [str(number) for number in range(30) for _ in range(10)]
+    frame = pd.DataFrame({"image": [f"/scans/{name}/a.png" for name in names], "label": names})
+    assert propose(frame, FileSource(path="/scans"), target="label").problem == "multiclass"
+    measured = frame.assign(label=frame["label"].astype(int))
+    assert propose(measured, FileSource(path="/scans.csv"), target="label").problem == "regression"
 
 
 def test_a_schema_knows_the_form_and_the_mean_colour() -> None:

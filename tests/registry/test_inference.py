@@ -56,6 +56,7 @@ def test_the_kind_that_values_show(values: Any, kind: str) -> None:
         ([f"user-{number}" for number in range(100)], "100 different texts in 100 rows"),
         (pd.to_timedelta(range(100), unit="s"), "type timedelta64"),
         ([[1], [2]] * 50, "type list"),
+        ([b"x", b"y"] * 50, "type bytes are not supported; decode them"),
     ],
 )
 def test_useless_columns_say_why(values: Any, reason: str) -> None:
@@ -151,6 +152,6 @@ def test_a_value_that_breaks_a_declared_kind_is_named() -> None:
 
 def test_names_of_outputs_are_left_out() -> None:
     assert set(RESERVED) == set(OUTPUTS)
-    found = infer(make_frame(100).assign(set=1.5, __id__=2.5))
-    assert {one.name for one in found.left_out} == {"set", "__id__"}
-    assert all("rename it" in one.reason for one in found.left_out)
+    found = infer(make_frame(100).assign(set=1.5, __id__=2.5, **{"everfit:x": 3.5, "": 4.5}))
+    assert {one.name for one in found.left_out} == {"set", "__id__", "everfit:x", ""}
+    assert all("to have it used" in one.reason for one in found.left_out)

@@ -84,6 +84,14 @@ def test_the_file_shows_what_was_seen_of_the_columns() -> None:
     assert "# left out: odd name (constant: every value is 1)\n" in text
 
 
+def test_a_file_with_names_of_any_characters_reads_back(tmp_path: Path) -> None:
+    frame = make_frame(300).assign(**{"a\0b\x1b": 1.5, "new\nline": range(300)})
+    task = propose(frame, SOURCE, target="late")
+    path = tmp_path / "task.yaml"
+    write(task, path, kinds=infer_kinds(frame, task.columns, target="late"))
+    assert load(path) == task
+
+
 def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
     path.write_text("mine")
@@ -102,10 +110,12 @@ def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
         ({"target": "late", "time": "late"}, "the same column"),
         ({"target": "late", "name": "No Name"}, "name: expected lower case letters, digits and dashes"),
         ({"target": "empty"}, "'empty' is missing in all 300 rows"),
+        ({"target": "lists"}, "the target 'lists': values of type list are not supported"),
+        ({"target": "bytes"}, "'bytes': values of type bytes are not supported; decode them"),
     ],
 )
 def test_wrong_wishes_are_task_errors(arguments: dict[str, str], expected: str) -> None:
-    frame = make_frame(300).assign(empty=np.nan)
+    frame = make_frame(300).assign(empty=np.nan, lists=[[1, 2]] * 300, bytes=[b"a", b"b"] * 150)
     if arguments.get("time") == "late":
         frame["late"] = pd.date_range("2024-01-01", periods=300)
     with pytest.raises(TaskError, match=expected):

@@ -106,6 +106,9 @@ def test_a_category_is_the_same_however_it_is_typed(number: int) -> None:
 
 def test_categorical_dtype_is_read_as_strings() -> None:
     assert list(as_strings(pd.Series(pd.Categorical(["a", None, "b"])))) == ["a", None, "b"]
+    whole = as_strings(pd.Series(pd.Categorical(["a", "b", "a"], categories=["a", "b", "c"])))
+    assert whole.dtype == object
+    assert whole.value_counts().to_dict() == {"a": 2, "b": 1}
 
 
 def test_truth_values_are_conformed_as_their_texts_are() -> None:

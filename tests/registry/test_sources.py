@@ -51,6 +51,21 @@ def test_limit_reads_at_most_so_many_rows(tmp_path: Path, name: str) -> None:
     assert len(sources.read(FileSource(path=str(tmp_path)), limit=5)) == 5
 
 
+@pytest.mark.parametrize("limit", [None, 2])
+def test_what_pandas_took_for_an_index_is_a_column(tmp_path: Path, limit: int | None) -> None:
+    frame = FRAME.set_index(pd.date_range("2024-01-01", periods=3, name="when"))
+    found = sources.read(write(tmp_path, "a.parquet", frame), limit=limit)
+    assert found["when"].dt.day.tolist() == [1, 2, 3][:limit]
+    assert [*found.columns] == ["when", *FRAME.columns]
+    assert [*sources.read(write(tmp_path, "b.parquet", FRAME.iloc[::-1])).columns] == [*FRAME.columns]
+
+
+def test_names_of_two_levels_are_those_that_the_file_has(tmp_path: Path) -> None:
+    frame = pd.DataFrame({("a", "low"): [1, 2], ("a", "high"): [3, 4]})
+    found = sources.read(write(tmp_path, "a.parquet", frame))
+    assert found["('a', 'high')"].tolist() == [3, 4]
+
+
 def test_a_late_text_makes_the_whole_column_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x\n" + "1\n" * 200_000 + "oops\n")
     frame = sources.read(FileSource(path=str(tmp_path / "a.csv")))

@@ -49,6 +49,7 @@ FATAL: list[tuple[str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     ("when", lambda f: f.assign(when="2024-01-01"), "every row has the same time, .2024-01-01."),
     ("", lambda f: f.head(0), "there are no rows"),
     ("", lambda f: f[["late"]], "no column is left"),
+    ("late", lambda f: f.assign(late=[[1, 2]] * 400), "values of type list are not supported"),
     ("", lambda f: f[["late"]].assign(a=[[0.5]] * len(f)), r"left to learn from \('a': values of type list are not"),
 ]
 
@@ -129,6 +130,27 @@ def test_a_few_targets_that_rule_all_others_are_warned_of() -> None:
     assert "such as -1e+06 (median " in finding.message
     heavy = np.exp(2 * np.random.default_rng(0).normal(size=2_000))
     assert examine(frame.assign(late=heavy), make_task("regression")) == []
+
+
+@pytest.mark.parametrize("name", ["late", "place"])
+def test_segments_that_nobody_logs_are_told(name: str) -> None:
+    frame = make_frame(2_000).assign(place="here")
+    found = find(frame, "no model reads it", monitor={"segments": [name, "carrier"]})
+    assert (found.level, found.column) == ("warning", name)
+
+
+def test_times_that_have_not_come_yet_are_told() -> None:
+    frame = make_frame(2_000)
+    frame.loc[:19, "when"] = pd.Timestamp("9999-12-31").as_unit("us")
+    found = find(frame, "in the future")
+    assert (found.level, found.column, found.rows) == ("warning", "when", 20)
+    assert "20 of 2,000 times are in the future, up to 9999-12-31" in found.message
+
+
+def test_categories_that_no_row_has_are_no_classes() -> None:
+    frame = make_frame(2_000)
+    kept = frame.astype({"late": pd.CategoricalDtype(["yes", "no", "maybe"])})
+    assert examine(kept, make_task()) == []
 
 
 def test_mixed_types_are_counted() -> None:

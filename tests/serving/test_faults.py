@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import orjson
@@ -21,9 +22,11 @@ import pytest
 
 from registry.bundle import ModelBundle
 from registry.database import open_engine
+from registry.errors import StoreError
 from registry.inference_log import InferenceLog
 from registry.settings import Settings
 from serving.app import create_app
+from serving.journal import require_writable
 from tests.handmade import make_bundle
 from tests.processes import children
 from tests.serving.conftest import ROW, FakeVersions, endpoint, serve, wait_for
@@ -144,6 +147,33 @@ def _ready(url: str) -> bool:
         return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.parametrize("blocked", ["journal", "journal/handmade"])
+def test_a_home_that_cannot_be_written_is_told_before_a_server_begins(tmp_path: Path, blocked: str) -> None:
+    nobody, me = 65_534, os.geteuid()
+    with TemporaryDirectory() as home:
+        Path(home).chmod(0o755)
+        (Path(home) / blocked).mkdir(parents=True)
+        (Path(home) / "journal").chmod(0o777)
+        (Path(home) / blocked).chmod(0o555)
+        os.seteuid(nobody if me == 0 else me)
+        try:
+            with pytest.raises(StoreError, match=f"{blocked}: the journal cannot be written .Permission denied."):
+                require_writable(Path(home) / "journal", ["handmade"])
+        finally:
+            os.seteuid(me)
+            (Path(home) / blocked).chmod(0o755)
+
+
+def test_an_endpoint_whose_home_cannot_be_written_ends_with_its_code_and_no_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "journal"
+    file.write_text("no folder")
+    known = {"EVERFIT_HOME": str(tmp_path), "EVERFIT_TRACKING_URL": AWAY}
+    command = [sys.executable, "-m", "serving", "handmade"]
+    done = subprocess.run(command, env={**os.environ, **known}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 4
+    assert done.stderr == f"{file}: the journal cannot be written (File exists)\n"
 
 
 def test_ctrl_c_ends_in_silence_with_the_code_of_what_is_interrupted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_each_form_is_answered_as_the_scorer_does(
     assert expected.sets is not None
     np.testing.assert_array_equal(inside, expected.sets)
     assert found["prediction"] == list(expected.prediction)
+
+
+@pytest.mark.parametrize("form", ["stream", "parquet"])
+def test_decimals_are_the_numbers_that_they_are_in_training(
+    client: httpx.Client, bundles: dict[str, ModelBundle], form: str
+) -> None:
+    part = make_frame(4).drop(columns="late").assign(weight=[0.5, 1.25, None, 2.0])
+    table = pa.Table.from_pandas(part, preserve_index=False)
+    decimals = pa.array([None if one != one else Decimal(str(one)) for one in part["weight"]], pa.decimal128(9, 2))
+    table = table.set_column(table.column_names.index("weight"), "weight", decimals)
+    response = asked(client, FORMS[form](table), accept="application/json")
+    assert response.status_code == 200, response.text
+    shares = response.json()["columns"]["probabilities"]["yes"]
+    np.testing.assert_allclose(shares, Scorer.load(bundles["good"]).predict(part).scores[:, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["stream", "parquet", "lists"])
