@@ -4,7 +4,8 @@
         [--first 0] [--rows 3000] [--graphs 4] [--keep FILE.json]
 
 So many rows of a table, or the digits of scikit-learn, are cut into training, validation and test rows as in
-`benchmarks.pruned_width`. Networks drawn at random from several families are trained for a third of the longest
+`benchmarks.pruned_width`. Networks drawn at random from several families, those for images three quarters of the way to
+their least size, are trained for a third of the longest
 training as float32, which keeps the best epoch on the validation rows; the same weights are then brought to the grid,
 and both are told on validation and test rows: accuracy and log loss. A second training, of the same seed, keeps the
 epoch that is best on the grid, which is what a search does. Of the first networks of the first seed graphs are made of
@@ -42,6 +43,7 @@ from retrain.search.space import SearchSpace
 from retrain.training import Outputs, Trained, evaluate, load_state, train
 
 TABLES, PICTURES = ("mlp", "resnet", "chain", "cell"), ("convnet", "chain", "cell")
+SMALLER = 0.75
 LOADS, ASKS, TURNS = 5, 100, 4
 Facts = dict[str, float]
 
@@ -64,7 +66,7 @@ def compared(name: str, networks: int, rows: int, graphs: int, seed: int) -> lis
     """Each network, as float32, on the grid, and chosen on the grid."""
     ground = ground_of(name, rows, seed)
     space, rng = space_of(ground, name), np.random.default_rng(seed)
-    drawn = [space.sample(rng) for _ in range(networks)]
+    drawn = [space.smaller(space.sample(rng), SMALLER if name == "digits" else 0.0) for _ in range(networks)]
     return [both(ground, space, one, seed, graph=place < graphs) for place, one in enumerate(drawn)]
 
 
