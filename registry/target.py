@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class Target(Frozen):
         Raises `RowError` naming what was expected.
         """
         if self.problem == "regression":
-            if isinstance(label, bool) or not isinstance(label, (int, float)) or not np.isfinite(label):
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or not abs(label) < math.inf:
                 raise RowError(f"label: expected a finite number, got {_quoted(label)}")
             if not -LARGEST <= label <= LARGEST:
                 raise RowError(f"label: expected a number between {-LARGEST:g} and {LARGEST:g}, got {_quoted(label)}")
