@@ -43,7 +43,7 @@ def read(source: Source, *, base: Path | None = None, limit: int | None = None) 
     where = describe(source)
     if frame.empty:
         raise SourceError(f"{where}: no rows (columns: {', '.join(map(str, frame.columns)) or 'none'})")
-    frame.columns = pd.Index([str(name) for name in frame.columns], dtype=object)  # several levels of names, too
+    frame.columns = pd.Index([str(name) for name in frame.columns])  # several levels of names, too
     if not frame.columns.is_unique:
         raise SourceError(f"{where}: column {frame.columns[frame.columns.duplicated()][0]!r} comes more than once")
     return frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 LabelType = Literal["string", "integer", "boolean", "number"]
 UNKNOWN_CLASS = -1
+LARGEST = 1e37
+"""The largest target: answers are in single precision, and a square of a label beyond double would make a window's
+metric undefined, so that one slip hid all others."""
 
 
 class Target(Frozen):
@@ -51,13 +55,16 @@ class Target(Frozen):
         return np.array([index.get(text, UNKNOWN_CLASS) for text in as_strings(values)], dtype=np.int64)
 
     def canonical(self, label: object) -> str | float:
-        """One label in the form it is stored in: a class name of `classes`, or a finite number.
+        """One label in the form it is stored in: a class name of `classes`, or a finite number that is no
+        larger than `LARGEST`.
 
         Raises `RowError` naming what was expected.
         """
         if self.problem == "regression":
-            if isinstance(label, bool) or not isinstance(label, (int, float)) or not np.isfinite(label):
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or not abs(label) < math.inf:
                 raise RowError(f"label: expected a finite number, got {_quoted(label)}")
+            if not -LARGEST <= label <= LARGEST:
+                raise RowError(f"label: expected a number between {-LARGEST:g} and {LARGEST:g}, got {_quoted(label)}")
             return float(label)
         text = canonical_category(label) if isinstance(label, (str, int, float)) else None
         if text not in self.classes:

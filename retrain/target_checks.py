@@ -12,6 +12,7 @@ import pandas as pd
 from registry.conforming import as_strings
 from registry.errors import DataError
 from registry.inference import MAX_CLASSES, printed, unsupported
+from registry.target import LARGEST
 from registry.task import TaskSpec
 from retrain.finding import Finding
 from retrain.notation import misread, spellings
@@ -21,8 +22,8 @@ MIN_CLASS_ROWS = 20
 """Two classes at least must have so many rows."""
 UNDEFINED_ON_ONE = ("auc", "r2")
 """Metrics that say nothing of rows whose targets are all the same."""
-LARGEST, COARSE = 1e37, 0.25
-"""The largest target, and the largest step between two answers beside the targets' standard deviation."""
+COARSE = 0.25
+"""The largest step between two answers, beside the targets' standard deviation."""
 FAR_SHARE, RULED = 0.001, 0.99
 """Of so few targets, those furthest from the median, more than this share of the variance makes outliers."""
 

@@ -52,6 +52,14 @@ def test_a_label_that_is_no_number_is_refused(label: object) -> None:
         Target(problem="regression").canonical(label)
 
 
+@pytest.mark.parametrize("label", [1.1e37, -1e200, 10**38])
+def test_a_label_that_no_model_can_answer_is_refused(label: float) -> None:
+    """The square of 1e200 is infinite: of all labels of its window no metric could be told."""
+    with pytest.raises(RowError, match=r"expected a number between -1e.37 and 1e.37, got"):
+        Target(problem="regression").canonical(label)
+    assert Target(problem="regression").canonical(-1e37) == -1e37
+
+
 def test_what_answers_show_is_accepted_as_a_label() -> None:
     target = Target.learn(pd.Series(["03", "12"]), "binary")
     assert [target.canonical(target.decode(name)) for name in target.classes] == ["03", "12"]
