@@ -262,13 +262,12 @@ def test_an_ensemble_of_both_types_answers_as_torch_does(family: str, wishes: di
     assert in_int8(tmp_path / MODEL) == 0
 
 
-@pytest.fixture(scope="module", params=["binary", "regression"])
-def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
-    """A champion of int8 networks, by a search that refits."""
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    """A champion of int8 networks, by a search that refits and levels: of classes."""
     means = {"families": ["mlp"], "workers": 1, "max_epochs": 3, "choices": {NAME: {"fixed": INT8}}}
-    metric = {"binary": "log_loss", "regression": "rmse"}[request.param]
-    task, home = make_task(request.param, search=means, metric=metric), tmp_path_factory.mktemp("small")
-    frame = make_frame(2_000, seed=1, problem=request.param, start="2024-01-01")
+    task, home = make_task("binary", search=means, metric="log_loss"), tmp_path_factory.mktemp("small")
+    frame = make_frame(2_000, seed=1, start="2024-01-01")
     return search(task, frame, folder=home / "study", out=home / "bundle", trials=2, seconds=90, seed=0)
 
 
@@ -291,7 +290,7 @@ def require_grid(bundle: ModelBundle, rows: pd.DataFrame) -> None:
 
 
 def test_a_search_serves_what_lies_on_the_grid(small: ModelBundle) -> None:
-    require_grid(small, make_frame(200, seed=5, problem=small.manifest.task.problem))
+    require_grid(small, make_frame(200, seed=5))
     assert small.manifest.lineage.trials == 2
     assert "| mlp, int8 |" in (small.folder / "card.md").read_text(encoding="utf-8")
 
