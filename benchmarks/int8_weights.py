@@ -5,13 +5,12 @@
 
 So many rows of a table, or the digits of scikit-learn, are cut into training, validation and test rows as in
 `benchmarks.pruned_width`. Networks drawn at random from several families, those for images three quarters of the way to
-their least size, are trained for a third of the longest
-training as float32, which keeps the best epoch on the validation rows; the same weights are then brought to the grid,
-and both are told on validation and test rows: accuracy and log loss. A second training, of the same seed, keeps the
-epoch that is best on the grid, which is what a search does. Of the first networks of the first seed graphs are made of
-both: bytes, and in turn CPU-milliseconds to load and microseconds for a row in ONNX Runtime on one thread, tenth
-percentiles. Searches under a
-limit of size are `benchmarks.nas_search --size-mb`.
+their least size, are trained for a third of the longest training as float32, which keeps the best epoch on the
+validation rows; the same weights are then brought to the grid, and both are told on validation and test rows: accuracy
+and log loss. A second training, of the same seed, keeps the epoch that is best on the grid, which is what a search
+does. Of the first networks of the first seed graphs are made of both: bytes, and in turn CPU-milliseconds to load and
+microseconds for a row in ONNX Runtime on one thread, tenth percentiles. Searches under a limit of size are
+`benchmarks.nas_search --size-mb`.
 """
 
 from __future__ import annotations
