@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from registry.ledger import Entry
+if TYPE_CHECKING:
+    from registry.ledger import Entry
 
 ALERT, NOTICE, SENT = "alert", "notice", "alert_sent"
 ARRIVED, FAILED, DUE = "sent", "failed", "due"

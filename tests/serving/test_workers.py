@@ -68,14 +68,12 @@ class Together:
                 found.add(self.call("GET", f"/models/{task}").status_code)
         return found
 
-    def predict(self, count: int) -> list[str]:
-        """The ids of requests that were acknowledged, each on a connection of its own."""
-        found = []
+    def predict(self, count: int, found: list[str]) -> None:
+        """Add the ids of requests that were acknowledged, each on a connection of its own."""
         for _ in range(count):
             with suppress(httpx.TransportError):
                 answer = httpx.post(f"http://127.0.0.1:{self.port}/predict", json=ROW, trust_env=False)
                 found += [one["id"] for one in answer.json()["predictions"]]
-        return found
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -106,11 +104,12 @@ def together(tmp_path: Path, bundles: dict[str, ModelBundle]) -> Iterator[Togeth
 def test_workers_share_port_and_log_and_are_replaced(together: Together, tmp_path: Path) -> None:
     """Four clients, one worker killed without warning while they ask: what was acknowledged is logged, once."""
     ids: list[str] = []
-    clients = [threading.Thread(target=lambda: ids.extend(together.predict(40))) for _ in range(4)]
+    wait_for(lambda: len(told_of(together)) >= 2)
+    clients = [threading.Thread(target=together.predict, args=(40, ids)) for _ in range(4)]
     for one in clients:
         one.start()
     first = together.workers()[0]
-    wait_for(lambda: len(ids) > 0 or not clients[0].is_alive())
+    wait_for(lambda: len(ids) > 20)
     first.send_signal(signal.SIGKILL)
     for one in clients:
         one.join()
