@@ -57,7 +57,7 @@ class Borders:
         self._scale = _scale(borders)
         if not self._scale:
             return
-        self._fine = _Fine(borders) if len(borders) < UNSURE else None
+        self._fine = _Fine(borders) if len(borders) < UNSURE and _scale(borders, FINE) else None
         cells = self._cells(borders)
         sharing = np.bincount(cells, minlength=CELLS + 1)
         if sharing.max() > MOST_SHARING:
