@@ -187,6 +187,12 @@ class ModelBundle:
         return self.folder / MODEL
 
     @property
+    def graph_bytes(self) -> int:
+        """About how many bytes the graph takes once it is loaded, less what the runtime needs: those of its file, or of
+        the weights as floats, which a graph that holds int8 becomes."""
+        return max((self.folder / name).stat().st_size for name in (MODEL, WEIGHTS))
+
+    @property
     def candidates(self) -> dict[str, Any]:
         """The JSON of `candidates.json`."""
         found: dict[str, Any] = json.loads((self.folder / CANDIDATES).read_text(encoding="utf-8"))

@@ -127,7 +127,7 @@ class Understudy:
 
     def _load(self, source: ChallengerSource, version: str) -> Served:
         bundle = source.fetch(self._slot.task, version)
-        self._room(bundle.model.stat().st_size)
+        self._room(bundle.graph_bytes)
         return Served.load(bundle, version, self._slot.task)
 
     def _fail(self, version: str, error: BaseException | None) -> None:

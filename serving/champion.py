@@ -119,8 +119,8 @@ class Served:
 
     @cached_property
     def graph_bytes(self) -> int:
-        """How large its graph is on disk: loaded it takes about as much, and half of that again."""
-        return self.bundle.model.stat().st_size
+        """How large its graph is as floats: loaded it takes about as much, and half of that again."""
+        return self.bundle.graph_bytes
 
     @cached_property
     def kinds(self) -> dict[str, ColumnKind]:
@@ -307,7 +307,7 @@ class Follower:
             served = replace(loaded, since=datetime.now(UTC).replace(tzinfo=None))
         else:
             bundle = self._fetch(version)
-            self._room(bundle.model.stat().st_size)
+            self._room(bundle.graph_bytes)
             served = Served.load(bundle, version, self._slot.task)
         served.scorer.radius = self._source.radius(self._slot.task, version)
         self._remember(served)
@@ -323,7 +323,7 @@ class Follower:
     def _recall(self) -> Served:
         last = orjson.loads(self._memory.read_bytes())
         bundle = ModelBundle.load(Path(last["folder"]))
-        self._room(bundle.model.stat().st_size)
+        self._room(bundle.graph_bytes)
         served = Served.load(bundle, last["version"], self._slot.task)
         served.scorer.radius = last.get("radius")
         return served

@@ -292,6 +292,7 @@ def require_grid(bundle: ModelBundle, rows: pd.DataFrame) -> None:
 def test_a_search_serves_what_lies_on_the_grid(small: ModelBundle) -> None:
     require_grid(small, make_frame(200, seed=5))
     assert small.manifest.lineage.trials == 2
+    assert small.graph_bytes > 2.5 * small.model.stat().st_size  # loaded, it is of floats
     assert "| mlp, int8 |" in (small.folder / "card.md").read_text(encoding="utf-8")
 
 
