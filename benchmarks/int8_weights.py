@@ -16,7 +16,6 @@ microseconds for a row in ONNX Runtime on one thread, tenth percentiles. Searche
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,7 +29,7 @@ import torch
 from onnx import TensorProto, helper
 
 from benchmarks.kept import Kept
-from benchmarks.pruned_width import EPOCHS, Ground, ground_of
+from benchmarks.pruned_width import EPOCHS, Ground, ground_of, readable
 from registry.scoring import session_options
 from retrain.batches import Rows
 from retrain.families.base import Candidate, Network
@@ -193,9 +192,7 @@ def main() -> None:
     asked_for.add_argument("--graphs", type=int, default=4)
     asked_for.add_argument("--keep", type=Path)
     options = asked_for.parse_args()
-    names = [one for one in options.sets if one == "digits" or "EVERFIT_DATA" in os.environ]
-    if len(names) < len(options.sets):
-        print("tables skipped: set EVERFIT_DATA to the folder of the tables")
+    names = readable(options.sets)
     torch.set_num_threads(1)
     kept, seeds = Kept(options.keep), range(options.first, options.first + options.seeds)
     for name in names:
